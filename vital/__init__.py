@@ -1,0 +1,1 @@
+"""The algorithm: torch and numpy; no storage, no orchestrator."""

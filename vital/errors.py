@@ -1,0 +1,42 @@
+"""What can go wrong in the algorithm, as one small tree.
+
+::
+
+    VitalError
+    ├── UnknownModel          no such model, or its weights cannot be had
+    ├── UnknownLayer          no such layer; the message names the nearest ones
+    ├── UnknownNeuron         a neuron that the layer does not have
+    ├── UnsupportedOperation  an operation of the network without a relevance rule
+    ├── UnsuitableInput       a size or a setting that this network cannot take
+    └── DoesNotFit            a batch that does not fit into memory
+
+Every message says what came, what was expected and the way out.
+"""
+
+
+class VitalError(Exception):
+    """Base of all errors of the algorithm; its text is one sentence for the user."""
+
+
+class UnknownModel(VitalError):
+    """The model's name, factory or weights cannot be found."""
+
+
+class UnknownLayer(VitalError):
+    """The network has no module of this name, or it has no activation map."""
+
+
+class UnknownNeuron(VitalError):
+    """The layer has no such neuron."""
+
+
+class UnsupportedOperation(VitalError):
+    """The network uses an operation for which no relevance rule is known."""
+
+
+class UnsuitableInput(VitalError):
+    """The network cannot take pictures of this size, or a setting contradicts another."""
+
+
+class DoesNotFit(VitalError):
+    """Not even one picture fits into the device's memory."""
