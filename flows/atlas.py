@@ -1,0 +1,39 @@
+"""A picture of every neuron: targets in, batched optimisation, pictures out, block by block."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+
+from flows.atlas_store import declare_atlas, make_blocks, unmade
+from flows.jobs import AtlasJob
+from flows.neuron_ranges import blocks_of, grouped, parse_neurons
+from flows.progress import bar
+from flows.statistics_store import check_model, stored_model
+from flows.target_store import target_status
+from flows.workers import worker
+from stores.schema import open_store
+from stores.status import PictureStatus
+
+
+@flow(name="build-atlas")
+def build_atlas(job: AtlasJob) -> str:
+    """Pictures of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the atlas's URL."""
+    statistics = open_store(job.store, "statistics", "r")
+    here = worker(stored_model(statistics), job.place)
+    layer = here.found.layer(job.layer)
+    check_model(statistics, here.model)
+    neurons = parse_neurons(job.neurons, layer.channels, job.layer)
+    declared = declare_atlas(job, statistics, here)
+    live = target_status(statistics, job.layer, declared.variant) == PictureStatus.MADE
+    missing = unmade(job, declared, blocks_of(neurons, declared.block))
+    tasks = [blocks for blocks in grouped(live, declared.block) if missing & set(blocks)]
+    with bar(f"{job.layer}: neurons done", sum(declared.live_in(live, blocks) for blocks in tasks)):
+        for future in [picture_blocks.submit(job, blocks) for blocks in tasks]:
+            future.result()
+    return job.out
+
+
+@task(name="picture-blocks")
+def picture_blocks(job: AtlasJob, blocks: tuple[int, ...]) -> None:
+    """Optimise and write some blocks' pictures."""
+    make_blocks(job, blocks)

@@ -1,0 +1,141 @@
+"""The atlas store as the flows see it: declared before any task, filled by blocks, recording what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import zarr
+from jaxtyping import Bool
+
+from flows.jobs import BLOCK, AtlasJob
+from flows.neuron_ranges import rows_of
+from flows.progress import tick
+from flows.statistics_store import stored_model
+from flows.target_store import read_targets, target_nodes, target_status
+from flows.workers import Worker, worker
+from stores.index import read_shards
+from stores.light import read_colours
+from stores.locations import safe_url
+from stores.moments import read_target_levels
+from stores.pictures import done_picture_blocks, picture_specs, write_picture_block
+from stores.provenance import claim, claimed, dataset_fingerprint, fingerprint
+from stores.schema import declare, group_at, open_store
+from stores.status import PictureStatus
+from vital.optimise import Pictures, optimise, records_of
+from vital.pixels import Colours
+from vital.probe import CLASSES
+from vital.reached import Reached, reached
+from vital.settings import PictureSettings
+
+DEFAULT_BATCH = 8
+"""Pictures together on a CPU, where larger batches gain nothing; on a GPU four times as many."""
+
+
+@dataclass(frozen=True)
+class DeclaredAtlas:
+    """A layer's pictures as the atlas holds them."""
+
+    variant: str
+    neurons: int
+    block: int
+
+    def live_in(self, live: Bool[np.ndarray, "neuron"], blocks: Iterable[int]) -> int:
+        """How many pictures a task has to make."""
+        return int(sum(live[list(rows_of(block, self.block, self.neurons))].sum() for block in blocks))
+
+
+def declare_atlas(job: AtlasJob, statistics: zarr.Group, here: Worker) -> DeclaredAtlas:
+    """Claim the atlas for these statistics and settings, and create the layer's arrays."""
+    layer = here.found.layer(job.layer)
+    variant = job.variant.label(job.layer == CLASSES)
+    target_status(statistics, job.layer, variant)  # refuses a variant that was not measured
+    group = open_store(job.out, "atlas", "a")
+    claim(group, "statistics", _provenance(statistics))
+    # Where the statistics lie is a hint for later commands, not what the pictures depend on.
+    group.attrs["store"] = safe_url(job.store)
+    levels = read_target_levels(statistics, job.layer, variant)
+    nodes = {node: len(levels[node]) for node in target_nodes(statistics, job.layer, variant)}
+    declare(
+        group, picture_specs(job.layer, layer.channels, job.picture.side, records_of(job.picture.steps), BLOCK, nodes)
+    )
+    claim(group_at(group, job.layer), "atlas", {"variant": variant, **job.picture.model_dump(mode="json")})
+    group_at(group, job.layer).attrs["names"] = list(here.model.class_names) if job.layer == CLASSES else []
+    return DeclaredAtlas(variant, layer.channels, BLOCK)
+
+
+def _provenance(statistics: zarr.Group) -> dict[str, str]:
+    base = claimed(statistics, "base") or {}
+    return {"base": fingerprint(base), "dataset": dataset_fingerprint(read_shards(statistics).identities())}
+
+
+def unmade(job: AtlasJob, declared: DeclaredAtlas, blocks: Iterable[int]) -> set[int]:
+    """The blocks that are not written."""
+    done = done_picture_blocks(open_store(job.out, "atlas", "r"), job.layer)
+    return {block for block in blocks if not done[block]}
+
+
+def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
+    """Optimise all live neurons of ``blocks`` in batches, then write each block."""
+    statistics = open_store(job.store, "statistics", "r")
+    group = open_store(job.out, "atlas", "a")
+    here = worker(stored_model(statistics), job.place)
+    variant = job.variant.label(job.layer == CLASSES)
+    status = target_status(statistics, job.layer, variant)
+    neurons = [row for block in blocks for row in rows_of(block, BLOCK, len(status)) if status[row] == PictureStatus.MADE]
+    made: dict[int, dict[str, np.ndarray]] = {}
+    size = job.batch if isinstance(job.batch, int) else _batch(here)
+    for start in range(0, len(neurons), size):
+        made |= _optimise(job, statistics, here, variant, neurons[start : start + size])
+    for block in blocks:
+        arrays = _block_arrays(group, job.layer, job.picture, rows_of(block, BLOCK, len(status)), status, made)
+        write_picture_block(group, job.layer, block, arrays)
+
+
+def _batch(here: Worker) -> int:
+    on_gpu = next(here.model.network.parameters()).device.type == "cuda"
+    return DEFAULT_BATCH * 4 if on_gpu else DEFAULT_BATCH
+
+
+def _optimise(
+    job: AtlasJob, statistics: zarr.Group, here: Worker, variant: str, neurons: Sequence[int]
+) -> dict[int, dict[str, np.ndarray]]:
+    target = read_targets(statistics, job.layer, variant, neurons)
+    layouts, share = here.found.layouts(), len(neurons) / job.picture.steps
+    pictures = optimise(
+        here.model,
+        target,
+        job.picture,
+        layouts,
+        job.variant.relevance,
+        Colours(*read_colours(statistics)),
+        lambda step: tick(share),
+    )
+    rows = reached(here.model, target, pictures.pixels, layouts)
+    return {neuron: _row(pictures, rows, place) for place, neuron in enumerate(neurons)}
+
+
+def _row(pictures: Pictures, rows: Mapping[str, Reached], place: int) -> dict[str, np.ndarray]:
+    parts: dict[str, np.ndarray] = {"pixels": pictures.pixels[place], "alpha": pictures.alpha[place], "loss": pictures.loss[place]}
+    parts["status"] = np.asarray(PictureStatus.MADE if pictures.finite[place] else PictureStatus.NON_FINITE)
+    for node, row in rows.items():
+        parts |= {f"reached/{node}/picture": row.picture[place], f"reached/{node}/target": row.target[place]}
+    return parts
+
+
+def _block_arrays(
+    group: zarr.Group, layer: str, settings: PictureSettings, neurons: range, status: np.ndarray, made: dict[int, dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """A block's rows of every declared array; neurons without a picture keep the reason that their target gave."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, array in group_at(group, layer).members(max_depth=2):
+        if isinstance(array, zarr.Array) and array.shape[:1] == (len(status),) and not name.startswith("metrics/"):
+            arrays[name] = np.zeros((len(neurons), *array.shape[1:]), array.dtype)
+    arrays["status"][:] = status[list(neurons)]
+    arrays["seed"][:] = settings.seed
+    for neuron in neurons:
+        for name, value in made.get(neuron, {}).items():
+            arrays[name][neuron - neurons.start] = value
+    return arrays
+

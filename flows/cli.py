@@ -1,0 +1,228 @@
+"""The ``vital`` command: arguments in, flows and stores called, one sentence when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.jobs import AtlasJob, MomentsJob, Place, ReferencesJob
+from flows.options import build, options
+from stores.errors import StoreError
+from vital.errors import VitalError
+from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
+
+
+class Vital(click.Group):
+    """The command's group: knows which errors are the user's to mend."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a subcommand; an error of ours, or of the operating system, is one sentence and exit code 1."""
+        try:
+            return super().invoke(context)
+        except (VitalError, StoreError, OSError) as error:
+            if context.params.get("verbose"):
+                raise
+            raise click.ClickException(str(error)) from error
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """In the order in which they are used."""
+        return list(self.commands)
+
+
+@click.group(cls=Vital, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="vital-atlas", prog_name="vital")
+@click.option("--verbose", is_flag=True, help="show Prefect's logs, and tracebacks of errors")
+def main(verbose: bool) -> None:
+    """Pictures of what every neuron of a vision network responds to.
+
+    \b
+    Try it:           vital demo
+    Your own images:  vital pack FOLDER --out shards
+                      vital references shards --store stats.zarr --model resnet50 --layer layer4.2
+                      vital moments --store stats.zarr --layer layer4.2 --neurons 0:64
+                      vital atlas --store stats.zarr --layer layer4.2 --neurons 0:64 --out atlas.zarr
+                      vital pages atlas.zarr --out pages
+    """
+    _quiet(verbose)
+
+
+def _quiet(verbose: bool) -> None:
+    """Before Prefect is imported: nothing is reported to anybody, and only trouble is logged."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    level = "INFO" if verbose else "CRITICAL"
+    for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_SERVER_LEVEL", "PREFECT_LOGGING_ROOT_LEVEL"):
+        os.environ.setdefault(name, level)
+    if not verbose:
+        os.environ.setdefault("PREFECT_CLI_COLORS", "false")
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="folder for stores and pages")
+@click.option("--steps", type=click.IntRange(1), default=None, help="optimisation steps  [default: as the demo is tuned]")
+@click.option("--neurons", type=click.IntRange(1, 192), default=32, show_default=True, help="channels of the layer")
+def demo(out: Path, steps: int | None, neurons: int) -> None:
+    """The whole pipeline on the embedded model and photographs; prints the atlas's path."""
+    from flows.demonstration import run_demo
+
+    for line in run_demo(out, steps, neurons):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("model")
+@options(ModelSettings, only=("weights", "download", "input_size", "mean", "std"))
+@click.option("--all", "all_", is_flag=True, help="every module, not only stages, blocks and activations")
+def layers(model: str, all_: bool, **said: Any) -> None:
+    """Layers, channels and default nodes of MODEL.
+
+    Example: vital layers resnet50 --weights random
+    """
+    from flows.description import layer_table
+
+    for line in layer_table(build(ModelSettings, {"name": model, **said}), all_):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="folder for the shards")
+@click.option("--per-shard", type=click.IntRange(1), default=1000, show_default=True, help="images of a shard")
+def pack(folder: Path, out: Path, per_shard: int) -> None:
+    """Write a folder of images (torchvision's ImageFolder, or flat) as webdataset shards."""
+    from flows.progress import bar
+    from stores.packing import pack as pack_folder
+
+    with bar("images packed", None) as line:
+        written = pack_folder(folder, out, per_shard, line.reach)
+    click.echo(f"{len(written)} shards in {out}")
+
+
+@main.command()
+@click.argument("shards", nargs=-1, required=True)
+@click.option("--store", required=True, help="statistics store to write: a path or an fsspec URL")
+@click.option("--model", "name", default=None, help="torchvision name, efficientnet_lite0, or package.module:factory")
+@options(ModelSettings, only=("weights", "download", "input_size", "mean", "std"))
+@click.option("--layer", "layers", multiple=True, required=True, help="layer whose neurons get references, or 'classes'; repeatable")
+@options(StatisticsSettings)
+@options(ReferencesJob, only=("allow_rejected",))
+@options(Place)
+def references(shards: Sequence[str], store: str, layers: Sequence[str], **said: Any) -> None:
+    """Stream SHARDS once: which images excite which neuron, and statistics of the layers.
+
+    Example: vital references 'train-{000000..001280}.tar' --store stats.zarr --model resnet50 --layer layer4.2 --layer classes
+    """
+    parts = {"model": build(ModelSettings, said), "statistics": build(StatisticsSettings, said), "place": build(Place, said)}
+    job = build(ReferencesJob, {"shards": tuple(shards), "store": store, "layers": tuple(layers), **parts, "allow_rejected": said["allow_rejected"]})
+    from flows.description import store_summary
+    from flows.references import select_references
+
+    select_references(job)
+    for line in store_summary(store):
+        click.echo(line)
+
+
+@main.command()
+@options(MomentsJob, only=("store", "layer", "neurons", "shards"))
+@options(VariantSettings, names={"nodes": "node"})
+@options(Place)
+def moments(node: Sequence[str], **said: Any) -> None:
+    """Measure neurons' references: the targets that their pictures will match.
+
+    Example: vital moments --store stats.zarr --layer layer4.2 --neurons 0:64
+    """
+    _require(said, "store", "layer")
+    parts = {"variant": build(VariantSettings, {**said, "nodes": tuple(node)}), "place": build(Place, said)}
+    job = build(MomentsJob, {**_of(said, "store", "layer", "neurons", "shards"), **parts})
+    from flows.description import rounding
+    from flows.moments import measure_references
+
+    for line in rounding(job.store, job.layer, job.neurons):
+        click.echo(line)
+    click.echo(f"targets/{job.layer}/{measure_references(job)} of {job.store}")
+
+
+@main.command()
+@options(AtlasJob, only=("store", "layer", "out", "neurons"))
+@options(PictureSettings)
+@click.option("--batch", default="auto", show_default=True, help="pictures optimised together")
+@options(VariantSettings, only=("crop", "relevance", "references"))
+@options(Place)
+def atlas(batch: str, **said: Any) -> None:
+    """Make the pictures.
+
+    Example: vital atlas --store stats.zarr --layer layer4.2 --neurons 0:64 --out atlas.zarr
+    """
+    _require(said, "store", "layer", "out")
+    if batch != "auto" and not (batch.isdigit() and int(batch) > 0):
+        raise click.UsageError(f"--batch: auto or a number from 1 was expected, but {batch!r} was given")
+    parts = {
+        "picture": build(PictureSettings, said),
+        "variant": build(VariantSettings, said),
+        "place": build(Place, said),
+        "batch": batch if batch == "auto" else int(batch),
+    }
+    job = build(AtlasJob, {**_of(said, "store", "layer", "out", "neurons"), **parts})
+    from flows.atlas import build_atlas
+    from flows.description import rounding, store_summary
+
+    for line in rounding(job.store, job.layer, job.neurons):
+        click.echo(line)
+    build_atlas(job)
+    for line in store_summary(job.out):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("url")
+def info(url: str) -> None:
+    """What a store holds, how complete it is, and what it was made from."""
+    from flows.description import store_summary
+
+    for line in store_summary(url):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("url")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="folder for the pages")
+@click.option("--no-references", is_flag=True, help="leave the photographs out")
+@click.option("--store", default=None, help="where the statistics are, when they moved")
+@click.option("--shards", multiple=True, help="where the shards are, when they moved; repeatable")
+@click.option("--credits", "credits_", type=click.Path(path_type=Path, exists=True), default=None, help="CSV with key, author, licence")
+def pages(url: str, out: Path, no_references: bool, store: str | None, shards: Sequence[str], credits_: Path | None) -> None:
+    """Write the atlas at URL as a folder of static pages, with a contact sheet."""
+    from flows.gallery import read_credits, write_gallery
+
+    click.echo(write_gallery(url, out, store, shards, read_credits(credits_), not no_references))
+
+
+@main.command()
+@click.argument("url")
+@click.argument("layer")
+@click.argument("neuron", type=int)
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="file to write  [default: LAYER-NEURON.png]")
+def show(url: str, layer: str, neuron: int, out: Path | None) -> None:
+    """Save one picture of the atlas at URL."""
+    from flows.gallery import save_picture
+
+    click.echo(save_picture(url, layer, neuron, out or Path(f"{layer}-{neuron}.png")))
+
+
+def _of(said: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: said[name] for name in names if said.get(name) is not None}
+
+
+def _require(said: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if said.get(name) is None:
+            raise click.UsageError(f"Missing option '--{name}'.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

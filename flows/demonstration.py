@@ -1,0 +1,68 @@
+"""The demo: embedded photographs through the embedded model to an atlas and its pages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from flows.atlas import build_atlas
+from flows.gallery import read_credits, write_gallery
+from flows.jobs import AtlasJob, MomentsJob, ReferencesJob
+from flows.moments import measure_references
+from flows.references import select_references
+from stores.pictures import finished, read_pictures
+from stores.schema import open_store
+from vital.models import load_model
+from vital.probe import CLASSES, probe
+from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
+
+LAYER = "_blocks.13"
+SIDE, STEPS = 144, 300
+REFERENCES = 8
+"""References of a channel: the embedded photographs are few, and what comes after the best ones hardly excites it."""
+FEWEST = 2
+"""A class is shown when it has at least this many photographs."""
+
+
+def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
+    """Run it all; yields lines for the user, the atlas's path last."""
+    begun = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    store, atlas = str(out / "statistics.zarr"), str(out / "atlas.zarr")
+    shards = str(resources.files("flows.demo"))
+    select_references(
+        ReferencesJob(shards=(shards,), store=store, layers=(CLASSES, LAYER), statistics=StatisticsSettings(references=REFERENCES))
+    )
+    for layer, asked, variant in (
+        (CLASSES, "", VariantSettings(fewest=FEWEST)),
+        (LAYER, f"0:{neurons}", VariantSettings(crop="image", references=4)),
+    ):
+        picture = PictureSettings(side=SIDE, steps=steps or STEPS)
+        measure_references(MomentsJob(store=store, layer=layer, neurons=asked, variant=variant))
+        build_atlas(AtlasJob(store=store, layer=layer, neurons=asked, out=atlas, variant=variant, picture=picture))
+    index = write_gallery(atlas, out / "pages", store, credits_=read_credits(None))
+    yield _own_verdict(atlas)
+    yield f"pages: {index}"
+    yield f"contact sheet: {out / 'pages' / 'contact-sheet.png'}"
+    yield f"took {time.monotonic() - begun:.0f} s"
+    yield f"atlas: {atlas}"
+
+
+def _own_verdict(atlas: str) -> str:
+    """What the network itself says of its class pictures, as stored."""
+    import torch
+
+    group = open_store(atlas, "atlas", "r")
+    classes = np.flatnonzero(finished(group, CLASSES))
+    model = load_model(ModelSettings())
+    pixels = torch.from_numpy(np.asarray(read_pictures(group, CLASSES, classes.tolist())["pixels"])).permute(0, 3, 1, 2)
+    with torch.inference_mode(), probe(model.network, [CLASSES]) as run:
+        order = run(model.preprocessing.normalise(pixels))[CLASSES][..., 0].argsort(1, descending=True).numpy()
+    first, five = (int((order[:, :count] == classes[:, None]).any(1).sum()) for count in (1, 5))
+    return f"the network recognises {first} of its {len(classes)} class pictures at once, {five} among its first five guesses"
+
+

@@ -1,0 +1,97 @@
+"""Words about models and stores: what there is, how complete it is, what it was made from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import zarr
+
+from flows.gallery import atlas_facts, atlas_layers
+from flows.jobs import BLOCK
+from flows.neuron_ranges import blocks_of, parse_neurons, rows_of
+from flows.statistics_store import references_of
+from stores.errors import SchemaMismatch
+from stores.index import read_index, read_shards
+from stores.provenance import claimed, dataset_fingerprint, fingerprint
+from stores.schema import array_at, group_at, open_store
+from stores.status import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS, PictureStatus, Status
+from vital.layers import default_nodes, survey
+from vital.models import load_model
+from vital.ranking import NOBODY
+from vital.settings import ModelSettings
+
+
+def layer_table(settings: ModelSettings, every: bool) -> Iterator[str]:
+    """A line a layer: name, channels, sites, and the nodes that are matched by default for its neurons."""
+    model = load_model(settings)
+    found = survey(model)
+    shown = [layer for layer in found.layers.values() if every or layer.block or layer.classes]
+    width = max(len(layer.name) for layer in shown)
+    yield f"{'layer':<{width}}  channels  sites  nodes matched by default"
+    for layer in shown:
+        try:
+            nodes = ", ".join(default_nodes(found, layer.name, model.name))
+        except LookupError:
+            nodes = ""
+        except Exception as error:
+            nodes = f"({str(error).partition(':')[0]})"
+        yield f"{layer.name:<{width}}  {layer.channels:>8}  {layer.sites:>5}  {nodes}"
+
+
+def rounding(store: str, layer: str, neurons: str) -> Iterator[str]:
+    """Says so when the asked neurons are rounded out to whole blocks."""
+    count = len(references_of(open_store(store, "statistics", "r"), layer, None).image)
+    asked = parse_neurons(neurons, count, layer)
+    blocks = blocks_of(asked, BLOCK)
+    whole = sum(len(rows_of(block, BLOCK, count)) for block in blocks)
+    if whole != len(asked):
+        yield f"{len(asked)} neurons asked, rounded out to {len(blocks)} whole blocks of {BLOCK}: {whole} neurons"
+
+
+def store_summary(url: str) -> Iterator[str]:
+    """What a statistics store or an atlas holds."""
+    try:
+        group, atlas = open_store(url, "statistics", "r"), False
+    except SchemaMismatch:
+        group, atlas = open_store(url, "atlas", "r"), True
+    yield from _atlas_lines(url, group) if atlas else _statistics_lines(url, group)
+
+
+def _statistics_lines(url: str, group: zarr.Group) -> Iterator[str]:
+    base = claimed(group, "base") or {}
+    shards, index = read_shards(group), read_index(group)
+    yield f"{url}: statistics of {base.get('model', '?')}, weights {base.get('weights', '?')}"
+    yield f"  fingerprints: base {fingerprint(base)}, dataset {dataset_fingerprint(shards.identities())}"
+    yield f"  shards: {len(shards)}, images: {len(index)}, {_counted(index.status, STATUS_MEANINGS, Status)}"
+    yield from (f"  short shard {name}: {why}" for name, why in zip(shards.name, shards.short, strict=True) if why)
+    if "references" in group:
+        for layer in sorted(name for name, _ in group_at(group, "references").groups()):
+            found = references_of(group, layer, None)
+            filled = int(((found.image != NOBODY).sum(1) > 0).sum())
+            yield f"  references/{layer}: {filled} of {len(found.image)} neurons have references, up to {found.image.shape[1]}"
+    if "targets" in group:
+        for layer, variants in sorted(group_at(group, "targets").groups()):
+            for variant, part in sorted(variants.groups()):
+                done = np.asarray(array_at(part, "done")[:])
+                status = np.asarray(array_at(part, "status")[:])
+                yield f"  targets/{layer}/{variant}: {int(done.sum())} of {len(done)} blocks, {_counted(status, PICTURE_STATUS_MEANINGS, PictureStatus)}"
+
+
+def _atlas_lines(url: str, group: zarr.Group) -> Iterator[str]:
+    yield f"{url}: atlas"
+    facts = atlas_facts(group)
+    yield f"  made from {facts['statistics']} at {group.attrs.get('store', '?')}"
+    for layer in atlas_layers(group):
+        status = np.asarray(array_at(group, f"{layer}/status")[:])
+        done = np.asarray(array_at(group, f"{layer}/done")[:])
+        yield f"  {layer}: {facts[layer]}"
+        yield f"    {int(done.sum())} of {len(done)} blocks, {_counted(status, PICTURE_STATUS_MEANINGS, PictureStatus)}"
+
+
+def _counted(status: np.ndarray, meanings: dict[object, str], kinds: type) -> str:
+    counts = Counter(int(one) for one in status)
+    return ", ".join(f"{count} {meanings[kinds(value)]}" for value, count in sorted(counts.items())) or "none"
+
+

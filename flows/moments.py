@@ -1,0 +1,37 @@
+"""What a neuron's references have in common: each block's references measured, summed and written as targets."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+
+from flows.jobs import MomentsJob
+from flows.neuron_ranges import blocks_of, grouped, parse_neurons
+from flows.progress import bar
+from flows.statistics_store import live_neurons, references_of, stored_model
+from flows.target_store import declare_targets, measure_block, undone
+from flows.workers import worker
+from stores.schema import open_store
+
+
+@flow(name="measure-references")
+def measure_references(job: MomentsJob) -> str:
+    """Targets of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the variant's name."""
+    group = open_store(job.store, "statistics", "a")
+    here = worker(stored_model(group), job.place)
+    layer = here.found.layer(job.layer)
+    references = references_of(group, job.layer, job.variant.references)
+    neurons = parse_neurons(job.neurons, layer.channels, job.layer)
+    declared = declare_targets(group, job, here)
+    missing = undone(group, declared, blocks_of(neurons, declared.block))
+    live = live_neurons(references, job.variant.fewest)
+    tasks = [blocks for blocks in grouped(live, declared.block) if missing & set(blocks)]
+    with bar(f"{job.layer}: references measured", sum(declared.crops(references, live, blocks) for blocks in tasks)):
+        for future in [measure_blocks.submit(job, blocks) for blocks in tasks]:
+            future.result()
+    return declared.variant
+
+
+@task(name="measure-blocks")
+def measure_blocks(job: MomentsJob, blocks: tuple[int, ...]) -> None:
+    """Measure and write some blocks' targets."""
+    measure_block(job, blocks)

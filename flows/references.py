@@ -1,0 +1,86 @@
+"""Which images excite which neuron: one pass over the shards, each streamed once, merged in shard order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+from prefect import flow, task
+
+from flows.jobs import Place, ReferencesJob
+from flows.progress import bar
+from flows.scanning import Partial, scan_shard
+from flows.statistics_store import claim_statistics, missing_of, plan_for, write_gathered
+from flows.workers import worker
+from stores.errors import UnreadableShard
+from stores.index import append_index, read_shards
+from stores.partials import read_arrays, remove_arrays, write_arrays
+from stores.provenance import fingerprint
+from stores.schema import open_store
+from stores.shards import ShardFile, expand
+from vital.gathering import Gathered, Plan
+from vital.settings import ModelSettings
+
+
+@flow(name="select-references")
+def select_references(job: ReferencesJob) -> str:
+    """Stream every shard through the model and keep, per neuron, its best images; returns the store.
+
+    A shard whose partial is already there is not read again; what the store already has for these shards is not computed again.
+    """
+    shards = expand(job.shards)
+    here = worker(job.model, job.place)
+    plan = plan_for(job, here.found, here.model.name)
+    group = claim_statistics(job, here)
+    plan = missing_of(group, plan, shards)
+    if not plan.ranked and not plan.measured:
+        return job.store
+    with bar("images", None):
+        names = [scan.submit(job.store, job.model, plan, job.place, shard) for shard in shards]
+        done = [name.result() for name in names]
+    merge(job, plan, done)
+    short = [f"{name}: {why}" for name, why in zip(*_short(job.store), strict=True) if why]
+    if len(short) > job.allow_rejected * len(shards):
+        raise UnreadableShard(
+            f"{len(short)} of {len(shards)} shards ended too early ({short[0]}); what was read is kept and usable: "
+            "replace the shards and start a new store, or accept them with --allow-rejected"
+        )
+    return job.store
+
+
+@task(name="scan-shard")
+def scan(store: str, model: ModelSettings, plan: Plan, place: Place, shard: ShardFile) -> str:
+    """One shard's partial, written to the store's run folder unless it is there; returns its name."""
+    name = f"partials/{fingerprint({'plan': repr(plan), 'shard': shard.name, 'size': shard.size})}"
+    if read_arrays(store, name) is None:
+        write_arrays(store, name, scan_shard(shard, worker(model, place), plan).arrays())
+    return name
+
+
+@task(name="merge-shards")
+def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
+    """All partials in shard order into the store; afterwards they are removed."""
+    here = worker(job.model, job.place)
+    group = open_store(job.store, "statistics", "a")
+    total = Gathered.none(plan, here.found, here.model.preprocessing.side)
+    parts: list[Partial] = []
+    images = 0
+    for number, name in enumerate(names):
+        part = Partial.from_arrays(read_arrays(job.store, name) or {}).shifted(images, number)
+        images += len(part.samples)
+        total = reduce(Gathered.__add__, [total, part.gathered])
+        parts.append(part)
+    if not len(read_shards(group)):
+        append_index(
+            group,
+            type(parts[0].samples).concat([part.samples for part in parts]),
+            type(parts[0].shards).concat([part.shards for part in parts]),
+        )
+    write_gathered(group, total, here.found, here.model.preprocessing, plan)
+    for name in names:
+        remove_arrays(job.store, name)
+
+
+def _short(store: str) -> tuple[list[str], list[str]]:
+    known = read_shards(open_store(store, "statistics", "r"))
+    return [str(name) for name in known.name], [str(why) for why in known.short]

@@ -1,0 +1,111 @@
+"""One shard from its bytes to its partial: samples, index rows, and what its images add to the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Shaped, UInt8
+from torch import Tensor
+
+from flows.progress import tick
+from flows.workers import Worker
+from stores.errors import UnreadableImage
+from stores.images import decode
+from stores.index import SampleRows, ShardRows
+from stores.shards import Sample, ShardFile, ShardReader
+from stores.status import Status
+from vital.gathering import Gathered, Plan, gather
+
+BATCH = 32
+"""Images forwarded together. Fixed: what a shard adds must not depend on the machine."""
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What one shard adds. Image ids count from the shard's first row until `shifted`."""
+
+    gathered: Gathered
+    samples: SampleRows
+    shards: ShardRows
+
+    def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
+        """As named arrays, for the partial's file."""
+        rows = {f"samples/{name}": column for name, column in self.samples.columns().items()}
+        shards = {f"shards/{name}": column for name, column in self.shards.columns().items()}
+        return {f"gathered/{name}": array for name, array in self.gathered.arrays().items()} | rows | shards
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> Partial:
+        """What `arrays` gave."""
+
+        def below(folder: str) -> dict[str, Any]:
+            return {path.removeprefix(folder): array for path, array in arrays.items() if path.startswith(folder)}
+
+        return cls(
+            Gathered.from_arrays(below("gathered/")),
+            SampleRows.from_columns(below("samples/")),
+            ShardRows.from_columns(below("shards/")),
+        )
+
+    def shifted(self, images: int, shards: int) -> Partial:
+        """The same counted from the data set's beginning, with so many images and shards before it."""
+        samples = replace(self.samples, shard=(self.samples.shard + shards).astype(np.int32))
+        return Partial(self.gathered.shifted(images), samples, self.shards)
+
+
+def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
+    """Stream a shard once. An image that cannot be used is an index row that says why; the shard goes on."""
+    reader = ShardReader(shard)
+    rows: list[dict[str, Any]] = []
+    side = worker.model.preprocessing.side
+    total = Gathered.none(plan, worker.found, side)
+    for batch in _batches(_usable(reader, worker, rows)):
+        samples, pixels = zip(*batch, strict=True)
+        total = total + gather(
+            worker.model,
+            worker.found,
+            plan,
+            torch.stack(pixels),
+            np.array([sample.row for sample in samples]),
+            np.array([sample.label for sample in samples]),
+            [sample.key for sample in samples],
+        )
+        tick(len(samples))
+    summary = reader.summary
+    columns = {name: [row[name] for row in rows] for name in ("offset", "size", "label", "key", "status")}
+    index = SampleRows.from_columns({"shard": np.zeros(len(rows), np.int32), **columns})
+    one = {"name": [shard.name], "url": [shard.url], "size": [shard.size], "images": [len(rows)]}
+    rejected = sum(row["status"] != Status.OK for row in rows)
+    table = ShardRows.from_columns({**one, "rejected": [rejected], "digest": [summary.digest], "short": [summary.short or ""]})
+    return Partial(total, index, table)
+
+
+def _usable(reader: ShardReader, worker: Worker, rows: list[dict[str, Any]]) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
+    """Decoded samples; every sample seen leaves its index row in ``rows``."""
+    for sample in reader:
+        status, pixels = sample.status, None
+        if status == Status.OK and sample.image is not None:
+            try:
+                pixels = worker.model.preprocessing.crop(decode(sample.image))
+            except UnreadableImage as error:
+                status = error.status
+        rows.append(
+            {"offset": sample.offset, "size": sample.size, "label": sample.label, "key": sample.key, "status": status}
+        )
+        if pixels is not None:
+            yield sample, pixels
+
+
+def _batches(samples: Iterator[tuple[Sample, Any]]) -> Iterator[list[tuple[Sample, Any]]]:
+    batch = []
+    for sample in samples:
+        batch.append(sample)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,174 @@
+"""The statistics store as the flows see it: claimed before work, merged into after it, asked for its model and its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import zarr
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from flows.jobs import ReferencesJob
+from flows.workers import Worker
+from stores.errors import SchemaMismatch
+from stores.images import decode
+from stores.index import index_specs, read_index, read_shards
+from stores.light import write_light
+from stores.moments import layer_specs, write_layer
+from stores.provenance import ShardIdentity, check_extension, claim, claimed, dataset_fingerprint
+from stores.references import References, read_references, reference_specs, write_references
+from stores.schema import declare, group_at, open_store
+from stores.shards import ShardFile, read_images
+from vital.gathering import Gathered, Plan
+from vital.layers import Survey, default_nodes
+from vital.models import Model
+from vital.preprocessing import Preprocessing
+from vital.probe import CLASSES
+from vital.quantiles import Moments, stored_levels
+from vital.ranking import NOBODY, Ranking
+from vital.settings import ModelSettings
+
+ALGORITHM = 1
+"""Version of what the numbers mean; a store of another version is refused."""
+READ_AHEAD = 64
+"""Images read in one go; bounds the memory of a block's references."""
+
+
+def claim_statistics(job: ReferencesJob, worker: Worker) -> zarr.Group:
+    """The store, made or found to be of the same base; its model's settings are kept for later commands."""
+    group = open_store(job.store, "statistics", "a")
+    base = {**worker.model.identity, "levels": job.statistics.levels, "precision": "float32", "algorithm": ALGORITHM}
+    claim(group, "base", base)
+    if "model" not in group.attrs:
+        group.attrs["model"] = job.model.model_copy(update={"download": False}).model_dump(mode="json")
+    declare(group, index_specs())
+    return group
+
+
+def stored_model(group: zarr.Group) -> ModelSettings:
+    """The model that the statistics are of."""
+    return ModelSettings.model_validate(group.attrs["model"])
+
+
+def check_model(group: zarr.Group, model: Model) -> None:
+    """Refuse a model whose weights or preprocessing are no longer those of the statistics."""
+    kept = claimed(group, "base") or {}
+    claim(group, "base", {**kept, **model.identity})
+
+
+def base_levels(group: zarr.Group) -> int:
+    """Levels kept of a row."""
+    return int((claimed(group, "base") or {})["levels"])
+
+
+def plan_for(job: ReferencesJob, found: Survey, model: str) -> Plan:
+    """Everything the asked layers need: their rankings, and moments of themselves and of their nodes."""
+    measured: list[str] = []
+    for layer in job.layers:
+        measured += [*default_nodes(found, layer, model), layer]
+    return Plan(tuple(job.layers), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
+
+
+def missing_of(group: zarr.Group, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
+    """The part of a plan that the store does not have for exactly these shards; raises ForeignStore for other shards."""
+    known = read_shards(group)
+    if not len(known):
+        return plan
+    check_extension(known.identities(), [ShardIdentity(shard.name, shard.size) for shard in shards])
+    if len(shards) != len(known):
+        raise SchemaMismatch(
+            f"the store was made from {len(known)} shards and {len(shards)} are given: statistics of other shards need another store"
+        )
+    now = dataset_fingerprint(known.identities())
+    ranked = [name for name in plan.ranked if group.attrs.get(f"references/{name}") != f"{now}/{plan.ranks}"]
+    measured = [name for name in plan.measured if group.attrs.get(f"layers/{name}") != now]
+    return Plan(tuple(ranked), tuple(measured), plan.ranks, plan.levels)
+
+
+def write_gathered(group: zarr.Group, gathered: Gathered, found: Survey, preprocessing: Preprocessing, plan: Plan) -> None:
+    """Rankings as references with their patches, moments as layer statistics, light. What is complete is noted last."""
+    now = dataset_fingerprint(read_shards(group).identities())
+    for name, moments in gathered.moments.items():
+        levels = stored_levels(found.layer(name).sites, plan.levels)
+        declare(group, layer_specs(name, *moments.quantiles.shape))
+        write_layer(group, name, {"level": levels, **_layer_arrays(moments)})
+    for name, ranking in gathered.rankings.items():
+        declare(group, reference_specs(name, *ranking.scores.shape))
+        write_references(group, name, _as_references(ranking, found.layer(name).sites, preprocessing, name == CLASSES, found.layer(name).leading_tokens))
+    colours = gathered.light.colours()
+    write_light(group, gathered.light.spectrum / max(gathered.light.count, 1), colours.mean, colours.covariance)
+    for name in gathered.moments:
+        group.attrs[f"layers/{name}"] = now
+    for name in gathered.rankings:
+        group.attrs[f"references/{name}"] = f"{now}/{plan.ranks}"
+
+
+def _layer_arrays(moments: Moments) -> dict[str, np.ndarray]:
+    count = max(moments.count, 1)
+    mean, peak = moments.total / count, moments.peaks / count
+    shown = {
+        "quantiles": moments.quantiles / count,
+        "mean": mean,
+        "deviation": np.sqrt(np.maximum(moments.squares / count - mean**2, 0)),
+        "minimum": moments.minimum,
+        "maximum": moments.maximum,
+        "active": moments.active / count,
+        "peak_mean": peak,
+        "peak_deviation": np.sqrt(np.maximum(moments.peak_squares / count - peak**2, 0)),
+    }
+    sums = {name: getattr(moments, name) for name in ("quantiles", "total", "squares", "active", "peaks", "peak_squares")}
+    return {name: np.asarray(value, np.float32) for name, value in shown.items()} | {
+        f"sums/{name}": value for name, value in sums.items()
+    } | {"sums/count": np.asarray(moments.count)}
+
+
+def _as_references(ranking: Ranking, sites: int, preprocessing: Preprocessing, classes: bool, leading: int) -> References:
+    whole = (0, 0, preprocessing.side, preprocessing.side)
+    square = not classes and round((sites - leading) ** 0.5) ** 2 == sites - leading
+    boxes = np.array([preprocessing.box(site, sites - leading) for site in range(sites - leading)] if square else [whole], np.int32)
+    box = boxes[ranking.sites if square else np.zeros_like(ranking.sites)]
+    box[ranking.images == NOBODY] = 0
+    score = np.where(ranking.images == NOBODY, np.nan, ranking.scores).astype(np.float32)
+    return References(ranking.images, score, ranking.sites.astype(np.int32), box)
+
+
+def references_of(group: zarr.Group, layer: str, count: int | None) -> References:
+    """A layer's references, the best ``count``; raises SchemaMismatch with the way out when the layer has none."""
+    try:
+        group_at(group, f"references/{layer}")
+    except SchemaMismatch:
+        raise SchemaMismatch(
+            f"the store has no references of layer {layer!r}: run `vital references … --layer {layer}` on the same shards first"
+        ) from None
+    found = read_references(group, layer)
+    if count is None:
+        return found
+    if count > found.image.shape[1]:
+        raise SchemaMismatch(
+            f"{count} references were asked for and the store keeps {found.image.shape[1]} of layer {layer!r}: "
+            f"ask for fewer, or make the store with --references {count}"
+        )
+    return References(found.image[:, :count], found.score[:, :count], found.site[:, :count], found.box[:, :count])
+
+
+def live_neurons(references: References, fewest: int) -> Bool[np.ndarray, "neuron"]:
+    """Neurons with enough references to be measured."""
+    live: np.ndarray = (references.image != NOBODY).sum(1) >= fewest
+    return live
+
+
+def load_images(
+    group: zarr.Group, images: Sequence[int], preprocessing: Preprocessing, urls: Mapping[str, str]
+) -> Iterator[tuple[int, UInt8[Tensor, "3 side side"]]]:
+    """Images by id in ascending order, each read by (shard, offset, size) and decoded once. ``urls``: base name to where a shard is now."""
+    index, shards = read_index(group), read_shards(group)
+    wanted = np.unique(np.asarray(images, np.int64))
+    for start in range(0, len(wanted), READ_AHEAD):
+        part = wanted[start : start + READ_AHEAD]
+        for shard in np.unique(index.shard[part]):
+            ids = part[index.shard[part] == shard]
+            url = urls.get(str(shards.name[shard]), str(shards.url[shard]))
+            spans = [(int(index.offset[one]), int(index.size[one])) for one in ids]
+            for one, data in zip(ids, read_images(url, spans), strict=True):
+                yield int(one), preprocessing.crop(decode(data))

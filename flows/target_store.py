@@ -1,0 +1,213 @@
+"""Targets in the statistics store: declared before any task, measured and written by blocks, read for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import zarr
+from jaxtyping import Bool
+
+from flows.jobs import BLOCK, MomentsJob
+from flows.neuron_ranges import rows_of
+from flows.progress import tick
+from flows.statistics_store import base_levels, check_model, live_neurons, load_images, references_of, stored_model
+from flows.workers import Worker, worker
+from stores.errors import SchemaMismatch
+from stores.moments import (
+    done_blocks,
+    read_target_levels,
+    read_target_rows,
+    target_path,
+    target_specs,
+    write_target_block,
+    write_target_levels,
+)
+from stores.provenance import claim
+from stores.references import References
+from stores.schema import array_at, declare, group_at, open_store
+from stores.shards import expand
+from stores.status import PictureStatus
+from vital.layers import check_nodes, default_nodes
+from vital.probe import CLASSES, INPUT
+from vital.quantiles import stored_levels
+from vital.ranking import NOBODY
+from vital.settings import VariantSettings
+from vital.targets import Crop, NodeTarget, Target, measure
+
+HALF_LIMIT = 6e4
+"""Activations beyond this do not fit float16."""
+COLOURS = 3
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A variant's targets of a layer as the store holds them."""
+
+    layer: str
+    variant: str
+    nodes: tuple[str, ...]
+    neurons: int
+    block: int
+    whole: bool
+
+    def boxes(self, references: References, side: int) -> np.ndarray:
+        """The box of every reference: its patch, or the whole image."""
+        if not self.whole:
+            return references.box
+        return np.broadcast_to(np.array([0, 0, side, side], np.int32), references.box.shape)
+
+    def crops(self, references: References, live: Bool[np.ndarray, "neuron"], blocks: Iterable[int]) -> int:
+        """How many references a task has to measure."""
+        rows = [row for block in blocks for row in rows_of(block, self.block, self.neurons) if live[row]]
+        return int((references.image[rows] != NOBODY).sum())
+
+
+def declare_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declared:
+    """Claim the variant and create its arrays; refuses other settings under the same name, and nodes that come too late."""
+    check_model(group, here.model)
+    layer, classes = here.found.layer(job.layer), job.layer == CLASSES
+    nodes = job.variant.nodes or default_nodes(here.found, job.layer, here.model.name)
+    check_nodes(here.found, job.layer, [node for node in nodes if node != INPUT])
+    matched = (INPUT, *(node for node in nodes if node != INPUT))
+    variant, levels = job.variant.label(classes), base_levels(group)
+    sites = {node: here.model.preprocessing.side**2 if node == INPUT else here.found.layer(node).sites for node in matched}
+    channels = {node: COLOURS if node == INPUT else here.found.layer(node).channels for node in matched}
+    at = {node: stored_levels(sites[node], levels) for node in matched} | {"own": stored_levels(layer.sites, levels)}
+    shapes = {node: (channels[node], len(at[node])) for node in matched}
+    half = all(_largest(group, node) < HALF_LIMIT for node in matched)
+    kinds = dict.fromkeys(("quantiles", "relevant"), "float16" if half else "float32")
+    declare(
+        group,
+        target_specs(job.layer, variant, shapes, layer.channels, BLOCK, len(at["own"]), () if classes else matched[1:], kinds),
+    )
+    claim(group_at(group, target_path(job.layer, variant)), "variant", _identity(job.variant, matched, classes))
+    write_target_levels(group, job.layer, variant, at)
+    return Declared(job.layer, variant, matched, layer.channels, BLOCK, classes or job.variant.crop == "image")
+
+
+def _identity(variant: VariantSettings, nodes: Sequence[str], classes: bool) -> dict[str, object]:
+    fields = variant.model_dump(mode="json", exclude={"nodes", "crop", "relevance"} if classes else {"nodes"})
+    return {**fields, "nodes": list(nodes), "block": BLOCK}
+
+
+def _largest(group: zarr.Group, node: str) -> float:
+    if node == INPUT:
+        return 0.0
+    try:
+        arrays = [array_at(group, f"layers/{node}/{name}")[:] for name in ("minimum", "maximum")]
+    except SchemaMismatch:
+        return np.inf  # a node that the pass over the shards did not measure
+    return float(max(np.abs(np.asarray(array)).max() for array in arrays))
+
+
+def undone(group: zarr.Group, declared: Declared, blocks: Iterable[int]) -> set[int]:
+    """The blocks that are not written."""
+    done = done_blocks(group, declared.layer, declared.variant)
+    return {block for block in blocks if not done[block]}
+
+
+def measure_block(job: MomentsJob, blocks: Sequence[int]) -> None:
+    """Measure the references of all live neurons of ``blocks`` together, then write each block."""
+    group = open_store(job.store, "statistics", "a")
+    here = worker(stored_model(group), job.place)
+    declared = declare_targets(group, job, here)
+    references = references_of(group, job.layer, job.variant.references)
+    live = live_neurons(references, job.variant.fewest)
+    rows = [row for block in blocks for row in rows_of(block, declared.block, declared.neurons) if live[row]]
+    boxes = declared.boxes(references, here.model.preprocessing.side)
+    urls = {shard.name: shard.url for shard in expand(job.shards)} if job.shards else {}
+    target = None
+    if rows:
+        target = measure(
+            here.model,
+            job.layer,
+            rows,
+            _crops(group, here, references, boxes, rows, urls),
+            declared.nodes,
+            here.found.layouts(),
+            job.variant.relevance,
+            base_levels(group),
+        )
+    for block in blocks:
+        arrays = _block_arrays(group, declared, target, block)
+        write_target_block(group, job.layer, declared.variant, block, arrays)
+
+
+def _crops(
+    group: zarr.Group, here: Worker, references: References, boxes: np.ndarray, rows: Sequence[int], urls: dict[str, str]
+) -> Iterator[Crop]:
+    """Every distinct (image, box) once, with the neurons that share it, in ascending order."""
+    wanted: dict[int, dict[tuple[int, ...], list[int]]] = {}
+    for place, row in enumerate(rows):
+        for image, box in zip(references.image[row], boxes[row], strict=True):
+            if image != NOBODY:
+                wanted.setdefault(int(image), {}).setdefault(tuple(int(edge) for edge in box), []).append(place)
+    preprocessing = here.model.preprocessing
+    for image, pixels in load_images(group, list(wanted), preprocessing, urls):
+        for box, places in sorted(wanted[image].items()):
+            tick(len(places))
+            yield Crop(preprocessing.cut(pixels, box), tuple(places))
+
+
+def _block_arrays(group: zarr.Group, declared: Declared, target: Target | None, block: int) -> dict[str, np.ndarray]:
+    """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that says which."""
+    neurons = rows_of(block, declared.block, declared.neurons)
+    path = target_path(declared.layer, declared.variant)
+    empty = read_target_rows(group, declared.layer, declared.variant, neurons)  # all fill values, in shape and type
+    arrays = {name: np.zeros_like(rows) for name, rows in empty.items()}
+    arrays["status"][:] = PictureStatus.TOO_FEW_REFERENCES
+    if target is None:
+        return arrays
+    for place, neuron in enumerate(int(one) for one in target.neurons):
+        if neuron not in neurons:
+            continue
+        row = neuron - neurons.start
+        arrays["own"][row], arrays["count"][row] = target.own[place], target.count[place]
+        dead = declared.layer != CLASSES and not target.own[place].any()
+        arrays["status"][row] = PictureStatus.DEAD if dead else PictureStatus.MADE
+        for name, node in target.nodes.items():
+            parts = {"quantiles": node.quantiles, "relevant": node.relevant, "importance": node.importance}
+            for part, values in parts.items():
+                if values is not None:
+                    arrays[f"{name}/{part}"][row] = values[place].astype(array_at(group, f"{path}/{name}/{part}").dtype)
+    if not all(np.isfinite(values).all() for values in arrays.values()):
+        finite = np.all([np.isfinite(values).reshape(len(neurons), -1).all(1) for values in arrays.values()], axis=0)
+        arrays["status"][~finite] = PictureStatus.NON_FINITE
+    return arrays
+
+
+def read_targets(group: zarr.Group, layer: str, variant: str, neurons: Sequence[int]) -> Target:
+    """Targets of some neurons, in full precision."""
+    rows = read_target_rows(group, layer, variant, neurons)
+    levels = read_target_levels(group, layer, variant)
+
+    def part(node: str, name: str) -> np.ndarray | None:
+        values = rows.get(f"{node}/{name}")
+        return None if values is None else np.asarray(values, np.float32)
+
+    nodes = {}
+    for node in target_nodes(group, layer, variant):
+        quantiles = part(node, "quantiles")
+        assert quantiles is not None  # declared for every node
+        nodes[node] = NodeTarget(levels[node], quantiles, part(node, "relevant"), part(node, "importance"))
+    return Target(layer, np.asarray(neurons, np.int64), nodes, levels["own"], np.asarray(rows["own"], np.float32), rows["count"])
+
+
+def target_nodes(group: zarr.Group, layer: str, variant: str) -> tuple[str, ...]:
+    """The nodes of a variant, in the order in which they run."""
+    record = dict(group_at(group, target_path(layer, variant)).attrs)["variant"]
+    return tuple(str(node) for node in record["fields"]["nodes"])  # type: ignore[index,call-overload]
+
+
+def target_status(group: zarr.Group, layer: str, variant: str) -> np.ndarray:
+    """Status of every neuron; raises SchemaMismatch with the way out when the variant is not there."""
+    try:
+        return np.asarray(array_at(group, f"{target_path(layer, variant)}/status")[:])
+    except SchemaMismatch:
+        raise SchemaMismatch(
+            f"the store has no targets {variant!r} of layer {layer!r}: run `vital moments --layer {layer}` with the same variant first"
+        ) from None
+
+

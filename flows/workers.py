@@ -1,0 +1,46 @@
+"""What a process that runs tasks keeps: its model, loaded once, and its threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from flows.jobs import Place
+from vital.errors import UnsuitableInput
+from vital.layers import Survey, survey
+from vital.models import Model, load_model
+from vital.settings import ModelSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Worker:
+    """A model on its device, and what its layers are."""
+
+    model: Model
+    found: Survey
+
+
+def worker(settings: ModelSettings, place: Place) -> Worker:
+    """This process's worker for a model: made at the first call, kept for the later ones."""
+    if place.threads:
+        torch.set_num_threads(place.threads)
+    return _load(settings, device_name(place.device))
+
+
+@lru_cache(maxsize=1)
+def _load(settings: ModelSettings, device: str) -> Worker:
+    model = load_model(settings)
+    found = survey(model)
+    model.network.to(device)
+    return Worker(model, found)
+
+
+def device_name(asked: str) -> str:
+    """The device that ``auto`` means here, or the one asked for; refused when it is not there."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise UnsuitableInput(f"device {asked!r} was asked for but torch sees no CUDA device: use --device cpu or auto")
+    return asked

@@ -1,0 +1,73 @@
+"""What can go wrong on disk, as one small tree.
+
+::
+
+    StoreError
+    ├── MissingStore       no store at this URL
+    ├── SchemaMismatch     a store, group or array of another kind, shape or version than expected
+    ├── ForeignStore       made from other weights, images or settings; names the field and both values
+    ├── MisalignedBlock    a task would write a part of a Zarr shard
+    ├── StoreInUse         another run holds this store's lease
+    ├── MissingShard       no tar at this path or URL
+    ├── UnreadableShard    compressed, garbage, or other bytes than when it was read first
+    ├── UnreadableImage    the bytes are no image, or one that is too large
+    └── UnsuitableFolder   a folder that cannot be packed, or an output that exists
+
+Every message says what came, what was expected and the way out.
+"""
+
+from stores.status import Status
+
+
+class StoreError(Exception):
+    """Base of all errors of the stores; its text is one sentence for the user."""
+
+
+class MissingStore(StoreError):
+    """There is no store at the URL."""
+
+
+class SchemaMismatch(StoreError):
+    """The store, group or array is of another kind, shape, type or version than expected."""
+
+
+class ForeignStore(StoreError):
+    """The store was made from something else; the message names the field, both values and the way out."""
+
+
+class MisalignedBlock(StoreError):
+    """A task does not own whole Zarr shards.
+
+    Zarr rewrites a shard as a whole: of two tasks that write into one shard, the later silently drops the rows of the
+    earlier. So a write of anything but one whole block is refused.
+    """
+
+
+class StoreInUse(StoreError):
+    """Another run holds the lease that was asked for."""
+
+
+class MissingShard(StoreError):
+    """There is no tar at the path or URL."""
+
+
+class UnreadableShard(StoreError):
+    """The file is compressed, is no tar, or no longer holds what its index says."""
+
+
+class UnreadableImage(StoreError):
+    """The bytes cannot become an image.
+
+    ``status`` is what the index records about it: ``Status.UNDECODABLE`` or ``Status.TOO_LARGE``.
+    """
+
+    def __init__(self, message: str, status: Status) -> None:
+        super().__init__(message, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UnsuitableFolder(StoreError):
+    """The folder cannot be packed into shards, or the output exists."""

@@ -1,0 +1,152 @@
+"""A tar as a stream: its files with their places, the digest of its bytes, and whether it is whole.
+
+``tarfile`` ends silently at a damaged header and at a missing end mark, so the bytes that pass are watched here.
+"""
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+from webdataset.tariterators import base_plus_ext
+
+from stores.errors import UnreadableShard
+
+MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")
+TAR_BLOCK = 512
+END_MARK = 2 * TAR_BLOCK
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A file of a tar: where its bytes begin, how many they are, and the bytes where they were read."""
+
+    offset: int
+    size: int
+    data: bytes | None
+
+
+@runtime_checkable
+class ByteSource(Protocol):
+    """What fsspec opens; its remote files are no BinaryIO to a type checker."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at most ``size``; none at the end."""
+        ...
+
+
+class HashedStream:
+    """Counts and hashes what passes, and remembers where the last byte stood that was not zero."""
+
+    def __init__(self, raw: ByteSource) -> None:
+        self._raw = raw
+        self.digest = hashlib.sha256()
+        self.length = 0
+        self.content_end = 0
+        self.head = b""
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, at most ``count``; none at the end."""
+        data = self._raw.read(count)
+        self.digest.update(data)
+        if len(self.head) < TAR_BLOCK:
+            self.head += data[:TAR_BLOCK]
+        if filled := len(data.rstrip(b"\0")):
+            self.content_end = self.length + filled
+        self.length += len(data)
+        return data
+
+    def drain(self) -> None:
+        """Let the rest pass, so that the digest is that of the whole file."""
+        while self.read(READ_BYTES):
+            pass
+
+
+class TarMembers:
+    """Iterates over a tar's files as ``group_by_keys`` takes them, and can say afterwards whether the tar was whole.
+
+    Files are read where ``wanted(extension, size)`` says so, and only their place is given otherwise. Raises
+    UnreadableShard, while iterating, for what is no tar from its first byte.
+    """
+
+    def __init__(self, stream: HashedStream, name: str, wanted: Callable[[str, int], bool]) -> None:
+        self._stream = stream
+        self._name = name
+        self._wanted = wanted
+        self._end = 0
+        self._cut: str | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        key: str | None = None
+        extensions: set[str] = set()
+        with self._archive() as archive:
+            while True:
+                try:
+                    info = archive.next()
+                    self._end = archive.offset
+                    if info is None:
+                        break
+                    if not info.isreg():
+                        continue
+                    found, extension = base_plus_ext(info.name)
+                    wanted = extension is not None and self._wanted(extension.lower(), info.size)
+                    data = _content(archive, info) if wanted else None
+                    member = TarMember(info.offset_data, info.size, data)
+                # caught here and not around the loop: group_by_keys would lose the sample it is about to yield
+                # ValueError: damaged numbers in extended headers
+                except (tarfile.TarError, ValueError) as error:
+                    self._cut = f"ends inside a file at byte {self._stream.length} ({error})"
+                    break
+                finally:
+                    # tarfile keeps every header it has seen
+                    archive.members = []
+                if found is None:
+                    continue
+                if found != key:
+                    key, extensions = found, set()
+                elif extension.lower() in extensions:
+                    # the same name again: a sample of its own, which group_by_keys would refuse
+                    extensions = set()
+                    yield {}
+                extensions.add(extension.lower())
+                yield {"fname": info.name, "data": member, "__url__": self._name}
+
+    def _archive(self) -> Any:
+        try:
+            return tarfile.open(fileobj=cast(Any, self._stream), mode="r|", bufsize=READ_BYTES)
+        except (tarfile.TarError, ValueError) as error:
+            raise UnreadableShard(self._refusal(str(error))) from None
+
+    def short(self) -> str | None:
+        """Why the tar ends too early, once all of its bytes have passed."""
+        if self._cut is not None:
+            return self._cut
+        if self._stream.content_end > self._end:
+            return f"holds bytes after its end, byte {self._end}: a damaged header, or tars joined into one file"
+        if self._stream.length < self._end + END_MARK:
+            return f"ends at byte {self._stream.length} without an end mark"
+        return None
+
+    def _refusal(self, reason: str) -> str:
+        head = self._stream.head
+        if any(head.startswith(magic) for magic in MAGIC):
+            return compressed_refusal(self._name)
+        return f"{self._name} is no tar ({reason}); give a plain tar, such as vital pack writes"
+
+
+def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(info)
+    data = b"" if file is None else file.read()
+    if len(data) != info.size:
+        raise tarfile.ReadError(f"{len(data)} of {info.size} bytes")
+    return data
+
+
+def compressed_refusal(name: str) -> str:
+    """What to say of a compressed tar."""
+    return (
+        f"{name} is compressed, but images are read by their place in a plain tar; decompress it first (for example "
+        "with gunzip or zstd -d)"
+    )

@@ -1,0 +1,162 @@
+"""All that one pass over images gathers: rankings, moments, class members, spectrum and colours; mergeable with ``+``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
+from torch import Tensor
+
+from vital.layers import Survey
+from vital.models import Model
+from vital.pixels import LOGIT_MARGIN, Colours
+from vital.probe import CLASSES, probe
+from vital.quantiles import Moments, stored_levels, sum_in_order
+from vital.ranking import Ranking, lot
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label), ``measured`` ones moments."""
+
+    ranked: tuple[str, ...]
+    measured: tuple[str, ...]
+    ranks: int
+    levels: int
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sums over images of the amplitude spectrum (3, row frequency, column frequency), and of colour logits with their products."""
+
+    spectrum: Float[np.ndarray, "3 row column"]
+    colour: Float[np.ndarray, "3"]
+    products: Float[np.ndarray, "3 3"]
+    count: int
+
+    def __add__(self, other: Light) -> Light:
+        return Light(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+
+    @classmethod
+    def none(cls, side: int) -> Light:
+        """The light of no image."""
+        return cls(np.zeros((3, side, side // 2 + 1)), np.zeros(3), np.zeros((3, 3)), 0)
+
+    @classmethod
+    def of(cls, pixels: UInt8[Tensor, "image 3 side side"]) -> Light:
+        """The sums of a batch, one image added after the other, so that they do not depend on how images were batched."""
+        colours = pixels.float() / 255
+        amplitudes = torch.fft.rfft2(colours - colours.mean((2, 3), keepdim=True), norm="ortho").abs()
+        logits = torch.logit(colours.clamp(LOGIT_MARGIN, 1 - LOGIT_MARGIN)).flatten(2)
+        products = logits @ logits.transpose(1, 2) / logits.shape[2]
+        return cls(*(sum_in_order(part) for part in (amplitudes, logits.mean(2), products)), len(pixels))
+
+    def colours(self) -> Colours:
+        """Mean and covariance of the colour logits."""
+        mean = self.colour / max(self.count, 1)
+        return Colours(mean, self.products / max(self.count, 1) - np.outer(mean, mean))
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What is known of a set of images. ``a + b`` joins disjoint sets; `Gathered.none` is the identity."""
+
+    rankings: Mapping[str, Ranking]
+    moments: Mapping[str, Moments]
+    light: Light
+
+    @classmethod
+    def none(cls, plan: Plan, found: Survey, side: int) -> Gathered:
+        """Of no image."""
+        layers = found.layers
+        return cls(
+            {name: Ranking.none(layers[name].channels, plan.ranks) for name in plan.ranked},
+            {
+                name: Moments.none(layers[name].channels, len(stored_levels(layers[name].sites, plan.levels)))
+                for name in plan.measured
+            },
+            Light.none(side),
+        )
+
+    def __add__(self, other: Gathered) -> Gathered:
+        return Gathered(
+            {name: ranking + other.rankings[name] for name, ranking in self.rankings.items()},
+            {name: moments + other.moments[name] for name, moments in self.moments.items()},
+            self.light + other.light,
+        )
+
+    def shifted(self, by: int) -> Gathered:
+        """The same with image ids counted from another start."""
+        return Gathered({name: ranking.shifted(by) for name, ranking in self.rankings.items()}, self.moments, self.light)
+
+    def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
+        """Everything as named arrays, for storage; `from_arrays` is the inverse."""
+        parts: dict[str, Any] = {"light": self.light}
+        parts |= {f"rankings/{name}": ranking for name, ranking in self.rankings.items()}
+        parts |= {f"moments/{name}": moments for name, moments in self.moments.items()}
+        return {
+            f"{path}/{part.name}": np.asarray(getattr(value, part.name)) for path, value in parts.items() for part in fields(value)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> Gathered:
+        """What `arrays` gave."""
+        parts: dict[str, dict[str, Any]] = {}
+        for path, array in arrays.items():
+            owner, _, name = path.rpartition("/")
+            parts.setdefault(owner, {})[name] = int(array) if array.ndim == 0 else array
+
+        def of(kind: str, make: Any) -> dict[str, Any]:
+            return {
+                owner.removeprefix(f"{kind}/"): make(**values) for owner, values in parts.items() if owner.startswith(f"{kind}/")
+            }
+
+        return cls(of("rankings", Ranking), of("moments", Moments), Light(**parts["light"]))
+
+
+def gather(
+    model: Model,
+    found: Survey,
+    plan: Plan,
+    pixels: UInt8[Tensor, "image 3 side side"],
+    rows: Int[np.ndarray, "image"],
+    labels: Int[np.ndarray, "image"],
+    keys: Sequence[str],
+) -> Gathered:
+    """What a batch of images gives: one forward pass to the deepest layer of the plan.
+
+    A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank. ``labels`` are
+    −1 where unknown; class members are ranked by `lot` of their key.
+    """
+    inner = tuple(name for name in dict.fromkeys((*plan.ranked, *plan.measured)) if name != CLASSES or name in plan.measured)
+    rankings: dict[str, Ranking] = {}
+    moments: dict[str, Moments] = {}
+    seen: dict[str, Tensor] = {}
+    if inner:
+        device = next(model.network.parameters()).device
+        with torch.inference_mode(), probe(model.network, inner, found.layouts()) as run:
+            seen = run(model.preprocessing.normalise(pixels.to(device)))
+            for name in plan.measured:
+                moments[name] = Moments.of(seen[name], plan.levels)
+    for name in plan.ranked:
+        if name == CLASSES:
+            rankings[name] = _members(found.layer(name).channels, plan.ranks, rows, labels, keys)
+            continue
+        skip = found.layer(name).leading_tokens
+        peaks, sites = (part.numpy(force=True) for part in seen[name][:, :, skip:].max(-1))
+        rankings[name] = Ranking.of(peaks, rows, sites, plan.ranks)
+    return Gathered(rankings, moments, Light.of(pixels))
+
+
+def _members(
+    classes: int, ranks: int, rows: Int[np.ndarray, "image"], labels: Int[np.ndarray, "image"], keys: Sequence[str]
+) -> Ranking:
+    scores = np.full((len(rows), classes), -np.inf)
+    for place, (label, key) in enumerate(zip(labels, keys, strict=True)):
+        if 0 <= label < classes:
+            scores[place, label] = -lot(key)
+    return Ranking.of(scores, rows, np.zeros(scores.shape, np.int64), ranks)

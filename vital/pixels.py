@@ -1,0 +1,119 @@
+"""What the optimiser moves: pixels themselves, or Fourier coefficients of decorrelated colours. And a picture's transparency.
+
+Fourier coefficients scaled by 1/f and decorrelated colours: Olah, Mordvintsev, Schubert, "Feature visualization" (Distill, 2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vital.preprocessing import Preprocessing
+
+LOGIT_MARGIN = 0.02
+"""Colours are kept this far from black and white when their logits are taken."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Mean and covariance of the logits of a data set's colours (red, green, blue in 0..1)."""
+
+    mean: Float[np.ndarray, "3"]
+    covariance: Float[np.ndarray, "3 3"]
+
+    def basis(self) -> Float[np.ndarray, "3 3"]:
+        """The symmetric square root of the covariance: independent unit colours become colours distributed like the data's."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        root: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+        return root
+
+
+GREY = Colours(np.zeros(3), np.eye(3))
+"""No knowledge of colours: independent ones around a medium grey."""
+
+
+class Parametrisation(Protocol):
+    """Parameters with a batch of pictures that they stand for."""
+
+    parameters: Tensor
+
+    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+        """The pictures in the network's normalised units, differentiable in the parameters."""
+
+    def settle(self) -> None:
+        """Bring the parameters back into their valid range after a step."""
+
+
+class PixelPictures:
+    """Pixels in normalised units, begun as N(0, 1), clamped to valid colours after every step (preset ``paper``)."""
+
+    def __init__(self, noise: Float[Tensor, "picture 3 side side"], preprocessing: Preprocessing) -> None:
+        mean, std = _statistics(preprocessing, noise)
+        self._low, self._high = (0 - mean) / std, (1 - mean) / std
+        self.parameters = noise.clone().requires_grad_()
+
+    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+        """The parameters themselves."""
+        return self.parameters
+
+    def settle(self) -> None:
+        """Clamp to valid colours."""
+        with torch.no_grad():
+            self.parameters.clamp_(self._low, self._high)
+
+
+class FourierPictures:
+    """Fourier coefficients with amplitudes of natural images (1/f), decorrelated colours, a sigmoid to valid colours."""
+
+    def __init__(self, noise: Float[Tensor, "picture 3 side side"], preprocessing: Preprocessing, colours: Colours) -> None:
+        side = noise.shape[-1]
+        self._mean, self._std = _statistics(preprocessing, noise)
+        self._side = side
+        vertical, horizontal = torch.fft.fftfreq(side, device=noise.device), torch.fft.rfftfreq(side, device=noise.device)
+        frequency = torch.sqrt(vertical[:, None] ** 2 + horizontal[None] ** 2).clamp(min=1 / side)
+        amplitude = 1 / frequency
+        # With unit coefficients the pixels have unit variance.
+        self._amplitude = (amplitude / amplitude.square().mean().sqrt()).to(noise.dtype)
+        self._basis = torch.from_numpy(colours.basis()).to(noise)
+        self._offset = torch.from_numpy(colours.mean).to(noise).view(3, 1, 1)
+        start = torch.fft.rfft2(noise, norm="ortho") * START
+        self.parameters = torch.view_as_real(start).contiguous().requires_grad_()
+
+    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+        """Spectrum to colours to normalised units."""
+        spectrum = torch.view_as_complex(self.parameters) * self._amplitude
+        plain = torch.fft.irfft2(spectrum, s=(self._side, self._side), norm="ortho")
+        logits = torch.einsum("rc,pcyx->pryx", self._basis, plain) + self._offset
+        return (torch.sigmoid(logits) - self._mean) / self._std
+
+    def settle(self) -> None:
+        """Nothing to do: every coefficient is valid."""
+
+
+START = 0.3
+"""Contrast of the noise that Fourier pictures begin as, in units of the data's own."""
+
+
+def _statistics(preprocessing: Preprocessing, like: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(part).to(like).view(3, 1, 1) for part in (preprocessing.mean, preprocessing.std))
+    return mean, std
+
+
+def to_bytes(pictures: Float[Tensor, "picture 3 side side"], preprocessing: Preprocessing) -> np.ndarray:
+    """Normalised pictures as (picture, row, column, 3) bytes."""
+    mean, std = _statistics(preprocessing, pictures)
+    colours = ((pictures * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(colours.permute(0, 2, 3, 1).numpy(force=True))
+
+
+def transparency(gradient: Float[Tensor, "picture 3 side side"]) -> np.ndarray:
+    """Accumulated |gradient|, mean over colours, clipped at its 98th percentile, as bytes (picture, row, column)."""
+    saliency = gradient.mean(1).double().numpy(force=True)
+    top = np.quantile(saliency, 0.98, axis=(1, 2), keepdims=True)
+    scaled: np.ndarray = np.clip(saliency / np.where(top > 0, top, 1), 0, 1)
+    return (scaled * 255).round().astype(np.uint8)

@@ -1,0 +1,194 @@
+"""What a picture's activations must match, measured on a neuron's references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from vital.models import Model
+from vital.neurons import importance, own_maps, relevance_map, relevance_start
+from vital.probe import CLASSES, INPUT, Activations, Layout, probe
+from vital.quantiles import resample, site_levels, sort_rows, stored_levels
+from vital.relevance import Relevance
+from vital.settings import Kind
+
+
+@dataclass(frozen=True)
+class NodeTarget:
+    """A node's part of a target, at ``levels``. Class neurons have neither ``relevant`` rows nor ``importance``."""
+
+    levels: Float[np.ndarray, "level"]
+    quantiles: Float[np.ndarray, "neuron channel level"]
+    relevant: Float[np.ndarray, "neuron channel level"] | None = None
+    importance: Float[np.ndarray, "neuron channel"] | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Targets of some neurons of a layer: per node, and the neurons' ``own`` sorted activations."""
+
+    layer: str
+    neurons: Int[np.ndarray, "neuron"]
+    nodes: Mapping[str, NodeTarget]
+    own_levels: Float[np.ndarray, "level"]
+    own: Float[np.ndarray, "neuron level"]
+    count: Int[np.ndarray, "neuron"]
+
+    @property
+    def classes(self) -> bool:
+        """Whether the neurons are classes."""
+        return self.layer == CLASSES
+
+    def __len__(self) -> int:
+        return len(self.neurons)
+
+    def take(self, rows: slice) -> Target:
+        """Some of the neurons."""
+        nodes = {
+            name: NodeTarget(
+                node.levels,
+                node.quantiles[rows],
+                None if node.relevant is None else node.relevant[rows],
+                None if node.importance is None else node.importance[rows],
+            )
+            for name, node in self.nodes.items()
+        }
+        return Target(self.layer, self.neurons[rows], nodes, self.own_levels, self.own[rows], self.count[rows])
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One reference to measure: pixels at the input's size, and the rows (positions among the neurons) that it is a reference of."""
+
+    pixels: UInt8[Tensor, "3 side side"]
+    rows: tuple[int, ...]
+
+
+class _Sums:
+    """Running float64 sums of a block of neurons. A value is added in the order of the crops, whatever their batches."""
+
+    def __init__(self, neurons: int) -> None:
+        self._neurons = neurons
+        self._sums: dict[str, np.ndarray] = {}
+
+    def add(self, name: str, rows: Sequence[int], values: Float[Tensor, "image *rest"]) -> None:
+        """Add one value to each of ``rows``."""
+        parts = values.double().numpy(force=True)
+        total = self._sums.setdefault(name, np.zeros((self._neurons, *parts.shape[1:])))
+        for row, part in zip(rows, parts, strict=True):
+            total[row] += part
+
+    def mean(self, name: str, count: Int[np.ndarray, "neuron"]) -> np.ndarray:
+        """The mean over each neuron's references; zero where there are none."""
+        total = self._sums[name]
+        return total / np.maximum(count, 1).reshape(-1, *[1] * (total.ndim - 1))
+
+
+def measure(
+    model: Model,
+    layer: str,
+    neurons: Sequence[int],
+    crops: Iterable[Crop],
+    nodes: Sequence[str],
+    layouts: dict[str, Layout],
+    kind: Kind = "lrp",
+    levels: int = 64,
+    batch: int = 8,
+) -> Target:
+    """Targets of ``neurons`` of ``layer`` from their references (VITAL, sections 3.1 and 3.2).
+
+    Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own relevance of it.
+    """
+    inner = layer != CLASSES
+    mode = Relevance() if inner else None
+    sums = _Sums(len(neurons))
+    count = np.zeros(len(neurons), np.int64)
+    device = next(model.network.parameters()).device
+    sites: dict[str, int] = {}
+    with probe(model.network, [*nodes, layer], layouts, mode) as run:
+        source = iter(crops)
+        while part := list(islice(source, batch)):
+            images = model.preprocessing.normalise(torch.stack([crop.pixels for crop in part]).to(device))
+            with torch.set_grad_enabled(inner):
+                seen = run(images.requires_grad_(inner))
+            sites = {name: activations.shape[-1] for name, activations in seen.items()}
+            # Round r asks for the r-th neuron of every crop that has one.
+            for turn in range(max(len(crop.rows) for crop in part)):
+                present = [place for place, crop in enumerate(part) if turn < len(crop.rows)]
+                rows = [part[place].rows[turn] for place in present]
+                count[rows] += 1
+                asked = torch.zeros(len(part), dtype=torch.long, device=device)
+                asked[present] = torch.tensor([neurons[row] for row in rows], device=device)
+                _add_round(sums, seen, layer, nodes, asked, present, rows, mode, kind, levels)
+    return _finish(sums, layer, neurons, nodes, sites, count, levels, inner)
+
+
+def _add_round(
+    sums: _Sums,
+    seen: Activations,
+    layer: str,
+    nodes: Sequence[str],
+    asked: Int[Tensor, "image"],
+    present: list[int],
+    rows: list[int],
+    mode: Relevance | None,
+    kind: Kind,
+    levels: int,
+) -> None:
+    own = own_maps(seen[layer], asked).detach()[present]
+    sums.add("own", rows, _stored(own[:, None], levels)[:, 0])
+    flows = node_relevance(mode, seen, layer, nodes, asked, kind) if mode else {}
+    for name in nodes:
+        activations = seen[name].detach()[present]
+        sums.add(f"{name}/quantiles", rows, _stored(activations, levels))
+        if name in flows:
+            relevance = flows[name][present]
+            sums.add(f"{name}/relevant", rows, _stored(relevance_map(relevance) * activations, levels))
+            sums.add(f"{name}/importance", rows, importance(relevance))
+
+
+def node_relevance(
+    mode: Relevance, seen: Activations, layer: str, nodes: Sequence[str], neurons: Int[Tensor, "image"], kind: Kind
+) -> dict[str, Float[Tensor, "image channel site"]]:
+    """Relevance at every node of each image's own neuron; none at the input, where z⁺ means nothing."""
+    nodes = [name for name in nodes if name != INPUT]
+    start = relevance_start(seen[layer], neurons, kind)
+    if kind == "gradient-x-activation":
+        return mode.gradient_times_activation(seen[layer], start, {name: seen[name] for name in nodes})
+    return dict(zip(nodes, mode.backward(seen[layer], start, [seen[name] for name in nodes]), strict=True))
+
+
+def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Float[Tensor, "image channel level"]:
+    sites = activations.shape[-1]
+    return resample(sort_rows(activations), site_levels(sites), stored_levels(sites, levels))
+
+
+def _finish(
+    sums: _Sums,
+    layer: str,
+    neurons: Sequence[int],
+    nodes: Sequence[str],
+    sites: Mapping[str, int],
+    count: Int[np.ndarray, "neuron"],
+    levels: int,
+    inner: bool,
+) -> Target:
+    def mean(name: str) -> np.ndarray:
+        return sums.mean(name, count).astype(np.float32)
+
+    parts = {
+        name: NodeTarget(
+            stored_levels(sites[name], levels),
+            mean(f"{name}/quantiles"),
+            mean(f"{name}/relevant") if inner and name != INPUT else None,
+            mean(f"{name}/importance") if inner and name != INPUT else None,
+        )
+        for name in nodes
+    }
+    return Target(layer, np.asarray(neurons), parts, stored_levels(sites[layer], levels), mean("own"), count)
