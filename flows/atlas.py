@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from prefect import flow, task
 
-from flows.atlas_store import declare_atlas, make_blocks, unmade
+from flows.atlas_store import declare_atlas, make_blocks, require_targets, unmade
 from flows.jobs import AtlasJob
-from flows.neuron_ranges import blocks_of, grouped, parse_neurons
+from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
 from flows.statistics_store import check_model, stored_model
-from flows.target_store import target_status
+from flows.target_store import recorded_variant, target_status, task_groups
 from flows.workers import worker
 from stores.schema import open_store
 from stores.status import PictureStatus
@@ -17,7 +17,8 @@ from stores.status import PictureStatus
 
 @flow(name="build-atlas")
 def build_atlas(job: AtlasJob) -> str:
-    """Pictures of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the atlas's URL."""
+    """Pictures of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
+    atlas's URL."""
     statistics = open_store(job.store, "statistics", "r")
     here = worker(stored_model(statistics), job.place)
     layer = here.found.layer(job.layer)
@@ -26,7 +27,9 @@ def build_atlas(job: AtlasJob) -> str:
     declared = declare_atlas(job, statistics, here)
     live = target_status(statistics, job.layer, declared.variant) == PictureStatus.MADE
     missing = unmade(job, declared, blocks_of(neurons, declared.block))
-    tasks = [blocks for blocks in grouped(live, declared.block) if missing & set(blocks)]
+    settings = recorded_variant(statistics, job.layer, declared.variant)
+    tasks = [blocks for blocks in task_groups(statistics, job.layer, settings) if missing & set(blocks)]
+    require_targets(statistics, job, declared, [block for blocks in tasks for block in blocks])
     with bar(f"{job.layer}: neurons done", sum(declared.live_in(live, blocks) for blocks in tasks)):
         for future in [picture_blocks.submit(job, blocks) for blocks in tasks]:
             future.result()

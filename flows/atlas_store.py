@@ -13,12 +13,13 @@ from flows.jobs import BLOCK, AtlasJob
 from flows.neuron_ranges import rows_of
 from flows.progress import tick
 from flows.statistics_store import stored_model
-from flows.target_store import read_targets, target_nodes, target_status
+from flows.target_store import read_targets, recorded_variant, target_nodes, target_status
 from flows.workers import Worker, worker
+from stores.errors import SchemaMismatch
 from stores.index import read_shards
 from stores.light import read_colours
 from stores.locations import safe_url
-from stores.moments import read_target_levels
+from stores.moments import done_blocks, read_target_levels
 from stores.pictures import done_picture_blocks, picture_specs, write_picture_block
 from stores.provenance import claim, claimed, dataset_fingerprint, fingerprint
 from stores.schema import declare, group_at, open_store
@@ -70,6 +71,17 @@ def _provenance(statistics: zarr.Group) -> dict[str, str]:
     return {"base": fingerprint(base), "dataset": dataset_fingerprint(read_shards(statistics).identities())}
 
 
+def require_targets(statistics: zarr.Group, job: AtlasJob, declared: DeclaredAtlas, blocks: Iterable[int]) -> None:
+    """Refuse neurons whose targets were not measured: a picture of nothing must not be recorded as decided."""
+    done = done_blocks(statistics, job.layer, declared.variant)
+    if missing := [block for block in blocks if not done[block]]:
+        first, last = missing[0] * declared.block, min((missing[-1] + 1) * declared.block, declared.neurons)
+        raise SchemaMismatch(
+            f"targets/{job.layer}/{declared.variant} has no targets of neurons {first} to {last - 1}: "
+            f"run `vital moments --layer {job.layer} --neurons {first}:{last}` with the same variant first"
+        )
+
+
 def unmade(job: AtlasJob, declared: DeclaredAtlas, blocks: Iterable[int]) -> set[int]:
     """The blocks that are not written."""
     done = done_picture_blocks(open_store(job.out, "atlas", "r"), job.layer)
@@ -83,7 +95,9 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
     here = worker(stored_model(statistics), job.place)
     variant = job.variant.label(job.layer == CLASSES)
     status = target_status(statistics, job.layer, variant)
-    neurons = [row for block in blocks for row in rows_of(block, BLOCK, len(status)) if status[row] == PictureStatus.MADE]
+    neurons = [
+        row for block in blocks for row in rows_of(block, BLOCK, len(status)) if status[row] == PictureStatus.MADE
+    ]
     made: dict[int, dict[str, np.ndarray]] = {}
     size = job.batch if isinstance(job.batch, int) else _batch(here)
     for start in range(0, len(neurons), size):
@@ -108,7 +122,7 @@ def _optimise(
         target,
         job.picture,
         layouts,
-        job.variant.relevance,
+        recorded_variant(statistics, job.layer, variant).relevance,
         Colours(*read_colours(statistics)),
         lambda step: tick(share),
     )
@@ -117,7 +131,11 @@ def _optimise(
 
 
 def _row(pictures: Pictures, rows: Mapping[str, Reached], place: int) -> dict[str, np.ndarray]:
-    parts: dict[str, np.ndarray] = {"pixels": pictures.pixels[place], "alpha": pictures.alpha[place], "loss": pictures.loss[place]}
+    parts: dict[str, np.ndarray] = {
+        "pixels": pictures.pixels[place],
+        "alpha": pictures.alpha[place],
+        "loss": pictures.loss[place],
+    }
     parts["status"] = np.asarray(PictureStatus.MADE if pictures.finite[place] else PictureStatus.NON_FINITE)
     for node, row in rows.items():
         parts |= {f"reached/{node}/picture": row.picture[place], f"reached/{node}/target": row.target[place]}
@@ -125,7 +143,12 @@ def _row(pictures: Pictures, rows: Mapping[str, Reached], place: int) -> dict[st
 
 
 def _block_arrays(
-    group: zarr.Group, layer: str, settings: PictureSettings, neurons: range, status: np.ndarray, made: dict[int, dict[str, np.ndarray]]
+    group: zarr.Group,
+    layer: str,
+    settings: PictureSettings,
+    neurons: range,
+    status: np.ndarray,
+    made: dict[int, dict[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
     """A block's rows of every declared array; neurons without a picture keep the reason that their target gave."""
     arrays: dict[str, np.ndarray] = {}
@@ -138,4 +161,3 @@ def _block_arrays(
         for name, value in made.get(neuron, {}).items():
             arrays[name][neuron - neurons.start] = value
     return arrays
-

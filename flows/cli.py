@@ -55,16 +55,21 @@ def _quiet(verbose: bool) -> None:
     """Before Prefect is imported: nothing is reported to anybody, and only trouble is logged."""
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    level = "INFO" if verbose else "CRITICAL"
-    for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_SERVER_LEVEL", "PREFECT_LOGGING_ROOT_LEVEL"):
-        os.environ.setdefault(name, level)
-    if not verbose:
-        os.environ.setdefault("PREFECT_CLI_COLORS", "false")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="folder for stores and pages")
-@click.option("--steps", type=click.IntRange(1), default=None, help="optimisation steps  [default: as the demo is tuned]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="folder for stores and pages",
+)
+@click.option(
+    "--steps", type=click.IntRange(1), default=None, help="optimisation steps  [default: as the demo is tuned]"
+)
 @click.option("--neurons", type=click.IntRange(1, 192), default=32, show_default=True, help="channels of the layer")
 def demo(out: Path, steps: int | None, neurons: int) -> None:
     """The whole pipeline on the embedded model and photographs; prints the atlas's path."""
@@ -108,17 +113,37 @@ def pack(folder: Path, out: Path, per_shard: int) -> None:
 @click.option("--store", required=True, help="statistics store to write: a path or an fsspec URL")
 @click.option("--model", "name", default=None, help="torchvision name, efficientnet_lite0, or package.module:factory")
 @options(ModelSettings, only=("weights", "download", "input_size", "mean", "std"))
-@click.option("--layer", "layers", multiple=True, required=True, help="layer whose neurons get references, or 'classes'; repeatable")
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    required=True,
+    help="layer whose neurons get references, or 'classes'; repeatable",
+)
 @options(StatisticsSettings)
 @options(ReferencesJob, only=("allow_rejected",))
 @options(Place)
 def references(shards: Sequence[str], store: str, layers: Sequence[str], **said: Any) -> None:
     """Stream SHARDS once: which images excite which neuron, and statistics of the layers.
 
-    Example: vital references 'train-{000000..001280}.tar' --store stats.zarr --model resnet50 --layer layer4.2 --layer classes
+    Example: vital references 'train-{000000..001280}.tar' --store stats.zarr --model resnet50 --layer layer4.2
+    --layer classes
     """
-    parts = {"model": build(ModelSettings, said), "statistics": build(StatisticsSettings, said), "place": build(Place, said)}
-    job = build(ReferencesJob, {"shards": tuple(shards), "store": store, "layers": tuple(layers), **parts, "allow_rejected": said["allow_rejected"]})
+    parts = {
+        "model": build(ModelSettings, said),
+        "statistics": build(StatisticsSettings, said),
+        "place": build(Place, said),
+    }
+    job = build(
+        ReferencesJob,
+        {
+            "shards": tuple(shards),
+            "store": store,
+            "layers": tuple(layers),
+            **parts,
+            "allow_rejected": said["allow_rejected"],
+        },
+    )
     from flows.description import store_summary
     from flows.references import select_references
 
@@ -194,8 +219,16 @@ def info(url: str) -> None:
 @click.option("--no-references", is_flag=True, help="leave the photographs out")
 @click.option("--store", default=None, help="where the statistics are, when they moved")
 @click.option("--shards", multiple=True, help="where the shards are, when they moved; repeatable")
-@click.option("--credits", "credits_", type=click.Path(path_type=Path, exists=True), default=None, help="CSV with key, author, licence")
-def pages(url: str, out: Path, no_references: bool, store: str | None, shards: Sequence[str], credits_: Path | None) -> None:
+@click.option(
+    "--credits",
+    "credits_",
+    type=click.Path(path_type=Path, exists=True),
+    default=None,
+    help="CSV with key, author, licence",
+)
+def pages(
+    url: str, out: Path, no_references: bool, store: str | None, shards: Sequence[str], credits_: Path | None
+) -> None:
     """Write the atlas at URL as a folder of static pages, with a contact sheet."""
     from flows.gallery import read_credits, write_gallery
 

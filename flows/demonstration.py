@@ -14,7 +14,7 @@ from flows.gallery import read_credits, write_gallery
 from flows.jobs import AtlasJob, MomentsJob, ReferencesJob
 from flows.moments import measure_references
 from flows.references import select_references
-from stores.pictures import finished, read_pictures
+from stores.pictures import made, read_pictures
 from stores.schema import open_store
 from vital.models import load_model
 from vital.probe import CLASSES, probe
@@ -35,7 +35,9 @@ def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
     store, atlas = str(out / "statistics.zarr"), str(out / "atlas.zarr")
     shards = str(resources.files("flows.demo"))
     select_references(
-        ReferencesJob(shards=(shards,), store=store, layers=(CLASSES, LAYER), statistics=StatisticsSettings(references=REFERENCES))
+        ReferencesJob(
+            shards=(shards,), store=store, layers=(CLASSES, LAYER), statistics=StatisticsSettings(references=REFERENCES)
+        )
     )
     for layer, asked, variant in (
         (CLASSES, "", VariantSettings(fewest=FEWEST)),
@@ -57,12 +59,10 @@ def _own_verdict(atlas: str) -> str:
     import torch
 
     group = open_store(atlas, "atlas", "r")
-    classes = np.flatnonzero(finished(group, CLASSES))
+    classes = np.flatnonzero(made(group, CLASSES))
     model = load_model(ModelSettings())
     pixels = torch.from_numpy(np.asarray(read_pictures(group, CLASSES, classes.tolist())["pixels"])).permute(0, 3, 1, 2)
     with torch.inference_mode(), probe(model.network, [CLASSES]) as run:
         order = run(model.preprocessing.normalise(pixels))[CLASSES][..., 0].argsort(1, descending=True).numpy()
     first, five = (int((order[:, :count] == classes[:, None]).any(1).sum()) for count in (1, 5))
-    return f"the network recognises {first} of its {len(classes)} class pictures at once, {five} among its first five guesses"
-
-
+    return f"the network recognises {first} of its {len(classes)} class pictures, {five} within its first five guesses"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import zarr
@@ -70,13 +71,15 @@ def _statistics_lines(url: str, group: zarr.Group) -> Iterator[str]:
         for layer in sorted(name for name, _ in group_at(group, "references").groups()):
             found = references_of(group, layer, None)
             filled = int(((found.image != NOBODY).sum(1) > 0).sum())
-            yield f"  references/{layer}: {filled} of {len(found.image)} neurons have references, up to {found.image.shape[1]}"
+            ranks = found.image.shape[1]
+            yield f"  references/{layer}: {filled} of {len(found.image)} neurons have references, up to {ranks} each"
     if "targets" in group:
         for layer, variants in sorted(group_at(group, "targets").groups()):
             for variant, part in sorted(variants.groups()):
                 done = np.asarray(array_at(part, "done")[:])
                 status = np.asarray(array_at(part, "status")[:])
-                yield f"  targets/{layer}/{variant}: {int(done.sum())} of {len(done)} blocks, {_counted(status, PICTURE_STATUS_MEANINGS, PictureStatus)}"
+                counted = _counted(status, PICTURE_STATUS_MEANINGS, PictureStatus)
+                yield f"  targets/{layer}/{variant}: {int(done.sum())} of {len(done)} blocks, {counted}"
 
 
 def _atlas_lines(url: str, group: zarr.Group) -> Iterator[str]:
@@ -90,8 +93,6 @@ def _atlas_lines(url: str, group: zarr.Group) -> Iterator[str]:
         yield f"    {int(done.sum())} of {len(done)} blocks, {_counted(status, PICTURE_STATUS_MEANINGS, PictureStatus)}"
 
 
-def _counted(status: np.ndarray, meanings: dict[object, str], kinds: type) -> str:
+def _counted(status: np.ndarray, meanings: Mapping[Any, str], kinds: type[Any]) -> str:
     counts = Counter(int(one) for one in status)
     return ", ".join(f"{count} {meanings[kinds(value)]}" for value, count in sorted(counts.items())) or "none"
-
-

@@ -1,4 +1,5 @@
-"""From an atlas to what people look at: its pictures beside their references' thumbnails, as pages, a sheet, or one file."""
+"""From an atlas to what people look at: its pictures beside their references' thumbnails, as pages, a sheet, or one
+file."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from flows.statistics_store import load_images, references_of
 from stores.errors import SchemaMismatch, StoreError
 from stores.index import read_index
 from stores.pages import NeuronPage, Thumbnail, write_pages
-from stores.pictures import finished, read_pictures
+from stores.pictures import made, read_pictures
 from stores.provenance import claimed
 from stores.schema import group_at, open_store
 from stores.shards import expand
@@ -42,13 +43,17 @@ def neuron_name(atlas: zarr.Group, layer: str, neuron: int) -> str:
     """The class's name, or the channel's number."""
     names = group_at(atlas, layer).attrs.get("names") or []
     assert isinstance(names, list)
-    return str(names[neuron]) if neuron < len(names) else (f"class {neuron}" if layer == CLASSES else f"channel {neuron}")
+    return (
+        str(names[neuron]) if neuron < len(names) else (f"class {neuron}" if layer == CLASSES else f"channel {neuron}")
+    )
 
 
 class References:
     """Thumbnails of a layer's references, as the pictures saw them: whole, or cut to their patch."""
 
-    def __init__(self, statistics: zarr.Group, layer: str, variant: str, shards: Sequence[str], credits_: Mapping[str, str]) -> None:
+    def __init__(
+        self, statistics: zarr.Group, layer: str, variant: str, shards: Sequence[str], credits_: Mapping[str, str]
+    ) -> None:
         self._group, self._credits = statistics, credits_
         self._found = references_of(statistics, layer, None)
         self._whole = variant.startswith("image")
@@ -60,8 +65,15 @@ class References:
     def of(self, neurons: Sequence[int]) -> dict[int, list[Thumbnail]]:
         """Up to `THUMBNAILS` for each neuron, best first; every image is read once."""
         side = self._preprocessing.side
-        wanted = {neuron: [int(image) for image in self._found.image[neuron][:THUMBNAILS] if image != NOBODY] for neuron in neurons}
-        images = dict(load_images(self._group, sorted({one for ids in wanted.values() for one in ids}), self._preprocessing, self._urls))
+        wanted = {
+            neuron: [int(image) for image in self._found.image[neuron][:THUMBNAILS] if image != NOBODY]
+            for neuron in neurons
+        }
+        images = dict(
+            load_images(
+                self._group, sorted({one for ids in wanted.values() for one in ids}), self._preprocessing, self._urls
+            )
+        )
         shown: dict[int, list[Thumbnail]] = {}
         for neuron, ids in wanted.items():
             shown[neuron] = []
@@ -80,23 +92,34 @@ class References:
 
 
 def pages_of(
-    atlas_url: str, statistics_url: str, shards: Sequence[str], credits_: Mapping[str, str], layers: Sequence[str] = (), photos: bool = True
+    atlas_url: str,
+    statistics_url: str,
+    shards: Sequence[str],
+    credits_: Mapping[str, str],
+    layers: Sequence[str] = (),
+    photos: bool = True,
 ) -> Iterator[NeuronPage]:
     """Every finished picture with its references, layer by layer, a few neurons in memory at a time."""
     atlas = open_store(atlas_url, "atlas", "r")
     statistics = open_store(statistics_url, "statistics", "r") if photos else None
     for layer in layers or atlas_layers(atlas):
-        made = np.flatnonzero(finished(atlas, layer)).tolist()
+        neurons = np.flatnonzero(made(atlas, layer)).tolist()
         fields = claimed(group_at(atlas, layer), "atlas") or {}
         references = References(statistics, layer, str(fields["variant"]), shards, credits_) if statistics else None
-        for start in range(0, len(made), CHUNK):
-            part = made[start : start + CHUNK]
+        for start in range(0, len(neurons), CHUNK):
+            part = neurons[start : start + CHUNK]
             pictures = read_pictures(atlas, layer, part)
             thumbnails = references.of(part) if references else {}
             for place, neuron in enumerate(part):
                 facts = {"loss": f"{pictures['loss'][place][-1]:.4g}", "seed": str(int(pictures["seed"][place]))}
                 yield NeuronPage(
-                    layer, neuron, neuron_name(atlas, layer, neuron), pictures["pixels"][place], None, thumbnails.get(neuron, []), facts
+                    layer,
+                    neuron,
+                    neuron_name(atlas, layer, neuron),
+                    pictures["pixels"][place],
+                    None,
+                    thumbnails.get(neuron, []),
+                    facts,
                 )
 
 
@@ -106,7 +129,10 @@ def atlas_facts(atlas: zarr.Group) -> dict[str, str]:
     facts = {"statistics": f"base {record.get('base', '?')}, dataset {record.get('dataset', '?')}"}
     for layer in atlas_layers(atlas):
         fields = claimed(group_at(atlas, layer), "atlas") or {}
-        facts[layer] = f"{fields['variant']}, preset {fields['preset']}, {fields['steps']} steps, {fields['side']} px, seed {fields['seed']}"
+        facts[layer] = (
+            f"{fields['variant']}, preset {fields['preset']}, {fields['steps']} steps, "
+            f"{fields['side']} px, seed {fields['seed']}"
+        )
     return facts
 
 
@@ -117,7 +143,8 @@ def statistics_url(atlas: zarr.Group, given: str | None) -> str:
         open_store(known, "statistics", "r")
     except StoreError:
         raise SchemaMismatch(
-            f"the atlas's statistics are not at {known!r}: say where they are with --store, or leave the photos out with --no-references"
+            f"the atlas's statistics are not at {known!r}: say where they are with --store, "
+            "or leave the photos out with --no-references"
         ) from None
     return known
 
@@ -152,11 +179,15 @@ def save_picture(atlas_url: str, layer: str, neuron: int, out: Path, side: int |
     atlas = open_store(atlas_url, "atlas", "r")
     if layer not in atlas_layers(atlas):
         raise SchemaMismatch(f"the atlas has no layer {layer!r}: it has {', '.join(atlas_layers(atlas)) or 'none'}")
-    made = finished(atlas, layer)
-    if not 0 <= neuron < len(made):
-        raise UnknownNeuron(f"neuron {neuron} is not in layer {layer!r}, which has {len(made)}: ask for 0 to {len(made) - 1}")
-    if not made[neuron]:
-        raise UnknownNeuron(f"neuron {neuron} of layer {layer!r} has no picture: `vital info {atlas_url}` says which have, and why not")
+    there = made(atlas, layer)
+    if not 0 <= neuron < len(there):
+        raise UnknownNeuron(
+            f"neuron {neuron} is not in layer {layer!r}, which has {len(there)}: ask for 0 to {len(there) - 1}"
+        )
+    if not there[neuron]:
+        raise UnknownNeuron(
+            f"neuron {neuron} of layer {layer!r} has no picture: `vital info {atlas_url}` says which have, and why not"
+        )
     image = Image.fromarray(read_pictures(atlas, layer, [neuron])["pixels"][0])
     if side:
         image = image.resize((side, side), Image.Resampling.LANCZOS)
@@ -169,4 +200,3 @@ def read_credits(file: Path | None) -> dict[str, str]:
     source = file.read_text() if file else (resources.files("flows.demo") / "CREDITS.csv").read_text()
     rows = csv.DictReader(source.splitlines())
     return {row["key"]: ", ".join(filter(None, (row.get("author"), row.get("licence")))) for row in rows}
-

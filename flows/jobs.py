@@ -25,9 +25,13 @@ class ReferencesJob(Settings):
     shards: tuple[str, ...] = Field(min_length=1, description="tars: paths, folders, globs, braces {000..009} or URLs")
     store: str = Field(description="statistics store: a path or an fsspec URL")
     model: ModelSettings = ModelSettings()
-    layers: tuple[str, ...] = Field(min_length=1, description="layers whose neurons get references; 'classes' for the network's output")
+    layers: tuple[str, ...] = Field(
+        min_length=1, description="layers whose neurons get references; 'classes' for the network's output"
+    )
     statistics: StatisticsSettings = StatisticsSettings()
-    allow_rejected: float = Field(0.0, ge=0, le=1, description="share of shards that may end too early without failing the run")
+    allow_rejected: float = Field(
+        0.0, ge=0, le=1, description="share of shards that may end too early without failing the run"
+    )
     place: Place = Place()
 
 
@@ -38,7 +42,9 @@ class MomentsJob(Settings):
     layer: str = Field(description="the neurons' layer, or 'classes'")
     neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
     variant: VariantSettings = VariantSettings()
-    shards: tuple[str, ...] = Field((), description="where the shards are now, when they moved since the index was made")
+    shards: tuple[str, ...] = Field(
+        (), description="where the shards are now, when they moved since the index was made"
+    )
     place: Place = Place()
 
 

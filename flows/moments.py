@@ -5,17 +5,18 @@ from __future__ import annotations
 from prefect import flow, task
 
 from flows.jobs import MomentsJob
-from flows.neuron_ranges import blocks_of, grouped, parse_neurons
+from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
 from flows.statistics_store import live_neurons, references_of, stored_model
-from flows.target_store import declare_targets, measure_block, undone
+from flows.target_store import declare_targets, measure_block, task_groups, undone
 from flows.workers import worker
 from stores.schema import open_store
 
 
 @flow(name="measure-references")
 def measure_references(job: MomentsJob) -> str:
-    """Targets of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the variant's name."""
+    """Targets of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
+    variant's name."""
     group = open_store(job.store, "statistics", "a")
     here = worker(stored_model(group), job.place)
     layer = here.found.layer(job.layer)
@@ -24,7 +25,7 @@ def measure_references(job: MomentsJob) -> str:
     declared = declare_targets(group, job, here)
     missing = undone(group, declared, blocks_of(neurons, declared.block))
     live = live_neurons(references, job.variant.fewest)
-    tasks = [blocks for blocks in grouped(live, declared.block) if missing & set(blocks)]
+    tasks = [blocks for blocks in task_groups(group, job.layer, job.variant) if missing & set(blocks)]
     with bar(f"{job.layer}: references measured", sum(declared.crops(references, live, blocks) for blocks in tasks)):
         for future in [measure_blocks.submit(job, blocks) for blocks in tasks]:
             future.result()

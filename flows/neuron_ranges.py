@@ -25,7 +25,9 @@ def parse_neurons(text: str, count: int, layer: str) -> list[int]:
             first = int(start or 0)
             last = (int(stop) if stop else count) if colon else first + 1
         except ValueError:
-            raise UnknownNeuron(f"{part.strip()!r} is no neuron and no range: write numbers and ranges like 0:64,70") from None
+            raise UnknownNeuron(
+                f"{part.strip()!r} is no neuron and no range: write numbers and ranges like 0:64,70"
+            ) from None
         if first < 0 or last > count or first >= last:
             raise UnknownNeuron(f"{part.strip()!r} is not within layer {layer!r}, which has neurons 0 to {count - 1}")
         chosen.update(range(first, last))
@@ -45,7 +47,8 @@ def rows_of(block_number: int, block: int, count: int) -> range:
 def grouped(live: Bool[np.ndarray, "neuron"], block: int) -> list[tuple[int, ...]]:
     """Consecutive blocks joined until each group has about a block's worth of live neurons: the work of one task.
 
-    It depends on the whole layer alone, never on what is done or asked for: a task repeated has the same batches, hence the same bytes.
+    Where few neurons live, e.g. in a data set with few labels, batches would else be small. It depends on the whole
+    layer alone, never on what is done or asked for: a task repeated has the same batches, hence the same bytes.
     """
     groups: list[tuple[int, ...]] = []
     current: list[int] = []

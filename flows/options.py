@@ -13,8 +13,11 @@ _Command = Callable[..., Any]
 T = TypeVar("T", bound=BaseModel)
 
 
-def options(settings: type[BaseModel], only: Collection[str] = (), names: Mapping[str, str] | None = None) -> Callable[[_Command], _Command]:
-    """Give a command an option for each field of ``settings`` (those in ``only``, if given). What the user does not say stays None."""
+def options(
+    settings: type[BaseModel], only: Collection[str] = (), names: Mapping[str, str] | None = None
+) -> Callable[[_Command], _Command]:
+    """Give a command an option for each field of ``settings`` (those in ``only``, if given). What the user does not
+    say stays None."""
     renamed = names or {}
 
     def decorate(command: _Command) -> _Command:
@@ -29,7 +32,9 @@ def options(settings: type[BaseModel], only: Collection[str] = (), names: Mappin
 def _option(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
     flag = f"--{name.replace('_', '-')}"
     default = None if field.default is None or field.default == () or field.is_required() else field.default
-    text = f"{field.description}" + (f"  [default: {default}]" if default is not None and not isinstance(default, bool) else "")
+    text = f"{field.description}" + (
+        f"  [default: {default}]" if default is not None and not isinstance(default, bool) else ""
+    )
     kind = field.annotation
     if kind is bool:
         return click.option(flag, is_flag=True, default=None, help=text)
@@ -43,13 +48,19 @@ def _option(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
     if get_origin(inner) is tuple:
         return click.option(flag, type=tuple(get_args(inner)), default=None, help=text)
     if get_origin(inner) is Literal:
-        return click.option(flag, type=click.Choice([str(choice) for choice in get_args(inner)]), default=None, help=text)
+        return click.option(
+            flag, type=click.Choice([str(choice) for choice in get_args(inner)]), default=None, help=text
+        )
     return click.option(flag, type=inner if inner in (int, float) else str, default=None, help=text)
 
 
 def build(settings: type[T], values: Mapping[str, Any]) -> T:
     """Settings from what the user said; raises click's usage error, one sentence, when a value is out of bounds."""
-    said = {name: value for name, value in values.items() if name in settings.model_fields and value is not None and value != ()}
+    said = {
+        name: value
+        for name, value in values.items()
+        if name in settings.model_fields and value is not None and value != ()
+    }
     try:
         return settings(**said)
     except ValidationError as error:

@@ -26,7 +26,8 @@ from vital.settings import ModelSettings
 def select_references(job: ReferencesJob) -> str:
     """Stream every shard through the model and keep, per neuron, its best images; returns the store.
 
-    A shard whose partial is already there is not read again; what the store already has for these shards is not computed again.
+    A shard whose partial is already there is not read again; what the store already has for these shards is not
+    computed again.
     """
     shards = expand(job.shards)
     here = worker(job.model, job.place)
@@ -35,9 +36,10 @@ def select_references(job: ReferencesJob) -> str:
     plan = missing_of(group, plan, shards)
     if not plan.ranked and not plan.measured:
         return job.store
-    with bar("images", None):
+    with bar("images seen", None, sum(shard.size for shard in shards)) as images:
         names = [scan.submit(job.store, job.model, plan, job.place, shard) for shard in shards]
         done = [name.result() for name in names]
+        images.finish()
     merge(job, plan, done)
     short = [f"{name}: {why}" for name, why in zip(*_short(job.store), strict=True) if why]
     if len(short) > job.allow_rejected * len(shards):

@@ -63,6 +63,7 @@ def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
     rows: list[dict[str, Any]] = []
     side = worker.model.preprocessing.side
     total = Gathered.none(plan, worker.found, side)
+    before = 0
     for batch in _batches(_usable(reader, worker, rows)):
         samples, pixels = zip(*batch, strict=True)
         total = total + gather(
@@ -74,17 +75,23 @@ def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
             np.array([sample.label for sample in samples]),
             [sample.key for sample in samples],
         )
-        tick(len(samples))
+        read = samples[-1].offset + samples[-1].size
+        tick(len(samples), read - before)
+        before = read
     summary = reader.summary
     columns = {name: [row[name] for row in rows] for name in ("offset", "size", "label", "key", "status")}
     index = SampleRows.from_columns({"shard": np.zeros(len(rows), np.int32), **columns})
     one = {"name": [shard.name], "url": [shard.url], "size": [shard.size], "images": [len(rows)]}
     rejected = sum(row["status"] != Status.OK for row in rows)
-    table = ShardRows.from_columns({**one, "rejected": [rejected], "digest": [summary.digest], "short": [summary.short or ""]})
+    table = ShardRows.from_columns(
+        {**one, "rejected": [rejected], "digest": [summary.digest], "short": [summary.short or ""]}
+    )
     return Partial(total, index, table)
 
 
-def _usable(reader: ShardReader, worker: Worker, rows: list[dict[str, Any]]) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
+def _usable(
+    reader: ShardReader, worker: Worker, rows: list[dict[str, Any]]
+) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
     """Decoded samples; every sample seen leaves its index row in ``rows``."""
     for sample in reader:
         status, pixels = sample.status, None

@@ -1,4 +1,5 @@
-"""The statistics store as the flows see it: claimed before work, merged into after it, asked for its model and its images."""
+"""The statistics store as the flows see it: claimed before work, merged into after it, asked for its model and its
+images."""
 
 from __future__ import annotations
 
@@ -71,14 +72,16 @@ def plan_for(job: ReferencesJob, found: Survey, model: str) -> Plan:
 
 
 def missing_of(group: zarr.Group, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
-    """The part of a plan that the store does not have for exactly these shards; raises ForeignStore for other shards."""
+    """The part of a plan that the store does not have for exactly these shards; raises ForeignStore for other
+    shards."""
     known = read_shards(group)
     if not len(known):
         return plan
     check_extension(known.identities(), [ShardIdentity(shard.name, shard.size) for shard in shards])
     if len(shards) != len(known):
         raise SchemaMismatch(
-            f"the store was made from {len(known)} shards and {len(shards)} are given: statistics of other shards need another store"
+            f"the store was made from {len(known)} shards and {len(shards)} are given: "
+            "statistics of other shards need another store"
         )
     now = dataset_fingerprint(known.identities())
     ranked = [name for name in plan.ranked if group.attrs.get(f"references/{name}") != f"{now}/{plan.ranks}"]
@@ -86,7 +89,9 @@ def missing_of(group: zarr.Group, plan: Plan, shards: Sequence[ShardFile]) -> Pl
     return Plan(tuple(ranked), tuple(measured), plan.ranks, plan.levels)
 
 
-def write_gathered(group: zarr.Group, gathered: Gathered, found: Survey, preprocessing: Preprocessing, plan: Plan) -> None:
+def write_gathered(
+    group: zarr.Group, gathered: Gathered, found: Survey, preprocessing: Preprocessing, plan: Plan
+) -> None:
     """Rankings as references with their patches, moments as layer statistics, light. What is complete is noted last."""
     now = dataset_fingerprint(read_shards(group).identities())
     for name, moments in gathered.moments.items():
@@ -95,7 +100,13 @@ def write_gathered(group: zarr.Group, gathered: Gathered, found: Survey, preproc
         write_layer(group, name, {"level": levels, **_layer_arrays(moments)})
     for name, ranking in gathered.rankings.items():
         declare(group, reference_specs(name, *ranking.scores.shape))
-        write_references(group, name, _as_references(ranking, found.layer(name).sites, preprocessing, name == CLASSES, found.layer(name).leading_tokens))
+        write_references(
+            group,
+            name,
+            _as_references(
+                ranking, found.layer(name).sites, preprocessing, name == CLASSES, found.layer(name).leading_tokens
+            ),
+        )
     colours = gathered.light.colours()
     write_light(group, gathered.light.spectrum / max(gathered.light.count, 1), colours.mean, colours.covariance)
     for name in gathered.moments:
@@ -117,16 +128,24 @@ def _layer_arrays(moments: Moments) -> dict[str, np.ndarray]:
         "peak_mean": peak,
         "peak_deviation": np.sqrt(np.maximum(moments.peak_squares / count - peak**2, 0)),
     }
-    sums = {name: getattr(moments, name) for name in ("quantiles", "total", "squares", "active", "peaks", "peak_squares")}
-    return {name: np.asarray(value, np.float32) for name, value in shown.items()} | {
-        f"sums/{name}": value for name, value in sums.items()
-    } | {"sums/count": np.asarray(moments.count)}
+    sums = {
+        name: getattr(moments, name) for name in ("quantiles", "total", "squares", "active", "peaks", "peak_squares")
+    }
+    return (
+        {name: np.asarray(value, np.float32) for name, value in shown.items()}
+        | {f"sums/{name}": value for name, value in sums.items()}
+        | {"sums/count": np.asarray(moments.count)}
+    )
 
 
-def _as_references(ranking: Ranking, sites: int, preprocessing: Preprocessing, classes: bool, leading: int) -> References:
+def _as_references(
+    ranking: Ranking, sites: int, preprocessing: Preprocessing, classes: bool, leading: int
+) -> References:
     whole = (0, 0, preprocessing.side, preprocessing.side)
     square = not classes and round((sites - leading) ** 0.5) ** 2 == sites - leading
-    boxes = np.array([preprocessing.box(site, sites - leading) for site in range(sites - leading)] if square else [whole], np.int32)
+    boxes = np.array(
+        [preprocessing.box(site, sites - leading) for site in range(sites - leading)] if square else [whole], np.int32
+    )
     box = boxes[ranking.sites if square else np.zeros_like(ranking.sites)]
     box[ranking.images == NOBODY] = 0
     score = np.where(ranking.images == NOBODY, np.nan, ranking.scores).astype(np.float32)
@@ -139,7 +158,8 @@ def references_of(group: zarr.Group, layer: str, count: int | None) -> Reference
         group_at(group, f"references/{layer}")
     except SchemaMismatch:
         raise SchemaMismatch(
-            f"the store has no references of layer {layer!r}: run `vital references … --layer {layer}` on the same shards first"
+            f"the store has no references of layer {layer!r}: "
+            f"run `vital references … --layer {layer}` on the same shards first"
         ) from None
     found = read_references(group, layer)
     if count is None:
@@ -161,7 +181,8 @@ def live_neurons(references: References, fewest: int) -> Bool[np.ndarray, "neuro
 def load_images(
     group: zarr.Group, images: Sequence[int], preprocessing: Preprocessing, urls: Mapping[str, str]
 ) -> Iterator[tuple[int, UInt8[Tensor, "3 side side"]]]:
-    """Images by id in ascending order, each read by (shard, offset, size) and decoded once. ``urls``: base name to where a shard is now."""
+    """Images by id in ascending order, each read by (shard, offset, size) and decoded once. ``urls``: base name to
+    where a shard is now."""
     index, shards = read_index(group), read_shards(group)
     wanted = np.unique(np.asarray(images, np.int64))
     for start in range(0, len(wanted), READ_AHEAD):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zarr
 from jaxtyping import Bool
 
 from flows.jobs import BLOCK, MomentsJob
-from flows.neuron_ranges import rows_of
+from flows.neuron_ranges import grouped, rows_of
 from flows.progress import tick
 from flows.statistics_store import base_levels, check_model, live_neurons, load_images, references_of, stored_model
 from flows.workers import Worker, worker
@@ -24,7 +25,7 @@ from stores.moments import (
     write_target_block,
     write_target_levels,
 )
-from stores.provenance import claim
+from stores.provenance import claim, claimed
 from stores.references import References
 from stores.schema import array_at, declare, group_at, open_store
 from stores.shards import expand
@@ -65,14 +66,17 @@ class Declared:
 
 
 def declare_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declared:
-    """Claim the variant and create its arrays; refuses other settings under the same name, and nodes that come too late."""
+    """Claim the variant and create its arrays; refuses other settings under the same name, and nodes that come too
+    late."""
     check_model(group, here.model)
     layer, classes = here.found.layer(job.layer), job.layer == CLASSES
     nodes = job.variant.nodes or default_nodes(here.found, job.layer, here.model.name)
     check_nodes(here.found, job.layer, [node for node in nodes if node != INPUT])
     matched = (INPUT, *(node for node in nodes if node != INPUT))
     variant, levels = job.variant.label(classes), base_levels(group)
-    sites = {node: here.model.preprocessing.side**2 if node == INPUT else here.found.layer(node).sites for node in matched}
+    sites = {
+        node: here.model.preprocessing.side**2 if node == INPUT else here.found.layer(node).sites for node in matched
+    }
     channels = {node: COLOURS if node == INPUT else here.found.layer(node).channels for node in matched}
     at = {node: stored_levels(sites[node], levels) for node in matched} | {"own": stored_levels(layer.sites, levels)}
     shapes = {node: (channels[node], len(at[node])) for node in matched}
@@ -80,14 +84,16 @@ def declare_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declare
     kinds = dict.fromkeys(("quantiles", "relevant"), "float16" if half else "float32")
     declare(
         group,
-        target_specs(job.layer, variant, shapes, layer.channels, BLOCK, len(at["own"]), () if classes else matched[1:], kinds),
+        target_specs(
+            job.layer, variant, shapes, layer.channels, BLOCK, len(at["own"]), () if classes else matched[1:], kinds
+        ),
     )
     claim(group_at(group, target_path(job.layer, variant)), "variant", _identity(job.variant, matched, classes))
     write_target_levels(group, job.layer, variant, at)
     return Declared(job.layer, variant, matched, layer.channels, BLOCK, classes or job.variant.crop == "image")
 
 
-def _identity(variant: VariantSettings, nodes: Sequence[str], classes: bool) -> dict[str, object]:
+def _identity(variant: VariantSettings, nodes: Sequence[str], classes: bool) -> dict[str, Any]:
     fields = variant.model_dump(mode="json", exclude={"nodes", "crop", "relevance"} if classes else {"nodes"})
     return {**fields, "nodes": list(nodes), "block": BLOCK}
 
@@ -100,6 +106,18 @@ def _largest(group: zarr.Group, node: str) -> float:
     except SchemaMismatch:
         return np.inf  # a node that the pass over the shards did not measure
     return float(max(np.abs(np.asarray(array)).max() for array in arrays))
+
+
+def recorded_variant(group: zarr.Group, layer: str, variant: str) -> VariantSettings:
+    """The settings that a variant's targets were measured with."""
+    fields = claimed(group_at(group, target_path(layer, variant)), "variant") or {}
+    return VariantSettings(**{name: value for name, value in fields.items() if name in VariantSettings.model_fields})
+
+
+def task_groups(group: zarr.Group, layer: str, variant: VariantSettings) -> list[tuple[int, ...]]:
+    """The blocks of every task of a layer, for measuring and for pictures alike."""
+    references = references_of(group, layer, variant.references)
+    return grouped(live_neurons(references, variant.fewest), BLOCK)
 
 
 def undone(group: zarr.Group, declared: Declared, blocks: Iterable[int]) -> set[int]:
@@ -136,7 +154,12 @@ def measure_block(job: MomentsJob, blocks: Sequence[int]) -> None:
 
 
 def _crops(
-    group: zarr.Group, here: Worker, references: References, boxes: np.ndarray, rows: Sequence[int], urls: dict[str, str]
+    group: zarr.Group,
+    here: Worker,
+    references: References,
+    boxes: np.ndarray,
+    rows: Sequence[int],
+    urls: dict[str, str],
 ) -> Iterator[Crop]:
     """Every distinct (image, box) once, with the neurons that share it, in ascending order."""
     wanted: dict[int, dict[tuple[int, ...], list[int]]] = {}
@@ -152,7 +175,8 @@ def _crops(
 
 
 def _block_arrays(group: zarr.Group, declared: Declared, target: Target | None, block: int) -> dict[str, np.ndarray]:
-    """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that says which."""
+    """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that
+    says which."""
     neurons = rows_of(block, declared.block, declared.neurons)
     path = target_path(declared.layer, declared.variant)
     empty = read_target_rows(group, declared.layer, declared.variant, neurons)  # all fill values, in shape and type
@@ -192,13 +216,15 @@ def read_targets(group: zarr.Group, layer: str, variant: str, neurons: Sequence[
         quantiles = part(node, "quantiles")
         assert quantiles is not None  # declared for every node
         nodes[node] = NodeTarget(levels[node], quantiles, part(node, "relevant"), part(node, "importance"))
-    return Target(layer, np.asarray(neurons, np.int64), nodes, levels["own"], np.asarray(rows["own"], np.float32), rows["count"])
+    return Target(
+        layer, np.asarray(neurons, np.int64), nodes, levels["own"], np.asarray(rows["own"], np.float32), rows["count"]
+    )
 
 
 def target_nodes(group: zarr.Group, layer: str, variant: str) -> tuple[str, ...]:
     """The nodes of a variant, in the order in which they run."""
-    record = dict(group_at(group, target_path(layer, variant)).attrs)["variant"]
-    return tuple(str(node) for node in record["fields"]["nodes"])  # type: ignore[index,call-overload]
+    fields = claimed(group_at(group, target_path(layer, variant)), "variant") or {}
+    return tuple(str(node) for node in fields["nodes"])
 
 
 def target_status(group: zarr.Group, layer: str, variant: str) -> np.ndarray:
@@ -207,7 +233,6 @@ def target_status(group: zarr.Group, layer: str, variant: str) -> np.ndarray:
         return np.asarray(array_at(group, f"{target_path(layer, variant)}/status")[:])
     except SchemaMismatch:
         raise SchemaMismatch(
-            f"the store has no targets {variant!r} of layer {layer!r}: run `vital moments --layer {layer}` with the same variant first"
+            f"the store has no targets {variant!r} of layer {layer!r}: "
+            f"run `vital moments --layer {layer}` with the same variant first"
         ) from None
-
-

@@ -26,7 +26,7 @@ def write_light(
                 "mean amplitude spectrum of the images at the network's input size, orthonormal, half of it",
             ),
             ArraySpec(MEAN, ("colour",), (3,), "float64", "mean logit of the images' colours"),
-            ArraySpec(COVARIANCE, ("colour", "other_colour"), (3, 3), "float64", "covariance of the logits of the images' colours"),
+            ArraySpec(COVARIANCE, ("colour", "other_colour"), (3, 3), "float64", "covariance of the colours' logits"),
         ],
     )  # fmt: skip
     for path, values in ((SPECTRUM, spectrum.astype(np.float32)), (MEAN, mean), (COVARIANCE, covariance)):

@@ -90,6 +90,12 @@ def finished(group: zarr.Group, layer: str) -> Bool[np.ndarray, "neuron"]:
     return np.repeat(done_flags(group, layer), block_length(status))[: status.shape[0]]
 
 
+def made(group: zarr.Group, layer: str) -> Bool[np.ndarray, "neuron"]:
+    """Which neurons have a picture."""
+    status = np.asarray(array_at(group, f"{layer}/status")[:])
+    return np.logical_and(finished(group, layer), status == PictureStatus.MADE)
+
+
 def write_metrics(
     group: zarr.Group, layer: str, metrics: Mapping[str, Shaped[np.ndarray, "neuron"]], meanings: Mapping[str, str]
 ) -> None:

@@ -1,4 +1,5 @@
-"""All that one pass over images gathers: rankings, moments, class members, spectrum and colours; mergeable with ``+``."""
+"""All that one pass over images gathers: rankings, moments, class members, spectrum and colours; mergeable with
+``+``."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from vital.ranking import Ranking, lot
 
 @dataclass(frozen=True)
 class Plan:
-    """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label), ``measured`` ones moments."""
+    """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label), ``measured`` ones
+    moments."""
 
     ranked: tuple[str, ...]
     measured: tuple[str, ...]
@@ -31,7 +33,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Light:
-    """Sums over images of the amplitude spectrum (3, row frequency, column frequency), and of colour logits with their products."""
+    """Sums over images of the amplitude spectrum (3, row frequency, column frequency), and of colour logits with
+    their products."""
 
     spectrum: Float[np.ndarray, "3 row column"]
     colour: Float[np.ndarray, "3"]
@@ -48,12 +51,13 @@ class Light:
 
     @classmethod
     def of(cls, pixels: UInt8[Tensor, "image 3 side side"]) -> Light:
-        """The sums of a batch, one image added after the other, so that they do not depend on how images were batched."""
+        """The sums of a batch, one image added after the other, so that they do not depend on how images were
+        batched."""
         colours = pixels.float() / 255
         amplitudes = torch.fft.rfft2(colours - colours.mean((2, 3), keepdim=True), norm="ortho").abs()
         logits = torch.logit(colours.clamp(LOGIT_MARGIN, 1 - LOGIT_MARGIN)).flatten(2)
         products = logits @ logits.transpose(1, 2) / logits.shape[2]
-        return cls(*(sum_in_order(part) for part in (amplitudes, logits.mean(2), products)), len(pixels))
+        return cls(sum_in_order(amplitudes), sum_in_order(logits.mean(2)), sum_in_order(products), len(pixels))
 
     def colours(self) -> Colours:
         """Mean and covariance of the colour logits."""
@@ -91,7 +95,9 @@ class Gathered:
 
     def shifted(self, by: int) -> Gathered:
         """The same with image ids counted from another start."""
-        return Gathered({name: ranking.shifted(by) for name, ranking in self.rankings.items()}, self.moments, self.light)
+        return Gathered(
+            {name: ranking.shifted(by) for name, ranking in self.rankings.items()}, self.moments, self.light
+        )
 
     def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
         """Everything as named arrays, for storage; `from_arrays` is the inverse."""
@@ -99,7 +105,9 @@ class Gathered:
         parts |= {f"rankings/{name}": ranking for name, ranking in self.rankings.items()}
         parts |= {f"moments/{name}": moments for name, moments in self.moments.items()}
         return {
-            f"{path}/{part.name}": np.asarray(getattr(value, part.name)) for path, value in parts.items() for part in fields(value)
+            f"{path}/{part.name}": np.asarray(getattr(value, part.name))
+            for path, value in parts.items()
+            for part in fields(value)
         }
 
     @classmethod
@@ -112,7 +120,9 @@ class Gathered:
 
         def of(kind: str, make: Any) -> dict[str, Any]:
             return {
-                owner.removeprefix(f"{kind}/"): make(**values) for owner, values in parts.items() if owner.startswith(f"{kind}/")
+                owner.removeprefix(f"{kind}/"): make(**values)
+                for owner, values in parts.items()
+                if owner.startswith(f"{kind}/")
             }
 
         return cls(of("rankings", Ranking), of("moments", Moments), Light(**parts["light"]))
@@ -129,10 +139,13 @@ def gather(
 ) -> Gathered:
     """What a batch of images gives: one forward pass to the deepest layer of the plan.
 
-    A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank. ``labels`` are
+    A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
+    ``labels`` are
     −1 where unknown; class members are ranked by `lot` of their key.
     """
-    inner = tuple(name for name in dict.fromkeys((*plan.ranked, *plan.measured)) if name != CLASSES or name in plan.measured)
+    inner = tuple(
+        name for name in dict.fromkeys((*plan.ranked, *plan.measured)) if name != CLASSES or name in plan.measured
+    )
     rankings: dict[str, Ranking] = {}
     moments: dict[str, Moments] = {}
     seen: dict[str, Tensor] = {}

@@ -1,4 +1,5 @@
-"""What a network has: its layers in the order they run, their channels and sites, and which of them are matched by default."""
+"""What a network has: its layers in the order they run, their channels and sites, and which of them are matched by
+default."""
 
 from __future__ import annotations
 
@@ -64,10 +65,12 @@ class Survey:
 
 
 def survey(model: Model) -> Survey:
-    """Run one blank image through ``model`` and note what its layers give. Layers that run more than once are left out."""
+    """Run one blank image through ``model`` and note what its layers give. Layers that run more than once are left
+    out."""
     side = model.preprocessing.side
     large = _trace(model.network, side)
-    # The channel axis is the one that keeps its length when the image shrinks: this tells (row, column, channel) from the usual order.
+    # The channel axis is the one that keeps its length when the image shrinks: this tells (row, column, channel)
+    # from the usual order.
     try:
         small = _trace(model.network, max(32, side * 5 // 7 // 32 * 32))
     except (RuntimeError, AssertionError, ValueError):
@@ -84,7 +87,8 @@ def survey(model: Model) -> Survey:
 def _blocks(module: nn.Module, prefix: str = "") -> Iterator[str]:
     """Names of the outer modules: what containers hold, as long as there are only containers around it."""
     for name, child in module.named_children():
-        if isinstance(child, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) or not prefix and _holds_containers(child):
+        container = isinstance(child, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+        if container or (not prefix and _holds_containers(child)):
             yield from _blocks(child, f"{prefix}{name}.")
         if next(child.children(), None) is not None or type(child) in _ACTIVATIONS:
             yield f"{prefix}{name}"
@@ -94,11 +98,18 @@ def _holds_containers(module: nn.Module) -> bool:
     return any(isinstance(child, (nn.Sequential, nn.ModuleList)) and len(child) > 3 for child in module.children())
 
 
-_ACTIVATIONS = {kind for kind in vars(nn.modules.activation).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
+_ACTIVATIONS = {
+    kind for kind in vars(nn.modules.activation).values() if isinstance(kind, type) and issubclass(kind, nn.Module)
+}
 
 
 def _layout(output: Tensor, smaller: Tensor | None) -> Layout:
-    if output.dim() == 4 and smaller is not None and output.shape[-1] == smaller.shape[-1] and output.shape[1] != smaller.shape[1]:
+    if (
+        output.dim() == 4
+        and smaller is not None
+        and output.shape[-1] == smaller.shape[-1]
+        and output.shape[1] != smaller.shape[1]
+    ):
         return "channels-last"
     return guess_layout(output)
 
@@ -140,7 +151,8 @@ def _trace(network: nn.Module, side: int) -> dict[str, tuple[Tensor, int, int]]:
 
 
 def default_nodes(found: Survey, name: str, model_name: str = "", count: int = 5) -> tuple[str, ...]:
-    """The layers matched for neurons of layer ``name``: the published ones where there are, else the last layer of each map size.
+    """The layers matched for neurons of layer ``name``: the published ones where there are, else the last layer of
+    each map size.
 
     For a neuron inside the network only layers before its own are taken.
     """
@@ -155,10 +167,14 @@ def default_nodes(found: Survey, name: str, model_name: str = "", count: int = 5
     blocks = [other for other in earlier if other.block] or earlier
     last = {other.sites: other.name for other in blocks}  # in order of ending
     chosen = list(last.values())
-    if len({other.sites for other in found.layers.values() if other.block and other.sites > 1}) < 4:  # tokens: one size throughout
+    if (
+        len({other.sites for other in found.layers.values() if other.block and other.sites > 1}) < 4
+    ):  # tokens: one size throughout
         chosen = _spread([other.name for other in blocks], count)
     if not chosen:
-        raise UnknownLayer(f"no layer with a map comes before {name!r}: choose a later layer, or name nodes with --nodes")
+        raise UnknownLayer(
+            f"no layer with a map comes before {name!r}: choose a later layer, or name nodes with --nodes"
+        )
     return tuple(chosen[-count:])
 
 

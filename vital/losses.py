@@ -25,7 +25,7 @@ class _SortMatching(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream[:, None, None], None, None
 
@@ -45,7 +45,7 @@ def sort_matching(
     """
     if importance is None:
         importance = activations.new_ones(activations.shape[:2])
-    loss: Tensor = _SortMatching.apply(activations, quantiles.expand_as(activations), importance)
+    loss: Tensor = _SortMatching.apply(activations, quantiles.expand_as(activations), importance)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -67,4 +67,5 @@ def total_variation(pictures: Float[Tensor, "picture 3 row column"]) -> Float[Te
 
 def frobenius(pictures: Float[Tensor, "picture 3 row column"]) -> Float[Tensor, "picture"]:
     """Frobenius norm of each picture; its gradient at a zero picture is zero, not undefined."""
-    return torch.linalg.vector_norm(pictures, dim=(1, 2, 3))
+    norm: Tensor = torch.linalg.vector_norm(pictures, dim=(1, 2, 3))
+    return norm

@@ -42,7 +42,8 @@ class Model:
 
 @cache
 def _torchvision() -> ModuleType:
-    """torchvision's models. Its registry wheel is a CUDA build whose operators do not load beside a CPU torch; then the two schemas it
+    """torchvision's models. Its registry wheel is a CUDA build whose operators do not load beside a CPU torch; then
+    the two schemas it
     registers fake kernels for are declared, and all but ``torchvision.io`` and ``ops.nms`` works."""
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
@@ -51,7 +52,7 @@ def _torchvision() -> ModuleType:
         for library in Path(found.origin).parent.glob("_C*.so"):
             torch.ops.load_library(str(library))
     except OSError:
-        library_ = torch.library.Library("torchvision", "DEF")  # noqa: TOR901  kept alive below
+        library_ = torch.library.Library("torchvision", "DEF")
         library_.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library_.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _SCHEMAS.append(library_)
@@ -66,7 +67,7 @@ def load_model(settings: ModelSettings) -> Model:
         network, side, mean, std, names = _from_factory(settings)
     else:
         network, side, mean, std, names = _from_torchvision(settings)
-    network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
     preprocessing = Preprocessing(settings.input_size or side, settings.mean or mean, settings.std or std)
     identity = {
         "model": settings.name,
@@ -85,7 +86,6 @@ def weights_digest(network: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
 
 
 def _embedded(settings: ModelSettings) -> Any:
@@ -113,9 +113,14 @@ def _from_factory(settings: ModelSettings) -> Any:
     try:
         network = getattr(importlib.import_module(module), factory)()
     except (ImportError, AttributeError) as error:
-        raise UnknownModel(f"{settings.name!r} cannot be imported ({error}): give package.module:factory, importable from here") from error
+        raise UnknownModel(
+            f"{settings.name!r} cannot be imported ({error}): give package.module:factory, importable from here"
+        ) from error
     if not isinstance(network, nn.Module):
-        raise UnknownModel(f"{settings.name!r} returned {type(network).__name__}, not a torch.nn.Module: name a function that makes one")
+        raise UnknownModel(
+            f"{settings.name!r} returned {type(network).__name__}, not a torch.nn.Module: "
+            "name a function that makes one"
+        )
     if settings.weights and settings.weights != RANDOM:
         _fill(network, settings.weights)
     return network, 224, IMAGENET_MEAN, IMAGENET_STD, ()
@@ -148,7 +153,13 @@ def _from_torchvision(settings: ModelSettings) -> Any:
     network = _build(models, settings.name)
     network.load_state_dict(_cached(weights, settings))
     shown = weights.transforms()
-    return network, int(shown.crop_size[0]), tuple(shown.mean), tuple(shown.std), tuple(weights.meta.get("categories", ()))
+    return (
+        network,
+        int(shown.crop_size[0]),
+        tuple(shown.mean),
+        tuple(shown.std),
+        tuple(weights.meta.get("categories", ())),
+    )
 
 
 def _build(models: ModuleType, name: str) -> nn.Module:
@@ -182,4 +193,6 @@ def _fill(network: nn.Module, file: str) -> None:
     try:
         network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
     except (RuntimeError, AttributeError) as error:
-        raise UnknownModel(f"the weights in {file} do not fit the network: {' '.join(str(error).split())[:300]}") from error
+        raise UnknownModel(
+            f"the weights in {file} do not fit the network: {' '.join(str(error).split())[:300]}"
+        ) from error

@@ -19,7 +19,9 @@ def check_neurons(layer: str, channels: int, neurons: Sequence[int]) -> None:
     """Raise `UnknownNeuron` for a number that the layer does not have."""
     bad = [neuron for neuron in neurons if not 0 <= neuron < channels]
     if bad:
-        raise UnknownNeuron(f"neuron {bad[0]} is not in layer {layer!r}, which has {channels}: ask for 0 to {channels - 1}")
+        raise UnknownNeuron(
+            f"neuron {bad[0]} is not in layer {layer!r}, which has {channels}: ask for 0 to {channels - 1}"
+        )
 
 
 def own_maps(
@@ -34,7 +36,8 @@ def relevance_start(
 ) -> Float[Tensor, "picture channel site"]:
     """What relevance begins with in the neuron's layer, zero in every other channel.
 
-    ``lrp`` and ``gradient-x-activation``: the neuron's own map. ``lrp-restricted``: a one at the single site whose feature vector is
+    ``lrp`` and ``gradient-x-activation``: the neuron's own map. ``lrp-restricted``: a one at the single site whose
+    feature vector is
     most aligned (cosine) with the channel.
     """
     start = torch.zeros_like(activations)
@@ -56,7 +59,8 @@ def relevance_map(relevance: Float[Tensor, "image channel site"]) -> Float[Tenso
 
 
 def importance(relevance: Float[Tensor, "image channel site"]) -> Float[Tensor, "image channel"]:
-    """Each channel's peak relevance, from the least to the greatest channel of an image as 0 to 1. References average it."""
+    """Each channel's peak relevance, from the least to the greatest channel of an image as 0 to 1. References
+    average it."""
     peak = relevance.amax(-1)
     low, high = peak.amin(-1, keepdim=True), peak.amax(-1, keepdim=True)
     return (peak - low) / (high - low + GUARD)

@@ -1,4 +1,5 @@
-"""The published nodes, their weights and the weights of the image priors, per architecture (VITAL, supplement and released code)."""
+"""The published nodes, their weights and the weights of the image priors, per architecture (VITAL, supplement and
+released code)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """Nodes and weights for class neurons, those that differ for neurons inside the network, and TV = norm for classes."""
+    """Nodes and weights for class neurons, those that differ for neurons inside the network, and TV = norm for
+    classes."""
 
     nodes: dict[str, float]
     inner: dict[str, float]
@@ -18,7 +20,9 @@ INNER_PRIOR = 3e-7
 """Weight of the total variation and of the norm for neurons inside the network."""
 
 _RESNET = Published({"conv1": 1, "layer1": 1, "layer2": 1, "layer3": 1, "layer4": 1}, {"conv1": 0.1})
-_DENSENET = {"features.conv0": 1.0} | {f"features.denseblock{i}": 1.0 for i in (1, 2, 3)} | {"features.denseblock4": 100.0}
+_DENSENET = (
+    {"features.conv0": 1.0} | {f"features.denseblock{i}": 1.0 for i in (1, 2, 3)} | {"features.denseblock4": 100.0}
+)
 _CONVNEXT = {"features.0": 10.0, "features.2.1": 1.0, "features.4.1": 1.0, "features.6.1": 1.0, "features.7.2": 1.0}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vital.losses import frobenius, sort_matching, total_variation
@@ -52,7 +52,9 @@ class _Wanted:
 class _Objective:
     """The loss of every picture from the activations of one step."""
 
-    def __init__(self, model: Model, target: Target, settings: PictureSettings, kind: Kind, mode: Relevance | None) -> None:
+    def __init__(
+        self, model: Model, target: Target, settings: PictureSettings, kind: Kind, mode: Relevance | None
+    ) -> None:
         self._model, self._target, self._settings, self._kind, self._mode = model, target, settings, kind, mode
         self._device = next(model.network.parameters()).device
         self._dtype = next(model.network.parameters()).dtype
@@ -77,14 +79,19 @@ class _Objective:
             weight = node_weight(self._model.name, name, not self._target.classes)
             scales = [quantiles.new_full((len(quantiles),), weight)] * 2
         else:
-            scales = [1 / _spread(quantiles, None), 1 / _spread(relevant, importance) if relevant is not None else quantiles.new_ones(len(quantiles))]
+            scales = [
+                1 / _spread(quantiles, None),
+                1 / _spread(relevant, importance) if relevant is not None else quantiles.new_ones(len(quantiles)),
+            ]
         early = list(self._target.nodes).index(name) < settings.plain_nodes
         plain = settings.plain_weight if early else 0.0
         count = len(self._target.nodes)
         if self._target.classes:  # without relevance whole activations are the relevant ones
             plain = max(settings.plain_weight, settings.relevant_weight)
         share = 1 if settings.scaling == "published" else 1 / count
-        return _Wanted(quantiles, relevant, importance, plain * scales[0] * share, settings.relevant_weight * scales[1] * share)
+        return _Wanted(
+            quantiles, relevant, importance, plain * scales[0] * share, settings.relevant_weight * scales[1] * share
+        )
 
     def __call__(self, seen: Activations) -> Float[Tensor, "picture"]:
         target = self._target
@@ -136,7 +143,8 @@ def optimise(
 ) -> Pictures:
     """Pictures of the target's neurons (VITAL, sections 3 and 4), one batch, each with its own loss and random stream.
 
-    ``progress`` is told the number of steps done. A picture whose loss is not finite stops moving and is marked; its neighbours go on.
+    ``progress`` is told the number of steps done. A picture whose loss is not finite stops moving and is marked; its
+    neighbours go on.
     """
     device, dtype = next(model.network.parameters()).device, next(model.network.parameters()).dtype
     noise, shifts = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
@@ -165,7 +173,11 @@ def optimise(
                 loss = loss + variation * total_variation(shown)
             if norm:
                 loss = loss + norm * frobenius(shown)
-            gradient, of_picture = torch.autograd.grad(loss.sum(), [pictures.parameters, shown]) if shown is not pictures.parameters else torch.autograd.grad(loss.sum(), [pictures.parameters]) * 2
+            gradient, of_picture = (
+                torch.autograd.grad(loss.sum(), [pictures.parameters, shown])
+                if shown is not pictures.parameters
+                else torch.autograd.grad(loss.sum(), [pictures.parameters]) * 2
+            )
             alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
             saliency += of_picture.abs()
             pictures.parameters.grad = torch.where(alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)

@@ -1,6 +1,8 @@
-"""What the optimiser moves: pixels themselves, or Fourier coefficients of decorrelated colours. And a picture's transparency.
+"""What the optimiser moves: pixels themselves, or Fourier coefficients of decorrelated colours. And a picture's
+transparency.
 
-Fourier coefficients scaled by 1/f and decorrelated colours: Olah, Mordvintsev, Schubert, "Feature visualization" (Distill, 2017).
+Fourier coefficients scaled by 1/f and decorrelated colours: Olah, Mordvintsev, Schubert, "Feature visualization"
+(Distill, 2017).
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Colours:
     covariance: Float[np.ndarray, "3 3"]
 
     def basis(self) -> Float[np.ndarray, "3 3"]:
-        """The symmetric square root of the covariance: independent unit colours become colours distributed like the data's."""
+        """The symmetric square root of the covariance: independent unit colours become colours distributed like the
+        data's."""
         values, vectors = np.linalg.eigh(self.covariance)
         root: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
         return root
@@ -68,13 +71,19 @@ class PixelPictures:
 
 
 class FourierPictures:
-    """Fourier coefficients with amplitudes of natural images (1/f), decorrelated colours, a sigmoid to valid colours."""
+    """Fourier coefficients with amplitudes of natural images (1/f), decorrelated colours, a sigmoid to valid
+    colours."""
 
-    def __init__(self, noise: Float[Tensor, "picture 3 side side"], preprocessing: Preprocessing, colours: Colours) -> None:
+    def __init__(
+        self, noise: Float[Tensor, "picture 3 side side"], preprocessing: Preprocessing, colours: Colours
+    ) -> None:
         side = noise.shape[-1]
         self._mean, self._std = _statistics(preprocessing, noise)
         self._side = side
-        vertical, horizontal = torch.fft.fftfreq(side, device=noise.device), torch.fft.rfftfreq(side, device=noise.device)
+        vertical, horizontal = (
+            torch.fft.fftfreq(side, device=noise.device),
+            torch.fft.rfftfreq(side, device=noise.device),
+        )
         frequency = torch.sqrt(vertical[:, None] ** 2 + horizontal[None] ** 2).clamp(min=1 / side)
         amplitude = 1 / frequency
         # With unit coefficients the pixels have unit variance.

@@ -1,7 +1,9 @@
-"""From a decoded image to what a network sees: shorter side to 256/224 of the input's side, centre crop, normalisation."""
+"""From a decoded image to what a network sees: shorter side to 256/224 of the input's side, centre crop,
+normalisation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +60,7 @@ class Preprocessing:
         return corner[0], corner[1], size, size
 
     def cut(
-        self, image: UInt8[Tensor, "3 side side"], box: Int[np.ndarray, "4"] | tuple[int, int, int, int]
+        self, image: UInt8[Tensor, "3 side side"], box: Int[np.ndarray, "4"] | Sequence[int]
     ) -> UInt8[Tensor, "3 side side"]:
         """A patch of a cropped image, resized to the input."""
         top, left, height, width = (int(edge) for edge in box)

@@ -24,12 +24,13 @@ Activations = dict[str, Float[Tensor, "image channel site"]]
 Layout = Literal["channels-first", "channels-last", "vector"]
 
 
-class _Reached(Exception):  # noqa: N818  a signal, not an error
+class _Reached(Exception):
     """Every layer asked for has been seen."""
 
 
 def guess_layout(output: Tensor) -> Layout:
-    """The place of the channels by the number of axes alone: (image, channel, …), tokens (image, site, channel), or (image, channel)."""
+    """The place of the channels by the number of axes alone: (image, channel, …), tokens (image, site, channel), or
+    (image, channel)."""
     return {2: "vector", 3: "channels-last"}.get(output.dim(), "channels-first")  # type: ignore[return-value]
 
 
@@ -52,7 +53,8 @@ def from_sites(activations: Float[Tensor, "image channel site"], shape: torch.Si
 
 
 class OutOfPlace(TorchFunctionMode):
-    """Turns in-place operations into ordinary ones, so that a seen activation is what the layer gave, not what a later one made of it."""
+    """Turns in-place operations into ordinary ones, so that a seen activation is what the layer gave, not what a
+    later one made of it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func``, or its out-of-place twin."""
@@ -91,8 +93,10 @@ def probe(
 ) -> Iterator[Callable[[Float[Tensor, "image 3 row column"]], Activations]]:
     """A function from images to the activations of ``layers``, while the block lasts.
 
-    ``layouts`` says where a layer keeps its channels (`vital.layers.survey` finds it; else it is guessed). The activations lie on
-    the path of the graph: gradients and relevance of a later one with respect to an earlier one can be asked for. ``mode``
+    ``layouts`` says where a layer keeps its channels (`vital.layers.survey` finds it; else it is guessed). The
+    activations lie on
+    the path of the graph: gradients and relevance of a later one with respect to an earlier one can be asked for.
+    ``mode``
     is the function mode of the pass, `OutOfPlace` by default.
     """
     layouts = layouts or {}

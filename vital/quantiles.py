@@ -1,6 +1,7 @@
 """Sorted activations as resolution-free rows of quantiles, and the sums by which they merge.
 
-A row of ``n`` sorted activations has its value ``i`` at the level (i + ½)/n; between levels it is linear, beyond the first and
+A row of ``n`` sorted activations has its value ``i`` at the level (i + ½)/n; between levels it is linear, beyond the
+first and
 the last it is constant. So a target measured on 14 × 14 sites can be matched by a picture that has 20 × 20.
 """
 
@@ -28,7 +29,8 @@ def site_levels(sites: int) -> Float[np.ndarray, "site"]:
 def stored_levels(sites: int, count: int) -> Float[np.ndarray, "level"]:
     """Levels kept on disk of a row of ``sites`` activations: all of them, or ``count``, denser towards both ends.
 
-    The spacing is that of Chebyshev nodes, (1 − cos πt)/2: activations have long tails, and what a network responds to lies there.
+    The spacing is that of Chebyshev nodes, (1 − cos πt)/2: activations have long tails, and what a network responds
+    to lies there.
     The first and the last site are always kept.
     """
     if sites <= count:
@@ -52,7 +54,8 @@ def _neighbours(source: bytes, target: bytes) -> tuple[Tensor, Tensor, Tensor]:
 def resample(
     rows: Float[Tensor, "*row level"], have: Float[np.ndarray, "level"], want: Float[np.ndarray, "other"]
 ) -> Float[Tensor, "*row other"]:
-    """Rows given at the levels ``have``, read at the levels ``want``, linear between; equal levels return the rows as they are."""
+    """Rows given at the levels ``have``, read at the levels ``want``, linear between; equal levels return the rows
+    as they are."""
     if np.array_equal(have, want):
         return rows
     left, right, weight = (part.to(rows.device) for part in _neighbours(have.tobytes(), want.tobytes()))
@@ -65,7 +68,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _by_row(function: str, rows: np.ndarray, result: np.ndarray) -> None:
-    """``numpy.sort`` or ``argsort`` of each row, the rows shared between torch's threads (NumPy releases the interpreter)."""
+    """``numpy.sort`` or ``argsort`` of each row, the rows shared between torch's threads (NumPy releases the
+    interpreter)."""
     threads = torch.get_num_threads()
     step = -(-len(rows) // threads)
     parts = [slice(start, start + step) for start in range(0, len(rows), step)]
@@ -104,9 +108,11 @@ def order_rows(rows: Float[Tensor, "*row site"]) -> tuple[Float[Tensor, "*row si
 
 @dataclass(frozen=True)
 class Moments:
-    """What is known of a node's channels over a set of images, as sums: ``+`` joins disjoint sets, ``Moments.none`` is its identity.
+    """What is known of a node's channels over a set of images, as sums: ``+`` joins disjoint sets, ``Moments.none``
+    is its identity.
 
-    Sums are float64. ``quantiles`` sums each image's sorted row read at the stored levels; ``total`` and ``squares`` sum the spatial
+    Sums are float64. ``quantiles`` sums each image's sorted row read at the stored levels; ``total`` and ``squares``
+    sum the spatial
     means and mean squares; ``active`` sums the shares of sites with a positive activation, ``peaks`` and
     ``peak_squares`` the spatial maxima and their squares.
     """
@@ -155,7 +161,8 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         if self.quantiles.shape != other.quantiles.shape:
             raise ValueError(
-                f"moments of shape {self.quantiles.shape} and {other.quantiles.shape} cannot be added: same node, same input size only"
+                f"moments of shape {self.quantiles.shape} and {other.quantiles.shape} cannot be added: "
+                "same node, same input size only"
             )
         return Moments(
             self.quantiles + other.quantiles,

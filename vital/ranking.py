@@ -46,7 +46,9 @@ class Ranking:
     def __add__(self, other: Ranking) -> Ranking:
         """The best of both, as many ranks as the left one has."""
         if len(self.scores) != len(other.scores):
-            raise ValueError(f"rankings of {len(self.scores)} and {len(other.scores)} neurons cannot be merged: same layer only")
+            raise ValueError(
+                f"rankings of {len(self.scores)} and {len(other.scores)} neurons cannot be merged: same layer only"
+            )
         scores, images, sites = (
             np.concatenate([mine, theirs], axis=1)
             for mine, theirs in ((self.scores, other.scores), (self.images, other.images), (self.sites, other.sites))
@@ -63,11 +65,13 @@ class Ranking:
     @property
     def taken(self) -> Int[np.ndarray, "neuron"]:
         """How many ranks each neuron has filled."""
-        return (self.images != NOBODY).sum(axis=1)
+        filled: np.ndarray = (self.images != NOBODY).sum(axis=1)
+        return filled
 
 
 def lot(key: str) -> float:
-    """A number from 0 to 1 that depends on nothing but the key: the first of a class by it are its references, however sharded.
+    """A number from 0 to 1 that depends on nothing but the key: the first of a class by it are its references,
+    however sharded.
 
     >>> 0 <= lot("n01440764_10026") < 1
     True

@@ -37,5 +37,7 @@ def reached(
             mine = resample(ordered, site_levels(ordered.shape[-1]), node.levels).numpy(force=True)
             weight = np.ones(mine.shape[:2]) if node.importance is None else node.importance
             share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)
-            rows[name] = Reached(*(np.einsum("pc,pcl->pl", share, part).astype(np.float32) for part in (mine, node.quantiles)))
+            rows[name] = Reached(
+                *(np.einsum("pc,pcl->pl", share, part).astype(np.float32) for part in (mine, node.quantiles))
+            )
     return rows

@@ -1,11 +1,16 @@
 """One forward pass with two backward passes: the true gradient, and the relevance of a neuron.
 
-`Relevance` is a torch function mode. While it is active every operation runs as it always does, and those whose relevance is
-not their gradient are followed by an identity with two backward behaviours: normally it passes the gradient on to the operation,
-which differentiates itself; in `backward` it takes the operation's place and hands its inputs what the rule says. Functions are
-intercepted, not modules: no architecture needs code of its own, and an operation without a rule is an error that names it.
+`Relevance` is a torch function mode. While it is active every operation runs as it always does, and those whose
+relevance is
+not their gradient are followed by an identity with two backward behaviours: normally it passes the gradient on to
+the operation,
+which differentiates itself; in `backward` it takes the operation's place and hands its inputs what the rule says.
+Functions are
+intercepted, not modules: no architecture needs code of its own, and an operation without a rule is an error that
+names it.
 
-Conservation: every rule here hands on exactly the relevance it got, up to ε in a denominator and relevance at outputs which no input
+Conservation: every rule here hands on exactly the relevance it got, up to ε in a denominator and relevance at
+outputs which no input
 contributes to positively; a norm as identity and a gate as constant conserve by definition.
 """
 
@@ -43,7 +48,7 @@ class _TwoBackwards(torch.autograd.Function):
         return output.view_as(output)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
         if ctx.switch.relevance:
             # None for the operation itself: autograd then skips it.
             return None, None, None, *ctx.rule(upstream)
@@ -75,7 +80,7 @@ class Relevance(TorchFunctionMode):
         if handle is not None:
             return handle(self, func, args, kwargs)
         result = func(*args, **kwargs)
-        if func in _STRUCTURE or not _carries_gradient(result):
+        if not _carries_gradient(result):
             return result
         raise UnsupportedOperation(
             f"no relevance rule for the operation {resolve_name(func) or func!r}; "
@@ -93,7 +98,8 @@ class Relevance(TorchFunctionMode):
     def backward(
         self, output: Tensor, start: Tensor, nodes: Sequence[Tensor], retain_graph: bool = True
     ) -> list[Float[Tensor, "image channel site"]]:
-        """Relevance of ``output`` at each of ``nodes``, beginning with ``start``; zero at nodes that do not lead to the output."""
+        """Relevance of ``output`` at each of ``nodes``, beginning with ``start``; zero at nodes that do not lead to
+        the output."""
         with self._relevant():
             found = torch.autograd.grad(output, nodes, start, retain_graph=retain_graph, allow_unused=True)
         return [torch.zeros_like(node) if part is None else part for node, part in zip(nodes, found, strict=True)]
@@ -112,7 +118,7 @@ class Relevance(TorchFunctionMode):
         """``output`` with ``rule`` as its relevance backward."""
         if not output.requires_grad:
             return output
-        result: Tensor = _TwoBackwards.apply(self._switch, rule, output, *inputs)
+        result: Tensor = _TwoBackwards.apply(self._switch, rule, output, *inputs)  # type: ignore[no-untyped-call]
         return result
 
     def weights(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,7 +196,9 @@ def _average(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Tensor:
     inputs, rest = args[0], args[1:]
     kept, sign = inputs.detach(), _nonnegative(inputs)
     result = mode.follow(
-        func(*args, **kwargs), [inputs], lambda r: (rules.through_average(r, kept, lambda x: func(x, *rest, **kwargs), sign),)
+        func(*args, **kwargs),
+        [inputs],
+        lambda r: (rules.through_average(r, kept, lambda x: func(x, *rest, **kwargs), sign),),
     )
     return _mark(result, sign)
 
@@ -207,7 +215,8 @@ def _sum(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def _product(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """A product with a gate (squeeze-excite): the gate is the factor that has one value a channel; the features take all relevance."""
+    """A product with a gate (squeeze-excite): the gate is the factor that has one value a channel; the features take
+    all relevance."""
     first, second = args[0], _argument(args, kwargs, 1, "other", None)
     result = func(*args, **kwargs)
     live = [part for part in (first, second) if isinstance(part, Tensor) and part.requires_grad]
@@ -225,11 +234,14 @@ def _product(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def _with_constants(mode: Relevance, result: Tensor, live: Sequence[Tensor]) -> Tensor:
-    """A sum or product of one activation with parameters: like the affine part of a norm, relevance passes unchanged."""
+    """A sum or product of one activation with parameters: like the affine part of a norm, relevance passes
+    unchanged."""
     if not live:
         return result
     if live[0].shape != result.shape:
-        raise UnsupportedOperation("no relevance rule for an activation that is broadcast in a sum or product with a constant")
+        raise UnsupportedOperation(
+            "no relevance rule for an activation that is broadcast in a sum or product with a constant"
+        )
     return mode.follow(result, live[:1], lambda r: (r,))
 
 
@@ -250,12 +262,12 @@ _IDENTITIES = _RECTIFIERS | {
     F.hardtanh, F.leaky_relu, F.elu, F.mish, torch.tanh, Tensor.tanh,
 }  # fmt: skip
 _MOVES = {
-    torch.flatten, Tensor.flatten, Tensor.reshape, torch.reshape, Tensor.view, Tensor.permute, torch.permute, Tensor.transpose,
-    torch.transpose, Tensor.contiguous, torch.cat, torch.concat, Tensor.chunk, torch.chunk, Tensor.split, torch.split,
-    Tensor.__getitem__, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze, torch.roll, Tensor.roll, F.pad,
-    F.channel_shuffle, Tensor.clone, Tensor.to, Tensor.float, Tensor.expand, torch.stack, Tensor.unflatten, Tensor.swapaxes,
+    torch.flatten, Tensor.flatten, Tensor.reshape, torch.reshape, Tensor.view, Tensor.permute, torch.permute,
+    Tensor.transpose, torch.transpose, Tensor.contiguous, torch.cat, torch.concat, Tensor.chunk, torch.chunk,
+    Tensor.split, torch.split, Tensor.__getitem__, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze,
+    torch.roll, Tensor.roll, F.pad, F.channel_shuffle, Tensor.clone, Tensor.to, Tensor.float, Tensor.expand,
+    torch.stack, Tensor.unflatten, Tensor.swapaxes,
 }  # fmt: skip
-_STRUCTURE = _MOVES
 _HANDLERS: dict[Any, Callable[[Relevance, Any, Any, Any], Any]] = {
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolution),
     F.linear: _linear,

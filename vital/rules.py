@@ -1,9 +1,13 @@
 """Relevance rules: what an operation's inputs contributed to its output. Pure functions of one operation's values.
 
-Every rule maps the relevance R of an output to that of an input. Sources: z⁺ and signed z⁺, Montavon et al., "Explaining nonlinear
-classification decisions with deep Taylor decomposition" (2017); the published VITAL code for pools and residual sums; gates
-as constants, Arras et al., "Explaining recurrent neural network predictions in sentiment analysis" (2017); attention weights and
-normalisation as constants, Ali et al., "XAI for transformers: better explanations through conservative propagation" (2022).
+Every rule maps the relevance R of an output to that of an input. Sources: z⁺ and signed z⁺, Montavon et al.,
+"Explaining nonlinear
+classification decisions with deep Taylor decomposition" (2017); the published VITAL code for pools and residual
+sums; gates
+as constants, Arras et al., "Explaining recurrent neural network predictions in sentiment analysis" (2017); attention
+weights and
+normalisation as constants, Ali et al., "XAI for transformers: better explanations through conservative propagation"
+(2022).
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ EPSILON = 1e-5
 """Added to the denominator of z⁺, as published."""
 
 
-def share(output: Tensor, inputs: Tensor, contributions: Callable[[Tensor], Tensor], epsilon: float = EPSILON) -> Tensor:
+def share(
+    output: Tensor, inputs: Tensor, contributions: Callable[[Tensor], Tensor], epsilon: float = EPSILON
+) -> Tensor:
     """a · Cᵀ(R / (C a + ε)) for any linear map C, by its own derivative."""
     with torch.enable_grad():
         a = inputs.detach().requires_grad_()
@@ -102,12 +108,16 @@ def through_linear(output: Tensor, inputs: Tensor, signed: tuple[Tensor, Tensor]
 
 
 def through_average(output: Tensor, inputs: Tensor, average: Callable[[Tensor], Tensor], nonnegative: bool) -> Tensor:
-    """Any average (pool, mean over axes): shares by the positive inputs, of which there are all when they follow a ReLU."""
+    """Any average (pool, mean over axes): shares by the positive inputs, of which there are all when they follow a
+    ReLU."""
     return share(output, inputs if nonnegative else inputs.clamp(min=0), average)
 
 
-def through_max_pool(output: Tensor, inputs: Tensor, kernel: Any, options: Mapping[str, Any], nonnegative: bool) -> Tensor:
-    """A max-pool as a 2 × 2 average pool where that gives the same size (as published), else as an average over its own windows."""
+def through_max_pool(
+    output: Tensor, inputs: Tensor, kernel: Any, options: Mapping[str, Any], nonnegative: bool
+) -> Tensor:
+    """A max-pool as a 2 × 2 average pool where that gives the same size (as published), else as an average over its
+    own windows."""
     a = inputs if nonnegative else inputs.clamp(min=0)
     rows, columns = inputs.shape[-2:]
     if (rows // 2, columns // 2) == tuple(output.shape[-2:]):
@@ -117,7 +127,8 @@ def through_max_pool(output: Tensor, inputs: Tensor, kernel: Any, options: Mappi
 
 
 def through_sum(output: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """A residual sum splits R by |main| / (|main| + |skip|); where both are zero nothing flows, and R there is zero too."""
+    """A residual sum splits R by |main| / (|main| + |skip|); where both are zero nothing flows, and R there is zero
+    too."""
     main, skip = first.abs(), second.abs()
     whole = main + skip
     ratio = torch.where(whole > 0, output / whole, 0)

@@ -48,5 +48,7 @@ def shift(
     pictures: Float[Tensor, "picture 3 side side"], by: Int[np.ndarray, "picture 2"]
 ) -> Float[Tensor, "picture 3 side side"]:
     """Each picture rolled by its own (down, right)."""
-    rolled = [picture.roll((int(down), int(right)), (1, 2)) for picture, (down, right) in zip(pictures, by, strict=True)]
+    rolled = [
+        picture.roll((int(down), int(right)), (1, 2)) for picture, (down, right) in zip(pictures, by, strict=True)
+    ]
     return torch.stack(rolled).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,5 @@
-"""Settings: frozen, bounded, described once. They are the command's options, the flows' parameters and what a store records."""
+"""Settings: frozen, bounded, described once. They are the command's options, the flows' parameters and what a store
+records."""
 
 from __future__ import annotations
 
@@ -21,15 +22,18 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """Which network, with which weights, seeing images how."""
 
-    name: str = Field(
-        EMBEDDED, description=f"a torchvision model, {EMBEDDED} (embedded), or package.module:factory"
-    )
+    name: str = Field(EMBEDDED, description=f"a torchvision model, {EMBEDDED} (embedded), or package.module:factory")
     weights: str | None = Field(
-        None, description="a torchvision weights name, a state-dict file, or 'random'; torchvision models default to DEFAULT"
+        None,
+        description="a torchvision weights name, a state-dict file, or 'random'; torchvision models default to DEFAULT",
     )
     download: bool = Field(False, description="fetch torchvision weights that are not in the local cache")
-    input_size: int | None = Field(None, ge=16, le=2048, description="side of the input in pixels, when not the weights' own")
-    mean: tuple[float, float, float] | None = Field(None, description="mean of each colour (0..1), when not the weights' own")
+    input_size: int | None = Field(
+        None, ge=16, le=2048, description="side of the input in pixels, when not the weights' own"
+    )
+    mean: tuple[float, float, float] | None = Field(
+        None, description="mean of each colour (0..1), when not the weights' own"
+    )
     std: tuple[float, float, float] | None = Field(
         None, description="deviation of each colour (0..1), when not the weights' own"
     )
@@ -45,14 +49,21 @@ class StatisticsSettings(Settings):
 class VariantSettings(Settings):
     """How targets are measured from a neuron's references. A store may hold several variants side by side."""
 
-    crop: Literal["patch", "image"] = Field("patch", description="the patch around the winning site, or the whole image; classes use images")
+    crop: Literal["patch", "image"] = Field(
+        "patch", description="the patch around the winning site, or the whole image; classes use images"
+    )
     relevance: Kind = Field("lrp", description="how relevance to a neuron inside the network is computed")
-    references: int | None = Field(None, ge=1, le=1000, description="references used, the best first; all that are stored by default")
-    fewest: int = Field(1, ge=1, description="neurons with fewer references than this are recorded as such and not measured")
+    references: int | None = Field(
+        None, ge=1, le=1000, description="references used, the best first; all that are stored by default"
+    )
+    fewest: int = Field(
+        1, ge=1, description="neurons with fewer references than this are recorded as such and not measured"
+    )
     nodes: tuple[str, ...] = Field((), description="layers whose activations are matched; chosen by default")
 
     def label(self, classes: bool) -> str:
-        """The variant's name in a store, e.g. ``patch-lrp``; class neurons have neither patches nor relevance: ``image``."""
+        """The variant's name in a store, e.g. ``patch-lrp``; class neurons have neither patches nor relevance:
+        ``image``."""
         count = f"-{self.references}" if self.references else ""
         return f"image{count}" if classes else f"{self.crop}-{self.relevance}{count}"
 
@@ -60,20 +71,28 @@ class VariantSettings(Settings):
 class PictureSettings(Settings):
     """How a picture is optimised. A preset fills in what is not given; every field is recorded beside the pictures."""
 
-    preset: Literal["natural", "paper"] = Field("natural", description="natural: readable pictures; paper: as published")
+    preset: Literal["natural", "paper"] = Field(
+        "natural", description="natural: readable pictures; paper: as published"
+    )
     steps: int = Field(300, ge=1, le=100_000, description="optimisation steps")
     side: int = Field(224, ge=16, le=2048, description="side of a picture in pixels")
     seed: int = Field(0, ge=0, description="seed of every picture's own random stream")
-    parametrisation: Literal["pixel", "fourier"] = Field("fourier", description="what Adam moves: pixels, or Fourier coefficients of decorrelated colours")
+    parametrisation: Literal["pixel", "fourier"] = Field(
+        "fourier", description="what Adam moves: pixels, or Fourier coefficients of decorrelated colours"
+    )
     learning_rate: float = Field(0.05, gt=0, description="Adam's peak learning rate")
     warmup: int = Field(20, ge=0, description="steps of linear warm-up; then a cosine to zero")
     betas: tuple[float, float] = Field((0.9, 0.99), description="Adam's decay rates")
-    jitter: int = Field(16, ge=0, description="greatest shift of each step, in pixels of a 224-pixel picture; scales with the side")
+    jitter: int = Field(
+        16, ge=0, description="greatest shift of each step, in pixels of a 224-pixel picture; scales with the side"
+    )
     own_weight: float = Field(0.3, ge=0, description="weight of matching the neuron's own activations")
     plain_weight: float = Field(3.0, ge=0, description="weight of matching whole activations")
     plain_nodes: int = Field(5, ge=0, description="how many nodes, the earliest first, are matched whole")
     relevant_weight: float = Field(1.0, ge=0, description="weight of matching relevant activations")
-    scaling: Literal["variance", "published"] = Field("variance", description="each node's loss over the variance of its target, or times the published node weight")
+    scaling: Literal["variance", "published"] = Field(
+        "variance", description="each node's loss over the variance of its target, or times the published node weight"
+    )
     total_variation: float = Field(0.0, ge=0, description="weight of the total variation")
     norm: float = Field(0.0, ge=0, description="weight of the picture's norm")
 

@@ -64,14 +64,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Crop:
-    """One reference to measure: pixels at the input's size, and the rows (positions among the neurons) that it is a reference of."""
+    """One reference to measure: pixels at the input's size, and the rows (positions among the neurons) that it is a
+    reference of."""
 
     pixels: UInt8[Tensor, "3 side side"]
     rows: tuple[int, ...]
 
 
 class _Sums:
-    """Running float64 sums of a block of neurons. A value is added in the order of the crops, whatever their batches."""
+    """Running float64 sums of a block of neurons. A value is added in the order of the crops, whatever their
+    batches."""
 
     def __init__(self, neurons: int) -> None:
         self._neurons = neurons
@@ -87,7 +89,8 @@ class _Sums:
     def mean(self, name: str, count: Int[np.ndarray, "neuron"]) -> np.ndarray:
         """The mean over each neuron's references; zero where there are none."""
         total = self._sums[name]
-        return total / np.maximum(count, 1).reshape(-1, *[1] * (total.ndim - 1))
+        mean: np.ndarray = total / np.maximum(count, 1).reshape(-1, *[1] * (total.ndim - 1))
+        return mean
 
 
 def measure(
@@ -103,7 +106,8 @@ def measure(
 ) -> Target:
     """Targets of ``neurons`` of ``layer`` from their references (VITAL, sections 3.1 and 3.2).
 
-    Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own relevance of it.
+    Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own
+    relevance of it.
     """
     inner = layer != CLASSES
     mode = Relevance() if inner else None
