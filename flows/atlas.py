@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow, task
 
 from flows.atlas_store import declare_atlas, make_blocks, require_targets, unmade
+from flows.cluster import in_process
 from flows.jobs import AtlasJob
 from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
@@ -15,7 +16,7 @@ from stores.schema import open_store
 from stores.status import PictureStatus
 
 
-@flow(name="build-atlas")
+@flow(name="build-atlas", task_runner=in_process())
 def build_atlas(job: AtlasJob) -> str:
     """Pictures of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     atlas's URL."""

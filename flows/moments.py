@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow, task
 
+from flows.cluster import in_process
 from flows.jobs import MomentsJob
 from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
@@ -13,7 +14,7 @@ from flows.workers import worker
 from stores.schema import open_store
 
 
-@flow(name="measure-references")
+@flow(name="measure-references", task_runner=in_process())
 def measure_references(job: MomentsJob) -> str:
     """Targets of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     variant's name."""

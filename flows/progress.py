@@ -27,11 +27,13 @@ class Bar:
             self._progress.update(self._task, total=round(self._count * self._whole / self._parts))
 
     def finish(self) -> None:
-        """What was counted is the total."""
-        self._progress.update(self._task, total=self._count)
+        """What was counted is the total, as a whole number."""
+        count = round(self._count)
+        self._progress.update(self._task, completed=count, total=count)
 
     def reach(self, done: int, total: int) -> None:
         """``done`` of ``total``."""
+        self._count = done
         self._progress.update(self._task, completed=done, total=total)
 
 
@@ -52,6 +54,7 @@ def bar(name: str, total: float | None, whole: int | None = None) -> Iterator[Ba
         _open.append(current)
         try:
             yield current
+            current.finish()
         finally:
             _open.remove(current)
 

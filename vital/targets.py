@@ -116,45 +116,31 @@ def measure(
     device = next(model.network.parameters()).device
     sites: dict[str, int] = {}
     with probe(model.network, [*nodes, layer], layouts, mode) as run:
-        source = iter(crops)
+        # Crops that are references of equally many neurons lie side by side: no round runs for a few of a batch.
+        source = iter(sorted(crops, key=lambda crop: -len(crop.rows)))
         while part := list(islice(source, batch)):
             images = model.preprocessing.normalise(torch.stack([crop.pixels for crop in part]).to(device))
             with torch.set_grad_enabled(inner):
                 seen = run(images.requires_grad_(inner))
             sites = {name: activations.shape[-1] for name, activations in seen.items()}
+            stored = {name: _stored(seen[name].detach(), levels) for name in nodes}
             # Round r asks for the r-th neuron of every crop that has one.
             for turn in range(max(len(crop.rows) for crop in part)):
                 present = [place for place, crop in enumerate(part) if turn < len(crop.rows)]
                 rows = [part[place].rows[turn] for place in present]
-                count[rows] += 1
+                np.add.at(count, rows, 1)  # a neuron may have several crops in one batch
                 asked = torch.zeros(len(part), dtype=torch.long, device=device)
                 asked[present] = torch.tensor([neurons[row] for row in rows], device=device)
-                _add_round(sums, seen, layer, nodes, asked, present, rows, mode, kind, levels)
+                own = own_maps(seen[layer], asked).detach()[present]
+                sums.add("own", rows, _stored(own[:, None], levels)[:, 0])
+                for name in nodes:
+                    sums.add(f"{name}/quantiles", rows, stored[name][present])
+                flows = node_relevance(mode, seen, layer, nodes, asked, kind) if mode else {}
+                for name, relevance in flows.items():
+                    matched = relevance_map(relevance[present]) * seen[name].detach()[present]
+                    sums.add(f"{name}/relevant", rows, _stored(matched, levels))
+                    sums.add(f"{name}/importance", rows, importance(relevance[present]))
     return _finish(sums, layer, neurons, nodes, sites, count, levels, inner)
-
-
-def _add_round(
-    sums: _Sums,
-    seen: Activations,
-    layer: str,
-    nodes: Sequence[str],
-    asked: Int[Tensor, "image"],
-    present: list[int],
-    rows: list[int],
-    mode: Relevance | None,
-    kind: Kind,
-    levels: int,
-) -> None:
-    own = own_maps(seen[layer], asked).detach()[present]
-    sums.add("own", rows, _stored(own[:, None], levels)[:, 0])
-    flows = node_relevance(mode, seen, layer, nodes, asked, kind) if mode else {}
-    for name in nodes:
-        activations = seen[name].detach()[present]
-        sums.add(f"{name}/quantiles", rows, _stored(activations, levels))
-        if name in flows:
-            relevance = flows[name][present]
-            sums.add(f"{name}/relevant", rows, _stored(relevance_map(relevance) * activations, levels))
-            sums.add(f"{name}/importance", rows, importance(relevance))
 
 
 def node_relevance(

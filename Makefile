@@ -1,0 +1,39 @@
+# Two commands do all the set-up, each by itself: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+# Everything that changes what must be installed.
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: demo test check clean
+
+demo: .venv/demo.installed
+	$(BIN)/vital demo --out demo
+
+test: .venv/test.installed check
+	$(BIN)/pytest
+
+check: .venv/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# torch goes in first, at the pinned version: found installed, nothing else can pull another build of it.
+.venv/torch.installed: .venv/bin/pip $(INPUTS)
+	$(BIN)/pip install --quiet -c constraints.txt torch torchvision
+	@touch $@
+
+.venv/demo.installed: .venv/torch.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo]'
+	@touch $@
+
+.venv/test.installed: .venv/torch.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,test]'
+	@touch $@ .venv/demo.installed
+
+clean:
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

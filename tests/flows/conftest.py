@@ -1,0 +1,82 @@
+"""One real Prefect server for the session, and a store made once from tiny shards."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+
+from flows.jobs import AtlasJob, MomentsJob, ReferencesJob
+from tests.flows import tiny
+from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
+
+LAYER = "2"
+MODEL = ModelSettings(name="tests.flows.tiny:network", input_size=tiny.SIDE)
+VARIANT = VariantSettings(nodes=("0", "1"))
+PICTURE = PictureSettings(side=24, steps=3)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def references_job(folder: Path, store: Path, **changes: object) -> ReferencesJob:
+    """The job that all tests begin with."""
+    return ReferencesJob(
+        shards=(str(folder),),
+        store=str(store),
+        model=MODEL,
+        layers=(LAYER, "classes"),
+        statistics=StatisticsSettings(references=3, levels=16),
+    ).model_copy(update=changes)
+
+
+def moments_job(store: Path, layer: str = LAYER, **changes: object) -> MomentsJob:
+    """Targets of a layer."""
+    return MomentsJob(store=str(store), layer=layer, variant=VARIANT).model_copy(update=changes)
+
+
+def atlas_job(store: Path, out: Path, layer: str = LAYER, **changes: object) -> AtlasJob:
+    """Pictures of a layer."""
+    job = AtlasJob(store=str(store), out=str(out), layer=layer, variant=VARIANT, picture=PICTURE, batch=4)
+    return job.model_copy(update=changes)
+
+
+class Made:
+    """A finished statistics store and atlas."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shards, self.store, self.atlas = folder / "shards", folder / "stats.zarr", folder / "atlas.zarr"
+
+
+def make(folder: Path) -> Made:
+    """The whole path on tiny shards."""
+    from flows.atlas import build_atlas
+    from flows.moments import measure_references
+    from flows.references import select_references
+
+    made = Made(folder)
+    tiny.shards(made.shards)
+    select_references(references_job(made.shards, made.store))
+    for layer in (LAYER, "classes"):
+        measure_references(moments_job(made.store, layer))
+        build_atlas(atlas_job(made.store, made.atlas, layer))
+    return made
+
+
+@pytest.fixture(scope="session")
+def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Made once; tests must not change it."""
+    with warnings.catch_warnings():
+        return make(tmp_path_factory.mktemp("made"))

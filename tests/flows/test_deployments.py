@@ -1,0 +1,19 @@
+"""Every entrypoint of prefect.yaml loads as Prefect loads it, and its parameters are the frozen settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from prefect.flows import load_flow_from_entrypoint
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_entrypoint_loads() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert {one["name"] for one in deployments} == {"references", "moments", "atlas"}
+    for one in deployments:
+        file, _, function = one["entrypoint"].partition(":")
+        flow = load_flow_from_entrypoint(f"{ROOT / file}:{function}", use_placeholder_flow=False)
+        assert list(flow.parameters.properties) == ["job"]

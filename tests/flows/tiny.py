@@ -1,0 +1,73 @@
+"""A network and shards small enough that every flow can be run for real in a second."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+SIDE = 32
+CHANNELS, CLASSES = 40, 5
+
+
+def network() -> nn.Module:
+    """Three convolutions and a classifier, the same weights every time; 40 channels make two blocks."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return nn.Sequential(
+            nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
+            nn.Sequential(nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12), nn.ReLU(inplace=True)),
+            nn.Sequential(nn.Conv2d(12, CHANNELS, 3, padding=1), nn.ReLU(inplace=True)),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(CHANNELS, CLASSES),
+        )
+
+
+def other_network() -> nn.Module:
+    """The same architecture with other weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        made = network()
+        nn.init.normal_(made[0][0].weight)  # type: ignore[index,arg-type]
+        return made
+
+
+def jpeg(seed: int, size: tuple[int, int] = (48, 40)) -> bytes:
+    """A smooth random photograph."""
+    stream = np.random.default_rng(seed)
+    coarse = Image.fromarray(stream.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    coarse.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    """A tar of these files, in their order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def shards(folder: Path, count: int = 2, images: int = 10) -> list[Path]:
+    """Shards of labelled images; every fifth image has no label."""
+    made = []
+    for shard in range(count):
+        members: dict[str, bytes] = {}
+        for row in range(images):
+            number = shard * images + row
+            members[f"image{number:04d}.jpg"] = jpeg(number)
+            if row % 5:
+                members[f"image{number:04d}.cls"] = str(number % 3).encode()
+        made.append(write_tar(folder / f"tiny-{shard:06d}.tar", members))
+    return made
