@@ -21,7 +21,7 @@ from vital.probe import CLASSES, probe
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 LAYER = "_blocks.13"
-SIDE, STEPS = 144, 300
+SIDE, STEPS = 144, 200
 REFERENCES = 8
 """References of a channel: the embedded photographs are few, and what comes after the best ones hardly excites it."""
 FEWEST = 2

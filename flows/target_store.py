@@ -215,10 +215,21 @@ def read_targets(group: zarr.Group, layer: str, variant: str, neurons: Sequence[
     for node in target_nodes(group, layer, variant):
         quantiles = part(node, "quantiles")
         assert quantiles is not None  # declared for every node
-        nodes[node] = NodeTarget(levels[node], quantiles, part(node, "relevant"), part(node, "importance"))
+        # Patches are enlarged: they differ from whole images in much that is not particular to the neuron.
+        usual = _usual(group, node, quantiles.shape[1:]) if variant.startswith("image") else None
+        nodes[node] = NodeTarget(levels[node], quantiles, part(node, "relevant"), part(node, "importance"), usual)
     return Target(
         layer, np.asarray(neurons, np.int64), nodes, levels["own"], np.asarray(rows["own"], np.float32), rows["count"]
     )
+
+
+def _usual(group: zarr.Group, node: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The node's mean sorted row over the data set, where the pass over the shards measured it."""
+    try:
+        rows = np.asarray(array_at(group, f"layers/{node}/quantiles")[:])
+    except SchemaMismatch:
+        return None
+    return rows if rows.shape == shape else None
 
 
 def target_nodes(group: zarr.Group, layer: str, variant: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ class Published:
 INNER_PRIOR = 3e-7
 """Weight of the total variation and of the norm for neurons inside the network."""
 
-_RESNET = Published({"conv1": 1, "layer1": 1, "layer2": 1, "layer3": 1, "layer4": 1}, {"conv1": 0.1})
+_RESNET = Published({"conv1": 1.0} | {f"layer{i}": 1.0 for i in (1, 2, 3, 4)}, {"conv1": 0.1})
 _DENSENET = (
     {"features.conv0": 1.0} | {f"features.denseblock{i}": 1.0 for i in (1, 2, 3)} | {"features.denseblock4": 100.0}
 )
@@ -35,9 +35,9 @@ def _vit(blocks: tuple[int, ...], last: float, prior: float) -> Published:
 _TABLE = {
     "densenet121": Published(_DENSENET, {}),
     "convnext_base": Published(_CONVNEXT, {}),
-    "vit_l_16": _vit((2, 9, 20, 23), 1, 0.003),
+    "vit_l_16": _vit((2, 9, 20, 23), 1.0, 0.003),
     "vit_l_32": _vit((2, 9, 20, 23), 0.1, 0.0003),
-    "vit_b_16": _vit((0, 4, 8, 11), 1, 0.003),
+    "vit_b_16": _vit((0, 4, 8, 11), 1.0, 0.003),
 }
 _FAMILIES = {"resnet": _RESNET, "resnext": _RESNET, "wide_resnet": _RESNET}
 

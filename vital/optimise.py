@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from vital.models import Model
 from vital.neurons import own_maps, relevance_map
 from vital.nodes import node_weight, prior_weight
 from vital.pixels import GREY, Colours, FourierPictures, Parametrisation, PixelPictures, to_bytes, transparency
-from vital.probe import Activations, Layout, probe
+from vital.probe import INPUT, Activations, Layout, probe
 from vital.quantiles import resample, site_levels
 from vital.relevance import Relevance
 from vital.schedule import draw, rate, shift
@@ -59,6 +60,8 @@ class _Objective:
         self._device = next(model.network.parameters()).device
         self._dtype = next(model.network.parameters()).dtype
         self._neurons = torch.from_numpy(target.neurons).to(self._device)
+        # The published loss knows no colours.
+        self._nodes = [name for name in target.nodes if name != INPUT or settings.scaling != "published"]
         self._wanted: dict[str, _Wanted] = {}
         self._own: tuple[Tensor, Tensor] | None = None
 
@@ -73,6 +76,8 @@ class _Objective:
             return resample(self._tensor(values), node.levels, site_levels(sites))
 
         quantiles = rows(node.quantiles)
+        if settings.emphasis > 0 and node.usual is not None:
+            quantiles = quantiles + settings.emphasis * (quantiles - rows(node.usual))
         relevant = None if node.relevant is None else rows(node.relevant)
         importance = None if node.importance is None else self._tensor(node.importance)
         if settings.scaling == "published":
@@ -88,7 +93,10 @@ class _Objective:
         count = len(self._target.nodes)
         if self._target.classes:  # without relevance whole activations are the relevant ones
             plain = max(settings.plain_weight, settings.relevant_weight)
-        share = 1 if settings.scaling == "published" else 1 / count
+        place = list(self._target.nodes).index(name) / max(count - 1, 1)
+        share = (
+            1 if settings.scaling == "published" else (1 + settings.depth * place) / (count * (1 + settings.depth / 2))
+        )
         return _Wanted(
             quantiles, relevant, importance, plain * scales[0] * share, settings.relevant_weight * scales[1] * share
         )
@@ -98,8 +106,8 @@ class _Objective:
         loss = next(iter(seen.values())).new_zeros(len(target))
         flows = {}
         if self._mode is not None and self._settings.relevant_weight > 0:
-            flows = node_relevance(self._mode, seen, target.layer, list(target.nodes), self._neurons, self._kind)
-        for name in target.nodes:
+            flows = node_relevance(self._mode, seen, target.layer, self._nodes, self._neurons, self._kind)
+        for name in self._nodes:
             activations = seen[name]
             if name not in self._wanted:
                 self._wanted[name] = self._prepare(name, activations.shape[-1])
@@ -114,6 +122,10 @@ class _Objective:
         return loss
 
     def _own_loss(self, activations: Float[Tensor, "picture channel site"]) -> Float[Tensor, "picture"]:
+        if self._target.classes:
+            # A picture that says nothing has the loss 1, whatever the number of classes.
+            surprise = torch.nn.functional.cross_entropy(activations[..., 0], self._neurons, reduction="none")
+            return surprise / math.log(max(activations.shape[1], 2))
         own = own_maps(activations, self._neurons)
         if self._own is None:
             rows = resample(self._tensor(self._target.own), self._target.own_levels, site_levels(own.shape[-1]))

@@ -85,10 +85,10 @@ class FourierPictures:
             torch.fft.rfftfreq(side, device=noise.device),
         )
         frequency = torch.sqrt(vertical[:, None] ** 2 + horizontal[None] ** 2).clamp(min=1 / side)
-        amplitude = 1 / frequency
+        amplitude = 1 / frequency**DECAY
         # With unit coefficients the pixels have unit variance.
         self._amplitude = (amplitude / amplitude.square().mean().sqrt()).to(noise.dtype)
-        self._basis = torch.from_numpy(colours.basis()).to(noise)
+        self._basis = CONTRAST * torch.from_numpy(colours.basis()).to(noise)
         self._offset = torch.from_numpy(colours.mean).to(noise).view(3, 1, 1)
         start = torch.fft.rfft2(noise, norm="ortho") * START
         self.parameters = torch.view_as_real(start).contiguous().requires_grad_()
@@ -104,7 +104,11 @@ class FourierPictures:
         """Nothing to do: every coefficient is valid."""
 
 
-START = 0.3
+DECAY = 1.3
+"""Amplitudes fall as 1/f to this power: steeper than natural images, against grain."""
+CONTRAST = 0.5
+"""Contrast of unit coefficients, in units of the data's own; Adam raises it where the target asks for more."""
+START = 0.1
 """Contrast of the noise that Fourier pictures begin as, in units of the data's own."""
 
 

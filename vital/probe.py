@@ -20,7 +20,8 @@ CLASSES = "classes"
 INPUT = "input"
 """The name of the network's input as a node: three channels, the colours of a picture in the network's units."""
 
-Activations = dict[str, Float[Tensor, "image channel site"]]
+# Underscored axes differ between layers: a name would tie those of one call together.
+Activations = dict[str, Float[Tensor, "image _channel _site"]]
 Layout = Literal["channels-first", "channels-last", "vector"]
 
 

@@ -71,7 +71,7 @@ def _by_row(function: str, rows: np.ndarray, result: np.ndarray) -> None:
     """``numpy.sort`` or ``argsort`` of each row, the rows shared between torch's threads (NumPy releases the
     interpreter)."""
     threads = torch.get_num_threads()
-    step = -(-len(rows) // threads)
+    step = max(1, -(-len(rows) // threads))
     parts = [slice(start, start + step) for start in range(0, len(rows), step)]
 
     def work(part: slice) -> None:

@@ -80,15 +80,25 @@ class PictureSettings(Settings):
     parametrisation: Literal["pixel", "fourier"] = Field(
         "fourier", description="what Adam moves: pixels, or Fourier coefficients of decorrelated colours"
     )
-    learning_rate: float = Field(0.05, gt=0, description="Adam's peak learning rate")
+    learning_rate: float = Field(0.1, gt=0, description="Adam's peak learning rate")
     warmup: int = Field(20, ge=0, description="steps of linear warm-up; then a cosine to zero")
     betas: tuple[float, float] = Field((0.9, 0.99), description="Adam's decay rates")
     jitter: int = Field(
         16, ge=0, description="greatest shift of each step, in pixels of a 224-pixel picture; scales with the side"
     )
-    own_weight: float = Field(0.3, ge=0, description="weight of matching the neuron's own activations")
+    own_weight: float = Field(
+        1.0, ge=0, description="weight of matching the neuron's own activations; for a class, of its cross-entropy"
+    )
     plain_weight: float = Field(3.0, ge=0, description="weight of matching whole activations")
-    plain_nodes: int = Field(5, ge=0, description="how many nodes, the earliest first, are matched whole")
+    depth: float = Field(
+        5.0, ge=0, description="how much more the deepest node weighs than the first: 1 + depth, linear between"
+    )
+    emphasis: float = Field(
+        1.0,
+        ge=0,
+        description="how far whole activations are pushed from the data set's own, a caricature; whole images only",
+    )
+    plain_nodes: int = Field(6, ge=0, description="how many nodes, the earliest first, are matched whole")
     relevant_weight: float = Field(1.0, ge=0, description="weight of matching relevant activations")
     scaling: Literal["variance", "published"] = Field(
         "variance", description="each node's loss over the variance of its target, or times the published node weight"
@@ -114,6 +124,7 @@ class PictureSettings(Settings):
 
 _PAPER = {
     "steps": 2000, "parametrisation": "pixel", "learning_rate": 1.0, "warmup": 100, "betas": (0.5, 0.9), "jitter": 30,
-    "own_weight": 0.0, "plain_weight": 0.0, "relevant_weight": 1.0, "scaling": "published",
+    "own_weight": 0.0, "plain_weight": 0.0, "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0,
+    "scaling": "published",
 }  # fmt: skip
 """VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.nodes`."""

@@ -27,6 +27,8 @@ class NodeTarget:
     quantiles: Float[np.ndarray, "neuron channel level"]
     relevant: Float[np.ndarray, "neuron channel level"] | None = None
     importance: Float[np.ndarray, "neuron channel"] | None = None
+    usual: Float[np.ndarray, "channel level"] | None = None
+    """The mean sorted row of the whole data set, where it is known: what is particular to a neuron differs from it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Target:
                 node.quantiles[rows],
                 None if node.relevant is None else node.relevant[rows],
                 None if node.importance is None else node.importance[rows],
+                node.usual,
             )
             for name, node in self.nodes.items()
         }
@@ -145,7 +148,7 @@ def measure(
 
 def node_relevance(
     mode: Relevance, seen: Activations, layer: str, nodes: Sequence[str], neurons: Int[Tensor, "image"], kind: Kind
-) -> dict[str, Float[Tensor, "image channel site"]]:
+) -> Activations:
     """Relevance at every node of each image's own neuron; none at the input, where z⁺ means nothing."""
     nodes = [name for name in nodes if name != INPUT]
     start = relevance_start(seen[layer], neurons, kind)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-from prefect.flows import load_flow_from_entrypoint
+import yaml  # type: ignore[import-untyped]
+from prefect.flows import Flow, load_flow_from_entrypoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,5 +15,5 @@ def test_every_entrypoint_loads() -> None:
     assert {one["name"] for one in deployments} == {"references", "moments", "atlas"}
     for one in deployments:
         file, _, function = one["entrypoint"].partition(":")
-        flow = load_flow_from_entrypoint(f"{ROOT / file}:{function}", use_placeholder_flow=False)
+        flow: Flow[..., object] = load_flow_from_entrypoint(f"{ROOT / file}:{function}", use_placeholder_flow=False)
         assert list(flow.parameters.properties) == ["job"]

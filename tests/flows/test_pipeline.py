@@ -87,9 +87,11 @@ def test_layer_statistics_are_those_of_all_images(made: Made) -> None:
     group = open_store(str(made.store), "statistics", "r")
     activations = oracle_activations()
     np.testing.assert_allclose(
-        array_at(group, f"layers/{LAYER}/mean")[:], activations.mean((0, 2)), rtol=0.02, atol=0.01
+        np.asarray(array_at(group, f"layers/{LAYER}/mean")[:]), activations.mean((0, 2)), rtol=0.02, atol=0.01
     )
-    np.testing.assert_allclose(array_at(group, f"layers/{LAYER}/active")[:], (activations > 0).mean((0, 2)), atol=0.02)
+    np.testing.assert_allclose(
+        np.asarray(array_at(group, f"layers/{LAYER}/active")[:]), (activations > 0).mean((0, 2)), atol=0.02
+    )
     assert array_at(group, f"layers/{LAYER}/sums/count")[...] == 20
 
 

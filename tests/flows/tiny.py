@@ -35,7 +35,7 @@ def other_network() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(8)
         made = network()
-        nn.init.normal_(made[0][0].weight)  # type: ignore[index,arg-type]
+        nn.init.normal_(made[0][0].weight)  # type: ignore[index]
         return made
 
 

