@@ -21,7 +21,9 @@ from vital.probe import CLASSES, probe
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 LAYER = "_blocks.13"
-SIDE, STEPS = 144, 200
+SIDE = 144
+STEPS = {CLASSES: 400, LAYER: 200}
+"""A class costs a third of a channel's step: it needs no relevance."""
 REFERENCES = 8
 """References of a channel: the embedded photographs are few, and what comes after the best ones hardly excites it."""
 FEWEST = 2
@@ -43,7 +45,7 @@ def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
         (CLASSES, "", VariantSettings(fewest=FEWEST)),
         (LAYER, f"0:{neurons}", VariantSettings(crop="image", references=4)),
     ):
-        picture = PictureSettings(side=SIDE, steps=steps or STEPS)
+        picture = PictureSettings(side=SIDE, steps=steps or STEPS[layer])
         measure_references(MomentsJob(store=store, layer=layer, neurons=asked, variant=variant))
         build_atlas(AtlasJob(store=store, layer=layer, neurons=asked, out=atlas, variant=variant, picture=picture))
     index = write_gallery(atlas, out / "pages", store, credits_=read_credits(None))

@@ -35,8 +35,9 @@ CHUNK = 64
 
 
 def atlas_layers(atlas: zarr.Group) -> list[str]:
-    """The layers of an atlas."""
-    return sorted(name for name, _ in atlas.groups() if (claimed(group_at(atlas, name), "atlas") is not None))
+    """The layers of an atlas, classes first."""
+    found = [name for name, _ in atlas.groups() if claimed(group_at(atlas, name), "atlas") is not None]
+    return sorted(found, key=lambda name: (name != CLASSES, name))
 
 
 def neuron_name(atlas: zarr.Group, layer: str, neuron: int) -> str:

@@ -147,6 +147,7 @@ def measure_block(job: MomentsJob, blocks: Sequence[int]) -> None:
             here.found.layouts(),
             job.variant.relevance,
             base_levels(group),
+            progress=tick,
         )
     for block in blocks:
         arrays = _block_arrays(group, declared, target, block)
@@ -170,7 +171,6 @@ def _crops(
     preprocessing = here.model.preprocessing
     for image, pixels in load_images(group, list(wanted), preprocessing, urls):
         for box, places in sorted(wanted[image].items()):
-            tick(len(places))
             yield Crop(preprocessing.cut(pixels, box), tuple(places))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -106,11 +106,13 @@ def measure(
     kind: Kind = "lrp",
     levels: int = 64,
     batch: int = 8,
+    progress: Callable[[int], None] = lambda references: None,
 ) -> Target:
     """Targets of ``neurons`` of ``layer`` from their references (VITAL, sections 3.1 and 3.2).
 
     Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own
-    relevance of it.
+    relevance of it. All crops are held in memory, side² × 3 bytes each.
+    ``progress`` is told of every round's references.
     """
     inner = layer != CLASSES
     mode = Relevance() if inner else None
@@ -131,6 +133,7 @@ def measure(
             for turn in range(max(len(crop.rows) for crop in part)):
                 present = [place for place, crop in enumerate(part) if turn < len(crop.rows)]
                 rows = [part[place].rows[turn] for place in present]
+                progress(len(rows))
                 np.add.at(count, rows, 1)  # a neuron may have several crops in one batch
                 asked = torch.zeros(len(part), dtype=torch.long, device=device)
                 asked[present] = torch.tensor([neurons[row] for row in rows], device=device)

@@ -19,7 +19,7 @@ def sort_matching(activations: Array, quantiles: Array, importance: Array | None
         weight = 1.0 if importance is None else float(importance[channel])
         for site in range(sites):
             total += weight * (row[site] - float(quantiles[channel, site])) ** 2
-    return total / (channels * sites)
+    return float(total / (channels * sites))
 
 
 def finite_differences(function: Callable[[Array], float], at: Array, step: float = 1e-6) -> Array:
