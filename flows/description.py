@@ -19,25 +19,23 @@ from stores.provenance import claimed, dataset_fingerprint, fingerprint
 from stores.schema import array_at, group_at, open_store
 from stores.status import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS, PictureStatus, Status
 from vital.layers import default_nodes, survey
-from vital.models import load_model
+from vital.models import RANDOM, load_model
+from vital.probe import INPUT
 from vital.ranking import NOBODY
-from vital.settings import ModelSettings
+from vital.settings import EMBEDDED, ModelSettings
 
 
 def layer_table(settings: ModelSettings, every: bool) -> Iterator[str]:
     """A line a layer: name, channels, sites, and the nodes that are matched by default for its neurons."""
+    if settings.weights is None and settings.name != EMBEDDED and ":" not in settings.name:
+        settings = settings.model_copy(update={"weights": RANDOM})  # what there is does not depend on weights
     model = load_model(settings)
     found = survey(model)
     shown = [layer for layer in found.layers.values() if every or layer.block or layer.classes]
     width = max(len(layer.name) for layer in shown)
     yield f"{'layer':<{width}}  channels  sites  nodes matched by default"
     for layer in shown:
-        try:
-            nodes = ", ".join(default_nodes(found, layer.name, model.name))
-        except LookupError:
-            nodes = ""
-        except Exception as error:
-            nodes = f"({str(error).partition(':')[0]})"
+        nodes = ", ".join((INPUT, *default_nodes(found, layer.name, model.name)))
         yield f"{layer.name:<{width}}  {layer.channels:>8}  {layer.sites:>5}  {nodes}"
 
 

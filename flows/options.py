@@ -31,7 +31,7 @@ def options(
 
 def _option(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
     flag = f"--{name.replace('_', '-')}"
-    default = None if field.default is None or field.default == () or field.is_required() else field.default
+    default = None if field.default is None or field.default in ((), "") or field.is_required() else field.default
     text = f"{field.description}" + (
         f"  [default: {default}]" if default is not None and not isinstance(default, bool) else ""
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vital.errors import UnknownLayer
 from vital.models import Model
 from vital.nearest import nearest
+from vital.nodes import published_nodes
 from vital.probe import CLASSES, Layout, guess_layout, to_sites
 
 
@@ -60,8 +61,12 @@ class Survey:
         return {layer.name: layer.layout for layer in self.layers.values()}
 
     def before(self, layer: Layer) -> list[Layer]:
-        """Layers that have ended when ``layer`` begins."""
-        return [other for other in self.layers.values() if other.ended < layer.begun]
+        """Layers that ``layer`` is computed from: ended when it begins, or inside it, save those that end with it."""
+        inside = [other for other in self.layers.values() if other.name.startswith(f"{layer.name}.")]
+        last = max((other.ended for other in inside), default=0)
+        # A module whose children all end at once, e.g. an activation in a container, is its last child.
+        deep = {other.name for other in inside if other.ended != last}
+        return [other for other in self.layers.values() if other.ended < layer.begun or other.name in deep]
 
 
 def survey(model: Model) -> Survey:
@@ -154,10 +159,8 @@ def default_nodes(found: Survey, name: str, model_name: str = "", count: int = 5
     """The layers matched for neurons of layer ``name``: the published ones where there are, else the last layer of
     each map size.
 
-    For a neuron inside the network only layers before its own are taken.
+    For a neuron inside the network only layers before its own are taken; the first layer has none.
     """
-    from vital.nodes import published_nodes
-
     layer = found.layer(name)
     earlier = [other for other in found.before(layer) if other.sites > 1]
     names = {other.name for other in earlier}
@@ -167,14 +170,9 @@ def default_nodes(found: Survey, name: str, model_name: str = "", count: int = 5
     blocks = [other for other in earlier if other.block] or earlier
     last = {other.sites: other.name for other in blocks}  # in order of ending
     chosen = list(last.values())
-    if (
-        len({other.sites for other in found.layers.values() if other.block and other.sites > 1}) < 4
-    ):  # tokens: one size throughout
+    sizes = {other.sites for other in found.layers.values() if other.block and other.sites > 1}
+    if len(sizes) < 4:  # tokens: one size throughout
         chosen = _spread([other.name for other in blocks], count)
-    if not chosen:
-        raise UnknownLayer(
-            f"no layer with a map comes before {name!r}: choose a later layer, or name nodes with --nodes"
-        )
     return tuple(chosen[-count:])
 
 

@@ -191,7 +191,7 @@ def optimise(
                 else torch.autograd.grad(loss.sum(), [pictures.parameters]) * 2
             )
             alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
-            saliency += of_picture.abs()
+            saliency += torch.where(alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
             pictures.parameters.grad = torch.where(alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)
             adam.step()
             pictures.settle()

@@ -176,7 +176,9 @@ def _linear(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Tensor:
 def _identity(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Tensor:
     inputs = args[0] if args else kwargs["input"]
     result = mode.follow(func(*args, **kwargs), [inputs], lambda r: (r,))
-    return _mark(result, func in _RECTIFIERS)
+    # ReLU6 arrives here as a hardtanh from 0.
+    floor = _argument(args, kwargs, 1, "min_val", -1.0) if func is F.hardtanh else -1.0
+    return _mark(result, func in _RECTIFIERS or floor >= 0)
 
 
 def _max_pool(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Tensor:

@@ -154,6 +154,8 @@ def node_relevance(
 ) -> Activations:
     """Relevance at every node of each image's own neuron; none at the input, where z⁺ means nothing."""
     nodes = [name for name in nodes if name != INPUT]
+    if not nodes:
+        return {}
     start = relevance_start(seen[layer], neurons, kind)
     if kind == "gradient-x-activation":
         return mode.gradient_times_activation(seen[layer], start, {name: seen[name] for name in nodes})

@@ -67,7 +67,8 @@ def test_a_container_ends_after_what_it_holds(resnet: Survey) -> None:
     assert names.index("layer2.0.conv1") < names.index("layer2.0") < names.index("layer2") < names.index("layer3.0")
     before = {layer.name for layer in resnet.before(resnet.layer("layer3.1"))}
     assert {"conv1", "layer2", "layer3.0"} <= before
-    assert not {"layer3", "layer3.1", "layer3.1.conv1", "layer4", CLASSES} & before
+    assert "layer3.1.conv1" in before  # the block is computed from what it holds
+    assert not {"layer3", "layer3.1", "layer3.1.relu", "layer4", CLASSES} & before
     assert resnet.layers["layer2"].channels == 128
     assert resnet.layers["layer2"].sites == 64
 
@@ -119,8 +120,15 @@ def test_without_published_nodes_each_map_size_gives_its_last_block(resnet: Surv
 
 
 def test_a_layer_that_nothing_comes_before_has_no_nodes(resnet: Survey) -> None:
-    with pytest.raises(UnknownLayer, match="no layer with a map comes before 'conv1'"):
-        default_nodes(resnet, "conv1")
+    assert default_nodes(resnet, "conv1") == ()
+
+
+def test_a_container_is_matched_at_what_it_holds() -> None:
+    found = survey(load_model(ModelSettings(name="vgg11", weights="random", input_size=64)))
+    nodes = default_nodes(found, "features")
+    assert len(nodes) >= 3
+    assert all(node.startswith("features.") for node in nodes)
+    assert nodes[-1] != "features.20"  # the last child gives what the container gives
 
 
 @pytest.mark.parametrize("node", ["layer3.1", "layer3", "layer4", "fc"])
