@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vital.quantiles import order_rows
+from vital.quantiles import for_rows, order_rows
+
+CACHED = 1 << 17
+"""Activations handled together on a CPU: what fits its cache beside their order."""
 
 
 class _SortMatching(torch.autograd.Function):
@@ -16,18 +20,44 @@ class _SortMatching(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, activations: Tensor, quantiles: Tensor, weights: Tensor) -> Tensor:
-        ordered, order = order_rows(activations)
-        difference = ordered.sub_(quantiles)
-        weighted = difference * (weights[..., None] / difference[0].numel())
-        loss = (weighted * difference).sum((1, 2))
-        gradient = torch.empty_like(weighted).scatter_(-1, order, weighted.mul_(2))
+        shares = weights / activations[0].numel()
+        rows = _match_on_cpu if activations.device.type == "cpu" else _match
+        squares, gradient = rows(activations, quantiles, shares)
         ctx.save_for_backward(gradient)
-        return loss
+        return squares.sum(1)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream[:, None, None], None, None
+
+
+def _match(activations: Tensor, quantiles: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted squared distance of each row (picture, channel), and its gradient (picture, channel, site)."""
+    ordered, order = order_rows(activations)
+    difference = ordered - quantiles
+    weighted = difference * shares[..., None]
+    return (weighted * difference).sum(-1), torch.empty_like(weighted).scatter_(-1, order, weighted * 2)
+
+
+def _match_on_cpu(activations: Tensor, quantiles: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_match`, a cacheful of rows at a time: sorted, compared and put back before the next ones are touched."""
+    sites = activations.shape[-1]
+    values = activations.detach().reshape(-1, sites).numpy()
+    targets, weights = quantiles.detach().reshape(-1, sites).numpy(), shares.reshape(-1).numpy()
+    squares, gradient = np.empty_like(values, shape=len(values)), np.empty_like(values, shape=values.shape)
+
+    def work(part: slice) -> None:
+        order = np.argsort(values[part], axis=1)
+        difference = np.take_along_axis(values[part], order, axis=1)
+        difference -= targets[part]
+        squares[part] = np.einsum("rs,rs->r", difference, difference) * weights[part]
+        difference *= 2 * weights[part, None]
+        np.put_along_axis(gradient[part], order, difference, axis=1)
+
+    for_rows(len(values), CACHED // sites, work)
+    shape = activations.shape
+    return torch.from_numpy(squares).reshape(shape[:2]), torch.from_numpy(gradient).reshape(shape)
 
 
 def sort_matching(

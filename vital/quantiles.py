@@ -7,6 +7,7 @@ the last it is constant. So a target measured on 14 × 14 sites can be matched b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,21 +68,25 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="sort")
 
 
-def _by_row(function: str, rows: np.ndarray, result: np.ndarray) -> None:
-    """``numpy.sort`` or ``argsort`` of each row, the rows shared between torch's threads (NumPy releases the
-    interpreter)."""
+def for_rows(rows: int, step: int, work: Callable[[slice], None]) -> None:
+    """``work`` on slices of at most ``step`` rows, shared between torch's threads: NumPy releases the interpreter."""
     threads = torch.get_num_threads()
-    step = max(1, -(-len(rows) // threads))
-    parts = [slice(start, start + step) for start in range(0, len(rows), step)]
-
-    def work(part: slice) -> None:
-        result[part] = getattr(np, function)(rows[part], axis=1)
-
-    if len(parts) <= 1 or rows.size < 1 << 16:
+    size = max(1, min(step, -(-rows // threads)))
+    parts = [slice(start, start + size) for start in range(0, rows, size)]
+    if threads == 1 or len(parts) <= 1:
         for part in parts:
             work(part)
     else:
         list(_pool(threads).map(work, parts))
+
+
+def _by_row(function: str, rows: np.ndarray, result: np.ndarray) -> None:
+    """``numpy.sort`` or ``argsort`` of each row."""
+
+    def work(part: slice) -> None:
+        result[part] = getattr(np, function)(rows[part], axis=1)
+
+    for_rows(len(rows), len(rows), work)
 
 
 def sort_rows(rows: Float[Tensor, "*row site"]) -> Float[Tensor, "*row site"]:

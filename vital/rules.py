@@ -24,6 +24,8 @@ from torch import Tensor
 
 EPSILON = 1e-5
 """Added to the denominator of z⁺, as published."""
+TINY = 1e-12
+"""Least denominator of a share; what it divides is then multiplied by zero."""
 
 
 def share(
@@ -94,8 +96,8 @@ def through_convolution(
     parts = _split(inputs, nonnegative)
     pairs = list(zip(parts, signed, strict=False))
     z = reduce(operator.add, (convolution(part, weight) for part, weight in pairs))
-    ratio = output / (z + EPSILON)
-    return reduce(operator.add, (part * convolution.transposed(ratio, part, weight) for part, weight in pairs))
+    ratio = torch.div(output, z.add_(EPSILON), out=z)
+    return reduce(operator.add, (convolution.transposed(ratio, part, weight).mul_(part) for part, weight in pairs))
 
 
 def through_linear(output: Tensor, inputs: Tensor, signed: tuple[Tensor, Tensor], nonnegative: bool) -> Tensor:
@@ -131,8 +133,8 @@ def through_sum(output: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, 
     too."""
     main, skip = first.abs(), second.abs()
     whole = main + skip
-    ratio = torch.where(whole > 0, output / whole, 0)
-    return ratio * main, ratio * skip
+    ratio = torch.div(output, whole.clamp_(min=TINY), out=whole)
+    return main.mul_(ratio), skip.mul_(ratio)
 
 
 def through_attention(output: Tensor, weights: Tensor, values: Tensor) -> Tensor:
