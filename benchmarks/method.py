@@ -51,7 +51,7 @@ def step(model: Model, target: Target, preset: str, layouts: dict[str, object]) 
     """Seconds of one step of the optimiser for the batch."""
 
     def timed(steps: int) -> float:
-        settings = PictureSettings(preset=preset, steps=steps, side=SIDE)  # type: ignore[arg-type]
+        settings = PictureSettings(preset=preset, steps=steps, side=SIDE)
         begun = time.perf_counter()
         optimise(model, target, settings, layouts)  # type: ignore[arg-type]
         return time.perf_counter() - begun
@@ -75,7 +75,7 @@ def measured(
 
 def stored_bytes(target: Target) -> int:
     """Bytes of one neuron's target on disk before compression: rows as float16, the rest as float32."""
-    total = target.own.shape[1] * 4
+    total = int(target.own.shape[1]) * 4
     for node in target.nodes.values():
         rows = node.quantiles[0].size + (0 if node.relevant is None else node.relevant[0].size)
         total += 2 * rows + (0 if node.importance is None else 4 * node.importance.shape[1])

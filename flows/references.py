@@ -11,9 +11,8 @@ from flows.cluster import in_process
 from flows.jobs import Place, ReferencesJob
 from flows.progress import bar
 from flows.scanning import Partial, scan_shard
-from flows.statistics_store import claim_statistics, missing_of, plan_for, write_gathered
+from flows.statistics_store import claim_statistics, missing_of, plan_for, refuse_short, write_gathered
 from flows.workers import worker
-from stores.errors import UnreadableShard
 from stores.index import append_index, read_shards
 from stores.partials import read_arrays, remove_arrays, write_arrays
 from stores.provenance import fingerprint
@@ -35,18 +34,12 @@ def select_references(job: ReferencesJob) -> str:
     plan = plan_for(job, here.found, here.model.name)
     group = claim_statistics(job, here)
     plan = missing_of(group, plan, shards)
-    if not plan.ranked and not plan.measured:
-        return job.store
-    with bar("images seen", None, sum(shard.size for shard in shards)):
-        names = [scan.submit(job.store, job.model, plan, job.place, shard) for shard in shards]
-        done = [name.result() for name in names]
-    merge(job, plan, done)
-    short = [f"{name}: {why}" for name, why in zip(*_short(job.store), strict=True) if why]
-    if len(short) > job.allow_rejected * len(shards):
-        raise UnreadableShard(
-            f"{len(short)} of {len(shards)} shards ended too early ({short[0]}); what was read is kept and usable: "
-            "replace the shards and start a new store, or accept them with --allow-rejected"
-        )
+    if plan.ranked or plan.measured:
+        with bar("images seen", None, sum(shard.size for shard in shards)):
+            names = [scan.submit(job.store, job.model, plan, job.place, shard) for shard in shards]
+            done = [name.result() for name in names]
+        merge(job, plan, done)
+    refuse_short(group, job.allow_rejected)
     return job.store
 
 
@@ -81,8 +74,3 @@ def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
     write_gathered(group, total, here.found, here.model.preprocessing, plan)
     for name in names:
         remove_arrays(job.store, name)
-
-
-def _short(store: str) -> tuple[list[str], list[str]]:
-    known = read_shards(open_store(store, "statistics", "r"))
-    return [str(name) for name in known.name], [str(why) for why in known.short]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flows.jobs import ReferencesJob
 from flows.workers import Worker
-from stores.errors import SchemaMismatch
+from stores.errors import SchemaMismatch, UnreadableShard
 from stores.images import decode
 from stores.index import index_specs, read_index, read_shards
 from stores.light import write_light
@@ -87,6 +87,18 @@ def missing_of(group: zarr.Group, plan: Plan, shards: Sequence[ShardFile]) -> Pl
     ranked = [name for name in plan.ranked if group.attrs.get(f"references/{name}") != f"{now}/{plan.ranks}"]
     measured = [name for name in plan.measured if group.attrs.get(f"layers/{name}") != now]
     return Plan(tuple(ranked), tuple(measured), plan.ranks, plan.levels)
+
+
+def refuse_short(group: zarr.Group, allowed: float) -> None:
+    """Raise UnreadableShard when more than the allowed share of shards ended too early; what they held is in the
+    store."""
+    known = read_shards(group)
+    short = [f"{name}: {why}" for name, why in zip(known.name, known.short, strict=True) if why]
+    if len(short) > allowed * len(known):
+        raise UnreadableShard(
+            f"{len(short)} of {len(known)} shards ended too early ({short[0]}); what was read is kept and usable: "
+            "replace the shards and start a new store, or accept them with --allow-rejected"
+        )
 
 
 def write_gathered(

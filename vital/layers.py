@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vital.errors import UnknownLayer
+from vital.errors import UnknownLayer, UnsuitableInput
 from vital.models import Model
 from vital.nearest import nearest
 from vital.nodes import published_nodes
@@ -73,7 +73,13 @@ def survey(model: Model) -> Survey:
     """Run one blank image through ``model`` and note what its layers give. Layers that run more than once are left
     out."""
     side = model.preprocessing.side
-    large = _trace(model.network, side)
+    try:
+        large = _trace(model.network, side)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UnsuitableInput(
+            f"{model.name} cannot take images of {side} × {side} pixels ({str(error).splitlines()[0]}): "
+            "leave out --input-size, or give a size that it takes"
+        ) from error
     # The channel axis is the one that keeps its length when the image shrinks: this tells (row, column, channel)
     # from the usual order.
     try:

@@ -91,6 +91,10 @@ def test_unknown_model_names_the_nearest() -> None:
     refused(vital("layers", "resnet51"), "resnet51", "resnet50")
 
 
+def test_an_input_size_that_the_network_cannot_take() -> None:
+    refused(vital("layers", "vit_b_16", "--input-size", 128), "vit_b_16", "128", "--input-size")
+
+
 def test_unknown_layer_names_the_nearest(made: Made, tmp_path: Path) -> None:
     refused(
         vital("references", made.shards, "--store", tmp_path / "s.zarr", *TINY, "--layer", "layer9"),
@@ -120,6 +124,7 @@ def test_a_truncated_shard_is_kept_and_fails_unless_allowed(tmp_path: Path) -> N
     data = whole.read_bytes()
     whole.write_bytes(data[: len(data) // 2])
     refused(references(tmp_path / "shards", tmp_path / "s.zarr"), "tiny-000000.tar", "--allow-rejected")
+    refused(references(tmp_path / "shards", tmp_path / "s.zarr"), "tiny-000000.tar")  # and again: nothing is forgotten
     said = vital("info", tmp_path / "s.zarr")
     assert "short shard tiny-000000.tar" in said.output
     assert f"references/{LAYER}" in said.output
