@@ -84,7 +84,14 @@ def missing_of(group: zarr.Group, plan: Plan, shards: Sequence[ShardFile]) -> Pl
             "statistics of other shards need another store"
         )
     now = dataset_fingerprint(known.identities())
-    ranked = [name for name in plan.ranked if group.attrs.get(f"references/{name}") != f"{now}/{plan.ranks}"]
+    kept = {name: str(group.attrs.get(f"references/{name}", "")).rpartition("/")[2] for name in plan.ranked}
+    for name, ranks in kept.items():
+        if ranks and int(ranks) != plan.ranks:
+            raise SchemaMismatch(
+                f"the store keeps {ranks} references of layer {name!r} and {plan.ranks} were asked for: "
+                f"repeat --references {ranks}, or write to another store"
+            )
+    ranked = [name for name in plan.ranked if not kept[name]]
     measured = [name for name in plan.measured if group.attrs.get(f"layers/{name}") != now]
     return Plan(tuple(ranked), tuple(measured), plan.ranks, plan.levels)
 

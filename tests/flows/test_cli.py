@@ -157,6 +157,13 @@ def test_other_shards_are_refused(made: Made, tmp_path: Path) -> None:
     refused(references(tmp_path / "shards", tmp_path / "s.zarr"), "tiny-000000.tar")
 
 
+def test_another_number_of_references_is_refused_before_work(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.store, tmp_path / "s.zarr")
+    said = references(made.shards, tmp_path / "s.zarr", "--references", 4)
+    refused(said, "3 references", "4 were asked")
+    assert "images seen" not in said.output
+
+
 def test_other_picture_settings_are_refused(made: Made, tmp_path: Path) -> None:
     shutil.copytree(made.atlas, tmp_path / "a.zarr")
     nodes = ("--store", made.store, "--layer", LAYER, "--out", tmp_path / "a.zarr", "--side", 24)
