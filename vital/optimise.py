@@ -18,7 +18,7 @@ from vital.nodes import node_weight, prior_weight
 from vital.pixels import GREY, Colours, FourierPictures, Parametrisation, PixelPictures, to_bytes, transparency
 from vital.probe import INPUT, Activations, Layout, probe
 from vital.quantiles import resample, site_levels
-from vital.relevance import Relevance
+from vital.relevance import Relevance, relevance_mode
 from vital.schedule import draw, rate, shift
 from vital.settings import Kind, PictureSettings
 from vital.targets import Target, node_relevance
@@ -105,7 +105,7 @@ class _Objective:
         target = self._target
         loss = next(iter(seen.values())).new_zeros(len(target))
         flows = {}
-        if self._mode is not None and self._settings.relevant_weight > 0:
+        if not self._target.classes and self._settings.relevant_weight > 0:
             flows = node_relevance(self._mode, seen, target.layer, self._nodes, self._neurons, self._kind)
         for name in self._nodes:
             activations = seen[name]
@@ -162,8 +162,8 @@ def optimise(
     noise, shifts = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
     pictures = _parametrise(noise.to(device, dtype), model, settings, colours)
     adam = torch.optim.Adam([pictures.parameters], settings.learning_rate, settings.betas)
-    # Relevance needs its mode; a class's own activation is its logit, so a class needs none.
-    mode = None if target.classes else Relevance()
+    # A class's own activation is its logit: it has no relevance.
+    mode = None if target.classes else relevance_mode(kind)
     objective = _Objective(model, target, settings, kind, mode)
     inner = not target.classes
     prior = prior_weight(model.name, inner) if settings.scaling == "published" else 0.0

@@ -29,6 +29,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from vital import rules
 from vital.errors import UnsupportedOperation
 from vital.probe import out_of_place
+from vital.settings import Kind
 
 _Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
 
@@ -104,16 +105,6 @@ class Relevance(TorchFunctionMode):
             found = torch.autograd.grad(output, nodes, start, retain_graph=retain_graph, allow_unused=True)
         return [torch.zeros_like(node) if part is None else part for node, part in zip(nodes, found, strict=True)]
 
-    def gradient_times_activation(
-        self, output: Tensor, start: Tensor, nodes: dict[str, Tensor]
-    ) -> dict[str, Float[Tensor, "image channel site"]]:
-        """The derivative of ``output``, weighted by ``start``, times the activation of each node: needs no rules."""
-        found = torch.autograd.grad(output, list(nodes.values()), start, retain_graph=True, allow_unused=True)
-        return {
-            name: torch.zeros_like(node) if part is None else (part * node).detach()
-            for (name, node), part in zip(nodes.items(), found, strict=True)
-        }
-
     def follow(self, output: Tensor, inputs: Sequence[Tensor], rule: _Backward) -> Tensor:
         """``output`` with ``rule`` as its relevance backward."""
         if not output.requires_grad:
@@ -124,6 +115,24 @@ class Relevance(TorchFunctionMode):
     def weights(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(W⁺, W⁻)."""
         return self._weights.of(weight)
+
+
+def gradient_times_activation(
+    output: Tensor, start: Tensor, nodes: dict[str, Tensor]
+) -> dict[str, Float[Tensor, "image _channel _site"]]:
+    """The derivative of ``output``, weighted by ``start``, times the activation of each node: needs no mode and no
+    rules."""
+    found = torch.autograd.grad(output, list(nodes.values()), start, retain_graph=True, allow_unused=True)
+    return {
+        name: torch.zeros_like(node) if part is None else (part * node).detach()
+        for (name, node), part in zip(nodes.items(), found, strict=True)
+    }
+
+
+def relevance_mode(kind: Kind) -> Relevance | None:
+    """The mode that a forward pass needs for this kind of relevance; the gradient needs none, so any network will
+    do."""
+    return None if kind == "gradient-x-activation" else Relevance()
 
 
 def _carries_gradient(result: Any) -> bool:

@@ -15,7 +15,7 @@ from vital.models import Model
 from vital.neurons import importance, own_maps, relevance_map, relevance_start
 from vital.probe import CLASSES, INPUT, Activations, Layout, probe
 from vital.quantiles import resample, site_levels, sort_rows, stored_levels
-from vital.relevance import Relevance
+from vital.relevance import Relevance, gradient_times_activation, relevance_mode
 from vital.settings import Kind
 
 
@@ -115,7 +115,7 @@ def measure(
     ``progress`` is told of every round's references.
     """
     inner = layer != CLASSES
-    mode = Relevance() if inner else None
+    mode = relevance_mode(kind) if inner else None
     sums = _Sums(len(neurons))
     count = np.zeros(len(neurons), np.int64)
     device = next(model.network.parameters()).device
@@ -141,7 +141,7 @@ def measure(
                 sums.add("own", rows, _stored(own[:, None], levels)[:, 0])
                 for name in nodes:
                     sums.add(f"{name}/quantiles", rows, stored[name][present])
-                flows = node_relevance(mode, seen, layer, nodes, asked, kind) if mode else {}
+                flows = node_relevance(mode, seen, layer, nodes, asked, kind) if inner else {}
                 for name, relevance in flows.items():
                     matched = relevance_map(relevance[present]) * seen[name].detach()[present]
                     sums.add(f"{name}/relevant", rows, _stored(matched, levels))
@@ -150,15 +150,20 @@ def measure(
 
 
 def node_relevance(
-    mode: Relevance, seen: Activations, layer: str, nodes: Sequence[str], neurons: Int[Tensor, "image"], kind: Kind
+    mode: Relevance | None,
+    seen: Activations,
+    layer: str,
+    nodes: Sequence[str],
+    neurons: Int[Tensor, "image"],
+    kind: Kind,
 ) -> Activations:
     """Relevance at every node of each image's own neuron; none at the input, where z⁺ means nothing."""
     nodes = [name for name in nodes if name != INPUT]
     if not nodes:
         return {}
     start = relevance_start(seen[layer], neurons, kind)
-    if kind == "gradient-x-activation":
-        return mode.gradient_times_activation(seen[layer], start, {name: seen[name] for name in nodes})
+    if mode is None:
+        return gradient_times_activation(seen[layer], start, {name: seen[name] for name in nodes})
     return dict(zip(nodes, mode.backward(seen[layer], start, [seen[name] for name in nodes]), strict=True))
 
 

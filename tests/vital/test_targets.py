@@ -8,10 +8,11 @@ import torch
 
 from tests.reference import formulas
 from tests.reference.networks import SIDE, Residual, literal_relevance
-from vital.models import Model
-from vital.probe import CLASSES, INPUT, probe
+from vital.errors import UnsupportedOperation
+from vital.models import Model, load_model
+from vital.probe import CLASSES, INPUT, Layout, probe
 from vital.quantiles import stored_levels
-from vital.settings import Kind
+from vital.settings import Kind, ModelSettings
 from vital.targets import Crop, NodeTarget, Target, measure
 
 NODES = ("0", "1")
@@ -165,3 +166,18 @@ def test_taking_some_neurons_takes_every_part_of_them(tiny: Callable[..., Model]
     for name in NODES:
         for part in ("quantiles", "relevant", "importance"):
             np.testing.assert_array_equal(getattr(some.nodes[name], part), getattr(whole.nodes[name], part)[1:])
+
+
+def test_a_network_with_attention_is_measured_by_gradient_and_refused_by_rules() -> None:
+    model = load_model(ModelSettings(name="vit_b_32", weights="random"))
+    pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 224, 224), np.uint8))
+    layer, nodes = "encoder.layers.encoder_layer_1", ["conv_proj", "encoder.layers.encoder_layer_0"]
+    layouts: dict[str, Layout] = dict.fromkeys((layer, nodes[1]), "channels-last")
+    one = [Crop(pixels, (0,))]
+    target = measure(model, layer, [5], one, nodes, layouts, "gradient-x-activation")
+    importance = target.nodes[nodes[1]].importance
+    assert importance is not None
+    assert np.isfinite(importance).all()
+    assert importance.max() > 0.9
+    with pytest.raises(UnsupportedOperation, match="multi_head_attention"):
+        measure(model, layer, [5], one, nodes, layouts)
