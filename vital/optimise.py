@@ -185,11 +185,7 @@ def optimise(
                 loss = loss + variation * total_variation(shown)
             if norm:
                 loss = loss + norm * frobenius(shown)
-            gradient, of_picture = (
-                torch.autograd.grad(loss.sum(), [pictures.parameters, shown])
-                if shown is not pictures.parameters
-                else torch.autograd.grad(loss.sum(), [pictures.parameters]) * 2
-            )
+            gradient, of_picture = torch.autograd.grad(loss.sum(), [pictures.parameters, shown])
             alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
             saliency += torch.where(alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
             pictures.parameters.grad = torch.where(alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)

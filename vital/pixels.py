@@ -61,8 +61,8 @@ class PixelPictures:
         self.parameters = noise.clone().requires_grad_()
 
     def pictures(self) -> Float[Tensor, "picture 3 side side"]:
-        """The parameters themselves."""
-        return self.parameters
+        """The parameters, as a tensor of its own: both gradients can be asked for."""
+        return self.parameters.view_as(self.parameters)
 
     def settle(self) -> None:
         """Clamp to valid colours."""
