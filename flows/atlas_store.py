@@ -153,7 +153,12 @@ def _block_arrays(
     """A block's rows of every declared array; neurons without a picture keep the reason that their target gave."""
     arrays: dict[str, np.ndarray] = {}
     for name, array in group_at(group, layer).members(max_depth=2):
-        if isinstance(array, zarr.Array) and array.shape[:1] == (len(status),) and not name.startswith("metrics/"):
+        if (
+            isinstance(array, zarr.Array)
+            and array.shape[:1] == (len(status),)
+            and name != "done"
+            and not name.startswith("metrics/")
+        ):
             arrays[name] = np.zeros((len(neurons), *array.shape[1:]), array.dtype)
     arrays["status"][:] = status[list(neurons)]
     arrays["seed"][:] = settings.seed

@@ -28,6 +28,15 @@ class Vital(click.Group):
             if context.params.get("verbose"):
                 raise
             raise click.ClickException(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # a bug, or an input that nobody foresaw: still one sentence
+            if context.params.get("verbose"):
+                raise
+            first = (str(error).splitlines() or [""])[0]
+            raise click.ClickException(
+                f"unexpected {type(error).__name__}: {first}; `vital --verbose …` shows where it came from"
+            ) from error
 
     def list_commands(self, context: click.Context) -> list[str]:
         """In the order in which they are used."""

@@ -15,6 +15,7 @@ import zarr
 from PIL import Image
 
 from flows.statistics_store import load_images, references_of
+from flows.target_store import recorded_variant
 from stores.errors import SchemaMismatch, StoreError
 from stores.index import read_index
 from stores.pages import NeuronPage, Thumbnail, write_pages
@@ -56,7 +57,7 @@ class References:
         self, statistics: zarr.Group, layer: str, variant: str, shards: Sequence[str], credits_: Mapping[str, str]
     ) -> None:
         self._group, self._credits = statistics, credits_
-        self._found = references_of(statistics, layer, None)
+        self._found = references_of(statistics, layer, recorded_variant(statistics, layer, variant).references)
         self._whole = variant.startswith("image")
         base = claimed(statistics, "base") or {}
         self._preprocessing = Preprocessing(int(base["input_size"]), tuple(base["mean"]), tuple(base["std"]))

@@ -16,12 +16,16 @@ from flows.workers import Worker
 from stores.errors import UnreadableImage
 from stores.images import decode
 from stores.index import SampleRows, ShardRows
+from stores.provenance import safe_url
 from stores.shards import Sample, ShardFile, ShardReader
 from stores.status import Status
 from vital.gathering import Gathered, Plan, gather
 
 BATCH = 32
 """Images forwarded together. Fixed: what a shard adds must not depend on the machine."""
+
+LONGEST = 100
+"""Greatest ratio of an image's sides: the shorter is resized to the input, and the longer grows with it."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
     summary = reader.summary
     columns = {name: [row[name] for row in rows] for name in ("offset", "size", "label", "key", "status")}
     index = SampleRows.from_columns({"shard": np.zeros(len(rows), np.int32), **columns})
-    one = {"name": [shard.name], "url": [shard.url], "size": [shard.size], "images": [len(rows)]}
+    one = {"name": [shard.name], "url": [safe_url(shard.url)], "size": [shard.size], "images": [len(rows)]}
     rejected = sum(row["status"] != Status.OK for row in rows)
     table = ShardRows.from_columns(
         {**one, "rejected": [rejected], "digest": [summary.digest], "short": [summary.short or ""]}
@@ -97,7 +101,12 @@ def _usable(
         status, pixels = sample.status, None
         if status == Status.OK and sample.image is not None:
             try:
-                pixels = worker.model.preprocessing.crop(decode(sample.image))
+                image = decode(sample.image)
+                if max(image.shape[:2]) > LONGEST * min(image.shape[:2]):
+                    raise UnreadableImage(
+                        f"{sample.key} is more than {LONGEST} times longer than wide", Status.TOO_LARGE
+                    )
+                pixels = worker.model.preprocessing.crop(image)
             except UnreadableImage as error:
                 status = error.status
         rows.append(

@@ -175,6 +175,8 @@ def references_of(group: zarr.Group, layer: str, count: int | None) -> Reference
     """A layer's references, the best ``count``; raises SchemaMismatch with the way out when the layer has none."""
     try:
         group_at(group, f"references/{layer}")
+        if f"references/{layer}" not in group.attrs:  # written last: a killed run left them unfinished
+            raise SchemaMismatch(layer)
     except SchemaMismatch:
         raise SchemaMismatch(
             f"the store has no references of layer {layer!r}: "

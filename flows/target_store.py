@@ -72,7 +72,8 @@ def declare_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declare
     layer, classes = here.found.layer(job.layer), job.layer == CLASSES
     nodes = job.variant.nodes or default_nodes(here.found, job.layer, here.model.name)
     check_nodes(here.found, job.layer, [node for node in nodes if node != INPUT])
-    matched = (INPUT, *(node for node in nodes if node != INPUT))
+    # In the order in which they run: weights depend on the place.
+    matched = (INPUT, *sorted(set(nodes) - {INPUT}, key=lambda node: here.found.layer(node).ended))
     variant, levels = job.variant.label(classes), base_levels(group)
     sites = {
         node: here.model.preprocessing.side**2 if node == INPUT else here.found.layer(node).sites for node in matched

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vital.errors import UnsuitableInput
 from vital.losses import frobenius, sort_matching, total_variation
 from vital.models import Model
 from vital.neurons import own_maps, relevance_map
@@ -62,6 +63,11 @@ class _Objective:
         self._neurons = torch.from_numpy(target.neurons).to(self._device)
         # The published loss knows no colours.
         self._nodes = [name for name in target.nodes if name != INPUT or settings.scaling != "published"]
+        if not self._nodes and settings.own_weight == 0:
+            raise UnsuitableInput(
+                f"preset {settings.preset!r} has nothing to match for layer {target.layer!r}, "
+                "which no layer comes before: use preset natural"
+            )
         self._wanted: dict[str, _Wanted] = {}
         self._own: tuple[Tensor, Tensor] | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from flows.atlas import build_atlas
 from flows.moments import measure_references
 from flows.references import select_references
+from stores.errors import SchemaMismatch
 from stores.index import read_index, read_shards
 from stores.pictures import made as made_of
 from stores.references import read_references
@@ -39,8 +41,6 @@ def oracle_activations() -> np.ndarray:
     network = tiny.network().eval()
     images = []
     for number in range(20):
-        import io
-
         image = Image.open(io.BytesIO(tiny.jpeg(number)))
         shorter = round(tiny.SIDE * 256 / 224)
         scale = shorter / min(image.size)
@@ -212,3 +212,20 @@ def test_every_kind_of_relevance_gives_targets(made: Made, tmp_path: Path, kind:
     rows = np.asarray(array_at(open_store(str(store), "statistics", "r"), f"targets/{LAYER}/{name}/1/importance")[:32])
     assert np.isfinite(rows).all()
     assert rows.max() > 0
+
+
+def test_references_of_a_killed_merge_are_not_taken_for_whole(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.store, tmp_path / "s.zarr")
+    group = open_store(str(tmp_path / "s.zarr"), "statistics", "a")
+    del group.attrs[f"references/{LAYER}"]  # what a merge writes last
+    with pytest.raises(SchemaMismatch, match="vital references"):
+        measure_references(moments_job(tmp_path / "s.zarr"))
+
+
+def test_a_very_long_image_is_counted_as_too_large(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (5000, 2)).save(buffer, "PNG")
+    tiny.write_tar(tmp_path / "shards" / "a.tar", {"long.png": buffer.getvalue(), "good.jpg": tiny.jpeg(1)})
+    select_references(references_job(tmp_path / "shards", tmp_path / "s.zarr"))
+    index = read_index(open_store(str(tmp_path / "s.zarr"), "statistics", "r"))
+    assert index.status.tolist() == [Status.TOO_LARGE, Status.OK]
