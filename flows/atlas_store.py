@@ -15,6 +15,7 @@ from flows.progress import tick
 from flows.statistics_store import stored_model
 from flows.target_store import read_targets, recorded_variant, target_nodes, target_status
 from flows.workers import Worker, worker
+from stores.blocks import empty_rows
 from stores.errors import SchemaMismatch
 from stores.index import read_shards
 from stores.light import read_colours
@@ -151,15 +152,7 @@ def _block_arrays(
     made: dict[int, dict[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
     """A block's rows of every declared array; neurons without a picture keep the reason that their target gave."""
-    arrays: dict[str, np.ndarray] = {}
-    for name, array in group_at(group, layer).members(max_depth=2):
-        if (
-            isinstance(array, zarr.Array)
-            and array.shape[:1] == (len(status),)
-            and name != "done"
-            and not name.startswith("metrics/")
-        ):
-            arrays[name] = np.zeros((len(neurons), *array.shape[1:]), array.dtype)
+    arrays = empty_rows(group, layer, len(neurons))
     arrays["status"][:] = status[list(neurons)]
     arrays["seed"][:] = settings.seed
     for neuron in neurons:

@@ -15,6 +15,7 @@ from flows.neuron_ranges import grouped, rows_of
 from flows.progress import tick
 from flows.statistics_store import base_levels, check_model, live_neurons, load_images, references_of, stored_model
 from flows.workers import Worker, worker
+from stores.blocks import empty_rows
 from stores.errors import SchemaMismatch
 from stores.moments import (
     done_blocks,
@@ -179,9 +180,7 @@ def _block_arrays(group: zarr.Group, declared: Declared, target: Target | None, 
     """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that
     says which."""
     neurons = rows_of(block, declared.block, declared.neurons)
-    path = target_path(declared.layer, declared.variant)
-    empty = read_target_rows(group, declared.layer, declared.variant, neurons)  # all fill values, in shape and type
-    arrays = {name: np.zeros_like(rows) for name, rows in empty.items()}
+    arrays = empty_rows(group, target_path(declared.layer, declared.variant), len(neurons))
     arrays["status"][:] = PictureStatus.TOO_FEW_REFERENCES
     if target is None:
         return arrays
@@ -196,7 +195,7 @@ def _block_arrays(group: zarr.Group, declared: Declared, target: Target | None, 
             parts = {"quantiles": node.quantiles, "relevant": node.relevant, "importance": node.importance}
             for part, values in parts.items():
                 if values is not None:
-                    arrays[f"{name}/{part}"][row] = values[place].astype(array_at(group, f"{path}/{name}/{part}").dtype)
+                    arrays[f"{name}/{part}"][row] = values[place]
     if not all(np.isfinite(values).all() for values in arrays.values()):
         finite = np.all([np.isfinite(values).reshape(len(neurons), -1).all(1) for values in arrays.values()], axis=0)
         arrays["status"][~finite] = PictureStatus.NON_FINITE

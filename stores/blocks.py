@@ -48,6 +48,12 @@ def write_done_block(group: zarr.Group, path: str, block: int, arrays: Mapping[s
     write_block(done, block, np.ones(1, np.uint8))
 
 
+def empty_rows(group: zarr.Group, path: str, count: int) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
+    """``count`` rows of zeros of every array that `write_done_block` wants, by relative path."""
+    arrays = _arrays_by_neuron(group_at(group, path))
+    return {name: np.zeros((count, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
+
+
 def read_rows(group: zarr.Group, path: str, neurons: Sequence[int]) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
     """The rows of ``neurons``, in that order, of every array along ``neuron`` below ``path``, by relative path.
 
