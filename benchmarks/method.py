@@ -2,8 +2,8 @@
 --json`.
 
 The bare network is as fast as it goes here: frozen, channels-last, same threads, forward to the same layer and the
-input's gradient.
-Rounds of all contenders alternate, and each ratio is of medians, so that a noisy machine slows both sides alike.
+input's gradient. Rounds of all contenders alternate, and each ratio is of medians, so that a noisy machine slows both
+sides alike.
 """
 
 from __future__ import annotations

@@ -140,8 +140,7 @@ def gather(
     """What a batch of images gives: one forward pass to the deepest layer of the plan.
 
     A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
-    ``labels`` are
-    −1 where unknown; class members are ranked by `lot` of their key.
+    ``labels`` are −1 where unknown; class members are ranked by `lot` of their key.
     """
     inner = tuple(
         name for name in dict.fromkeys((*plan.ranked, *plan.measured)) if name != CLASSES or name in plan.measured

@@ -43,8 +43,8 @@ class Model:
 @cache
 def _torchvision() -> ModuleType:
     """torchvision's models. Its registry wheel is a CUDA build whose operators do not load beside a CPU torch; then
-    the two schemas it
-    registers fake kernels for are declared, and all but ``torchvision.io`` and ``ops.nms`` works."""
+    the two schemas it registers fake kernels for are declared, and all but ``torchvision.io`` and ``ops.nms``
+    works."""
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
         raise UnknownModel("torchvision is not installed: install it beside torch, versions as in constraints.txt")

@@ -37,8 +37,7 @@ def relevance_start(
     """What relevance begins with in the neuron's layer, zero in every other channel.
 
     ``lrp`` and ``gradient-x-activation``: the neuron's own map. ``lrp-restricted``: a one at the single site whose
-    feature vector is
-    most aligned (cosine) with the channel.
+    feature vector is most aligned (cosine) with the channel.
     """
     start = torch.zeros_like(activations)
     pictures = torch.arange(len(neurons), device=activations.device)

@@ -95,10 +95,8 @@ def probe(
     """A function from images to the activations of ``layers``, while the block lasts.
 
     ``layouts`` says where a layer keeps its channels (`vital.layers.survey` finds it; else it is guessed). The
-    activations lie on
-    the path of the graph: gradients and relevance of a later one with respect to an earlier one can be asked for.
-    ``mode``
-    is the function mode of the pass, `OutOfPlace` by default.
+    activations lie on the path of the graph: gradients and relevance of a later one with respect to an earlier one
+    can be asked for. ``mode`` is the function mode of the pass, `OutOfPlace` by default.
     """
     layouts = layouts or {}
     seen: Activations = {}

@@ -1,8 +1,7 @@
 """Sorted activations as resolution-free rows of quantiles, and the sums by which they merge.
 
 A row of ``n`` sorted activations has its value ``i`` at the level (i + ½)/n; between levels it is linear, beyond the
-first and
-the last it is constant. So a target measured on 14 × 14 sites can be matched by a picture that has 20 × 20.
+first and the last it is constant. So a target measured on 14 × 14 sites can be matched by a picture that has 20 × 20.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ def stored_levels(sites: int, count: int) -> Float[np.ndarray, "level"]:
     """Levels kept on disk of a row of ``sites`` activations: all of them, or ``count``, denser towards both ends.
 
     The spacing is that of Chebyshev nodes, (1 − cos πt)/2: activations have long tails, and what a network responds
-    to lies there.
-    The first and the last site are always kept.
+    to lies there. The first and the last site are always kept.
     """
     if sites <= count:
         return site_levels(sites)
@@ -117,9 +115,8 @@ class Moments:
     is its identity.
 
     Sums are float64. ``quantiles`` sums each image's sorted row read at the stored levels; ``total`` and ``squares``
-    sum the spatial
-    means and mean squares; ``active`` sums the shares of sites with a positive activation, ``peaks`` and
-    ``peak_squares`` the spatial maxima and their squares.
+    sum the spatial means and mean squares; ``active`` sums the shares of sites with a positive activation, ``peaks``
+    and ``peak_squares`` the spatial maxima and their squares.
     """
 
     quantiles: Float[np.ndarray, "channel level"]

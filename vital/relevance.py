@@ -1,17 +1,13 @@
 """One forward pass with two backward passes: the true gradient, and the relevance of a neuron.
 
 `Relevance` is a torch function mode. While it is active every operation runs as it always does, and those whose
-relevance is
-not their gradient are followed by an identity with two backward behaviours: normally it passes the gradient on to
-the operation,
-which differentiates itself; in `backward` it takes the operation's place and hands its inputs what the rule says.
-Functions are
-intercepted, not modules: no architecture needs code of its own, and an operation without a rule is an error that
-names it.
+relevance is not their gradient are followed by an identity with two backward behaviours: normally it passes the
+gradient on to the operation, which differentiates itself; in `backward` it takes the operation's place and hands its
+inputs what the rule says. Functions are intercepted, not modules: no architecture needs code of its own, and an
+operation without a rule is an error that names it.
 
-Conservation: every rule here hands on exactly the relevance it got, up to ε in a denominator and relevance at
-outputs which no input
-contributes to positively; a norm as identity and a gate as constant conserve by definition.
+Conservation: every rule here hands on exactly the relevance it got, up to ε in a denominator and relevance at outputs
+which no input contributes to positively; a norm as identity and a gate as constant conserve by definition.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
 """Relevance rules: what an operation's inputs contributed to its output. Pure functions of one operation's values.
 
 Every rule maps the relevance R of an output to that of an input. Sources: z⁺ and signed z⁺, Montavon et al.,
-"Explaining nonlinear
-classification decisions with deep Taylor decomposition" (2017); the published VITAL code for pools and residual
-sums; gates
-as constants, Arras et al., "Explaining recurrent neural network predictions in sentiment analysis" (2017); attention
-weights and
-normalisation as constants, Ali et al., "XAI for transformers: better explanations through conservative propagation"
-(2022).
+"Explaining nonlinear classification decisions with deep Taylor decomposition" (2017); the published VITAL code for
+pools and residual sums; gates as constants, Arras et al., "Explaining recurrent neural network predictions in
+sentiment analysis" (2017); attention weights and normalisation as constants, Ali et al., "XAI for transformers:
+better explanations through conservative propagation" (2022).
 """
 
 from __future__ import annotations

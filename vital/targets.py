@@ -111,8 +111,8 @@ def measure(
     """Targets of ``neurons`` of ``layer`` from their references (VITAL, sections 3.1 and 3.2).
 
     Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own
-    relevance of it. All crops are held in memory, side² × 3 bytes each.
-    ``progress`` is told of every round's references.
+    relevance of it. All crops are held in memory, side² × 3 bytes each. ``progress`` is told of every round's
+    references.
     """
     inner = layer != CLASSES
     mode = relevance_mode(kind) if inner else None
