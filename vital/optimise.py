@@ -14,7 +14,7 @@ from torch import Tensor
 from vital.errors import UnsuitableInput
 from vital.losses import frobenius, sort_matching, total_variation
 from vital.models import Model
-from vital.neurons import own_maps, relevance_map
+from vital.neurons import own_maps
 from vital.nodes import node_weight, prior_weight
 from vital.pixels import GREY, Colours, FourierPictures, Parametrisation, PixelPictures, to_bytes, transparency
 from vital.probe import INPUT, Activations, Layout, probe
@@ -121,8 +121,9 @@ class _Objective:
             if target.classes or (self._settings.plain_weight > 0 and bool((wanted.plain_weight > 0).any())):
                 loss = loss + wanted.plain_weight * sort_matching(activations, wanted.quantiles)
             if name in flows and wanted.relevant is not None:
-                matched = relevance_map(flows[name]) * activations
-                loss = loss + wanted.relevant_weight * sort_matching(matched, wanted.relevant, wanted.importance)
+                loss = loss + wanted.relevant_weight * sort_matching(
+                    activations, wanted.relevant, wanted.importance, flows[name]
+                )
         if self._settings.own_weight > 0:
             loss = loss + self._settings.own_weight * self._own_loss(seen[target.layer])
         return loss

@@ -14,9 +14,10 @@ from torch import Tensor
 from vital.models import Model
 from vital.neurons import importance, own_maps, relevance_map, relevance_start
 from vital.probe import CLASSES, INPUT, Activations, Layout, probe
-from vital.quantiles import resample, site_levels, sort_rows, stored_levels
+from vital.quantiles import resample, site_levels, stored_levels
 from vital.relevance import Relevance, gradient_times_activation, relevance_mode
 from vital.settings import Kind
+from vital.sorting import sort_rows
 
 
 @dataclass(frozen=True)
