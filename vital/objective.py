@@ -13,7 +13,6 @@ from torch import Tensor
 from vital.errors import UnsuitableInput
 from vital.losses import sort_matching
 from vital.models import Model
-from vital.neurons import own_maps
 from vital.nodes import node_weight
 from vital.probe import INPUT, Activations
 from vital.quantiles import resample, site_levels
@@ -70,7 +69,7 @@ class Objective:
         loss = torch.zeros(len(target), device=self._device, dtype=self._dtype)
         flows: Activations = {}
         if not target.classes and self._settings.relevant_weight > 0:
-            flows = node_relevance(self._mode, seen, target.layer, self._nodes, self._neurons, self._kind)
+            flows = node_relevance(self._mode, seen, target.reads, self._nodes, self._neurons, self._kind)
         for name in self._nodes:
             activations = self._precise(seen[name])
             sites = activations.shape[-1]
@@ -85,7 +84,7 @@ class Objective:
                 )
                 loss = loss + wanted.relevant.weight * found
         if self._settings.own_weight > 0:
-            loss = loss + self._settings.own_weight * self._own_loss(self._precise(seen[target.layer]))
+            loss = loss + self._settings.own_weight * self._own_loss(self._precise(seen[target.reads.layer]))
         return loss
 
     def _precise(self, activations: Tensor) -> Tensor:
@@ -128,7 +127,7 @@ class Objective:
             # A picture that says nothing has the loss 1, whatever the number of classes.
             surprise = torch.nn.functional.cross_entropy(activations[..., 0], self._neurons, reduction="none")
             return surprise / math.log(max(activations.shape[1], 2))
-        own = own_maps(activations, self._neurons)
+        own = self._target.reads.own(activations, self._neurons)
         sites = own.shape[-1]
         if sites not in self._own:
             rows = self._settings.own_boost * self._tensor(self._target.own)[:, None]

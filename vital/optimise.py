@@ -56,7 +56,7 @@ def optimise(
     mode = relevance_mode(kind) if inner and settings.relevant_weight > 0 else None
     prior = prior_weight(model.name, inner) if settings.scaling == "published" else 0.0
     variation, norm = (prior if said is None else said for said in (settings.total_variation, settings.norm))
-    layers = [*target.nodes, target.layer] if inner or settings.own_weight > 0 else list(target.nodes)
+    layers = [*target.nodes, target.reads.layer] if inner or settings.own_weight > 0 else list(target.nodes)
     draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
     losses = []
     records = set(np.linspace(0, settings.steps - 1, records_of(settings.steps)).round().astype(int).tolist())

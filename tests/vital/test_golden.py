@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.golden import recipe
 from vital.losses import frobenius, sort_matching, total_variation
 from vital.models import load_model
-from vital.neurons import importance, relevance_map
+from vital.neurons import Readout, importance, relevance_map
 from vital.probe import Activations, probe
 from vital.relevance import Relevance
 from vital.settings import ModelSettings
@@ -110,7 +110,7 @@ class Case:
         with probe(network, [*self.nodes, layer], mode=mode) as run:
             seen = run(images)
         neurons = torch.full((len(images),), self.case["channel"])
-        return seen, node_relevance(mode, seen, layer, self.nodes, neurons, self.case["relevance"])
+        return seen, node_relevance(mode, seen, Readout(layer), self.nodes, neurons, self.case["relevance"])
 
     def _keep_quantiles(self, node: str, quantiles: Tensor, channels: int) -> None:
         self.found[f"{node}/quantiles"] = quantiles[::channels, :: max(1, quantiles.shape[1] // 49)]

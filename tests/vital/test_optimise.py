@@ -10,6 +10,7 @@ import torch
 from tests.reference import formulas
 from tests.reference.networks import SIDE
 from vital.models import Model
+from vital.neurons import Readout
 from vital.optimise import Pictures, optimise
 from vital.probe import CLASSES, probe
 from vital.schedule import draw
@@ -228,7 +229,7 @@ def test_the_paper_s_inner_loss_weighs_relevance_importance_and_priors(tiny: Cal
     mode = Relevance()
     with probe(model.network, [*NODES, LAYER], mode=mode) as run:
         seen = run(noise)
-    flows = node_relevance(mode, seen, LAYER, NODES, torch.tensor(NEURONS), "lrp")
+    flows = node_relevance(mode, seen, Readout(LAYER), NODES, torch.tensor(NEURONS), "lrp")
     for place in range(len(NEURONS)):
         picture = noise[place].detach().numpy()
         expected = 3e-7 * (formulas.total_variation(picture) + formulas.frobenius(picture))
