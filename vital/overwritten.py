@@ -8,6 +8,7 @@ the result of such a call, and nothing that was seen changes under the reader.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -20,25 +21,40 @@ from torch.overrides import TorchFunctionMode
 _Geometry = tuple[torch.Size, tuple[int, ...], int, torch.dtype]
 
 
+@dataclass
+class _Write:
+    """What a tensor of this geometry holds by now, in memory of its own; ``whole``: so does all of the memory."""
+
+    memory: StorageWeakRef
+    geometry: _Geometry
+    value: Tensor
+    whole: bool = False
+
+
 class Overwritten:
     """The values of tensors that a pass has overwritten, by the memory that they lie in.
 
-    Entries go when their memory is freed: a pass without gradients keeps no activation longer than the network does.
+    A written tensor's memory is never written again: later writes go to the memory of its new value, so every reader
+    follows the same chain. Entries go when their memory is freed: a pass without gradients keeps no activation longer
+    than the network does.
     """
 
     def __init__(self) -> None:
-        self._writes: dict[int, tuple[StorageWeakRef, list[tuple[_Geometry, Tensor]]]] = {}
+        self._writes: dict[int, _Write] = {}
+
+    def __len__(self) -> int:
+        return len(self._writes)
 
     def clear(self) -> None:
         """Forget everything."""
         self._writes.clear()
 
     def write(self, target: Tensor, value: Tensor) -> None:
-        """``target`` holds ``value`` from now on, and so does all that shares its memory."""
-        self._writes = {key: entry for key, entry in self._writes.items() if not entry[0].expired()}
-        storage = target.untyped_storage()
-        _, writes = self._writes.setdefault(storage._cdata, (StorageWeakRef(storage), []))
-        writes.append((_geometry(target), value))
+        """``target``, which `read` gave, holds ``value`` from now on, and so does all that shares its memory."""
+        self._writes = {key: entry for key, entry in self._writes.items() if not entry.memory.expired()}
+        memory = target.untyped_storage()
+        if value.untyped_storage()._cdata != memory._cdata:  # else nothing was computed, e.g. a dropout that is off
+            self._writes[memory._cdata] = _Write(StorageWeakRef(memory), _geometry(target), value)
 
     def read(self, value: Any) -> Any:
         """What ``value`` would be now; arguments of a call may be nested in lists, tuples and dictionaries."""
@@ -46,31 +62,40 @@ class Overwritten:
             return value
         if isinstance(value, Tensor):
             entry = self._writes.get(value.untyped_storage()._cdata) if value.layout == torch.strided else None
-            return value if entry is None else _rewritten(value, entry[1])
+            return value if entry is None else self.read(self._rewritten(value, entry))
         if type(value) in (list, tuple):
             return type(value)(self.read(part) for part in value)
         if isinstance(value, dict):
             return {name: self.read(part) for name, part in value.items()}
         return value
 
+    def _rewritten(self, tensor: Tensor, entry: _Write) -> Tensor:
+        mine = _geometry(tensor)
+        if mine == entry.geometry:
+            return entry.value
+        if not entry.whole:  # a part was written: all of the memory, with the part in its place
+            base = tensor._base if tensor._base is not None else tensor
+            if not tensor.requires_grad:
+                length = tensor.untyped_storage().nbytes() // tensor.element_size()
+                base = tensor.as_strided((length,), (1,), 0)
+            part, place = self.read(entry.value), _within(base, entry.geometry)
+            # Not as_strided_scatter: its derivative is wrong where the part depends on the base (torch 2.13).
+            entry.value = base.clone()
+            entry.value.as_strided(*place).copy_(part)
+            entry.geometry, entry.whole = _geometry(base), True
+            self.write(part, entry.value.as_strided(*place))  # whoever has the part sees later writes to the whole
+        if mine == entry.geometry:
+            return entry.value
+        return entry.value.as_strided(mine[0], mine[1], mine[2] - entry.geometry[2])
+
 
 def _geometry(tensor: Tensor) -> _Geometry:
     return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
 
 
-def _rewritten(tensor: Tensor, writes: list[tuple[_Geometry, Tensor]]) -> Tensor:
-    mine = _geometry(tensor)
-    if writes[-1][0] == mine:
-        return writes[-1][1]
-    # The memory as a whole with every write put in its place, then seen as the tensor sees it.
-    whole = tensor._base if tensor.requires_grad and tensor._base is not None else tensor
-    if whole is tensor and not tensor.requires_grad:
-        size = tensor.untyped_storage().nbytes() // tensor.element_size()
-        whole = tensor.as_strided((size,), (1,), 0)
-    for (shape, stride, offset, _), value in writes:
-        whole = torch.as_strided_scatter(whole, value.expand(shape), shape, stride, offset)
-    shape, stride, offset, _ = mine
-    return whole.as_strided(shape, stride, offset)
+def _within(base: Tensor, geometry: _Geometry) -> tuple[torch.Size, tuple[int, ...], int]:
+    """A tensor's place in a copy of its base, which begins at the base's first value."""
+    return geometry[0], geometry[1], geometry[2] - base.storage_offset()
 
 
 class OutOfPlace(TorchFunctionMode):
@@ -101,16 +126,18 @@ class OutOfPlace(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func``, or its out-of-place twin, on what its arguments hold by now."""
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") == "__get__":  # a property such as the shape, which no write changes
+        if getattr(func, "__name__", "") in _SHAPES:
             return func(*args, **kwargs)
         twin = _out_of_place(func, kwargs)
-        read = self._overwritten.read
+        args, kwargs = self._overwritten.read(args), self._overwritten.read(kwargs)
         if twin is None:
-            return self.operate(func, read(args), read(kwargs))
-        given = {name: value for name, value in kwargs.items() if name not in ("inplace", "out")}
-        result = self.operate(twin, read(args), read(given))
+            return self.operate(func, args, kwargs)
+        result = self.operate(
+            twin, args, {name: value for name, value in kwargs.items() if name not in ("inplace", "out")}
+        )
         target = kwargs.get("out", args[0] if args else kwargs.get("input"))
         if isinstance(target, Tensor) and isinstance(result, Tensor):
+            result = result if result.dtype == target.dtype else result.to(target.dtype)
             self._overwritten.write(target, result)
         return result
 
@@ -144,8 +171,9 @@ _COPIED = {
     # A function of the same name without the underscore means something else, or has no gradient.
     "normal_", "random_", "bernoulli_", "zero_", "fill_", "copy_", "set_",
 }  # fmt: skip
-# They change what a tensor is taken for, not what it holds.
 _ATTRIBUTES = {"requires_grad_", "detach_", "share_memory_", "rename_"}
+# About a tensor's own shape, which no write changes; `__get__` is a property.
+_SHAPES = {"__get__", "unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_"}
 
 
 @cache
