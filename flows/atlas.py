@@ -11,7 +11,7 @@ from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
 from flows.statistics_store import check_model, stored_model
 from flows.target_store import recorded_variant, target_status, task_groups
-from flows.workers import worker
+from flows.workers import worker, worker_at
 from stores.schema import open_store
 from stores.status import PictureStatus
 
@@ -24,6 +24,7 @@ def build_atlas(job: AtlasJob) -> str:
     here = worker(stored_model(statistics), job.place)
     layer = here.found.layer(job.layer)
     check_model(statistics, here.model)
+    worker_at(stored_model(statistics), job.place, job.picture.side)  # refuses a side that the network cannot take
     neurons = parse_neurons(job.neurons, layer.channels, job.layer)
     declared = declare_atlas(job, statistics, here)
     live = target_status(statistics, job.layer, declared.variant) == PictureStatus.MADE

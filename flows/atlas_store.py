@@ -14,7 +14,7 @@ from flows.neuron_ranges import rows_of
 from flows.progress import tick
 from flows.statistics_store import stored_model
 from flows.target_store import read_targets, recorded_variant, target_nodes, target_status
-from flows.workers import Worker, worker
+from flows.workers import Worker, worker_at
 from stores.blocks import empty_rows
 from stores.errors import SchemaMismatch
 from stores.index import read_shards
@@ -92,7 +92,7 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
     """Optimise all live neurons of ``blocks`` in batches, then write each block."""
     statistics = open_store(job.store, "statistics", "r")
     group = open_store(job.out, "atlas", "a")
-    here = worker(stored_model(statistics), job.place)
+    here = worker_at(stored_model(statistics), job.place, job.picture.side)
     variant = job.variant.label(job.layer == CLASSES)
     status = target_status(statistics, job.layer, variant)
     neurons = [

@@ -10,9 +10,10 @@ import numpy as np
 import zarr
 
 from flows.gallery import atlas_facts, atlas_layers
-from flows.jobs import BLOCK
+from flows.jobs import BLOCK, Place
 from flows.neuron_ranges import blocks_of, parse_neurons, rows_of
-from flows.statistics_store import references_of
+from flows.statistics_store import references_of, stored_model
+from flows.workers import worker
 from stores.errors import SchemaMismatch
 from stores.index import read_index, read_shards
 from stores.provenance import claimed, dataset_fingerprint, fingerprint
@@ -41,7 +42,12 @@ def layer_table(settings: ModelSettings, every: bool) -> Iterator[str]:
 
 def rounding(store: str, layer: str, neurons: str) -> Iterator[str]:
     """Says so when the asked neurons are rounded out to whole blocks."""
-    count = len(references_of(open_store(store, "statistics", "r"), layer, None).image)
+    group = open_store(store, "statistics", "r")
+    try:
+        count = len(references_of(group, layer, None).image)
+    except SchemaMismatch:
+        worker(stored_model(group), Place()).found.layer(layer)  # a misspelt layer is told the nearest names
+        raise
     asked = parse_neurons(neurons, count, layer)
     blocks = blocks_of(asked, BLOCK)
     whole = sum(len(rows_of(block, BLOCK, count)) for block in blocks)

@@ -178,8 +178,9 @@ def references_of(group: zarr.Group, layer: str, count: int | None) -> Reference
         if f"references/{layer}" not in group.attrs:  # written last: a killed run left them unfinished
             raise SchemaMismatch(layer)
     except SchemaMismatch:
+        kept = [name.removeprefix("references/") for name in group.attrs if name.startswith("references/")]
         raise SchemaMismatch(
-            f"the store has no references of layer {layer!r}: "
+            f"the store has no references of layer {layer!r}, it has those of {', '.join(kept) or 'none'}: "
             f"run `vital references … --layer {layer}` on the same shards first"
         ) from None
     found = read_references(group, layer)

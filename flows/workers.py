@@ -10,7 +10,7 @@ import torch
 from flows.jobs import Place
 from vital.errors import UnsuitableInput
 from vital.layers import Survey, survey
-from vital.models import Model, load_model
+from vital.models import Model, at_side, load_model
 from vital.settings import ModelSettings
 
 
@@ -35,6 +35,24 @@ def _load(settings: ModelSettings, device: str) -> Worker:
     found = survey(model)
     model.network.to(device)
     return Worker(model, found)
+
+
+def worker_at(settings: ModelSettings, place: Place, side: int) -> Worker:
+    """This process's worker for pictures of ``side`` pixels, which may differ from the input that the statistics were
+    made at; refused in one sentence when the network cannot take them."""
+    here = worker(settings, place)
+    return here if side == here.model.preprocessing.side else _resized(settings, device_name(place.device), side)
+
+
+@lru_cache(maxsize=1)
+def _resized(settings: ModelSettings, device: str, side: int) -> Worker:
+    here = _load(settings, device)
+    kept = here.model.preprocessing.side
+    try:
+        model = at_side(here.model, side)
+    except UnsuitableInput as error:
+        raise UnsuitableInput(f"--side {side} does not do: {error}") from error
+    return Worker(model, survey(model, f"give --side {kept}, as the statistics have it, or a size that it takes"))
 
 
 def device_name(asked: str) -> str:

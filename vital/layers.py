@@ -69,22 +69,25 @@ class Survey:
         return [other for other in self.layers.values() if other.ended < layer.begun or other.name in deep]
 
 
-def survey(model: Model) -> Survey:
+def survey(model: Model, way_out: str = "leave out --input-size, or give a size that it takes") -> Survey:
     """Run one blank image through ``model`` and note what its layers give. Layers that run more than once are left
-    out."""
+    out.
+
+    Raises `UnsuitableInput`, which ends with ``way_out``, when the network cannot take the size.
+    """
     side = model.preprocessing.side
     try:
         large = _trace(model.network, side)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         raise UnsuitableInput(
-            f"{model.name} cannot take images of {side} × {side} pixels ({str(error).splitlines()[0]}): "
-            "leave out --input-size, or give a size that it takes"
+            f"{model.name} cannot take images of {side} × {side} pixels "
+            f"({(str(error).splitlines() or [type(error).__name__])[0]}): {way_out}"
         ) from error
     # The channel axis is the one that keeps its length when the image shrinks: this tells (row, column, channel)
     # from the usual order.
     try:
         small = _trace(model.network, max(32, side * 5 // 7 // 32 * 32))
-    except (RuntimeError, AssertionError, ValueError):
+    except (RuntimeError, AssertionError, ValueError, IndexError):
         small = {}  # the network takes one size only
     found, blocks = {}, set(_blocks(model.network))
     for name, (output, begun, ended) in large.items():

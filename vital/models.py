@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,7 @@ from torch import nn
 from vital.errors import UnknownModel
 from vital.nearest import nearest
 from vital.preprocessing import Preprocessing
+from vital.resolution import at_resolution
 from vital.settings import EMBEDDED, ModelSettings
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -69,14 +70,30 @@ def load_model(settings: ModelSettings) -> Model:
         network, side, mean, std, names = _from_torchvision(settings)
     network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
     preprocessing = Preprocessing(settings.input_size or side, settings.mean or mean, settings.std or std)
+    digest = weights_digest(network)  # of what was loaded: interpolated embeddings differ by machine in the last bit
+    if settings.input_size:
+        network = at_resolution(network, settings.input_size)
     identity = {
         "model": settings.name,
-        "weights": weights_digest(network),
+        "weights": digest,
         "input_size": preprocessing.side,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
     }
     return Model(settings.name, network, preprocessing, names, identity)
+
+
+def at_side(model: Model, side: int) -> Model:
+    """The same model for pictures of another side, its weights shared; raises `UnsuitableInput` for a side that the
+    patches of a vision transformer do not divide."""
+    if side == model.preprocessing.side:
+        return model
+    return replace(
+        model,
+        network=at_resolution(model.network, side),
+        preprocessing=replace(model.preprocessing, side=side),
+        identity={**model.identity, "input_size": side},
+    )
 
 
 def weights_digest(network: nn.Module) -> str:

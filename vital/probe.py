@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+
+from vital.overwritten import OutOfPlace
 
 CLASSES = "classes"
 """The name of the network's output as a layer: one channel a class, one site."""
@@ -53,44 +54,12 @@ def from_sites(activations: Float[Tensor, "image channel site"], shape: torch.Si
     return activations.transpose(1, 2).reshape(shape)
 
 
-class OutOfPlace(TorchFunctionMode):
-    """Turns in-place operations into ordinary ones, so that a seen activation is what the layer gave, not what a
-    later one made of it."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``func``, or its out-of-place twin."""
-        func, kwargs = out_of_place(func, kwargs or {})
-        return func(*args, **kwargs)
-
-
-_TWINS: dict[Any, Callable[..., Any]] = {
-    Tensor.__iadd__: torch.add,
-    Tensor.add_: torch.add,
-    Tensor.__isub__: torch.sub,
-    Tensor.sub_: torch.sub,
-    Tensor.__imul__: torch.mul,
-    Tensor.mul_: torch.mul,
-    Tensor.__itruediv__: torch.div,
-    Tensor.div_: torch.div,
-    Tensor.relu_: torch.relu,
-    torch.relu_: torch.relu,
-    Tensor.clamp_: torch.clamp,
-}
-
-
-def out_of_place(func: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """``func`` and its keywords, such that the call changes none of its arguments."""
-    if kwargs.get("inplace"):
-        kwargs = {**kwargs, "inplace": False}
-    return _TWINS.get(func, func), kwargs
-
-
 @contextmanager
 def probe(
     network: nn.Module,
     layers: Sequence[str],
     layouts: dict[str, Layout] | None = None,
-    mode: TorchFunctionMode | None = None,
+    mode: OutOfPlace | None = None,
 ) -> Iterator[Callable[[Float[Tensor, "image 3 row column"]], Activations]]:
     """A function from images to the activations of ``layers``, while the block lasts.
 

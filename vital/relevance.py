@@ -20,11 +20,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812  the usual name
 from jaxtyping import Float
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import resolve_name
 
 from vital import rules
+from vital.attention import through_elementwise
 from vital.errors import UnsupportedOperation
-from vital.probe import out_of_place
+from vital.overwritten import OnACopy, OutOfPlace
+from vital.products import HANDLERS, are_weights, carry
 from vital.settings import Kind
 
 _Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
@@ -52,7 +54,7 @@ class _TwoBackwards(torch.autograd.Function):
         return None, None, upstream, *([None] * ctx.inputs)
 
 
-class Relevance(TorchFunctionMode):
+class Relevance(OutOfPlace):
     """The mode of one forward pass (reusable); afterwards `backward` asks for relevance, any number of times.
 
     >>> import torch
@@ -70,14 +72,14 @@ class Relevance(TorchFunctionMode):
         self._switch = _Switch()
         self._weights = rules.PositiveWeights()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def operate(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run ``func`` and give it its rule; raises `UnsupportedOperation` where none is known."""
-        func, kwargs = out_of_place(func, kwargs or {})
         handle = _HANDLERS.get(func)
         if handle is not None:
             return handle(self, func, args, kwargs)
         result = func(*args, **kwargs)
-        if not _carries_gradient(result):
+        # What an assignment to a part writes, and what it leaves, moves as the gradient does.
+        if isinstance(func, OnACopy) or not _carries_gradient(result):
             return result
         raise UnsupportedOperation(
             f"no relevance rule for the operation {resolve_name(func) or func!r}; "
@@ -222,18 +224,16 @@ def _sum(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def _product(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """A product with a gate (squeeze-excite): the gate is the factor that has one value a channel; the features take
-    all relevance."""
+    """A product with a gate (squeeze-excite): the gate is the factor that has one value a channel, or attention
+    weights; the features take all relevance. Two activations of one size take half each."""
     first, second = args[0], _argument(args, kwargs, 1, "other", None)
     result = func(*args, **kwargs)
     live = [part for part in (first, second) if isinstance(part, Tensor) and part.requires_grad]
     if len(live) == 2:
-        features = max(live, key=lambda part: part.numel())
-        if all(part.numel() == features.numel() for part in live):
-            raise UnsupportedOperation(
-                "no relevance rule for a product of two activations of the same size: neither is a gate of the other; "
-                "use the relevance kind gradient-x-activation for this network"
-            )
+        features = max(live, key=lambda part: (not are_weights(part), part.numel()))
+        if first.shape == second.shape and are_weights(first) == are_weights(second):
+            halves = mode.follow(result, [first, second], through_elementwise)
+            return _mark(halves, _nonnegative(first) and _nonnegative(second))
         live = [features]
         gate = second if features is first else first
         return _mark(_with_constants(mode, result, live), _nonnegative(features) and _nonnegative(gate))
@@ -257,6 +257,7 @@ def _structure(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     parts = args[0] if isinstance(args[0], (tuple, list)) else [args[0]]
     sign = all(isinstance(part, Tensor) and _nonnegative(part) for part in parts)
+    carry(args[0], result)
     if sign:
         for part in result if isinstance(result, (tuple, list)) else [result]:
             _mark(part, True)
@@ -265,15 +266,17 @@ def _structure(mode: Relevance, func: Any, args: Any, kwargs: Any) -> Any:
 
 _RECTIFIERS = {F.relu, torch.relu, Tensor.relu, F.relu6, F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.hardsigmoid}
 _IDENTITIES = _RECTIFIERS | {
-    F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.dropout, F.dropout2d, F.silu, F.gelu, F.hardswish,
-    F.hardtanh, F.leaky_relu, F.elu, F.mish, torch.tanh, Tensor.tanh,
+    F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.normalize, F.dropout2d, F.silu, F.gelu, F.hardswish,
+    F.hardtanh, F.leaky_relu, F.elu, F.mish, torch.tanh, Tensor.tanh, torch.clamp, Tensor.clamp, F.softplus,
 }  # fmt: skip
 _MOVES = {
     torch.flatten, Tensor.flatten, Tensor.reshape, torch.reshape, Tensor.view, Tensor.permute, torch.permute,
     Tensor.transpose, torch.transpose, Tensor.contiguous, torch.cat, torch.concat, Tensor.chunk, torch.chunk,
     Tensor.split, torch.split, Tensor.__getitem__, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze,
     torch.roll, Tensor.roll, F.pad, F.channel_shuffle, Tensor.clone, Tensor.to, Tensor.float, Tensor.expand,
-    torch.stack, Tensor.unflatten, Tensor.swapaxes,
+    torch.stack, Tensor.unflatten, Tensor.swapaxes, torch.swapaxes, F.dropout, torch.unbind, Tensor.unbind,
+    torch.movedim, Tensor.movedim, Tensor.repeat, torch.flip, Tensor.flip, F.pixel_unshuffle, F.pixel_shuffle,
+    Tensor.view_as, Tensor.select, Tensor.narrow, Tensor.double,
 }  # fmt: skip
 _HANDLERS: dict[Any, Callable[[Relevance, Any, Any, Any], Any]] = {
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolution),
@@ -284,4 +287,5 @@ _HANDLERS: dict[Any, Callable[[Relevance, Any, Any, Any], Any]] = {
     **dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _sum),
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _product),
     **dict.fromkeys(_MOVES, _structure),
+    **HANDLERS,
 }

@@ -3,8 +3,7 @@
 Every rule maps the relevance R of an output to that of an input. Sources: z⁺ and signed z⁺, Montavon et al.,
 "Explaining nonlinear classification decisions with deep Taylor decomposition" (2017); the published VITAL code for
 pools and residual sums; gates as constants, Arras et al., "Explaining recurrent neural network predictions in
-sentiment analysis" (2017); attention weights and normalisation as constants, Ali et al., "XAI for transformers:
-better explanations through conservative propagation" (2022).
+sentiment analysis" (2017). Attention: `vital.attention`.
 """
 
 from __future__ import annotations
@@ -34,6 +33,16 @@ def share(
         z = contributions(a)
         (back,) = torch.autograd.grad(z, a, output / (z.detach() + epsilon))
     return inputs * back
+
+
+def share_by_sign(output: Tensor, inputs: Tensor, average: Callable[[Tensor], Tensor]) -> Tensor:
+    """Through a map that only adds with weights ≥ 0: a positive output's relevance goes to its positive inputs, a
+    negative one's to its negative inputs, so that none is lost (generalised LRP-γ, Andéol et al., "Learning domain
+    invariant representations by joint Wasserstein distance minimization" (2023), with γ → ∞)."""
+    positive = average(inputs) > 0
+    return share(output * positive, inputs.clamp(min=0), average) + share(
+        output * ~positive, (-inputs).clamp(min=0), average
+    )
 
 
 def _split(inputs: Tensor, nonnegative: bool) -> list[Tensor]:
@@ -109,9 +118,9 @@ def through_linear(output: Tensor, inputs: Tensor, signed: tuple[Tensor, Tensor]
 
 
 def through_average(output: Tensor, inputs: Tensor, average: Callable[[Tensor], Tensor], nonnegative: bool) -> Tensor:
-    """Any average (pool, mean over axes): shares by the positive inputs, of which there are all when they follow a
-    ReLU."""
-    return share(output, inputs if nonnegative else inputs.clamp(min=0), average)
+    """Any average (pool, mean over axes): shares of the inputs that have the output's sign, which are all when they
+    follow a ReLU."""
+    return share(output, inputs, average) if nonnegative else share_by_sign(output, inputs, average)
 
 
 def through_max_pool(
@@ -134,8 +143,3 @@ def through_sum(output: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, 
     whole = main + skip
     ratio = torch.div(output, whole.clamp_(min=TINY), out=whole)
     return main.mul_(ratio), skip.mul_(ratio)
-
-
-def through_attention(output: Tensor, weights: Tensor, values: Tensor) -> Tensor:
-    """softmax(qkᵀ)·v with the attention weights as constants: all relevance goes to the values (Ali et al. 2022)."""
-    return share(output, values.clamp(min=0), lambda v: weights @ v)

@@ -92,7 +92,8 @@ def test_unknown_model_names_the_nearest() -> None:
 
 
 def test_an_input_size_that_the_network_cannot_take() -> None:
-    refused(vital("layers", "vit_b_16", "--input-size", 128), "vit_b_16", "128", "--input-size")
+    refused(vital("layers", "vit_b_16", "--input-size", 100), "patches of 16", "100 × 100", "multiple of 16, such as 96")
+    refused(vital("layers", "maxvit_t", "--input-size", 100), "maxvit_t", "100 × 100", "--input-size")
 
 
 def test_unknown_layer_names_the_nearest(made: Made, tmp_path: Path) -> None:
@@ -102,6 +103,14 @@ def test_unknown_layer_names_the_nearest(made: Made, tmp_path: Path) -> None:
         "vital layers",
     )
     assert not (tmp_path / "s.zarr").exists()
+
+
+@pytest.mark.parametrize("command", ["moments", "atlas"])
+def test_a_misspelt_layer_is_told_the_nearest_wherever_it_is_given(made: Made, tmp_path: Path, command: str) -> None:
+    out = ("--out", tmp_path / "a.zarr") if command == "atlas" else ()
+    said = vital(command, "--store", made.store, "--layer", "clases", *out)
+    refused(said, "no layer 'clases'", "classes", "vital layers")
+    assert not (tmp_path / "a.zarr").exists()
 
 
 def test_layer_without_references(made: Made) -> None:

@@ -168,16 +168,15 @@ def test_taking_some_neurons_takes_every_part_of_them(tiny: Callable[..., Model]
             np.testing.assert_array_equal(getattr(some.nodes[name], part), getattr(whole.nodes[name], part)[1:])
 
 
-def test_a_network_with_attention_is_measured_by_gradient_and_refused_by_rules() -> None:
+@pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
+def test_a_network_with_attention_is_measured_by_every_kind(kind: Kind) -> None:
     model = load_model(ModelSettings(name="vit_b_32", weights="random"))
     pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 224, 224), np.uint8))
     layer, nodes = "encoder.layers.encoder_layer_1", ["conv_proj", "encoder.layers.encoder_layer_0"]
     layouts: dict[str, Layout] = dict.fromkeys((layer, nodes[1]), "channels-last")
     one = [Crop(pixels, (0,))]
-    target = measure(model, layer, [5], one, nodes, layouts, "gradient-x-activation")
+    target = measure(model, layer, [5], one, nodes, layouts, kind)
     importance = target.nodes[nodes[1]].importance
     assert importance is not None
     assert np.isfinite(importance).all()
     assert importance.max() > 0.9
-    with pytest.raises(UnsupportedOperation, match="multi_head_attention"):
-        measure(model, layer, [5], one, nodes, layouts)
