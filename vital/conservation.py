@@ -19,7 +19,7 @@ from torch.overrides import resolve_name
 from vital.errors import UnsuitableInput
 from vital.layers import Survey, check_nodes
 from vital.models import Model
-from vital.neurons import check_neurons, relevance_start
+from vital.neurons import Readout, check_neurons
 from vital.probe import probe
 from vital.relevance import Relevance
 from vital.settings import Kind
@@ -85,7 +85,7 @@ def conservation(
     with probe(model.network, [*nodes, layer], found.layouts(), audit) as run:
         seen = run(images.detach().requires_grad_())
     # A class's relevance is not asked for elsewhere; here its logit begins it.
-    start = relevance_start(seen[layer], torch.tensor(neurons, device=images.device), kind)
+    start = Readout(layer).start(seen[layer], torch.tensor(neurons, device=images.device), kind)
     begun = float(start.double().sum())
     if begun == 0:
         raise UnsuitableInput(
@@ -101,9 +101,7 @@ def conservation(
     return Conservation({node: arrived[node] for node in nodes}, lost)
 
 
-def liveliest(
-    model: Model, found: Survey, layer: str, images: Float[Tensor, "image 3 row column"]
-) -> list[int]:
+def liveliest(model: Model, found: Survey, layer: str, images: Float[Tensor, "image 3 row column"]) -> list[int]:
     """The neuron of ``layer`` that each image activates most in total, so that there is relevance to follow."""
     with torch.inference_mode(), probe(model.network, [layer], found.layouts()) as run:
         return [int(neuron) for neuron in run(images)[layer].sum(-1).argmax(1)]
@@ -119,5 +117,3 @@ def noise(model: Model, count: int, seed: int = 0) -> Float[Tensor, "image 3 sid
     pictures = torch.fft.irfft2(spectrum, s=(side, side))
     weight = next(model.network.parameters())
     return (pictures / pictures.std((1, 2, 3), keepdim=True)).to(weight.device, weight.dtype)
-
-

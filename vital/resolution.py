@@ -46,9 +46,7 @@ def at_resolution(network: nn.Module, side: int) -> nn.Module:
     return twin
 
 
-def interpolated(
-    embeddings: Float[Tensor, "1 site channel"], patches: int
-) -> Float[Tensor, "1 _new_site channel"]:
+def interpolated(embeddings: Float[Tensor, "1 site channel"], patches: int) -> Float[Tensor, "1 _new_site channel"]:
     """Position embeddings of ``patches`` × ``patches`` patches; the class token's, which comes first, stays as it is."""
     token, grid = embeddings[:, :1], embeddings[:, 1:]
     before = math.isqrt(grid.shape[1])
