@@ -25,6 +25,9 @@ from vital.relevance import Relevance
 from vital.settings import Kind
 
 
+ELSEWHERE = "elsewhere"
+
+
 @dataclass(frozen=True)
 class Conservation:
     """Shares of the relevance that was started, all images and neurons together."""
@@ -32,7 +35,8 @@ class Conservation:
     arrived: Mapping[str, float]
     """Sum at each node over the sum at the start; nodes side by side, as on two branches, each have a part."""
     lost: Mapping[str, float]
-    """What went into the rule of each kind of operation and did not come out, on the way to the first node."""
+    """What went into the rule of each kind of operation and did not come out, on the way to the first node; under
+    `ELSEWHERE`, what ended in padding or parameters, or went by that node."""
 
 
 class _Audit(Relevance):
@@ -77,6 +81,8 @@ def conservation(
     measuring does, and `UnsuitableInput` where conservation means nothing: for the gradient times the activation, and
     where no neuron is active.
     """
+    if not nodes:
+        raise UnsuitableInput(f"layer {layer!r} has no nodes before it where relevance could arrive: name a later one")
     if kind == "gradient-x-activation":
         raise UnsuitableInput("gradient-x-activation hands on a derivative, which is not conserved: ask for lrp")
     check_nodes(found, layer, nodes)
@@ -98,6 +104,7 @@ def conservation(
         [relevance] = audit.backward(seen[layer], start, [seen[node]])
         arrived[node] = float(relevance.double().sum()) / begun
     lost = {name: value / begun for name, value in sorted(audit.lost.items(), key=lambda item: -abs(item[1]))}
+    lost[ELSEWHERE] = 1 - list(arrived.values())[-1] - sum(lost.values())
     return Conservation({node: arrived[node] for node in nodes}, lost)
 
 
