@@ -24,7 +24,6 @@ from vital.probe import probe
 from vital.relevance import Relevance
 from vital.settings import Kind
 
-
 ELSEWHERE = "elsewhere"
 
 
@@ -108,9 +107,7 @@ def conservation(
     return Conservation({node: arrived[node] for node in nodes}, lost)
 
 
-def liveliest(
-    model: Model, found: Survey, layer: str, images: Float[Tensor, "image 3 row column"]
-) -> list[int]:
+def liveliest(model: Model, found: Survey, layer: str, images: Float[Tensor, "image 3 row column"]) -> list[int]:
     """The neuron of ``layer`` that each image activates most in total, so that there is relevance to follow."""
     with torch.inference_mode(), probe(model.network, [layer], found.layouts()) as run:
         return [int(neuron) for neuron in run(images)[layer].sum(-1).argmax(1)]
@@ -125,6 +122,5 @@ def noise(model: Model, count: int, seed: int = 0) -> Float[Tensor, "image 3 sid
     spectrum = torch.fft.rfft2(torch.randn(count, 3, side, side, generator=stream)) * amplitude
     pictures = torch.fft.irfft2(spectrum, s=(side, side))
     weight = next(model.network.parameters())
-    return (pictures / pictures.std((1, 2, 3), keepdim=True)).to(weight.device, weight.dtype)
-
-
+    scaled: Tensor = pictures / pictures.std((1, 2, 3), keepdim=True)
+    return scaled.to(weight.device, weight.dtype)

@@ -7,7 +7,8 @@ inputs what the rule says. Functions are intercepted, not modules: no architectu
 operation without a rule is an error that names it.
 
 Conservation: every rule here hands on exactly the relevance it got, up to ε in a denominator and relevance at outputs
-which no input contributes to positively; a norm as identity and a gate as constant conserve by definition.
+which no input contributes to positively; a norm as identity and a gate as constant conserve by definition. Attention
+and products: `vital.products`. How much arrives: `vital.conservation`, and docs/relevance.md for every architecture.
 """
 
 from __future__ import annotations

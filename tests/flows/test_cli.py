@@ -92,7 +92,9 @@ def test_unknown_model_names_the_nearest() -> None:
 
 
 def test_an_input_size_that_the_network_cannot_take() -> None:
-    refused(vital("layers", "vit_b_16", "--input-size", 100), "patches of 16", "100 × 100", "multiple of 16, such as 96")
+    refused(
+        vital("layers", "vit_b_16", "--input-size", 100), "patches of 16", "100 × 100", "multiple of 16, such as 96"
+    )
     refused(vital("layers", "maxvit_t", "--input-size", 100), "maxvit_t", "100 × 100", "--input-size")
 
 

@@ -66,10 +66,7 @@ def multi_head(
     mixed = np.concatenate([weight @ values[:, part] for weight, part in zip(weights, parts, strict=True)], 1)
     at_heads = projection(relevance, mixed, out)
     at_values = np.concatenate(
-        [
-            weighted_sum(at_heads[:, part], weight, values[:, part])
-            for weight, part in zip(weights, parts, strict=True)
-        ],
+        [weighted_sum(at_heads[:, part], weight, values[:, part]) for weight, part in zip(weights, parts, strict=True)],
         1,
     )
     return projection(at_values, inputs, projections[2])

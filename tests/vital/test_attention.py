@@ -114,9 +114,7 @@ def test_multi_head_attention_is_the_written_out_path_of_its_values(masked: bool
     module, tokens, relevance = multi_head(), draw(2, 5, 6), draw(2, 5, 6)
     hidden = torch.ones(5, 5, dtype=torch.bool).triu(1) if masked else None
     added = np.triu(np.full((5, 5), -np.inf), 1) if masked else None
-    [found] = relevance_of(
-        lambda x: module(x, x, x, need_weights=False, attn_mask=hidden)[0], relevance, tokens
-    )
+    [found] = relevance_of(lambda x: module(x, x, x, need_weights=False, attn_mask=hidden)[0], relevance, tokens)
     assert module.in_proj_weight is not None
     projections = tuple(part.numpy() for part in module.in_proj_weight.detach().chunk(3))
     biases = tuple(part.numpy() for part in module.in_proj_bias.detach().chunk(3))

@@ -37,7 +37,9 @@ def test_all_arrives_where_every_weight_is_positive() -> None:
 
 def test_an_output_without_positive_contributions_is_reported_with_its_operation() -> None:
     """Half of the relevance is started at an output that a bias alone makes positive."""
-    network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Sigmoid()), nn.Sequential(nn.Conv2d(2, 1, 1), nn.ReLU()))
+    network = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 2, 1), nn.Sigmoid()), nn.Sequential(nn.Conv2d(2, 1, 1), nn.ReLU())
+    )
     randomise(network, 0)
     last = network[1][0]  # type: ignore[index]
     with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -46,8 +48,8 @@ def test_nodes_are_few_spread_over_depth_and_before_the_layer(name: str) -> None
         sites = [found.layer(node).sites for node in nodes]
         if name in TOKENS:
             whole = found.layer(CLASSES).ended
-            gaps = [later - earlier for earlier, later in zip(places, places[1:], strict=False)]
+            gaps = [later - earlier for earlier, later in pairwise(places)]
             assert max(gaps) < whole / 2
         else:  # every map is clearly smaller than the one before
-            assert all(later < earlier / 1.5 for earlier, later in zip(sites, sites[1:], strict=False)), sites
+            assert all(later < earlier / 1.5 for earlier, later in pairwise(sites)), sites
             assert sites[0] > 16 * sites[-1]

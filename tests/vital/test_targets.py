@@ -8,7 +8,6 @@ import torch
 
 from tests.reference import formulas
 from tests.reference.networks import SIDE, Residual, literal_relevance
-from vital.errors import UnsupportedOperation
 from vital.models import Model, load_model
 from vital.probe import CLASSES, INPUT, Layout, probe
 from vital.quantiles import stored_levels
