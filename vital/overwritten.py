@@ -162,7 +162,7 @@ class OnACopy:
         return copy
 
 
-_OPERATORS = {
+_OPERATORS: dict[str, Callable[..., Any]] = {
     "__iadd__": torch.add, "__isub__": torch.sub, "__imul__": torch.mul, "__itruediv__": torch.div,
     "__ipow__": torch.pow,
 }  # fmt: skip
@@ -180,8 +180,7 @@ _SHAPES = {"__get__", "unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_",
 def _twin(func: Any) -> Callable[..., Any] | None:
     name = getattr(func, "__name__", "")
     if name in _OPERATORS:
-        operator: Callable[..., Any] = _OPERATORS[name]
-        return operator
+        return _OPERATORS[name]
     if name in _COPIED:
         return OnACopy(func)
     if not name.endswith("_") or name.endswith("__") or name in _ATTRIBUTES:

@@ -12,10 +12,12 @@ from tests.reference.networks import SIDE, Tiny, randomise
 from vital.conservation import ELSEWHERE, Conservation, conservation, liveliest, noise
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
 from vital.layers import default_nodes, survey
-from vital.models import Model, load_model
+from vital.models import Model, _torchvision, load_model
 from vital.preprocessing import Preprocessing
+from vital.probe import probe
 from vital.relevance import Relevance
-from vital.settings import ModelSettings
+from vital.settings import Kind, ModelSettings
+from vital.targets import node_relevance
 
 
 def of(network: nn.Module, layer: str, nodes: list[str], side: int = SIDE) -> Conservation:
@@ -113,6 +115,9 @@ NETWORKS = [
 ]
 
 
+KINDS: list[tuple[Kind, Relevance | None]] = [("lrp-restricted", Relevance()), ("gradient-x-activation", None)]
+
+
 @pytest.mark.parametrize(("name", "side", "leaks"), NETWORKS, ids=[entry[0] for entry in NETWORKS])
 def test_every_architecture_conserves_but_for_what_published_rules_lose(name: str, side: int, leaks: set[str]) -> None:
     embedded = name == "efficientnet_lite0"
@@ -127,6 +132,25 @@ def test_every_architecture_conserves_but_for_what_published_rules_lose(name: st
     for operation, share in shares.lost.items():
         assert abs(share) < 1e-4 or (operation in leaks and 0 < share < 1), shares
     assert shares.arrived[nodes[0]] + sum(shares.lost.values()) == pytest.approx(1)
+    for kind, mode in KINDS:
+        with probe(model.network, [*nodes, layer], found.layouts(), mode) as run:
+            seen = run(images.requires_grad_())
+        found_at = node_relevance(mode, seen, layer, nodes, torch.tensor([1]), kind)
+        for node in nodes:
+            assert found_at[node].isfinite().all()
+            if mode is not None:  # a one is started, at one site
+                assert found_at[node].min() > -1e-5
+                assert 0 < found_at[node].sum() < 1 + 1e-4
+
+
+def test_blocks_of_windows_and_grids_conserve() -> None:
+    """A small MaxViT: attention by einsum, a signed average pool beside it, squeeze-excite."""
+    torchvision = _torchvision()
+    network = torchvision.maxvit.MaxVit((64, 64), 8, 2, [8, 16], [1, 2], 4, 0.0)
+    found = of(randomise(network, 0), "blocks.1", ["stem", "blocks.0"], 64)
+    assert found.lost.keys() >= {"einsum", "avg_pool2d", "layer_norm"}
+    assert all(abs(share) < 1e-3 for name, share in found.lost.items() if name not in ("conv2d", "linear")), found
+    assert 0.5 < found.arrived["stem"] <= found.arrived["blocks.0"] <= 1 + 1e-4
 
 
 @pytest.mark.parametrize(("name", "side"), [("vit_b_32", 96), ("swin_t", 64), ("swin_v2_t", 64), ("inception_v3", 96)])
