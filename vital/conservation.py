@@ -97,14 +97,12 @@ def conservation(
             f"none of the neurons of {layer!r} is active on these images, so there is no relevance to follow: "
             "take others"
         )
-    arrived = {}
-    for node in sorted(nodes, key=lambda node: -found.layer(node).ended):
-        audit.lost.clear()
-        [relevance] = audit.backward(seen[layer], start, [seen[node]])
-        arrived[node] = float(relevance.double().sum()) / begun
+    found_at = audit.backward(seen[layer], start, [seen[node] for node in nodes], retain_graph=False)
+    arrived = {node: float(relevance.double().sum()) / begun for node, relevance in zip(nodes, found_at, strict=True)}
     lost = {name: value / begun for name, value in sorted(audit.lost.items(), key=lambda item: -abs(item[1]))}
-    lost[ELSEWHERE] = 1 - list(arrived.values())[-1] - sum(lost.values())
-    return Conservation({node: arrived[node] for node in nodes}, lost)
+    first = min(nodes, key=lambda node: found.layer(node).ended)
+    lost[ELSEWHERE] = 1 - arrived[first] - sum(lost.values())
+    return Conservation(arrived, lost)
 
 
 def liveliest(model: Model, found: Survey, layer: str, images: Float[Tensor, "image 3 row column"]) -> list[int]:

@@ -248,7 +248,8 @@ def _with_constants(mode: Relevance, result: Tensor, live: Sequence[Tensor]) -> 
         return result
     if live[0].shape != result.shape:
         raise UnsupportedOperation(
-            "no relevance rule for an activation that is broadcast in a sum or product with a constant"
+            "no relevance rule for add or mul of an activation that is broadcast; "
+            "use the relevance kind gradient-x-activation for this network, or expand it first"
         )
     return mode.follow(result, live[:1], lambda r: (r,))
 
