@@ -92,14 +92,24 @@ def demo(out: Path, steps: int | None, neurons: int) -> None:
 @click.argument("model")
 @options(ModelSettings, only=("weights", "download", "input_size", "mean", "std"))
 @click.option("--all", "all_", is_flag=True, help="every module, not only stages, blocks and activations")
-def layers(model: str, all_: bool, **said: Any) -> None:
+@click.option(
+    "--conservation",
+    "layer",
+    default=None,
+    metavar="LAYER",
+    help="instead: how much relevance of this layer's neurons arrives at their nodes, and which operations lose it",
+)
+def layers(model: str, all_: bool, layer: str | None, **said: Any) -> None:
     """Layers, channels and default nodes of MODEL.
 
-    Example: vital layers resnet50 --weights random
+    \b
+    Examples: vital layers resnet50 --weights random
+              vital layers resnet50 --weights random --conservation layer4.2
     """
-    from flows.description import layer_table
+    from flows.description import conservation_table, layer_table
 
-    for line in layer_table(build(ModelSettings, {"name": model, **said}), all_):
+    settings = build(ModelSettings, {"name": model, **said})
+    for line in layer_table(settings, all_) if layer is None else conservation_table(settings, layer):
         click.echo(line)
 
 

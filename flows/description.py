@@ -19,6 +19,7 @@ from stores.index import read_index, read_shards
 from stores.provenance import claimed, dataset_fingerprint, fingerprint
 from stores.schema import array_at, group_at, open_store
 from stores.status import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS, PictureStatus, Status
+from vital.conservation import conservation, liveliest, noise
 from vital.layers import default_nodes, survey
 from vital.models import RANDOM, load_model
 from vital.probe import INPUT
@@ -28,9 +29,7 @@ from vital.settings import EMBEDDED, ModelSettings
 
 def layer_table(settings: ModelSettings, every: bool) -> Iterator[str]:
     """A line a layer: name, channels, sites, and the nodes that are matched by default for its neurons."""
-    if settings.weights is None and settings.name != EMBEDDED and ":" not in settings.name:
-        settings = settings.model_copy(update={"weights": RANDOM})  # what there is does not depend on weights
-    model = load_model(settings)
+    model = load_model(_weights_or_random(settings))
     found = survey(model)
     shown = [layer for layer in found.layers.values() if every or layer.block or layer.classes]
     width = max(len(layer.name) for layer in shown)
@@ -38,6 +37,29 @@ def layer_table(settings: ModelSettings, every: bool) -> Iterator[str]:
     for layer in shown:
         nodes = ", ".join((INPUT, *default_nodes(found, layer.name, model.name)))
         yield f"{layer.name:<{width}}  {layer.channels:>8}  {layer.sites:>5}  {nodes}"
+
+
+def _weights_or_random(settings: ModelSettings) -> ModelSettings:
+    """What layers there are does not depend on weights, so none need to be fetched."""
+    if settings.weights is None and settings.name != EMBEDDED and ":" not in settings.name:
+        return settings.model_copy(update={"weights": RANDOM})
+    return settings
+
+
+def conservation_table(settings: ModelSettings, layer: str) -> Iterator[str]:
+    """How much of a layer's relevance arrives at each of its default nodes, and what loses the rest: the most active
+    neuron on each of four pictures of 1/f noise, relevance kind lrp."""
+    settings = _weights_or_random(settings)
+    model = load_model(settings)
+    found = survey(model)
+    nodes, images = default_nodes(found, found.layer(layer).name, model.name), noise(model, 4)
+    shares = conservation(model, found, layer, nodes, liveliest(model, found, layer, images), images)
+    weights = "random weights: " if settings.weights == RANDOM else ""
+    yield f"{weights}relevance of the liveliest neurons of {layer} on 4 pictures of noise, 1 being all that was started"
+    width = max(len(name) for name in (*nodes, *shares.lost))
+    yield from (f"{node:<{width}}  arrives {share:8.5f}" for node, share in shares.arrived.items())
+    lost = {name: share for name, share in shares.lost.items() if abs(share) >= 1e-5}
+    yield from (f"{name:<{width}}  loses   {share:8.5f}" for name, share in lost.items())
 
 
 def rounding(store: str, layer: str, neurons: str) -> Iterator[str]:

@@ -24,6 +24,8 @@ from vital.probe import probe
 from vital.relevance import Relevance
 from vital.settings import Kind
 
+ELSEWHERE = "elsewhere"
+
 
 @dataclass(frozen=True)
 class Conservation:
@@ -32,7 +34,8 @@ class Conservation:
     arrived: Mapping[str, float]
     """Sum at each node over the sum at the start; nodes side by side, as on two branches, each have a part."""
     lost: Mapping[str, float]
-    """What went into the rule of each kind of operation and did not come out, on the way to the first node."""
+    """What went into the rule of each kind of operation and did not come out, on the way to the first node; under
+    `ELSEWHERE`, what ended in padding or parameters, or went by that node."""
 
 
 class _Audit(Relevance):
@@ -77,6 +80,8 @@ def conservation(
     measuring does, and `UnsuitableInput` where conservation means nothing: for the gradient times the activation, and
     where no neuron is active.
     """
+    if not nodes:
+        raise UnsuitableInput(f"layer {layer!r} has no nodes before it where relevance could arrive: name a later one")
     if kind == "gradient-x-activation":
         raise UnsuitableInput("gradient-x-activation hands on a derivative, which is not conserved: ask for lrp")
     check_nodes(found, layer, nodes)
@@ -92,13 +97,12 @@ def conservation(
             f"none of the neurons of {layer!r} is active on these images, so there is no relevance to follow: "
             "take others"
         )
-    arrived = {}
-    for node in sorted(nodes, key=lambda node: -found.layer(node).ended):
-        audit.lost.clear()
-        [relevance] = audit.backward(seen[layer], start, [seen[node]])
-        arrived[node] = float(relevance.double().sum()) / begun
+    found_at = audit.backward(seen[layer], start, [seen[node] for node in nodes], retain_graph=False)
+    arrived = {node: float(relevance.double().sum()) / begun for node, relevance in zip(nodes, found_at, strict=True)}
     lost = {name: value / begun for name, value in sorted(audit.lost.items(), key=lambda item: -abs(item[1]))}
-    return Conservation({node: arrived[node] for node in nodes}, lost)
+    first = min(nodes, key=lambda node: found.layer(node).ended)
+    lost[ELSEWHERE] = 1 - arrived[first] - sum(lost.values())
+    return Conservation(arrived, lost)
 
 
 def liveliest(model: Model, found: Survey, layer: str, images: Float[Tensor, "image 3 row column"]) -> list[int]:
@@ -116,4 +120,5 @@ def noise(model: Model, count: int, seed: int = 0) -> Float[Tensor, "image 3 sid
     spectrum = torch.fft.rfft2(torch.randn(count, 3, side, side, generator=stream)) * amplitude
     pictures = torch.fft.irfft2(spectrum, s=(side, side))
     weight = next(model.network.parameters())
-    return (pictures / pictures.std((1, 2, 3), keepdim=True)).to(weight.device, weight.dtype)
+    scaled: Tensor = pictures / pictures.std((1, 2, 3), keepdim=True)
+    return scaled.to(weight.device, weight.dtype)

@@ -236,12 +236,19 @@ def default_nodes(found: Survey, name: str, model_name: str = "", count: int = 5
     if published:
         return tuple(published)
     blocks = [other for other in earlier if other.block] or earlier
-    last = {other.sites: other.name for other in blocks}  # in order of ending
-    chosen = list(last.values())
-    sizes = {other.sites for other in found.layers.values() if other.block and other.sites > 1}
-    if len(sizes) < 4:  # tokens: one size throughout
+    chosen = _last_of_each_size(blocks)
+    if len(_last_of_each_size([other for other in found.layers.values() if other.block and other.sites > 1])) < 4:
+        # tokens: one size throughout
         chosen = _spread([other.name for other in blocks], count)
     return tuple(chosen[-count:])
+
+
+def _last_of_each_size(blocks: Sequence[Layer]) -> list[str]:
+    """Names in the order of ending. Maps that differ by the border of an unpadded convolution are of one size."""
+    last: list[Layer] = []
+    for block in blocks:
+        last = [other for other in last if not 2 / 3 < other.sites / block.sites < 3 / 2] + [block]
+    return [block.name for block in last]
 
 
 def _spread(names: Sequence[str], count: int) -> list[str]:

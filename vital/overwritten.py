@@ -90,12 +90,12 @@ class Overwritten:
 
 
 def _geometry(tensor: Tensor) -> _Geometry:
-    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+    return tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.dtype
 
 
 def _within(base: Tensor, geometry: _Geometry) -> tuple[torch.Size, tuple[int, ...], int]:
     """A tensor's place in a copy of its base, which begins at the base's first value."""
-    return geometry[0], geometry[1], geometry[2] - base.storage_offset()
+    return geometry[0], geometry[1], geometry[2] - int(base.storage_offset())
 
 
 class OutOfPlace(TorchFunctionMode):
@@ -117,7 +117,7 @@ class OutOfPlace(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         """The pass is over."""
         self._overwritten.clear()
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def operate(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run an operation that changes none of its arguments."""
@@ -162,7 +162,7 @@ class OnACopy:
         return copy
 
 
-_OPERATORS = {
+_OPERATORS: dict[str, Callable[..., Any]] = {
     "__iadd__": torch.add, "__isub__": torch.sub, "__imul__": torch.mul, "__itruediv__": torch.div,
     "__ipow__": torch.pow,
 }  # fmt: skip

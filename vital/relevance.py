@@ -7,7 +7,8 @@ inputs what the rule says. Functions are intercepted, not modules: no architectu
 operation without a rule is an error that names it.
 
 Conservation: every rule here hands on exactly the relevance it got, up to ε in a denominator and relevance at outputs
-which no input contributes to positively; a norm as identity and a gate as constant conserve by definition.
+which no input contributes to positively; a norm as identity and a gate as constant conserve by definition. Attention
+and products: `vital.products`. How much arrives: `vital.conservation`, and docs/relevance.md for every architecture.
 """
 
 from __future__ import annotations
@@ -247,7 +248,8 @@ def _with_constants(mode: Relevance, result: Tensor, live: Sequence[Tensor]) -> 
         return result
     if live[0].shape != result.shape:
         raise UnsupportedOperation(
-            "no relevance rule for an activation that is broadcast in a sum or product with a constant"
+            "no relevance rule for add or mul of an activation that is broadcast; "
+            "use the relevance kind gradient-x-activation for this network, or expand it first"
         )
     return mode.follow(result, live[:1], lambda r: (r,))
 

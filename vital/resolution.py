@@ -39,15 +39,14 @@ def at_resolution(network: nn.Module, side: int) -> nn.Module:
     old: Any = encoder.pos_embedding
     new = nn.Parameter(interpolated(old.detach(), side // patch), requires_grad=old.requires_grad)
     encoder._parameters["pos_embedding"] = new
-    twin = _twin(network)
+    twin: nn.Module = _twin(network)
     twin._modules["encoder"] = encoder
-    twin.image_size = side  # type: ignore[assignment]
-    twin.seq_length = new.shape[1]  # type: ignore[assignment]
+    twin.__dict__.update(image_size=side, seq_length=new.shape[1])
     return twin
 
 
 def interpolated(embeddings: Float[Tensor, "1 site channel"], patches: int) -> Float[Tensor, "1 _new_site channel"]:
-    """Position embeddings of ``patches`` × ``patches`` patches; the class token's, which comes first, stays as it is."""
+    """Position embeddings of ``patches`` × ``patches`` patches; the class token's, which comes first, stays."""
     token, grid = embeddings[:, :1], embeddings[:, 1:]
     before = math.isqrt(grid.shape[1])
     if before * before != grid.shape[1]:

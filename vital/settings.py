@@ -76,7 +76,9 @@ class PictureSettings(Settings):
         "natural", description="natural: readable pictures; paper: as published"
     )
     steps: int = Field(300, ge=1, le=100_000, description="optimisation steps")
-    side: int = Field(224, ge=16, le=2048, description="side of a picture in pixels")
+    side: int = Field(
+        224, ge=16, le=2048, description="side of a picture in pixels; it may differ from the model's input"
+    )
     seed: int = Field(0, ge=0, description="seed of every picture's own random stream")
     parametrisation: Literal["pixel", "fourier"] = Field(
         "fourier", description="what Adam moves: pixels, or Fourier coefficients of decorrelated colours"

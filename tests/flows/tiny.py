@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from vital.models import _torchvision
+
 SIDE = 32
 CHANNELS, CLASSES = 40, 5
 
@@ -36,6 +38,36 @@ def other_network() -> nn.Module:
         torch.manual_seed(8)
         made = network()
         nn.init.normal_(made[0][0].weight)  # type: ignore[index]
+        return made
+
+
+def dead_network() -> nn.Module:
+    """The same with three channels of its last convolution that are zero on every image."""
+    made = network()
+    last = made[2][0]  # type: ignore[index]
+    with torch.no_grad():
+        last.weight[3:6] = 0
+        last.bias[3:6] = -1
+    return made
+
+
+def fixed_network() -> nn.Module:
+    """A network whose classifier takes one size of map only, hence one size of input."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return nn.Sequential(
+            nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(8, CHANNELS, 3, stride=2, padding=1), nn.ReLU()),
+            nn.Flatten(),
+            nn.Linear(CHANNELS * (SIDE // 4) ** 2, CLASSES),
+        )
+
+
+def transformer() -> nn.Module:
+    """torchvision's vision transformer, small: patches of 8 in images of 32, the same weights every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        made: nn.Module = _torchvision().VisionTransformer(SIDE, 8, 3, 2, 40, 32, num_classes=CLASSES)
         return made
 
 

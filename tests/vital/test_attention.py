@@ -174,6 +174,16 @@ def test_grouped_queries_and_three_factors_are_refused() -> None:
         torch.einsum("bhij,bhkj,bhkl->bhil", x, x, x)
 
 
+def test_the_relevance_of_an_image_does_not_depend_on_its_batch() -> None:
+    module, tokens, relevance = multi_head(), draw(3, 5, 6), draw(3, 5, 6)
+    [together] = relevance_of(lambda x: module(x, x, x, need_weights=False)[0], relevance, tokens)
+    for image in range(3):
+        [alone] = relevance_of(
+            lambda x: module(x, x, x, need_weights=False)[0], relevance[image, None], tokens[image, None]
+        )
+        torch.testing.assert_close(together[image, None], alone)
+
+
 # Elementwise products, quotients and differences.
 
 

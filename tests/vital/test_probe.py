@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from tests.reference.networks import SIDE, Residual, Tiny, randomise
 from vital.models import load_model
-from vital.probe import CLASSES, INPUT, OutOfPlace, from_sites, guess_layout, probe, to_sites
+from vital.overwritten import OutOfPlace
+from vital.probe import CLASSES, INPUT, from_sites, guess_layout, probe, to_sites
 from vital.settings import ModelSettings
 
 

@@ -92,12 +92,16 @@ def test_relevance_of_one_site_begins_there_alone(model: Model, kind: Kind, dire
 
 
 # Before its rectifier: a single rectified site that is zero has no gradient.
-@pytest.mark.parametrize("read", [Readout("2.1", 6, sites=16), Readout("2.1", None, DIRECTIONS)], ids=["site", "direction"])
+@pytest.mark.parametrize(
+    "read", [Readout("2.1", 6, sites=16), Readout("2.1", None, DIRECTIONS)], ids=["site", "direction"]
+)
 def test_pictures_raise_what_they_show(model: Model, read: Readout) -> None:
     target = measure(model, "some", range(3), crops(3), NODES, {}, readout=read)
     assert target.reads is read
     assert target.take(slice(1, 2)).reads is read
-    settings = PictureSettings(steps=60, side=SIDE, jitter=0, softness=0, own_weight=1, plain_weight=0, relevant_weight=0)
+    settings = PictureSettings(
+        steps=60, side=SIDE, jitter=0, softness=0, own_weight=1, plain_weight=0, relevant_weight=0
+    )
     made = optimise(model, target, settings)
     assert made.finite.all()
     with torch.no_grad(), probe(model.network, ["2.1"]) as run:
