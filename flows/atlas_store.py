@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +25,13 @@ from stores.pictures import done_picture_blocks, picture_specs, write_picture_bl
 from stores.provenance import claim, claimed, dataset_fingerprint, fingerprint
 from stores.schema import declare, group_at, open_store
 from stores.status import PictureStatus
+from vital.batches import in_batches, measured_batch
 from vital.optimise import Pictures, optimise, records_of
 from vital.pixels import Colours
 from vital.probe import CLASSES
 from vital.reached import Reached, reached
 from vital.settings import PictureSettings
-
-DEFAULT_BATCH = 8
-"""Pictures together on a CPU, where larger batches gain nothing; on a GPU four times as many."""
+from vital.targets import Target
 
 
 @dataclass(frozen=True)
@@ -100,35 +99,43 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
         row for block in blocks for row in rows_of(block, BLOCK, len(status)) if status[row] == PictureStatus.MADE
     ]
     made: dict[int, dict[str, np.ndarray]] = {}
-    size = job.batch if isinstance(job.batch, int) else _batch(here)
-    for start in range(0, len(neurons), size):
-        made |= _optimise(job, statistics, here, variant, neurons[start : start + size])
+    size = job.batch if isinstance(job.batch, int) else _measured_batch(job, statistics, here, variant, neurons[:1])
+    for _ in in_batches(
+        len(neurons), size, lambda part: made.update(_optimise(job, statistics, here, variant, neurons[part]))
+    ):
+        pass
     for block in blocks:
         arrays = _block_arrays(group, job.layer, job.picture, rows_of(block, BLOCK, len(status)), status, made)
         write_picture_block(group, job.layer, block, arrays)
 
 
-def _batch(here: Worker) -> int:
-    on_gpu = next(here.model.network.parameters()).device.type == "cuda"
-    return DEFAULT_BATCH * 4 if on_gpu else DEFAULT_BATCH
+def _measured_batch(job: AtlasJob, statistics: zarr.Group, here: Worker, variant: str, neurons: Sequence[int]) -> int:
+    """What fits into the device, by one step of one picture."""
+    first = job.model_copy(update={"picture": job.picture.model_copy(update={"steps": 1})})
+    device = next(here.model.network.parameters()).device
+    return measured_batch(lambda: neurons and _pictures(first, statistics, here, variant, neurons), device)
 
 
 def _optimise(
     job: AtlasJob, statistics: zarr.Group, here: Worker, variant: str, neurons: Sequence[int]
 ) -> dict[int, dict[str, np.ndarray]]:
-    target = read_targets(statistics, job.layer, variant, neurons)
-    layouts, share = here.found.layouts(), len(neurons) / job.picture.steps
-    pictures = optimise(
-        here.model,
-        target,
-        job.picture,
-        layouts,
-        recorded_variant(statistics, job.layer, variant).relevance,
-        Colours(*read_colours(statistics)),
-        lambda step: tick(share),
-    )
-    rows = reached(here.model, target, pictures.pixels, layouts)
+    share = len(neurons) / job.picture.steps
+    target, pictures = _pictures(job, statistics, here, variant, neurons, lambda step: tick(share))
+    rows = reached(here.model, target, pictures.pixels, here.found.layouts())
     return {neuron: _row(pictures, rows, place) for place, neuron in enumerate(neurons)}
+
+
+def _pictures(
+    job: AtlasJob,
+    statistics: zarr.Group,
+    here: Worker,
+    variant: str,
+    neurons: Sequence[int],
+    progress: Callable[[int], None] = lambda step: None,
+) -> tuple[Target, Pictures]:
+    target = read_targets(statistics, job.layer, variant, neurons)
+    kind, colours = recorded_variant(statistics, job.layer, variant).relevance, Colours(*read_colours(statistics))
+    return target, optimise(here.model, target, job.picture, here.found.layouts(), kind, colours, progress)
 
 
 def _row(pictures: Pictures, rows: Mapping[str, Reached], place: int) -> dict[str, np.ndarray]:

@@ -78,7 +78,7 @@ class Gathered:
         """Of no image."""
         layers = found.layers
         return cls(
-            {name: Ranking.none(layers[name].channels, plan.ranks) for name in plan.ranked},
+            {name: Ranking.none(found.layer(name).channels, plan.ranks) for name in plan.ranked},
             {
                 name: Moments.none(layers[name].channels, len(stored_levels(layers[name].sites, plan.levels)))
                 for name in plan.measured
@@ -142,9 +142,8 @@ def gather(
     A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
     ``labels`` are −1 where unknown; class members are ranked by `lot` of their key.
     """
-    inner = tuple(
-        name for name in dict.fromkeys((*plan.ranked, *plan.measured)) if name != CLASSES or name in plan.measured
-    )
+    read = (found.layer(name).reads.layer for name in plan.ranked if name != CLASSES)
+    inner = tuple(dict.fromkeys((*read, *plan.measured)))
     rankings: dict[str, Ranking] = {}
     moments: dict[str, Moments] = {}
     seen: dict[str, Tensor] = {}
@@ -158,8 +157,14 @@ def gather(
         if name == CLASSES:
             rankings[name] = _members(found.layer(name).channels, plan.ranks, rows, labels, keys)
             continue
-        skip = found.layer(name).leading_tokens
-        peaks, sites = (part.numpy(force=True) for part in seen[name][:, :, skip:].max(-1))
+        reads = found.layer(name).reads
+        skip = found.layer(reads.layer).leading_tokens
+        maps = reads.maps(seen[reads.layer])
+        peaks, sites = (
+            part.numpy(force=True) for part in (maps if reads.site is not None else maps[..., skip:]).max(-1)
+        )
+        if reads.site is not None:
+            sites = sites + max(0, reads.site - skip)
         rankings[name] = Ranking.of(peaks, rows, sites, plan.ranks)
     return Gathered(rankings, moments, Light.of(pixels))
 

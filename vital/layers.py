@@ -3,15 +3,19 @@ default."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vital.errors import UnknownLayer, UnsuitableInput
 from vital.models import Model
 from vital.nearest import nearest
+from vital.neurons import Readout
 from vital.nodes import published_nodes
 from vital.probe import CLASSES, Layout, guess_layout, to_sites
 
@@ -29,6 +33,13 @@ class Layer:
     begun: int
     """Its place in the order in which modules begin; `ended` likewise."""
     ended: int
+    readout: Readout | None = None
+    """What its neurons read of a module, where they are not its channels: then it is named after that."""
+
+    @property
+    def reads(self) -> Readout:
+        """How its neurons read their module."""
+        return self.readout or Readout(self.name)
 
     @property
     def leading_tokens(self) -> int:
@@ -47,14 +58,56 @@ class Survey:
     """All layers of a model at its input size, in the order in which they end."""
 
     layers: dict[str, Layer]
+    directions: Mapping[str, Float[np.ndarray, "_neuron _channel"]] = field(default_factory=dict)
+    """Matrices by name; layer ``MODULE~NAME`` has a neuron for each row."""
 
     def layer(self, name: str) -> Layer:
-        """The layer of this name; raises `UnknownLayer` with the nearest names."""
+        """The layer of this name; raises `UnknownLayer` with the nearest names.
+
+        ``layer4.2`` has a neuron for each channel; so has ``layer4.2@3,4``, whose neurons are read at row 3 and column
+        4 of the map alone (``@3`` for token 3); ``layer4.2~NAME`` has one for each direction of the matrix ``NAME``.
+        """
+        module, mark, part = re.match(r"([^@~]*)([@~]?)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+        if mark == "@":
+            return self._at_site(self.layer(module), name, part)
+        if mark == "~":
+            return self._along(self.layer(module), name, part)
         if name not in self.layers:
             raise UnknownLayer(
                 f"no layer {name!r}; the nearest are {nearest(name, list(self.layers))}; `vital layers MODEL` lists all"
             )
         return self.layers[name]
+
+    def _at_site(self, layer: Layer, name: str, part: str) -> Layer:
+        width = 0 if layer.layout == "channels-last" and layer.leading_tokens else round(layer.sites**0.5)
+        tokens = width**2 != layer.sites
+        found = re.fullmatch(r"(0|[1-9]\d*)" if tokens else r"(0|[1-9]\d*),(0|[1-9]\d*)", part)
+        places = [int(place) for place in found.groups()] if found else []
+        size = [layer.sites] if tokens else [width, width]
+        if layer.classes or not places or any(place >= most for place, most in zip(places, size, strict=True)):
+            form = "MODULE@TOKEN" if tokens else "MODULE@ROW,COLUMN"
+            raise UnknownLayer(
+                f"{name!r} names no site of {layer.name!r}, which has {' × '.join(map(str, size))}: "
+                f"a site is written {form}, counted from 0"
+            )
+        site = places[0] if tokens else places[0] * width + places[1]
+        return replace(layer, name=name, sites=1, block=False, readout=Readout(layer.name, site))
+
+    def _along(self, layer: Layer, name: str, part: str) -> Layer:
+        if part not in self.directions:
+            known = ", ".join(self.directions) or "none"
+            raise UnknownLayer(
+                f"no directions {part!r} for {name!r} (known: {known}): give their file with --directions, "
+                "whose name without its ending they bear"
+            )
+        matrix = self.directions[part]
+        if matrix.shape[1] != layer.channels:
+            raise UnknownLayer(
+                f"directions {part!r} are of {matrix.shape[1]} channels but {layer.name!r} has {layer.channels}: "
+                "name the layer that they were made for"
+            )
+        readout = Readout(layer.name, directions=np.ascontiguousarray(matrix, np.float32))
+        return replace(layer, name=name, channels=len(matrix), block=False, readout=readout)
 
     def layouts(self) -> dict[str, Layout]:
         """Where each layer keeps its channels."""
@@ -62,7 +115,7 @@ class Survey:
 
     def before(self, layer: Layer) -> list[Layer]:
         """Layers that ``layer`` is computed from: ended when it begins, or inside it, save those that end with it."""
-        inside = [other for other in self.layers.values() if other.name.startswith(f"{layer.name}.")]
+        inside = [other for other in self.layers.values() if other.name.startswith(f"{layer.reads.layer}.")]
         last = max((other.ended for other in inside), default=0)
         # A module whose children all end at once, e.g. an activation in a container, is its last child.
         deep = {other.name for other in inside if other.ended != last}

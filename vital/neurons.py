@@ -1,18 +1,90 @@
-"""What a picture shows: a neuron's own activation in its layer, and where its relevance begins."""
+"""What a picture shows: how neurons read a layer, and where their relevance begins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from vital.errors import UnknownNeuron
+from vital.rules import EPSILON
 from vital.settings import Kind
 
 GUARD = 1e-6
 """Added to every min-max range, as published."""
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """How neurons read a layer: its channels as they are, the channels at one ``site``, or ``directions`` in the
+    space of its channels (concepts, features of a sparse autoencoder).
+
+    >>> read = Readout("layer4", directions=np.array([[1.0, 1.0], [1.0, -1.0]], np.float32))
+    >>> read.maps(torch.tensor([[[3.0, 0.0], [1.0, 2.0]]]))
+    tensor([[[ 4.,  2.],
+             [ 2., -2.]]])
+    """
+
+    layer: str
+    """The module that is read."""
+    site: int | None = None
+    directions: Float[np.ndarray, "neuron channel"] | None = None
+
+    def maps(self, activations: Float[Tensor, "image channel site"]) -> Float[Tensor, "image _neuron _site"]:
+        """The maps of all neurons; of one site where there is only one."""
+        if self.site is not None:
+            activations = activations[..., self.site : self.site + 1]
+        if self.directions is None:
+            return activations
+        return torch.einsum("nc,ics->ins", self._rows(activations, slice(None)), activations)
+
+    def own(
+        self, activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"]
+    ) -> Float[Tensor, "picture _site"]:
+        """The map of each picture's own neuron."""
+        if self.site is not None:
+            activations = activations[..., self.site : self.site + 1]
+        if self.directions is None:
+            return activations[torch.arange(len(neurons), device=activations.device), neurons]
+        return torch.einsum("pc,pcs->ps", self._rows(activations, neurons), activations)
+
+    def start(
+        self, activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"], kind: Kind
+    ) -> Float[Tensor, "picture channel site"]:
+        """What relevance begins with in the layer: zero save for the channels and sites that the neuron reads.
+
+        ``lrp`` begins with the neuron's own map. ``lrp-restricted`` with a one at the single site whose feature vector
+        is most aligned (cosine) with the neuron. A direction is one more linear map: its own map is shared among the
+        channels by their positive contributions (z⁺). ``gradient-x-activation`` weights the derivative by the own map.
+        """
+        activations = activations.detach()
+        start = torch.zeros_like(activations)
+        seen = start if self.site is None else start[..., self.site : self.site + 1]
+        own = self.own(activations, neurons)
+        if kind == "lrp-restricted":
+            read = activations if self.site is None else activations[..., self.site : self.site + 1]
+            aligned = own / (read.square().sum(1).sqrt() + GUARD)
+            own = torch.zeros_like(own).scatter_(1, aligned.argmax(1, keepdim=True), 1)
+        pictures = torch.arange(len(neurons), device=activations.device)
+        if self.directions is None:
+            seen[pictures, neurons] = own
+            return start
+        direction = self._rows(activations, neurons)[..., None]
+        if kind == "gradient-x-activation":
+            seen += own[:, None] * direction
+            return start
+        read = activations if self.site is None else activations[..., self.site : self.site + 1]
+        parts = (direction * read).clamp(min=0)
+        seen += own[:, None] * parts / (parts.sum(1, keepdim=True) + EPSILON)
+        return start
+
+    def _rows(self, like: Tensor, neurons: Int[Tensor, "picture"] | slice) -> Tensor:
+        assert self.directions is not None  # asked for only where there are directions
+        return torch.from_numpy(self.directions).to(like)[neurons]
 
 
 def check_neurons(layer: str, channels: int, neurons: Sequence[int]) -> None:
@@ -22,33 +94,6 @@ def check_neurons(layer: str, channels: int, neurons: Sequence[int]) -> None:
         raise UnknownNeuron(
             f"neuron {bad[0]} is not in layer {layer!r}, which has {channels}: ask for 0 to {channels - 1}"
         )
-
-
-def own_maps(
-    activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"]
-) -> Float[Tensor, "picture site"]:
-    """The map of each picture's own neuron."""
-    return activations[torch.arange(len(neurons), device=activations.device), neurons]
-
-
-def relevance_start(
-    activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"], kind: Kind
-) -> Float[Tensor, "picture channel site"]:
-    """What relevance begins with in the neuron's layer, zero in every other channel.
-
-    ``lrp`` and ``gradient-x-activation``: the neuron's own map. ``lrp-restricted``: a one at the single site whose
-    feature vector is most aligned (cosine) with the channel.
-    """
-    start = torch.zeros_like(activations)
-    pictures = torch.arange(len(neurons), device=activations.device)
-    own = own_maps(activations, neurons).detach()
-    if kind == "lrp-restricted":
-        length = activations.detach().square().sum(1).sqrt()
-        site = (own / (length + GUARD)).argmax(-1)
-        start[pictures, neurons, site] = 1
-    else:
-        start[pictures, neurons] = own
-    return start
 
 
 def relevance_map(relevance: Float[Tensor, "image channel site"]) -> Float[Tensor, "image channel site"]:

@@ -6,15 +6,15 @@ first and the last it is constant. So a target measured on 14 × 14 sites can be
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
+
+from vital.sorting import sort_rows
 
 
 def site_levels(sites: int) -> Float[np.ndarray, "site"]:
@@ -59,54 +59,6 @@ def resample(
         return rows
     left, right, weight = (part.to(rows.device) for part in _neighbours(have.tobytes(), want.tobytes()))
     return torch.lerp(rows[..., left], rows[..., right], weight.to(rows.dtype))
-
-
-@lru_cache(maxsize=4)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="sort")
-
-
-def for_rows(rows: int, step: int, work: Callable[[slice], None]) -> None:
-    """``work`` on slices of at most ``step`` rows, shared between torch's threads: NumPy releases the interpreter."""
-    threads = torch.get_num_threads()
-    size = max(1, min(step, -(-rows // threads)))
-    parts = [slice(start, start + size) for start in range(0, rows, size)]
-    if threads == 1 or len(parts) <= 1:
-        for part in parts:
-            work(part)
-    else:
-        list(_pool(threads).map(work, parts))
-
-
-def _by_row(function: str, rows: np.ndarray, result: np.ndarray) -> None:
-    """``numpy.sort`` or ``argsort`` of each row."""
-
-    def work(part: slice) -> None:
-        result[part] = getattr(np, function)(rows[part], axis=1)
-
-    for_rows(len(rows), len(rows), work)
-
-
-def sort_rows(rows: Float[Tensor, "*row site"]) -> Float[Tensor, "*row site"]:
-    """Each row in ascending order. On a CPU by NumPy, whose vectorised sort is several times faster than torch's."""
-    if rows.device.type != "cpu":
-        return torch.sort(rows, dim=-1).values
-    flat = rows.detach().reshape(-1, rows.shape[-1]).contiguous().numpy()
-    result = np.empty_like(flat)
-    _by_row("sort", flat, result)
-    return torch.from_numpy(result).reshape(rows.shape)
-
-
-def order_rows(rows: Float[Tensor, "*row site"]) -> tuple[Float[Tensor, "*row site"], Int[Tensor, "*row site"]]:
-    """Each row in ascending order, and where each value came from."""
-    if rows.device.type != "cpu":
-        ordered = torch.sort(rows, dim=-1)
-        return ordered.values, ordered.indices
-    flat = rows.detach().reshape(-1, rows.shape[-1]).contiguous()
-    order = np.empty(flat.shape, np.int64)
-    _by_row("argsort", flat.numpy(), order)
-    indices = torch.from_numpy(order)
-    return flat.gather(1, indices).reshape(rows.shape), indices.reshape(rows.shape)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from jaxtyping import Float, UInt8
 
 from vital.models import Model
 from vital.probe import Layout, probe
-from vital.quantiles import resample, site_levels, sort_rows
+from vital.quantiles import resample, site_levels
+from vital.sorting import sort_rows
 from vital.targets import Target
 
 

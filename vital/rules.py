@@ -73,10 +73,10 @@ class Convolution:
     dilation: Any
     groups: int
 
-    def __call__(self, inputs: Tensor, weight: Tensor) -> Tensor:
-        """The convolution without its bias."""
+    def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The convolution, with another bias than its own."""
         convolve = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[inputs.dim()]
-        return convolve(inputs, weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return convolve(inputs, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def transposed(self, upstream: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
         """Its derivative with respect to the input, applied to ``upstream``."""
@@ -101,8 +101,10 @@ def through_convolution(
     """Positive contributions: z = W⁺a⁺ + W⁻a⁻, R_in = a⁺ W⁺ᵀ(R/z) + a⁻ W⁻ᵀ(R/z). For a ≥ 0 this is the published z⁺."""
     parts = _split(inputs, nonnegative)
     pairs = list(zip(parts, signed, strict=False))
-    z = reduce(operator.add, (convolution(part, weight) for part, weight in pairs))
-    ratio = torch.div(output, z.add_(EPSILON), out=z)
+    # ε rides along as a bias of the first convolution: one pass over z less.
+    biases = (inputs.new_full((len(signed[0]),), EPSILON), None)
+    z = reduce(operator.add, (convolution(*pair, bias) for pair, bias in zip(pairs, biases, strict=False)))
+    ratio = torch.div(output, z, out=z)
     return reduce(operator.add, (convolution.transposed(ratio, part, weight).mul_(part) for part, weight in pairs))
 
 

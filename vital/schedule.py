@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from vital.settings import PictureSettings
 
-JITTER_SIDE = 224
-"""Side of a picture, in pixels, that ``jitter`` is given for."""
+REFERENCE_SIDE = 224
+"""Side of a picture, in pixels, that lengths in settings are given for."""
 
 
 def rate(step: int, settings: PictureSettings) -> float:
@@ -31,17 +32,41 @@ def stream(seed: int, layer: str, neuron: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
-def draw(
-    settings: PictureSettings, layer: str, neurons: Sequence[int]
-) -> tuple[Float[Tensor, "picture 3 side side"], Int[np.ndarray, "picture step 2"]]:
-    """Noise to begin with, and the shifts of all steps (down, right; pixels)."""
-    reach = round(settings.jitter * settings.side / JITTER_SIDE)
-    noise, shifts = [], []
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides of a run: the noise that pictures begin as, and how each step moves and blurs them."""
+
+    noise: Float[Tensor, "picture 3 side side"]
+    shifts: Int[np.ndarray, "picture step 2"]
+    """Down and right, in pixels."""
+    blurs: Float[np.ndarray, "picture step"]
+    """Deviation of a Gaussian, in pixels."""
+
+
+def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws:
+    """All draws of a run, each picture's from its own stream."""
+    scale = settings.side / REFERENCE_SIDE
+    reach = round(settings.jitter * scale)
+    noise, shifts, blurs = [], [], []
     for neuron in neurons:
         source = stream(settings.seed, layer, neuron)
         noise.append(source.standard_normal((3, settings.side, settings.side), np.float32))
         shifts.append(source.integers(-reach, reach, (settings.steps, 2), endpoint=True))
-    return torch.from_numpy(np.stack(noise)), np.stack(shifts)
+        blurs.append(source.uniform(0, settings.softness * scale, settings.steps))
+    return Draws(torch.from_numpy(np.stack(noise)), np.stack(shifts), np.stack(blurs))
+
+
+def blur(
+    pictures: Float[Tensor, "picture 3 side side"], deviations: Float[Tensor, "picture"]
+) -> Float[Tensor, "picture 3 side side"]:
+    """Each picture, as if it repeated itself, under a Gaussian of its own deviation in pixels."""
+    side = pictures.shape[-1]
+    vertical = torch.fft.fftfreq(side, device=pictures.device, dtype=pictures.dtype)
+    horizontal = torch.fft.rfftfreq(side, device=pictures.device, dtype=pictures.dtype)
+    square = vertical[:, None] ** 2 + horizontal[None] ** 2
+    kept = torch.exp(-2 * (torch.pi * deviations.to(pictures)[:, None, None, None]) ** 2 * square)
+    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(pictures) * kept, s=(side, side))
+    return blurred
 
 
 def shift(

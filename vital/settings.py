@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Kind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 EMBEDDED = "efficientnet_lite0"
 """The name of the model whose weights come as a package (extra ``demo``)."""
@@ -88,6 +89,21 @@ class PictureSettings(Settings):
     jitter: int = Field(
         16, ge=0, description="greatest shift of each step, in pixels of a 224-pixel picture; scales with the side"
     )
+    softness: float = Field(
+        0.0,
+        ge=0,
+        description="greatest blur of each step, as its deviation in pixels of a 224-pixel picture: what it removes "
+        "cannot count",
+    )
+    own_boost: float = Field(
+        1.0, ge=1, description="the own activations aimed at, as a multiple of the references' own; not for classes"
+    )
+    own_share: float = Field(
+        1.0, gt=0, le=1, description="the strongest share of the neuron's own sites that is matched; not for classes"
+    )
+    coarse: float = Field(
+        0.0, ge=0, le=1, description="share of the steps, the first ones, that see the picture at half its side"
+    )
     own_weight: float = Field(
         1.0, ge=0, description="weight of matching the neuron's own activations; for a class, of its cross-entropy"
     )
@@ -105,8 +121,15 @@ class PictureSettings(Settings):
     scaling: Literal["variance", "published"] = Field(
         "variance", description="each node's loss over the variance of its target, or times the published node weight"
     )
-    total_variation: float = Field(0.0, ge=0, description="weight of the total variation")
-    norm: float = Field(0.0, ge=0, description="weight of the picture's norm")
+    total_variation: float | None = Field(
+        None, ge=0, description="weight of the total variation  [default: none; preset paper: as published]"
+    )
+    norm: float | None = Field(
+        None, ge=0, description="weight of the picture's norm  [default: none; preset paper: as published]"
+    )
+    precision: Precision = Field(
+        "float32", description="arithmetic of the network: float32 is exact, the others are faster on a GPU"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -119,8 +142,9 @@ class PictureSettings(Settings):
 
     @model_validator(mode="after")
     def _something_to_match(self) -> Self:
-        if self.own_weight == self.plain_weight == self.relevant_weight == 0:
-            raise ValueError("own_weight, plain_weight and relevant_weight are all zero: nothing is left to match")
+        plain = self.plain_weight if self.plain_nodes else 0
+        if self.own_weight == plain == self.relevant_weight == 0:
+            raise ValueError("own, plain and relevant activations all have no weight: nothing is left to match")
         return self
 
 

@@ -12,11 +12,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vital.models import Model
-from vital.neurons import importance, own_maps, relevance_map, relevance_start
+from vital.neurons import Readout, importance, relevance_map
 from vital.probe import CLASSES, INPUT, Activations, Layout, probe
-from vital.quantiles import resample, site_levels, sort_rows, stored_levels
+from vital.quantiles import resample, site_levels, stored_levels
 from vital.relevance import Relevance, gradient_times_activation, relevance_mode
 from vital.settings import Kind
+from vital.sorting import sort_rows
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Target:
     own_levels: Float[np.ndarray, "level"]
     own: Float[np.ndarray, "neuron level"]
     count: Int[np.ndarray, "neuron"]
+    readout: Readout | None = None
+    """How the neurons read their layer; its channels, where nothing is said."""
+
+    @property
+    def reads(self) -> Readout:
+        """How the neurons read their layer."""
+        return self.readout or Readout(self.layer)
 
     @property
     def classes(self) -> bool:
@@ -62,7 +70,9 @@ class Target:
             )
             for name, node in self.nodes.items()
         }
-        return Target(self.layer, self.neurons[rows], nodes, self.own_levels, self.own[rows], self.count[rows])
+        return Target(
+            self.layer, self.neurons[rows], nodes, self.own_levels, self.own[rows], self.count[rows], self.readout
+        )
 
 
 @dataclass(frozen=True)
@@ -107,20 +117,21 @@ def measure(
     levels: int = 64,
     batch: int = 8,
     progress: Callable[[int], None] = lambda references: None,
+    readout: Readout | None = None,
 ) -> Target:
     """Targets of ``neurons`` of ``layer`` from their references (VITAL, sections 3.1 and 3.2).
 
     Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own
     relevance of it. All crops are held in memory, side² × 3 bytes each. ``progress`` is told of every round's
-    references.
+    references. ``readout`` says how the neurons read a layer, which ``layer`` then only names.
     """
-    inner = layer != CLASSES
+    inner, reads = layer != CLASSES, readout or Readout(layer)
     mode = relevance_mode(kind) if inner else None
     sums = _Sums(len(neurons))
     count = np.zeros(len(neurons), np.int64)
     device = next(model.network.parameters()).device
     sites: dict[str, int] = {}
-    with probe(model.network, [*nodes, layer], layouts, mode) as run:
+    with probe(model.network, [*nodes, reads.layer], layouts, mode) as run:
         # Crops that are references of equally many neurons lie side by side: no round runs for a few of a batch.
         source = iter(sorted(crops, key=lambda crop: -len(crop.rows)))
         while part := list(islice(source, batch)):
@@ -137,22 +148,23 @@ def measure(
                 np.add.at(count, rows, 1)  # a neuron may have several crops in one batch
                 asked = torch.zeros(len(part), dtype=torch.long, device=device)
                 asked[present] = torch.tensor([neurons[row] for row in rows], device=device)
-                own = own_maps(seen[layer], asked).detach()[present]
+                own = reads.own(seen[reads.layer].detach(), asked)[present]
                 sums.add("own", rows, _stored(own[:, None], levels)[:, 0])
                 for name in nodes:
                     sums.add(f"{name}/quantiles", rows, stored[name][present])
-                flows = node_relevance(mode, seen, layer, nodes, asked, kind) if inner else {}
+                flows = node_relevance(mode, seen, reads, nodes, asked, kind) if inner else {}
                 for name, relevance in flows.items():
                     matched = relevance_map(relevance[present]) * seen[name].detach()[present]
                     sums.add(f"{name}/relevant", rows, _stored(matched, levels))
                     sums.add(f"{name}/importance", rows, importance(relevance[present]))
-    return _finish(sums, layer, neurons, nodes, sites, count, levels, inner)
+    own_sites = 1 if reads.site is not None else sites[reads.layer]
+    return _finish(sums, layer, neurons, nodes, sites, own_sites, count, levels, readout)
 
 
 def node_relevance(
     mode: Relevance | None,
     seen: Activations,
-    layer: str,
+    reads: Readout,
     nodes: Sequence[str],
     neurons: Int[Tensor, "image"],
     kind: Kind,
@@ -161,10 +173,11 @@ def node_relevance(
     nodes = [name for name in nodes if name != INPUT]
     if not nodes:
         return {}
-    start = relevance_start(seen[layer], neurons, kind)
+    read = seen[reads.layer]
+    start = reads.start(read, neurons, kind)
     if mode is None:
-        return gradient_times_activation(seen[layer], start, {name: seen[name] for name in nodes})
-    return dict(zip(nodes, mode.backward(seen[layer], start, [seen[name] for name in nodes]), strict=True))
+        return gradient_times_activation(read, start, {name: seen[name] for name in nodes})
+    return dict(zip(nodes, mode.backward(read, start, [seen[name] for name in nodes]), strict=True))
 
 
 def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Float[Tensor, "image channel level"]:
@@ -178,10 +191,13 @@ def _finish(
     neurons: Sequence[int],
     nodes: Sequence[str],
     sites: Mapping[str, int],
+    own_sites: int,
     count: Int[np.ndarray, "neuron"],
     levels: int,
-    inner: bool,
+    readout: Readout | None,
 ) -> Target:
+    inner = layer != CLASSES
+
     def mean(name: str) -> np.ndarray:
         return sums.mean(name, count).astype(np.float32)
 
@@ -194,4 +210,4 @@ def _finish(
         )
         for name in nodes
     }
-    return Target(layer, np.asarray(neurons), parts, stored_levels(sites[layer], levels), mean("own"), count)
+    return Target(layer, np.asarray(neurons), parts, stored_levels(own_sites, levels), mean("own"), count, readout)

@@ -13,6 +13,7 @@ from vital.conservation import ELSEWHERE, Conservation, conservation, liveliest,
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
 from vital.layers import default_nodes, survey
 from vital.models import Model, _torchvision, load_model
+from vital.neurons import Readout
 from vital.preprocessing import Preprocessing
 from vital.probe import probe
 from vital.relevance import Relevance
@@ -135,7 +136,7 @@ def test_every_architecture_conserves_but_for_what_published_rules_lose(name: st
     for kind, mode in KINDS:
         with probe(model.network, [*nodes, layer], found.layouts(), mode) as run:
             seen = run(images.requires_grad_())
-        found_at = node_relevance(mode, seen, layer, nodes, torch.tensor([1]), kind)
+        found_at = node_relevance(mode, seen, Readout(layer), nodes, torch.tensor([1]), kind)
         for node in nodes:
             assert found_at[node].isfinite().all()
             if mode is not None:  # a one is started, at one site

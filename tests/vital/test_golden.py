@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from tests.golden import recipe
 from vital.losses import frobenius, sort_matching, total_variation
 from vital.models import load_model
-from vital.neurons import importance, relevance_map
+from vital.neurons import Readout, importance, relevance_map
 from vital.probe import Activations, probe
-from vital.quantiles import sort_rows
 from vital.relevance import Relevance
 from vital.settings import ModelSettings
+from vital.sorting import sort_rows
 from vital.targets import node_relevance
 
 FOLDER = Path(os.environ.get("VITAL_GOLDEN") or Path(__file__).parents[1] / "golden")
@@ -102,9 +102,7 @@ class Case:
             self._keep_relevance(node, relevance[node][0])
             self.found[f"{node}/relevance_sum"] = reference_relevance[node].sum((1, 2))
             self.found[f"{node}/importance"] = weight
-            losses[node] = sort_matching(
-                relevance_map(relevance[node]) * pictured[node], quantiles[None], weight[None]
-            )[0]
+            losses[node] = sort_matching(pictured[node], quantiles[None], weight[None], relevance[node])[0]
         return losses
 
     def _relevance(self, network: nn.Module, images: Tensor) -> tuple[Activations, Activations]:
@@ -112,7 +110,7 @@ class Case:
         with probe(network, [*self.nodes, layer], mode=mode) as run:
             seen = run(images)
         neurons = torch.full((len(images),), self.case["channel"])
-        return seen, node_relevance(mode, seen, layer, self.nodes, neurons, self.case["relevance"])
+        return seen, node_relevance(mode, seen, Readout(layer), self.nodes, neurons, self.case["relevance"])
 
     def _keep_quantiles(self, node: str, quantiles: Tensor, channels: int) -> None:
         self.found[f"{node}/quantiles"] = quantiles[::channels, :: max(1, quantiles.shape[1] // 49)]

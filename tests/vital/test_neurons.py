@@ -4,7 +4,9 @@ import torch
 
 from tests.reference import formulas
 from vital.errors import UnknownNeuron
-from vital.neurons import check_neurons, importance, own_maps, relevance_map, relevance_start
+from vital.neurons import Readout, check_neurons, importance, relevance_map
+
+CHANNELS = Readout("layer4")
 
 SEEDS = range(3)
 
@@ -37,7 +39,7 @@ def test_relevance_without_any_spread_gives_zeros_not_nan() -> None:
 def test_every_picture_has_its_own_neuron() -> None:
     activations = some(0)
     neurons = torch.tensor([4, 0, 4])
-    own = own_maps(activations, neurons)
+    own = CHANNELS.own(activations, neurons)
     for picture, neuron in enumerate([4, 0, 4]):
         assert torch.equal(own[picture], activations[picture, neuron])
 
@@ -45,7 +47,7 @@ def test_every_picture_has_its_own_neuron() -> None:
 @pytest.mark.parametrize("kind", ["lrp", "gradient-x-activation"])
 def test_relevance_starts_as_the_own_map_and_zero_elsewhere(kind: str) -> None:
     activations = some(1).requires_grad_()
-    start = relevance_start(activations, torch.tensor([2, 0, 1]), kind)  # type: ignore[arg-type]
+    start = CHANNELS.start(activations, torch.tensor([2, 0, 1]), kind)  # type: ignore[arg-type]
     assert not start.requires_grad
     for picture, neuron in enumerate([2, 0, 1]):
         expected = torch.zeros_like(activations[picture])
@@ -56,7 +58,7 @@ def test_relevance_starts_as_the_own_map_and_zero_elsewhere(kind: str) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_restricted_relevance_starts_with_a_one_at_the_best_aligned_site(seed: int) -> None:
     activations = some(seed)
-    start = relevance_start(activations, torch.tensor([2, 0, 1]), "lrp-restricted")
+    start = CHANNELS.start(activations, torch.tensor([2, 0, 1]), "lrp-restricted")
     for picture, neuron in enumerate([2, 0, 1]):
         site = formulas.restricted_site(activations[picture].numpy(), neuron)
         assert start[picture].nonzero().tolist() == [[neuron, site]]
@@ -65,7 +67,7 @@ def test_restricted_relevance_starts_with_a_one_at_the_best_aligned_site(seed: i
 
 def test_alignment_is_not_the_greatest_activation() -> None:
     activations = torch.tensor([[[9.0, 1.0], [90.0, 0.1]]])  # channel 0 is greatest at site 0, but stands out at site 1
-    assert relevance_start(activations, torch.tensor([0]), "lrp-restricted").nonzero().tolist() == [[0, 0, 1]]
+    assert CHANNELS.start(activations, torch.tensor([0]), "lrp-restricted").nonzero().tolist() == [[0, 0, 1]]
 
 
 @pytest.mark.parametrize("bad", [-1, 12, 100])

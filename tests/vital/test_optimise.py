@@ -10,6 +10,7 @@ import torch
 from tests.reference import formulas
 from tests.reference.networks import SIDE
 from vital.models import Model
+from vital.neurons import Readout
 from vital.optimise import Pictures, optimise
 from vital.probe import CLASSES, probe
 from vital.schedule import draw
@@ -173,7 +174,8 @@ def test_the_paper_s_class_pictures_are_those_of_its_loop_written_out(tiny: Call
     target = target_of(model, CLASSES, (neuron,))
     double(model)
     wanted = settings("paper", steps, warmup=warmup, jitter=21)  # 21 pixels of 224: 3 of 32
-    noise, shifts = draw(wanted, CLASSES, [neuron])
+    drawn = draw(wanted, CLASSES, [neuron])
+    noise, shifts = drawn.noise, drawn.shifts
     assert np.abs(shifts).max() == 3
     mean, std = (torch.tensor(part, dtype=torch.float64).view(3, 1, 1) for part in ((0.5, 0.45, 0.4), (0.25, 0.2, 0.3)))
     picture = noise.double().requires_grad_()
@@ -223,11 +225,11 @@ def test_the_paper_s_inner_loss_weighs_relevance_importance_and_priors(tiny: Cal
     double(model)
     wanted = settings("paper", 1, jitter=0)
     found = optimise(model, target, wanted)
-    noise = draw(wanted, LAYER, list(NEURONS))[0].double().requires_grad_()
+    noise = draw(wanted, LAYER, list(NEURONS)).noise.double().requires_grad_()
     mode = Relevance()
     with probe(model.network, [*NODES, LAYER], mode=mode) as run:
         seen = run(noise)
-    flows = node_relevance(mode, seen, LAYER, NODES, torch.tensor(NEURONS), "lrp")
+    flows = node_relevance(mode, seen, Readout(LAYER), NODES, torch.tensor(NEURONS), "lrp")
     for place in range(len(NEURONS)):
         picture = noise[place].detach().numpy()
         expected = 3e-7 * (formulas.total_variation(picture) + formulas.frobenius(picture))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from vital.quantiles import Moments, order_rows, resample, site_levels, sort_rows, stored_levels, sum_in_order
+from vital.quantiles import Moments, resample, site_levels, stored_levels, sum_in_order
 
 floats = st.floats(-1e3, 1e3, width=32)
 
@@ -69,27 +69,6 @@ def test_moments_are_what_numpy_finds(a: np.ndarray) -> None:
 def test_moments_of_different_nodes_cannot_be_added() -> None:
     with pytest.raises(ValueError, match=r"\(3, 5\) and \(3, 6\)"):
         Moments.none(3, 5) + Moments.none(3, 6)
-
-
-@given(npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=3, max_side=6), elements=floats))
-def test_rows_are_sorted_as_numpy_sorts_them(rows: np.ndarray) -> None:
-    tensor = torch.from_numpy(rows.copy())
-    np.testing.assert_array_equal(sort_rows(tensor).numpy(), np.sort(rows, -1))
-    values, order = order_rows(tensor)
-    np.testing.assert_array_equal(values.numpy(), np.sort(rows, -1))
-    np.testing.assert_array_equal(np.take_along_axis(rows, order.numpy(), -1), values.numpy())
-    np.testing.assert_array_equal(np.sort(order.numpy(), -1), np.broadcast_to(np.arange(rows.shape[-1]), rows.shape))
-    np.testing.assert_array_equal(tensor.numpy(), rows)  # the argument is left as it was
-
-
-def test_many_rows_are_shared_between_threads_and_come_back_in_place() -> None:
-    torch.set_num_threads(3)
-    rows = np.random.default_rng(0).standard_normal((3, 67, 400)).astype(np.float32)  # more than 2¹⁶ values
-    tensor = torch.from_numpy(rows).transpose(0, 1)  # not contiguous
-    np.testing.assert_array_equal(sort_rows(tensor).numpy(), np.sort(rows.transpose(1, 0, 2), -1))
-    values, order = order_rows(tensor)
-    assert torch.equal(tensor.gather(-1, order), values)
-    np.testing.assert_array_equal(values.numpy(), np.sort(rows.transpose(1, 0, 2), -1))
 
 
 def test_levels_of_sites_are_their_middles() -> None:

@@ -1,0 +1,79 @@
+"""Sorting many rows: on a CPU by NumPy, whose vectorised sort is several times faster than torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+T = TypeVar("T")
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+_PLACE = np.int64(0xFFFFFFFF)
+_LITTLE = np.little_endian
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="sort")
+
+
+def share_out(parts: Sequence[T], work: Callable[[T], None]) -> None:
+    """``work`` on every part, shared between torch's threads: NumPy releases the interpreter."""
+    threads = torch.get_num_threads()
+    if threads == 1 or len(parts) <= 1:
+        for part in parts:
+            work(part)
+    else:
+        list(_pool(threads).map(work, parts))
+
+
+def sort_rows(rows: Float[Tensor, "*row site"]) -> Float[Tensor, "*row site"]:
+    """Each row in ascending order."""
+    if rows.device.type != "cpu":
+        return torch.sort(rows, dim=-1).values
+    flat = rows.detach().reshape(-1, rows.shape[-1]).contiguous().numpy()
+    result = np.empty_like(flat)
+
+    def work(part: slice) -> None:
+        result[part] = np.sort(flat[part], axis=1)
+
+    size = max(1, -(-len(flat) // torch.get_num_threads()))
+    share_out([slice(start, start + size) for start in range(0, len(flat), size)], work)
+    return torch.from_numpy(result).reshape(rows.shape)
+
+
+def sort_in_place(rows: Float[np.ndarray, "row site"]) -> Int[np.ndarray, "row*site"]:
+    """Put each row (C-contiguous) in ascending order and return where in the flattened rows each value came from.
+
+    Of equal values the earlier site comes first, so the order depends on the values alone. The keys of single precision
+    are integers of twice its size, the value's bits above its place: sorting them is two to four times faster than
+    ``argsort``, most where many values are equal, as after a ReLU.
+    """
+    if rows.dtype != np.float32 or not _LITTLE:
+        order = np.argsort(rows, axis=1, kind="stable") + np.arange(0, rows.size, rows.shape[1])[:, None]
+        rows[...] = rows.reshape(-1)[order]
+        return order.reshape(-1)
+    rows += 0.0  # −0 and 0 are equal, but their bits are not
+    bits = rows.view(np.int32)
+    keys = np.empty(rows.shape, np.int64)
+    halves = keys.view(np.int32).reshape(*rows.shape, 2)
+    halves[..., 0] = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+    halves[..., 1] = _ascending(bits)
+    keys.sort(axis=1)
+    bits[...] = _ascending(halves[..., 1])
+    keys &= _PLACE
+    return keys.reshape(-1)
+
+
+def _ascending(bits: Int[np.ndarray, "row site"]) -> Int[np.ndarray, "row site"]:
+    """Bits of floats as integers of the same order (the magnitude of a negative one is inverted), and back again."""
+    flipped: np.ndarray = bits >> 31
+    flipped &= _MAGNITUDE
+    flipped ^= bits
+    return flipped
