@@ -15,21 +15,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.levels import golden_errors, lite0_errors
 from vital.layers import default_nodes, survey
 from vital.models import Model, load_model
 from vital.optimise import optimise
 from vital.probe import CLASSES, INPUT, probe
 from vital.quantiles import stored_levels
-from vital.settings import ModelSettings, PictureSettings
+from vital.settings import ModelSettings, PictureSettings, StatisticsSettings
 from vital.targets import Crop, Target, measure
 
 BATCH, SIDE, LAYER = 8, 224, "layer4.2"
+LEVELS = StatisticsSettings().levels
 FEW, MANY = 2, 5
 """Steps of the two runs whose difference is the cost of a step: what a run costs once drops out."""
 
@@ -111,17 +114,19 @@ def main() -> None:
         for name, run in contenders.items():
             seconds[name].append(run())
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    result = {
+    result: dict[str, Any] = {
         "class_step": median["class_step"] / median["bare_class"],
         "inner_step": median["inner_step"] / median["bare_inner"],
         "inner_step_natural": median["inner_step_natural"] / median["bare_inner"],
         "reference_measure": median["reference_measure"] / median["bare_inner"],
         "neuron_bytes": stored_bytes(inner),
         "class_bytes": stored_bytes(classes),
-        "levels": len(stored_levels(SIDE * SIDE, 64)),
+        "levels": len(stored_levels(SIDE * SIDE, LEVELS)),
         "bare_milliseconds_per_picture": 1000 * median["bare_inner"] / BATCH,
     }
-    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value:.4g}" for name, value in result.items()))
+    errors = golden_errors(LEVELS) | lite0_errors(LEVELS)
+    result |= {"level_error": max(errors.values()), "level_errors": errors}
+    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,13 @@ class Survey:
                 f"a site is written {form}, counted from 0"
             )
         site = places[0] if tokens else places[0] * width + places[1]
-        return replace(layer, name=name, sites=1, block=False, readout=Readout(layer.name, site))
+        return replace(
+            layer,
+            name=name,
+            sites=1,
+            block=False,
+            readout=Readout(layer.name, site, None, layer.sites, layer.leading_tokens),
+        )
 
     def _along(self, layer: Layer, name: str, part: str) -> Layer:
         if part not in self.directions:

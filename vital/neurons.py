@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,11 +34,27 @@ class Readout:
     """The module that is read."""
     site: int | None = None
     directions: Float[np.ndarray, "neuron channel"] | None = None
+    sites: int = 0
+    """Sites of the map that ``site`` is counted in, where maps may have another size; the same place is then read."""
+    leading: int = 0
+    """Sites before the map's own (a class token)."""
+
+    def place(self, sites: int) -> int:
+        """Where ``site`` lies in a map of so many sites.
+
+        >>> Readout("layer4", site=24, sites=49).place(196)  # the middle of 7 × 7 in 14 × 14
+        105
+        """
+        assert self.site is not None  # asked for only where there is one
+        if self.sites in (0, sites) or self.site < self.leading:
+            return self.site
+        before, now = (math.isqrt(count - self.leading) for count in (self.sites, sites))
+        row, column = (int((part + 0.5) * now / before) for part in divmod(self.site - self.leading, before))
+        return row * now + column + self.leading
 
     def maps(self, activations: Float[Tensor, "image channel site"]) -> Float[Tensor, "image _neuron _site"]:
         """The maps of all neurons; of one site where there is only one."""
-        if self.site is not None:
-            activations = activations[..., self.site : self.site + 1]
+        activations = self._read(activations)
         if self.directions is None:
             return activations
         return torch.einsum("nc,ics->ins", self._rows(activations, slice(None)), activations)
@@ -46,8 +63,7 @@ class Readout:
         self, activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"]
     ) -> Float[Tensor, "picture _site"]:
         """The map of each picture's own neuron."""
-        if self.site is not None:
-            activations = activations[..., self.site : self.site + 1]
+        activations = self._read(activations)
         if self.directions is None:
             return activations[torch.arange(len(neurons), device=activations.device), neurons]
         return torch.einsum("pc,pcs->ps", self._rows(activations, neurons), activations)
@@ -63,10 +79,9 @@ class Readout:
         """
         activations = activations.detach()
         start = torch.zeros_like(activations)
-        seen = start if self.site is None else start[..., self.site : self.site + 1]
+        seen, read = self._read(start), self._read(activations)
         own = self.own(activations, neurons)
         if kind == "lrp-restricted":
-            read = activations if self.site is None else activations[..., self.site : self.site + 1]
             aligned = own / (read.square().sum(1).sqrt() + GUARD)
             own = torch.zeros_like(own).scatter_(1, aligned.argmax(1, keepdim=True), 1)
         pictures = torch.arange(len(neurons), device=activations.device)
@@ -77,10 +92,16 @@ class Readout:
         if kind == "gradient-x-activation":
             seen += own[:, None] * direction
             return start
-        read = activations if self.site is None else activations[..., self.site : self.site + 1]
         parts = (direction * read).clamp(min=0)
         seen += own[:, None] * parts / (parts.sum(1, keepdim=True) + EPSILON)
         return start
+
+    def _read(self, activations: Tensor) -> Tensor:
+        """A view of the sites that count."""
+        if self.site is None:
+            return activations
+        place = self.place(activations.shape[-1])
+        return activations[..., place : place + 1]
 
     def _rows(self, like: Tensor, neurons: Int[Tensor, "picture"] | slice) -> Tensor:
         assert self.directions is not None  # asked for only where there are directions

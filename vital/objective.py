@@ -130,7 +130,8 @@ class Objective:
         own = self._target.reads.own(activations, self._neurons)
         sites = own.shape[-1]
         if sites not in self._own:
-            rows = self._settings.own_boost * self._tensor(self._target.own)[:, None]
+            rows = self._tensor(self._target.own)[:, None]
+            rows = rows + (self._settings.own_boost - 1) * rows.abs()
             rows = resample(rows, self._target.own_levels, site_levels(sites))
             self._own[sites] = _Rows(rows, 1 / _spread(rows, None))
         wanted = self._own[sites]

@@ -70,12 +70,15 @@ def optimise(
         saliency = torch.zeros_like(draws.noise, device=weight.device)
         blurs = torch.from_numpy(draws.blurs).to(weight.device)  # all at once: a step waits for nothing
         alive = torch.ones(len(target), dtype=torch.bool, device=weight.device)
+        coarse = settings.coarse * settings.steps
+        if coarse and not _takes(run, draws.noise[:1, :, ::2, ::2].to(weight)):
+            coarse = 0
         for step in range(settings.steps):
             for group in adam.param_groups:
                 group["lr"] = settings.learning_rate * rate(step, settings)
             shown = pictures.pictures()
             moved = shift(blur(shown, blurs[:, step]) if settings.softness else shown, draws.shifts[:, step])
-            if step < settings.coarse * settings.steps:
+            if step < coarse:
                 moved = avg_pool2d(moved, 2)
             loss = objective(run(moved.to(weight.dtype)))
             if variation:
@@ -99,6 +102,16 @@ def optimise(
         torch.stack(losses, 1).float().numpy(force=True),
         alive.numpy(force=True),
     )
+
+
+def _takes(run: Callable[[Tensor], object], pictures: Tensor) -> bool:
+    """Whether the network takes pictures of this size; those with fixed position embeddings do not."""
+    try:
+        with torch.no_grad():
+            run(pictures)
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return True
 
 
 def records_of(steps: int) -> int:

@@ -44,7 +44,7 @@ class StatisticsSettings(Settings):
     """What one pass over the shards keeps."""
 
     references: int = Field(50, ge=1, le=1000, description="reference images kept for each neuron")
-    levels: int = Field(64, ge=8, le=1024, description="levels kept of a sorted row with more sites than that")
+    levels: int = Field(128, ge=8, le=1024, description="levels kept of a sorted row with more sites than that")
 
 
 class VariantSettings(Settings):
@@ -90,22 +90,26 @@ class PictureSettings(Settings):
         16, ge=0, description="greatest shift of each step, in pixels of a 224-pixel picture; scales with the side"
     )
     softness: float = Field(
-        0.0,
+        0.5,
         ge=0,
         description="greatest blur of each step, as its deviation in pixels of a 224-pixel picture: what it removes "
-        "cannot count",
-    )
-    own_boost: float = Field(
-        1.0, ge=1, description="the own activations aimed at, as a multiple of the references' own; not for classes"
-    )
-    own_share: float = Field(
-        1.0, gt=0, le=1, description="the strongest share of the neuron's own sites that is matched; not for classes"
+        "does not count",
     )
     coarse: float = Field(
-        0.0, ge=0, le=1, description="share of the steps, the first ones, that see the picture at half its side"
+        0.3,
+        ge=0,
+        le=1,
+        description="share of the steps, the first ones, that see the picture at half its side: what is begun large is "
+        "not doubled later; for networks that take any size",
     )
     own_weight: float = Field(
-        1.0, ge=0, description="weight of matching the neuron's own activations; for a class, of its cross-entropy"
+        2.0, ge=0, description="weight of matching the neuron's own activations; for a class, of its cross-entropy"
+    )
+    own_boost: float = Field(
+        1.8, ge=1, description="own activations aimed at, as a multiple of the references' own; not for classes"
+    )
+    own_share: float = Field(
+        0.1, gt=0, le=1, description="share of the neuron's own sites, the strongest, that is matched; not for classes"
     )
     plain_weight: float = Field(3.0, ge=0, description="weight of matching whole activations")
     depth: float = Field(
@@ -150,7 +154,7 @@ class PictureSettings(Settings):
 
 _PAPER = {
     "steps": 2000, "parametrisation": "pixel", "learning_rate": 1.0, "warmup": 100, "betas": (0.5, 0.9), "jitter": 30,
-    "own_weight": 0.0, "plain_weight": 0.0, "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0,
-    "scaling": "published",
+    "softness": 0.0, "coarse": 0.0, "own_weight": 0.0, "own_boost": 1.0, "own_share": 1.0, "plain_weight": 0.0,
+    "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published",
 }  # fmt: skip
 """VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.nodes`."""

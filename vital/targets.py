@@ -114,7 +114,7 @@ def measure(
     nodes: Sequence[str],
     layouts: dict[str, Layout],
     kind: Kind = "lrp",
-    levels: int = 64,
+    levels: int = 128,
     batch: int = 8,
     progress: Callable[[int], None] = lambda references: None,
     readout: Readout | None = None,
