@@ -19,7 +19,7 @@ from torch.overrides import resolve_name
 from vital.errors import UnsuitableInput
 from vital.layers import Survey, check_nodes
 from vital.models import Model
-from vital.neurons import Readout, check_neurons
+from vital.neurons import check_neurons
 from vital.probe import probe
 from vital.relevance import Relevance
 from vital.settings import Kind
@@ -86,18 +86,18 @@ def conservation(
         raise UnsuitableInput("gradient-x-activation hands on a derivative, which is not conserved: ask for lrp")
     check_nodes(found, layer, nodes)
     check_neurons(layer, found.layer(layer).channels, neurons)
-    audit = _Audit()
-    with probe(model.network, [*nodes, layer], found.layouts(), audit) as run:
+    reads, audit = found.layer(layer).reads, _Audit()
+    with probe(model.network, [*nodes, reads.layer], found.layouts(), audit) as run:
         seen = run(images.detach().requires_grad_())
     # A class's relevance is not asked for elsewhere; here its logit begins it.
-    start = Readout(layer).start(seen[layer], torch.tensor(neurons, device=images.device), kind)
+    start = reads.start(seen[reads.layer], torch.tensor(neurons, device=images.device), kind)
     begun = float(start.double().sum())
     if begun == 0:
         raise UnsuitableInput(
             f"none of the neurons of {layer!r} is active on these images, so there is no relevance to follow: "
             "take others"
         )
-    found_at = audit.backward(seen[layer], start, [seen[node] for node in nodes], retain_graph=False)
+    found_at = audit.backward(seen[reads.layer], start, [seen[node] for node in nodes], retain_graph=False)
     arrived = {node: float(relevance.double().sum()) / begun for node, relevance in zip(nodes, found_at, strict=True)}
     lost = {name: value / begun for name, value in sorted(audit.lost.items(), key=lambda item: -abs(item[1]))}
     first = min(nodes, key=lambda node: found.layer(node).ended)
@@ -107,8 +107,9 @@ def conservation(
 
 def liveliest(model: Model, found: Survey, layer: str, images: Float[Tensor, "image 3 row column"]) -> list[int]:
     """The neuron of ``layer`` that each image activates most in total, so that there is relevance to follow."""
-    with torch.inference_mode(), probe(model.network, [layer], found.layouts()) as run:
-        return [int(neuron) for neuron in run(images)[layer].sum(-1).argmax(1)]
+    reads = found.layer(layer).reads
+    with torch.inference_mode(), probe(model.network, [reads.layer], found.layouts()) as run:
+        return [int(neuron) for neuron in reads.maps(run(images)[reads.layer]).sum(-1).argmax(1)]
 
 
 def noise(model: Model, count: int, seed: int = 0) -> Float[Tensor, "image 3 side side"]:
