@@ -194,7 +194,12 @@ def moments(node: Sequence[str], **said: Any) -> None:
 @main.command()
 @options(AtlasJob, only=("store", "layer", "out", "neurons"))
 @options(PictureSettings)
-@click.option("--batch", default="auto", show_default=True, help="pictures optimised together")
+@click.option(
+    "--batch",
+    default="auto",
+    show_default=True,
+    help="pictures optimised together; auto measures one and takes what fits. Halved when memory runs out",
+)
 @options(VariantSettings, only=("crop", "relevance", "references"))
 @options(Place)
 def atlas(batch: str, **said: Any) -> None:

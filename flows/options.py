@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from pydantic import BaseModel, ValidationError
@@ -42,7 +42,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
         parts = get_args(kind)
         if len(parts) == 2 and parts[1] is Ellipsis:
             return click.option(flag, multiple=True, help=text)
-        return click.option(flag, type=tuple(parts), default=None, help=text)
+        return click.option(flag, type=tuple(_bare(part) for part in parts), default=None, help=text)
     bare = [part for part in get_args(kind) if part is not type(None)] if type(None) in get_args(kind) else [kind]
     inner = bare[0] if len(bare) == 1 else str
     if get_origin(inner) is tuple:
@@ -52,6 +52,11 @@ def _option(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
             flag, type=click.Choice([str(choice) for choice in get_args(inner)]), default=None, help=text
         )
     return click.option(flag, type=inner if inner in (int, float) else str, default=None, help=text)
+
+
+def _bare(kind: Any) -> Any:
+    """A type without the bounds that are annotated to it."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def build(settings: type[T], values: Mapping[str, Any]) -> T:

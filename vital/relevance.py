@@ -45,10 +45,13 @@ class _TwoBackwards(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, switch: _Switch, rule: _Backward, output: Tensor, *inputs: Tensor) -> Tensor:
         ctx.switch, ctx.rule, ctx.inputs = switch, rule, len(inputs)
+        ctx.set_materialize_grads(False)
         return output.view_as(output)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
+        if upstream is None:  # no relevance comes this way, such as to a softmax
+            return None, None, None, *([None] * ctx.inputs)
         if ctx.switch.relevance:
             # None for the operation itself: autograd then skips it.
             return None, None, None, *ctx.rule(upstream)

@@ -3,7 +3,7 @@ records."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,7 +17,7 @@ EMBEDDED = "efficientnet_lite0"
 class Settings(BaseModel):
     """Base of all settings: frozen, and unknown names are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelSettings(Settings):
@@ -73,19 +73,24 @@ class PictureSettings(Settings):
     """How a picture is optimised. A preset fills in what is not given; every field is recorded beside the pictures."""
 
     preset: Literal["natural", "paper"] = Field(
-        "natural", description="natural: readable pictures; paper: as published"
+        "natural",
+        description="natural: readable pictures, whose defaults stand below; paper: as published, which is "
+        "--steps 2000 --parametrisation pixel --learning-rate 1 --warmup 100 --betas 0.5 0.9 --jitter 30 "
+        "and relevant activations alone at the published weights",
     )
     steps: int = Field(300, ge=1, le=100_000, description="optimisation steps")
     side: int = Field(
         224, ge=16, le=2048, description="side of a picture in pixels; it may differ from the model's input"
     )
-    seed: int = Field(0, ge=0, description="seed of every picture's own random stream")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of every picture's own random stream")
     parametrisation: Literal["pixel", "fourier"] = Field(
         "fourier", description="what Adam moves: pixels, or Fourier coefficients of decorrelated colours"
     )
     learning_rate: float = Field(0.1, gt=0, description="Adam's peak learning rate")
     warmup: int = Field(20, ge=0, description="steps of linear warm-up; then a cosine to zero")
-    betas: tuple[float, float] = Field((0.9, 0.99), description="Adam's decay rates")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.99), description="Adam's decay rates"
+    )
     jitter: int = Field(
         16, ge=0, description="greatest shift of each step, in pixels of a 224-pixel picture; scales with the side"
     )
