@@ -228,6 +228,23 @@ def atlas(batch: str, **said: Any) -> None:
 
 
 @main.command()
+@click.argument("file", metavar="JOB.yaml", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def run(file: Path) -> None:
+    """Run what a settings file says: full-run, references, moments or atlas.
+
+    The same file's part under the flow's name is the parameter `job` of the deployment of that name. Example:
+    docs/job.yaml.
+    """
+    from flows.description import store_summary
+    from flows.job_files import flow_of, read_job
+
+    asked = read_job(file)
+    flow_of(asked.flow)(asked.job)
+    for line in store_summary(getattr(asked.job, "out", None) or asked.job.store):  # type: ignore[attr-defined]
+        click.echo(line)
+
+
+@main.command()
 @click.argument("url")
 def info(url: str) -> None:
     """What a store holds, how complete it is, and what it was made from."""

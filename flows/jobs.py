@@ -59,3 +59,64 @@ class AtlasJob(Settings):
     picture: PictureSettings = PictureSettings()
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="pictures optimised together")
     place: Place = Place()
+
+
+class LayerJob(Settings):
+    """What a full run makes of one layer."""
+
+    layer: str = Field(description="the neurons' layer, or 'classes'")
+    neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
+    variant: VariantSettings = VariantSettings()
+    picture: PictureSettings = PictureSettings()
+
+
+class FullJob(Settings):
+    """Everything from shards to an atlas: one pass for all layers, then targets and pictures layer by layer."""
+
+    shards: tuple[str, ...] = Field(min_length=1, description="tars: paths, folders, globs, braces {000..009} or URLs")
+    store: str = Field(description="statistics store: a path or an fsspec URL")
+    out: str = Field(description="atlas store: a path or an fsspec URL")
+    model: ModelSettings = ModelSettings()
+    layers: tuple[LayerJob, ...] = Field(min_length=1, description="the layers, each with its own settings")
+    statistics: StatisticsSettings = StatisticsSettings()
+    allow_rejected: float = Field(
+        0.0, ge=0, le=1, description="share of shards that may end too early without failing the run"
+    )
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="pictures optimised together")
+    place: Place = Place()
+
+    def references(self) -> ReferencesJob:
+        """The pass over the shards."""
+        return ReferencesJob(
+            shards=self.shards,
+            store=self.store,
+            model=self.model,
+            layers=tuple(dict.fromkeys(part.layer for part in self.layers)),
+            statistics=self.statistics,
+            allow_rejected=self.allow_rejected,
+            place=self.place,
+        )
+
+    def moments(self, part: LayerJob) -> MomentsJob:
+        """The targets of one layer."""
+        return MomentsJob(
+            store=self.store,
+            layer=part.layer,
+            neurons=part.neurons,
+            variant=part.variant,
+            shards=self.shards,
+            place=self.place,
+        )
+
+    def atlas(self, part: LayerJob) -> AtlasJob:
+        """The pictures of one layer."""
+        return AtlasJob(
+            store=self.store,
+            layer=part.layer,
+            out=self.out,
+            neurons=part.neurons,
+            variant=part.variant,
+            picture=part.picture,
+            batch=self.batch,
+            place=self.place,
+        )

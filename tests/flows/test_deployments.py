@@ -7,13 +7,16 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]
 from prefect.flows import Flow, load_flow_from_entrypoint
 
+from flows.job_files import JOBS
+
 ROOT = Path(__file__).parents[2]
 
 
 def test_every_entrypoint_loads() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert {one["name"] for one in deployments} == {"references", "moments", "atlas"}
+    assert {one["name"] for one in deployments} == set(JOBS)
     for one in deployments:
         file, _, function = one["entrypoint"].partition(":")
         flow: Flow[..., object] = load_flow_from_entrypoint(f"{ROOT / file}:{function}", use_placeholder_flow=False)
         assert list(flow.parameters.properties) == ["job"]
+        assert [schedule["active"] for schedule in one["schedules"]] == [False]
