@@ -9,9 +9,9 @@ from flows.cluster import in_process
 from flows.jobs import AtlasJob
 from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
-from flows.statistics_store import check_model, stored_model
+from flows.statistics_store import check_model, stored_model, stored_worker
 from flows.target_store import recorded_variant, target_status, task_groups
-from flows.workers import worker, worker_at
+from flows.workers import worker_at
 from stores.schema import open_store
 from stores.status import PictureStatus
 
@@ -21,7 +21,7 @@ def build_atlas(job: AtlasJob) -> str:
     """Pictures of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     atlas's URL."""
     statistics = open_store(job.store, "statistics", "r")
-    here = worker(stored_model(statistics), job.place)
+    here = stored_worker(statistics, job.place)
     layer = here.found.layer(job.layer)
     check_model(statistics, here.model)
     worker_at(stored_model(statistics), job.place, job.picture.side)  # refuses a side that the network cannot take

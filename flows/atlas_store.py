@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from flows.jobs import BLOCK, AtlasJob
 from flows.neuron_ranges import rows_of
 from flows.progress import tick
-from flows.statistics_store import stored_model
+from flows.statistics_store import stored_model, stored_worker
 from flows.target_store import read_targets, recorded_variant, target_nodes, target_status
 from flows.workers import Worker, worker_at
 from stores.blocks import empty_rows
@@ -133,7 +133,9 @@ def _pictures(
     neurons: Sequence[int],
     progress: Callable[[int], None] = lambda step: None,
 ) -> tuple[Target, Pictures]:
-    target = read_targets(statistics, job.layer, variant, neurons)
+    # As the statistics have it: pictures of another side are read at the same place.
+    readout = stored_worker(statistics, job.place).found.layer(job.layer).readout
+    target = read_targets(statistics, job.layer, variant, neurons, readout)
     kind, colours = recorded_variant(statistics, job.layer, variant).relevance, Colours(*read_colours(statistics))
     return target, optimise(here.model, target, job.picture, here.found.layouts(), kind, colours, progress)
 

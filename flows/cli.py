@@ -137,10 +137,11 @@ def pack(folder: Path, out: Path, per_shard: int) -> None:
     "layers",
     multiple=True,
     required=True,
-    help="layer whose neurons get references, or 'classes'; repeatable",
+    help="layer whose neurons get references; repeatable. A module such as layer4.2, 'classes', layer4.2@3,3 (row 3, "
+    "column 3 of every channel), or layer4.2~NAME (directions)",
 )
 @options(StatisticsSettings)
-@options(ReferencesJob, only=("allow_rejected",))
+@options(ReferencesJob, only=("directions", "allow_rejected"))
 @options(Place)
 def references(shards: Sequence[str], store: str, layers: Sequence[str], **said: Any) -> None:
     """Stream SHARDS once: which images excite which neuron, and statistics of the layers.
@@ -160,6 +161,7 @@ def references(shards: Sequence[str], store: str, layers: Sequence[str], **said:
             "store": store,
             "layers": tuple(layers),
             **parts,
+            "directions": said["directions"],
             "allow_rejected": said["allow_rejected"],
         },
     )

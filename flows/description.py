@@ -12,8 +12,7 @@ import zarr
 from flows.gallery import atlas_facts, atlas_layers
 from flows.jobs import BLOCK, Place
 from flows.neuron_ranges import blocks_of, parse_neurons, rows_of
-from flows.statistics_store import references_of, stored_model
-from flows.workers import worker
+from flows.statistics_store import references_of, stored_worker
 from stores.errors import SchemaMismatch
 from stores.index import read_index, read_shards
 from stores.provenance import claimed, dataset_fingerprint, fingerprint
@@ -68,7 +67,7 @@ def rounding(store: str, layer: str, neurons: str) -> Iterator[str]:
     try:
         count = len(references_of(group, layer, None).image)
     except SchemaMismatch:
-        worker(stored_model(group), Place()).found.layer(layer)  # a misspelt layer is told the nearest names
+        stored_worker(group, Place()).found.layer(layer)  # a misspelt layer is told the nearest names
         raise
     asked = parse_neurons(neurons, count, layer)
     blocks = blocks_of(asked, BLOCK)

@@ -26,7 +26,14 @@ class ReferencesJob(Settings):
     store: str = Field(description="statistics store: a path or an fsspec URL")
     model: ModelSettings = ModelSettings()
     layers: tuple[str, ...] = Field(
-        min_length=1, description="layers whose neurons get references; 'classes' for the network's output"
+        min_length=1,
+        description="layers whose neurons get references: a module such as layer4.2, 'classes' for the network's "
+        "output, layer4.2@3,3 for one site of each channel, layer4.2~NAME for directions",
+    )
+    directions: tuple[str, ...] = Field(
+        (),
+        description="matrices of directions × channels (.npy or a Zarr array); layer LAYER~NAME has a neuron for each "
+        "direction of the file NAME",
     )
     statistics: StatisticsSettings = StatisticsSettings()
     allow_rejected: float = Field(
@@ -78,6 +85,7 @@ class FullJob(Settings):
     out: str = Field(description="atlas store: a path or an fsspec URL")
     model: ModelSettings = ModelSettings()
     layers: tuple[LayerJob, ...] = Field(min_length=1, description="the layers, each with its own settings")
+    directions: tuple[str, ...] = Field((), description="matrices of directions × channels, as in a references job")
     statistics: StatisticsSettings = StatisticsSettings()
     allow_rejected: float = Field(
         0.0, ge=0, le=1, description="share of shards that may end too early without failing the run"
@@ -92,6 +100,7 @@ class FullJob(Settings):
             store=self.store,
             model=self.model,
             layers=tuple(dict.fromkeys(part.layer for part in self.layers)),
+            directions=self.directions,
             statistics=self.statistics,
             allow_rejected=self.allow_rejected,
             place=self.place,

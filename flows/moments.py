@@ -8,9 +8,8 @@ from flows.cluster import in_process
 from flows.jobs import MomentsJob
 from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
-from flows.statistics_store import live_neurons, references_of, stored_model
+from flows.statistics_store import live_neurons, references_of, stored_worker
 from flows.target_store import declare_targets, measure_block, task_groups, undone
-from flows.workers import worker
 from stores.schema import open_store
 
 
@@ -19,7 +18,7 @@ def measure_references(job: MomentsJob) -> str:
     """Targets of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     variant's name."""
     group = open_store(job.store, "statistics", "a")
-    here = worker(stored_model(group), job.place)
+    here = stored_worker(group, job.place)
     layer = here.found.layer(job.layer)
     references = references_of(group, job.layer, job.variant.references)
     neurons = parse_neurons(job.neurons, layer.channels, job.layer)

@@ -11,8 +11,16 @@ from flows.cluster import in_process
 from flows.jobs import Place, ReferencesJob
 from flows.progress import bar
 from flows.scanning import Partial, scan_shard
-from flows.statistics_store import claim_statistics, missing_of, plan_for, refuse_short, write_gathered
-from flows.workers import worker
+from flows.statistics_store import (
+    claim_statistics,
+    given_directions,
+    missing_of,
+    plan_for,
+    refuse_short,
+    write_gathered,
+)
+from flows.workers import Worker, knowing, worker
+from stores.directions import read_directions
 from stores.index import append_index, read_shards
 from stores.partials import read_arrays, remove_arrays, write_arrays
 from stores.provenance import fingerprint
@@ -30,7 +38,7 @@ def select_references(job: ReferencesJob) -> str:
     computed again.
     """
     shards = expand(job.shards)
-    here = worker(job.model, job.place)
+    here = knowing(worker(job.model, job.place), given_directions(job))
     plan = plan_for(job, here.found, here.model.name)
     group = claim_statistics(job, here)
     plan = missing_of(group, plan, shards)
@@ -43,19 +51,23 @@ def select_references(job: ReferencesJob) -> str:
     return job.store
 
 
+def _here(store: str, model: ModelSettings, place: Place) -> Worker:
+    return knowing(worker(model, place), read_directions(open_store(store, "statistics", "r")))
+
+
 @task(name="scan-shard")
 def scan(store: str, model: ModelSettings, plan: Plan, place: Place, shard: ShardFile) -> str:
     """One shard's partial, written to the store's run folder unless it is there; returns its name."""
     name = f"partials/{fingerprint({'plan': repr(plan), 'shard': shard.name, 'size': shard.size})}"
     if read_arrays(store, name) is None:
-        write_arrays(store, name, scan_shard(shard, worker(model, place), plan).arrays())
+        write_arrays(store, name, scan_shard(shard, _here(store, model, place), plan).arrays())
     return name
 
 
 @task(name="merge-shards")
 def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
     """All partials in shard order into the store; afterwards they are removed."""
-    here = worker(job.model, job.place)
+    here = _here(job.store, job.model, job.place)
     group = open_store(job.store, "statistics", "a")
     total = Gathered.none(plan, here.found, here.model.preprocessing.side)
     parts: list[Partial] = []

@@ -10,8 +10,9 @@ import zarr
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from flows.jobs import ReferencesJob
-from flows.workers import Worker
+from flows.jobs import Place, ReferencesJob
+from flows.workers import Worker, knowing, worker
+from stores.directions import read_directions, read_matrix, write_directions
 from stores.errors import SchemaMismatch, UnreadableShard
 from stores.images import decode
 from stores.index import index_specs, read_index, read_shards
@@ -36,20 +37,38 @@ READ_AHEAD = 64
 """Images read in one go; bounds the memory of a block's references."""
 
 
-def claim_statistics(job: ReferencesJob, worker: Worker) -> zarr.Group:
+def claim_statistics(job: ReferencesJob, here: Worker) -> zarr.Group:
     """The store, made or found to be of the same base; its model's settings are kept for later commands."""
     group = open_store(job.store, "statistics", "a")
-    base = {**worker.model.identity, "levels": job.statistics.levels, "precision": "float32", "algorithm": ALGORITHM}
+    base = {**here.model.identity, "levels": job.statistics.levels, "precision": "float32", "algorithm": ALGORITHM}
     claim(group, "base", base)
     if "model" not in group.attrs:
         group.attrs["model"] = job.model.model_copy(update={"download": False}).model_dump(mode="json")
     declare(group, index_specs())
+    for name, matrix in here.found.directions.items():
+        write_directions(group, name, matrix)
     return group
 
 
 def stored_model(group: zarr.Group) -> ModelSettings:
     """The model that the statistics are of."""
     return ModelSettings.model_validate(group.attrs["model"])
+
+
+def stored_worker(group: zarr.Group, place: Place) -> Worker:
+    """This process's worker for the store's model, knowing the store's directions."""
+    return knowing(worker(stored_model(group), place), read_directions(group))
+
+
+def given_directions(job: ReferencesJob) -> dict[str, np.ndarray]:
+    """The matrices that a job names; two of one name are refused."""
+    found: dict[str, np.ndarray] = {}
+    for location in job.directions:
+        name, matrix = read_matrix(location)
+        if name in found:
+            raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
+        found[name] = matrix
+    return found
 
 
 def check_model(group: zarr.Group, model: Model) -> None:
@@ -67,7 +86,7 @@ def plan_for(job: ReferencesJob, found: Survey, model: str) -> Plan:
     """Everything the asked layers need: their rankings, and moments of themselves and of their nodes."""
     measured: list[str] = []
     for layer in job.layers:
-        measured += [*default_nodes(found, layer, model), layer]
+        measured += [*default_nodes(found, layer, model), found.layer(layer).reads.layer]
     return Plan(tuple(job.layers), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
 
 
@@ -118,13 +137,12 @@ def write_gathered(
         declare(group, layer_specs(name, *moments.quantiles.shape))
         write_layer(group, name, {"level": levels, **_layer_arrays(moments)})
     for name, ranking in gathered.rankings.items():
+        module = found.layer(found.layer(name).reads.layer)
         declare(group, reference_specs(name, *ranking.scores.shape))
         write_references(
             group,
             name,
-            _as_references(
-                ranking, found.layer(name).sites, preprocessing, name == CLASSES, found.layer(name).leading_tokens
-            ),
+            _as_references(ranking, module.sites, preprocessing, name == CLASSES, module.leading_tokens),
         )
     colours = gathered.light.colours()
     write_light(group, gathered.light.spectrum / max(gathered.light.count, 1), colours.mean, colours.covariance)

@@ -13,8 +13,8 @@ from jaxtyping import Bool
 from flows.jobs import BLOCK, MomentsJob
 from flows.neuron_ranges import grouped, rows_of
 from flows.progress import tick
-from flows.statistics_store import base_levels, check_model, live_neurons, load_images, references_of, stored_model
-from flows.workers import Worker, worker
+from flows.statistics_store import base_levels, check_model, live_neurons, load_images, references_of, stored_worker
+from flows.workers import Worker
 from stores.blocks import empty_rows
 from stores.errors import SchemaMismatch
 from stores.moments import (
@@ -32,6 +32,7 @@ from stores.schema import array_at, declare, group_at, open_store
 from stores.shards import expand
 from stores.status import PictureStatus
 from vital.layers import check_nodes, default_nodes
+from vital.neurons import Readout
 from vital.probe import CLASSES, INPUT
 from vital.quantiles import stored_levels
 from vital.ranking import NOBODY
@@ -131,7 +132,7 @@ def undone(group: zarr.Group, declared: Declared, blocks: Iterable[int]) -> set[
 def measure_block(job: MomentsJob, blocks: Sequence[int]) -> None:
     """Measure the references of all live neurons of ``blocks`` together, then write each block."""
     group = open_store(job.store, "statistics", "a")
-    here = worker(stored_model(group), job.place)
+    here = stored_worker(group, job.place)
     declared = declare_targets(group, job, here)
     references = references_of(group, job.layer, job.variant.references)
     live = live_neurons(references, job.variant.fewest)
@@ -150,6 +151,7 @@ def measure_block(job: MomentsJob, blocks: Sequence[int]) -> None:
             job.variant.relevance,
             base_levels(group),
             progress=tick,
+            readout=here.found.layer(job.layer).readout,
         )
     for block in blocks:
         arrays = _block_arrays(group, declared, target, block)
@@ -202,8 +204,10 @@ def _block_arrays(group: zarr.Group, declared: Declared, target: Target | None, 
     return arrays
 
 
-def read_targets(group: zarr.Group, layer: str, variant: str, neurons: Sequence[int]) -> Target:
-    """Targets of some neurons, in full precision."""
+def read_targets(
+    group: zarr.Group, layer: str, variant: str, neurons: Sequence[int], readout: Readout | None = None
+) -> Target:
+    """Targets of some neurons, in full precision; ``readout`` says how they read their layer."""
     rows = read_target_rows(group, layer, variant, neurons)
     levels = read_target_levels(group, layer, variant)
 
@@ -218,9 +222,8 @@ def read_targets(group: zarr.Group, layer: str, variant: str, neurons: Sequence[
         # Patches are enlarged: they differ from whole images in much that is not particular to the neuron.
         usual = _usual(group, node, quantiles.shape[1:]) if variant.startswith("image") else None
         nodes[node] = NodeTarget(levels[node], quantiles, part(node, "relevant"), part(node, "importance"), usual)
-    return Target(
-        layer, np.asarray(neurons, np.int64), nodes, levels["own"], np.asarray(rows["own"], np.float32), rows["count"]
-    )
+    own = np.asarray(rows["own"], np.float32)
+    return Target(layer, np.asarray(neurons, np.int64), nodes, levels["own"], own, rows["count"], readout)
 
 
 def _usual(group: zarr.Group, node: str, shape: tuple[int, ...]) -> np.ndarray | None:

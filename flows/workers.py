@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from flows.jobs import Place
@@ -27,6 +29,11 @@ def worker(settings: ModelSettings, place: Place) -> Worker:
     if place.threads:
         torch.set_num_threads(place.threads)
     return _load(settings, device_name(place.device))
+
+
+def knowing(here: Worker, directions: Mapping[str, np.ndarray]) -> Worker:
+    """The same worker whose layers can be read along these directions, too."""
+    return replace(here, found=replace(here.found, directions=directions))
 
 
 @lru_cache(maxsize=1)
