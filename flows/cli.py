@@ -248,8 +248,14 @@ def run(file: Path) -> None:
 
 @main.command()
 @click.argument("url")
-def info(url: str) -> None:
+@click.option("--watch", is_flag=True, help="keep it up to date until every block is written; Ctrl-C ends it")
+def info(url: str, watch: bool) -> None:
     """What a store holds, how complete it is, and what it was made from."""
+    if watch:
+        from flows.watching import watch as keep_watching
+
+        keep_watching(url)
+        return
     from flows.description import store_summary
 
     for line in store_summary(url):
