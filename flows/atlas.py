@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow, task
 
+from flows.artifacts import summarised
 from flows.atlas_store import declare_atlas, make_blocks, require_targets, unmade
 from flows.cluster import in_process
 from flows.jobs import AtlasJob
@@ -32,7 +33,8 @@ def build_atlas(job: AtlasJob) -> str:
     settings = recorded_variant(statistics, job.layer, declared.variant)
     tasks = [blocks for blocks in task_groups(statistics, job.layer, settings) if missing & set(blocks)]
     require_targets(statistics, job, declared, [block for blocks in tasks for block in blocks])
-    with bar(f"{job.layer}: neurons done", sum(declared.live_in(live, blocks) for blocks in tasks)):
+    wanted = sum(declared.live_in(live, blocks) for blocks in tasks)
+    with summarised("atlas", job.out, "pictures", wanted), bar(f"{job.layer}: neurons done", wanted):
         for future in [picture_blocks.submit(job, blocks) for blocks in tasks]:
             future.result()
     return job.out

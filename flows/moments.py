@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow, task
 
+from flows.artifacts import summarised
 from flows.cluster import in_process
 from flows.jobs import MomentsJob
 from flows.neuron_ranges import blocks_of, parse_neurons
@@ -26,7 +27,8 @@ def measure_references(job: MomentsJob) -> str:
     missing = undone(group, declared, blocks_of(neurons, declared.block))
     live = live_neurons(references, job.variant.fewest)
     tasks = [blocks for blocks in task_groups(group, job.layer, job.variant) if missing & set(blocks)]
-    with bar(f"{job.layer}: references measured", sum(declared.crops(references, live, blocks) for blocks in tasks)):
+    wanted = sum(declared.crops(references, live, blocks) for blocks in tasks)
+    with summarised("targets", job.store, "references", wanted), bar(f"{job.layer}: references measured", wanted):
         for future in [measure_blocks.submit(job, blocks) for blocks in tasks]:
             future.result()
     return declared.variant
