@@ -71,7 +71,9 @@ def optimise(
         blurs = torch.from_numpy(draws.blurs).to(weight.device)  # all at once: a step waits for nothing
         alive = torch.ones(len(target), dtype=torch.bool, device=weight.device)
         coarse = settings.coarse * settings.steps
-        if coarse and not _takes(run, draws.noise[:1, :, ::2, ::2].to(weight)):
+        # Below half its input's side a network hardly sees anything.
+        large = settings.side >= model.preprocessing.side
+        if coarse and not (large and _takes(run, draws.noise[:1, :, ::2, ::2].to(weight))):
             coarse = 0
         for step in range(settings.steps):
             for group in adam.param_groups:

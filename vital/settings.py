@@ -105,7 +105,7 @@ class PictureSettings(Settings):
         ge=0,
         le=1,
         description="share of the steps, the first ones, that see the picture at half its side: what is begun large is "
-        "not doubled later; for networks that take any size",
+        "not doubled later; for networks that take any size, and pictures of at least their input's side",
     )
     own_weight: float = Field(
         2.0, ge=0, description="weight of matching the neuron's own activations; for a class, of its cross-entropy"
