@@ -6,8 +6,8 @@ from prefect import flow, task
 
 from flows.artifacts import summarised
 from flows.atlas_store import declare_atlas, make_blocks, require_targets, unmade
-from flows.cluster import in_process
-from flows.jobs import AtlasJob
+from flows.cluster import in_process, run_tasks
+from flows.jobs import AtlasJob, settled
 from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
 from flows.statistics_store import check_model, stored_model, stored_worker
@@ -21,11 +21,12 @@ from stores.status import PictureStatus
 def build_atlas(job: AtlasJob) -> str:
     """Pictures of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     atlas's URL."""
+    job = settled(job)
     statistics = open_store(job.store, "statistics", "r")
-    here = stored_worker(statistics, job.place)
+    here = stored_worker(statistics, job.place.here)
     layer = here.found.layer(job.layer)
     check_model(statistics, here.model)
-    worker_at(stored_model(statistics), job.place, job.picture.side)  # refuses a side that the network cannot take
+    worker_at(stored_model(statistics), job.place.here, job.picture.side)  # refuses a side that the network cannot take
     neurons = parse_neurons(job.neurons, layer.channels, job.layer)
     declared = declare_atlas(job, statistics, here)
     live = target_status(statistics, job.layer, declared.variant) == PictureStatus.MADE
@@ -33,10 +34,10 @@ def build_atlas(job: AtlasJob) -> str:
     settings = recorded_variant(statistics, job.layer, declared.variant)
     tasks = [blocks for blocks in task_groups(statistics, job.layer, settings) if missing & set(blocks)]
     require_targets(statistics, job, declared, [block for blocks in tasks for block in blocks])
-    wanted = sum(declared.live_in(live, blocks) for blocks in tasks)
+    calls = [({"job": job, "blocks": blocks}, declared.live_in(live, blocks)) for blocks in tasks]
+    wanted = sum(count for _, count in calls)
     with summarised("atlas", job.out, "pictures", wanted), bar(f"{job.layer}: neurons done", wanted):
-        for future in [picture_blocks.submit(job, blocks) for blocks in tasks]:
-            future.result()
+        run_tasks(job.place, picture_blocks, calls)
     return job.out
 
 

@@ -1,12 +1,71 @@
-"""Where tasks run: in this process, one after the other. A model's hooks and torch's threads belong to one task."""
+"""Where tasks run: in this process, on worker processes of this machine, or on an existing Dask cluster."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from dask.base import annotate
+from prefect import Task
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect_dask.task_runners import DaskTaskRunner
+
+from flows.jobs import Place
+from flows.progress import tick
+
+Calls = Sequence[tuple[Mapping[str, Any], float]]
+"""Parameters of every task, and what each counts for on the progress bar."""
 
 
 def in_process() -> TaskRunner[Any]:
-    """The task runner of every flow by default: one task at a time, which itself uses all of torch's threads."""
+    """One task at a time, which itself uses all of torch's threads: a model's hooks and torch's threads belong to one
+    task."""
     return ThreadPoolTaskRunner(max_workers=1)
+
+
+def run_tasks(place: Place, task: Task[..., Any], calls: Calls) -> list[Any]:
+    """Run ``task`` for all ``calls`` where ``place`` says, and return their results in order.
+
+    The first error ends the run; what other tasks have written stays. A task whose worker dies is run again by Dask,
+    so tasks must give the same bytes twice.
+    """
+    if not calls:
+        return []
+    with _runner(place) as runner, _annotated(place):
+        futures = [runner.submit(task, dict(parameters)) for parameters, _ in calls]
+        results = []
+        for future, (_, weight) in zip(futures, calls, strict=True):
+            results.append(future.result())
+            if place.elsewhere:  # tasks of this process tick themselves
+                tick(weight)
+    return results
+
+
+@contextmanager
+def _runner(place: Place) -> Iterator[TaskRunner[Any]]:
+    if place.scheduler:
+        runner: TaskRunner[Any] = DaskTaskRunner(address=place.scheduler)
+    elif place.workers:
+        runner = DaskTaskRunner(cluster_class=_cluster_class(place), cluster_kwargs=_cluster_arguments(place))
+    else:
+        runner = in_process()
+    with runner as running:
+        yield running
+
+
+def _cluster_class(place: Place) -> str:
+    """dask-cuda gives every worker a GPU of its own."""
+    cuda = place.on_gpu and importlib.util.find_spec("dask_cuda") is not None
+    return "dask_cuda.LocalCUDACluster" if cuda else "distributed.LocalCluster"
+
+
+def _cluster_arguments(place: Place) -> dict[str, Any]:
+    shared: dict[str, Any] = {"n_workers": place.workers, "threads_per_worker": 1, "dashboard_address": None}
+    return shared | ({"resources": {"GPU": 1}} if place.on_gpu else {"processes": True})
+
+
+def _annotated(place: Place) -> Any:
+    """On a cluster a task on a GPU asks for one: workers declare it with ``--resources GPU=1``."""
+    return annotate(resources={"GPU": 1}) if place.elsewhere and place.on_gpu else nullcontext()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
 
@@ -13,10 +15,43 @@ BLOCK = 32
 
 
 class Place(Settings):
-    """Where tasks run."""
+    """Where tasks run: in this process, unless ``workers`` or a ``scheduler`` is given."""
 
-    threads: int | None = Field(None, ge=1, description="torch's threads; all cores by default")
+    workers: int | None = Field(
+        None, ge=1, description="worker processes on this machine, each with its own model; in this process by default"
+    )
+    scheduler: str | None = Field(
+        None, description="address of an existing Dask scheduler, e.g. tcp://host:8786, instead of workers here"
+    )
+    threads: int | None = Field(None, ge=1, description="torch's threads of a task  [default: cores / workers]")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.workers and self.scheduler:
+            raise ValueError("workers are started here, a scheduler has its own: give one of the two")
+        return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether tasks run in other processes."""
+        return bool(self.workers or self.scheduler)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether tasks are to be given a GPU."""
+        return self.device.startswith("cuda")
+
+    @property
+    def here(self) -> Place:
+        """Where the flow itself asks the model for its layers: the GPU may be on the workers alone."""
+        return self.model_copy(update={"device": "cpu", "threads": None}) if self.elsewhere else self
+
+    @property
+    def of_task(self) -> Place:
+        """The same with as many threads as the workers of this machine leave for each."""
+        threads = self.threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.workers else None)
+        return self.model_copy(update={"threads": threads})
 
 
 class ReferencesJob(Settings):
@@ -129,3 +164,20 @@ class FullJob(Settings):
             batch=self.batch,
             place=self.place,
         )
+
+
+J = TypeVar("J", ReferencesJob, MomentsJob, AtlasJob)
+
+
+def settled(job: J) -> J:
+    """The same job for tasks: with paths that hold in any directory, and the threads that each task has."""
+    changed: dict[str, object] = {"place": job.place.of_task, "store": _absolute(job.store)}
+    if not isinstance(job, AtlasJob):
+        changed["shards"] = tuple(_absolute(shards) for shards in job.shards)
+    else:
+        changed["out"] = _absolute(job.out)
+    return job.model_copy(update=changed)
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).absolute())

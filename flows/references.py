@@ -7,10 +7,10 @@ from functools import reduce
 
 from prefect import flow, task
 
-from flows.cluster import in_process
-from flows.jobs import Place, ReferencesJob
+from flows.cluster import in_process, run_tasks
+from flows.jobs import ReferencesJob, settled
 from flows.progress import bar
-from flows.scanning import Partial, scan_shard
+from flows.scanning import Partial, bytes_of, grouped, scan_shard
 from flows.statistics_store import (
     claim_statistics,
     given_directions,
@@ -27,7 +27,6 @@ from stores.provenance import fingerprint
 from stores.schema import open_store
 from stores.shards import ShardFile, expand
 from vital.gathering import Gathered, Plan
-from vital.settings import ModelSettings
 
 
 @flow(name="select-references", task_runner=in_process())
@@ -37,37 +36,42 @@ def select_references(job: ReferencesJob) -> str:
     A shard whose partial is already there is not read again; what the store already has for these shards is not
     computed again.
     """
+    job = settled(job)
     shards = expand(job.shards)
-    here = knowing(worker(job.model, job.place), given_directions(job))
+    here = knowing(worker(job.model, job.place.here), given_directions(job))
     plan = plan_for(job, here.found, here.model.name)
     group = claim_statistics(job, here)
     plan = missing_of(group, plan, shards)
     if plan.ranked or plan.measured:
-        with bar("images seen", None, sum(shard.size for shard in shards)):
-            names = [scan.submit(job.store, job.model, plan, job.place, shard) for shard in shards]
-            done = [name.result() for name in names]
-        merge(job, plan, done)
+        calls = [({"job": job, "plan": plan, "shards": part}, bytes_of(part)) for part in grouped(shards)]
+        size = bytes_of(shards)
+        # Tasks here tick images, and how far in the shards they are; of tasks elsewhere bytes are known.
+        with bar("bytes read", size) if job.place.elsewhere else bar("images seen", None, size):
+            names = run_tasks(job.place, scan, calls)
+        merge(job, plan, [name for part in names for name in part])
     refuse_short(group, job.allow_rejected)
     return job.store
 
 
-def _here(store: str, model: ModelSettings, place: Place) -> Worker:
-    return knowing(worker(model, place), read_directions(open_store(store, "statistics", "r")))
+def _here(job: ReferencesJob) -> Worker:
+    return knowing(worker(job.model, job.place), read_directions(open_store(job.store, "statistics", "r")))
 
 
-@task(name="scan-shard")
-def scan(store: str, model: ModelSettings, plan: Plan, place: Place, shard: ShardFile) -> str:
-    """One shard's partial, written to the store's run folder unless it is there; returns its name."""
-    name = f"partials/{fingerprint({'plan': repr(plan), 'shard': shard.name, 'size': shard.size})}"
-    if read_arrays(store, name) is None:
-        write_arrays(store, name, scan_shard(shard, _here(store, model, place), plan).arrays())
-    return name
+@task(name="scan-shards")
+def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[str]:
+    """The partials of some shards, each written to the store's run folder unless it is there; returns their names."""
+    names = []
+    for shard in shards:
+        names.append(f"partials/{fingerprint({'plan': repr(plan), 'shard': shard.name, 'size': shard.size})}")
+        if read_arrays(job.store, names[-1]) is None:
+            write_arrays(job.store, names[-1], scan_shard(shard, _here(job), plan).arrays())
+    return names
 
 
 @task(name="merge-shards")
 def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
     """All partials in shard order into the store; afterwards they are removed."""
-    here = _here(job.store, job.model, job.place)
+    here = _here(job.model_copy(update={"place": job.place.here}))
     group = open_store(job.store, "statistics", "a")
     total = Gathered.none(plan, here.found, here.model.preprocessing.side)
     parts: list[Partial] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,21 @@ BATCH = 32
 
 LONGEST = 100
 """Greatest ratio of an image's sides: the shorter is resized to the input, and the longer grows with it."""
+
+
+TASKS = 256
+"""Tasks of a pass, at most: each costs the server some milliseconds, on Dask a quarter of a second."""
+
+
+def grouped(shards: Sequence[ShardFile]) -> list[tuple[ShardFile, ...]]:
+    """Neighbouring shards for every task of a pass; what a shard adds does not depend on its task."""
+    size = -(-len(shards) // TASKS)
+    return [tuple(shards[start : start + size]) for start in range(0, len(shards), size)]
+
+
+def bytes_of(shards: Sequence[ShardFile]) -> int:
+    """Size of some shards together, as far as it is known."""
+    return sum(max(shard.size, 0) for shard in shards)
 
 
 @dataclass(frozen=True)
