@@ -1,0 +1,105 @@
+"""What sharing a layer out costs and gains: `python benchmarks/fanout.py --json`.
+
+``two_workers`` is the time of one one-thread worker process over that of two, for the same blocks of pictures.
+``overhead`` is the share of a one-worker run that is not its tasks' own work: Prefect, Dask, reading and writing,
+progress. Workers load the network before anything is timed, and runs of one and two workers alternate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from distributed import Client, LocalCluster
+
+from flows.atlas import build_atlas
+from flows.atlas_store import make_blocks
+from flows.jobs import BLOCK, AtlasJob, MomentsJob, Place, ReferencesJob
+from flows.moments import measure_references
+from flows.references import select_references
+from flows.statistics_store import stored_worker
+from stores.schema import open_store
+from vital.settings import PictureSettings, StatisticsSettings, VariantSettings
+
+LAYER = "_blocks.9"
+BLOCKS = 2
+
+
+def prepare(folder: Path) -> AtlasJob:
+    """Targets of some whole blocks of Lite0's channels, from the embedded photographs."""
+    store, variant = str(folder / "statistics.zarr"), VariantSettings(crop="image", references=4)
+    shards = (str(resources.files("flows.demo")),)
+    neurons = f"0:{BLOCKS * BLOCK}"
+    select_references(
+        ReferencesJob(shards=shards, store=store, layers=(LAYER,), statistics=StatisticsSettings(references=4))
+    )
+    measure_references(MomentsJob(store=store, layer=LAYER, neurons=neurons, variant=variant))
+    picture = PictureSettings(steps=40, side=112)
+    return AtlasJob(store=store, layer=LAYER, out="", neurons=neurons, variant=variant, picture=picture, batch=8)
+
+
+def load(job: AtlasJob) -> None:
+    """Have the network in this worker process."""
+    stored_worker(open_store(job.store, "statistics", "r"), Place(threads=1))
+
+
+def seconds(job: AtlasJob, out: Path, workers: int) -> float:
+    """Of a run on so many worker processes."""
+    shutil.rmtree(out, ignore_errors=True)
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:  # type: ignore[no-untyped-call]
+        address = cluster.scheduler_address
+        with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+            client.run(load, job)
+        place = Place(scheduler=address, threads=1)
+        begun = time.perf_counter()
+        build_atlas(job.model_copy(update={"out": str(out), "place": place}))
+        return time.perf_counter() - begun
+
+
+def work(job: AtlasJob, out: Path) -> float:
+    """Seconds of the tasks' own work: the same blocks, without a flow, in this process on one thread."""
+    made = job.model_copy(update={"out": str(out), "place": Place(threads=1)})
+    torch.set_num_threads(1)
+    begun = time.perf_counter()
+    for block in range(BLOCKS):
+        make_blocks(made, (block,))
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        job = prepare(folder)
+        one, two, own = [], [], []
+        for _ in range(options.rounds):
+            one.append(seconds(job, folder / "one.zarr", 1))
+            two.append(seconds(job, folder / "two.zarr", 2))
+            own.append(work(job, folder / "one.zarr"))
+    alone, shared, bare = (statistics.median(part) for part in (one, two, own))
+    result = {
+        "two_workers": alone / shared,
+        "overhead": (alone - bare) / alone,
+        "seconds": {"one_worker": one, "two_workers": two, "work": own},
+        "blocks": BLOCKS,
+        "neurons_of_a_block": BLOCK,
+    }
+    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
+
+
+if __name__ == "__main__":
+    main()
