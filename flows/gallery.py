@@ -118,8 +118,11 @@ class _AtlasSource:
         ]
         if not any(source.made() for source in self.layers):
             raise SchemaMismatch(f"{url} holds no finished picture yet: `vital info {url}` says how far it is")
-        shown = photos and self.statistics is not None
-        self._photographs = Photographs(self.statistics, shards, credits_) if shown and self.statistics else None
+        self._photographs = (
+            Photographs(self.statistics, shards, credits_, self._class_names())
+            if photos and self.statistics is not None
+            else None
+        )
 
     def _reach(self, store: str | None, needed: bool) -> tuple[str, zarr.Group | None]:
         try:
@@ -129,6 +132,10 @@ class _AtlasSource:
                 raise
             return str(self.atlas.attrs.get("store", "")), None
         return known, open_store(known, "statistics", "r")
+
+    def _class_names(self) -> list[str]:
+        recorded = group_at(self.atlas, CLASSES).attrs.get("names") if CLASSES in self.atlas else None
+        return [str(name) for name in recorded] if isinstance(recorded, list) else []
 
     def page(self) -> AtlasPage:
         """What the site says of the atlas."""

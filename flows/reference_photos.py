@@ -29,7 +29,9 @@ QUALITY = 82
 class Photographs:
     """The photographs behind the references of one statistics store."""
 
-    def __init__(self, statistics: zarr.Group, shards: Sequence[str], credits_: Mapping[str, str]) -> None:
+    def __init__(
+        self, statistics: zarr.Group, shards: Sequence[str], credits_: Mapping[str, str], names: Sequence[str]
+    ) -> None:
         self.group, self._credits = statistics, credits_
         self._index, self._shards = read_index(statistics), read_shards(statistics)
         base = claimed(statistics, "base") or {}
@@ -38,7 +40,8 @@ class Photographs:
         self._urls = [
             moved.get(str(name), str(url)) for name, url in zip(self._shards.name, self._shards.url, strict=True)
         ]
-        self._names = read_class_names(self._urls)
+        # a class's references are the images labelled with its number, so the network's names serve too
+        self._names = read_class_names(self._urls) or list(names)
         self.shown: dict[str, str] = {}
         """Credits of the photographs that were asked for, by key."""
 
@@ -108,4 +111,3 @@ def as_seen(data: bytes, side: int) -> bytes:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return buffer.getvalue()
-

@@ -34,6 +34,12 @@
       VITAL.el("div", null, VITAL.el("dt", null, name), VITAL.el("dd", null, value))));
   };
 
+  // Commands that break between words only, not at the dashes of an option.
+  VITAL.commandLines = function (lines) {
+    return VITAL.el("div", { class: "lines" }, lines.map((line) => VITAL.el("code", null, line.split(" ").flatMap((word, i) =>
+      [i ? " " : "", VITAL.el("span", { class: "word" }, word)]))));
+  };
+
   // A button that copies a text, and says so.
   VITAL.copier = function (text, label) {
     const button = VITAL.el("button", { type: "button", class: "quiet", on: {

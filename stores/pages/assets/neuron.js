@@ -41,7 +41,7 @@
   function recipe(layer, neuron, data) {
     const lines = layer.commands.map((line) => line.replaceAll("{neuron}", String(neuron)));
     return el("section", { class: "recipe" }, el("h2", null, "Make it again"),
-      el("div", { class: "command" }, el("code", null, lines.join("\n")), VITAL.copier(lines.join("\n"), "Copy")),
+      el("div", { class: "command" }, VITAL.commandLines(lines), VITAL.copier(lines.join("\n"), "Copy")),
       el("p", { class: "lead" }, "A run makes the whole block of 32 neurons that this one is in."),
       el("details", null, el("summary", null, "Fingerprints and settings"),
         VITAL.facts([["seed", data.seed], ...layer.facts.filter(([name]) => name !== "seed")])));
@@ -72,7 +72,7 @@
       el("div", { class: "show" }, el("div", { class: "left" }, frame, actions),
         el("div", { class: "right" }, heading, VITAL.measures(layer, neuron), photos)),
       sources(layer, data), VITAL.curves(data),
-      loss ? el("section", { class: "loss" }, el("h2", null, "Loss"), loss) : null,
+      loss ? el("section", { class: "loss" }, el("h2", null, "Loss"), el("div", { class: "curves" }, loss)) : null,
       recipe(layer, neuron, data)));
     function key(event) {
       if (event.ctrlKey || event.metaKey || event.altKey || VITAL.typing(event)) return;

@@ -22,14 +22,14 @@
   }
 
   function usualSize() {
-    return window.innerWidth < 600 ? 108 : 124;
+    return window.innerWidth < 600 ? 100 : 124;
   }
 
   function counted(layer) {
     const what = VITAL.isClasses(layer) ? "classes" : "neurons";
     const made = layer.made.length, all = layer.status.length;
     if (made === all) return all + " " + what;
-    const reasons = layer.missing.map(([code, count]) => count + " " + (layer.meanings[code] || "unknown"));
+    const reasons = layer.missing.map(([code, count]) => count + ": " + (layer.meanings[code] || "unknown"));
     return made + " of " + all + " " + what + " have pictures — " + reasons.join("; ");
   }
 
@@ -91,7 +91,7 @@
         (rows.length === layer.made.length ? "" : " --neurons " + chosen) + " --out selection.zip";
       more.replaceChildren(rows.length ? el("details", null, el("summary", null, "Save these pictures"),
         el("p", null, "As a folder or a zip, with a contact sheet and a table:"),
-        el("div", { class: "command" }, el("code", null, line), VITAL.copier(line, "Copy"))) : "");
+        el("div", { class: "command" }, VITAL.commandLines([line]), VITAL.copier(line, "Copy"))) : "");
     }
 
     function key(event) {

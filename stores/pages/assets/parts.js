@@ -71,23 +71,30 @@
     const atlas = VITAL.site().atlases[Number(place.split("/")[0])];
     const entry = atlas.layers.find((layer) => layer.name === node);
     const list = el("ul", { class: "strip" });
+    const what = VITAL.number;
+    function numbered() {
+      list.className = "stones";
+      list.replaceChildren(...channels.map((channel, i) => el("li", { title: "channel " + channel + " of " + node +
+        ", importance " + what(shares[i]) }, el("span", null, String(channel), el("small", null, what(shares[i]))), bar(i))));
+    }
+    const bar = (i) => el("span", { class: "weight", style: { transform: "scaleX(" + shares[i] / shares[0] + ")" } });
     function drawn(layer) {
+      if (!channels.some((channel) => layer.row.has(channel))) return;
+      list.className = "strip";
       list.replaceChildren(...channels.map(function (channel, i) {
-        const share = el("span", { class: "share", title: "importance" }, VITAL.number(shares[i]));
-        const bar = el("span", { class: "weight", style: { transform: "scaleX(" + shares[i] / shares[0] + ")" } });
-        if (!layer || !layer.row.has(channel)) {
-          return el("li", null, el("div", { class: "stone", title: "channel " + channel + " of " + node +
-            (layer ? ": no picture in this atlas" : ": this layer is not in the atlas") },
-            el("span", { class: "tile" }, String(channel)), bar, el("span", { class: "name" }, share)));
+        const share = el("span", { class: "share", title: "importance" }, what(shares[i]));
+        if (!layer.row.has(channel)) {
+          return el("li", null, el("div", { title: "channel " + channel + " of " + node + ": no picture in this atlas" },
+            el("span", { class: "tile" }), bar(i), el("span", { class: "name" }, String(channel), share)));
         }
         const tile = el("span", { class: "tile" });
         VITAL.paint(tile, layer, channel, 96 * Math.min(window.devicePixelRatio || 1, 3));
         return el("li", null, el("a", { href: VITAL.link(layer.place, channel), "aria-label":
-          VITAL.alt(layer, channel) + ", importance " + VITAL.number(shares[i]) },
-          tile, bar, el("span", { class: "name" }, String(channel), share)));
+          VITAL.alt(layer, channel) + ", importance " + what(shares[i]) },
+          tile, bar(i), el("span", { class: "name" }, String(channel), share)));
       }));
     }
-    drawn(null);
+    numbered();
     if (entry) VITAL.layer(entry.place).then(drawn, () => {});
     return el("div", { class: "node" }, el("h3", null, node), list);
   };

@@ -3,7 +3,7 @@
   "use strict";
   const { el } = VITAL;
   const SMALLEST = 28, GREATEST = 420, STEP = 1.25;
-  const CAPTIONED = 104;
+  const CAPTIONED = 96;
   const AHEAD = 240;
 
   class Wall {
