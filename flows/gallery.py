@@ -21,8 +21,8 @@ from stores.index import read_shards
 from stores.locations import safe_url
 from stores.pages.content import AtlasPage
 from stores.pages.images import PER_SHEET
-from stores.pages.site import Site
-from stores.provenance import claimed
+from stores.pages.website import Site
+from stores.provenance import claimed, fingerprint
 from stores.schema import group_at, open_store
 from stores.sheets import Cell, contact_sheet, sheet_png
 from vital.probe import CLASSES
@@ -59,17 +59,32 @@ def atlas_facts(atlas: zarr.Group) -> dict[str, str]:
     return facts
 
 
-def statistics_url(atlas: zarr.Group, given: str | None) -> str:
-    """Where the statistics lie: as given, or as the atlas remembers."""
-    known = given or str(atlas.attrs.get("store", ""))
-    try:
-        open_store(known, "statistics", "r")
-    except StoreError:
-        raise SchemaMismatch(
-            f"the atlas's statistics are not at {known!r}: say where they are with --store, "
-            "or leave the photos out with --no-references"
-        ) from None
-    return known
+def statistics_url(atlas: zarr.Group, atlas_url: str, given: str | None) -> str:
+    """Where the statistics lie: as given, or as the atlas remembers, or of the same name beside the atlas.
+
+    Raises:
+        SchemaMismatch: they are not there, or they are of another model than the atlas was made from.
+    """
+    recorded = str(atlas.attrs.get("store", ""))
+    beside = "/".join((atlas_url.rstrip("/").rpartition("/")[0] or ".", recorded.rstrip("/").rpartition("/")[2]))
+    for known in (given,) if given else (recorded, beside):
+        try:
+            statistics = open_store(known, "statistics", "r")
+        except StoreError:
+            continue
+        asked = (claimed(atlas, "statistics") or {}).get("base")
+        found = fingerprint(claimed(statistics, "base") or {})
+        if asked == found:
+            return known
+        if known != beside:
+            raise SchemaMismatch(
+                f"the statistics at {known!r} have base {found} but {atlas_url} was made from base {asked}: "
+                "give the store it was made from with --store"
+            )
+    raise SchemaMismatch(
+        f"the atlas's statistics are not at {given or recorded!r}: say where they are with --store, "
+        "or leave the photos out with --no-references"
+    )
 
 
 def write_gallery(
@@ -126,7 +141,7 @@ class _AtlasSource:
 
     def _reach(self, store: str | None, needed: bool) -> tuple[str, zarr.Group | None]:
         try:
-            known = statistics_url(self.atlas, store)
+            known = statistics_url(self.atlas, self.url, store)
         except SchemaMismatch:
             if needed or store:
                 raise

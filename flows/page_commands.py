@@ -76,7 +76,7 @@ def view(folder: Path, port: int, no_browser: bool) -> None:
 def show(url: str, layer: str, neuron: int, out: Path | None, side: int | None, mask: bool) -> None:
     """Save one picture of the atlas at URL as PNG, WebP or JPEG, by the file's ending."""
     from flows.picture_files import save_picture
-    from stores.pages.site import place_name
+    from stores.pages.website import place_name
 
     click.echo(save_picture(url, layer, neuron, out or Path(f"{place_name(layer)}-{neuron}.png"), side, mask))
 

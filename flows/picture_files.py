@@ -7,7 +7,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -16,7 +16,7 @@ from PIL import Image
 from flows.gallery import atlas_layers, neuron_name
 from flows.neuron_ranges import parse_neurons
 from stores.errors import SchemaMismatch, UnsuitableFolder
-from stores.pages.site import place_name
+from stores.pages.website import place_name
 from stores.pictures import made, read_pictures
 from stores.schema import array_at, open_store
 from stores.sheets import Cell, contact_sheet, sheet_png
@@ -65,8 +65,9 @@ def export(
     sheet: bool = True,
 ) -> int:
     """A selection of a layer's pictures, a contact sheet of them and a table that says what they are, in the folder
-    ``out``, or in one file where its name ends in ``.zip``; returns how many pictures. Neurons without a picture are left
-    out, since a selection may be a range of an atlas half finished.
+    ``out``, or in one file where its name ends in ``.zip``; returns how many pictures.
+
+    Neurons without a picture are left out, since a selection may be a range of an atlas half finished.
 
     Raises:
         SchemaMismatch: the atlas has no such layer.
@@ -79,8 +80,8 @@ def export(
     chosen = [neuron for neuron in parse_neurons(neurons, len(there), layer) if there[neuron]]
     if not chosen:
         raise UnknownNeuron(
-            f"none of the neurons {neurons or 'asked for'} of layer {layer!r} has a picture: `vital info {atlas_url}` says "
-            "which have, and why not"
+            f"none of the neurons {neurons or 'asked for'} of layer {layer!r} has a picture: "
+            f"`vital info {atlas_url}` says which have, and why not"
         )
     if out.exists() and not (out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())):
         raise UnsuitableFolder(f"{out} exists already: remove it, or choose another output")
@@ -149,7 +150,7 @@ def _image(atlas: zarr.Group, layer: str, neuron: int, masked: bool) -> Image.Im
     return image
 
 
-def _how(suffix: str) -> dict[str, object]:
+def _how(suffix: str) -> dict[str, Any]:
     return {"lossless": True} if suffix.lower() == ".webp" else {"quality": 95} if suffix.lower() != ".png" else {}
 
 

@@ -31,7 +31,7 @@ def commands(atlas: zarr.Group, atlas_url: str, layer: str, store: str, statisti
         lines.append(_line("moments", "--store", store, "--layer", layer, "--neurons", NEURON, *chosen))
     picture = _picture(fields)
     # the atlas finds its targets by crop, relevance and number of references; nodes are recorded with them
-    named = [part for part in _without(chosen, "--node", "--fewest")]
+    named = _without(chosen, "--node", "--fewest")
     lines.append(
         _line(
             "atlas", "--store", store, "--layer", layer, "--neurons", NEURON, "--out", atlas_url, *named,

@@ -10,7 +10,9 @@ from jaxtyping import Float
 
 from flows.jobs import BLOCK
 from flows.target_store import target_nodes
-from stores.moments import read_target_rows
+from stores.blocks import rows_of
+from stores.moments import target_path
+from stores.schema import array_at, group_at
 from vital.probe import INPUT
 
 SKETCH = 64
@@ -57,12 +59,13 @@ def spread(places_: Float[np.ndarray, "neuron 2"]) -> Float[np.ndarray, "neuron 
 def _described(
     statistics: zarr.Group, layer: str, variant: str, nodes: Sequence[str], neurons: Sequence[int]
 ) -> Float[np.ndarray, "neuron feature"]:
-    rows = read_target_rows(statistics, layer, variant, neurons)
+    parent, wanted = group_at(statistics, target_path(layer, variant)), np.asarray(neurons, np.int64)
     parts = []
     for node in nodes:
-        found = rows.get(f"{node}/relevant", rows[f"{node}/quantiles"]).astype(np.float64).mean(2)
-        if (importance := rows.get(f"{node}/importance")) is not None:
-            found = found * importance
+        kept = f"{node}/relevant" if f"{node}/relevant" in parent else f"{node}/quantiles"
+        found = rows_of(array_at(parent, kept), wanted).mean(2, dtype=np.float32)
+        if f"{node}/importance" in parent:
+            found = found * rows_of(array_at(parent, f"{node}/importance"), wanted)
         length = np.linalg.norm(found, axis=1, keepdims=True)
         axes = np.random.default_rng(found.shape[1]).standard_normal((found.shape[1], SKETCH))
         parts.append(found / np.maximum(length, 1e-12) @ axes)

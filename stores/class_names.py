@@ -1,5 +1,5 @@
-"""Names of the classes that shards are labelled with, from the ``classes.json`` that `stores.packing.pack` leaves beside
-them."""
+"""Names of the classes that shards are labelled with, from the ``classes.json`` that `stores.packing.pack` leaves
+beside them."""
 
 import json
 from collections.abc import Iterable

@@ -18,8 +18,10 @@ WELL = (241, 239, 234)
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture of a sheet with its caption, and a photograph beside it, or None; ``box`` is outlined on the photograph:
-    (left, top, right, bottom), fractions of it."""
+    """A picture of a sheet with its caption, and a photograph beside it, or None.
+
+    ``box`` is outlined on the photograph: (left, top, right, bottom), fractions of it.
+    """
 
     name: str
     number: str
@@ -37,8 +39,8 @@ def contact_sheet(
     gap: int = 28,
     paired: bool = False,
 ) -> Image.Image:
-    """A sheet of ``count`` cells, ``columns`` per line, ``side`` pixels square, with captions; ``cells`` are taken one by
-    one.
+    """A sheet of ``count`` cells, ``columns`` per line, ``side`` pixels square, with captions; ``cells`` are taken one
+    by one.
 
     ``paired`` leaves room for a photograph right of each picture. An empty sheet shows its title only.
     """

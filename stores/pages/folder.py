@@ -1,5 +1,5 @@
-"""The folder that a site lies in: writes only what changed, remembers of which data each part was made, and removes what
-no part needs any more."""
+"""The folder that a site lies in: writes only what changed, remembers of which data each part was made, and removes
+what no part needs any more."""
 
 import hashlib
 import json

@@ -208,7 +208,8 @@ def _thinned(row: Float[np.ndarray, "level"]) -> Float[np.ndarray, "point"]:
     """At most `CURVE_POINTS` of a row's levels, the ends among them."""
     if len(row) <= CURVE_POINTS:
         return row
-    return row[np.linspace(0, len(row) - 1, CURVE_POINTS).round().astype(int)]
+    kept: np.ndarray = row[np.linspace(0, len(row) - 1, CURVE_POINTS).round().astype(int)]
+    return kept
 
 
 def _photo_data(photo: Photo) -> list[Any]:
