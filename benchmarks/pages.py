@@ -1,4 +1,4 @@
-"""The pages of a layer of 2,048 neurons: how long they take to write, and how they behave in headless Chromium from disk.
+"""The pages of a layer of 2,048 neurons: how long they take to write, and how headless Chromium shows them from disk.
 
     python benchmarks/pages.py --json
 
@@ -7,8 +7,8 @@ layer4, and shards of as many different photographs as asked for; then writes th
 opens them. ``write_seconds`` and ``write_megabytes`` (peak memory) are of the whole command, ``update_seconds`` of a
 second run that finds nothing changed. ``first_paint_ms`` is from navigation until every picture in the window is
 decoded, ``first_bytes`` what was read by then. ``longest_frame_ms`` is the longest interval between two frames, or task
-of the page's thread in the trace, while the wall scrolls from end to end. ``size_ratio`` is all bytes over those of image
-files.
+of the page's thread in the trace, while the wall scrolls from end to end. ``size_ratio`` is all bytes over those of
+image files.
 """
 
 from __future__ import annotations
@@ -136,14 +136,17 @@ def _opened(index: Path) -> dict[str, float | int]:
         "first_bytes": first,
         "first_pictures": shown,
         "longest_frame_ms": round(max([*frames, *tasks]), 1),
+        "longest_task_ms": round(max(tasks), 1),
         "mean_frame_ms": round(sum(frames) / len(frames), 1),
         "frames": len(frames),
     }
 
 
 def _is_task(event: dict[str, object], trace: dict[str, list[dict[str, object]]]) -> bool:
-    return event.get("ph") == "X" and event.get("name") in {"RunTask", "ThreadControllerImpl::RunTask"} and (
-        (event.get("pid"), event.get("tid")) in _page_threads(trace)
+    return (
+        event.get("ph") == "X"
+        and event.get("name") in {"RunTask", "ThreadControllerImpl::RunTask"}
+        and ((event.get("pid"), event.get("tid")) in _page_threads(trace))
     )
 
 

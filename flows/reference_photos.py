@@ -54,7 +54,7 @@ class Photographs:
         shard, label, key = int(self._index.shard[image]), int(self._index.label[image]), str(self._index.key[image])
         # what the file shows follows from where its bytes lie, how much of them is seen, and how it is made small
         parts = (str(self._shards.digest[shard]), str(self._shards.name[shard]), str(self._index.offset[image]))
-        name = hashlib.sha256("/".join((*parts, str(self.side), str(SIDE), str(QUALITY))).encode()).hexdigest()[:20]
+        name = hashlib.sha256("/".join((*parts, str(self.side), str(SIDE), str(QUALITY))).encode()).hexdigest()[:16]
         credit = self._credits.get(key, "")
         if credit:
             self.shown[key] = credit

@@ -41,10 +41,9 @@ def places(
 def principal(rows: Float[np.ndarray, "neuron feature"]) -> Float[np.ndarray, "neuron 2"]:
     """The first two principal components, each with its greatest entry positive, since their signs mean nothing."""
     centred = rows - rows.mean(0)
-    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
-    components = (left * scale)[:, :2]
-    if components.shape[1] < 2:
-        components = np.pad(components, ((0, 0), (0, 2 - components.shape[1])))
+    # neurons are many and features few, so their covariance is the smaller matrix; eigh sorts from the least up
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    components = centred @ axes[:, ::-1][:, :2]
     greatest = components[np.abs(components).argmax(0), [0, 1]]
     turned: np.ndarray = components * np.where(greatest < 0, -1.0, 1.0)
     return turned

@@ -4,7 +4,7 @@ what no part needs any more."""
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stores.errors import UnsuitableFolder
@@ -45,8 +45,8 @@ class SiteFolder:
         record = self._record(part)
         try:
             known = json.loads(record.read_text("utf-8"))
-            files = [self.root / name for name in known["files"]]
-        except (OSError, ValueError, KeyError, TypeError):
+            files = [self.root / OWN / place / name for place, names in known["files"].items() for name in names]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
         if known.get("made_of") != made_of or not all(file.is_file() for file in files):
             return False
@@ -57,9 +57,9 @@ class SiteFolder:
         """Forget what the part was made of, before its files change."""
         self._record(part).unlink(missing_ok=True)
 
-    def complete(self, part: str, made_of: str, files: Iterable[str]) -> None:
-        """Record that the part's files are written."""
-        text = json.dumps({"made_of": made_of, "files": sorted(files)}, indent=0)
+    def complete(self, part: str, made_of: str, files: Mapping[str, Sequence[str]]) -> None:
+        """Record that the part's files are written: names by folder below `OWN`."""
+        text = json.dumps({"made_of": made_of, "files": {place: sorted(names) for place, names in files.items()}})
         self.write(str(self._record(part).relative_to(self.root)), text.encode())
 
     def write(self, name: str, content: bytes) -> None:

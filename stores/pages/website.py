@@ -21,7 +21,7 @@ from stores.pages.script import number, numbers, script
 VERSION = "1"
 """Goes into every digest: a change of what is written raises it."""
 MADE = 1
-CURVE_POINTS = 40
+CURVE_POINTS = 36
 SCRIPTS = (
     "data.js", "dom.js", "format.js", "plots.js", "wall.js", "order.js", "controls.js", "overview.js", "parts.js",
     "neuron.js", "compare.js", "credits.js", "main.js",
@@ -63,7 +63,6 @@ class Site:
             return False
         self.folder.begin(part)
         names = sorted({photo.file for neuron in neurons for photo in neuron.photos})
-        files = [self.photo_name(name) for name in names]
         for name, data in photos([name for name in names if not self.folder.has(self.photo_name(name))]).items():
             self.folder.write(self.photo_name(name), data)
         encoded = self._encoded(neurons)
@@ -74,7 +73,8 @@ class Site:
         )
         for name, data in encoded.items():
             self.folder.write(f"{OWN}/{place}/{name}", data)
-        self.folder.complete(part, made_of, {*files, *(f"{OWN}/{place}/{name}" for name in encoded)})
+        photographs = [name.removeprefix(f"{OWN}/photos/") for name in map(self.photo_name, names)]
+        self.folder.complete(part, made_of, {place: list(encoded), "photos": photographs})
         return True
 
     def _encoded(self, neurons: Sequence[NeuronPage]) -> dict[str, bytes]:
@@ -201,7 +201,16 @@ def _neuron_data(page: NeuronPage) -> dict[str, Any]:
 
 
 def _curve_data(curve: Curve) -> list[Any]:
-    return [curve.node, numbers(_thinned(curve.target)), numbers(_thinned(curve.picture))]
+    """Node, least and greatest value, and both rows as thousandths between them: half the bytes, and no less to see."""
+    rows = [np.asarray(_thinned(row), np.float64) for row in (curve.target, curve.picture)]
+    known = np.concatenate(rows)
+    known = known[np.isfinite(known)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    span = high - low or 1.0
+    shown = [
+        [round(float(value)) if np.isfinite(value) else None for value in (row - low) / span * 999] for row in rows
+    ]
+    return [curve.node, number(low), number(high), *shown]
 
 
 def _thinned(row: Float[np.ndarray, "level"]) -> Float[np.ndarray, "point"]:

@@ -98,9 +98,7 @@ class Page(HTMLParser):
         self.inline += (tag == "script" and "src" not in found) or any(name.startswith("on") for name in found)
 
 
-def test_the_folder_is_complete_and_names_no_other_place(
-    tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg
-) -> None:
+def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
     write(tmp_path, pool, [neuron(0), neuron(1, 90)], layer(), {"ab12": jpeg(9)})
     page = Page((tmp_path / "index.html").read_text("utf-8"))
     files = [link for link in page.links if not link.startswith("#")]
@@ -133,8 +131,9 @@ def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: Thre
     assert one["loss"] == [3, 2, None]
     assert one["sources"] == [["conv1", [3, 1], [1, 0.25]]]
     assert one["photos"] == [["ab12", "a/key", 3.5, "bee", "Ada, CC0", [0.25, 0.5, 0.25, 0.25]]]
-    node, target, picture = one["curves"][0]
-    assert (node, len(target), target[0], target[-1], picture[-1]) == ("conv1", 40, 0, 1, 2)
+    node, low, high, target, picture = one["curves"][0]
+    assert (node, low, high) == ("conv1", 0, 2)
+    assert (len(target), target[0], target[-1], picture[0], picture[-1]) == (36, 0, 500, 500, 999)
     assert data(tmp_path / OWN / "credits.js") == [["a/key", "Ada, CC0"]]
 
 
@@ -242,9 +241,7 @@ def test_another_s_index_page_is_not_written_over(tmp_path: Path, pool: ThreadPo
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
 
 
-@pytest.mark.parametrize(
-    ("value", "short"), [(1 / 3, 0.3333), (1e-9, 1e-9), (np.inf, None), (np.nan, None), (5.0, 5)]
-)
+@pytest.mark.parametrize(("value", "short"), [(1 / 3, 0.3333), (1e-9, 1e-9), (np.inf, None), (np.nan, None), (5.0, 5)])
 def test_numbers_are_short_and_legal(value: float, short: float | None) -> None:
     assert number(value) == short
     assert json.loads(script("k", [number(value)]).decode().partition(",")[2][:-3]) == [short]

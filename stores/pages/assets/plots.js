@@ -50,7 +50,9 @@
   }
 
   VITAL.curvePlot = function (curve) {
-    const [node, target, picture] = curve;
+    const [node, low, high, ...rows] = curve;
+    // rows come as thousandths between the least and the greatest value
+    const [target, picture] = rows.map((row) => row.map((value) => (value === null ? null : low + ((high - low) * value) / 999)));
     const made = plot("Sorted activations at " + node + ": target and picture",
       [["target", target], ["picture", picture]], ["smallest", "greatest"], false);
     return made && el("figure", { class: "curve" }, el("figcaption", null, node === "input" ? "input (colours)" : node), made);
