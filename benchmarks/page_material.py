@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -53,7 +54,13 @@ def make_atlas(folder: Path, neurons: int, side: int, photos: int) -> Path:
         return atlas
     store = folder / f"statistics-{neurons}-{photos}.zarr"
     statistics = open_store(str(store), "statistics", "a")
-    base = {"model": "synthetic", "weights": "none", "input_size": SIDE, "mean": [0.5] * 3, "std": [0.5] * 3}
+    base: dict[str, Any] = {
+        "model": "synthetic",
+        "weights": "none",
+        "input_size": SIDE,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
     claim(statistics, "base", {**base, "levels": 64, "algorithm": ALGORITHM})
     statistics.attrs["model"] = ModelSettings(name="resnet50", weights="random").model_dump(mode="json")
     _write_shards(statistics, folder / "shards", photos)

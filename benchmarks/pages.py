@@ -31,7 +31,6 @@ from benchmarks.page_material import make_atlas
 BROWSER = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 IMAGES = {".webp", ".jpg", ".png"}
-WINDOW = {"width": 1280, "height": 800}
 
 PAINTED = """async () => {
   const frame = () => new Promise((done) => requestAnimationFrame(done));
@@ -119,7 +118,7 @@ def _opened(index: Path) -> dict[str, float | int]:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         # the first page of a browser pays for the browser's own start
         browser.new_page().goto("about:blank")
-        page = browser.new_page(viewport=WINDOW)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
         read: list[Path] = []
         page.on("request", lambda request: read.append(Path(unquote(urlsplit(request.url).path))))
         page.goto(index.as_uri(), wait_until="commit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -34,7 +35,12 @@ ON_SHEET = 48
 def atlas_layers(atlas: zarr.Group) -> list[str]:
     """The layers of an atlas, classes first."""
     found = [name for name, _ in atlas.groups() if claimed(group_at(atlas, name), "atlas") is not None]
-    return sorted(found, key=lambda name: (name != CLASSES, name))
+    return sorted(found, key=lambda name: (name != CLASSES, _natural(name)))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts block 4 before block 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def neuron_name(atlas: zarr.Group, layer: str, neuron: int) -> str:

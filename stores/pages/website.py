@@ -65,9 +65,9 @@ class Site:
         names = sorted({photo.file for neuron in neurons for photo in neuron.photos})
         for name, data in photos([name for name in names if not self.folder.has(self.photo_name(name))]).items():
             self.folder.write(self.photo_name(name), data)
+        sheets = self._pool.submit(sheet_files, {neuron.neuron % PER_SHEET: neuron.pixels for neuron in neurons})
         encoded = self._encoded(neurons)
-        for size, data in sheet_files({neuron.neuron % PER_SHEET: neuron.pixels for neuron in neurons}).items():
-            encoded[f"sheet-{number_}-{size}.webp"] = data
+        encoded |= {f"sheet-{number_}-{size}.webp": data for size, data in sheets.result().items()}
         encoded[f"neurons-{number_}.js"] = script(
             f"{place}/{number_}", {str(neuron.neuron): _neuron_data(neuron) for neuron in neurons}
         )

@@ -27,7 +27,8 @@ from flows.gallery import write_gallery
 from flows.site_server import served
 from flows.target_store import recorded_variant
 from stores.pages.folder import OWN
-from stores.schema import array_at, open_store
+from stores.provenance import claimed
+from stores.schema import array_at, group_at, open_store
 from tests.flows import walkable
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, SIDE, Walkable
 
@@ -178,11 +179,8 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     assert jobs["moments"].variant.model_copy(update={"nodes": ()}) == recorded.model_copy(update={"nodes": ()})
     assert jobs["moments"].variant.nodes == ("0", "1")
     assert jobs["atlas"].variant.label(False) == "patch-lrp"
-    assert jobs["atlas"].picture.model_dump(mode="json") == {
-        name: value
-        for name, value in atlas[LATER].attrs["atlas"]["fields"].items()
-        if name != "variant"  # type: ignore[index, call-overload, union-attr]
-    }
+    fields = claimed(group_at(atlas, LATER), "atlas") or {}
+    assert {"variant": "patch-lrp", **jobs["atlas"].picture.model_dump(mode="json")} == fields
 
 
 @pytest.mark.parametrize(("name", "kind"), [("one.png", "PNG"), ("one.webp", "WEBP"), ("one.jpg", "JPEG")])

@@ -1,5 +1,5 @@
-"""Two atlases of a tiny network for tests of the pages: of two layers, so that one can walk from neuron to neuron, one of
-them half finished; with keys and class names that would like to be markup."""
+"""Two atlases of a tiny network for tests of the pages: of two layers, so that one can walk from neuron to neuron, one
+of them half finished; with keys and class names that would like to be markup."""
 
 from __future__ import annotations
 

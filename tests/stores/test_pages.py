@@ -115,7 +115,7 @@ def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: T
         "0.webp", "0-mask.webp", "1.webp", "1-mask.webp",
     }  # fmt: skip
     assert (tmp_path / OWN / "photos/ab/ab12.jpg").read_bytes() == jpeg(9)
-    assert not [path for path in tmp_path.rglob("*unfinished")]
+    assert not list(tmp_path.rglob("*unfinished"))
 
 
 def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
