@@ -12,6 +12,7 @@ import click
 
 from flows.jobs import AtlasJob, MomentsJob, Place, ReferencesJob
 from flows.options import build, options
+from flows.page_commands import COMMANDS as PAGE_COMMANDS
 from stores.errors import StoreError
 from vital.errors import VitalError
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
@@ -262,38 +263,8 @@ def info(url: str, watch: bool) -> None:
         click.echo(line)
 
 
-@main.command()
-@click.argument("url")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="folder for the pages")
-@click.option("--no-references", is_flag=True, help="leave the photographs out")
-@click.option("--store", default=None, help="where the statistics are, when they moved")
-@click.option("--shards", multiple=True, help="where the shards are, when they moved; repeatable")
-@click.option(
-    "--credits",
-    "credits_",
-    type=click.Path(path_type=Path, exists=True),
-    default=None,
-    help="CSV with key, author, licence",
-)
-def pages(
-    url: str, out: Path, no_references: bool, store: str | None, shards: Sequence[str], credits_: Path | None
-) -> None:
-    """Write the atlas at URL as a folder of static pages, with a contact sheet."""
-    from flows.gallery import read_credits, write_gallery
-
-    click.echo(write_gallery(url, out, store, shards, read_credits(credits_), not no_references))
-
-
-@main.command()
-@click.argument("url")
-@click.argument("layer")
-@click.argument("neuron", type=int)
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="file to write  [default: LAYER-NEURON.png]")
-def show(url: str, layer: str, neuron: int, out: Path | None) -> None:
-    """Save one picture of the atlas at URL."""
-    from flows.gallery import save_picture
-
-    click.echo(save_picture(url, layer, neuron, out or Path(f"{layer}-{neuron}.png")))
+for _command in PAGE_COMMANDS.values():
+    main.add_command(_command)
 
 
 def _of(said: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -1,44 +1,46 @@
-"""From an atlas to what people look at: its pictures beside their references' thumbnails, as pages, a sheet, or one
-file."""
+"""From atlases to the pages that people look at: every layer chunk by chunk, with its references' photographs."""
 
 from __future__ import annotations
 
 import csv
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
-import simplejpeg
-import torch
 import zarr
-from PIL import Image
 
-from flows.statistics_store import load_images, references_of
-from flows.target_store import recorded_variant
+from flows.layer_pages import LayerSource
+from flows.progress import bar
+from flows.reference_photos import LayerPhotographs, Photographs
+from stores.class_names import read_class_names
 from stores.errors import SchemaMismatch, StoreError
-from stores.index import read_index
-from stores.pages import NeuronPage, Thumbnail, write_pages
-from stores.pictures import made, read_pictures
-from stores.provenance import claimed
+from stores.images import decode
+from stores.index import read_shards
+from stores.locations import safe_url
+from stores.pages.content import AtlasPage
+from stores.pages.images import PER_SHEET
+from stores.pages.website import Site
+from stores.provenance import claimed, fingerprint
 from stores.schema import group_at, open_store
-from stores.shards import expand
-from stores.sheets import contact_sheet, sheet_png
-from vital.errors import UnknownNeuron
-from vital.preprocessing import Preprocessing
+from stores.sheets import Cell, contact_sheet, sheet_png
 from vital.probe import CLASSES
-from vital.ranking import NOBODY
 
-THUMBNAILS = 6
-THUMBNAIL_SIDE = 128
-CHUNK = 64
-"""Neurons whose pictures are in memory at once."""
+ON_SHEET = 48
+"""Pictures of the contact sheet that stands beside the pages."""
 
 
 def atlas_layers(atlas: zarr.Group) -> list[str]:
     """The layers of an atlas, classes first."""
     found = [name for name, _ in atlas.groups() if claimed(group_at(atlas, name), "atlas") is not None]
-    return sorted(found, key=lambda name: (name != CLASSES, name))
+    return sorted(found, key=lambda name: (name != CLASSES, _natural(name)))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts block 4 before block 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def neuron_name(atlas: zarr.Group, layer: str, neuron: int) -> str:
@@ -48,81 +50,6 @@ def neuron_name(atlas: zarr.Group, layer: str, neuron: int) -> str:
     return (
         str(names[neuron]) if neuron < len(names) else (f"class {neuron}" if layer == CLASSES else f"channel {neuron}")
     )
-
-
-class References:
-    """Thumbnails of a layer's references, as the pictures saw them: whole, or cut to their patch."""
-
-    def __init__(
-        self, statistics: zarr.Group, layer: str, variant: str, shards: Sequence[str], credits_: Mapping[str, str]
-    ) -> None:
-        self._group, self._credits = statistics, credits_
-        self._found = references_of(statistics, layer, recorded_variant(statistics, layer, variant).references)
-        self._whole = variant.startswith("image")
-        base = claimed(statistics, "base") or {}
-        self._preprocessing = Preprocessing(int(base["input_size"]), tuple(base["mean"]), tuple(base["std"]))
-        self._urls = {shard.name: shard.url for shard in expand(shards)} if shards else {}
-        self._keys = read_index(statistics).key
-
-    def of(self, neurons: Sequence[int]) -> dict[int, list[Thumbnail]]:
-        """Up to `THUMBNAILS` for each neuron, best first; every image is read once."""
-        side = self._preprocessing.side
-        wanted = {
-            neuron: [int(image) for image in self._found.image[neuron][:THUMBNAILS] if image != NOBODY]
-            for neuron in neurons
-        }
-        images = dict(
-            load_images(
-                self._group, sorted({one for ids in wanted.values() for one in ids}), self._preprocessing, self._urls
-            )
-        )
-        shown: dict[int, list[Thumbnail]] = {}
-        for neuron, ids in wanted.items():
-            shown[neuron] = []
-            for rank, image in enumerate(ids):
-                box = (0, 0, side, side) if self._whole else tuple(int(edge) for edge in self._found.box[neuron, rank])
-                shown[neuron].append(self._thumbnail(images[image], image, box))
-        return shown
-
-    def _thumbnail(self, pixels: torch.Tensor, image: int, box: tuple[int, ...]) -> Thumbnail:
-        cut = self._preprocessing.cut(pixels, np.asarray(box))
-        small = torch.nn.functional.interpolate(cut[None], (THUMBNAIL_SIDE,) * 2, mode="bilinear", antialias=True)[0]
-        data = simplejpeg.encode_jpeg(np.ascontiguousarray(small.permute(1, 2, 0).numpy()), quality=85)
-        key = str(self._keys[image])
-        whole = box[2] == self._preprocessing.side
-        return Thumbnail(data, key if whole else f"{key} {box}", self._credits.get(key, ""), key)
-
-
-def pages_of(
-    atlas_url: str,
-    statistics_url: str,
-    shards: Sequence[str],
-    credits_: Mapping[str, str],
-    layers: Sequence[str] = (),
-    photos: bool = True,
-) -> Iterator[NeuronPage]:
-    """Every finished picture with its references, layer by layer, a few neurons in memory at a time."""
-    atlas = open_store(atlas_url, "atlas", "r")
-    statistics = open_store(statistics_url, "statistics", "r") if photos else None
-    for layer in layers or atlas_layers(atlas):
-        neurons = np.flatnonzero(made(atlas, layer)).tolist()
-        fields = claimed(group_at(atlas, layer), "atlas") or {}
-        references = References(statistics, layer, str(fields["variant"]), shards, credits_) if statistics else None
-        for start in range(0, len(neurons), CHUNK):
-            part = neurons[start : start + CHUNK]
-            pictures = read_pictures(atlas, layer, part)
-            thumbnails = references.of(part) if references else {}
-            for place, neuron in enumerate(part):
-                facts = {"loss": f"{pictures['loss'][place][-1]:.4g}", "seed": str(int(pictures["seed"][place]))}
-                yield NeuronPage(
-                    layer,
-                    neuron,
-                    neuron_name(atlas, layer, neuron),
-                    pictures["pixels"][place],
-                    None,
-                    thumbnails.get(neuron, []),
-                    facts,
-                )
 
 
 def atlas_facts(atlas: zarr.Group) -> dict[str, str]:
@@ -138,63 +65,166 @@ def atlas_facts(atlas: zarr.Group) -> dict[str, str]:
     return facts
 
 
-def statistics_url(atlas: zarr.Group, given: str | None) -> str:
-    """Where the statistics lie: as given, or as the atlas remembers."""
-    known = given or str(atlas.attrs.get("store", ""))
-    try:
-        open_store(known, "statistics", "r")
-    except StoreError:
-        raise SchemaMismatch(
-            f"the atlas's statistics are not at {known!r}: say where they are with --store, "
-            "or leave the photos out with --no-references"
-        ) from None
-    return known
+def statistics_url(atlas: zarr.Group, atlas_url: str, given: str | None) -> str:
+    """Where the statistics lie: as given, or as the atlas remembers, or of the same name beside the atlas.
+
+    Raises:
+        SchemaMismatch: they are not there, or they are of another model than the atlas was made from.
+    """
+    recorded = str(atlas.attrs.get("store", ""))
+    beside = "/".join((atlas_url.rstrip("/").rpartition("/")[0] or ".", recorded.rstrip("/").rpartition("/")[2]))
+    for known in (given,) if given else (recorded, beside):
+        try:
+            statistics = open_store(known, "statistics", "r")
+        except StoreError:
+            continue
+        asked = (claimed(atlas, "statistics") or {}).get("base")
+        found = fingerprint(claimed(statistics, "base") or {})
+        if asked == found:
+            return known
+        if known != beside:
+            raise SchemaMismatch(
+                f"the statistics at {known!r} have base {found} but {atlas_url} was made from base {asked}: "
+                "give the store it was made from with --store"
+            )
+    raise SchemaMismatch(
+        f"the atlas's statistics are not at {given or recorded!r}: say where they are with --store, "
+        "or leave the photos out with --no-references"
+    )
 
 
 def write_gallery(
-    atlas_url: str,
+    atlas_url: str | Sequence[str],
     out: Path,
     store: str | None = None,
     shards: Sequence[str] = (),
     credits_: Mapping[str, str] | None = None,
     photos: bool = True,
+    title: str = "VITAL Atlas",
 ) -> Path:
-    """The pages of an atlas and its contact sheet; returns the path of the index page."""
-    atlas = open_store(atlas_url, "atlas", "r")
-    where = statistics_url(atlas, store) if photos else ""
-    neurons = list_or_refuse(pages_of(atlas_url, where, shards, credits_ or {}, (), photos), atlas_url)
-    index = write_pages(out, "VITAL Atlas", atlas_facts(atlas), neurons)
-    (out / "contact-sheet.png").write_bytes(sheet_png(contact_sheet(neurons, columns=6, side=112)))
+    """The pages of one atlas, or of several that can be compared, and a contact sheet; returns the path of the index
+    page. What an earlier run wrote from the same data stays as it is.
+
+    Without ``photos`` the statistics may be out of reach: then the pages show no sources and no similarity.
+
+    Raises:
+        SchemaMismatch: an atlas holds no finished picture, or its statistics are not where they were.
+    """
+    urls = [atlas_url] if isinstance(atlas_url, str) else list(atlas_url)
+    sources = [_AtlasSource(url, store, shards, credits_ or {}, photos) for url in urls]
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        site = Site(out, title, [source.page() for source in sources], pool)
+        for number, source in enumerate(sources):
+            source.write(site, number, pool)
+        site.credits({key: text for source in sources for key, text in source.credited().items()})
+        index = site.close()
+    site.folder.write("contact-sheet.png", sources[0].sheet(site))
     return index
 
 
-def list_or_refuse(neurons: Iterator[NeuronPage], atlas_url: str) -> list[NeuronPage]:
-    """All pages; raises SchemaMismatch when no picture is finished."""
-    found = list(neurons)
-    if not found:
-        raise SchemaMismatch(f"{atlas_url} holds no finished picture yet: `vital info {atlas_url}` says how far it is")
-    return found
+class _AtlasSource:
+    """One atlas of the site."""
 
+    def __init__(
+        self, url: str, store: str | None, shards: Sequence[str], credits_: Mapping[str, str], photos: bool
+    ) -> None:
+        self.url = url
+        self.atlas = open_store(url, "atlas", "r")
+        self.store, self.statistics = self._reach(store, photos)
+        names = read_class_names(map(str, read_shards(self.statistics).url)) if self.statistics is not None else []
+        self.layers = [
+            LayerSource(self.atlas, safe_url(url), layer, safe_url(self.store), self.statistics, names)
+            for layer in atlas_layers(self.atlas)
+        ]
+        if not any(source.made() for source in self.layers):
+            raise SchemaMismatch(f"{url} holds no finished picture yet: `vital info {url}` says how far it is")
+        self._photographs = (
+            Photographs(self.statistics, shards, credits_, self._class_names())
+            if photos and self.statistics is not None
+            else None
+        )
 
-def save_picture(atlas_url: str, layer: str, neuron: int, out: Path, side: int | None = None) -> Path:
-    """One picture as a file whose kind the name tells."""
-    atlas = open_store(atlas_url, "atlas", "r")
-    if layer not in atlas_layers(atlas):
-        raise SchemaMismatch(f"the atlas has no layer {layer!r}: it has {', '.join(atlas_layers(atlas)) or 'none'}")
-    there = made(atlas, layer)
-    if not 0 <= neuron < len(there):
-        raise UnknownNeuron(
-            f"neuron {neuron} is not in layer {layer!r}, which has {len(there)}: ask for 0 to {len(there) - 1}"
+    def _reach(self, store: str | None, needed: bool) -> tuple[str, zarr.Group | None]:
+        try:
+            known = statistics_url(self.atlas, self.url, store)
+        except SchemaMismatch:
+            if needed or store:
+                raise
+            return str(self.atlas.attrs.get("store", "")), None
+        return known, open_store(known, "statistics", "r")
+
+    def _class_names(self) -> list[str]:
+        recorded = group_at(self.atlas, CLASSES).attrs.get("names") if CLASSES in self.atlas else None
+        return [str(name) for name in recorded] if isinstance(recorded, list) else []
+
+    def page(self) -> AtlasPage:
+        """What the site says of the atlas."""
+        base = (claimed(self.statistics, "base") or {}) if self.statistics is not None else {}
+        facts = {"model": str(base["model"])} if "model" in base else {}
+        facts |= {"weights": str(base["weights"])} if "weights" in base else {}
+        name = Path(self.url.rstrip("/")).name
+        title = name.removesuffix(".zarr") or name
+        return AtlasPage(title, safe_url(self.url), facts)
+
+    def credited(self) -> Mapping[str, str]:
+        """Credits of the photographs shown."""
+        return self._photographs.shown if self._photographs else {}
+
+    def write(self, site: Site, number: int, pool: ThreadPoolExecutor) -> None:
+        """Write every layer."""
+        for source in self.layers:
+            there = source.made()
+            shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
+            chunks: dict[int, list[int]] = {}
+            for neuron in there:
+                chunks.setdefault(neuron // PER_SHEET, []).append(neuron)
+            with bar(f"{source.layer}: pages written", len(there)) as line:
+                for chunk, neurons in chunks.items():
+                    self._chunk(site, number, source, shown, chunk, neurons, pool)
+                    line.tick(len(neurons))
+            site.layer(number, source.page())
+
+    def sheet(self, site: Site) -> bytes:
+        """A contact sheet of pictures spread over all layers, as PNG, each beside its first photograph."""
+        everyone = [(source, neuron) for source in self.layers for neuron in source.made()]
+        chosen = everyone[:: max(1, -(-len(everyone) // ON_SHEET))]
+
+        def cells() -> Iterator[Cell]:
+            for source, neuron in chosen:
+                pixels = source.pixels(neuron)
+                shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
+                photos = shown.of([neuron])[0][neuron] if shown else []
+                name, number = neuron_name(self.atlas, source.layer, neuron), f"{source.layer} {neuron}"
+                if not photos:
+                    yield Cell(name, number, pixels)
+                    continue
+                data = (site.folder.root / site.photo_name(photos[0].file)).read_bytes()
+                top, left, height, width = photos[0].box or (0.0, 0.0, 1.0, 1.0)
+                box = (left, top, left + width, top + height) if photos[0].box else None
+                yield Cell(name, number, pixels, decode(data), box)
+
+        paired = self._photographs is not None
+        return sheet_png(
+            contact_sheet(cells(), len(chosen), columns=6 if paired else 8, side=112, gap=24, paired=paired)
         )
-    if not there[neuron]:
-        raise UnknownNeuron(
-            f"neuron {neuron} of layer {layer!r} has no picture: `vital info {atlas_url}` says which have, and why not"
-        )
-    image = Image.fromarray(read_pictures(atlas, layer, [neuron])["pixels"][0])
-    if side:
-        image = image.resize((side, side), Image.Resampling.LANCZOS)
-    image.save(out)
-    return out
+
+    def _chunk(
+        self,
+        site: Site,
+        number: int,
+        source: LayerSource,
+        shown: LayerPhotographs | None,
+        chunk: int,
+        neurons: Sequence[int],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        photos, images = shown.of(neurons) if shown else ({}, {})
+
+        def read(names: Sequence[str]) -> Mapping[str, bytes]:
+            return self._photographs.read({name: images[name] for name in names}, pool) if self._photographs else {}
+
+        site.chunk(number, source.layer, chunk, source.neurons(neurons, photos), read)
 
 
 def read_credits(file: Path | None) -> dict[str, str]:

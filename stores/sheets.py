@@ -2,14 +2,13 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
-
-from stores.images import decode
-from stores.pages import NeuronPage, Thumbnail, picture_image
 
 PAGE = (251, 250, 248)
 INK = (29, 28, 26)
@@ -17,43 +16,71 @@ QUIET = (119, 115, 107)
 WELL = (241, 239, 234)
 
 
-def contact_sheet(
-    rows: Sequence[NeuronPage], title: str = "", columns: int = 4, side: int = 224, gap: int = 28
-) -> Image.Image:
-    """A sheet of ``columns`` cells per line, each a picture and its first reference, ``side`` pixels square, with a
-    caption.
+@dataclass(frozen=True)
+class Cell:
+    """A picture of a sheet with its caption, and a photograph beside it, or None.
 
-    Where no neuron has a reference, a cell is the picture alone. An empty sheet shows its title only.
+    ``box`` is outlined on the photograph: (left, top, right, bottom), fractions of it.
     """
-    paired = any(neuron.thumbnails for neuron in rows)
-    columns = max(1, min(columns, len(rows)))
+
+    name: str
+    number: str
+    pixels: UInt8[np.ndarray, "side side 3"]
+    photo: UInt8[np.ndarray, "height width 3"] | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+def contact_sheet(
+    cells: Iterable[Cell],
+    count: int,
+    title: str = "",
+    columns: int = 4,
+    side: int = 224,
+    gap: int = 28,
+    paired: bool = False,
+) -> Image.Image:
+    """A sheet of ``count`` cells, ``columns`` per line, ``side`` pixels square, with captions; ``cells`` are taken one
+    by one.
+
+    ``paired`` leaves room for a photograph right of each picture. An empty sheet shows its title only.
+    """
+    columns = max(1, min(columns, count))
     small = max(11, side // 14)
     cell = 2 * side + gap // 7 if paired else side
     line = side + gap // 3 + 2 * small + gap
     top = gap + (4 * small if title else 0)
     sheet = Image.new(
         "RGB",
-        (columns * (cell + gap) + gap, max(top + -(-len(rows) // columns) * line, top + gap)),
+        (columns * (cell + gap) + gap, max(top + -(-count // columns) * line, top + gap)),
         PAGE,
     )
     draw = ImageDraw.Draw(sheet)
     if title:
         draw.text((gap, gap), _shortened(title, sheet.width - 2 * gap, 2 * small), INK, _font(2 * small))
-    for position, neuron in enumerate(rows):
+    for position, shown in enumerate(cells):
         left = gap + position % columns * (cell + gap)
         upper = top + position // columns * line
-        _paste(sheet, _square(picture_image(neuron.pixels, neuron.alpha), side), left, upper)
+        sheet.paste(_square(shown.pixels, side), (left, upper))
         if paired:
-            right = left + cell - side
-            draw.rectangle((right, upper, right + side - 1, upper + side - 1), WELL)
-            if neuron.thumbnails:
-                _paste(sheet, _square(_photo(neuron.thumbnails[0]), side), right, upper)
-        number = f"{neuron.layer} {neuron.neuron}"
-        width = math.ceil(_font(small).getlength(number))
+            _beside(sheet, draw, shown, left + cell - side, upper, side)
+        width = math.ceil(_font(small).getlength(shown.number))
         base = upper + side + gap // 3
-        draw.text((left, base), _shortened(neuron.name, cell - width - gap, small), INK, _font(small))
-        draw.text((left + cell - width, base), number, QUIET, _font(small))
+        draw.text((left, base), _shortened(shown.name, cell - width - gap // 2, small), INK, _font(small))
+        draw.text((left + cell - width, base), shown.number, QUIET, _font(small))
     return sheet
+
+
+def _beside(sheet: Image.Image, draw: ImageDraw.ImageDraw, shown: Cell, left: int, upper: int, side: int) -> None:
+    draw.rectangle((left, upper, left + side - 1, upper + side - 1), WELL)
+    if shown.photo is None:
+        return
+    sheet.paste(_square(shown.photo, side), (left, upper))
+    if shown.box is not None:
+        edges = [
+            start + round(edge * (side - 1)) for start, edge in zip((left, upper, left, upper), shown.box, strict=True)
+        ]
+        draw.rectangle((edges[0] - 1, edges[1] - 1, edges[2] + 1, edges[3] + 1), outline=INK)
+        draw.rectangle(tuple(edges), outline=PAGE)
 
 
 def sheet_png(sheet: Image.Image) -> bytes:
@@ -77,18 +104,10 @@ def _shortened(text: str, width: int, size: int) -> str:
     return f"{text.rstrip()}…"
 
 
-def _photo(thumbnail: Thumbnail) -> Image.Image:
-    image = thumbnail.image
-    return Image.fromarray(decode(image) if isinstance(image, bytes) else np.asarray(image))
-
-
-def _square(image: Image.Image, side: int) -> Image.Image:
+def _square(pixels: UInt8[np.ndarray, "height width 3"], side: int) -> Image.Image:
     """The middle square, scaled to ``side``."""
+    image = Image.fromarray(pixels)
     shorter = min(image.size)
     left, upper = (image.width - shorter) // 2, (image.height - shorter) // 2
     box = (left, upper, left + shorter, upper + shorter)
     return image.resize((side, side), Image.Resampling.LANCZOS, box=box)
-
-
-def _paste(sheet: Image.Image, image: Image.Image, left: int, upper: int) -> None:
-    sheet.paste(image, (left, upper), image if image.mode == "RGBA" else None)

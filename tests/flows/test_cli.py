@@ -50,7 +50,19 @@ def test_help_of_every_command(command: str) -> None:
 
 
 def test_nothing_is_listed_that_does_not_exist_yet() -> None:
-    assert set(main.commands) == {"demo", "layers", "pack", "references", "moments", "atlas", "info", "pages", "show"}
+    assert set(main.commands) == {
+        "demo",
+        "layers",
+        "pack",
+        "references",
+        "moments",
+        "atlas",
+        "info",
+        "pages",
+        "view",
+        "show",
+        "export",
+    }
 
 
 def test_from_a_folder_of_images_to_one_picture(tmp_path: Path) -> None:
@@ -73,8 +85,8 @@ def test_from_a_folder_of_images_to_one_picture(tmp_path: Path) -> None:
     assert "1 of 2 blocks" in vital("info", atlas).output
     said = vital("pages", atlas, "--out", tmp_path / "pages")
     assert said.exit_code == 0, said.output
-    page = (tmp_path / "pages" / "index.html").read_text()
-    assert "channel 0" in page
+    layer = next((tmp_path / "pages").rglob("layer.js")).read_text()
+    assert f'"name":"{LAYER}"' in layer
     assert size_of(tmp_path / "pages" / "contact-sheet.png")[0] > 100
     assert vital("show", atlas, LAYER, 0, "--out", tmp_path / "one.png").exit_code == 0
     assert size_of(tmp_path / "one.png") == (24, 24)

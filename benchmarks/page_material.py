@@ -1,0 +1,165 @@
+"""Stores for the benchmark of the pages: written as the flows write them, but filled without a network."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from PIL import Image
+
+from flows.statistics_store import ALGORITHM
+from stores.index import SampleRows, ShardRows, append_index
+from stores.moments import layer_specs, target_path, target_specs, write_layer, write_target_block, write_target_levels
+from stores.pictures import picture_specs, write_metrics, write_picture_block
+from stores.provenance import claim, claimed, fingerprint
+from stores.references import References, write_references
+from stores.schema import declare, group_at, open_store
+from vital.settings import ModelSettings, PictureSettings, VariantSettings
+
+LAYER, VARIANT = "layer4.2", "patch-lrp"
+NODES = {"input": (3, 64), "conv1": (64, 64), "layer1": (256, 64), "layer2": (512, 64), "layer3": (1024, 64)}
+"""Channels and levels, as of resnet50."""
+BLOCK, RANKS, SIDE, RECORDS = 32, 12, 224, 50
+
+
+def photograph(stream: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8: colours with the falling spectrum of photographs, and a few shapes with edges."""
+    total = np.zeros((height, width, 3), np.float32)
+    for cells, weight in ((3, 1.0), (6, 0.6), (12, 0.35), (28, 0.2), (60, 0.1)):
+        coarse = stream.standard_normal((cells, cells, 3)).astype(np.float32) * weight
+        grey = coarse.mean(2, keepdims=True)
+        # most of what differs in a photograph is brightness
+        for channel, values in enumerate(np.moveaxis(grey + 0.4 * (coarse - grey), 2, 0)):
+            total[..., channel] += np.asarray(
+                Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC), np.float32
+            )
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    for _ in range(4):
+        y, x = stream.uniform(0, (height, width))
+        a, b = stream.uniform(0.05, 0.3, 2) * height
+        inside = ((rows - y) / a) ** 2 + ((columns - x) / b) ** 2 < 1
+        total[inside] += stream.normal(0, 0.8, 3).astype(np.float32)
+    made: np.ndarray = (255 / (1 + np.exp(-1.3 * total))).astype(np.uint8)
+    return made
+
+
+def make_atlas(folder: Path, neurons: int, side: int, photos: int) -> Path:
+    """Shards, statistics and atlas below ``folder``; returns the atlas's path. What is there is used again."""
+    atlas = folder / f"atlas-{neurons}-{side}-{photos}.zarr"
+    if (atlas / "finished").exists():
+        return atlas
+    store = folder / f"statistics-{neurons}-{photos}.zarr"
+    statistics = open_store(str(store), "statistics", "a")
+    base: dict[str, Any] = {
+        "model": "synthetic",
+        "weights": "none",
+        "input_size": SIDE,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+    claim(statistics, "base", {**base, "levels": 64, "algorithm": ALGORITHM})
+    statistics.attrs["model"] = ModelSettings(name="resnet50", weights="random").model_dump(mode="json")
+    _write_shards(statistics, folder / "shards", photos)
+    _write_statistics(statistics, neurons, photos)
+    _write_targets(statistics, neurons)
+    group = open_store(str(atlas), "atlas", "a")
+    claim(group, "statistics", {"base": fingerprint(claimed(statistics, "base") or {}), "dataset": "synthetic"})
+    group.attrs["store"] = str(store)
+    _write_pictures(group, neurons, side)
+    (atlas / "finished").touch()
+    return atlas
+
+
+def _write_shards(statistics: zarr.Group, folder: Path, photos: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, photos, 1000)):
+        path = folder / f"synthetic-{number:06d}.tar"
+        count, offsets, sizes = min(1000, photos - start), [], []
+        with tarfile.open(path, "w") as tar:
+            for row in range(start, start + count):
+                buffer = io.BytesIO()
+                Image.fromarray(photograph(np.random.default_rng(row), 300, 375)).save(buffer, "JPEG", quality=88)
+                info = tarfile.TarInfo(f"photo{row:06d}.jpg")
+                info.size = len(buffer.getvalue())
+                tar.addfile(info, io.BytesIO(buffer.getvalue()))
+                offsets.append(tar.offset - -(-info.size // 512) * 512)
+                sizes.append(info.size)
+        rows = SampleRows.from_columns(
+            {
+                "shard": [number] * count, "offset": offsets, "size": sizes, "label": [-1] * count,
+                "key": [f"photo{row:06d}" for row in range(start, start + count)], "status": [0] * count,
+            }
+        )  # fmt: skip
+        shard = {
+            "name": [path.name], "url": [str(path)], "size": [path.stat().st_size], "images": [count],
+            "rejected": [0], "digest": [f"synthetic {number}"], "short": [""],
+        }  # fmt: skip
+        append_index(statistics, rows, ShardRows.from_columns(shard))
+
+
+def _write_statistics(statistics: zarr.Group, neurons: int, photos: int) -> None:
+    stream = np.random.default_rng(1)
+    image = stream.integers(0, photos, (neurons, RANKS))
+    box = np.empty((neurons, RANKS, 4), np.int32)
+    box[..., :2], box[..., 2:] = stream.integers(0, SIDE - 64, (neurons, RANKS, 2)), 64
+    score = -np.sort(-stream.gamma(3, 2, (neurons, RANKS)), 1).astype(np.float32)
+    write_references(statistics, LAYER, References(image, score, np.zeros((neurons, RANKS), np.int32), box))
+    statistics.attrs[f"references/{LAYER}"] = f"synthetic/{RANKS}"
+    declare(statistics, layer_specs(LAYER, neurons, 8))
+    write_layer(
+        statistics,
+        LAYER,
+        {name: stream.beta(1, 4, neurons).astype(np.float32) for name in ("active", "peak_mean", "mean")},
+    )
+
+
+def _write_targets(statistics: zarr.Group, neurons: int) -> None:
+    inner = [node for node in NODES if node != "input"]
+    kinds = {"quantiles": "float16", "relevant": "float16"}
+    declare(statistics, target_specs(LAYER, VARIANT, NODES, neurons, BLOCK, 49, inner, kinds))
+    settings = VariantSettings().model_dump(mode="json", exclude={"nodes"})
+    group = group_at(statistics, target_path(LAYER, VARIANT))
+    claim(group, "variant", {**settings, "nodes": list(NODES), "block": BLOCK})
+    levels = {node: np.linspace(0, 1, count) for node, (_, count) in NODES.items()} | {"own": np.linspace(0, 1, 49)}
+    write_target_levels(statistics, LAYER, VARIANT, levels)
+    for block in range(-(-neurons // BLOCK)):
+        stream = np.random.default_rng((2, block))
+        count = min(BLOCK, neurons - block * BLOCK)
+        arrays: dict[str, np.ndarray] = {
+            "own": np.zeros((count, 49), np.float32), "count": np.full(count, RANKS),
+            "status": np.ones(count, np.uint8),
+        }  # fmt: skip
+        for node, (channels, size) in NODES.items():
+            rows = np.sort(stream.gamma(1, 1, (count, channels, 1)) * np.linspace(0, 1, size) ** 3, 2)
+            arrays[f"{node}/quantiles"] = rows.astype(np.float16)
+            if node in inner:
+                arrays[f"{node}/relevant"] = (rows * 0.4).astype(np.float16)
+                arrays[f"{node}/importance"] = stream.beta(0.3, 4, (count, channels)).astype(np.float32)
+        write_target_block(statistics, LAYER, VARIANT, block, arrays)
+
+
+def _write_pictures(atlas: zarr.Group, neurons: int, side: int) -> None:
+    levels = {node: size for node, (_, size) in NODES.items()}
+    declare(atlas, picture_specs(LAYER, neurons, side, RECORDS, BLOCK, levels))
+    settings = PictureSettings(side=side).model_dump(mode="json")
+    claim(group_at(atlas, LAYER), "atlas", {"variant": VARIANT, **settings})
+    for block in range(-(-neurons // BLOCK)):
+        rows = range(block * BLOCK, min((block + 1) * BLOCK, neurons))
+        made = [photograph(np.random.default_rng((3, row)), side, side) for row in rows]
+        count, stream = len(made), np.random.default_rng((4, block))
+        arrays: dict[str, np.ndarray] = {
+            "pixels": np.stack(made), "alpha": np.stack([255 - picture[..., 1] for picture in made]),
+            "loss": np.sort(stream.gamma(2, 1, (count, RECORDS)), 1)[:, ::-1].astype(np.float32),
+            "seed": np.zeros(count, np.int64), "status": np.ones(count, np.uint8),
+        }  # fmt: skip
+        for node, size in levels.items():
+            target = np.sort(stream.normal(0, 3, (count, size)), 1).astype(np.float32)
+            arrays[f"reached/{node}/target"] = target
+            arrays[f"reached/{node}/picture"] = target + stream.normal(0, 0.1, (count, size)).astype(np.float32)
+        write_picture_block(atlas, LAYER, block, arrays)
+    values = {"selectivity": np.random.default_rng(5).beta(2, 2, neurons).astype(np.float32)}
+    write_metrics(atlas, LAYER, values, {"selectivity": "a made-up metric"})

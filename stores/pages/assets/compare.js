@@ -1,0 +1,112 @@
+// Two layers side by side, neuron by neuron: of two atlases, or two layers of one.
+(function () {
+  "use strict";
+  const { el } = VITAL;
+
+  // Every layer of the site, with the atlas's name where there are several.
+  VITAL.places = function () {
+    return VITAL.site().atlases.flatMap((atlas) => atlas.layers.map((layer) => ({ place: layer.place, name: layer.name,
+      atlas: atlas.title, label: VITAL.site().atlases.length > 1 ? atlas.title + " · " + layer.name : layer.name })));
+  };
+
+  // The same layer of the other atlases.
+  VITAL.comparable = function (place) {
+    const own = VITAL.places().find((one) => one.place === place);
+    return VITAL.places().filter((one) => own && one.place !== place && one.name === own.name)
+      .map((one) => ({ ...one, label: one.atlas }));
+  };
+
+  function chooser(places, chosen, label, changed) {
+    const box = el("select", { "aria-label": label, on: { change: () => changed(box.value) } },
+      places.map((one) => el("option", { value: one.place, selected: one.place === chosen }, one.label)));
+    return box;
+  }
+
+  function head(left, right, neuron) {
+    const places = VITAL.places();
+    const go = (a, b) => { location.hash = VITAL.compareLink(a, b, neuron); };
+    return el("div", { class: "versus" }, chooser(places, left.place, "Left", (value) => go(value, right.place)),
+      el("button", { type: "button", class: "quiet icon", "aria-label": "Swap sides", title: "Swap sides",
+        on: { click: () => go(right.place, left.place) } }, "⇄"),
+      chooser(places, right.place, "Right", (value) => go(left.place, value)));
+  }
+
+  function half(layer, neuron, pixels) {
+    const node = el("span", { class: "half" });
+    if (layer.row.has(neuron)) VITAL.paint(node, layer, neuron, pixels);
+    else node.append(el("span", { class: "none" }, "no picture"));
+    return node;
+  }
+
+  VITAL.compare = function (left, right, main) {
+    const common = left.made.filter((neuron) => right.row.has(neuron));
+    const either = [...new Set([...left.made, ...right.made])].sort((a, b) => a - b);
+    const neurons = common.length ? common : either;
+    const wall = new VITAL.Wall({ size: window.innerWidth < 600 ? 150 : 160, ratio: 2, cell: function (index) {
+      const neuron = neurons[index];
+      const named = left.row.has(neuron) ? left : right;
+      const name = VITAL.neuronName(named, neuron);
+      return { href: VITAL.compareLink(left.place, right.place, neuron), label: "Compare " + name + " of both",
+        caption: named.names ? name : String(neuron), paint: function (node, pixels) {
+          node.classList.add("pair");
+          node.append(half(left, neuron, pixels), half(right, neuron, pixels));
+        } };
+    } });
+    const note = common.length ? common.length + " neurons have pictures on both sides"
+      : "no neuron has pictures on both sides; those of either side are shown";
+    main.append(el("div", { class: "title" }, el("h1", null, "Compare"), el("p", { class: "quiet" }, note)),
+      el("div", { class: "bar" }, head(left, right), el("div", { class: "field size" },
+        el("button", { type: "button", class: "quiet icon", "aria-label": "Smaller pictures", on: { click: () => wall.step(-1) } }, "−"),
+        el("button", { type: "button", class: "quiet icon", "aria-label": "Larger pictures", on: { click: () => wall.step(1) } }, "+"))),
+      wall.host);
+    wall.show(neurons.length);
+    return { title: "Compare", close: () => wall.close() };
+  };
+
+  function table(left, right, neuron) {
+    const names = [...new Set([...left.columns, ...right.columns].map((column) => column.name))];
+    const value = function (layer, name) {
+      const column = layer.columns.find((one) => one.name === name);
+      return column && layer.row.has(neuron) ? column.values[layer.row.get(neuron)] : null;
+    };
+    return el("table", { class: "measured" },
+      el("thead", null, el("tr", null, el("td"), el("th", { scope: "col" }, "Left"), el("th", { scope: "col" }, "Right"))),
+      el("tbody", null, names.map((name) => el("tr", null, el("th", { scope: "row" }, VITAL.capital(name)),
+        el("td", null, VITAL.number(value(left, name))), el("td", null, VITAL.number(value(right, name)))))));
+  }
+
+  function side(layer, neuron, data) {
+    if (!data) return el("div", { class: "side" }, el("div", { class: "frame" }, el("p", { class: "none" }, "No picture here.")));
+    const { frame, toggle, turn } = VITAL.figure(layer, neuron, data);
+    const node = el("div", { class: "side" }, frame, el("div", { class: "actions" }, toggle,
+      el("a", { class: "quiet", href: VITAL.link(layer.place, neuron) }, "Its own page")),
+      data.photos.length ? VITAL.photos(data.photos.slice(0, 6)) : null, VITAL.curves(data));
+    node.turn = turn;
+    return node;
+  }
+
+  VITAL.comparePair = function (left, right, neuron, data, main) {
+    const named = left.row.has(neuron) ? left : right;
+    const all = left.made.filter((one) => right.row.has(one));
+    const at = all.indexOf(neuron);
+    const step = (index, text, label) => (all[index] === undefined || at < 0
+      ? el("span", { class: "quiet icon off", "aria-hidden": "true" }, text)
+      : el("a", { class: "quiet icon", "aria-label": label, href: VITAL.compareLink(left.place, right.place, all[index]) }, text));
+    const sides = [side(left, neuron, data[0]), side(right, neuron, data[1])];
+    main.append(el("article", { class: "neuron both" },
+      el("nav", { class: "path", "aria-label": "Place" }, el("a", { href: VITAL.compareLink(left.place, right.place) }, "Compare"),
+        el("span", { class: "steps" }, step(at - 1, "←", "Previous"), step(at + 1, "→", "Next"))),
+      el("h1", null, VITAL.neuronName(named, neuron)), head(left, right, neuron), el("div", { class: "sides" }, sides),
+      el("section", null, el("h2", null, "Measured"), table(left, right, neuron))));
+    function key(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey || VITAL.typing(event)) return;
+      if (event.key === "ArrowLeft" && at > 0) location.hash = VITAL.compareLink(left.place, right.place, all[at - 1]);
+      else if (event.key === "ArrowRight" && at >= 0 && all[at + 1] !== undefined) {
+        location.hash = VITAL.compareLink(left.place, right.place, all[at + 1]);
+      } else if (event.key === "Escape") location.hash = VITAL.compareLink(left.place, right.place);
+      else if (event.key.toLowerCase() === "m") (sides[0].turn || sides[1].turn || (() => {}))();
+    }
+    document.addEventListener("keydown", key);
+    return { title: "Compare " + VITAL.neuronName(named, neuron), close: () => document.removeEventListener("keydown", key) };
+  };
+})();

@@ -1,0 +1,67 @@
+// Words and numbers as people read them, and addresses within the page.
+(function () {
+  "use strict";
+
+  VITAL.number = function (value) {
+    if (value === null || value === undefined) return "–";
+    const size = Math.abs(value);
+    if (value === 0) return "0";
+    if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replace("e+", "e");
+    const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
+    return value.toFixed(digits).replace("-", "−");
+  };
+
+  VITAL.share = function (value) {
+    return value >= 0.0995 ? Math.round(value * 100) + " %" : (value * 100).toFixed(1) + " %";
+  };
+
+  VITAL.heading = function (layer) {
+    return layer.name === "classes" ? "Classes" : layer.name;
+  };
+
+  VITAL.isClasses = function (layer) {
+    return layer.name === "classes";
+  };
+
+  // What a neuron is called; layers without names number their channels.
+  VITAL.neuronName = function (layer, neuron) {
+    const row = layer.row ? layer.row.get(neuron) : undefined;
+    if (layer.names && row !== undefined && layer.names[row]) return layer.names[row];
+    return (VITAL.isClasses(layer) ? "class " : "channel ") + neuron;
+  };
+
+  VITAL.alt = function (layer, neuron) {
+    const name = VITAL.neuronName(layer, neuron);
+    return "Picture of " + name + (layer.names ? ", class " + neuron : " of layer " + layer.name);
+  };
+
+  // Addresses: #/PLACE for a layer, #/PLACE/NEURON for a neuron; PLACE is ATLAS/LAYER.
+  VITAL.link = function (place, neuron) {
+    const parts = place.split("/").map(encodeURIComponent);
+    if (neuron !== undefined && neuron !== null) parts.push(String(neuron));
+    return "#/" + parts.join("/");
+  };
+
+  VITAL.compareLink = function (left, right, neuron) {
+    const parts = ["compare", ...left.split("/"), ...right.split("/")].map(encodeURIComponent);
+    if (neuron !== undefined && neuron !== null) parts.push(String(neuron));
+    return "#/" + parts.join("/");
+  };
+
+  // Numbers as the command takes them: 3, 4, 5, 9 is 3:6,9.
+  VITAL.ranges = function (neurons) {
+    const sorted = [...neurons].sort((a, b) => a - b);
+    const parts = [];
+    for (let i = 0; i < sorted.length;) {
+      let j = i;
+      while (j + 1 < sorted.length && sorted[j + 1] === sorted[j] + 1) j += 1;
+      parts.push(j > i ? sorted[i] + ":" + (sorted[j] + 1) : String(sorted[i]));
+      i = j + 1;
+    }
+    return parts.join(",");
+  };
+
+  VITAL.quoted = function (text) {
+    return /^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\"'\"'") + "'";
+  };
+})();

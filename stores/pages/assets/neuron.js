@@ -1,0 +1,87 @@
+// The page of one neuron.
+(function () {
+  "use strict";
+  const { el } = VITAL;
+
+  function neighbours(layer, neuron) {
+    const order = VITAL.sequence.place === layer.place && VITAL.sequence.neurons.includes(neuron)
+      ? VITAL.sequence.neurons : layer.made;
+    const at = order.indexOf(neuron);
+    if (at < 0) return [undefined, undefined];
+    return [order[at - 1], order[at + 1]];
+  }
+
+  function arrow(layer, neuron, text, label, rel) {
+    if (neuron === undefined) return el("span", { class: "quiet icon off", "aria-hidden": "true" }, text);
+    return el("a", { class: "quiet icon", href: VITAL.link(layer.place, neuron), rel,
+      "aria-label": label + ": " + VITAL.neuronName(layer, neuron) }, text);
+  }
+
+  function missing(layer, neuron) {
+    const code = layer.status[neuron];
+    const why = code === undefined
+      ? "Layer " + layer.name + " has neurons 0 to " + (layer.status.length - 1) + "."
+      : "No picture: " + (layer.meanings[code] || "not made yet") + ".";
+    return el("p", { class: "empty" }, why);
+  }
+
+  // Chromium's own way to download; the browser's context menu works everywhere.
+  function save(layer, neuron) {
+    const name = layer.name.replace(/[^\w.-]+/g, "-") + "-" + neuron + ".webp";
+    return el("a", { class: "quiet", href: VITAL.image.full(layer, neuron), download: name }, "Save");
+  }
+
+  function sources(layer, data) {
+    if (!data.sources.length) return null;
+    return el("section", { class: "sources" }, el("h2", null, "Where it comes from"),
+      el("p", { class: "lead" }, "Relevant information flow: the channels of earlier nodes that matter most to this neuron."),
+      data.sources.map(([node, channels, shares]) => VITAL.strip(layer.place, node, channels, shares)));
+  }
+
+  function recipe(layer, neuron, data) {
+    const lines = layer.commands.map((line) => line.replaceAll("{neuron}", String(neuron)));
+    return el("section", { class: "recipe" }, el("h2", null, "Make it again"),
+      el("div", { class: "command" }, VITAL.commandLines(lines), VITAL.copier(lines.join("\n"), "Copy")),
+      el("p", { class: "lead" }, "A run makes the whole block of 32 neurons that this one is in."),
+      el("details", null, el("summary", null, "Fingerprints and settings"),
+        VITAL.facts([["seed", data.seed], ...layer.facts.filter(([name]) => name !== "seed")])));
+  }
+
+  VITAL.page = function (layer, neuron, data, main) {
+    const name = VITAL.neuronName(layer, neuron);
+    const [before, after] = neighbours(layer, neuron);
+    const back = VITAL.sequence.place === layer.place && VITAL.sequence.back || VITAL.link(layer.place);
+    const path = el("nav", { class: "path", "aria-label": "Place" }, el("a", { href: back }, VITAL.heading(layer)),
+      el("span", { class: "steps" }, arrow(layer, before, "←", "Previous", "prev"), arrow(layer, after, "→", "Next", "next")));
+    const heading = el("h1", null, name, layer.names ? el("small", null, String(neuron)) : null);
+    if (!data) {
+      main.append(path, heading, missing(layer, neuron));
+      return { title: name, close: () => {} };
+    }
+    const { frame, toggle, turn } = VITAL.figure(layer, neuron, data);
+    const others = VITAL.comparable(layer.place);
+    const actions = el("div", { class: "actions" }, toggle, save(layer, neuron),
+      others.map((other) => el("a", { class: "quiet", href: VITAL.compareLink(layer.place, other.place, neuron) },
+        "Compare with " + other.label)));
+    const photos = data.photos.length ? el("section", { class: "seen" }, el("h2", null, "References"),
+      el("p", { class: "lead" }, data.photos.some((photo) => photo[5])
+        ? "The photographs that excite it most; the patch that counts is outlined."
+        : "Photographs whose activations the picture matches."), VITAL.photos(data.photos)) : null;
+    const loss = VITAL.lossPlot(data.loss, layer.steps);
+    main.append(el("article", { class: "neuron" }, path,
+      el("div", { class: "show" }, el("div", { class: "left" }, frame, actions),
+        el("div", { class: "right" }, heading, VITAL.measures(layer, neuron), photos)),
+      sources(layer, data), VITAL.curves(data),
+      loss ? el("section", { class: "loss" }, el("h2", null, "Loss"), el("div", { class: "curves" }, loss)) : null,
+      recipe(layer, neuron, data)));
+    function key(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey || VITAL.typing(event)) return;
+      if (event.key === "ArrowLeft" && before !== undefined) location.hash = VITAL.link(layer.place, before);
+      else if (event.key === "ArrowRight" && after !== undefined) location.hash = VITAL.link(layer.place, after);
+      else if (event.key === "Escape") location.hash = back;
+      else if (event.key === "m" || event.key === "M") turn();
+    }
+    document.addEventListener("keydown", key);
+    return { title: name + " · " + VITAL.heading(layer), close: () => document.removeEventListener("keydown", key) };
+  };
+})();

@@ -1,0 +1,101 @@
+// Parts of a neuron's page that the comparison shows too: the picture with its mask, photographs, curves, metrics.
+(function () {
+  "use strict";
+  const { el, svg } = VITAL;
+  let masks = 0;
+  VITAL.masked = false;
+
+  // The picture at full size. CSS masks need CORS, which files have not; an SVG mask does not.
+  VITAL.figure = function (layer, neuron, data) {
+    const full = VITAL.image.full(layer, neuron), alt = VITAL.alt(layer, neuron);
+    const plain = el("img", { class: "picture", src: full, alt, width: layer.side, height: layer.side, decoding: "async" });
+    const frame = el("div", { class: "frame" }, plain);
+    if (!data || !data.mask) return { frame, toggle: null, turn: () => {} };
+    const id = "mask-" + (masks += 1);
+    const box = { x: 0, y: 0, width: 100, height: 100, preserveAspectRatio: "none" };
+    let veiled = null;
+    const toggle = el("button", { type: "button", class: "quiet", "aria-pressed": "false",
+      title: "Hide what mattered little to the neuron (M)", on: { click: turn } }, "Mask");
+    function shown() {
+      if (VITAL.masked && !veiled) {
+        veiled = svg("svg", { viewBox: "0 0 100 100", class: "picture veiled", role: "img", "aria-label": alt + ", with its mask" },
+          svg("mask", { id, style: { "mask-type": "luminance" } }, svg("image", { ...box, href: VITAL.image.mask(layer, neuron) })),
+          svg("image", { ...box, href: full, mask: "url(#" + id + ")" }));
+      }
+      toggle.setAttribute("aria-pressed", String(VITAL.masked));
+      frame.replaceChildren(VITAL.masked ? veiled : plain);
+    }
+    function turn() {
+      VITAL.masked = !VITAL.masked;
+      document.dispatchEvent(new CustomEvent("masked"));
+    }
+    document.addEventListener("masked", function again() {
+      if (frame.isConnected) shown();
+      else if (!toggle.isConnected) document.removeEventListener("masked", again);
+    });
+    shown();
+    return { frame, toggle, turn };
+  };
+
+  VITAL.photos = function (photos) {
+    return el("ul", { class: "photos" }, photos.map(function ([file, key, score, label, credit, box]) {
+      const patch = box && el("span", { class: "patch", "aria-hidden": "true", style: { top: box[0] * 100 + "%",
+        left: box[1] * 100 + "%", height: box[2] * 100 + "%", width: box[3] * 100 + "%" } });
+      const image = el("img", { src: VITAL.image.photo(file), loading: "lazy", width: 160, height: 160,
+        alt: "Photograph " + key + (label ? ", " + label : "") + (box ? ", its patch outlined" : "") });
+      return el("li", null, el("figure", null, el("div", { class: "photo" }, image, patch),
+        el("figcaption", null, el("b", { title: key }, key), label && label !== key ? el("span", null, label) : null,
+          score === null ? null : el("span", null, "activation " + VITAL.number(score)),
+          credit ? el("span", { class: "credit" }, credit) : null)));
+    }));
+  };
+
+  VITAL.curves = function (data) {
+    const plots = data.curves.map(VITAL.curvePlot).filter(Boolean);
+    if (!plots.length) return null;
+    return el("section", null, el("h2", null, "Distributions"),
+      el("p", { class: "lead" }, "Sorted activations at each node: what the picture should reach, and what it reached."),
+      VITAL.plotKey("target", "picture"), el("div", { class: "curves" }, plots));
+  };
+
+  VITAL.measures = function (layer, neuron) {
+    const row = layer.row.get(neuron);
+    const pairs = layer.columns.map((column) => [column, column.values[row]]).filter((pair) => pair[1] !== null);
+    return el("dl", { class: "measures" }, pairs.map(([column, value]) => el("div", { title: column.meaning },
+      el("dt", null, VITAL.capital(column.name)),
+      el("dd", null, VITAL.number(value) + (column.units ? " " + column.units : "")))));
+  };
+
+  // A strip of channels of an earlier node, as pictures where this atlas has them.
+  VITAL.strip = function (place, node, channels, shares) {
+    const atlas = VITAL.site().atlases[Number(place.split("/")[0])];
+    const entry = atlas.layers.find((layer) => layer.name === node);
+    const list = el("ul", { class: "strip" });
+    const what = VITAL.number;
+    function numbered() {
+      list.className = "stones";
+      list.replaceChildren(...channels.map((channel, i) => el("li", { title: "channel " + channel + " of " + node +
+        ", importance " + what(shares[i]) }, el("span", null, String(channel), el("small", null, what(shares[i]))), bar(i))));
+    }
+    const bar = (i) => el("span", { class: "weight", style: { transform: "scaleX(" + shares[i] / shares[0] + ")" } });
+    function drawn(layer) {
+      if (!channels.some((channel) => layer.row.has(channel))) return;
+      list.className = "strip";
+      list.replaceChildren(...channels.map(function (channel, i) {
+        const share = el("span", { class: "share", title: "importance" }, what(shares[i]));
+        if (!layer.row.has(channel)) {
+          return el("li", null, el("div", { title: "channel " + channel + " of " + node + ": no picture in this atlas" },
+            el("span", { class: "tile" }), bar(i), el("span", { class: "name" }, String(channel), share)));
+        }
+        const tile = el("span", { class: "tile" });
+        VITAL.paint(tile, layer, channel, 96 * Math.min(window.devicePixelRatio || 1, 3));
+        return el("li", null, el("a", { href: VITAL.link(layer.place, channel), "aria-label":
+          VITAL.alt(layer, channel) + ", importance " + what(shares[i]) },
+          tile, bar(i), el("span", { class: "name" }, String(channel), share)));
+      }));
+    }
+    numbered();
+    if (entry) VITAL.layer(entry.place).then(drawn, () => {});
+    return el("div", { class: "node" }, el("h3", null, node), list);
+  };
+})();

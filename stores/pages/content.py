@@ -1,0 +1,98 @@
+"""What the pages show, as plain data: an atlas, its layers, their neurons. Texts may be anything; they are escaped when
+they are written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A reference photograph of a neuron.
+
+    ``file`` is its name in the site without folder and ending; photographs of one name are the same and are written
+    once. ``box`` is the patch as (top, left, height, width), fractions of the photograph as the network saw it, or
+    None where the whole photograph counts. ``score`` is the neuron's activation.
+    """
+
+    file: str
+    key: str
+    score: float
+    label: str = ""
+    credit: str = ""
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A node's sorted row, of the target and of the picture, from the smallest to the greatest."""
+
+    node: str
+    target: Float[np.ndarray, "level"]
+    picture: Float[np.ndarray, "level"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The channels of an earlier node that matter most to a neuron, most important first, and their shares."""
+
+    node: str
+    channels: Sequence[int]
+    importance: Sequence[float]
+
+
+@dataclass(frozen=True)
+class NeuronPage:
+    """What the pages show of one neuron. ``alpha`` is its picture's opacity, or None for an opaque picture; ``loss``
+    runs from the first step to the last."""
+
+    neuron: int
+    pixels: UInt8[np.ndarray, "side side 3"]
+    alpha: UInt8[np.ndarray, "side side"] | None = None
+    loss: Float32[np.ndarray, "record"] = field(default_factory=lambda: np.empty(0, np.float32))
+    seed: int = 0
+    curves: Sequence[Curve] = ()
+    sources: Sequence[Sources] = ()
+    photos: Sequence[Photo] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number for every neuron of a layer, to order and to filter by; NaN where unknown."""
+
+    name: str
+    meaning: str
+    values: Float[np.ndarray, "neuron"]
+    units: str = ""
+
+
+@dataclass(frozen=True)
+class LayerPage:
+    """A layer of an atlas. Arrays and names have a row for every neuron of the network's layer.
+
+    ``status`` is a code by neuron, 1 where there is a picture, and ``meanings`` says what the others mean. ``places``
+    are two coordinates, 0 to 1, in which neurons with like targets lie close, or None. ``facts`` and ``commands`` say
+    how to make the pictures again; ``{neuron}`` in a command stands for the neuron's number.
+    """
+
+    name: str
+    side: int
+    status: UInt8[np.ndarray, "neuron"]
+    meanings: Mapping[int, str]
+    names: Sequence[str] = ()
+    columns: Sequence[Column] = ()
+    places: Float[np.ndarray, "neuron 2"] | None = None
+    steps: int = 0
+    facts: Mapping[str, str] = field(default_factory=dict)
+    commands: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class AtlasPage:
+    """An atlas of the site: a short title, what it was made from, where it lies."""
+
+    title: str
+    url: str
+    facts: Mapping[str, str] = field(default_factory=dict)

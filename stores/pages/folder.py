@@ -1,0 +1,95 @@
+"""The folder that a site lies in: writes only what changed, remembers of which data each part was made, and removes
+what no part needs any more."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stores.errors import UnsuitableFolder
+
+OWN = "vital-site"
+"""Everything but the index page and the contact sheet lies below this folder, which is ours alone."""
+
+
+def digest(*parts: bytes) -> str:
+    """32 hexadecimal digits of the parts, each with its length."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+    return found.hexdigest()
+
+
+class SiteFolder:
+    """Files of a site below ``root``.
+
+    A *part* is a group of files made from the same data, with a record of that data's digest. The record is removed
+    before the part's files are written and comes back after them, so that a killed run leaves no record that lies.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if (root / "index.html").exists() and not (root / OWN).is_dir():
+            raise UnsuitableFolder(
+                f"{root} holds an index.html that is not of an atlas's pages; give a new folder, or remove it"
+            )
+        self.root = root
+        self._records = root / OWN / "parts"
+        self._records.mkdir(parents=True, exist_ok=True)
+        self._wanted: set[Path] = set()
+        self.written = 0
+
+    def keeps(self, part: str, made_of: str) -> bool:
+        """Whether the part is there, made of the same data; then its files stay."""
+        record = self._record(part)
+        try:
+            known = json.loads(record.read_text("utf-8"))
+            files = [self.root / OWN / place / name for place, names in known["files"].items() for name in names]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+        if known.get("made_of") != made_of or not all(file.is_file() for file in files):
+            return False
+        self._wanted.update(files, [record])
+        return True
+
+    def begin(self, part: str) -> None:
+        """Forget what the part was made of, before its files change."""
+        self._record(part).unlink(missing_ok=True)
+
+    def complete(self, part: str, made_of: str, files: Mapping[str, Sequence[str]]) -> None:
+        """Record that the part's files are written: names by folder below `OWN`."""
+        text = json.dumps({"made_of": made_of, "files": {place: sorted(names) for place, names in files.items()}})
+        self.write(str(self._record(part).relative_to(self.root)), text.encode())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the site, by rename; a file with the same content is left alone."""
+        path = self.root / name
+        self._wanted.add(path)
+        if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+        self.written += 1
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there, whose name says what it holds; then it stays."""
+        path = self.root / name
+        if not path.is_file():
+            return False
+        self._wanted.add(path)
+        return True
+
+    def sweep(self) -> None:
+        """Remove every file below `OWN` that this run neither wrote nor kept, and the folders that became empty."""
+        for path in sorted((self.root / OWN).rglob("*"), reverse=True):
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path not in self._wanted:
+                path.unlink()
+
+    def _record(self, part: str) -> Path:
+        return self._records / f"{part.replace('/', '-')}.json"

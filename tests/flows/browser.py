@@ -1,0 +1,54 @@
+"""Headless Chromium for tests of the pages: the system's own, since a download is not a test's to make."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WAIT_MS = 20_000
+
+
+def chromium() -> str:
+    """The browser's path; without one the test is skipped, or fails where a browser is required."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if found:
+        return found
+    if os.environ.get("VITAL_BROWSER_REQUIRED"):
+        pytest.fail("no Chromium was found, and VITAL_BROWSER_REQUIRED says that the pages must be tested in one")
+    pytest.skip("no Chromium was found, so the pages are not tested in a browser: apt-get install chromium")
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """The browser while the block lasts."""
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, **more: Any) -> Iterator[Page]:
+    """A fresh page; the block fails when the browser's console has an error, a file is missing or a script fails."""
+    page = browser.new_page(**more)
+    page.set_default_timeout(WAIT_MS)
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("requestfailed", lambda request: wrong.append(f"{request.url} {request.failure}"))
+    yield page
+    page.close()
+    assert wrong == []
