@@ -57,6 +57,7 @@ def test_nothing_is_listed_that_does_not_exist_yet() -> None:
         "references",
         "moments",
         "atlas",
+        "run",
         "info",
         "pages",
         "view",
