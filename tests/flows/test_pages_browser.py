@@ -216,6 +216,8 @@ def test_the_keyboard_alone(page: Page, index: str) -> None:
     page.wait_for_function("hash => location.hash === hash", arg=f"#/0/{LATER}/{fourth}")
     page.keyboard.press("Escape")
     page.wait_for_selector(".wall .cell")
+    # back where one was
+    page.wait_for_function("href => document.activeElement.getAttribute('href') === href", arg=f"#/0/{LATER}/{fourth}")
 
 
 def test_a_neuron_and_the_walk_to_an_earlier_one(page: Page, index: str) -> None:
