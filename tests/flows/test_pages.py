@@ -23,7 +23,7 @@ from PIL import Image
 
 from flows import recipes
 from flows.cli import main
-from flows.gallery import write_gallery
+from flows.gallery import titles, write_gallery
 from flows.site_server import served
 from flows.target_store import recorded_variant
 from stores.pages.folder import OWN
@@ -145,6 +145,12 @@ def test_statistics_of_another_model_are_refused(made: Walkable, tmp_path: Path)
     said = vital("pages", made.atlas, "--out", tmp_path / "out", "--store", tmp_path / "s.zarr")
     refused(said, "have base", "was made from base", "--store")
     assert not (tmp_path / "out").exists()
+
+
+def test_atlases_of_one_name_are_told_apart() -> None:
+    assert titles(["a/x/one.zarr", "b/x/one.zarr/"]) == ["a/x/one", "b/x/one"]
+    assert titles(["s3://me:secret@host/one.zarr", "two"]) == ["one", "two"]
+    assert titles(["one.zarr", "one.zarr"]) == ["one (1)", "one (2)"]
 
 
 def test_an_atlas_without_pictures_is_refused(tmp_path: Path) -> None:
