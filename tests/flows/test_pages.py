@@ -31,6 +31,7 @@ from stores.provenance import claimed
 from stores.schema import array_at, group_at, open_store
 from tests.flows import walkable
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, SIDE, Walkable
+from vital.settings import VariantSettings
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,20 @@ def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walk
     assert data(tmp_path / "c" / OWN / "0" / LATER / "layer.js")["places"] is not None
 
 
+def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:
+    shards = made.shards.rename(made.shards.with_name("elsewhere"))
+    try:
+        said = vital("pages", made.atlas, "--out", tmp_path / "a")
+        assert said.exit_code == 1
+        # below the progress bar
+        assert re.search(r"\nError: there is no shard at .*tiny-\d+\.tar: .*--shards.*--no-references\n$", said.output)
+        said = vital("pages", made.atlas, "--out", tmp_path / "a", "--shards", shards)
+        assert said.exit_code == 0, said.output
+    finally:
+        shards.rename(made.shards)
+    assert list((tmp_path / "a").rglob("*.jpg"))
+
+
 def test_statistics_of_another_model_are_refused(made: Walkable, tmp_path: Path) -> None:
     from stores.provenance import claim
 
@@ -187,6 +202,18 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     assert jobs["atlas"].variant.label(False) == "patch-lrp"
     fields = claimed(group_at(atlas, LATER), "atlas") or {}
     assert {"variant": "patch-lrp", **jobs["atlas"].picture.model_dump(mode="json")} == fields
+
+
+@pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
+@pytest.mark.parametrize("crop", ["patch", "image"])
+@pytest.mark.parametrize("count", [None, 4])
+def test_a_variant_is_named_by_its_label_alone(kind: Any, crop: Any, count: int | None) -> None:
+    variant = VariantSettings(crop=crop, relevance=kind, references=count)
+    said = recipes._variant_options(None, LATER, variant.label(False))
+    pairs = dict(zip(said[::2], said[1::2], strict=True))
+    assert pairs == {"--crop": crop, "--relevance": kind} | ({"--references": "4"} if count else {})
+    classes = recipes._variant_options(None, "classes", variant.label(True))
+    assert classes == (["--references", "4"] if count else [])
 
 
 @pytest.mark.parametrize(("name", "kind"), [("one.png", "PNG"), ("one.webp", "WEBP"), ("one.jpg", "JPEG")])
