@@ -78,8 +78,8 @@ class Photographs:
                 contents = read_images(self._urls[shard], spans)
             except MissingShard:
                 raise MissingShard(
-                    f"there is no shard at {safe_url(self._urls[shard])}: say where the shards are with --shards, or leave "
-                    "the photos out with --no-references"
+                    f"there is no shard at {safe_url(self._urls[shard])}: say where the shards are with --shards, "
+                    "or leave the photos out with --no-references"
                 ) from None
             smaller = pool.map(lambda data: as_seen(data, self.side), contents)
             made |= {name: data for (_, name), data in zip(here, smaller, strict=True)}
