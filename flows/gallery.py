@@ -114,13 +114,27 @@ def write_gallery(
     sources = [_AtlasSource(url, store, shards, credits_ or {}, photos) for url in urls]
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        site = Site(out, title, [source.page() for source in sources], pool)
+        site = Site(out, title, [source.page(name) for source, name in zip(sources, titles(urls), strict=True)], pool)
         for number, source in enumerate(sources):
             source.write(site, number, pool)
         site.credits({key: text for source in sources for key, text in source.credited().items()})
         index = site.close()
     site.folder.write("contact-sheet.png", sources[0].sheet(site))
     return index
+
+
+def titles(urls: Sequence[str]) -> list[str]:
+    """Short names of atlases: the last part of each URL, with as many parts before it as tell them apart.
+
+    >>> titles(["a/atlas.zarr", "b/atlas.zarr"]), titles(["x/paper.zarr", "x/natural.zarr"])
+    (['a/atlas', 'b/atlas'], ['paper', 'natural'])
+    """
+    parts = [safe_url(url).rstrip("/").removesuffix(".zarr").split("/") for url in urls]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(names, 1)]
 
 
 class _AtlasSource:
@@ -158,13 +172,11 @@ class _AtlasSource:
         recorded = group_at(self.atlas, CLASSES).attrs.get("names") if CLASSES in self.atlas else None
         return [str(name) for name in recorded] if isinstance(recorded, list) else []
 
-    def page(self) -> AtlasPage:
+    def page(self, title: str) -> AtlasPage:
         """What the site says of the atlas."""
         base = (claimed(self.statistics, "base") or {}) if self.statistics is not None else {}
         facts = {"model": str(base["model"])} if "model" in base else {}
         facts |= {"weights": str(base["weights"])} if "weights" in base else {}
-        name = Path(self.url.rstrip("/")).name
-        title = name.removesuffix(".zarr") or name
         return AtlasPage(title, safe_url(self.url), facts)
 
     def credited(self) -> Mapping[str, str]:

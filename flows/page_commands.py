@@ -6,6 +6,7 @@ import signal
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import click
@@ -55,13 +56,15 @@ def view(folder: Path, port: int, no_browser: bool) -> None:
     """Serve the pages in FOLDER on this machine and open them; Ctrl-C ends it."""
     from flows.site_server import served
 
+    over = Event()
+    # in the background of a script Ctrl-C does not arrive, but a request to end does
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
     with served(folder, port) as url:
         click.echo(f"{url}  (Ctrl-C ends it)")
         if not no_browser:
             webbrowser.open(url)
         try:
-            while True:
-                signal.pause()
+            over.wait()
         except KeyboardInterrupt:
             click.echo("ended")
 

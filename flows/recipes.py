@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import zarr
 
-from flows.target_store import recorded_variant
-from stores.errors import SchemaMismatch
+from flows.target_store import recorded_variant, target_nodes
 from stores.index import read_shards
 from stores.provenance import claimed, fingerprint
 from stores.schema import group_at
@@ -84,30 +84,17 @@ def _references(statistics: zarr.Group, layer: str, store: str) -> str:
 
 
 def _variant_options(statistics: zarr.Group | None, layer: str, variant: str) -> list[str]:
-    said: list[str] = []
+    """Options that name a variant, read from its label; what the label does not say needs the statistics."""
+    label = re.fullmatch(r"(patch|image)(?:-([a-z-]+[a-z]))?(?:-(\d+))?", variant)
+    crop, kind, count = label.groups() if label else (None, None, None)
+    said = ["--crop", crop, "--relevance", kind] if crop and kind and layer != CLASSES else []
+    said += ["--references", count] if count else []
     if statistics is None:
-        if layer != CLASSES:
-            crop, _, kind = variant.partition("-")
-            said = ["--crop", crop, "--relevance", kind]
         return said
-    settings = recorded_variant(statistics, layer, variant)
-    if layer != CLASSES:
-        said = ["--crop", "image" if variant.startswith("image") else "patch", "--relevance", settings.relevance]
-        kind = variant.partition("-")[2]
-        if kind.startswith(("gradient", "lrp")):
-            count = f"-{settings.references}" if settings.references else ""
-            said[3] = kind.removesuffix(count) if count else kind
-    if settings.references:
-        said += ["--references", str(settings.references)]
-    if settings.fewest != 1:
-        said += ["--fewest", str(settings.fewest)]
-    try:
-        recorded = claimed(group_at(statistics, f"targets/{layer}/{variant}"), "variant") or {}
-    except SchemaMismatch:
-        recorded = {}
-    for node in recorded.get("nodes", ()):
-        if node != INPUT:
-            said += ["--node", str(node)]
+    fewest = recorded_variant(statistics, layer, variant).fewest
+    said += ["--fewest", str(fewest)] if fewest != 1 else []
+    for node in target_nodes(statistics, layer, variant):
+        said += ["--node", node] if node != INPUT else []
     return said
 
 

@@ -13,8 +13,10 @@ from PIL import Image
 from flows.statistics_store import references_of
 from flows.target_store import recorded_variant
 from stores.class_names import read_class_names
+from stores.errors import MissingShard
 from stores.images import decode
 from stores.index import read_index, read_shards
+from stores.locations import safe_url
 from stores.pages.content import Photo
 from stores.provenance import claimed
 from stores.shards import expand, read_images
@@ -62,13 +64,23 @@ class Photographs:
         return Photo(name, key, score, known, credit, box)
 
     def read(self, images: Mapping[str, int], pool: Executor) -> dict[str, bytes]:
-        """JPEGs by name, of images by name; each shard is opened once, images in the order in which they lie."""
+        """JPEGs by name, of images by name; each shard is opened once, images in the order in which they lie.
+
+        Raises:
+            MissingShard: a shard is not where it was read from.
+        """
         wanted = sorted((int(self._index.shard[image]), image, name) for name, image in images.items())
         made: dict[str, bytes] = {}
         for shard in sorted({shard for shard, _, _ in wanted}):
             here = [(image, name) for one, image, name in wanted if one == shard]
             spans = [(int(self._index.offset[image]), int(self._index.size[image])) for image, _ in here]
-            contents = read_images(self._urls[shard], spans)
+            try:
+                contents = read_images(self._urls[shard], spans)
+            except MissingShard:
+                raise MissingShard(
+                    f"there is no shard at {safe_url(self._urls[shard])}: say where the shards are with --shards, "
+                    "or leave the photos out with --no-references"
+                ) from None
             smaller = pool.map(lambda data: as_seen(data, self.side), contents)
             made |= {name: data for (_, name), data in zip(here, smaller, strict=True)}
         return made

@@ -30,7 +30,9 @@ class SiteFolder:
     """
 
     def __init__(self, root: Path) -> None:
-        if (root / "index.html").exists() and not (root / OWN).is_dir():
+        # earlier versions wrote their contact sheet beside the index page, too, but had no folder of their own
+        ours = (root / OWN).is_dir() or (root / "contact-sheet.png").exists()
+        if (root / "index.html").exists() and not ours:
             raise UnsuitableFolder(
                 f"{root} holds an index.html that is not of an atlas's pages; give a new folder, or remove it"
             )

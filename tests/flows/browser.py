@@ -52,3 +52,38 @@ def opened(browser: Browser, **more: Any) -> Iterator[Page]:
     yield page
     page.close()
     assert wrong == []
+
+
+def cells(page: Page) -> list[str]:
+    """Captions of the wall's cells, in reading order."""
+    page.wait_for_selector(".wall .cell")
+    return list(
+        page.eval_on_selector_all(
+            ".wall .cell",
+            "found => found.sort((a, b) => a.dataset.index - b.dataset.index).map((cell) => cell.textContent)",
+        )
+    )
+
+
+def wait_for_cells(page: Page, count: int) -> list[str]:
+    page.wait_for_function("count => document.querySelectorAll('.wall .cell').length === count", arg=count)
+    return cells(page)
+
+
+def sheets_are_drawn(page: Page) -> bool:
+    """Whether every picture of the wall is there: the files behind the tiles decode."""
+    return bool(
+        page.evaluate(
+            """async () => {
+              const files = [...document.querySelectorAll('.wall .tile')].flatMap((tile) =>
+                [...tile.style.backgroundImage.matchAll(/url\\("([^"]+)"\\)/g)].map((found) => found[1]));
+              const images = await Promise.all([...new Set(files)].map(async (file) => {
+                const image = new Image();
+                image.src = file;
+                await image.decode();
+                return image.naturalWidth;
+              }));
+              return images.length > 0 && images.every((width) => width > 0);
+            }"""
+        )
+    )

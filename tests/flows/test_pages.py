@@ -23,7 +23,7 @@ from PIL import Image
 
 from flows import recipes
 from flows.cli import main
-from flows.gallery import write_gallery
+from flows.gallery import titles, write_gallery
 from flows.site_server import served
 from flows.target_store import recorded_variant
 from stores.pages.folder import OWN
@@ -31,6 +31,7 @@ from stores.provenance import claimed
 from stores.schema import array_at, group_at, open_store
 from tests.flows import walkable
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, SIDE, Walkable
+from vital.settings import VariantSettings
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,20 @@ def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walk
     assert data(tmp_path / "c" / OWN / "0" / LATER / "layer.js")["places"] is not None
 
 
+def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:
+    shards = made.shards.rename(made.shards.with_name("elsewhere"))
+    try:
+        said = vital("pages", made.atlas, "--out", tmp_path / "a")
+        assert said.exit_code == 1
+        # below the progress bar
+        assert re.search(r"\nError: there is no shard at .*tiny-\d+\.tar: .*--shards.*--no-references\n$", said.output)
+        said = vital("pages", made.atlas, "--out", tmp_path / "a", "--shards", shards)
+        assert said.exit_code == 0, said.output
+    finally:
+        shards.rename(made.shards)
+    assert list((tmp_path / "a").rglob("*.jpg"))
+
+
 def test_statistics_of_another_model_are_refused(made: Walkable, tmp_path: Path) -> None:
     from stores.provenance import claim
 
@@ -145,6 +160,12 @@ def test_statistics_of_another_model_are_refused(made: Walkable, tmp_path: Path)
     said = vital("pages", made.atlas, "--out", tmp_path / "out", "--store", tmp_path / "s.zarr")
     refused(said, "have base", "was made from base", "--store")
     assert not (tmp_path / "out").exists()
+
+
+def test_atlases_of_one_name_are_told_apart() -> None:
+    assert titles(["a/x/one.zarr", "b/x/one.zarr/"]) == ["a/x/one", "b/x/one"]
+    assert titles(["s3://me:secret@host/one.zarr", "two"]) == ["one", "two"]
+    assert titles(["one.zarr", "one.zarr"]) == ["one (1)", "one (2)"]
 
 
 def test_an_atlas_without_pictures_is_refused(tmp_path: Path) -> None:
@@ -181,6 +202,18 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     assert jobs["atlas"].variant.label(False) == "patch-lrp"
     fields = claimed(group_at(atlas, LATER), "atlas") or {}
     assert {"variant": "patch-lrp", **jobs["atlas"].picture.model_dump(mode="json")} == fields
+
+
+@pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
+@pytest.mark.parametrize("crop", ["patch", "image"])
+@pytest.mark.parametrize("count", [None, 4])
+def test_a_variant_is_named_by_its_label_alone(kind: Any, crop: Any, count: int | None) -> None:
+    variant = VariantSettings(crop=crop, relevance=kind, references=count)
+    said = recipes._variant_options(None, LATER, variant.label(False))
+    pairs = dict(zip(said[::2], said[1::2], strict=True))
+    assert pairs == {"--crop": crop, "--relevance": kind} | ({"--references": "4"} if count else {})
+    classes = recipes._variant_options(None, "classes", variant.label(True))
+    assert classes == (["--references", "4"] if count else [])
 
 
 @pytest.mark.parametrize(("name", "kind"), [("one.png", "PNG"), ("one.webp", "WEBP"), ("one.jpg", "JPEG")])
@@ -265,12 +298,13 @@ def test_view_needs_pages(tmp_path: Path) -> None:
     refused(vital("view", tmp_path), "no pages", "vital pages")
 
 
-def test_view_ends_with_an_interrupt(site: Path) -> None:
+def test_view_ends_when_it_is_asked_to(site: Path) -> None:
     command = [sys.executable, "-u", "-m", "flows.cli", "view", str(site), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[0]
         with urllib.request.urlopen(url, timeout=20) as answer:
             assert answer.status == 200
-        process.send_signal(signal.SIGINT)
+        # not SIGINT, which a test run in the background of a shell ignores, and what it starts does too
+        process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0

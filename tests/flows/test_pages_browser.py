@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from flows.gallery import write_gallery
+from flows.site_server import served
 from tests.flows import walkable
-from tests.flows.browser import launched, opened
+from tests.flows.browser import cells, launched, opened, sheets_are_drawn, wait_for_cells
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER
 
 if TYPE_CHECKING:
@@ -38,41 +41,6 @@ def index(_server: None, browser: Browser, tmp_path_factory: pytest.TempPathFact
 def page(browser: Browser) -> Iterator[Page]:
     with opened(browser, viewport={"width": 1280, "height": 800}) as found:
         yield found
-
-
-def cells(page: Page) -> list[str]:
-    """Captions of the wall's cells, in reading order."""
-    page.wait_for_selector(".wall .cell")
-    return list(
-        page.eval_on_selector_all(
-            ".wall .cell",
-            "found => found.sort((a, b) => a.dataset.index - b.dataset.index).map((cell) => cell.textContent)",
-        )
-    )
-
-
-def wait_for_cells(page: Page, count: int) -> list[str]:
-    page.wait_for_function("count => document.querySelectorAll('.wall .cell').length === count", arg=count)
-    return cells(page)
-
-
-def sheets_are_drawn(page: Page) -> bool:
-    """Whether every picture of the wall is there: the files behind the tiles decode."""
-    return bool(
-        page.evaluate(
-            """async () => {
-              const files = [...document.querySelectorAll('.wall .tile')].flatMap((tile) =>
-                [...tile.style.backgroundImage.matchAll(/url\\("([^"]+)"\\)/g)].map((found) => found[1]));
-              const images = await Promise.all([...new Set(files)].map(async (file) => {
-                const image = new Image();
-                image.src = file;
-                await image.decode();
-                return image.naturalWidth;
-              }));
-              return images.length > 0 && images.every((width) => width > 0);
-            }"""
-        )
-    )
 
 
 def test_the_wall_opens_from_disk_half_finished(page: Page, index: str) -> None:
@@ -216,6 +184,8 @@ def test_the_keyboard_alone(page: Page, index: str) -> None:
     page.wait_for_function("hash => location.hash === hash", arg=f"#/0/{LATER}/{fourth}")
     page.keyboard.press("Escape")
     page.wait_for_selector(".wall .cell")
+    # back where one was
+    page.wait_for_function("href => document.activeElement.getAttribute('href') === href", arg=f"#/0/{LATER}/{fourth}")
 
 
 def test_a_neuron_and_the_walk_to_an_earlier_one(page: Page, index: str) -> None:
@@ -332,9 +302,6 @@ def test_every_picture_has_words(page: Page, index: str) -> None:
 
 
 def test_a_part_that_is_missing_is_named(browser: Browser, index: str, tmp_path: Path) -> None:
-    import shutil
-    from urllib.parse import unquote, urlsplit
-
     shutil.copytree(Path(unquote(urlsplit(index).path)).parent, tmp_path / "pages")
     next((tmp_path / "pages").rglob("0/2/neurons-0.js")).unlink()
     page = browser.new_page()
@@ -345,10 +312,6 @@ def test_a_part_that_is_missing_is_named(browser: Browser, index: str, tmp_path:
 
 
 def test_served_pages_are_the_same(page: Page, index: str) -> None:
-    from urllib.parse import unquote, urlsplit
-
-    from flows.site_server import served
-
     with served(Path(unquote(urlsplit(index).path)).parent) as url:
         # browsers ask a server for its icon, which there is none of: answered here, so that the console stays silent
         page.route("**/favicon.ico", lambda route: route.fulfill(status=204))

@@ -16,6 +16,17 @@
       .map((one) => ({ ...one, label: one.atlas }));
   };
 
+  // What a comparison begins with: a layer that two atlases share, else the first of each.
+  VITAL.usualPair = function () {
+    const places = VITAL.places();
+    for (const one of places) {
+      const other = VITAL.comparable(one.place).find((found) => found.place.split("/")[0] !== one.place.split("/")[0]);
+      if (other) return [one.place, other.place];
+    }
+    const firsts = VITAL.site().atlases.filter((atlas) => atlas.layers.length).map((atlas) => atlas.layers[0].place);
+    return firsts.length > 1 ? firsts.slice(0, 2) : null;
+  };
+
   function chooser(places, chosen, label, changed) {
     const box = el("select", { "aria-label": label, on: { change: () => changed(box.value) } },
       places.map((one) => el("option", { value: one.place, selected: one.place === chosen }, one.label)));

@@ -52,10 +52,8 @@
       several ? el("span", { class: "atlas", title: atlas.url }, atlas.title) : null,
       atlas.layers.map((layer) => el("a", { href: VITAL.link(layer.place), "aria-current": layer.place === place ? "page" : null },
         VITAL.heading(layer)))));
-    const places = VITAL.places();
-    const other = places.find((one) => one.place !== places[0].place && one.name === places[0].name) || places[1];
-    const compare = several && other
-      ? el("a", { class: "quiet", href: VITAL.compareLink(places[0].place, other.place) }, "Compare") : null;
+    const pair = several ? VITAL.usualPair() : null;
+    const compare = pair && el("a", { class: "quiet", href: VITAL.compareLink(...pair) }, "Compare");
     document.getElementById("top").replaceChildren(el("a", { class: "site", href: "#/" }, site.title),
       el("nav", { "aria-label": "Layers" }, groups), el("div", { class: "tools" }, compare, themeButton()));
   }
@@ -135,7 +133,9 @@
     document.title = current.title + " – " + VITAL.site().title;
     const y = asked.kind === "layer" && asked.neuron === undefined ? scrolls.get(shown) || scrolls.get(hash) || 0 : 0;
     window.scrollTo(0, y);
-    if (!first) main.focus({ preventScroll: true });
+    if (first) return;
+    if (current.focus) current.focus();
+    else main.focus({ preventScroll: true });
   }
 
   document.querySelector("[data-skip]").addEventListener("click", function (event) {

@@ -49,6 +49,7 @@
 
   VITAL.page = function (layer, neuron, data, main) {
     const name = VITAL.neuronName(layer, neuron);
+    VITAL.last = { place: layer.place, neuron };
     const [before, after] = neighbours(layer, neuron);
     const back = VITAL.sequence.place === layer.place && VITAL.sequence.back || VITAL.link(layer.place);
     const path = el("nav", { class: "path", "aria-label": "Place" }, el("a", { href: back }, VITAL.heading(layer)),

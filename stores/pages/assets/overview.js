@@ -99,14 +99,20 @@
       if (event.key === "+" || event.key === "=") wall.step(1);
       else if (event.key === "-") wall.step(-1);
       else if (event.key === "/") { event.preventDefault(); document.getElementById("search").focus(); }
-      else if (event.key.startsWith("Arrow") && !wall.host.contains(event.target)) {
+      else if (/^Arrow(Left|Right)$/.test(event.key) && (event.target === document.body || event.target === main)) {
         event.preventDefault();
         wall.focus(wall.here);
       }
     }
     document.addEventListener("keydown", key);
     changed();
-    return { title: VITAL.heading(layer), wall, close: function () {
+    // Back from a neuron's page, that neuron has the focus.
+    function focus() {
+      const last = VITAL.last && VITAL.last.place === layer.place ? VITAL.sequence.neurons.indexOf(VITAL.last.neuron) : -1;
+      if (last >= 0) wall.focus(last, true);
+      else main.focus({ preventScroll: true });
+    }
+    return { title: VITAL.heading(layer), focus, close: function () {
       document.removeEventListener("keydown", key);
       wall.close();
     } };

@@ -38,7 +38,7 @@
   };
 
   VITAL.photos = function (photos) {
-    return el("ul", { class: "photos" }, photos.map(function ([file, key, score, label, credit, box]) {
+    return el("ul", { class: photos.length % 4 ? "photos" : "photos fours" }, photos.map(function ([file, key, score, label, credit, box]) {
       const patch = box && el("span", { class: "patch", "aria-hidden": "true", style: { top: box[0] * 100 + "%",
         left: box[1] * 100 + "%", height: box[2] * 100 + "%", width: box[3] * 100 + "%" } });
       const image = el("img", { src: VITAL.image.photo(file), loading: "lazy", width: 160, height: 160,
