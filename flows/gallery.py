@@ -14,7 +14,7 @@ import torch
 import zarr
 from PIL import Image
 
-from flows.statistics_store import load_images, references_of
+from flows.statistics_store import load_images, moved_urls, references_of
 from flows.target_store import recorded_variant
 from stores.errors import SchemaMismatch, StoreError
 from stores.index import read_index
@@ -22,7 +22,6 @@ from stores.pages import NeuronPage, Thumbnail, write_pages
 from stores.pictures import made, read_pictures
 from stores.provenance import claimed
 from stores.schema import group_at, open_store
-from stores.shards import expand
 from stores.sheets import contact_sheet, sheet_png
 from vital.errors import UnknownNeuron
 from vital.preprocessing import Preprocessing
@@ -36,8 +35,8 @@ CHUNK = 64
 
 
 def atlas_layers(atlas: zarr.Group) -> list[str]:
-    """The layers of an atlas, classes first."""
-    found = [name for name, _ in atlas.groups() if claimed(group_at(atlas, name), "atlas") is not None]
+    """The layers of an atlas, classes first; those whose arrays a killed run did not finish to create are left out."""
+    found = [name for name, part in atlas.groups() if claimed(part, "atlas") is not None and "done" in part]
     return sorted(found, key=lambda name: (name != CLASSES, name))
 
 
@@ -61,7 +60,7 @@ class References:
         self._whole = variant.startswith("image")
         base = claimed(statistics, "base") or {}
         self._preprocessing = Preprocessing(int(base["input_size"]), tuple(base["mean"]), tuple(base["std"]))
-        self._urls = {shard.name: shard.url for shard in expand(shards)} if shards else {}
+        self._urls = moved_urls(statistics, shards)
         self._keys = read_index(statistics).key
 
     def of(self, neurons: Sequence[int]) -> dict[int, list[Thumbnail]]:

@@ -18,6 +18,7 @@ from stores.schema import open_store
 def measure_references(job: MomentsJob) -> str:
     """Targets of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     variant's name."""
+    open_store(job.store, "statistics", "r")  # a misspelt store is refused, not made
     group = open_store(job.store, "statistics", "a")
     here = stored_worker(group, job.place)
     layer = here.found.layer(job.layer)

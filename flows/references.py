@@ -8,6 +8,7 @@ from functools import reduce
 from prefect import flow, task
 
 from flows.cluster import in_process
+from flows.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.jobs import Place, ReferencesJob
 from flows.progress import bar
 from flows.scanning import Partial, scan_shard
@@ -41,14 +42,26 @@ def select_references(job: ReferencesJob) -> str:
     here = knowing(worker(job.model, job.place), given_directions(job))
     plan = plan_for(job, here.found, here.model.name)
     group = claim_statistics(job, here)
+    finish_extension(job.store, group, here)  # of a run that was killed
+    check_shards(group, shards)
+    shards = known_digests(group, shards)
+    kept, new = len(read_shards(group)), shards[len(read_shards(group)) :]
+    if job.extend and kept and new:
+        known = kept_plan(group)
+        add(job, known, scan_all(job, known, new))
+        group = open_store(job.store, "statistics", "a")  # attributes are read when a group is opened
     plan = missing_of(group, plan, shards)
     if plan.ranked or plan.measured:
-        with bar("images seen", None, sum(shard.size for shard in shards)):
-            names = [scan.submit(job.store, job.model, plan, job.place, shard) for shard in shards]
-            done = [name.result() for name in names]
-        merge(job, plan, done)
+        merge(job, plan, scan_all(job, plan, shards))
     refuse_short(group, job.allow_rejected)
     return job.store
+
+
+def scan_all(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[str]:
+    """The names of the shards' partials, in order, when all are written."""
+    with bar("images seen", None, sum(shard.size for shard in shards)):
+        names = [scan.submit(job.store, job.model, plan, job.place, shard) for shard in shards]
+        return [name.result() for name in names]
 
 
 def _here(store: str, model: ModelSettings, place: Place) -> Worker:
@@ -58,7 +71,8 @@ def _here(store: str, model: ModelSettings, place: Place) -> Worker:
 @task(name="scan-shard")
 def scan(store: str, model: ModelSettings, plan: Plan, place: Place, shard: ShardFile) -> str:
     """One shard's partial, written to the store's run folder unless it is there; returns its name."""
-    name = f"partials/{fingerprint({'plan': repr(plan), 'shard': shard.name, 'size': shard.size})}"
+    known: dict[str, str | int] = {"plan": repr(plan), "shard": shard.name, "size": shard.size, "digest": shard.digest}
+    name = f"partials/{fingerprint(known)}"
     if read_arrays(store, name) is None:
         write_arrays(store, name, scan_shard(shard, _here(store, model, place), plan).arrays())
     return name
@@ -84,5 +98,15 @@ def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
             type(parts[0].shards).concat([part.shards for part in parts]),
         )
     write_gathered(group, total, here.found, here.model.preprocessing, plan)
+    for name in names:
+        remove_arrays(job.store, name)
+
+
+@task(name="add-shards")
+def add(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
+    """The partials of new shards onto what the store keeps; afterwards they are removed."""
+    here = _here(job.store, job.model, job.place)
+    parts = [Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names]
+    extend(job.store, open_store(job.store, "statistics", "a"), here, plan, parts)
     for name in names:
         remove_arrays(job.store, name)
