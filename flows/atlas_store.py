@@ -23,7 +23,7 @@ from stores.locations import safe_url
 from stores.moments import done_blocks, read_target_levels
 from stores.pictures import done_picture_blocks, picture_specs, write_picture_block
 from stores.provenance import claim, claimed, dataset_fingerprint, fingerprint
-from stores.schema import declare, group_at, open_store
+from stores.schema import declare, open_store
 from stores.status import PictureStatus
 from vital.batches import in_batches, measured_batch
 from vital.optimise import Pictures, optimise, records_of
@@ -58,11 +58,15 @@ def declare_atlas(job: AtlasJob, statistics: zarr.Group, here: Worker) -> Declar
     group.attrs["store"] = safe_url(job.store)
     levels = read_target_levels(statistics, job.layer, variant)
     nodes = {node: len(levels[node]) for node in target_nodes(statistics, job.layer, variant)}
+    # Claimed before anything is created: other settings are refused by name, not by the shape they give.
+    place = group.require_group(job.layer)
+    claim(place, "atlas", {"variant": variant, **job.picture.model_dump(mode="json")})
     declare(
         group, picture_specs(job.layer, layer.channels, job.picture.side, records_of(job.picture.steps), BLOCK, nodes)
     )
-    claim(group_at(group, job.layer), "atlas", {"variant": variant, **job.picture.model_dump(mode="json")})
-    group_at(group, job.layer).attrs["names"] = list(here.model.class_names) if job.layer == CLASSES else []
+    names = list(here.model.class_names) if job.layer == CLASSES else []
+    if place.attrs.get("names") != names:
+        place.attrs["names"] = names
     return DeclaredAtlas(variant, layer.channels, BLOCK)
 
 

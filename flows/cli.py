@@ -142,7 +142,7 @@ def pack(folder: Path, out: Path, per_shard: int) -> None:
     "column 3 of every channel), or layer4.2~NAME (directions)",
 )
 @options(StatisticsSettings)
-@options(ReferencesJob, only=("directions", "allow_rejected"))
+@options(ReferencesJob, only=("directions", "allow_rejected", "extend"))
 @options(Place)
 def references(shards: Sequence[str], store: str, layers: Sequence[str], **said: Any) -> None:
     """Stream SHARDS once: which images excite which neuron, and statistics of the layers.
@@ -163,7 +163,7 @@ def references(shards: Sequence[str], store: str, layers: Sequence[str], **said:
             "layers": tuple(layers),
             **parts,
             "directions": said["directions"],
-            "allow_rejected": said["allow_rejected"],
+            **_of(said, "allow_rejected", "extend"),
         },
     )
     from flows.description import store_summary

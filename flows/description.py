@@ -93,7 +93,10 @@ def _statistics_lines(url: str, group: zarr.Group) -> Iterator[str]:
     yield f"  shards: {len(shards)}, images: {len(index)}, {_counted(index.status, STATUS_MEANINGS, Status)}"
     yield from (f"  short shard {name}: {why}" for name, why in zip(shards.name, shards.short, strict=True) if why)
     if "references" in group:
-        for layer in sorted(name for name, _ in group_at(group, "references").groups()):
+        for layer in _with_references(group_at(group, "references")):
+            if f"references/{layer}" not in group.attrs:
+                yield f"  references/{layer}: not finished, run `vital references` again"
+                continue
             found = references_of(group, layer, None)
             filled = int(((found.image != NOBODY).sum(1) > 0).sum())
             ranks = found.image.shape[1]
@@ -101,10 +104,17 @@ def _statistics_lines(url: str, group: zarr.Group) -> Iterator[str]:
     if "targets" in group:
         for layer, variants in sorted(group_at(group, "targets").groups()):
             for variant, part in sorted(variants.groups()):
+                if "done" not in part:  # a killed run had only begun to declare it
+                    continue
                 done = np.asarray(array_at(part, "done")[:])
                 status = np.asarray(array_at(part, "status")[:])
                 counted = _counted(status, PICTURE_STATUS_MEANINGS, PictureStatus)
                 yield f"  targets/{layer}/{variant}: {int(done.sum())} of {len(done)} blocks, {counted}"
+
+
+def _with_references(present: zarr.Group) -> list[str]:
+    names = [name for name, _ in present.groups()]
+    return sorted(names + [f"{name}/lowest" for name in names if f"{name}/lowest" in present])
 
 
 def _atlas_lines(url: str, group: zarr.Group) -> Iterator[str]:

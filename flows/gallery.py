@@ -33,8 +33,8 @@ ON_SHEET = 48
 
 
 def atlas_layers(atlas: zarr.Group) -> list[str]:
-    """The layers of an atlas, classes first."""
-    found = [name for name, _ in atlas.groups() if claimed(group_at(atlas, name), "atlas") is not None]
+    """The layers of an atlas, classes first; those whose arrays a killed run did not finish to create are left out."""
+    found = [name for name, part in atlas.groups() if claimed(part, "atlas") is not None and "done" in part]
     return sorted(found, key=lambda name: (name != CLASSES, _natural(name)))
 
 

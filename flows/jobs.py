@@ -74,6 +74,11 @@ class ReferencesJob(Settings):
     allow_rejected: float = Field(
         0.0, ge=0, le=1, description="share of shards that may end too early without failing the run"
     )
+    extend: bool = Field(
+        False,
+        description="add the given shards that the store has not read; they must sort after those that it has read, "
+        "which are not read again",
+    )
     place: Place = Place()
 
 

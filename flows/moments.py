@@ -19,6 +19,7 @@ def measure_references(job: MomentsJob) -> str:
     """Targets of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     variant's name."""
     job = settled(job)
+    open_store(job.store, "statistics", "r")  # a misspelt store is refused, not made
     group = open_store(job.store, "statistics", "a")
     here = stored_worker(group, job.place.here)
     layer = here.found.layer(job.layer)

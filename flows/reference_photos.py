@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 import zarr
 from PIL import Image
 
-from flows.statistics_store import references_of
+from flows.statistics_store import moved_urls, references_of
 from flows.target_store import recorded_variant
 from stores.class_names import read_class_names
 from stores.errors import MissingShard
@@ -19,7 +19,7 @@ from stores.index import read_index, read_shards
 from stores.locations import safe_url
 from stores.pages.content import Photo
 from stores.provenance import claimed
-from stores.shards import expand, read_images
+from stores.shards import read_images
 from vital.ranking import NOBODY
 
 MOST = 9
@@ -38,7 +38,7 @@ class Photographs:
         self._index, self._shards = read_index(statistics), read_shards(statistics)
         base = claimed(statistics, "base") or {}
         self.side = int(base["input_size"])
-        moved = {shard.name: shard.url for shard in expand(shards)} if shards else {}
+        moved = moved_urls(statistics, shards)
         self._urls = [
             moved.get(str(name), str(url)) for name, url in zip(self._shards.name, self._shards.url, strict=True)
         ]

@@ -8,6 +8,7 @@ from functools import reduce
 from prefect import flow, task
 
 from flows.cluster import in_process, run_tasks
+from flows.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.jobs import ReferencesJob, settled
 from flows.progress import bar
 from flows.scanning import Partial, bytes_of, grouped, scan_shard
@@ -41,16 +42,28 @@ def select_references(job: ReferencesJob) -> str:
     here = knowing(worker(job.model, job.place.here), given_directions(job))
     plan = plan_for(job, here.found, here.model.name)
     group = claim_statistics(job, here)
+    finish_extension(job.store, group, here)  # of a run that was killed
+    check_shards(group, shards)
+    shards = known_digests(group, shards)
+    kept, new = len(read_shards(group)), shards[len(read_shards(group)) :]
+    if job.extend and kept and new:
+        known = kept_plan(group)
+        add(job, known, scan_all(job, known, new))
+        group = open_store(job.store, "statistics", "a")  # attributes are read when a group is opened
     plan = missing_of(group, plan, shards)
     if plan.ranked or plan.measured:
-        calls = [({"job": job, "plan": plan, "shards": part}, bytes_of(part)) for part in grouped(shards)]
-        size = bytes_of(shards)
-        # Tasks here tick images, and how far in the shards they are; of tasks elsewhere bytes are known.
-        with bar("bytes read", size) if job.place.elsewhere else bar("images seen", None, size):
-            names = run_tasks(job.place, scan, calls)
-        merge(job, plan, [name for part in names for name in part])
+        merge(job, plan, scan_all(job, plan, shards))
     refuse_short(group, job.allow_rejected)
     return job.store
+
+
+def scan_all(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[str]:
+    """The names of the shards' partials, in order, when all are written."""
+    calls = [({"job": job, "plan": plan, "shards": part}, bytes_of(part)) for part in grouped(shards)]
+    size = bytes_of(shards)
+    # Tasks here tick images, and how far in the shards they are; of tasks elsewhere bytes are known.
+    with bar("bytes read", size) if job.place.elsewhere else bar("images seen", None, size):
+        return [name for part in run_tasks(job.place, scan, calls) for name in part]
 
 
 def _here(job: ReferencesJob) -> Worker:
@@ -62,7 +75,10 @@ def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[st
     """The partials of some shards, each written to the store's run folder unless it is there; returns their names."""
     names = []
     for shard in shards:
-        names.append(f"partials/{fingerprint({'plan': repr(plan), 'shard': shard.name, 'size': shard.size})}")
+        known: dict[str, str | int] = {
+            "plan": repr(plan), "shard": shard.name, "size": shard.size, "digest": shard.digest
+        }  # fmt: skip
+        names.append(f"partials/{fingerprint(known)}")
         if read_arrays(job.store, names[-1]) is None:
             write_arrays(job.store, names[-1], scan_shard(shard, _here(job), plan).arrays())
     return names
@@ -88,5 +104,15 @@ def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
             type(parts[0].shards).concat([part.shards for part in parts]),
         )
     write_gathered(group, total, here.found, here.model.preprocessing, plan)
+    for name in names:
+        remove_arrays(job.store, name)
+
+
+@task(name="add-shards")
+def add(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
+    """The partials of new shards onto what the store keeps; afterwards they are removed."""
+    here = _here(job.model_copy(update={"place": job.place.here}))
+    parts = [Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names]
+    extend(job.store, open_store(job.store, "statistics", "a"), here, plan, parts)
     for name in names:
         remove_arrays(job.store, name)

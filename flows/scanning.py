@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,8 +19,9 @@ from stores.images import decode
 from stores.index import SampleRows, ShardRows
 from stores.provenance import safe_url
 from stores.shards import Sample, ShardFile, ShardReader
-from stores.status import Status
+from stores.status import USED, Status
 from vital.gathering import Gathered, Plan, gather
+from vital.probe import CLASSES
 
 BATCH = 32
 """Images forwarded together. Fixed: what a shard adds must not depend on the machine."""
@@ -98,10 +100,10 @@ def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
         tick(len(samples), read - before)
         before = read
     summary = reader.summary
-    columns = {name: [row[name] for row in rows] for name in ("offset", "size", "label", "key", "status")}
+    columns = {name: [row[name] for row in rows] for name in ("offset", "size", "label", "key", "status", "checksum")}
     index = SampleRows.from_columns({"shard": np.zeros(len(rows), np.int32), **columns})
     one = {"name": [shard.name], "url": [safe_url(shard.url)], "size": [shard.size], "images": [len(rows)]}
-    rejected = sum(row["status"] != Status.OK for row in rows)
+    rejected = sum(row["status"] not in USED for row in rows)
     table = ShardRows.from_columns(
         {**one, "rejected": [rejected], "digest": [summary.digest], "short": [summary.short or ""]}
     )
@@ -112,6 +114,7 @@ def _usable(
     reader: ShardReader, worker: Worker, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
     """Decoded samples; every sample seen leaves its index row in ``rows``."""
+    classes = worker.found.layers.get(CLASSES)
     for sample in reader:
         status, pixels = sample.status, None
         if status == Status.OK and sample.image is not None:
@@ -124,8 +127,17 @@ def _usable(
                 pixels = worker.model.preprocessing.crop(image)
             except UnreadableImage as error:
                 status = error.status
+        if status == Status.OK and classes is not None and sample.label >= classes.channels:
+            status = Status.FOREIGN_LABEL
         rows.append(
-            {"offset": sample.offset, "size": sample.size, "label": sample.label, "key": sample.key, "status": status}
+            {
+                "offset": sample.offset,
+                "size": sample.size,
+                "label": sample.label,
+                "key": sample.key,
+                "status": status,
+                "checksum": zlib.crc32(sample.image or b""),
+            }
         )
         if pixels is not None:
             yield sample, pixels

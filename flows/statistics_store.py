@@ -3,7 +3,9 @@ images."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
 import zarr
@@ -16,13 +18,14 @@ from stores.directions import read_directions, read_matrix, write_directions
 from stores.errors import SchemaMismatch, UnreadableShard
 from stores.images import decode
 from stores.index import index_specs, read_index, read_shards
-from stores.light import write_light
+from stores.light import write_light, write_light_sums
+from stores.locations import safe_url
 from stores.moments import layer_specs, write_layer
-from stores.provenance import ShardIdentity, check_extension, claim, claimed, dataset_fingerprint
+from stores.provenance import claim, claimed, dataset_fingerprint
 from stores.references import References, read_references, reference_specs, write_references
 from stores.schema import declare, group_at, open_store
-from stores.shards import ShardFile, read_images
-from vital.gathering import Gathered, Plan
+from stores.shards import ShardFile, expand, read_images
+from vital.gathering import LOWEST, Gathered, Plan, ranked_layer
 from vital.layers import Survey, default_nodes
 from vital.models import Model
 from vital.preprocessing import Preprocessing
@@ -85,32 +88,34 @@ def base_levels(group: zarr.Group) -> int:
 def plan_for(job: ReferencesJob, found: Survey, model: str) -> Plan:
     """Everything the asked layers need: their rankings, and moments of themselves and of their nodes."""
     measured: list[str] = []
+    ranked: list[str] = []
     for layer in job.layers:
+        ranked += [layer, f"{layer}{LOWEST}"] if job.statistics.lowest and layer != CLASSES else [layer]
         measured += [*default_nodes(found, layer, model), found.layer(layer).reads.layer]
-    return Plan(tuple(job.layers), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
+    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
 
 
 def missing_of(group: zarr.Group, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
-    """The part of a plan that the store does not have for exactly these shards; raises ForeignStore for other
-    shards."""
+    """The part of a plan that the store does not have for exactly these shards; raises SchemaMismatch for more
+    shards, and for another number of references."""
     known = read_shards(group)
     if not len(known):
         return plan
-    check_extension(known.identities(), [ShardIdentity(shard.name, shard.size) for shard in shards])
     if len(shards) != len(known):
         raise SchemaMismatch(
-            f"the store was made from {len(known)} shards and {len(shards)} are given: "
-            "statistics of other shards need another store"
+            f"the store was made from {len(known)} shards and {len(shards)} are given: add --extend to read the new "
+            f"ones ({shards[len(known)].name}, …) and add them to the store, or write to another store"
         )
     now = dataset_fingerprint(known.identities())
-    kept = {name: str(group.attrs.get(f"references/{name}", "")).rpartition("/")[2] for name in plan.ranked}
-    for name, ranks in kept.items():
-        if ranks and int(ranks) != plan.ranks:
+    for name in plan.ranked:
+        found = group.get(f"references/{name}")
+        ranks = (claimed(found, "references") or {}).get("references") if isinstance(found, zarr.Group) else None
+        if ranks not in (None, plan.ranks):
             raise SchemaMismatch(
                 f"the store keeps {ranks} references of layer {name!r} and {plan.ranks} were asked for: "
                 f"repeat --references {ranks}, or write to another store"
             )
-    ranked = [name for name in plan.ranked if not kept[name]]
+    ranked = [name for name in plan.ranked if f"references/{name}" not in group.attrs]
     measured = [name for name in plan.measured if group.attrs.get(f"layers/{name}") != now]
     return Plan(tuple(ranked), tuple(measured), plan.ranks, plan.levels)
 
@@ -137,19 +142,25 @@ def write_gathered(
         declare(group, layer_specs(name, *moments.quantiles.shape))
         write_layer(group, name, {"level": levels, **_layer_arrays(moments)})
     for name, ranking in gathered.rankings.items():
-        module = found.layer(found.layer(name).reads.layer)
+        module = found.layer(found.layer(ranked_layer(name)).reads.layer)
+        # Claimed before the arrays are there: another number is refused by name, also after a killed run.
+        claim(group.require_group(f"references/{name}"), "references", {"references": ranking.scores.shape[1]})
         declare(group, reference_specs(name, *ranking.scores.shape))
         write_references(
             group,
             name,
-            _as_references(ranking, module.sites, preprocessing, name == CLASSES, module.leading_tokens),
+            _as_references(name, ranking, module.sites, preprocessing, module.leading_tokens),
         )
     colours = gathered.light.colours()
     write_light(group, gathered.light.spectrum / max(gathered.light.count, 1), colours.mean, colours.covariance)
-    for name in gathered.moments:
-        group.attrs[f"layers/{name}"] = now
-    for name in gathered.rankings:
-        group.attrs[f"references/{name}"] = f"{now}/{plan.ranks}"
+    write_light_sums(group, *(getattr(gathered.light, part.name) for part in fields(gathered.light)))
+    ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
+    done = {f"layers/{name}": now for name in gathered.moments}
+    done |= {f"references/{name}": f"{now}/{count}" for name, count in ranks.items()}
+    # Sorted behind the rest: the bytes do not tell in which order layers came to the store.
+    kept = dict(group.attrs)
+    noted = {name: value for name, value in kept.items() if name.startswith(("layers/", "references/"))} | done
+    group.attrs.put({name: value for name, value in kept.items() if name not in noted} | dict(sorted(noted.items())))
 
 
 def _layer_arrays(moments: Moments) -> dict[str, np.ndarray]:
@@ -175,18 +186,19 @@ def _layer_arrays(moments: Moments) -> dict[str, np.ndarray]:
     )
 
 
-def _as_references(
-    ranking: Ranking, sites: int, preprocessing: Preprocessing, classes: bool, leading: int
-) -> References:
+def _as_references(name: str, ranking: Ranking, sites: int, preprocessing: Preprocessing, leading: int) -> References:
     whole = (0, 0, preprocessing.side, preprocessing.side)
-    square = not classes and round((sites - leading) ** 0.5) ** 2 == sites - leading
+    # A single site sees the whole image, not its middle.
+    square = name != CLASSES and sites - leading > 1 and round((sites - leading) ** 0.5) ** 2 == sites - leading
     boxes = np.array(
         [preprocessing.box(site, sites - leading) for site in range(sites - leading)] if square else [whole], np.int32
     )
-    box = boxes[ranking.sites if square else np.zeros_like(ranking.sites)]
-    box[ranking.images == NOBODY] = 0
-    score = np.where(ranking.images == NOBODY, np.nan, ranking.scores).astype(np.float32)
-    return References(ranking.images, score, ranking.sites.astype(np.int32), box)
+    empty = ranking.images == NOBODY
+    box = boxes[np.where(empty, 0, ranking.sites) if square else np.zeros_like(ranking.sites)]
+    box[empty] = 0
+    scores = -ranking.scores if name.endswith(LOWEST) else ranking.scores
+    score = np.where(empty, np.nan, scores).astype(np.float32)
+    return References(ranking.images, score, np.where(empty, -1, ranking.sites).astype(np.int32), box)
 
 
 def references_of(group: zarr.Group, layer: str, count: int | None) -> References:
@@ -218,6 +230,24 @@ def live_neurons(references: References, fewest: int) -> Bool[np.ndarray, "neuro
     return live
 
 
+def moved_urls(group: zarr.Group, patterns: Sequence[str]) -> dict[str, str]:
+    """Where the store's shards are now, by base name, as ``patterns`` say.
+
+    Raises:
+        UnreadableShard: a shard has the name of one that was read, but another size.
+    """
+    known = {shard.name: shard.size for shard in read_shards(group).identities()}
+    given = expand(patterns) if patterns else []
+    for shard in given:
+        then = known.get(shard.name, -1)
+        if -1 not in (then, shard.size) and then != shard.size:
+            raise UnreadableShard(
+                f"{safe_url(shard.url)} has {shard.size} bytes but the store read {then} under this name: give the "
+                "shard that was read, or make another store"
+            )
+    return {shard.name: shard.url for shard in given}
+
+
 def load_images(
     group: zarr.Group, images: Sequence[int], preprocessing: Preprocessing, urls: Mapping[str, str]
 ) -> Iterator[tuple[int, UInt8[Tensor, "3 side side"]]]:
@@ -232,4 +262,10 @@ def load_images(
             url = urls.get(str(shards.name[shard]), str(shards.url[shard]))
             spans = [(int(index.offset[one]), int(index.size[one])) for one in ids]
             for one, data in zip(ids, read_images(url, spans), strict=True):
+                if zlib.crc32(data) != index.checksum[one]:
+                    raise UnreadableShard(
+                        f"{shards.name[shard]} at {safe_url(url)} holds other bytes than when the store read it (image "
+                        f"{index.key[one]!s}, checksum {zlib.crc32(data)} now, {index.checksum[one]} then); give the "
+                        "shard that was read, or make another store"
+                    )
                 yield int(one), preprocessing.crop(decode(data))

@@ -13,7 +13,15 @@ from jaxtyping import Bool
 from flows.jobs import BLOCK, MomentsJob
 from flows.neuron_ranges import grouped, rows_of
 from flows.progress import tick
-from flows.statistics_store import base_levels, check_model, live_neurons, load_images, references_of, stored_worker
+from flows.statistics_store import (
+    base_levels,
+    check_model,
+    live_neurons,
+    load_images,
+    moved_urls,
+    references_of,
+    stored_worker,
+)
 from flows.workers import Worker
 from stores.blocks import empty_rows
 from stores.errors import SchemaMismatch
@@ -29,7 +37,6 @@ from stores.moments import (
 from stores.provenance import claim, claimed
 from stores.references import References
 from stores.schema import array_at, declare, group_at, open_store
-from stores.shards import expand
 from stores.status import PictureStatus
 from vital.layers import check_nodes, default_nodes
 from vital.neurons import Readout
@@ -67,33 +74,46 @@ class Declared:
         return int((references.image[rows] != NOBODY).sum())
 
 
-def declare_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declared:
-    """Claim the variant and create its arrays; refuses other settings under the same name, and nodes that come too
-    late."""
+def planned_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declared:
+    """What a variant's targets are, by its settings alone; nothing is written. Refuses another model than the store's,
+    and nodes that come too late."""
     check_model(group, here.model)
     layer, classes = here.found.layer(job.layer), job.layer == CLASSES
     nodes = job.variant.nodes or default_nodes(here.found, job.layer, here.model.name)
     check_nodes(here.found, job.layer, [node for node in nodes if node != INPUT])
     # In the order in which they run: weights depend on the place.
     matched = (INPUT, *sorted(set(nodes) - {INPUT}, key=lambda node: here.found.layer(node).ended))
-    variant, levels = job.variant.label(classes), base_levels(group)
-    sites = {
-        node: here.model.preprocessing.side**2 if node == INPUT else here.found.layer(node).sites for node in matched
-    }
-    channels = {node: COLOURS if node == INPUT else here.found.layer(node).channels for node in matched}
-    at = {node: stored_levels(sites[node], levels) for node in matched} | {"own": stored_levels(layer.sites, levels)}
-    shapes = {node: (channels[node], len(at[node])) for node in matched}
-    half = all(_largest(group, node) < HALF_LIMIT for node in matched)
-    kinds = dict.fromkeys(("quantiles", "relevant"), "float16" if half else "float32")
+    whole = classes or job.variant.crop == "image"
+    return Declared(job.layer, job.variant.label(classes), matched, layer.channels, BLOCK, whole)
+
+
+def declare_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declared:
+    """Claim the variant, then create its arrays and write their levels: once, before any task. Other settings under
+    the same name are refused by the field that differs."""
+    declared, classes, levels = planned_targets(group, job, here), job.layer == CLASSES, base_levels(group)
+    side, nodes = here.model.preprocessing.side, declared.nodes
+    sites = {node: side**2 if node == INPUT else here.found.layer(node).sites for node in nodes}
+    channels = {node: COLOURS if node == INPUT else here.found.layer(node).channels for node in nodes}
+    own = stored_levels(here.found.layer(job.layer).sites, levels)
+    at = {node: stored_levels(sites[node], levels) for node in nodes} | {"own": own}
+    shapes = {node: (channels[node], len(at[node])) for node in nodes}
+    path = target_path(job.layer, declared.variant)
+    place = group.require_group(path)
+    kept = claimed(place, "variant") or {}
+    # What was chosen first stays: the greatest activation may grow with the data set.
+    kind = kept.get("type") or ("float16" if all(_largest(group, node) < HALF_LIMIT for node in nodes) else "float32")
+    claim(place, "variant", {**_identity(job.variant, nodes, classes), "type": kind})
+    kinds = dict.fromkeys(("quantiles", "relevant"), kind)
     declare(
         group,
         target_specs(
-            job.layer, variant, shapes, layer.channels, BLOCK, len(at["own"]), () if classes else matched[1:], kinds
+            job.layer, declared.variant, shapes, declared.neurons, BLOCK, len(own), () if classes else nodes[1:], kinds
         ),
     )
-    claim(group_at(group, target_path(job.layer, variant)), "variant", _identity(job.variant, matched, classes))
-    write_target_levels(group, job.layer, variant, at)
-    return Declared(job.layer, variant, matched, layer.channels, BLOCK, classes or job.variant.crop == "image")
+    written = read_target_levels(group, job.layer, declared.variant)
+    if any(not np.array_equal(written[node], positions) for node, positions in at.items()):
+        write_target_levels(group, job.layer, declared.variant, at)
+    return declared
 
 
 def _identity(variant: VariantSettings, nodes: Sequence[str], classes: bool) -> dict[str, Any]:
@@ -133,12 +153,12 @@ def measure_block(job: MomentsJob, blocks: Sequence[int]) -> None:
     """Measure the references of all live neurons of ``blocks`` together, then write each block."""
     group = open_store(job.store, "statistics", "a")
     here = stored_worker(group, job.place)
-    declared = declare_targets(group, job, here)
+    declared = planned_targets(group, job, here)
     references = references_of(group, job.layer, job.variant.references)
     live = live_neurons(references, job.variant.fewest)
     rows = [row for block in blocks for row in rows_of(block, declared.block, declared.neurons) if live[row]]
     boxes = declared.boxes(references, here.model.preprocessing.side)
-    urls = {shard.name: shard.url for shard in expand(job.shards)} if job.shards else {}
+    urls = moved_urls(group, job.shards)
     target = None
     if rows:
         target = measure(

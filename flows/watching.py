@@ -37,7 +37,7 @@ def open_blocks(url: str) -> int:
     try:
         group = open_store(url, "statistics", "r")
         layers = group_at(group, "targets").groups() if "targets" in group else ()
-        parts = [part for _, layer in layers for _, part in layer.groups()]
+        parts = [part for _, layer in layers for _, part in layer.groups() if "done" in part]
     except SchemaMismatch:
         group = open_store(url, "atlas", "r")
         parts = [group_at(group, layer) for layer in atlas_layers(group)]

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import Int32, Int64, Shaped, UInt8
+from jaxtyping import Int32, Int64, Shaped, UInt8, UInt32
 
 from stores.errors import SchemaMismatch
 from stores.locations import safe_url
 from stores.provenance import ShardIdentity
 from stores.schema import ArraySpec, array_at, declare, grow
 from stores.status import STATUS_MEANINGS as STATUS_MEANINGS
+from stores.status import USED as USED
 from stores.status import Status as Status
 
 NO_LABEL = -1
@@ -27,8 +28,9 @@ TEXT = np.dtypes.StringDType()
 class SampleRows:
     """Columns of the index, one row per image seen.
 
-    ``shard`` is the position in ``ShardRows``; ``offset`` and ``size`` are the image's bytes in its tar; ``label``
-    is −1 where unknown; ``key`` is text; ``status`` is a ``Status``.
+    ``shard`` is the position in ``ShardRows``; ``offset`` and ``size`` are the image's bytes in its tar, and
+    ``checksum`` is their CRC-32 (0 where they were not read); ``label`` is −1 where unknown; ``key`` is text;
+    ``status`` is a ``Status``.
     """
 
     shard: Int32[np.ndarray, "image"]
@@ -37,6 +39,7 @@ class SampleRows:
     label: Int32[np.ndarray, "image"]
     key: Shaped[np.ndarray, "image"]
     status: UInt8[np.ndarray, "image"]
+    checksum: UInt32[np.ndarray, "image"]
 
     def __len__(self) -> int:
         return int(self.shard.shape[0])
@@ -66,7 +69,7 @@ class ShardRows:
     """Columns of ``shards``, one row per shard.
 
     ``size`` and ``digest`` are of the tar's bytes; ``images`` counts its rows of the index, ``rejected`` those of
-    them whose status is not OK; ``short`` says why a shard ends too early and is empty for a whole one.
+    them that were not used; ``short`` says why a shard ends too early and is empty for a whole one.
     """
 
     name: Shaped[np.ndarray, "shard"]
@@ -114,6 +117,7 @@ _SAMPLE_TYPES: dict[str, Any] = {
     "label": np.int32,
     "key": TEXT,
     "status": np.uint8,
+    "checksum": np.uint32,
 }
 _SHARD_TYPES: dict[str, Any] = {
     "name": TEXT,
@@ -136,13 +140,14 @@ def index_specs() -> list[ArraySpec]:
         "label": ("int32", "class number, -1 where unknown", "", NO_LABEL),
         "key": ("str", "key of the sample in its shard", "", ""),
         "status": ("uint8", f"what became of the image: {statuses}", "", int(Status.UNSEEN)),
+        "checksum": ("uint32", "CRC-32 of the image's bytes, 0 where they were not read", "", 0),
     }
     shards: dict[str, tuple[str, str, str, int | str]] = {
         "name": ("str", "base name of the tar", "", ""),
         "url": ("str", "where the tar was read from, without credentials", "", ""),
         "size": ("int64", "length of the tar", "byte", 0),
         "images": ("int64", "rows of the index from this shard", "", 0),
-        "rejected": ("int64", "rows of them whose status is not 0", "", 0),
+        "rejected": ("int64", "rows of them that were not used", "", 0),
         "digest": ("str", "digest of the tar's bytes", "", ""),
         "short": ("str", "why the tar ends too early, empty if it is whole", "", ""),
         "done": ("uint8", "1 when the rows of the shard are in the index", "", 0),
@@ -176,9 +181,8 @@ def append_index(group: zarr.Group, rows: SampleRows, shards: ShardRows) -> None
         grow(array_at(group, f"index/{name}"), first_row, column)
     columns = shards.columns()
     columns["url"] = np.asarray([safe_url(str(url)) for url in shards.url], TEXT)
-    columns["rejected"] = np.bincount(rows.shard[rows.status != Status.OK] - first_shard, minlength=len(shards)).astype(
-        np.int64
-    )
+    rejected = rows.shard[~np.isin(rows.status, USED)] - first_shard
+    columns["rejected"] = np.bincount(rejected, minlength=len(shards)).astype(np.int64)
     for name, column in columns.items():
         grow(array_at(group, f"shards/{name}"), first_shard, column)
     grow(array_at(group, "shards/done"), first_shard, np.ones(len(shards), np.uint8))

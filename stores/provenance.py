@@ -18,7 +18,7 @@ from stores.errors import ForeignStore
 from stores.locations import safe_url as safe_url
 
 JSON: TypeAlias = bool | int | float | str | Sequence[Any] | Mapping[str, Any] | None
-Which: TypeAlias = Literal["base", "variant", "atlas", "statistics"]
+Which: TypeAlias = Literal["base", "variant", "atlas", "statistics", "references"]
 
 DIGITS = 16
 

@@ -13,8 +13,9 @@ from stores.schema import ArraySpec, array_at, declare, write_whole
 class References:
     """References of the neurons of one layer, best first.
 
-    ``image`` is an image id, −1 where a neuron has fewer; ``score`` the neuron's activation; ``site`` the row-major
-    position of its maximum; ``box`` is top, left, height, width in pixels of the preprocessed input.
+    ``image`` is an image id, −1 where a neuron has fewer; ``score`` the neuron's activation
+    (for classes minus the lot of the image's key), NaN where there is no image; ``site`` the row-major position of its
+    maximum, −1 where there is no image; ``box`` is top, left, height, width in pixels of the preprocessed input.
     """
 
     image: Int64[np.ndarray, "neuron rank"]
@@ -26,11 +27,21 @@ class References:
 def reference_specs(layer: str, neurons: int, ranks: int) -> list[ArraySpec]:
     """Arrays of ``references/LAYER``; one writer. ``layer`` may go deeper, as in ``layer4.2/lowest``."""
     axes, shape, path = ("neuron", "rank"), (neurons, ranks), f"references/{layer}"
+    lowest = layer.endswith("/lowest")
+    end = "minimum" if lowest else "maximum"
+    score = f"{end} over the sites of the neuron's activation on the image"
+    if layer == "classes":
+        score = "minus a number from 0 to 1 drawn from the image's key alone: members of the class are chosen by it"
     return [
         ArraySpec(f"{path}/image", axes, shape, "int64", "image id: row of the index, -1 where there is none", fill=-1),
-        ArraySpec(f"{path}/score", axes, shape, "float32", "the neuron's activation on the image"),
+        ArraySpec(f"{path}/score", axes, shape, "float32", score),
         ArraySpec(
-            f"{path}/site", axes, shape, "int32", "row-major position of the maximum in the layer's map", fill=-1
+            f"{path}/site",
+            axes,
+            shape,
+            "int32",
+            f"row-major position of the {end} in the layer's map, -1 where there is no image",
+            fill=-1,
         ),
         ArraySpec(
             f"{path}/box",

@@ -21,7 +21,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore
 from stores.errors import MisalignedBlock, MissingStore, SchemaMismatch
 from stores.locations import MEMORY, local_path, safe_url
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 GROWING_CHUNK = 65536
 CHUNK_BYTES = 4 << 20
 

@@ -28,11 +28,13 @@ MAX_LABEL = 2**31 - 1
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A tar to read. ``url`` may hold credentials and is for reading only; ``size`` in bytes, −1 where unknown."""
+    """A tar to read. ``url`` may hold credentials and is for reading only; ``size`` in bytes, −1 where unknown;
+    ``digest`` is the SHA-256 that its bytes must have, where it was read before."""
 
     name: str
     url: str
     size: int
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class ShardReader:
 
     Raises, while iterating:
         MissingShard: there is no such file.
-        UnreadableShard: the file is no tar from its first byte.
+        UnreadableShard: the file is no tar from its first byte, or at its end has not the digest that it must have.
     """
 
     def __init__(self, file: ShardFile) -> None:
@@ -124,7 +126,14 @@ class ShardReader:
                 yield _sample(row, group, keys)
                 row += 1
             stream.drain()
-            self._summary = ShardSummary(row, stream.digest.hexdigest(), members.short(), stream.length)
+            digest = stream.digest.hexdigest()
+            if self.file.digest not in ("", digest):
+                raise UnreadableShard(
+                    f"{self.file.name} holds other bytes than when the store read it: SHA-256 {digest} now, "
+                    f"{self.file.digest} then, though name and size may agree; give the shard that was read, or "
+                    "another store"
+                )
+            self._summary = ShardSummary(row, digest, members.short(), stream.length)
 
 
 def read_images(url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -13,6 +13,7 @@ class Status(IntEnum):
     NO_IMAGE = 4
     WRONG_LABEL = 5
     UNSEEN = 6
+    FOREIGN_LABEL = 7
 
     @property
     def meaning(self) -> str:
@@ -28,7 +29,11 @@ STATUS_MEANINGS: dict[Status, str] = {
     Status.NO_IMAGE: "the sample holds no file with an image extension",
     Status.WRONG_LABEL: "its .cls file is no class number",
     Status.UNSEEN: "known by its place, not read yet",
+    Status.FOREIGN_LABEL: "read and used, but its label is no class of the network",
 }
+
+USED = (Status.OK, Status.FOREIGN_LABEL)
+"""What an image is that takes part in the statistics; all others are rejected."""
 
 
 class PictureStatus(IntEnum):

@@ -19,11 +19,19 @@ from vital.probe import CLASSES, probe
 from vital.quantiles import Moments, stored_levels, sum_in_order
 from vital.ranking import Ranking, lot
 
+LOWEST = "/lowest"
+"""Ends the name of a ranking by the least activation instead of the greatest, as in ``layer4.2/lowest``."""
+
+
+def ranked_layer(name: str) -> str:
+    """The layer that a ranking is of."""
+    return name.removesuffix(LOWEST)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label), ``measured`` ones
-    moments."""
+    """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label; ``LAYER/lowest``: by
+    the negated least activation), ``measured`` ones moments."""
 
     ranked: tuple[str, ...]
     measured: tuple[str, ...]
@@ -78,7 +86,7 @@ class Gathered:
         """Of no image."""
         layers = found.layers
         return cls(
-            {name: Ranking.none(found.layer(name).channels, plan.ranks) for name in plan.ranked},
+            {name: Ranking.none(found.layer(ranked_layer(name)).channels, plan.ranks) for name in plan.ranked},
             {
                 name: Moments.none(layers[name].channels, len(stored_levels(layers[name].sites, plan.levels)))
                 for name in plan.measured
@@ -142,7 +150,7 @@ def gather(
     A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
     ``labels`` are −1 where unknown; class members are ranked by `lot` of their key.
     """
-    read = (found.layer(name).reads.layer for name in plan.ranked if name != CLASSES)
+    read = (found.layer(ranked_layer(name)).reads.layer for name in plan.ranked if name != CLASSES)
     inner = tuple(dict.fromkeys((*read, *plan.measured)))
     rankings: dict[str, Ranking] = {}
     moments: dict[str, Moments] = {}
@@ -157,9 +165,10 @@ def gather(
         if name == CLASSES:
             rankings[name] = _members(found.layer(name).channels, plan.ranks, rows, labels, keys)
             continue
-        reads = found.layer(name).reads
+        reads = found.layer(ranked_layer(name)).reads
         skip = found.layer(reads.layer).leading_tokens
         maps = reads.maps(seen[reads.layer])
+        maps = -maps if name.endswith(LOWEST) else maps
         peaks, sites = (
             part.numpy(force=True) for part in (maps if reads.site is not None else maps[..., skip:]).max(-1)
         )

@@ -44,6 +44,7 @@ class StatisticsSettings(Settings):
     """What one pass over the shards keeps."""
 
     references: int = Field(50, ge=1, le=1000, description="reference images kept for each neuron")
+    lowest: bool = Field(False, description="keep the images with each neuron's most negative activations, too")
     levels: int = Field(128, ge=8, le=1024, description="levels kept of a sorted row with more sites than that")
 
 

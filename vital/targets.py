@@ -84,9 +84,17 @@ class Crop:
     rows: tuple[int, ...]
 
 
+GRID, FINE = 2.0**-20, 2.0**-66
+"""Sums are kept on a coarse and a fine grid: exact up to 8·10⁹, to 7·10⁻²¹ of each value."""
+
+
 class _Sums:
-    """Running float64 sums of a block of neurons. A value is added in the order of the crops, whatever their
-    batches."""
+    """Exact running sums of a block of neurons: whatever the order of the references, how neurons share them and how
+    they are batched, the sum has the same bits.
+
+    A value is rounded to the fine grid and split into a multiple of the coarse grid and a rest. Float64 adds either
+    without rounding as long as the sum stays below 2³³, so that additions commute. 16 bytes a number.
+    """
 
     def __init__(self, neurons: int) -> None:
         self._neurons = neurons
@@ -95,14 +103,18 @@ class _Sums:
     def add(self, name: str, rows: Sequence[int], values: Float[Tensor, "image *rest"]) -> None:
         """Add one value to each of ``rows``."""
         parts = values.double().numpy(force=True)
-        total = self._sums.setdefault(name, np.zeros((self._neurons, *parts.shape[1:])))
-        for row, part in zip(rows, parts, strict=True):
-            total[row] += part
+        total = self._sums.setdefault(name, np.zeros((2, self._neurons, *parts.shape[1:])))
+        with np.errstate(invalid="ignore"):  # what is infinite stays so, and its block is marked
+            coarse = np.rint(parts / GRID) * GRID
+            fine = np.rint((parts - coarse) / FINE) * FINE
+            for row, *both in zip(rows, coarse, fine, strict=True):
+                for kept, part in zip(total, both, strict=True):
+                    kept[row] += part
 
     def mean(self, name: str, count: Int[np.ndarray, "neuron"]) -> np.ndarray:
         """The mean over each neuron's references; zero where there are none."""
-        total = self._sums[name]
-        mean: np.ndarray = total / np.maximum(count, 1).reshape(-1, *[1] * (total.ndim - 1))
+        coarse, fine = self._sums[name]
+        mean: np.ndarray = (coarse + fine) / np.maximum(count, 1).reshape(-1, *[1] * (coarse.ndim - 1))
         return mean
 
 
@@ -122,8 +134,11 @@ def measure(
     """Targets of ``neurons`` of ``layer`` from their references (VITAL, sections 3.1 and 3.2).
 
     Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own
-    relevance of it. All crops are held in memory, side² × 3 bytes each. ``progress`` is told of every round's
-    references. ``readout`` says how the neurons read a layer, which ``layer`` then only names.
+    relevance of it. Sums are exact, so that a target does not depend on the crops' order or on which neurons are
+    measured together, beyond the float32 of the network's own passes, which on some processors depends on the size of
+    a batch. Memory: side² × 3 bytes for each crop, 16 bytes for each number of the targets, and one batch's
+    activations. ``progress`` is told of every round's references. ``readout`` says how the neurons read a layer, which
+    ``layer`` then only names.
     """
     inner, reads = layer != CLASSES, readout or Readout(layer)
     mode = relevance_mode(kind) if inner else None

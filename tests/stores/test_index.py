@@ -36,6 +36,7 @@ def rows(first: int, counts: list[int], bad: int = 0) -> tuple[SampleRows, Shard
             "label": row % 3 - 1,
             "key": [f"{s}/{r}é" for s, r in zip(shard, row, strict=True)],
             "status": np.where(row < bad, Status.UNDECODABLE, Status.OK),
+            "checksum": row * 7,
         }
     )
     numbers = range(first, first + len(counts))

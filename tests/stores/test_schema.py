@@ -33,7 +33,7 @@ def test_a_store_is_made_once_and_found_again(place: str) -> None:
     open_store(place, "statistics", "a")
     again = open_store(place, "statistics", "r")
     assert np.asarray(array_at(again, "layers/layer4.2/mean")[:]).tolist() == [0, 1, 2]
-    assert again.attrs["schema_version"] == 1
+    assert again.attrs["schema_version"] == 2
     with pytest.raises(ValueError, match="read-only"):
         again.require_group("more")
     with pytest.raises(SchemaMismatch, match="kind statistics but a store of kind atlas"):
@@ -44,7 +44,7 @@ def test_a_stranger_store_and_another_version_are_refused(tmp_path: Path) -> Non
     zarr.open_group(str(tmp_path / "stranger"), mode="w")
     with pytest.raises(SchemaMismatch, match="no store of this project"):
         open_store(str(tmp_path / "stranger"), "atlas", "a")
-    open_store(str(tmp_path / "newer"), "atlas", "a").attrs["schema_version"] = 2
+    open_store(str(tmp_path / "newer"), "atlas", "a").attrs["schema_version"] = 3
     with pytest.raises(SchemaMismatch, match="version 2"):
         open_store(str(tmp_path / "newer"), "atlas", "r")
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from vital.models import Model, load_model
 from vital.probe import CLASSES, INPUT, Layout, probe
 from vital.quantiles import stored_levels
 from vital.settings import Kind, ModelSettings
-from vital.targets import Crop, NodeTarget, Target, measure
+from vital.targets import Crop, NodeTarget, Target, _Sums, measure
 
 NODES = ("0", "1")
 LAYER = "2"
@@ -86,6 +87,35 @@ def test_a_crop_that_neurons_share_counts_for_each_as_its_own(tiny: Callable[...
     for place, neuron in enumerate(neurons):
         alone = measure(model, LAYER, [neuron], crops([(0,), (0,)]), NODES, {}, levels=LEVELS)
         assert_same(shared.take(slice(place, place + 1)), alone, 1e-6)
+
+
+def test_what_a_neuron_gets_has_the_same_bits_however_its_references_are_ordered_and_shared(
+    tiny: Callable[..., Model],
+) -> None:
+    """One image a pass, so that the network's own arithmetic is the same in all of them."""
+    model, neurons = tiny(), [1, 4, 7]
+    rows = [(0, 1, 2), (1,), (0, 2), (2,), (0, 1), (2, 1), (0,)]
+    given = crops(rows)
+    whole = measure(model, LAYER, neurons, given, NODES, {}, batch=1)
+    for order in ([6, 5, 4, 3, 2, 1, 0], [3, 0, 6, 2, 5, 1, 4]):
+        assert_same(whole, measure(model, LAYER, neurons, [given[place] for place in order], NODES, {}, batch=1), 0)
+    for place, neuron in enumerate(neurons):
+        own = [Crop(crop.pixels, (0,)) for crop in given if place in crop.rows]
+        assert_same(whole.take(slice(place, place + 1)), measure(model, LAYER, [neuron], own, NODES, {}, batch=1), 0)
+
+
+def test_sums_are_exact() -> None:
+    """Values of very unlike size, where float64 sums differ with the order."""
+    values = np.array([2.0**30, 2.0**-40, 0.1, -(2.0**30), 3.0**-9, 1e-7, 2.0**-60], np.float32)
+    sums = {}
+    for seed in range(5):
+        held, order = _Sums(2), np.random.default_rng(seed).permutation(len(values))
+        for value in values[order]:
+            held.add("x", [1], torch.tensor([[value]]))
+        sums[seed] = held.mean("x", np.array([0, 1]))
+        assert sums[seed][0, 0] == 0
+    assert len({float(one[1, 0]) for one in sums.values()}) == 1
+    assert float(sums[0][1, 0]) == float(sum(Fraction(float(value)) for value in values))
 
 
 def test_a_shared_crop_is_forwarded_once(tiny: Callable[..., Model]) -> None:
