@@ -7,8 +7,8 @@ layer4, and shards of as many different photographs as asked for; then writes th
 opens them. ``write_seconds`` and ``write_megabytes`` (peak memory) are of the whole command, ``update_seconds`` of a
 second run that finds nothing changed. ``first_paint_ms`` is from navigation until every picture in the window is
 decoded, ``first_bytes`` what was read by then. ``longest_frame_ms`` is the longest interval between two frames, or task
-of the page's thread in the trace, while the wall scrolls from end to end. ``size_ratio`` is all bytes over those of
-image files.
+of the page's thread in the trace, while the wall scrolls from end to end, in the calmest of three tries;
+``longest_task_cpu_ms`` is what a task itself computed. ``size_ratio`` is all bytes over those of image files.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from benchmarks.page_material import make_atlas
 
 BROWSER = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+TRIES = 3
 IMAGES = {".webp", ".jpg", ".png"}
 
 PAINTED = """async () => {
@@ -95,7 +96,8 @@ def measure(atlas: Path, out: Path, no_references: bool) -> dict[str, float | in
     files = [path for path in out.rglob("*") if path.is_file()]
     sizes = {path: path.stat().st_size for path in files}
     images = sum(size for path, size in sizes.items() if path.suffix in IMAGES)
-    figures |= _opened(out / "index.html")
+    # a busy machine takes the processor away for longer than any frame lasts: the calmest of some tries counts
+    figures |= min((_opened(out / "index.html") for _ in range(TRIES)), key=lambda tried: tried["longest_frame_ms"])
     figures |= {
         "files": len(files),
         "total_bytes": sum(sizes.values()),
@@ -129,13 +131,14 @@ def _opened(index: Path) -> dict[str, float | int]:
         frames = page.evaluate(SCROLL)
         trace = json.loads(browser.stop_tracing())
         browser.close()
-    tasks = [event["dur"] / 1000 for event in trace["traceEvents"] if _is_task(event, trace)]
+    ran = [event for event in trace["traceEvents"] if _is_task(event, trace)]
+    tasks = [event["dur"] / 1000 for event in ran]
     return {
         "first_paint_ms": round(painted, 1),
         "first_bytes": first,
         "first_pictures": shown,
         "longest_frame_ms": round(max([*frames, *tasks]), 1),
-        "longest_task_ms": round(max(tasks), 1),
+        "longest_task_cpu_ms": round(max(event.get("tdur", 0) for event in ran) / 1000, 1),
         "mean_frame_ms": round(sum(frames) / len(frames), 1),
         "frames": len(frames),
     }
