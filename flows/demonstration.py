@@ -45,7 +45,8 @@ def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
         (CLASSES, "", VariantSettings(fewest=FEWEST)),
         (LAYER, f"0:{neurons}", VariantSettings(crop="image", references=4)),
     ):
-        picture = PictureSettings(side=SIDE, steps=steps or STEPS[layer])
+        # Small pictures pay for reaching far: they are aimed less high than by default.
+        picture = PictureSettings(side=SIDE, steps=steps or STEPS[layer], own_weight=1, own_boost=1.4, softness=0.3)
         measure_references(MomentsJob(store=store, layer=layer, neurons=asked, variant=variant))
         build_atlas(AtlasJob(store=store, layer=layer, neurons=asked, out=atlas, variant=variant, picture=picture))
     index = write_gallery(atlas, out / "pages", store, credits_=read_credits(None))

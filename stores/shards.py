@@ -205,6 +205,8 @@ def _matches(pattern: str) -> Iterator[ShardFile]:
             raise MissingShard(
                 f"{safe_url(url)} cannot be opened ({error}); install what it needs, or use a path"
             ) from None
+        # a listing cached earlier in this process would hide shards that were added since
+        filesystem.invalidate_cache()
         # a query is no glob, and web servers have no listings to match
         if url.startswith(("http://", "https://")) or filesystem.isfile(path):
             yield _shard(filesystem, path, url)

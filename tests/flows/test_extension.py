@@ -14,9 +14,9 @@ from flows.moments import measure_references
 from flows.references import select_references
 from stores.errors import ForeignStore, MissingStore, SchemaMismatch, UnreadableShard
 from stores.index import read_index, read_shards
-from stores.moments import done_blocks
+from stores.moments import done_blocks, write_layer
 from stores.partials import read_arrays
-from stores.references import read_references
+from stores.references import read_references, write_references
 from stores.schema import array_at, open_store
 from stores.status import Status
 from tests.flows import tiny
@@ -84,16 +84,13 @@ def test_an_extension_that_was_killed_while_it_wrote_is_finished(
 
         return write
 
-    import flows.statistics_store as module
-    from stores.moments import write_layer as layers
-    from stores.references import write_references as references
-
+    layers, references = write_layer, write_references
     for after in (0, 2, 5):
         store = tmp_path / f"{after}.zarr"
         select(grown.old, store)
         written.clear()
-        monkeypatch.setattr(module, "write_layer", dying(after, layers))
-        monkeypatch.setattr(module, "write_references", dying(after, references))
+        monkeypatch.setattr("flows.statistics_store.write_layer", dying(after, layers))
+        monkeypatch.setattr("flows.statistics_store.write_references", dying(after, references))
         with pytest.raises(KeyboardInterrupt):
             select(grown.all, store, extend=True)
         monkeypatch.undo()
@@ -180,8 +177,7 @@ def test_the_lowest_are_the_most_negative_images(made: Made, tmp_path: Path) -> 
     assert (np.diff(found.score, axis=1) >= 0).all()
     assert (found.score[:, 0] < best.score[:, 0]).all()
     assert found.score.min() < 0
-    minimum = np.asarray(array_at(group, f"layers/{layer}/minimum")[:])
-    np.testing.assert_allclose(found.score[:, 0], minimum, rtol=1e-6)
+    np.testing.assert_allclose(found.score[:, 0], np.asarray(array_at(group, f"layers/{layer}/minimum")[:]), rtol=1e-6)
     assert oracle_activations().min() == 0
     assert "references/classes/lowest" not in group
 
