@@ -7,6 +7,9 @@ statistics of the pictures that are shown (1/f noise); EfficientNet-Lite0 has it
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
 import torch
 from torch import Tensor, nn

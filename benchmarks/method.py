@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
 from benchmarks.levels import golden_errors, lite0_errors
 from vital.layers import default_nodes, survey
@@ -113,7 +112,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for name, run in contenders.items():
             seconds[name].append(run())
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+    median = {name: float(np.median(values)) for name, values in seconds.items()}
     result: dict[str, Any] = {
         "class_step": median["class_step"] / median["bare_class"],
         "inner_step": median["inner_step"] / median["bare_inner"],

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
 from flows.jobs import MomentsJob, Place, ReferencesJob
 from flows.references import select_references

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,7 +86,7 @@ def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
     side = worker.model.preprocessing.side
     total = Gathered.none(plan, worker.found, side)
     before = 0
-    for batch in _batches(_usable(reader, worker, rows)):
+    for batch in _ahead(_batches(_usable(reader, worker, rows))):
         samples, pixels = zip(*batch, strict=True)
         total = total + gather(
             worker.model,
@@ -141,6 +142,15 @@ def _usable(
         )
         if pixels is not None:
             yield sample, pixels
+
+
+def _ahead(batches: Iterator[list[tuple[Sample, Any]]]) -> Iterator[list[tuple[Sample, Any]]]:
+    """The same batches, the next one read and decoded while this one is computed; one more is in memory."""
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as reader:
+        upcoming = reader.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = reader.submit(next, batches, None)
+            yield batch
 
 
 def _batches(samples: Iterator[tuple[Sample, Any]]) -> Iterator[list[tuple[Sample, Any]]]:

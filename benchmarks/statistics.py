@@ -1,0 +1,133 @@
+"""The pass over shards against decoding and the bare forward: `python benchmarks/statistics.py --json`.
+
+``throughput_resnet50`` and ``throughput_lite0`` are images a second of the pass over those of decoding and a bare
+forward to the same layer, one after the other, in the same process: the default nodes, 64 levels, the best 50 images of each
+channel. ``memory_growth`` is the peak memory of a whole run over 16 shards against one over 2, less 1; ``peak_bytes``
+that of the larger (resnet50, its default nodes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from importlib import resources
+from itertools import cycle, islice
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
+
+import numpy as np
+import torch
+
+from flows.jobs import Place
+from flows.scanning import BATCH, scan_shard
+from flows.workers import Worker, worker
+from stores.images import decode
+from stores.shards import ShardFile, ShardReader, expand
+from vital.gathering import Plan
+from vital.layers import default_nodes
+from vital.probe import probe
+from vital.settings import ModelSettings
+
+RANKS, LEVELS = 50, 64
+MODELS = {
+    "resnet50": (ModelSettings(name="resnet50", weights="random"), "layer4"),
+    "lite0": (ModelSettings(), "_blocks.15"),
+}
+MEASURED = """
+import resource, sys
+from flows.jobs import ReferencesJob
+from flows.references import select_references
+from vital.settings import ModelSettings, StatisticsSettings
+select_references(ReferencesJob(
+    shards=(sys.argv[1],), store=sys.argv[2], layers=("layer4",),
+    model=ModelSettings(name="resnet50", weights="random"), statistics=StatisticsSettings(references=50, levels=64),
+))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def write_shards(folder: Path, shards: int, images: int) -> None:
+    """Shards of the embedded photographs, over and over, each sample under a key of its own."""
+    folder.mkdir(parents=True)
+    sources = expand((str(resources.files("flows.demo")),))
+    photos = cycle([sample.image for source in sources for sample in ShardReader(source) if sample.image])
+    for shard in range(shards):
+        with tarfile.open(folder / f"{shard:06d}.tar", "w") as tar:
+            for number, photo in enumerate(islice(photos, images)):
+                member = tarfile.TarInfo(f"{shard:03d}{number:06d}.jpg")
+                member.size = len(photo)
+                tar.addfile(member, io.BytesIO(photo))
+
+
+def plan_of(here: Worker, layer: str) -> Plan:
+    """The layer ranked, it and its default nodes measured."""
+    nodes = default_nodes(here.found, layer, here.model.name)
+    return Plan((layer,), tuple(dict.fromkeys((*nodes, layer))), RANKS, LEVELS)
+
+
+def bare(here: Worker, layer: str, shard: ShardFile) -> float:
+    """Seconds of reading, decoding and a forward pass to ``layer`` of every image of a shard."""
+    begun = time.perf_counter()
+    crops = []
+    with torch.inference_mode(), probe(here.model.network, [layer]) as run:
+        for sample in ShardReader(shard):
+            if sample.image:
+                crops.append(here.model.preprocessing.crop(decode(sample.image)))
+            if len(crops) == BATCH:
+                run(here.model.preprocessing.normalise(torch.stack(crops)))
+                crops = []
+        if crops:
+            run(here.model.preprocessing.normalise(torch.stack(crops)))
+    return time.perf_counter() - begun
+
+
+def passed(here: Worker, layer: str, shard: ShardFile) -> float:
+    """Seconds of the pass over a shard."""
+    begun = time.perf_counter()
+    scan_shard(shard, here, plan_of(here, layer))
+    return time.perf_counter() - begun
+
+
+def peak(shards: Path, store: Path) -> int:
+    """Peak memory of a run in a process of its own, bytes."""
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(shards), str(store)],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return int(run.stdout.split()[-1])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=128, help="images of a shard")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    result: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_shards(folder / "two", 2, options.images)
+        [shard, *_] = expand((str(folder / "two"),))
+        for name, (model, layer) in MODELS.items():
+            here = worker(model, Place())
+            passed(here, layer, shard)
+            times = [(bare(here, layer, shard), passed(here, layer, shard)) for _ in range(options.rounds)]
+            plain, full = (float(np.median(part)) for part in zip(*times, strict=True))
+            result |= {f"throughput_{name}": plain / full, f"images_per_second_{name}": options.images / full}
+        write_shards(folder / "sixteen", 16, options.images)
+        few, many = peak(folder / "two", folder / "two.zarr"), peak(folder / "sixteen", folder / "sixteen.zarr")
+    result |= {"memory_growth": many / few - 1, "peak_bytes": many}
+    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
+
+
+if __name__ == "__main__":
+    main()
