@@ -1,9 +1,9 @@
 """The pass over shards against decoding and the bare forward: `python benchmarks/statistics.py --json`.
 
 ``throughput_resnet50`` and ``throughput_lite0`` are images a second of the pass over those of decoding and a bare
-forward to the same layer, one after the other, in the same process: the default nodes, 64 levels, the best 50 images of each
-channel. ``memory_growth`` is the peak memory of a whole run over 16 shards against one over 2, less 1; ``peak_bytes``
-that of the larger (resnet50, its default nodes).
+forward to the same layer, one after the other, in the same process: the default nodes, 64 levels, the best 50 images of
+each channel. ``memory_growth`` is the peak memory of a whole run over 16 shards against one over 2, less 1;
+``peak_bytes`` that of the larger (resnet50, its default nodes).
 """
 
 from __future__ import annotations
