@@ -16,6 +16,10 @@ from vital.models import Model, at_side, load_model
 from vital.settings import ModelSettings
 
 
+ALL_THREADS = torch.get_num_threads()
+"""What torch takes when nothing is said: all cores, or what the environment allows."""
+
+
 @dataclass(frozen=True, eq=False)
 class Worker:
     """A model on its device, and what its layers are."""
@@ -26,8 +30,7 @@ class Worker:
 
 def worker(settings: ModelSettings, place: Place) -> Worker:
     """This process's worker for a model: made at the first call, kept for the later ones."""
-    if place.threads:
-        torch.set_num_threads(place.threads)
+    torch.set_num_threads(place.threads or ALL_THREADS)  # an earlier job may have asked for fewer
     return _load(settings, device_name(place.device))
 
 
