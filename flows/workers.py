@@ -15,7 +15,6 @@ from vital.layers import Survey, survey
 from vital.models import Model, at_side, load_model
 from vital.settings import ModelSettings
 
-
 ALL_THREADS = torch.get_num_threads()
 """What torch takes when nothing is said: all cores, or what the environment allows."""
 
