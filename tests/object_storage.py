@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,8 @@ def bucket() -> Iterator[str]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         patch.setenv(name, value)
+    # What moto keeps outlives its servers.
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     boto3.client("s3").create_bucket(Bucket="atlas")
     yield "s3://atlas"
     kind = fsspec.get_filesystem_class("s3")
