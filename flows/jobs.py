@@ -130,6 +130,7 @@ class FullJob(Settings):
     allow_rejected: float = Field(
         0.0, ge=0, le=1, description="share of shards that may end too early without failing the run"
     )
+    extend: bool = Field(False, description="add shards that the store has not read, as in a references job")
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="pictures optimised together")
     place: Place = Place()
 
@@ -143,6 +144,7 @@ class FullJob(Settings):
             directions=self.directions,
             statistics=self.statistics,
             allow_rejected=self.allow_rejected,
+            extend=self.extend,
             place=self.place,
         )
 
