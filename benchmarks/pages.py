@@ -7,8 +7,8 @@ layer4, and shards of as many different photographs as asked for; then writes th
 opens them. ``write_seconds`` and ``write_megabytes`` (peak memory) are of the whole command, ``update_seconds`` of a
 second run that finds nothing changed. ``first_paint_ms`` is from navigation until every picture in the window is
 decoded, ``first_bytes`` what was read by then. ``longest_frame_ms`` is the longest interval between two frames, or task
-of the page's thread in the trace, while the wall scrolls from end to end, in the calmest of three tries;
-``longest_task_cpu_ms`` is what a task itself computed. ``size_ratio`` is all bytes over those of image files.
+of the page's thread in the trace, while the wall scrolls from end to end, in the worst of three tries, each of which
+is listed; ``longest_task_cpu_ms`` is what a task itself computed. ``size_ratio`` is all bytes over those of image files.
 """
 
 from __future__ import annotations
@@ -96,8 +96,10 @@ def measure(atlas: Path, out: Path, no_references: bool) -> dict[str, float | in
     files = [path for path in out.rglob("*") if path.is_file()]
     sizes = {path: path.stat().st_size for path in files}
     images = sum(size for path, size in sizes.items() if path.suffix in IMAGES)
-    # a busy machine takes the processor away for longer than any frame lasts: the calmest of some tries counts
-    figures |= min((_opened(out / "index.html") for _ in range(TRIES)), key=lambda tried: tried["longest_frame_ms"])
+    # A bound on every frame is shown by the worst try alone; run it on an idle machine.
+    tries = [_opened(out / "index.html") for _ in range(TRIES)]
+    figures |= max(tries, key=lambda tried: tried["longest_frame_ms"])
+    figures |= {f"longest_frame_ms_of_try_{number}": tried["longest_frame_ms"] for number, tried in enumerate(tries)}
     figures |= {
         "files": len(files),
         "total_bytes": sum(sizes.values()),
