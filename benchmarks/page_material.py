@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _write_shards(statistics: zarr.Group, folder: Path, photos: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, start in enumerate(range(0, photos, 1000)):
         path = folder / f"synthetic-{number:06d}.tar"
-        count, offsets, sizes = min(1000, photos - start), [], []
+        count, offsets, sizes, sums = min(1000, photos - start), [], [], []
         with tarfile.open(path, "w") as tar:
             for row in range(start, start + count):
                 buffer = io.BytesIO()
@@ -88,10 +89,12 @@ def _write_shards(statistics: zarr.Group, folder: Path, photos: int) -> None:
                 tar.addfile(info, io.BytesIO(buffer.getvalue()))
                 offsets.append(tar.offset - -(-info.size // 512) * 512)
                 sizes.append(info.size)
+                sums.append(zlib.crc32(buffer.getvalue()))
         rows = SampleRows.from_columns(
             {
                 "shard": [number] * count, "offset": offsets, "size": sizes, "label": [-1] * count,
                 "key": [f"photo{row:06d}" for row in range(start, start + count)], "status": [0] * count,
+                "checksum": sums,
             }
         )  # fmt: skip
         shard = {
