@@ -165,4 +165,4 @@ def _write_pictures(atlas: zarr.Group, neurons: int, side: int) -> None:
             arrays[f"reached/{node}/picture"] = target + stream.normal(0, 0.1, (count, size)).astype(np.float32)
         write_picture_block(atlas, LAYER, block, arrays)
     values = {"selectivity": np.random.default_rng(5).beta(2, 2, neurons).astype(np.float32)}
-    write_metrics(atlas, LAYER, values, {"selectivity": "a made-up metric"})
+    write_metrics(atlas, LAYER, values, {"selectivity": ("a made-up metric", "")})

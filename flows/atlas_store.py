@@ -18,13 +18,14 @@ from flows.workers import Worker, worker_at
 from stores.blocks import empty_rows
 from stores.errors import SchemaMismatch
 from stores.index import read_shards
-from stores.light import read_colours
+from stores.light import read_colours, read_spectrum
 from stores.locations import safe_url
 from stores.moments import done_blocks, read_target_levels
 from stores.pictures import done_picture_blocks, picture_specs, write_picture_block
 from stores.provenance import claim, claimed, dataset_fingerprint, fingerprint
 from stores.schema import declare, open_store
 from stores.status import PictureStatus
+from vital.baselines import check_method
 from vital.batches import in_batches, measured_batch
 from vital.optimise import Pictures, optimise, records_of
 from vital.pixels import Colours
@@ -52,6 +53,9 @@ def declare_atlas(job: AtlasJob, statistics: zarr.Group, here: Worker) -> Declar
     layer = here.found.layer(job.layer)
     variant = job.variant.label(job.layer == CLASSES)
     target_status(statistics, job.layer, variant)  # refuses a variant that was not measured
+    check_method(here.model, job.picture)
+    if job.picture.parametrisation == "phase":
+        read_spectrum(statistics)  # refuses statistics without one
     group = open_store(job.out, "atlas", "a")
     claim(group, "statistics", _provenance(statistics))
     # Where the statistics lie is a hint for later commands, not what the pictures depend on.
@@ -141,7 +145,8 @@ def _pictures(
     readout = stored_worker(statistics, job.place).found.layer(job.layer).readout
     target = read_targets(statistics, job.layer, variant, neurons, readout)
     kind, colours = recorded_variant(statistics, job.layer, variant).relevance, Colours(*read_colours(statistics))
-    return target, optimise(here.model, target, job.picture, here.found.layouts(), kind, colours, progress)
+    spectrum = read_spectrum(statistics) if job.picture.parametrisation == "phase" else None
+    return target, optimise(here.model, target, job.picture, here.found.layouts(), kind, colours, progress, spectrum)
 
 
 def _row(pictures: Pictures, rows: Mapping[str, Reached], place: int) -> dict[str, np.ndarray]:

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from flows.jobs import AtlasJob, MomentsJob, Place, ReferencesJob
-from flows.options import build, options
+from flows.options import build, options, pick, require
 from flows.page_commands import COMMANDS as PAGE_COMMANDS
+from flows.proof_commands import COMMANDS as PROOF_COMMANDS
 from stores.errors import StoreError
 from vital.errors import VitalError
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
@@ -163,7 +164,7 @@ def references(shards: Sequence[str], store: str, layers: Sequence[str], **said:
             "layers": tuple(layers),
             **parts,
             "directions": said["directions"],
-            **_of(said, "allow_rejected", "extend"),
+            **pick(said, "allow_rejected", "extend"),
         },
     )
     from flows.description import store_summary
@@ -183,9 +184,9 @@ def moments(node: Sequence[str], **said: Any) -> None:
 
     Example: vital moments --store stats.zarr --layer layer4.2 --neurons 0:64
     """
-    _require(said, "store", "layer")
+    require(said, "store", "layer")
     parts = {"variant": build(VariantSettings, {**said, "nodes": tuple(node)}), "place": build(Place, said)}
-    job = build(MomentsJob, {**_of(said, "store", "layer", "neurons", "shards"), **parts})
+    job = build(MomentsJob, {**pick(said, "store", "layer", "neurons", "shards"), **parts})
     from flows.description import rounding
     from flows.moments import measure_references
 
@@ -210,7 +211,7 @@ def atlas(batch: str, **said: Any) -> None:
 
     Example: vital atlas --store stats.zarr --layer layer4.2 --neurons 0:64 --out atlas.zarr
     """
-    _require(said, "store", "layer", "out")
+    require(said, "store", "layer", "out")
     if batch != "auto" and not (batch.isdigit() and int(batch) > 0):
         raise click.UsageError(f"--batch: auto or a number from 1 was expected, but {batch!r} was given")
     parts = {
@@ -219,7 +220,7 @@ def atlas(batch: str, **said: Any) -> None:
         "place": build(Place, said),
         "batch": batch if batch == "auto" else int(batch),
     }
-    job = build(AtlasJob, {**_of(said, "store", "layer", "out", "neurons"), **parts})
+    job = build(AtlasJob, {**pick(said, "store", "layer", "out", "neurons"), **parts})
     from flows.atlas import build_atlas
     from flows.description import rounding, store_summary
 
@@ -263,18 +264,8 @@ def info(url: str, watch: bool) -> None:
         click.echo(line)
 
 
-for _command in PAGE_COMMANDS.values():
+for _command in (*PROOF_COMMANDS.values(), *PAGE_COMMANDS.values()):
     main.add_command(_command)
-
-
-def _of(said: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: said[name] for name in names if said.get(name) is not None}
-
-
-def _require(said: dict[str, Any], *names: str) -> None:
-    for name in names:
-        if said.get(name) is None:
-            raise click.UsageError(f"Missing option '--{name}'.")
 
 
 if __name__ == "__main__":

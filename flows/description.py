@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from flows.neuron_ranges import blocks_of, parse_neurons, rows_of
 from flows.statistics_store import references_of, stored_worker
 from stores.errors import SchemaMismatch
 from stores.index import read_index, read_shards
+from stores.pictures import read_layer_metrics, read_metrics
 from stores.provenance import claimed, dataset_fingerprint, fingerprint
 from stores.schema import array_at, group_at, open_store
 from stores.status import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS, PictureStatus, Status
@@ -83,6 +84,20 @@ def store_summary(url: str) -> Iterator[str]:
     except SchemaMismatch:
         group, atlas = open_store(url, "atlas", "r"), True
     yield from _atlas_lines(url, group) if atlas else _statistics_lines(url, group)
+
+
+def metric_lines(url: str, layers: Sequence[str] = ()) -> Iterator[str]:
+    """The metrics of an atlas: of every layer its own, and the mean of each over its neurons."""
+    atlas = open_store(url, "atlas", "r")
+    yield f"{url}: metrics"
+    for layer in layers or atlas_layers(atlas):
+        for name, values in sorted(read_metrics(atlas, layer).items()):
+            known = values[np.isfinite(values)]
+            said = f"mean {known.mean():.4g} of {len(known)} neurons" if len(known) else "not measured"
+            yield f"  {layer}  {name:<28} {said}"
+        for name, entry in sorted(read_layer_metrics(atlas, layer).items()):
+            value = entry["value"]
+            yield f"  {layer}  {name:<28} {'not measured' if value is None else f'{value:.4g} of the layer'}"
 
 
 def _statistics_lines(url: str, group: zarr.Group) -> Iterator[str]:

@@ -108,6 +108,27 @@ class AtlasJob(Settings):
     place: Place = Place()
 
 
+class EvaluateJob(Settings):
+    """Metrics of an atlas's pictures, written beside them."""
+
+    atlas: str = Field(description="atlas store whose pictures are measured")
+    store: str | None = Field(None, description="its statistics store  [default: where the atlas says it is]")
+    layers: tuple[str, ...] = Field((), description="layers to measure; all of the atlas by default")
+    judges: tuple[str, ...] = Field(
+        (),
+        description="other networks that look at the pictures: efficientnet_lite2, squeezenet, a torchvision model, "
+        "package.module:factory, or open_clip:ARCHITECTURE/WEIGHTS",
+    )
+    download: bool = Field(False, description="fetch weights of judges that are not in the local cache")
+    siblings: tuple[str, ...] = Field(
+        (), description="atlases of the same neurons made with other seeds: adds how much the pictures differ"
+    )
+    shards: tuple[str, ...] = Field(
+        (), description="where the shards are now, when they moved since the index was made"
+    )
+    place: Place = Place()
+
+
 class LayerJob(Settings):
     """What a full run makes of one layer."""
 
@@ -173,16 +194,17 @@ class FullJob(Settings):
         )
 
 
-J = TypeVar("J", ReferencesJob, MomentsJob, AtlasJob)
+J = TypeVar("J", ReferencesJob, MomentsJob, AtlasJob, EvaluateJob)
 
 
 def settled(job: J) -> J:
     """The same job for tasks: with paths that hold in any directory, and the threads that each task has."""
-    changed: dict[str, object] = {"place": job.place.of_task, "store": _absolute(job.store)}
-    if not isinstance(job, AtlasJob):
-        changed["shards"] = tuple(_absolute(shards) for shards in job.shards)
-    else:
-        changed["out"] = _absolute(job.out)
+    changed: dict[str, object] = {"place": job.place.of_task}
+    for name in ("store", "out", "atlas"):
+        if (place := getattr(job, name, None)) is not None:
+            changed[name] = _absolute(place)
+    for name in ("shards", "siblings"):
+        changed |= {name: tuple(_absolute(one) for one in getattr(job, name))} if hasattr(job, name) else {}
     return job.model_copy(update=changed)
 
 

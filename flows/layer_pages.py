@@ -124,7 +124,7 @@ class LayerSource:
     def _columns(self, count: int) -> list[Column]:
         loss = np.asarray(array_at(self.atlas, f"{self.layer}/loss")[:], np.float64)
         columns = [Column("loss", "loss at the last step", loss[:, -1])]
-        if (distance := self._distance()) is not None:
+        if (distance := self.distance()) is not None:
             columns.append(
                 Column("distance", "how far the picture's rows are from the target's, of the target's length", distance)
             )
@@ -145,7 +145,7 @@ class LayerSource:
                 )
         return columns
 
-    def _distance(self) -> Float[np.ndarray, "neuron"] | None:
+    def distance(self) -> Float[np.ndarray, "neuron"] | None:
         """Mean over nodes of |picture − target| / |target|, both sorted rows."""
         parent = self.atlas.get(f"{self.layer}/reached")
         if not isinstance(parent, zarr.Group):

@@ -72,3 +72,15 @@ def build(settings: type[T], values: Mapping[str, Any]) -> T:
         first = error.errors()[0]
         place = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
         raise click.UsageError(f"{place}: {first['msg']}, but {first['input']!r} was given") from error
+
+
+def pick(said: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What the user said of these options."""
+    return {name: said[name] for name in names if said.get(name) is not None}
+
+
+def require(said: Mapping[str, Any], *names: str) -> None:
+    """Raise click's usage error for the first of these options that was not given."""
+    for name in names:
+        if said.get(name) is None:
+            raise click.UsageError(f"Missing option '--{name}'.")

@@ -11,6 +11,7 @@ import torch
 
 from flows.jobs import Place
 from vital.errors import UnsuitableInput
+from vital.judges import Judge, load_judge
 from vital.layers import Survey, survey
 from vital.models import Model, at_side, load_model
 from vital.settings import ModelSettings
@@ -71,3 +72,13 @@ def device_name(asked: str) -> str:
     if asked.startswith("cuda") and not torch.cuda.is_available():
         raise UnsuitableInput(f"device {asked!r} was asked for but torch sees no CUDA device: use --device cpu or auto")
     return asked
+
+
+@lru_cache(maxsize=8)
+def _judge(name: str, classes: tuple[str, ...], device: str, download: bool) -> Judge:
+    return load_judge(name, classes, torch.device(device), download)
+
+
+def judge_at(name: str, classes: tuple[str, ...], place: Place, download: bool) -> Judge:
+    """This process's judge of this name, loaded once; ``classes`` are the names that a zero-shot one chooses from."""
+    return _judge(name, classes, device_name(place.device), download)

@@ -101,11 +101,12 @@ def _safe(name: str) -> str:
 
 def _add(archive: tarfile.TarFile, item: _Item) -> None:
     if item.label is not None:
-        _add_file(archive, f"{item.key}.{LABEL_EXTENSION}", str(item.label).encode())
-    _add_file(archive, f"{item.key}{item.path.suffix.lower()}", item.path.read_bytes())
+        add_file(archive, f"{item.key}.{LABEL_EXTENSION}", str(item.label).encode())
+    add_file(archive, f"{item.key}{item.path.suffix.lower()}", item.path.read_bytes())
 
 
-def _add_file(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+def add_file(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a member of which only its name and its bytes are known."""
     # a new TarInfo has time 0, owner 0 and mode 0644: nothing of this machine
     info = tarfile.TarInfo(name)
     info.size = len(data)

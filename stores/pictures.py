@@ -5,6 +5,7 @@ written; the rest takes no space and reads as not made.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import zarr
@@ -98,20 +99,46 @@ def made(group: zarr.Group, layer: str) -> Bool[np.ndarray, "neuron"]:
 
 
 def write_metrics(
-    group: zarr.Group, layer: str, metrics: Mapping[str, Shaped[np.ndarray, "neuron"]], meanings: Mapping[str, str]
+    group: zarr.Group,
+    layer: str,
+    metrics: Mapping[str, Shaped[np.ndarray, "neuron"]],
+    meanings: Mapping[str, tuple[str, str]],
+    of_layer: Mapping[str, float] | None = None,
+    judged_by: Mapping[str, str] | None = None,
 ) -> None:
-    """Declare and write ``LAYER/metrics/NAME`` (neuron) as float32, NaN where unknown; a single writer."""
-    group_at(group, layer)
+    """Declare and write ``LAYER/metrics/NAME`` (neuron) as float32, NaN where unknown; a single writer. What other
+    evaluations wrote under other names stays.
+
+    ``meanings`` gives each metric's meaning and unit. Metrics ``of_layer`` and the digests of the networks that the
+    pictures were ``judged_by`` become attributes of ``LAYER/metrics``.
+    """
+    parent = group_at(group, layer).require_group("metrics")
     for name in sorted(metrics):
-        values = metrics[name].astype(np.float32)
+        values, (meaning, units) = metrics[name].astype(np.float32), meanings.get(name, (name, ""))
         path = f"{layer}/metrics/{name}"
-        declare(group, [ArraySpec(path, ("neuron",), values.shape, "float32", meanings.get(name, name), fill=np.nan)])
+        declare(group, [ArraySpec(path, ("neuron",), values.shape, "float32", meaning, units, fill=np.nan)])
         write_whole(array_at(group, path), values)
+    known = read_layer_metrics(group, layer)
+    for name, value in (of_layer or {}).items():
+        meaning, units = meanings.get(name, (name, ""))
+        # JSON has no NaN
+        known[name] = {"value": value if np.isfinite(value) else None, "meaning": meaning, "units": units}
+    parent.attrs["layer"] = known
+    judges: Any = parent.attrs.get("judged_by", {})
+    parent.attrs["judged_by"] = {**judges, **(judged_by or {})}
 
 
 def read_metrics(group: zarr.Group, layer: str) -> dict[str, Shaped[np.ndarray, "neuron"]]:
-    """All metrics of a layer by name; empty where none were written."""
+    """All metrics of a layer's neurons by name; empty where none were written."""
     parent = group.get(f"{layer}/metrics")
     if not isinstance(parent, zarr.Group):
         return {}
     return {name: np.asarray(array[:]) for name, array in parent.arrays()}
+
+
+def read_layer_metrics(group: zarr.Group, layer: str) -> dict[str, dict[str, Any]]:
+    """Metrics of the layer as a whole, by name: ``value`` (None where it could not be measured), ``meaning``,
+    ``units``."""
+    parent = group.get(f"{layer}/metrics")
+    kept: Any = parent.attrs.get("layer", {}) if isinstance(parent, zarr.Group) else {}
+    return dict(kept)

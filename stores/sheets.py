@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -111,3 +111,35 @@ def _square(pixels: UInt8[np.ndarray, "height width 3"], side: int) -> Image.Ima
     left, upper = (image.width - shorter) // 2, (image.height - shorter) // 2
     box = (left, upper, left + shorter, upper + shorter)
     return image.resize((side, side), Image.Resampling.LANCZOS, box=box)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of pictures with their names, in groups, and what the row is called."""
+
+    title: str
+    groups: Sequence[Sequence[tuple[str, UInt8[np.ndarray, "side side 3"]]]]
+
+
+def strips_sheet(strips: Sequence[Strip], heads: Sequence[str], side: int = 128, gap: int = 14) -> Image.Image:
+    """Rows of pictures one below the other, a group beside the next under its head, names below the pictures."""
+    small, named = 12, 170
+    widths = [max((len(strip.groups[place]) for strip in strips), default=0) for place in range(len(heads))]
+    starts = [
+        named + sum(width * (side + gap // 2) + 2 * gap for width in widths[:place]) for place in range(len(heads))
+    ]
+    line = side + 2 * small + gap
+    total = named + sum(width * (side + gap // 2) + 2 * gap for width in widths)
+    sheet = Image.new("RGB", (total, 3 * small + gap + len(strips) * line), PAGE)
+    draw = ImageDraw.Draw(sheet)
+    for head, left in zip(heads, starts, strict=True):
+        draw.text((left, gap), head, QUIET, _font(small + 2))
+    for row, strip in enumerate(strips):
+        upper = 3 * small + gap + row * line
+        draw.text((gap, upper), _shortened(strip.title, named - 2 * gap, small + 1), INK, _font(small + 1))
+        for group, left in zip(strip.groups, starts, strict=True):
+            for place, (name, pixels) in enumerate(group):
+                corner = left + place * (side + gap // 2)
+                sheet.paste(_square(pixels, side), (corner, upper))
+                draw.text((corner, upper + side + 3), _shortened(name, side, small - 1), QUIET, _font(small - 1))
+    return sheet

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vital.models import Model
+from vital.neurons import Readout
 from vital.probe import CLASSES, Layout, probe
 from vital.schedule import REFERENCE_SIDE
 
@@ -50,12 +51,14 @@ def raised(
     pixels: UInt8[np.ndarray, "picture side side 3"],
     layouts: dict[str, Layout],
     usual: tuple[Float[np.ndarray, "channel"], Float[np.ndarray, "channel"]],
+    readout: Readout | None = None,
 ) -> Raised:
     """What each picture, softened, does to its own channel of ``layer``.
 
     ``usual`` are mean and deviation over the data set of each channel's peak. Channels that never vary are not ranked.
+    ``readout`` says how the neurons read a layer, which ``layer`` then only names.
     """
-    peaks = _peaks(model, layer, pixels, layouts)
+    peaks = _peaks(model, readout or Readout(layer), pixels, layouts)
     mean, deviation = usual
     score = np.where(deviation > 0, (peaks - mean) / np.where(deviation > 0, deviation, 1), -np.inf)
     places = np.arange(len(neurons)), np.asarray(neurons)
@@ -67,18 +70,29 @@ def class_ranks(
     model: Model, classes: Sequence[int], pixels: UInt8[np.ndarray, "picture side side 3"]
 ) -> Int[np.ndarray, "picture"]:
     """How many classes the network prefers to each picture's own, for the softened picture; 0 is top-1."""
-    logits = _peaks(model, CLASSES, pixels, {})
+    return ranks(_peaks(model, Readout(CLASSES), pixels, {}), classes)
+
+
+def ranks(
+    logits: Float[np.ndarray, "picture class"], classes: Sequence[int] | Int[np.ndarray, "picture"]
+) -> Int[np.ndarray, "picture"]:
+    """How many classes are preferred to each picture's own; 0 is top-1.
+
+    >>> ranks(np.array([[0.1, 0.7, 0.2]]), [2])
+    array([1])
+    """
     own = logits[np.arange(len(classes)), np.asarray(classes)]
-    preferred: np.ndarray = (logits > own[:, None]).sum(1)
+    # A network that says nothing is not right.
+    preferred: np.ndarray = (~(logits <= own[:, None])).sum(1) + (logits == own[:, None]).sum(1) - 1
     return preferred
 
 
 def _peaks(
-    model: Model, layer: str, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
+    model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
 ) -> Float[np.ndarray, "picture channel"]:
     device = next(model.network.parameters()).device
     images = softened(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device))
-    with torch.inference_mode(), probe(model.network, [layer], layouts) as run:
-        seen = run(model.preprocessing.normalise(images))[layer]
+    with torch.inference_mode(), probe(model.network, [reads.layer], layouts) as run:
+        seen = reads.maps(run(model.preprocessing.normalise(images))[reads.layer])
     peaks: np.ndarray = seen.amax(-1).float().numpy(force=True)
     return peaks

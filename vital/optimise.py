@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,17 +12,31 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from vital.baselines import ascent, check_method
+from vital.errors import UnsuitableInput
 from vital.losses import frobenius, total_variation
 from vital.models import Model
 from vital.nodes import prior_weight
 from vital.objective import Objective
-from vital.pixels import GREY, Colours, FourierPictures, Parametrisation, PixelPictures, to_bytes, transparency
+from vital.pixels import (
+    GREY,
+    PLAIN_PALETTE,
+    Colours,
+    FourierPictures,
+    Palette,
+    Parametrisation,
+    PhasePictures,
+    PixelPictures,
+    to_bytes,
+    transparency,
+)
 from vital.precision import reduced
-from vital.probe import Layout, probe
+from vital.probe import Activations, Layout, probe
 from vital.relevance import relevance_mode
 from vital.schedule import blur, draw, rate, shift
 from vital.settings import Kind, PictureSettings
 from vital.targets import Target
+from vital.views import view
 
 RECORDS = 50
 """Losses kept of a run, evenly spaced."""
@@ -45,30 +60,50 @@ def optimise(
     kind: Kind = "lrp",
     colours: Colours = GREY,
     progress: Callable[[int], None] = lambda step: None,
+    spectrum: Float[np.ndarray, "3 row column"] | None = None,
 ) -> Pictures:
-    """Pictures of the target's neurons (VITAL, sections 3 and 4), one batch, each with its own loss and random stream.
+    """Pictures of the target's neurons (VITAL, sections 3 and 4; other methods: `vital.baselines`), one batch, each
+    with its own loss and random stream.
 
     ``progress`` is told the number of steps done. A picture whose loss is not finite stops moving and is marked; its
-    neighbours go on.
+    neighbours go on. ``spectrum`` is the data set's, for pictures that are phases.
+
+    Raises:
+        UnsuitableInput: the method asks for what the network or the statistics do not have.
     """
-    inner = not target.classes
+    check_method(model, settings)
+    inner, matching = not target.classes, settings.method == "vital"
     # A class's own activation is its logit: it has no relevance.
-    mode = relevance_mode(kind) if inner and settings.relevant_weight > 0 else None
+    mode = relevance_mode(kind) if matching and inner and settings.relevant_weight > 0 else None
     prior = prior_weight(model.name, inner) if settings.scaling == "published" else 0.0
     variation, norm = (prior if said is None else said for said in (settings.total_variation, settings.norm))
-    layers = [*target.nodes, target.reads.layer] if inner or settings.own_weight > 0 else list(target.nodes)
+    layers = list(target.nodes) if matching else []
+    if inner or settings.own_weight > 0 or not matching:
+        layers.append(target.reads.layer)
     draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
     losses = []
     records = set(np.linspace(0, settings.steps - 1, records_of(settings.steps)).round().astype(int).tolist())
-    with reduced(model, settings.precision) as model, probe(model.network, layers, layouts, mode) as run:
+    with ExitStack() as running:
+        model = running.enter_context(reduced(model, settings.precision))
+        run = running.enter_context(probe(model.network, layers, layouts, mode))
         weight = next(model.network.parameters())
         pictures = _parametrise(
-            draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32)), model, settings, colours
+            draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32)),
+            model,
+            settings,
+            colours,
+            spectrum,
         )
-        objective = Objective(model, target, settings, kind, mode)
+        objective: Callable[[Activations], Tensor] = (
+            Objective(model, target, settings, kind, mode)
+            if matching
+            else running.enter_context(ascent(model, target, settings))
+        )
         adam = torch.optim.Adam([pictures.parameters], settings.learning_rate, settings.betas)
-        saliency = torch.zeros_like(draws.noise, device=weight.device)
+        grain = draws.noise.to(weight.device)
+        saliency = torch.zeros_like(grain)
         blurs = torch.from_numpy(draws.blurs).to(weight.device)  # all at once: a step waits for nothing
+        views = None if draws.views is None else torch.from_numpy(draws.views).to(weight.device)
         alive = torch.ones(len(target), dtype=torch.bool, device=weight.device)
         coarse = settings.coarse * settings.steps
         # Below half its input's side a network hardly sees anything.
@@ -80,6 +115,11 @@ def optimise(
                 group["lr"] = settings.learning_rate * rate(step, settings)
             shown = pictures.pictures()
             moved = shift(blur(shown, blurs[:, step]) if settings.softness else shown, draws.shifts[:, step])
+            if views is not None:
+                moved = view(moved, views[:, step])
+            if draws.places is not None:
+                left = settings.grain * (1 - step / settings.steps)
+                moved = moved + left * shift(grain, draws.places[:, step])
             if step < coarse:
                 moved = avg_pool2d(moved, 2)
             loss = objective(run(moved.to(weight.dtype)))
@@ -121,7 +161,21 @@ def records_of(steps: int) -> int:
     return min(RECORDS, steps)
 
 
-def _parametrise(noise: Tensor, model: Model, settings: PictureSettings, colours: Colours) -> Parametrisation:
+def _parametrise(
+    noise: Tensor, model: Model, settings: PictureSettings, colours: Colours, spectrum: np.ndarray | None
+) -> Parametrisation:
     if settings.parametrisation == "pixel":
-        return PixelPictures(noise, model.preprocessing)
-    return FourierPictures(noise, model.preprocessing, colours)
+        return PixelPictures(noise * FAINT if settings.method == "pixel" else noise, model.preprocessing)
+    if settings.parametrisation == "fourier":
+        palette = Palette() if settings.method == "vital" else PLAIN_PALETTE
+        return FourierPictures(noise, model.preprocessing, colours, palette)
+    if spectrum is None:
+        raise UnsuitableInput(
+            "pictures that are phases take their amplitudes from the data set's spectrum, which was not given: "
+            "use statistics made by `vital references`"
+        )
+    return PhasePictures(noise, model.preprocessing, colours, spectrum)
+
+
+FAINT = 0.1
+"""Deviation of the noise that pixels of method ``pixel`` begin as: near grey, as published."""

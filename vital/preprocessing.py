@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the usual name
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num, UInt8
 from torch import Tensor
 
 PATCH = 64 / 224
@@ -36,8 +36,8 @@ class Preprocessing:
         top, left = (size[0] - self.side) // 2, (size[1] - self.side) // 2
         return pixels[0, :, top : top + self.side, left : left + self.side]
 
-    def normalise(self, pixels: UInt8[Tensor, "image 3 row column"]) -> Float[Tensor, "image 3 row column"]:
-        """Bytes as the network wants them, channels last in memory."""
+    def normalise(self, pixels: Num[Tensor, "image 3 row column"]) -> Float[Tensor, "image 3 row column"]:
+        """Bytes, or what lies between two of them, as the network wants them, channels last in memory."""
         mean, std = (torch.tensor(part, device=pixels.device).view(3, 1, 1) for part in (self.mean, self.std))
         return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 

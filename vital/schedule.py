@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vital.settings import PictureSettings
+from vital.views import random_views
 
 REFERENCE_SIDE = 224
 """Side of a picture, in pixels, that lengths in settings are given for."""
@@ -41,19 +42,34 @@ class Draws:
     """Down and right, in pixels."""
     blurs: Float[np.ndarray, "picture step"]
     """Deviation of a Gaussian, in pixels."""
+    views: Float[np.ndarray, "picture step 2 3"] | None = None
+    """The part of the picture that each step sees (`vital.views`); the whole where there is none."""
+    places: Int[np.ndarray, "picture step 2"] | None = None
+    """Where in the first noise the grain of each step is taken from."""
 
 
 def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws:
     """All draws of a run, each picture's from its own stream."""
     scale = settings.side / REFERENCE_SIDE
     reach = round(settings.jitter * scale)
-    noise, shifts, blurs = [], [], []
+    noise, shifts, blurs, views, places = [], [], [], [], []
+    viewed = settings.rotation > 0 or settings.zoom > 0 or settings.window[0] < 1
     for neuron in neurons:
         source = stream(settings.seed, layer, neuron)
         noise.append(source.standard_normal((3, settings.side, settings.side), np.float32))
         shifts.append(source.integers(-reach, reach, (settings.steps, 2), endpoint=True))
         blurs.append(source.uniform(0, settings.softness * scale, settings.steps))
-    return Draws(torch.from_numpy(np.stack(noise)), np.stack(shifts), np.stack(blurs))
+        if viewed:
+            views.append(random_views(source, settings.steps, settings.rotation, settings.zoom, settings.window))
+        if settings.grain:
+            places.append(source.integers(0, settings.side, (settings.steps, 2)))
+    return Draws(
+        torch.from_numpy(np.stack(noise)),
+        np.stack(shifts),
+        np.stack(blurs),
+        np.stack(views) if views else None,
+        np.stack(places) if places else None,
+    )
 
 
 def blur(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Kind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
+Method = Literal["vital", "pixel", "fourier", "maco", "deepinversion"]
 
 EMBEDDED = "efficientnet_lite0"
 """The name of the model whose weights come as a package (extra ``demo``)."""
@@ -79,13 +80,21 @@ class PictureSettings(Settings):
         "--steps 2000 --parametrisation pixel --learning-rate 1 --warmup 100 --betas 0.5 0.9 --jitter 30 "
         "and relevant activations alone at the published weights",
     )
+    method: Method = Field(
+        "vital",
+        description="vital; or a baseline, which raises the neuron instead of matching its target and has defaults of "
+        "its own: pixel (Erhan et al. 2009), fourier (Olah et al. 2017), maco (Fel et al. 2023), "
+        "deepinversion (Yin et al. 2020)",
+    )
     steps: int = Field(300, ge=1, le=100_000, description="optimisation steps")
     side: int = Field(
         224, ge=16, le=2048, description="side of a picture in pixels; it may differ from the model's input"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every picture's own random stream")
-    parametrisation: Literal["pixel", "fourier"] = Field(
-        "fourier", description="what Adam moves: pixels, or Fourier coefficients of decorrelated colours"
+    parametrisation: Literal["pixel", "fourier", "phase"] = Field(
+        "fourier",
+        description="what Adam moves: pixels, Fourier coefficients of decorrelated colours, or the phases alone of the "
+        "data set's mean spectrum",
     )
     learning_rate: float = Field(0.1, gt=0, description="Adam's peak learning rate")
     warmup: int = Field(20, ge=0, description="steps of linear warm-up; then a cosine to zero")
@@ -94,6 +103,14 @@ class PictureSettings(Settings):
     )
     jitter: int = Field(
         16, ge=0, description="greatest shift of each step, in pixels of a 224-pixel picture; scales with the side"
+    )
+    rotation: float = Field(0.0, ge=0, le=180, description="greatest turn of each step, degrees")
+    zoom: float = Field(0.0, ge=0, lt=1, description="greatest enlargement or shrinking of each step, as a share")
+    window: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
+        (1.0, 1.0), description="least and greatest share of the picture's side that a step sees, enlarged to the whole"
+    )
+    grain: float = Field(
+        0.0, ge=0, description="deviation of noise added to what a step sees, in the network's units; falls to zero"
     )
     softness: float = Field(
         0.5,
@@ -137,6 +154,9 @@ class PictureSettings(Settings):
     norm: float | None = Field(
         None, ge=0, description="weight of the picture's norm  [default: none; preset paper: as published]"
     )
+    norm_matching: float = Field(
+        0.0, ge=0, description="weight of matching the means and variances kept by batch norms (method deepinversion)"
+    )
     precision: Precision = Field(
         "float32", description="arithmetic of the network: float32 is exact, the others are faster on a GPU"
     )
@@ -144,14 +164,17 @@ class PictureSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, data: object) -> object:
-        if isinstance(data, dict) and data.get("preset") == "paper":
-            return {**_PAPER, **{name: value for name, value in data.items() if value is not None}}
-        if isinstance(data, dict):
-            return {name: value for name, value in data.items() if value is not None}
-        return data
+        if not isinstance(data, dict):
+            return data
+        usual = _PAPER if data.get("preset") == "paper" else _BASELINES.get(str(data.get("method")), {})
+        return {**usual, **{name: value for name, value in data.items() if value is not None}}
 
     @model_validator(mode="after")
     def _something_to_match(self) -> Self:
+        if self.method != "vital" and self.preset == "paper":
+            raise ValueError(f"preset paper is of method vital: leave out the preset for method {self.method}")
+        if self.window[0] > self.window[1]:
+            raise ValueError("the least share of a window is above its greatest")
         plain = self.plain_weight if self.plain_nodes else 0
         if self.own_weight == plain == self.relevant_weight == 0:
             raise ValueError("own, plain and relevant activations all have no weight: nothing is left to match")
@@ -164,3 +187,17 @@ _PAPER = {
     "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published",
 }  # fmt: skip
 """VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.nodes`."""
+
+_ASCENT = {"softness": 0.0, "coarse": 0.0, "warmup": 0, "betas": (0.9, 0.999)}
+_BASELINES: dict[str, dict[str, object]] = {
+    "pixel": _ASCENT | {"parametrisation": "pixel", "learning_rate": 0.05, "jitter": 0, "norm": 0.01},
+    "fourier": _ASCENT | {"learning_rate": 0.05, "jitter": 12, "rotation": 10.0, "zoom": 0.1},
+    "maco": _ASCENT
+    | {"parametrisation": "phase", "learning_rate": 0.3, "jitter": 0, "window": (0.3, 0.8), "grain": 0.3},
+    "deepinversion": _ASCENT
+    | {
+        "parametrisation": "pixel", "learning_rate": 0.25, "betas": (0.5, 0.9), "jitter": 30,
+        "total_variation": 1e-4, "norm": 1e-5, "norm_matching": 0.01,
+    },
+}  # fmt: skip
+"""What each baseline is published with, where one picture a step and few steps allow it (docs/baselines.md)."""

@@ -60,7 +60,7 @@ def make(folder: Path) -> Walkable:
                 )
             )  # fmt: skip
     values = np.linspace(0, 1, tiny.CHANNELS, dtype=np.float32)
-    write_metrics(open_store(str(made.atlas), "atlas", "a"), LATER, {"rise": values}, {"rise": "from 0 to 1"})
+    write_metrics(open_store(str(made.atlas), "atlas", "a"), LATER, {"rise": values}, {"rise": ("from 0 to 1", "")})
     return made
 
 

@@ -78,7 +78,7 @@ def test_a_block_written_twice_has_the_same_bytes(group: zarr.Group, tmp_path: P
 
 def test_xarray_opens_every_group_of_an_atlas(group: zarr.Group, tmp_path: Path) -> None:
     write_picture_block(group, "layer4.2", 0, block_of(0))
-    write_metrics(group, "layer4.2", {"score": np.arange(10.0)}, {"score": "accuracy of the judge"})
+    write_metrics(group, "layer4.2", {"score": np.arange(10.0)}, {"score": ("accuracy of the judge", "percent")})
     with xarray.open_zarr(tmp_path / "atlas", group="layer4.2", consolidated=False) as data:
         assert data["pixels"].dims == ("neuron", "row", "column", "colour")
         assert "2 the neuron is zero" in data["status"].attrs["meaning"]
