@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import flow, task
 
 from flows.artifacts import summarised
 from flows.atlas_store import declare_atlas, make_blocks, require_targets, unmade
 from flows.cluster import in_process, run_tasks
 from flows.jobs import AtlasJob, settled
+from flows.leasing import leased, until_done
 from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
 from flows.statistics_store import check_model, stored_model, stored_worker
 from flows.target_store import recorded_variant, target_status, task_groups
 from flows.workers import worker_at
+from stores.leases import Holder
 from stores.schema import open_store
 from stores.status import PictureStatus
 
@@ -34,14 +38,21 @@ def build_atlas(job: AtlasJob) -> str:
     settings = recorded_variant(statistics, job.layer, declared.variant)
     tasks = [blocks for blocks in task_groups(statistics, job.layer, settings) if missing & set(blocks)]
     require_targets(statistics, job, declared, [block for blocks in tasks for block in blocks])
-    calls = [({"job": job, "blocks": blocks}, declared.live_in(live, blocks)) for blocks in tasks]
-    wanted = sum(count for _, count in calls)
-    with summarised("atlas", job.out, "pictures", wanted), bar(f"{job.layer}: neurons done", wanted):
+    wanted = sum(declared.live_in(live, blocks) for blocks in tasks)
+    holder = Holder.new()
+
+    def run(left: Sequence[tuple[int, ...]]) -> None:
+        calls = [({"job": job, "blocks": blocks, "holder": holder}, declared.live_in(live, blocks)) for blocks in left]
         run_tasks(job.place, picture_blocks, calls)
+
+    with summarised("atlas", job.out, "pictures", wanted), bar(f"{job.layer}: neurons done", wanted):
+        until_done(job.out, "atlas", job.layer, tasks, holder, job.place, run)
     return job.out
 
 
 @task(name="picture-blocks")
-def picture_blocks(job: AtlasJob, blocks: tuple[int, ...]) -> None:
-    """Optimise and write some blocks' pictures."""
-    make_blocks(job, blocks)
+def picture_blocks(job: AtlasJob, blocks: tuple[int, ...], holder: Holder) -> None:
+    """Optimise and write some blocks' pictures, unless another run does."""
+    with leased(job.out, "atlas", job.layer, blocks, holder, job.place) as mine:
+        if mine:
+            make_blocks(job, blocks)

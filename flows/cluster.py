@@ -9,6 +9,7 @@ from typing import Any
 
 from dask.base import annotate
 from prefect import Task
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
@@ -41,6 +42,14 @@ def run_tasks(place: Place, task: Task[..., Any], calls: Calls) -> list[Any]:
             if place.elsewhere:  # tasks of this process tick themselves
                 tick(weight)
     return results
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """No heartbeats of flows while the block lasts: they tell a server of runs that died, and ending them takes a
+    second a flow. For many flows in one process that somebody watches anyway."""
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
 
 
 @contextmanager

@@ -37,6 +37,8 @@ from vital.ranking import NOBODY
 
 CHUNK = 32
 """Pictures in memory at a time."""
+USUAL = ("peak_mean", "peak_deviation")
+"""Statistics of a layer that tell how far a neuron is raised."""
 COMPARED = 10
 """References of a neuron that its picture is compared with, the best first."""
 
@@ -94,6 +96,9 @@ def check_evaluation(job: EvaluateJob) -> dict[str, int]:
         raise SchemaMismatch(f"{safe_url(job.atlas)} holds no finished picture yet: `vital info` says how far it is")
     for part in parts:
         references_of(part.statistics, part.layer, None)
+        if part.layer != CLASSES:
+            for name in USUAL:
+                array_at(part.statistics, f"layers/{part.layer}/{name}")
         for url in job.siblings:
             _check_sibling(part, url)
     here = stored_worker(parts[0].statistics, job.place.here)
@@ -220,10 +225,7 @@ def _raised(part: Measured, here: Worker, at_side: Worker) -> dict[str, np.ndarr
     scores = references_of(part.statistics, part.layer, None).score[part.neurons]
     # As the statistics have it: pictures of another side are read at the same place.
     readout = here.found.layer(part.layer).readout
-    usual = [
-        np.asarray(array_at(part.statistics, f"layers/{part.layer}/{name}")[:])
-        for name in ("peak_mean", "peak_deviation")
-    ]
+    usual = [np.asarray(array_at(part.statistics, f"layers/{part.layer}/{name}")[:]) for name in USUAL]
     peaks, places = [], []
     for start, pixels in zip(range(0, len(part.neurons), CHUNK), part.pixels(part.neurons), strict=True):
         neurons = part.neurons[start : start + CHUNK]

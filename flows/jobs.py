@@ -25,6 +25,12 @@ class Place(Settings):
     )
     threads: int | None = Field(None, ge=1, description="torch's threads of a task  [default: cores / workers]")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    lease: float = Field(
+        60.0,
+        gt=0,
+        description="seconds until a block that another run began, and no longer says it works on, is taken over; at "
+        "once where that run is seen to have ended",
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import flow, task
 
 from flows.artifacts import summarised
 from flows.cluster import in_process, run_tasks
 from flows.jobs import MomentsJob, settled
+from flows.leasing import leased, until_done
 from flows.neuron_ranges import blocks_of, parse_neurons
 from flows.progress import bar
 from flows.statistics_store import live_neurons, references_of, stored_worker
 from flows.target_store import declare_targets, measure_block, task_groups, undone
+from stores.leases import Holder
+from stores.moments import target_path
 from stores.schema import open_store
 
 
@@ -29,14 +34,24 @@ def measure_references(job: MomentsJob) -> str:
     missing = undone(group, declared, blocks_of(neurons, declared.block))
     live = live_neurons(references, job.variant.fewest)
     tasks = [blocks for blocks in task_groups(group, job.layer, job.variant) if missing & set(blocks)]
-    calls = [({"job": job, "blocks": blocks}, declared.crops(references, live, blocks)) for blocks in tasks]
-    wanted = sum(count for _, count in calls)
-    with summarised("targets", job.store, "references", wanted), bar(f"{job.layer}: references measured", wanted):
+    wanted = sum(declared.crops(references, live, blocks) for blocks in tasks)
+    holder, path = Holder.new(), target_path(job.layer, declared.variant)
+
+    def run(left: Sequence[tuple[int, ...]]) -> None:
+        calls = [
+            ({"job": job, "blocks": blocks, "path": path, "holder": holder}, declared.crops(references, live, blocks))
+            for blocks in left
+        ]
         run_tasks(job.place, measure_blocks, calls)
+
+    with summarised("targets", job.store, "references", wanted), bar(f"{job.layer}: references measured", wanted):
+        until_done(job.store, "statistics", path, tasks, holder, job.place, run)
     return declared.variant
 
 
 @task(name="measure-blocks")
-def measure_blocks(job: MomentsJob, blocks: tuple[int, ...]) -> None:
-    """Measure and write some blocks' targets."""
-    measure_block(job, blocks)
+def measure_blocks(job: MomentsJob, blocks: tuple[int, ...], path: str, holder: Holder) -> None:
+    """Measure and write some blocks' targets, unless another run does."""
+    with leased(job.store, "statistics", path, blocks, holder, job.place) as mine:
+        if mine:
+            measure_block(job, blocks)

@@ -58,9 +58,11 @@ def report(layer: Sequence[str], method: Sequence[str], judge: Sequence[str], mo
     many = {"layers": tuple(layer), "methods": tuple(method), "judges": tuple(judge)}
     models = models_of(said.get("preset"), model, pick(said, *MODEL))
     job = build(ReportJob, {**said, **many, "models": models, "place": build(Place, said)})
+    from flows.cluster import unwatched
     from flows.comparison import compare_methods
 
-    page = compare_methods(job)
+    with unwatched():
+        page = compare_methods(job)
     click.echo(f"report: {page}")
 
 

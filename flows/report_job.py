@@ -65,7 +65,7 @@ class ReportJob(Settings):
     def _fill_preset(cls, data: object) -> object:
         if isinstance(data, dict):
             usual = _ICCV if data.get("preset") == "iccv2025" else {}
-            return {**usual, **{name: value for name, value in data.items() if value is not None and value != ()}}
+            return {**usual, **{name: value for name, value in data.items() if value is not None}}
         return data
 
     @model_validator(mode="after")

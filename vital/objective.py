@@ -63,9 +63,12 @@ class Objective:
         self._wanted: dict[tuple[str, int], _Wanted] = {}
         self._own: dict[int, _Rows] = {}
 
-    def __call__(self, seen: Activations) -> Float[Tensor, "picture"]:
-        """The loss of every picture; ``seen`` has all nodes, and the neurons' own layer where it counts."""
+    def __call__(self, seen: Activations, glimpse: bool = False) -> Float[Tensor, "picture"]:
+        """The loss of every picture; ``seen`` has all nodes, and the neurons' own layer where it counts. Of a
+        ``glimpse`` only the neurons themselves are judged."""
         target = self._target
+        if glimpse:
+            return self._settings.own_weight * self._own_loss(self._precise(seen[target.reads.layer]))
         loss = torch.zeros(len(target), device=self._device, dtype=self._dtype)
         flows: Activations = {}
         if not target.classes and self._settings.relevant_weight > 0:

@@ -31,9 +31,9 @@ from vital.pixels import (
     transparency,
 )
 from vital.precision import reduced
-from vital.probe import Activations, Layout, probe
+from vital.probe import Layout, probe
 from vital.relevance import relevance_mode
-from vital.schedule import blur, draw, rate, shift
+from vital.schedule import blur, draw, glimpses, rate, shift
 from vital.settings import Kind, PictureSettings
 from vital.targets import Target
 from vital.views import view
@@ -81,7 +81,7 @@ def optimise(
     if inner or settings.own_weight > 0 or not matching:
         layers.append(target.reads.layer)
     draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
-    losses = []
+    losses, glimpsed = [], glimpses(settings)
     records = set(np.linspace(0, settings.steps - 1, records_of(settings.steps)).round().astype(int).tolist())
     with ExitStack() as running:
         model = running.enter_context(reduced(model, settings.precision))
@@ -94,11 +94,8 @@ def optimise(
             colours,
             spectrum,
         )
-        objective: Callable[[Activations], Tensor] = (
-            Objective(model, target, settings, kind, mode)
-            if matching
-            else running.enter_context(ascent(model, target, settings))
-        )
+        matched = Objective(model, target, settings, kind, mode) if matching else None
+        objective = running.enter_context(ascent(model, target, settings))
         adam = torch.optim.Adam([pictures.parameters], settings.learning_rate, settings.betas)
         grain = draws.noise.to(weight.device)
         saliency = torch.zeros_like(grain)
@@ -117,12 +114,13 @@ def optimise(
             moved = shift(blur(shown, blurs[:, step]) if settings.softness else shown, draws.shifts[:, step])
             if views is not None:
                 moved = view(moved, views[:, step])
-            if draws.places is not None:
+            if draws.places is not None and (not matching or glimpsed[step]):
                 left = settings.grain * (1 - step / settings.steps)
                 moved = moved + left * shift(grain, draws.places[:, step])
             if step < coarse:
                 moved = avg_pool2d(moved, 2)
-            loss = objective(run(moved.to(weight.dtype)))
+            seen = run(moved.to(weight.dtype))
+            loss = matched(seen, bool(glimpsed[step])) if matched else objective(seen)
             if variation:
                 loss = loss + variation * total_variation(shown)
             if norm:

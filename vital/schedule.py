@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vital.settings import PictureSettings
@@ -25,6 +25,13 @@ def rate(step: int, settings: PictureSettings) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
+
+
+def glimpses(settings: PictureSettings) -> Bool[np.ndarray, "step"]:
+    """Steps of method ``vital`` that see a window, and are judged by the neuron's own activation alone: targets are of
+    whole references. Every second one, where there are windows."""
+    every: np.ndarray = np.arange(settings.steps) % 2 == 1
+    return every & (settings.window[0] < 1)
 
 
 def stream(seed: int, layer: str, neuron: int) -> np.random.Generator:
@@ -60,7 +67,8 @@ def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws
         shifts.append(source.integers(-reach, reach, (settings.steps, 2), endpoint=True))
         blurs.append(source.uniform(0, settings.softness * scale, settings.steps))
         if viewed:
-            views.append(random_views(source, settings.steps, settings.rotation, settings.zoom, settings.window))
+            whole = ~glimpses(settings) if settings.method == "vital" else None
+            views.append(random_views(source, settings.steps, settings.rotation, settings.zoom, settings.window, whole))
         if settings.grain:
             places.append(source.integers(0, settings.side, (settings.steps, 2)))
     return Draws(

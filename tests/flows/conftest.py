@@ -27,7 +27,9 @@ PICTURE = PictureSettings(side=24, steps=3)
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    from flows.cluster import unwatched
+
+    with prefect_test_harness(server_startup_timeout=120), unwatched():
         yield
 
 

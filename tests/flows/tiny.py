@@ -41,6 +41,16 @@ def other_network() -> nn.Module:
         return made
 
 
+def ten_classes() -> nn.Module:
+    """A network that tells more classes apart."""
+    return nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10))
+
+
+def thousand_classes() -> nn.Module:
+    """A small network with as many classes as ImageNet."""
+    return nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 1000))
+
+
 def dead_network() -> nn.Module:
     """The same with three channels of its last convolution that are zero on every image."""
     made = network()
