@@ -6,9 +6,24 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from stores.locations import has_secret, safe_url
 from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
+
+
+def _without_secret(place: str) -> str:
+    if has_secret(place):
+        raise ValueError(
+            f"{safe_url(place)} was given with a password or a signed query, and what a job says is kept in Prefect's "
+            "database: give credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or fsspec's "
+            "FSSPEC_… variables), and the plain URL"
+        )
+    return place
+
+
+Location = Annotated[str, AfterValidator(_without_secret)]
+"""A path or an fsspec URL."""
 
 BLOCK = 32
 """Neurons of a block: one Zarr shard, written by one task."""
@@ -63,15 +78,17 @@ class Place(Settings):
 class ReferencesJob(Settings):
     """One pass over shards: rankings of layers, statistics of nodes, the sample index."""
 
-    shards: tuple[str, ...] = Field(min_length=1, description="tars: paths, folders, globs, braces {000..009} or URLs")
-    store: str = Field(description="statistics store: a path or an fsspec URL")
+    shards: tuple[Location, ...] = Field(
+        min_length=1, description="tars: paths, folders, globs, braces {000..009} or URLs"
+    )
+    store: Location = Field(description="statistics store: a path or an fsspec URL")
     model: ModelSettings = ModelSettings()
     layers: tuple[str, ...] = Field(
         min_length=1,
         description="layers whose neurons get references: a module such as layer4.2, 'classes' for the network's "
         "output, layer4.2@3,3 for one site of each channel, layer4.2~NAME for directions",
     )
-    directions: tuple[str, ...] = Field(
+    directions: tuple[Location, ...] = Field(
         (),
         description="matrices of directions × channels (.npy or a Zarr array); layer LAYER~NAME has a neuron for each "
         "direction of the file NAME",
@@ -91,11 +108,11 @@ class ReferencesJob(Settings):
 class MomentsJob(Settings):
     """Targets of a layer's neurons from their references."""
 
-    store: str = Field(description="statistics store that holds the references")
+    store: Location = Field(description="statistics store that holds the references")
     layer: str = Field(description="the neurons' layer, or 'classes'")
     neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
     variant: VariantSettings = VariantSettings()
-    shards: tuple[str, ...] = Field(
+    shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"
     )
     place: Place = Place()
@@ -104,9 +121,9 @@ class MomentsJob(Settings):
 class AtlasJob(Settings):
     """Pictures of a layer's neurons from their targets."""
 
-    store: str = Field(description="statistics store that holds the targets")
+    store: Location = Field(description="statistics store that holds the targets")
     layer: str = Field(description="the neurons' layer, or 'classes'")
-    out: str = Field(description="atlas store to write: a path or an fsspec URL")
+    out: Location = Field(description="atlas store to write: a path or an fsspec URL")
     neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
     variant: VariantSettings = VariantSettings()
     picture: PictureSettings = PictureSettings()
@@ -117,8 +134,8 @@ class AtlasJob(Settings):
 class EvaluateJob(Settings):
     """Metrics of an atlas's pictures, written beside them."""
 
-    atlas: str = Field(description="atlas store whose pictures are measured")
-    store: str | None = Field(None, description="its statistics store  [default: where the atlas says it is]")
+    atlas: Location = Field(description="atlas store whose pictures are measured")
+    store: Location | None = Field(None, description="its statistics store  [default: where the atlas says it is]")
     layers: tuple[str, ...] = Field((), description="layers to measure; all of the atlas by default")
     judges: tuple[str, ...] = Field(
         (),
@@ -126,10 +143,10 @@ class EvaluateJob(Settings):
         "package.module:factory, or open_clip:ARCHITECTURE/WEIGHTS",
     )
     download: bool = Field(False, description="fetch weights of judges that are not in the local cache")
-    siblings: tuple[str, ...] = Field(
+    siblings: tuple[Location, ...] = Field(
         (), description="atlases of the same neurons made with other seeds: adds how much the pictures differ"
     )
-    shards: tuple[str, ...] = Field(
+    shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"
     )
     place: Place = Place()
@@ -147,12 +164,16 @@ class LayerJob(Settings):
 class FullJob(Settings):
     """Everything from shards to an atlas: one pass for all layers, then targets and pictures layer by layer."""
 
-    shards: tuple[str, ...] = Field(min_length=1, description="tars: paths, folders, globs, braces {000..009} or URLs")
-    store: str = Field(description="statistics store: a path or an fsspec URL")
-    out: str = Field(description="atlas store: a path or an fsspec URL")
+    shards: tuple[Location, ...] = Field(
+        min_length=1, description="tars: paths, folders, globs, braces {000..009} or URLs"
+    )
+    store: Location = Field(description="statistics store: a path or an fsspec URL")
+    out: Location = Field(description="atlas store: a path or an fsspec URL")
     model: ModelSettings = ModelSettings()
     layers: tuple[LayerJob, ...] = Field(min_length=1, description="the layers, each with its own settings")
-    directions: tuple[str, ...] = Field((), description="matrices of directions × channels, as in a references job")
+    directions: tuple[Location, ...] = Field(
+        (), description="matrices of directions × channels, as in a references job"
+    )
     statistics: StatisticsSettings = StatisticsSettings()
     allow_rejected: float = Field(
         0.0, ge=0, le=1, description="share of shards that may end too early without failing the run"

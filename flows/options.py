@@ -71,7 +71,9 @@ def build(settings: type[T], values: Mapping[str, Any]) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         place = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
-        raise click.UsageError(f"{place}: {first['msg']}, but {first['input']!r} was given") from error
+        if first["type"] == "value_error":  # our own checks say what came; nothing here repeats a password
+            raise click.UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise click.UsageError(f"{place}: {first['msg']}, but {first['input']!r} was given") from None
 
 
 def pick(said: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Where things lie: local paths and URLs, and how a URL loses its credentials before it is shown or stored."""
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 MEMORY = "memory://"
+SECRET = re.compile(r"(^|[?&])[^=&]*(sig|signature|token|secret|password|passwd|key|credential)[^=&]*=", re.IGNORECASE)
+"""Names of a query's parts that give access."""
 
 
 def local_path(url: str) -> Path | None:
@@ -33,6 +36,23 @@ def safe_url(url: str) -> str:
     if "://" not in url:
         return url
     return "::".join(_without_credentials(link) for link in url.split("::"))
+
+
+def has_secret(url: str) -> bool:
+    """Whether the URL carries a password or a signed query: what must not be kept by anybody who is told of it.
+
+    >>> has_secret("https://me:secret@host/a.tar"), has_secret("https://host/a.tar?X-Amz-Signature=1")
+    (True, True)
+    >>> has_secret("s3://bucket/a.tar"), has_secret("https://host/a.tar?versionId=3")
+    (False, False)
+    """
+    for link in url.split("::"):
+        if "://" not in link or link.startswith("file://"):
+            continue
+        rest = link.split("://", 1)[1]
+        if "@" in rest.split("/")[0] or SECRET.search(rest.partition("?")[2]):
+            return True
+    return False
 
 
 def _without_credentials(link: str) -> str:

@@ -81,7 +81,7 @@ def optimise(
     if inner or settings.own_weight > 0 or not matching:
         layers.append(target.reads.layer)
     draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
-    losses, glimpsed = [], glimpses(settings)
+    losses, glimpsed = [], glimpses(settings, target.classes)
     records = set(np.linspace(0, settings.steps - 1, records_of(settings.steps)).round().astype(int).tolist())
     with ExitStack() as running:
         model = running.enter_context(reduced(model, settings.precision))
@@ -103,8 +103,8 @@ def optimise(
         views = None if draws.views is None else torch.from_numpy(draws.views).to(weight.device)
         alive = torch.ones(len(target), dtype=torch.bool, device=weight.device)
         coarse = settings.coarse * settings.steps
-        # Below half its input's side a network hardly sees anything.
-        large = settings.side >= model.preprocessing.side
+        # Below half its input's side a network hardly sees anything. Windows show things at every size already.
+        large = settings.side >= model.preprocessing.side and not glimpsed.any()
         if coarse and not (large and _takes(run, draws.noise[:1, :, ::2, ::2].to(weight))):
             coarse = 0
         for step in range(settings.steps):
@@ -125,6 +125,8 @@ def optimise(
                 loss = loss + variation * total_variation(shown)
             if norm:
                 loss = loss + norm * frobenius(shown)
+            if not glimpsed[step]:
+                whole = loss.detach()  # what is recorded: glimpses are judged by another measure
             gradient, of_picture = torch.autograd.grad(loss.sum(), [pictures.parameters, shown])
             alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
             saliency += torch.where(alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
@@ -132,7 +134,7 @@ def optimise(
             adam.step()
             pictures.settle()
             if step in records:
-                losses.append(loss.detach())
+                losses.append(whole)
             progress(step + 1)
         with torch.no_grad():
             final = pictures.pictures()

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vital.probe import CLASSES
 from vital.settings import PictureSettings
 from vital.views import random_views
 
@@ -27,11 +28,12 @@ def rate(step: int, settings: PictureSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
 
 
-def glimpses(settings: PictureSettings) -> Bool[np.ndarray, "step"]:
-    """Steps of method ``vital`` that see a window, and are judged by the neuron's own activation alone: targets are of
-    whole references. Every second one, where there are windows."""
+def glimpses(settings: PictureSettings, classes: bool) -> Bool[np.ndarray, "step"]:
+    """Steps of method ``vital`` that see a window of a class's picture, and are judged by the class alone: targets are
+    of whole references. Every second one, where there are windows; what names a class in its parts, and not only as a
+    whole, names it to other networks, too (docs/baselines.md)."""
     every: np.ndarray = np.arange(settings.steps) % 2 == 1
-    return every & (settings.window[0] < 1)
+    return every & (classes and settings.own_weight > 0 and settings.window[0] < 1)
 
 
 def stream(seed: int, layer: str, neuron: int) -> np.random.Generator:
@@ -60,14 +62,16 @@ def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws
     scale = settings.side / REFERENCE_SIDE
     reach = round(settings.jitter * scale)
     noise, shifts, blurs, views, places = [], [], [], [], []
+    matching, classes = settings.method == "vital", layer == CLASSES
     viewed = settings.rotation > 0 or settings.zoom > 0 or settings.window[0] < 1
+    viewed &= classes or not matching
     for neuron in neurons:
         source = stream(settings.seed, layer, neuron)
         noise.append(source.standard_normal((3, settings.side, settings.side), np.float32))
         shifts.append(source.integers(-reach, reach, (settings.steps, 2), endpoint=True))
         blurs.append(source.uniform(0, settings.softness * scale, settings.steps))
         if viewed:
-            whole = ~glimpses(settings) if settings.method == "vital" else None
+            whole = ~glimpses(settings, classes) if matching else None
             views.append(random_views(source, settings.steps, settings.rotation, settings.zoom, settings.window, whole))
         if settings.grain:
             places.append(source.integers(0, settings.side, (settings.steps, 2)))

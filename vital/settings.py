@@ -18,7 +18,8 @@ EMBEDDED = "efficientnet_lite0"
 class Settings(BaseModel):
     """Base of all settings: frozen, and unknown names are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Errors do not repeat what came: it may hold a password.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class ModelSettings(Settings):
@@ -104,10 +105,16 @@ class PictureSettings(Settings):
     jitter: int = Field(
         16, ge=0, description="greatest shift of each step, in pixels of a 224-pixel picture; scales with the side"
     )
-    rotation: float = Field(0.0, ge=0, le=180, description="greatest turn of each step, degrees")
-    zoom: float = Field(0.0, ge=0, lt=1, description="greatest enlargement or shrinking of each step, as a share")
+    rotation: float = Field(
+        10.0, ge=0, le=180, description="greatest turn of each step in degrees; of method vital only for classes"
+    )
+    zoom: float = Field(
+        0.1, ge=0, lt=1, description="greatest enlargement or shrinking, as a share; of method vital only for classes"
+    )
     window: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
-        (1.0, 1.0), description="least and greatest share of the picture's side that a step sees, enlarged to the whole"
+        (0.4, 0.9),
+        description="least and greatest share of the side that a step sees, enlarged to the whole; of method vital "
+        "only for classes, every second step, judged by its class alone",
     )
     grain: float = Field(
         0.0, ge=0, description="deviation of noise added to what a step sees, in the network's units; falls to zero"
@@ -123,7 +130,8 @@ class PictureSettings(Settings):
         ge=0,
         le=1,
         description="share of the steps, the first ones, that see the picture at half its side: what is begun large is "
-        "not doubled later; for networks that take any size, and pictures of at least their input's side",
+        "not doubled later; for networks that take any size, and pictures of at least their input's side; "
+        "not for classes that are seen by windows",
     )
     own_weight: float = Field(
         2.0, ge=0, description="weight of matching the neuron's own activations; for a class, of its cross-entropy"
@@ -184,11 +192,15 @@ class PictureSettings(Settings):
 _PAPER = {
     "steps": 2000, "parametrisation": "pixel", "learning_rate": 1.0, "warmup": 100, "betas": (0.5, 0.9), "jitter": 30,
     "softness": 0.0, "coarse": 0.0, "own_weight": 0.0, "own_boost": 1.0, "own_share": 1.0, "plain_weight": 0.0,
+    "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0),
     "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published",
 }  # fmt: skip
 """VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.nodes`."""
 
-_ASCENT = {"softness": 0.0, "coarse": 0.0, "warmup": 0, "betas": (0.9, 0.999)}
+_ASCENT = {
+    "softness": 0.0, "coarse": 0.0, "warmup": 0, "betas": (0.9, 0.999), "rotation": 0.0, "zoom": 0.0,
+    "window": (1.0, 1.0),
+}  # fmt: skip
 _BASELINES: dict[str, dict[str, object]] = {
     "pixel": _ASCENT | {"parametrisation": "pixel", "learning_rate": 0.05, "jitter": 0, "norm": 0.01},
     "fourier": _ASCENT | {"learning_rate": 0.05, "jitter": 12, "rotation": 10.0, "zoom": 0.1},
