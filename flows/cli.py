@@ -143,7 +143,7 @@ def pack(folder: Path, out: Path, per_shard: int) -> None:
     "column 3 of every channel), or layer4.2~NAME (directions)",
 )
 @options(StatisticsSettings)
-@options(ReferencesJob, only=("directions", "allow_rejected", "extend"))
+@options(ReferencesJob, only=("directions", "manifest", "allow_rejected", "extend"))
 @options(Place)
 def references(shards: Sequence[str], store: str, layers: Sequence[str], **said: Any) -> None:
     """Stream SHARDS once: which images excite which neuron, and statistics of the layers.
@@ -164,7 +164,7 @@ def references(shards: Sequence[str], store: str, layers: Sequence[str], **said:
             "layers": tuple(layers),
             **parts,
             "directions": said["directions"],
-            **pick(said, "allow_rejected", "extend"),
+            **pick(said, "manifest", "allow_rejected", "extend"),
         },
     )
     from flows.description import store_summary

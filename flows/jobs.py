@@ -94,8 +94,13 @@ class ReferencesJob(Settings):
         "direction of the file NAME",
     )
     statistics: StatisticsSettings = StatisticsSettings()
+    manifest: Location | None = Field(
+        None,
+        description="JSON file with the number of samples of each shard, against which they are checked  "
+        "[default: sizes.json beside the shards, if it is there]",
+    )
     allow_rejected: float = Field(
-        0.0, ge=0, le=1, description="share of shards that may end too early without failing the run"
+        0.0, ge=0, le=1, description="share of shards that may be short without failing the run"
     )
     extend: bool = Field(
         False,
@@ -175,8 +180,13 @@ class FullJob(Settings):
         (), description="matrices of directions × channels, as in a references job"
     )
     statistics: StatisticsSettings = StatisticsSettings()
+    manifest: Location | None = Field(
+        None,
+        description="JSON file with the number of samples of each shard, against which they are checked  "
+        "[default: sizes.json beside the shards, if it is there]",
+    )
     allow_rejected: float = Field(
-        0.0, ge=0, le=1, description="share of shards that may end too early without failing the run"
+        0.0, ge=0, le=1, description="share of shards that may be short without failing the run"
     )
     extend: bool = Field(False, description="add shards that the store has not read, as in a references job")
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="pictures optimised together")
@@ -191,6 +201,7 @@ class FullJob(Settings):
             layers=tuple(dict.fromkeys(part.layer for part in self.layers)),
             directions=self.directions,
             statistics=self.statistics,
+            manifest=self.manifest,
             allow_rejected=self.allow_rejected,
             extend=self.extend,
             place=self.place,
@@ -227,7 +238,7 @@ J = TypeVar("J", ReferencesJob, MomentsJob, AtlasJob, EvaluateJob)
 def settled(job: J) -> J:
     """The same job for tasks: with paths that hold in any directory, and the threads that each task has."""
     changed: dict[str, object] = {"place": job.place.of_task}
-    for name in ("store", "out", "atlas"):
+    for name in ("store", "out", "atlas", "manifest"):
         if (place := getattr(job, name, None)) is not None:
             changed[name] = _absolute(place)
     for name in ("shards", "siblings"):

@@ -23,6 +23,7 @@ from flows.statistics_store import (
 from flows.workers import Worker, knowing, worker
 from stores.directions import read_directions
 from stores.index import append_index, read_shards
+from stores.manifest import stated
 from stores.partials import read_arrays, remove_arrays, write_arrays
 from stores.provenance import fingerprint
 from stores.schema import open_store
@@ -38,7 +39,7 @@ def select_references(job: ReferencesJob) -> str:
     computed again.
     """
     job = settled(job)
-    shards = expand(job.shards)
+    shards = stated(expand(job.shards), job.manifest)
     here = knowing(worker(job.model, job.place.here), given_directions(job))
     plan = plan_for(job, here.found, here.model.name)
     group = claim_statistics(job, here)
@@ -76,7 +77,8 @@ def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[st
     names = []
     for shard in shards:
         known: dict[str, str | int] = {
-            "plan": repr(plan), "shard": shard.name, "size": shard.size, "digest": shard.digest
+            "plan": repr(plan), "shard": shard.name, "size": shard.size, "digest": shard.digest,
+            "version": shard.version, "stated": shard.stated,
         }  # fmt: skip
         names.append(f"partials/{fingerprint(known)}")
         if read_arrays(job.store, names[-1]) is None:

@@ -28,7 +28,8 @@ def pack(
     """Write the images of ``folder`` as ``OUT/NAME-000000.tar`` and so on, ``per_shard`` images each; returns the tars.
 
     Sub-folders are classes: their sorted order is the class number, and ``OUT/classes.json`` lists their names. A
-    flat folder has no labels and an empty list. Files with other extensions than an image's are left out.
+    flat folder has no labels and an empty list. ``OUT/sizes.json`` says how many images each tar holds. Files with
+    other extensions than an image's are left out.
     ``progress(done, total)`` is called after every image. The output appears whole, by rename.
 
     Raises:
@@ -52,6 +53,8 @@ def pack(
                 _add(archive, item)
                 if progress is not None:
                     progress(position + 1, len(items))
+    counts = {name: min(per_shard, len(items) - place * per_shard) for place, name in enumerate(names)}
+    (unfinished / "sizes.json").write_text(json.dumps(counts, indent=1) + "\n", "utf-8")
     (unfinished / "classes.json").write_text(json.dumps(classes, ensure_ascii=False, indent=1) + "\n", "utf-8")
     unfinished.rename(out)
     return [out / name for name in names]

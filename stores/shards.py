@@ -29,12 +29,15 @@ MAX_LABEL = 2**31 - 1
 @dataclass(frozen=True)
 class ShardFile:
     """A tar to read. ``url`` may hold credentials and is for reading only; ``size`` in bytes, −1 where unknown;
-    ``digest`` is the SHA-256 that its bytes must have, where it was read before."""
+    ``digest`` is the SHA-256 that its bytes must have, where it was read before. ``version`` is what the place it lies
+    in says of its last change; ``stated`` how many samples a manifest says it has, −1 where none does."""
 
     name: str
     url: str
     size: int
     digest: str = ""
+    version: str = ""
+    stated: int = -1
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,10 @@ class ShardReader:
                     f"{self.file.digest} then, though name and size may agree; give the shard that was read, or "
                     "another store"
                 )
-            self._summary = ShardSummary(row, digest, members.short(), stream.length)
+            short = members.short()
+            if short is None and self.file.stated not in (-1, row):
+                short = f"it holds {row} samples and its manifest states {self.file.stated}"
+            self._summary = ShardSummary(row, digest, short, stream.length)
 
 
 def read_images(url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -234,12 +240,14 @@ def _braces(pattern: str) -> list[str]:
 
 def _shard(filesystem: Any, path: str, url: str) -> ShardFile:
     try:
-        size = filesystem.info(path).get("size")
+        known = filesystem.info(path)
     except FileNotFoundError:
         raise _missing(url) from None
     local = local_path(url)
     name = PurePosixPath(urlsplit(url).path).name if local is None else local.name
-    return ShardFile(name, url if local is None else str(local.absolute()), -1 if size is None else int(size))
+    size, place = known.get("size"), url if local is None else str(local.absolute())
+    version = next((str(known[part]) for part in ("ETag", "mtime", "LastModified") if known.get(part)), "")
+    return ShardFile(name, place, -1 if size is None else int(size), version=version)
 
 
 def _read_at(file: Any, offset: int, size: int) -> bytes:

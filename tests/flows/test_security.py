@@ -56,13 +56,13 @@ def hostile_tar(path: Path, mark: Path) -> None:
             add(f"{name}.cls", str(number % 3).encode())
         for kind in ("pkl", "pickle", "pyd", "pth", "npy"):
             add(f"plain.{kind}", pickle.dumps(Harmful(mark)))
-        for name, kind in (
+        for link, sort in (
             ("link.jpg", tarfile.SYMTYPE),
             ("hard.jpg", tarfile.LNKTYPE),
             ("device.jpg", tarfile.CHRTYPE),
         ):
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "/etc/passwd"
+            info = tarfile.TarInfo(link)
+            info.type, info.linkname = sort, "/etc/passwd"
             tar.addfile(info)
 
 
