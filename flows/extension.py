@@ -7,14 +7,14 @@ writes is finished by the next one, from that file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import zarr
 
 from flows.jobs import BLOCK
-from flows.scanning import Partial
+from flows.scanning import Partial, joined
 from flows.statistics_store import base_levels, write_gathered
 from flows.workers import Worker
 from stores.blocks import DONE
@@ -97,19 +97,11 @@ def _kept_ranking(group: zarr.Group, name: str, keys: np.ndarray) -> Ranking:
     return Ranking(np.where(found.image == NOBODY, -np.inf, scores), found.image, found.site.astype(np.int64))
 
 
-def extend(store: str, group: zarr.Group, here: Worker, plan: Plan, parts: Sequence[Partial]) -> None:
+def extend(store: str, group: zarr.Group, here: Worker, plan: Plan, parts: Iterable[Partial]) -> None:
     """Add the partials of new shards, in their order, to what the store keeps."""
     shards, images = len(read_shards(group)), len(read_index(group))
-    total = kept_sums(group, plan)
-    added = []
-    for number, part in enumerate(parts):
-        moved = part.shifted(images, shards + number)
-        images += len(part.samples)
-        total = total + moved.gathered
-        added.append(moved)
-    rows = type(added[0].samples).concat([part.samples for part in added])
-    table = type(added[0].shards).concat([part.shards for part in added])
-    write_arrays(store, PENDING, {**Partial(total, rows, table).arrays(), "before": np.asarray(shards)})
+    whole = joined(Partial.none(kept_sums(group, plan)), parts, images, shards)
+    write_arrays(store, PENDING, {**whole.arrays(), "before": np.asarray(shards)})
     finish_extension(store, group, here)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
 from prefect import flow, task
 
@@ -11,7 +10,7 @@ from flows.cluster import in_process, run_tasks
 from flows.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.jobs import ReferencesJob, settled
 from flows.progress import bar
-from flows.scanning import Partial, bytes_of, grouped, scan_shard
+from flows.scanning import Partial, bytes_of, grouped, joined, scan_shard
 from flows.statistics_store import (
     claim_statistics,
     given_directions,
@@ -91,21 +90,11 @@ def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
     """All partials in shard order into the store; afterwards they are removed."""
     here = _here(job.model_copy(update={"place": job.place.here}))
     group = open_store(job.store, "statistics", "a")
-    total = Gathered.none(plan, here.found, here.model.preprocessing.side)
-    parts: list[Partial] = []
-    images = 0
-    for number, name in enumerate(names):
-        part = Partial.from_arrays(read_arrays(job.store, name) or {}).shifted(images, number)
-        images += len(part.samples)
-        total = reduce(Gathered.__add__, [total, part.gathered])
-        parts.append(part)
+    total = Partial.none(Gathered.none(plan, here.found, here.model.preprocessing.side))
+    whole = joined(total, (Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names))
     if not len(read_shards(group)):
-        append_index(
-            group,
-            type(parts[0].samples).concat([part.samples for part in parts]),
-            type(parts[0].shards).concat([part.shards for part in parts]),
-        )
-    write_gathered(group, total, here.found, here.model.preprocessing, plan)
+        append_index(group, whole.samples, whole.shards)
+    write_gathered(group, whole.gathered, here.found, here.model.preprocessing, plan)
     for name in names:
         remove_arrays(job.store, name)
 
@@ -114,7 +103,7 @@ def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
 def add(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
     """The partials of new shards onto what the store keeps; afterwards they are removed."""
     here = _here(job.model_copy(update={"place": job.place.here}))
-    parts = [Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names]
+    parts = (Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names)
     extend(job.store, open_store(job.store, "statistics", "a"), here, plan, parts)
     for name in names:
         remove_arrays(job.store, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,6 +54,11 @@ class Partial:
     samples: SampleRows
     shards: ShardRows
 
+    @classmethod
+    def none(cls, gathered: Gathered) -> Partial:
+        """What no shard adds to ``gathered``."""
+        return cls(gathered, SampleRows.empty(), ShardRows.empty())
+
     def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
         """As named arrays, for the partial's file."""
         rows = {f"samples/{name}": column for name, column in self.samples.columns().items()}
@@ -77,6 +82,19 @@ class Partial:
         """The same counted from the data set's beginning, with so many images and shards before it."""
         samples = replace(self.samples, shard=(self.samples.shard + shards).astype(np.int32))
         return Partial(self.gathered.shifted(images), samples, self.shards)
+
+
+def joined(begun: Partial, parts: Iterable[Partial], images: int = 0, shards: int = 0) -> Partial:
+    """``begun`` and all ``parts`` in their order, which come after so many images and shards. One part at a time is in
+    memory, of the others only the rows of their images."""
+    total, samples, tables = begun.gathered, [begun.samples], [begun.shards]
+    for number, part in enumerate(parts):
+        moved = part.shifted(images, shards + number)
+        images += len(part.samples)
+        total = total + moved.gathered
+        samples.append(moved.samples)
+        tables.append(moved.shards)
+    return Partial(total, SampleRows.concat(samples), ShardRows.concat(tables))
 
 
 def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
