@@ -56,7 +56,7 @@ def load(job: AtlasJob) -> None:
 def seconds(job: AtlasJob, out: Path, workers: int) -> float:
     """Of a run on so many worker processes."""
     shutil.rmtree(out, ignore_errors=True)
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:  # type: ignore[no-untyped-call]
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster:  # type: ignore[no-untyped-call]
         address = cluster.scheduler_address
         with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             client.run(load, job)

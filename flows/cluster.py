@@ -71,7 +71,7 @@ def _cluster_class(place: Place) -> str:
 
 
 def _cluster_arguments(place: Place) -> dict[str, Any]:
-    shared: dict[str, Any] = {"n_workers": place.workers, "threads_per_worker": 1, "dashboard_address": None}
+    shared: dict[str, Any] = {"n_workers": place.workers, "threads_per_worker": 1, "dashboard_address": ":0"}
     return shared | ({"resources": {"GPU": 1}} if place.on_gpu else {"processes": True})
 
 

@@ -62,13 +62,16 @@ def expected(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 @pytest.mark.timeout(240)
-def test_two_worker_processes_give_the_same_bytes(made: Made, tmp_path: Path, expected: dict[str, str]) -> None:
-    assert everything(made.shards, tmp_path, Place(workers=2, threads=1)) == expected
+@pytest.mark.parametrize("workers", [2, 4])
+def test_worker_processes_give_the_same_bytes(
+    made: Made, tmp_path: Path, expected: dict[str, str], workers: int
+) -> None:
+    assert everything(made.shards, tmp_path, Place(workers=workers, threads=1)) == expected
 
 
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as started:  # type: ignore[no-untyped-call]
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
         yield started
 
 
