@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from dask.base import annotate
+from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
 from prefect import Task
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -15,9 +20,14 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.jobs import Place
 from flows.progress import tick
+from vital.errors import VitalError
 
 Calls = Sequence[tuple[Mapping[str, Any], float]]
 """Parameters of every task, and what each counts for on the progress bar."""
+
+
+class ClusterLost(VitalError):
+    """The Dask cluster went away, or a task's workers died one after the other."""
 
 
 def in_process() -> TaskRunner[Any]:
@@ -31,10 +41,13 @@ def run_tasks(place: Place, task: Task[..., Any], calls: Calls) -> list[Any]:
 
     The first error ends the run; what other tasks have written stays. A task whose worker dies is run again by Dask,
     so tasks must give the same bytes twice.
+
+    Raises:
+        ClusterLost: no scheduler answers, it went away, or several workers died of the same task.
     """
     if not calls:
         return []
-    with _runner(place) as runner, _annotated(place):
+    with _lost_in_one_sentence(place), _runner(place) as runner, _annotated(place):
         futures = [runner.submit(task, dict(parameters)) for parameters, _ in calls]
         results = []
         for future, (_, weight) in zip(futures, calls, strict=True):
@@ -50,6 +63,32 @@ def unwatched() -> Iterator[None]:
     second a flow. For many flows in one process that somebody watches anyway."""
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
+
+
+@contextmanager
+def _lost_in_one_sentence(place: Place) -> Iterator[None]:
+    """Dask's ways to say that it is gone, as an error that says what to do."""
+    where = f"the Dask scheduler at {place.scheduler}" if place.scheduler else "the Dask scheduler of this run"
+    again = "what is written stays; run the same command again, which makes what is missing"
+    if place.elsewhere and os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
+        for name in ("distributed", "distributed.client"):  # the second has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    except KilledWorker as error:
+        raise ClusterLost(
+            f"{error.allowed_failures + 1} workers died one after the other at the same task, most often because "
+            "they ran out of memory: give each more memory, or a smaller --batch or --side, then run the same command "
+            "again, which makes what is missing"
+        ) from error
+    except (FutureCancelledError, CommClosedError) as error:
+        raise ClusterLost(f"{where} went away while tasks were running: start it anew; {again}") from error
+    except OSError as error:
+        if place.scheduler and place.scheduler in str(error):
+            raise ClusterLost(
+                f"{where} does not answer: start `dask scheduler` there or correct the address"
+            ) from error
+        raise
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,7 +11,9 @@ from typing import Literal
 
 from flows.jobs import Place
 from stores.blocks import done_flags
+from stores.errors import UnreachableStore
 from stores.leases import Holder, read_lease, release, renew, take
+from stores.locations import safe_url
 from stores.schema import open_store
 
 RENEWALS = 4
@@ -61,12 +64,30 @@ def until_done(
     """
     waiting = list(tasks)
     while waiting:
-        run(waiting)
+        with _failing_in_one_sentence(url):
+            run(waiting)
         group = open_store(url, kind, "r")
         waiting = _undone(done_flags(group, path).tolist(), waiting)
         while waiting and all(_held(url, kind, path, blocks, holder, place) for blocks in waiting):
             time.sleep(min(1.0, place.lease / RENEWALS))
             waiting = _undone(done_flags(group, path).tolist(), waiting)
+
+
+@contextmanager
+def _failing_in_one_sentence(url: str) -> Iterator[None]:
+    """What a disk or a service answers, with the place and the way out. A service's own retries are over by then."""
+    try:
+        yield
+    except Exception as error:
+        # botocore's errors are no OSErrors, and it is there only with s3fs
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("botocore"):
+            raise
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        after = "there is room" if full else "it can be read and written"
+        raise UnreachableStore(
+            f"{safe_url(url)} failed while tasks were running ({(str(error).splitlines() or [''])[0]}): what is "
+            f"written stays; run the same command again when {after}, which makes what is missing"
+        ) from error
 
 
 def _undone(done: Sequence[bool], tasks: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:

@@ -7,6 +7,7 @@
     ├── SchemaMismatch     a store, group or array of another kind, shape or version than expected
     ├── ForeignStore       made from other weights, images or settings; names the field and both values
     ├── MisalignedBlock    a task would write a part of a Zarr shard
+    ├── UnreachableStore   the disk is full, or the service answers errors
     ├── MissingShard       no tar at this path or URL
     ├── UnreadableShard    compressed, garbage, or other bytes than when it was read first
     ├── UnreadableImage    the bytes are no image, or one that is too large
@@ -40,6 +41,10 @@ class MisalignedBlock(StoreError):
     Zarr rewrites a shard as a whole: of two tasks that write into one shard, the later silently drops the rows of the
     earlier. So a write of anything but one whole block is refused.
     """
+
+
+class UnreachableStore(StoreError):
+    """The store cannot be read or written at the moment: the disk is full, or the service behind the URL fails."""
 
 
 class MissingShard(StoreError):

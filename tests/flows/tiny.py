@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +60,35 @@ def dead_network() -> nn.Module:
     with torch.no_grad():
         last.weight[3:6] = 0
         last.bias[3:6] = -1
+    return made
+
+
+class Hungry(nn.Conv2d):
+    """A convolution that takes as many bytes for each image as the environment says, where it says so."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """As the convolution; TINY_HUNGER are bytes for each image, TINY_ROOM the bytes that the process may add."""
+        hunger, room = (int(os.environ.get(name, "0")) for name in ("TINY_HUNGER", "TINY_ROOM"))
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        try:
+            if room:
+                resource.setrlimit(resource.RLIMIT_AS, (used + room, before[1]))
+            taken = torch.ones(len(images), hunger, dtype=torch.uint8)
+        finally:  # a process that may not even start a thread would be another fault
+            resource.setrlimit(resource.RLIMIT_AS, before)
+        while os.environ.get("TINY_HOLD"):  # until it is killed
+            taken.add_(0)
+        made: torch.Tensor = super().forward(images)
+        return made
+
+
+def hungry_network() -> nn.Module:
+    """The same network as the first, whose first convolution can run out of memory."""
+    made = network()
+    first = Hungry(3, 8, 3, stride=2, padding=1)
+    first.load_state_dict(made[0][0].state_dict())  # type: ignore[index]
+    made[0][0] = first  # type: ignore[index]
     return made
 
 

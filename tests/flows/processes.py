@@ -1,0 +1,100 @@
+"""The command, and Dask's scheduler and workers, as processes of their own that a test may kill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
+from prefect.settings import PREFECT_API_URL
+
+from flows.jobs import AtlasJob, FullJob
+
+ROOT = Path(__file__).parents[2]
+DASK = str(Path(sys.executable).with_name("dask"))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with the session's Prefect server and the project's code."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    server = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    return {**ours, **server, "PYTHONPATH": str(ROOT), **more}
+
+
+def vital_run(job: AtlasJob | FullJob, folder: Path, **more: str) -> subprocess.Popen[str]:
+    """``vital run`` of the job, in a process group of its own."""
+    file = folder / "job.yaml"
+    file.write_text(yaml.safe_dump({_flow(job): job.model_dump(mode="json")}))
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", str(file)], env=environment(**more), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code, and what the command said when it failed: its error without the progress bars."""
+    _, said = run.communicate(timeout=200)
+    return run.returncode, said[said.find("Error: ") :].strip() if "Error: " in said else said
+
+
+def one_sentence(said: str) -> bool:
+    """An error as the user is to see it: one line, no traceback."""
+    return said.startswith("Error: ") and "\n" not in said and "Traceback" not in said
+
+
+@contextmanager
+def scheduler(folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """``dask scheduler`` and the file in which its address stands."""
+    file = folder / "scheduler.json"
+    arguments = [
+        DASK,
+        "scheduler",
+        "--port",
+        "0",
+        "--host",
+        "127.0.0.1",
+        "--no-dashboard",
+        "--scheduler-file",
+        str(file),
+    ]
+    with _process(arguments, folder / "scheduler.log", **more) as process:
+        while not file.exists() or not file.read_text():
+            assert process.poll() is None, "the scheduler ended"
+        yield process, str(yaml.safe_load(file.read_text())["address"])
+
+
+@contextmanager
+def worker(folder: Path, address: str, *arguments: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``dask worker`` of one thread."""
+    command = [
+        DASK,
+        "worker",
+        address,
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+        "--local-directory",
+        str(folder),
+        *arguments,
+    ]
+    with _process(command, folder / "worker.log", **more) as process:
+        yield process
+
+
+@contextmanager
+def _process(command: list[str], log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, env=environment(**more), stdout=out, stderr=out, start_new_session=True)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _flow(job: AtlasJob | FullJob) -> str:
+    return "atlas" if isinstance(job, AtlasJob) else "full-run"
