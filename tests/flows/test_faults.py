@@ -134,6 +134,12 @@ def test_workers_that_die_of_memory_again_and_again_end_the_run_in_one_sentence(
     assert blocks_made(atlas) == list(range(BLOCKS))
 
 
+def fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB in memory, for which a test needs root."""
@@ -157,9 +163,8 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_hides_nothing_half_written
     job = job_of(made, atlas)
     run = vital_run(job, tmp_path)
     until(run, lambda: blocks_made(atlas))
-    with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
-        while filler.write(bytes(4096)):
-            pass
+    with pytest.raises(OSError, match="No space left"):
+        fill(small_disk / "filler")
     code, said = ended(run)
     assert (code, one_sentence(said)) == (1, True), said
     assert "No space left on device" in said
@@ -183,11 +188,17 @@ class Outage:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def answer(self) -> None:
+            def __getattr__(self, name: str) -> Callable[[], None]:
+                if name.startswith("do_"):  # GET, PUT, POST, DELETE and HEAD alike
+                    return self._answer
+                raise AttributeError(name)
+
+            def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                headers: dict[str, str] = {}
                 if outage.left:
                     outage.left, outage.refused = outage.left - 1, outage.refused + 1
-                    status, headers, content = 503, {}, b"<Error><Code>ServiceUnavailable</Code></Error>"
+                    status, content = 503, b"<Error><Code>ServiceUnavailable</Code></Error>"
                 else:
                     status, headers, content = self._asked(body)
                 self.send_response(status)
@@ -199,8 +210,6 @@ class Outage:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
-
             def _asked(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
                 connection = HTTPConnection(behind.removeprefix("http://"))
                 with closing(connection):
@@ -208,7 +217,7 @@ class Outage:
                     found = connection.getresponse()
                     return found.status, dict(found.headers), found.read()
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_request(self, code: object = "-", size: object = "-") -> None:
                 """Nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -235,7 +244,7 @@ def test_a_store_that_answers_errors_for_a_while_costs_time_and_a_lasting_one_th
 ) -> None:
     """botocore asks again, later and later, AWS_MAX_ATTEMPTS times; then the run ends in one sentence."""
     atlas = "s3://atlas/faults.zarr"
-    job = atlas_job(made.store, Path("unused"), out=atlas, picture=SLOW, place=Place(threads=1))
+    job = job_of(made, Path("nowhere")).model_copy(update={"out": atlas})
     through = {"AWS_ENDPOINT_URL": outage.url}
     run = vital_run(job, tmp_path, **through)
     until(run, lambda: remote_blocks(atlas))
