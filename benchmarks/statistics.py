@@ -2,7 +2,7 @@
 
 ``throughput_resnet50`` and ``throughput_lite0`` are images a second of the pass over those of decoding and a bare
 forward to the same layer, one after the other, in the same process: the default nodes, 64 levels, the best 50 images of
-each channel. ``memory_growth`` is the peak memory of a whole run over 16 shards against one over 2, less 1;
+each channel. ``partial_bytes`` is what a shard leaves behind until it is merged. ``memory_growth`` is the peak memory of a whole run over 16 shards against one over 2, less 1;
 ``peak_bytes`` that of the larger (resnet50, its default nodes).
 """
 
@@ -29,6 +29,7 @@ from flows.jobs import Place
 from flows.scanning import BATCH, scan_shard
 from flows.workers import Worker, worker
 from stores.images import decode
+from stores.partials import write_arrays
 from stores.shards import ShardFile, ShardReader, expand
 from vital.gathering import Plan
 from vital.layers import default_nodes
@@ -122,6 +123,9 @@ def main() -> None:
             passed(here, layer, shard)
             times = [(bare(here, layer, shard), passed(here, layer, shard)) for _ in range(options.rounds)]
             plain, full = (float(np.median(part)) for part in zip(*times, strict=True))
+            if name == "resnet50":
+                write_arrays(str(folder / "run"), "partial", scan_shard(shard, here, plan_of(here, layer)).arrays())
+                result["partial_bytes"] = sum(file.stat().st_size for file in (folder / "run").rglob("*.npz"))
             result |= {f"throughput_{name}": plain / full, f"images_per_second_{name}": options.images / full}
         write_shards(folder / "sixteen", 16, options.images)
         few, many = peak(folder / "two", folder / "two.zarr"), peak(folder / "sixteen", folder / "sixteen.zarr")
