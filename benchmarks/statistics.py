@@ -2,8 +2,9 @@
 
 ``throughput_resnet50`` and ``throughput_lite0`` are images a second of the pass over those of decoding and a bare
 forward to the same layer, one after the other, in the same process: the default nodes, 64 levels, the best 50 images of
-each channel. ``partial_bytes`` is what a shard leaves behind until it is merged. ``memory_growth`` is the peak memory of a whole run over 16 shards against one over 2, less 1;
-``peak_bytes`` that of the larger (resnet50, its default nodes).
+each channel. ``partial_bytes`` is what a shard leaves behind until it is merged. ``memory_growth`` is the peak memory
+of a whole run over 16 shards against one over 2, less 1; ``peak_bytes`` that of the larger (resnet50, its default
+nodes).
 """
 
 from __future__ import annotations

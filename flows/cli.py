@@ -234,7 +234,7 @@ def atlas(batch: str, **said: Any) -> None:
 @main.command()
 @click.argument("file", metavar="JOB.yaml", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def run(file: Path) -> None:
-    """Run what a settings file says: full-run, references, moments or atlas.
+    """Run what a settings file says: full-run, references, moments, atlas, evaluate or report.
 
     The same file's part under the flow's name is the parameter `job` of the deployment of that name. Example:
     docs/job.yaml.
@@ -244,7 +244,11 @@ def run(file: Path) -> None:
 
     asked = read_job(file)
     flow_of(asked.flow)(asked.job)
-    for line in store_summary(getattr(asked.job, "out", None) or asked.job.store):  # type: ignore[attr-defined]
+    if asked.flow == "report":
+        click.echo(f"report: {asked.job.out}")  # type: ignore[attr-defined]
+        return
+    places = (getattr(asked.job, name, None) for name in ("out", "atlas", "store"))
+    for line in store_summary(next(place for place in places if place)):
         click.echo(line)
 
 

@@ -11,7 +11,8 @@ import click
 import yaml  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
-from flows.jobs import AtlasJob, FullJob, MomentsJob, ReferencesJob
+from flows.jobs import AtlasJob, EvaluateJob, FullJob, MomentsJob, ReferencesJob
+from flows.report_job import ReportJob
 from vital.settings import Settings
 
 JOBS: dict[str, type[Settings]] = {
@@ -19,6 +20,8 @@ JOBS: dict[str, type[Settings]] = {
     "references": ReferencesJob,
     "moments": MomentsJob,
     "atlas": AtlasJob,
+    "evaluate": EvaluateJob,
+    "report": ReportJob,
 }
 """The deployments of prefect.yaml, and what each is asked to do."""
 
@@ -71,6 +74,14 @@ def flow_of(name: str) -> Callable[[Any], object]:
         from flows.moments import measure_references
 
         return measure_references
+    if name == "evaluate":
+        from flows.evaluation import evaluate_atlas
+
+        return evaluate_atlas
+    if name == "report":
+        from flows.comparison import compare_methods
+
+        return compare_methods
     from flows.atlas import build_atlas
 
     return build_atlas

@@ -38,7 +38,7 @@ def unit(features: Float[np.ndarray, "*image feature"]) -> Float[np.ndarray, "*i
 
 
 def nearest_similarity(
-    features: Float[np.ndarray, "picture feature"], references: Sequence[Float[np.ndarray, "reference feature"]]
+    features: Float[np.ndarray, "picture feature"], references: Sequence[Float[np.ndarray, "_reference feature"]]
 ) -> Float[np.ndarray, "picture"]:
     """Greatest cosine between a picture's features and those of its own references; NaN where it has none. One means
     a copy, as far as the network can tell."""
