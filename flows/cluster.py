@@ -20,6 +20,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.jobs import Place
 from flows.progress import tick
+from flows.run_progress import progress_artifact
 from vital.errors import VitalError
 
 Calls = Sequence[tuple[Mapping[str, Any], float]]
@@ -47,13 +48,15 @@ def run_tasks(place: Place, task: Task[..., Any], calls: Calls) -> list[Any]:
     """
     if not calls:
         return []
-    with _lost_in_one_sentence(place), _runner(place) as runner, _annotated(place):
+    showing = progress_artifact(task.name, sum(weight for _, weight in calls))
+    with _lost_in_one_sentence(place), showing as show, _runner(place) as runner, _annotated(place):
         futures = [runner.submit(task, dict(parameters)) for parameters, _ in calls]
         results = []
         for future, (_, weight) in zip(futures, calls, strict=True):
             results.append(future.result())
             if place.elsewhere:  # tasks of this process tick themselves
                 tick(weight)
+            show(weight)
     return results
 
 

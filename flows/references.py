@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from prefect import flow, task
 
+from flows.artifacts import summarised
 from flows.cluster import in_process, run_tasks
 from flows.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.jobs import ReferencesJob, settled
@@ -21,7 +22,7 @@ from flows.statistics_store import (
 )
 from flows.workers import Worker, knowing, worker
 from stores.directions import read_directions
-from stores.index import append_index, read_shards
+from stores.index import append_index, read_index, read_shards
 from stores.manifest import stated
 from stores.partials import read_arrays, remove_arrays, write_arrays
 from stores.provenance import fingerprint
@@ -52,7 +53,8 @@ def select_references(job: ReferencesJob) -> str:
         group = open_store(job.store, "statistics", "a")  # attributes are read when a group is opened
     plan = missing_of(group, plan, shards)
     if plan.ranked or plan.measured:
-        merge(job, plan, scan_all(job, plan, shards))
+        with summarised("references", job.store, "images", lambda: len(read_index(group))):
+            merge(job, plan, scan_all(job, plan, shards))
     refuse_short(group, job.allow_rejected)
     return job.store
 

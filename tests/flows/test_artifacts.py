@@ -20,6 +20,7 @@ def latest(key: str) -> str:
 def test_a_run_is_summarised(made: Made, tmp_path: Path) -> None:
     atlas = tmp_path / "atlas.zarr"
     build_atlas(atlas_job(made.store, atlas))
+    assert float(latest("progress")) == 100
     first = latest("atlas")
     assert f"## {atlas}: atlas" in first
     assert "37 pictures in " in first

@@ -19,4 +19,10 @@ def test_every_entrypoint_loads() -> None:
         file, _, function = one["entrypoint"].partition(":")
         flow: Flow[..., object] = load_flow_from_entrypoint(f"{ROOT / file}:{function}", use_placeholder_flow=False)
         assert list(flow.parameters.properties) == ["job"]
+        for name, settings in flow.parameters.definitions.items():
+            for field, said in settings.get("properties", {}).items():
+                assert said.get("description") or "$ref" in str(said), f"{name}.{field} is not explained"
+        place = flow.parameters.definitions["Place"]["properties"]
+        assert place["lease"]["exclusiveMinimum"] == 0
+        assert place["workers"]["anyOf"][0]["minimum"] == 1
         assert [schedule["active"] for schedule in one["schedules"]] == [False]
