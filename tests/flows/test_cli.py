@@ -59,6 +59,8 @@ def test_nothing_is_listed_that_does_not_exist_yet() -> None:
         "atlas",
         "run",
         "info",
+        "evaluate",
+        "report",
         "pages",
         "view",
         "show",

@@ -70,7 +70,7 @@ def test_the_example_is_a_job() -> None:
     assert asked.flow == "full-run"
     assert isinstance(asked.job, FullJob)
     assert [part.layer for part in asked.job.layers] == ["classes", "_blocks.13"]
-    assert {"full-run", "references", "moments", "atlas"} == set(JOBS)
+    assert {"full-run", "references", "moments", "atlas", "evaluate", "report"} == set(JOBS)
 
 
 @pytest.mark.parametrize(
