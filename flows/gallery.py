@@ -59,10 +59,14 @@ def atlas_facts(atlas: zarr.Group) -> dict[str, str]:
     for layer in atlas_layers(atlas):
         fields = claimed(group_at(atlas, layer), "atlas") or {}
         facts[layer] = (
-            f"{fields['variant']}, preset {fields['preset']}, {fields['steps']} steps, "
-            f"{fields['side']} px, seed {fields['seed']}"
+            f"{fields['variant']}, {_way(fields)}, {fields['steps']} steps, {fields['side']} px, seed {fields['seed']}"
         )
     return facts
+
+
+def _way(fields: Mapping[str, object]) -> str:
+    method = fields.get("method", "vital")
+    return f"preset {fields['preset']}" if method == "vital" else f"method {method}"
 
 
 def statistics_url(atlas: zarr.Group, atlas_url: str, given: str | None) -> str:

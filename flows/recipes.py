@@ -35,10 +35,15 @@ def commands(atlas: zarr.Group, atlas_url: str, layer: str, store: str, statisti
     lines.append(
         _line(
             "atlas", "--store", store, "--layer", layer, "--neurons", NEURON, "--out", atlas_url, *named,
-            *options(picture, PictureSettings(preset=picture.preset), always=("preset", "seed")),
+            *options(picture, PictureSettings(preset=picture.preset, method=picture.method), always=_said(picture)),
         )
     )  # fmt: skip
     return lines
+
+
+def _said(picture: PictureSettings) -> tuple[str, ...]:
+    """What a command says of a picture even where it is the default; baselines have no presets."""
+    return ("preset", "seed") if picture.method == "vital" else ("method", "seed")
 
 
 def facts(atlas: zarr.Group, layer: str) -> dict[str, str]:

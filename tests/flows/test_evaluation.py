@@ -17,6 +17,7 @@ from flows.evaluation import evaluate_atlas
 from flows.jobs import EvaluateJob, Place
 from flows.layer_pages import LayerSource
 from flows.metric_names import meaning_of
+from flows.recipes import commands
 from flows.statistics_store import load_images, references_of, stored_worker
 from stores.errors import SchemaMismatch, StoreError
 from stores.pictures import made as pictured
@@ -136,3 +137,13 @@ def test_the_command_prints_the_means(copied: Path) -> None:
     assert refused.exit_code == 1
     assert "no model 'resnet5O'; the nearest are" in refused.output
     assert "--atlas" in CliRunner().invoke(main, ["evaluate"]).output
+
+
+def test_an_atlas_of_a_baseline_says_how_it_was_made(made: Made, tmp_path: Path) -> None:
+    url = tmp_path / "maco.zarr"
+    build_atlas(atlas_job(made.store, url, picture=PictureSettings(method="maco", side=24, steps=2)))
+    assert "method maco, 2 steps" in CliRunner().invoke(main, ["info", str(url)]).output
+    statistics = open_store(str(made.store), "statistics", "r")
+    last = commands(open_store(str(url), "atlas", "r"), str(url), LAYER, str(made.store), statistics)[-1]
+    assert "--method maco --steps 2 --side 24 --seed 0" in last
+    assert "--window" not in last
