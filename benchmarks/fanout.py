@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from distributed import Client, LocalCluster
 
 from flows.atlas import build_atlas
 from flows.atlas_store import make_blocks
+from flows.cluster import unhurried_memory
 from flows.jobs import BLOCK, AtlasJob, MomentsJob, Place, ReferencesJob
 from flows.moments import measure_references
 from flows.references import select_references
@@ -56,7 +58,8 @@ def load(job: AtlasJob) -> None:
 def seconds(job: AtlasJob, out: Path, workers: int) -> float:
     """Of a run on so many worker processes."""
     shutil.rmtree(out, ignore_errors=True)
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster:  # type: ignore[no-untyped-call]
+    cluster_of = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0")
+    with unhurried_memory(), cluster_of(n_workers=workers) as cluster:
         address = cluster.scheduler_address
         with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             client.run(load, job)
