@@ -104,10 +104,15 @@ def unhurried_memory() -> Iterator[None]:
     """Workers started while the block lasts keep freed memory as processes usually do.
 
     Dask has them give every freed 64 kB back to the system. A network frees its activations in each step and asks for
-    as many in the next: that costs it half as much processor time again.
+    as many in the next: that costs it half as much processor time again. What another cluster of this process left of
+    it in the environment, which Dask sets for all that follow, goes as well; a value that somebody chose stays.
     """
     usual = dask.config.get(NURSED)
-    with dask.config.set({NURSED: {name: value for name, value in usual.items() if not name.startswith("MALLOC")}}):
+    hurried = {name: value for name, value in usual.items() if name.startswith("MALLOC")}
+    left = {name for name, value in hurried.items() if os.environ.get(name) == str(value)}
+    for name in left:
+        del os.environ[name]
+    with dask.config.set({NURSED: {name: value for name, value in usual.items() if name not in hurried}}):
         yield
 
 

@@ -27,6 +27,7 @@ from tests.flows.test_pipeline import digests
 from vital.settings import StatisticsSettings
 
 ROOT = Path(__file__).parents[2]
+MALLOC = "MALLOC_TRIM_THRESHOLD_"
 
 
 def job_at(shards: Path, folder: Path, place: Place, steps: int = 3) -> FullJob:
@@ -151,8 +152,15 @@ def memory_settings() -> list[str]:
     return [name for name in os.environ if name.startswith("MALLOC")]
 
 
-def test_workers_started_here_keep_freed_memory() -> None:
-    """Dask would have them return it at once, which costs a network half its speed."""
+@pytest.mark.parametrize(("before", "expected"), [(None, []), ("65536", []), ("1000000", [MALLOC])])
+def test_workers_started_here_keep_freed_memory(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, expected: list[str]
+) -> None:
+    """Dask would have them return it at once, which costs a network half its speed, and leaves that to later ones."""
+    if before is None:
+        monkeypatch.delenv(MALLOC, raising=False)
+    else:
+        monkeypatch.setenv(MALLOC, before)
     cluster_of, client_of = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0"), partial(Client)
     with unhurried_memory(), cluster_of(n_workers=1) as started, client_of(started, set_as_default=False) as client:
-        assert client.submit(memory_settings).result() == []
+        assert client.submit(memory_settings).result() == expected

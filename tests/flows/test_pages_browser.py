@@ -181,7 +181,8 @@ def test_the_keyboard_alone(page: Page, index: str) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector(".neuron h1")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("hash => location.hash === hash", arg=f"#/0/{LATER}/{fourth}")
+    # the address changes at once, the page a moment later
+    page.wait_for_selector(f".neuron h1:text-is('channel {fourth}')")
     page.keyboard.press("Escape")
     page.wait_for_selector(".wall .cell")
     # back where one was
