@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
+from flows.memory import give_back
 from flows.progress import tick
 from flows.workers import Worker
 from stores.errors import UnreadableImage
@@ -118,6 +119,7 @@ def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
         read = samples[-1].offset + samples[-1].size
         tick(len(samples), read - before)
         before = read
+    give_back()
     summary = reader.summary
     columns = {name: [row[name] for row in rows] for name in ("offset", "size", "label", "key", "status", "checksum")}
     index = SampleRows.from_columns({"shard": np.zeros(len(rows), np.int32), **columns})
