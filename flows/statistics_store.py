@@ -164,6 +164,12 @@ def write_gathered(
 
 
 def _layer_arrays(moments: Moments) -> dict[str, np.ndarray]:
+    """What is stored of a node. Channels that overflow stay infinite or undefined: their targets say so."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _shown(moments) | _sums(moments)
+
+
+def _shown(moments: Moments) -> dict[str, np.ndarray]:
     count = max(moments.count, 1)
     mean, peak = moments.total / count, moments.peaks / count
     shown = {
@@ -176,14 +182,13 @@ def _layer_arrays(moments: Moments) -> dict[str, np.ndarray]:
         "peak_mean": peak,
         "peak_deviation": np.sqrt(np.maximum(moments.peak_squares / count - peak**2, 0)),
     }
-    sums = {
-        name: getattr(moments, name) for name in ("quantiles", "total", "squares", "active", "peaks", "peak_squares")
-    }
-    return (
-        {name: np.asarray(value, np.float32) for name, value in shown.items()}
-        | {f"sums/{name}": value for name, value in sums.items()}
-        | {"sums/count": np.asarray(moments.count)}
-    )
+    return {name: np.asarray(value, np.float32) for name, value in shown.items()}
+
+
+def _sums(moments: Moments) -> dict[str, np.ndarray]:
+    names = ("quantiles", "total", "squares", "active", "peaks", "peak_squares")
+    sums = {f"sums/{name}": getattr(moments, name) for name in names}
+    return sums | {"sums/count": np.asarray(moments.count)}
 
 
 def _as_references(name: str, ranking: Ranking, sites: int, preprocessing: Preprocessing, leading: int) -> References:

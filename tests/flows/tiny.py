@@ -63,6 +63,17 @@ def dead_network() -> nn.Module:
     return made
 
 
+def overflowing_network() -> nn.Module:
+    """The same with a channel of its last convolution whose square is no single-precision number, and one that is
+    infinite itself."""
+    made = network()
+    last = made[2][0]  # type: ignore[index]
+    with torch.no_grad():
+        last.bias[4] = 1e25
+        last.bias[7] = torch.inf
+    return made
+
+
 class Hungry(nn.Conv2d):
     """A convolution that takes as many bytes for each image as the environment says, where it says so."""
 
