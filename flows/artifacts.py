@@ -18,8 +18,9 @@ def summarised(
     key: str, url: str, what: str, count: int | Callable[[], int], pages: str | None = None
 ) -> Iterator[None]:
     """When the block ends, a markdown artifact ``key``: what the store holds by now, its fingerprints, how many
-    neurons there are and why others are not, ``count`` of ``what`` (as in "pictures") per minute and second, and a link
-    to the ``pages``. Where the block fails: why, and what the store holds nevertheless."""
+    neurons there are and why others are not, ``count`` of ``what`` (as in "pictures") per minute and second of the
+    whole block, and a link to the ``pages`` if they were written. Where the block fails: why, and what the store holds
+    nevertheless."""
     begun = time.monotonic()
     try:
         yield
@@ -45,6 +46,7 @@ def _leave(key: str, url: str, said: str, link: str) -> None:
 
 
 def _link(url: str, key: str, pages: str | None) -> str:
-    if pages is not None:
-        return f"Pages: [{pages}]({(Path(pages) / 'index.html').as_uri()})"
+    index = Path(pages or "") / "index.html"
+    if pages is not None and index.is_file():
+        return f"Pages: [{pages}]({index.as_uri()})"
     return f"Pages: `vital pages {safe_url(url)} --out DIR`" if key == "atlas" else ""

@@ -48,10 +48,11 @@ def build_atlas(job: AtlasJob) -> str:
         calls = [({"job": job, "blocks": blocks, "holder": holder}, declared.live_in(live, blocks)) for blocks in left]
         run_tasks(job.place, picture_blocks, calls)
 
-    with summarised("atlas", job.out, "pictures", wanted, job.pages), bar(f"{job.layer}: neurons done", wanted):
-        until_done(job.out, "atlas", job.layer, tasks, holder, job.place, run)
-    if job.pages is not None and made(open_store(job.out, "atlas", "r"), job.layer).any():
-        write_gallery(job.out, Path(job.pages), job.store, credits_=read_credits(None))
+    with summarised("atlas", job.out, "pictures", wanted, job.pages):
+        with bar(f"{job.layer}: neurons done", wanted):
+            until_done(job.out, "atlas", job.layer, tasks, holder, job.place, run)
+        if job.pages is not None and made(open_store(job.out, "atlas", "r"), job.layer).any():
+            write_gallery(job.out, Path(job.pages), job.store, credits_=read_credits(None))
     return job.out
 
 
