@@ -8,17 +8,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from flows.metric_names import OWN, metric_name
+from flows.metric_names import OWN, metric_name, naming
 from flows.neuron_ranges import parse_neurons
 from flows.report_job import Case, Comparison, ReportJob
 from flows.statistics_store import load_images, references_of, stored_worker
-from flows.workers import Worker, judge_at, worker
+from flows.workers import judges_at, worker
 from stores.errors import StoreError
 from stores.held_out import hold_out
 from stores.images import decode
@@ -27,7 +28,7 @@ from stores.schema import open_store
 from stores.shards import ShardReader, expand
 from vital.baselines import check_method
 from vital.errors import UnsuitableInput
-from vital.judges import Judge, own_judge, same_classes
+from vital.judges import Judge, own_judge
 from vital.likeness import frechet_distance
 from vital.metrics import ranks
 from vital.probe import CLASSES
@@ -49,10 +50,7 @@ def checked(job: ReportJob) -> list[Comparison]:
         for layer in job.layers:
             asked = job.classes if layer == CLASSES else job.neurons
             parse_neurons(asked, here.found.layer(layer).channels, layer)
-        for name in job.judges:
-            judge = judge_at(name, here.model.class_names, job.place.here, model.download)
-            if CLASSES in job.layers:
-                same_classes(judge, here.model.class_names, here.found.layer(CLASSES).channels)
+        judges_at(job.judges, here, job.place.here, model.download, job.layers)
         left_out: dict[str, str] = {}
         for method in job.methods:
             try:
@@ -118,10 +116,7 @@ def photographs(comparison: Comparison) -> None:
         return
     job, statistics = comparison.job, open_store(comparison.store, "statistics", "r")
     here = stored_worker(statistics, job.place)
-    judges = {OWN: own_judge(here.model)}
-    judges |= {
-        name: judge_at(name, here.model.class_names, job.place, comparison.model.download) for name in job.judges
-    }
+    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.place, comparison.model.download)}
     pictured = _pictured(comparison)
     wanted = set(pictured)
     photos = (
@@ -130,23 +125,21 @@ def photographs(comparison: Comparison) -> None:
         for sample in ShardReader(file)
         if sample.image is not None and sample.label in wanted
     )
-    seen = _looked(photos, judges, here)
+    seen = _looked(photos, judges)
     if not seen["labels"].size:
         return
     scores: dict[str, dict[str, float]] = defaultdict(dict)
     for name in judges:
-        place = ranks(seen[f"{name}/logits"], seen["labels"])
-        for label in np.unique(seen["labels"]):
-            of_class = place[seen["labels"] == label]
-            for metric, value in (("top1", of_class < 1), ("top5", of_class < 5), ("rank", of_class)):
-                scores[str(label)][metric_name(metric, name)] = float(value.mean())
+        for metric, values in naming(ranks(seen[f"{name}/logits"], seen["labels"]), name).items():
+            for label in np.unique(seen["labels"]):
+                scores[str(label)][metric] = float(values[seen["labels"] == label].mean())
     found = references_of(statistics, CLASSES, None)
     images = np.unique(found.image[pictured])
     crops = (
         (0, crop)
         for _, crop in load_images(statistics, images[images != NOBODY].tolist(), here.model.preprocessing, {})
     )
-    known = _looked(crops, judges, here)
+    known = _looked(crops, judges)
     apart = {
         metric_name("frechet", name): frechet_distance(seen[f"{name}/features"], known[f"{name}/features"])
         for name in judges
@@ -166,28 +159,15 @@ def _pictured(comparison: Comparison) -> list[int]:
     return sorted(found)
 
 
-def _looked(
-    photos: Iterator[tuple[int, torch.Tensor]], judges: Mapping[str, Judge], here: Worker
-) -> dict[str, np.ndarray]:
+def _looked(photos: Iterator[tuple[int, torch.Tensor]], judges: Mapping[str, Judge]) -> dict[str, np.ndarray]:
     """Logits and features of photographs, by judge, and their labels."""
-    device = next(here.model.network.parameters()).device
     labels: list[int] = []
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
-    waiting: list[torch.Tensor] = []
-
-    def look() -> None:
-        if waiting:
-            shown = torch.stack(waiting).to(device)
-            for name, judge in judges.items():
-                look = judge.look(shown)
-                parts[f"{name}/logits"].append(look.logits.float().numpy(force=True))
-                parts[f"{name}/features"].append(look.features.float().numpy(force=True))
-            waiting.clear()
-
-    for label, crop in photos:
-        labels.append(label)
-        waiting.append(crop)
-        if len(waiting) == LOOKED_AT:
-            look()
-    look()
+    while part := list(islice(photos, LOOKED_AT)):
+        labels += [label for label, _ in part]
+        shown = torch.stack([crop for _, crop in part])
+        for name, judge in judges.items():
+            look = judge.look(shown)
+            parts[f"{name}/logits"].append(look.logits.float().numpy(force=True))
+            parts[f"{name}/features"].append(look.features.float().numpy(force=True))
     return {name: np.concatenate(found) for name, found in parts.items()} | {"labels": np.array(labels, np.int64)}

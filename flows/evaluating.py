@@ -18,22 +18,22 @@ from torch import Tensor
 from flows.gallery import atlas_layers, statistics_url
 from flows.jobs import EvaluateJob
 from flows.layer_pages import LayerSource
-from flows.metric_names import OWN, meaning_of, metric_name
+from flows.metric_names import OWN, meaning_of, metric_name, naming
 from flows.progress import tick
-from flows.statistics_store import load_images, moved_urls, references_of, stored_model, stored_worker
+from flows.reference_crops import reference_crops
+from flows.statistics_store import moved_urls, references_of, stored_model, stored_worker
 from flows.target_store import recorded_variant
-from flows.workers import Worker, judge_at, worker_at
+from flows.workers import Worker, judges_at, worker_at
 from stores.errors import SchemaMismatch
 from stores.locations import safe_url
 from stores.pictures import made, write_metrics
 from stores.provenance import claimed
 from stores.schema import array_at, group_at, open_store
-from vital.judges import Judge, own_judge, same_classes
+from vital.judges import Judge, own_judge
 from vital.likeness import diversity, frechet_distance, nearest_similarity, variation
 from vital.metrics import raised, ranks
 from vital.nearest import nearest
 from vital.probe import CLASSES
-from vital.ranking import NOBODY
 
 CHUNK = 32
 """Pictures in memory at a time."""
@@ -102,10 +102,7 @@ def check_evaluation(job: EvaluateJob) -> dict[str, int]:
         for url in job.siblings:
             _check_sibling(part, url)
     here = stored_worker(parts[0].statistics, job.place.here)
-    for name in job.judges:
-        judge = judge_at(name, here.model.class_names, job.place.here, job.download)
-        if CLASSES in counts:
-            same_classes(judge, here.model.class_names, here.found.layer(CLASSES).channels)
+    judges_at(job.judges, here, job.place.here, job.download, counts)
     return {layer: count for layer, count in counts.items() if count}
 
 
@@ -133,7 +130,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     """Measure one layer's pictures and write what was found; neurons without a picture have NaN."""
     part = measured(job, layer)
     here = stored_worker(part.statistics, job.place)
-    judges = {name: judge_at(name, here.model.class_names, job.place, job.download) for name in job.judges}
+    judges = judges_at(job.judges, here, job.place, job.download)
     at_side = worker_at(stored_model(part.statistics), job.place, part.side)
     mine, found = own_judge(at_side.model), _Looks(layer == CLASSES, part.neurons)
     for pixels in part.pixels(part.neurons):
@@ -195,12 +192,7 @@ class _Looks:
         """Whether a judge names the classes; nothing for other layers."""
         if not self._classes:
             return {}
-        place = np.concatenate(self._ranks[name])
-        return {
-            metric_name("top1", name): place < 1,
-            metric_name("top5", name): place < 5,
-            metric_name("rank", name): place,
-        }
+        return naming(np.concatenate(self._ranks[name]), name)
 
 
 def _tensor(pixels: np.ndarray, here: Worker) -> Tensor:
@@ -259,45 +251,26 @@ def _references(job: EvaluateJob, store: str, layer: str, variant: str, neurons:
     only what does not name an atlas counts."""
     statistics = open_store(store, "statistics", "r")
     here = stored_worker(statistics, job.place)
-    judges = {OWN: own_judge(here.model)}
-    judges |= {name: judge_at(name, here.model.class_names, job.place, job.download) for name in job.judges}
-    found = references_of(statistics, layer, recorded_variant(statistics, layer, variant).references)
-    whole, input_side = variant.startswith("image"), here.model.preprocessing.side
-    wanted: dict[int, dict[tuple[int, ...], list[int]]] = {}
-    for place, neuron in enumerate(neurons):
-        for image, box in list(zip(found.image[neuron], found.box[neuron], strict=True))[:COMPARED]:
-            if image != NOBODY:
-                edges = (0, 0, input_side, input_side) if whole else tuple(int(edge) for edge in box)
-                wanted.setdefault(int(image), {}).setdefault(edges, []).append(place)
+    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.place, job.download)}
+    used = recorded_variant(statistics, layer, variant).references
+    found = references_of(statistics, layer, used).best(COMPARED)
+    whole, urls = variant.startswith("image"), moved_urls(statistics, job.shards)
+    crops = reference_crops(statistics, here.model.preprocessing, found, whole, neurons, urls)
     rows: list[list[int]] = [[] for _ in neurons]
     features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     flat: list[np.ndarray] = []
-    crops = _crops(statistics, job, here, wanted, rows)
-    while part := list(islice(crops, CHUNK)):
-        shown = torch.stack(part).to(next(here.model.network.parameters()).device)
-        for name, judge in judges.items():
-            features[name].append(judge.look(shown).features.float().numpy(force=True))
-        smaller = F.interpolate(torch.stack(part), (side, side), mode="bilinear", antialias=True)
-        flat.append(variation(smaller.permute(0, 2, 3, 1).numpy()))
-    return _Photos(rows, {name: np.concatenate(parts) for name, parts in features.items()}, np.concatenate(flat))
-
-
-def _crops(
-    statistics: zarr.Group,
-    job: EvaluateJob,
-    here: Worker,
-    wanted: Mapping[int, Mapping[tuple[int, ...], Sequence[int]]],
-    rows: Sequence[list[int]],
-) -> Iterator[Tensor]:
-    """Every wanted crop once; ``rows`` is told whose it is."""
     count = 0
-    urls = moved_urls(statistics, job.shards)
-    for image, pixels in load_images(statistics, list(wanted), here.model.preprocessing, urls):
-        for edges, places in sorted(wanted[image].items()):
+    while part := list(islice(crops, CHUNK)):
+        for _, places in part:
             for place in places:
                 rows[place].append(count)
             count += 1
-            yield here.model.preprocessing.cut(pixels, edges)
+        shown = torch.stack([pixels for pixels, _ in part])
+        for name, judge in judges.items():
+            features[name].append(judge.look(shown).features.float().numpy(force=True))
+        smaller = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
+        flat.append(variation(smaller.permute(0, 2, 3, 1).numpy()))
+    return _Photos(rows, {name: np.concatenate(parts) for name, parts in features.items()}, np.concatenate(flat))
 
 
 def _siblings(job: EvaluateJob, part: Measured, mine: Judge, here: Worker) -> list[np.ndarray]:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+from jaxtyping import Int, Shaped
+
 OWN = "own"
 """Stands for the network that the pictures were made for, where others stand as judges."""
 
@@ -69,6 +72,15 @@ def metric_name(metric: str, judge: str = "") -> str:
     ('top1_open_clip_ViT-B-32_laion2b', 'rank')
     """
     return f"{metric}_{re.sub(r'[^A-Za-z0-9.-]+', '_', judge)}" if judge else metric
+
+
+def naming(ranks: Int[np.ndarray, "picture"], judge: str) -> dict[str, Shaped[np.ndarray, "picture"]]:
+    """The metrics of how a judge names pictures, by the rank that it gives to each picture's class."""
+    return {
+        metric_name("top1", judge): ranks < 1,
+        metric_name("top5", judge): ranks < 5,
+        metric_name("rank", judge): ranks,
+    }
 
 
 def split_name(name: str, judges: Sequence[str] = ()) -> tuple[str, str]:

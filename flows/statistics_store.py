@@ -226,7 +226,7 @@ def references_of(group: zarr.Group, layer: str, count: int | None) -> Reference
             f"{count} references were asked for and the store keeps {found.image.shape[1]} of layer {layer!r}: "
             f"ask for fewer, or make the store with --references {count}"
         )
-    return References(found.image[:, :count], found.score[:, :count], found.site[:, :count], found.box[:, :count])
+    return found.best(count)
 
 
 def live_neurons(references: References, fewest: int) -> Bool[np.ndarray, "neuron"]:

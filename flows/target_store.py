@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from jaxtyping import Bool
 from flows.jobs import BLOCK, MomentsJob
 from flows.neuron_ranges import grouped, rows_of
 from flows.progress import tick
+from flows.reference_crops import reference_crops
 from flows.statistics_store import (
     base_levels,
     check_model,
     live_neurons,
-    load_images,
     moved_urls,
     references_of,
     stored_worker,
@@ -61,12 +61,6 @@ class Declared:
     neurons: int
     block: int
     whole: bool
-
-    def boxes(self, references: References, side: int) -> np.ndarray:
-        """The box of every reference: its patch, or the whole image."""
-        if not self.whole:
-            return references.box
-        return np.broadcast_to(np.array([0, 0, side, side], np.int32), references.box.shape)
 
     def crops(self, references: References, live: Bool[np.ndarray, "neuron"], blocks: Iterable[int]) -> int:
         """How many references a task has to measure."""
@@ -157,15 +151,16 @@ def measure_block(job: MomentsJob, blocks: Sequence[int]) -> None:
     references = references_of(group, job.layer, job.variant.references)
     live = live_neurons(references, job.variant.fewest)
     rows = [row for block in blocks for row in rows_of(block, declared.block, declared.neurons) if live[row]]
-    boxes = declared.boxes(references, here.model.preprocessing.side)
-    urls = moved_urls(group, job.shards)
     target = None
     if rows:
+        crops = reference_crops(
+            group, here.model.preprocessing, references, declared.whole, rows, moved_urls(group, job.shards)
+        )
         target = measure(
             here.model,
             job.layer,
             rows,
-            _crops(group, here, references, boxes, rows, urls),
+            (Crop(pixels, places) for pixels, places in crops),
             declared.nodes,
             here.found.layouts(),
             job.variant.relevance,
@@ -176,26 +171,6 @@ def measure_block(job: MomentsJob, blocks: Sequence[int]) -> None:
     for block in blocks:
         arrays = _block_arrays(group, declared, target, block)
         write_target_block(group, job.layer, declared.variant, block, arrays)
-
-
-def _crops(
-    group: zarr.Group,
-    here: Worker,
-    references: References,
-    boxes: np.ndarray,
-    rows: Sequence[int],
-    urls: dict[str, str],
-) -> Iterator[Crop]:
-    """Every distinct (image, box) once, with the neurons that share it, in ascending order."""
-    wanted: dict[int, dict[tuple[int, ...], list[int]]] = {}
-    for place, row in enumerate(rows):
-        for image, box in zip(references.image[row], boxes[row], strict=True):
-            if image != NOBODY:
-                wanted.setdefault(int(image), {}).setdefault(tuple(int(edge) for edge in box), []).append(place)
-    preprocessing = here.model.preprocessing
-    for image, pixels in load_images(group, list(wanted), preprocessing, urls):
-        for box, places in sorted(wanted[image].items()):
-            yield Crop(preprocessing.cut(pixels, box), tuple(places))
 
 
 def _block_arrays(group: zarr.Group, declared: Declared, target: Target | None, block: int) -> dict[str, np.ndarray]:

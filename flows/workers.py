@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -11,9 +11,10 @@ import torch
 
 from flows.jobs import Place
 from vital.errors import UnsuitableInput
-from vital.judges import Judge, load_judge
+from vital.judges import Judge, load_judge, same_classes
 from vital.layers import Survey, survey
 from vital.models import Model, at_side, load_model
+from vital.probe import CLASSES
 from vital.settings import ModelSettings
 
 ALL_THREADS = torch.get_num_threads()
@@ -79,6 +80,14 @@ def _judge(name: str, classes: tuple[str, ...], device: str, download: bool) -> 
     return load_judge(name, classes, torch.device(device), download)
 
 
-def judge_at(name: str, classes: tuple[str, ...], place: Place, download: bool) -> Judge:
-    """This process's judge of this name, loaded once; ``classes`` are the names that a zero-shot one chooses from."""
-    return _judge(name, classes, device_name(place.device), download)
+def judges_at(
+    names: Sequence[str], here: Worker, place: Place, download: bool, layers: Collection[str] = ()
+) -> dict[str, Judge]:
+    """This process's judges of these names, each loaded once; refused where they are to judge classes, which are among
+    ``layers``, and tell others apart than the model of ``here``."""
+    known, device = here.model.class_names, device_name(place.device)
+    judges = {name: _judge(name, known, device, download) for name in names}
+    if CLASSES in layers:
+        for judge in judges.values():
+            same_classes(judge, known, here.found.layer(CLASSES).channels)
+    return judges

@@ -1,5 +1,7 @@
 """The reference images of every neuron: which image, how strong, where."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,10 @@ class References:
     score: Float32[np.ndarray, "neuron rank"]
     site: Int32[np.ndarray, "neuron rank"]
     box: Int32[np.ndarray, "neuron rank 4"]
+
+    def best(self, count: int) -> References:
+        """The first ``count`` of every neuron."""
+        return References(self.image[:, :count], self.score[:, :count], self.site[:, :count], self.box[:, :count])
 
 
 def reference_specs(layer: str, neurons: int, ranks: int) -> list[ArraySpec]:
