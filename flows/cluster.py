@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 from dask.base import annotate
@@ -15,7 +16,8 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 from prefect import Task
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
@@ -28,6 +30,7 @@ Calls = Sequence[tuple[Mapping[str, Any], float]]
 """Parameters of every task, and what each counts for on the progress bar."""
 
 
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 NURSED = "distributed.nanny.pre-spawn-environ"
 """Dask's name for what it puts into the environment of the workers that it starts."""
 
@@ -124,8 +127,22 @@ def _runner(place: Place) -> Iterator[TaskRunner[Any]]:
         runner = DaskTaskRunner(cluster_class=_cluster_class(place), cluster_kwargs=_cluster_arguments(place))
     else:
         runner = in_process()
-    with unhurried_memory(), runner as running:
+    with unhurried_memory(), _one_server(place), runner as running:
         yield running
+
+
+@contextmanager
+def _one_server(place: Place) -> Iterator[None]:
+    """Workers of this machine report to the server that Prefect has started for this process, where none is set: each
+    would start one of its own, which takes seconds of all cores."""
+    near = place.workers or urlsplit(place.scheduler or "").hostname in LOOPBACK
+    if not near or PREFECT_API_URL.value():
+        yield
+        return
+    with get_client(sync_client=True) as client:
+        server = str(client.api_url)
+    with temporary_settings({PREFECT_API_URL: server}):
+        yield
 
 
 def _cluster_class(place: Place) -> str:

@@ -68,7 +68,7 @@ class Objective:
         ``glimpse`` only the neurons themselves are judged."""
         target = self._target
         if glimpse:
-            return self._settings.own_weight * self._own_loss(self._precise(seen[target.reads.layer]))
+            return self._settings.own_weight * self._evidence(self._precise(seen[target.reads.layer]))
         loss = torch.zeros(len(target), device=self._device, dtype=self._dtype)
         flows: Activations = {}
         if not target.classes and self._settings.relevant_weight > 0:
@@ -124,6 +124,13 @@ class Objective:
             return _Wanted(weighed(whole, plain), None)
         importance = self._tensor(node.importance)
         return _Wanted(weighed(whole, plain), weighed(rows(node.relevant), settings.relevant_weight, importance))
+
+    def _evidence(self, activations: Float[Tensor, "picture class 1"]) -> Float[Tensor, "picture"]:
+        """Minus the class's logit, in the units of the cross-entropy. That one says nothing more once the network is
+        sure, long before others are (Zhao, Liu, Larson, "On success and simplicity: a second look at transferable
+        targeted attacks", NeurIPS 2021)."""
+        logits = activations[..., 0]
+        return -logits.gather(1, self._neurons[:, None])[:, 0] / math.log(max(logits.shape[1], 2))
 
     def _own_loss(self, activations: Float[Tensor, "picture channel site"]) -> Float[Tensor, "picture"]:
         if self._target.classes:

@@ -29,9 +29,9 @@ def rate(step: int, settings: PictureSettings) -> float:
 
 
 def glimpses(settings: PictureSettings, classes: bool) -> Bool[np.ndarray, "step"]:
-    """Steps of method ``vital`` that see a window of a class's picture, and are judged by the class alone: targets are
-    of whole references. Every second one, where there are windows; what names a class in its parts, and not only as a
-    whole, names it to other networks, too (docs/baselines.md)."""
+    """Steps of method ``vital`` that see a window of a class's picture, and are judged by the class's logit alone:
+    targets are of whole references. Every second one, where there are windows; what names a class in its parts, and
+    not only as a whole, names it to other networks, too (docs/baselines.md)."""
     every: np.ndarray = np.arange(settings.steps) % 2 == 1
     return every & (classes and settings.own_weight > 0 and settings.window[0] < 1)
 

@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 from distributed import Client, LocalCluster
+from prefect import task
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
-from flows.cluster import unhurried_memory
+from flows.cluster import run_tasks, unhurried_memory
 from flows.full import full_run
 from flows.jobs import FullJob, LayerJob, Place
 from stores.errors import StoreError
@@ -164,3 +167,16 @@ def test_workers_started_here_keep_freed_memory(
     cluster_of, client_of = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0"), partial(Client)
     with unhurried_memory(), cluster_of(n_workers=1) as started, client_of(started, set_as_default=False) as client:
         assert client.submit(memory_settings).result() == expected
+
+
+@task
+def server() -> str:
+    """Where this process reports to."""
+    with get_client(sync_client=True) as client:
+        return str(client.api_url)
+
+
+def test_workers_report_to_the_server_of_this_process() -> None:
+    """Left alone, each starts one of its own where none is set, as on a machine without a Prefect server."""
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert run_tasks(Place(workers=1), server, [({}, 1)]) == [server.fn()]

@@ -11,9 +11,10 @@ from tests.reference import formulas
 from tests.reference.networks import SIDE
 from vital.models import Model
 from vital.neurons import Readout
+from vital.objective import Objective
 from vital.optimise import Pictures, optimise
 from vital.probe import CLASSES, probe
-from vital.schedule import draw
+from vital.schedule import draw, glimpses
 from vital.settings import PictureSettings
 from vital.targets import Crop, Target, measure
 
@@ -257,3 +258,22 @@ def test_the_paper_s_inner_loss_weighs_relevance_importance_and_priors(tiny: Cal
             rows = np.stack([np.interp(levels, node.levels, row) for row in node.relevant[place]])
             expected += formulas.sort_matching(matched, rows, node.importance[place])
         np.testing.assert_allclose(found.loss[place, 0], expected, rtol=1e-5)
+
+
+def test_every_second_step_of_a_class_sees_a_window_judged_by_its_logit_alone(tiny: Callable[..., Model]) -> None:
+    model = tiny()
+    target, wanted = target_of(model, CLASSES, (0, 4, 9)), settings(own_weight=3.0)
+    assert glimpses(wanted, classes=True).tolist() == [False, True] * 5
+    for others in (settings(window=(1.0, 1.0)), settings(own_weight=0.0)):
+        assert not glimpses(others, classes=True).any()
+    assert not glimpses(wanted, classes=False).any()
+    views = draw(wanted, CLASSES, [0, 4, 9]).views
+    assert views is not None
+    shares = np.sqrt(np.abs(np.linalg.det(views[..., :2])))
+    assert shares[:, 1::2].max() <= 0.9 * 1.1
+    assert shares[:, 0::2].min() >= 0.9
+    with probe(model.network, [*NODES, CLASSES]) as run:
+        seen = run(torch.randn(3, 3, SIDE, SIDE))
+    found = Objective(model, target, wanted, "lrp", None)(seen, glimpse=True)
+    logits = seen[CLASSES][..., 0]
+    torch.testing.assert_close(found, -3 * logits[[0, 1, 2], [0, 4, 9]] / np.log(logits.shape[1]))
