@@ -23,6 +23,10 @@ from vital.targets import Target, node_relevance
 FLOOR = 1e-3
 """Least variance of a target, as a share of its node's mean square: a constant row must not divide by nothing."""
 
+EVIDENCE = 0.1
+"""Weight of a logit in a glimpse of a class's picture: greater ones drown what the picture is matched with in the other
+steps (docs/results.md)."""
+
 
 @dataclass(frozen=True)
 class _Rows:
@@ -126,11 +130,10 @@ class Objective:
         return _Wanted(weighed(whole, plain), weighed(rows(node.relevant), settings.relevant_weight, importance))
 
     def _evidence(self, activations: Float[Tensor, "picture class 1"]) -> Float[Tensor, "picture"]:
-        """Minus the class's logit, in the units of the cross-entropy. That one says nothing more once the network is
-        sure, long before others are (Zhao, Liu, Larson, "On success and simplicity: a second look at transferable
-        targeted attacks", NeurIPS 2021)."""
-        logits = activations[..., 0]
-        return -logits.gather(1, self._neurons[:, None])[:, 0] / math.log(max(logits.shape[1], 2))
+        """Minus a share of the class's logit. Cross-entropy says nothing more once the network is sure, long before
+        others are (Zhao, Liu, Larson, "On success and simplicity: a second look at transferable targeted attacks",
+        NeurIPS 2021)."""
+        return -EVIDENCE * activations[..., 0].gather(1, self._neurons[:, None])[:, 0]
 
     def _own_loss(self, activations: Float[Tensor, "picture channel site"]) -> Float[Tensor, "picture"]:
         if self._target.classes:
