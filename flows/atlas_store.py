@@ -34,6 +34,10 @@ from vital.reached import Reached, reached
 from vital.settings import PictureSettings
 from vital.targets import Target
 
+ALGORITHM = 2
+"""Version of how settings become pictures; those of another version are not added to. 2: windows of class pictures are
+judged by the logit."""
+
 
 @dataclass(frozen=True)
 class DeclaredAtlas:
@@ -64,7 +68,7 @@ def declare_atlas(job: AtlasJob, statistics: zarr.Group, here: Worker) -> Declar
     nodes = {node: len(levels[node]) for node in target_nodes(statistics, job.layer, variant)}
     # Claimed before anything is created: other settings are refused by name, not by the shape they give.
     place = group.require_group(job.layer)
-    claim(place, "atlas", {"variant": variant, **job.picture.model_dump(mode="json")})
+    claim(place, "atlas", {"variant": variant, "algorithm": ALGORITHM, **job.picture.model_dump(mode="json")})
     declare(
         group, picture_specs(job.layer, layer.channels, job.picture.side, records_of(job.picture.steps), BLOCK, nodes)
     )

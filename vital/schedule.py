@@ -33,7 +33,7 @@ def glimpses(settings: PictureSettings, classes: bool) -> Bool[np.ndarray, "step
     targets are of whole references. Every second one, where there are windows; what names a class in its parts, and
     not only as a whole, names it to other networks, too (docs/baselines.md)."""
     every: np.ndarray = np.arange(settings.steps) % 2 == 1
-    return every & (classes and settings.own_weight > 0 and settings.window[0] < 1)
+    return every & (settings.method == "vital" and classes and settings.own_weight > 0 and settings.window[0] < 1)
 
 
 def stream(seed: int, layer: str, neuron: int) -> np.random.Generator:

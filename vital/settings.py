@@ -114,7 +114,7 @@ class PictureSettings(Settings):
     window: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
         (0.4, 0.9),
         description="least and greatest share of the side that a step sees, enlarged to the whole; of method vital "
-        "only for classes, every second step, judged by its class alone",
+        "only for classes, every second step, judged by the class's logit alone",
     )
     grain: float = Field(
         0.0, ge=0, description="deviation of noise added to what a step sees, in the network's units; falls to zero"
@@ -134,7 +134,10 @@ class PictureSettings(Settings):
         "not for classes that are seen by windows",
     )
     own_weight: float = Field(
-        2.0, ge=0, description="weight of matching the neuron's own activations; for a class, of its cross-entropy"
+        2.0,
+        ge=0,
+        description="weight of matching the neuron's own activations; for a class, of its cross-entropy, and "
+        "of a tenth of its logit in steps that see a window",
     )
     own_boost: float = Field(
         1.8, ge=1, description="own activations aimed at, as a multiple of the references' own; not for classes"
