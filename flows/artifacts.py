@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,39 +16,37 @@ from stores.locations import safe_url
 
 
 @contextmanager
-def summarised(
-    key: str, url: str, what: str, count: int | Callable[[], int], pages: str | None = None
-) -> Iterator[None]:
+def summarised(key: str, url: str, what: str, count: int | Callable[[], int]) -> Iterator[None]:
     """When the block ends, a markdown artifact ``key``: what the store holds by now, its fingerprints, how many
-    neurons there are and why others are not, ``count`` of ``what`` (as in "pictures") per minute and second of the
-    whole block, and a link to the ``pages`` if they were written. Where the block fails: why, and what the store holds
-    nevertheless."""
+    neurons there are and why others are not, and ``count`` of ``what`` (as in "pictures") per minute and second. Where
+    the block fails: why, and what the store holds nevertheless."""
     begun = time.monotonic()
     try:
         yield
     except Exception as error:
         with suppress(Exception):  # what failed is told by the error itself, also where nothing can be left
             why = " ".join(str(error).split()) or type(error).__name__
-            _leave(key, url, f"**Ended before it was done:** {why}", _link(url, key, None))
+            _leave(key, url, f"**Ended before it was done:** {why}")
         raise
     minutes = (time.monotonic() - begun) / 60
     done = count() if callable(count) else count
     speed = done / max(minutes, 1e-9)
     rate = f"{done} {what} in {minutes:.1f} minutes, {speed:.1f} a minute, {speed / 60:.2f} a second."
-    _leave(key, url, rate if done else f"No {what} were missing.", _link(url, key, pages))
+    _leave(key, url, rate if done else f"No {what} were missing.")
 
 
-def _leave(key: str, url: str, said: str, link: str) -> None:
-    try:
-        first, *lines = (line.strip() for line in store_summary(url))
-    except Exception:  # the store itself may be what failed
-        first, lines = safe_url(url), ["The store cannot be read."]
+def _leave(key: str, url: str, said: str) -> None:
+    first, *lines = (line.strip() for line in store_summary(url))
     listed = "\n".join(f"- {line}" for line in lines)
-    create_markdown_artifact(f"## {first}\n\n{said}\n\n{listed}\n\n{link}\n", key=key)
+    pages = f"Pages: `vital pages {safe_url(url)} --out DIR`" if key == "atlas" else ""
+    create_markdown_artifact(f"## {first}\n\n{said}\n\n{listed}\n\n{pages}\n", key=key)
 
 
-def _link(url: str, key: str, pages: str | None) -> str:
-    index = Path(pages or "") / "index.html"
-    if pages is not None and index.is_file():
-        return f"Pages: [{pages}]({index.as_uri()})"
-    return f"Pages: `vital pages {safe_url(url)} --out DIR`" if key == "atlas" else ""
+def link_pages(url: str, index: Path) -> None:
+    """A markdown artifact ``pages``: where the pages of the atlas are. A browser that shows Prefect's own pages may
+    refuse to follow a link to a file, so the way to open them is said, too."""
+    create_markdown_artifact(
+        f"## Pages of {safe_url(url)}\n\n[{index.name}](<{index.as_uri()}>) on {socket.gethostname()}: "
+        f"`vital view {shlex.quote(str(index.parent))}`\n",
+        key="pages",
+    )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from prefect import flow, task
 
 from flows.artifacts import summarised
 from flows.atlas_store import declare_atlas, make_blocks, require_targets, unmade
 from flows.cluster import in_process, run_tasks
-from flows.gallery import read_credits, write_gallery
 from flows.jobs import AtlasJob, settled
 from flows.leasing import leased, until_done
 from flows.neuron_ranges import blocks_of, parse_neurons
@@ -19,7 +17,6 @@ from flows.statistics_store import check_model, stored_model, stored_worker
 from flows.target_store import recorded_variant, target_status, task_groups
 from flows.workers import worker_at
 from stores.leases import Holder
-from stores.pictures import made
 from stores.schema import open_store
 from stores.status import PictureStatus
 
@@ -48,11 +45,8 @@ def build_atlas(job: AtlasJob) -> str:
         calls = [({"job": job, "blocks": blocks, "holder": holder}, declared.live_in(live, blocks)) for blocks in left]
         run_tasks(job.place, picture_blocks, calls)
 
-    with summarised("atlas", job.out, "pictures", wanted, job.pages):
-        with bar(f"{job.layer}: neurons done", wanted):
-            until_done(job.out, "atlas", job.layer, tasks, holder, job.place, run)
-        if job.pages is not None and made(open_store(job.out, "atlas", "r"), job.layer).any():
-            write_gallery(job.out, Path(job.pages), job.store, credits_=read_credits(None))
+    with summarised("atlas", job.out, "pictures", wanted), bar(f"{job.layer}: neurons done", wanted):
+        until_done(job.out, "atlas", job.layer, tasks, holder, job.place, run)
     return job.out
 
 

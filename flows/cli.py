@@ -196,7 +196,7 @@ def moments(node: Sequence[str], **said: Any) -> None:
 
 
 @main.command()
-@options(AtlasJob, only=("store", "layer", "out", "neurons", "pages"))
+@options(AtlasJob, only=("store", "layer", "out", "neurons"))
 @options(PictureSettings)
 @click.option(
     "--batch",
@@ -220,7 +220,7 @@ def atlas(batch: str, **said: Any) -> None:
         "place": build(Place, said),
         "batch": batch if batch == "auto" else int(batch),
     }
-    job = build(AtlasJob, {**pick(said, "store", "layer", "out", "neurons", "pages"), **parts})
+    job = build(AtlasJob, {**pick(said, "store", "layer", "out", "neurons"), **parts})
     from flows.atlas import build_atlas
     from flows.description import rounding, store_summary
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
-from urllib.parse import urlsplit
 
 import dask
 from dask.base import annotate
-from distributed.client import FutureCancelledError
+from distributed.client import Client, FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 from prefect import Task
@@ -30,7 +30,6 @@ Calls = Sequence[tuple[Mapping[str, Any], float]]
 """Parameters of every task, and what each counts for on the progress bar."""
 
 
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 NURSED = "distributed.nanny.pre-spawn-environ"
 """Dask's name for what it puts into the environment of the workers that it starts."""
 
@@ -107,15 +106,16 @@ def unhurried_memory() -> Iterator[None]:
     """Workers started while the block lasts keep freed memory as processes usually do.
 
     Dask has them give every freed 64 kB back to the system. A network frees its activations in each step and asks for
-    as many in the next: that costs it half as much processor time again. What another cluster of this process left of
-    it in the environment, which Dask sets for all that follow, goes as well; a value that somebody chose stays.
+    as many in the next: that costs it half as much processor time again. What other clusters of this process left of
+    it in the environment, which Dask sets for good, goes as well. A value other than Dask's own stays.
     """
-    usual = dask.config.get(NURSED)
-    hurried = {name: value for name, value in usual.items() if name.startswith("MALLOC")}
-    left = {name for name, value in hurried.items() if os.environ.get(name) == str(value)}
-    for name in left:
-        del os.environ[name]
-    with dask.config.set({NURSED: {name: value for name, value in usual.items() if name not in hurried}}):
+    usual = dask.config.get(NURSED, config=dask.config.merge(*dask.config.defaults))
+    hurried = {name: str(value) for name, value in usual.items() if name.startswith("MALLOC")}
+    for name, value in hurried.items():
+        if os.environ.get(name) == value:
+            os.environ.pop(name, None)
+    said = dask.config.get(NURSED)
+    with dask.config.set({NURSED: {name: value for name, value in said.items() if str(value) != hurried.get(name)}}):
         yield
 
 
@@ -134,15 +134,27 @@ def _runner(place: Place) -> Iterator[TaskRunner[Any]]:
 @contextmanager
 def _one_server(place: Place) -> Iterator[None]:
     """Workers of this machine report to the server that Prefect has started for this process, where none is set: each
-    would start one of its own, which takes seconds of all cores."""
-    near = place.workers or urlsplit(place.scheduler or "").hostname in LOOPBACK
-    if not near or PREFECT_API_URL.value():
+    would start one of its own, which takes seconds of all cores. Workers elsewhere cannot reach it, and do start
+    one."""
+    if PREFECT_API_URL.value() or not _workers_are_here(place):
         yield
         return
     with get_client(sync_client=True) as client:
         server = str(client.api_url)
     with temporary_settings({PREFECT_API_URL: server}):
         yield
+
+
+def _workers_are_here(place: Place) -> bool:
+    if not place.scheduler:
+        return place.workers is not None
+    with Client(place.scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+        hosts = set(client.run(_host).values())
+    return hosts == {_host()}
+
+
+def _host() -> str:
+    return socket.gethostname()
 
 
 def _cluster_class(place: Place) -> str:

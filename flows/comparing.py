@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flows.metric_names import OWN, metric_name, naming
+from flows.metric_names import OWN, metric_name, rank_metrics
 from flows.neuron_ranges import parse_neurons
 from flows.report_job import Case, Comparison, ReportJob
 from flows.statistics_store import load_images, references_of, stored_worker
@@ -130,7 +130,7 @@ def photographs(comparison: Comparison) -> None:
         return
     scores: dict[str, dict[str, float]] = defaultdict(dict)
     for name in judges:
-        for metric, values in naming(ranks(seen[f"{name}/logits"], seen["labels"]), name).items():
+        for metric, values in rank_metrics(ranks(seen[f"{name}/logits"], seen["labels"]), name).items():
             for label in np.unique(seen["labels"]):
                 scores[str(label)][metric] = float(values[seen["labels"] == label].mean())
     found = references_of(statistics, CLASSES, None)

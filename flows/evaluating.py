@@ -18,7 +18,7 @@ from torch import Tensor
 from flows.gallery import atlas_layers, statistics_url
 from flows.jobs import EvaluateJob
 from flows.layer_pages import LayerSource
-from flows.metric_names import OWN, meaning_of, metric_name, naming
+from flows.metric_names import OWN, meaning_of, metric_name, rank_metrics
 from flows.progress import tick
 from flows.reference_crops import reference_crops
 from flows.statistics_store import moved_urls, references_of, stored_model, stored_worker
@@ -192,7 +192,7 @@ class _Looks:
         """Whether a judge names the classes; nothing for other layers."""
         if not self._classes:
             return {}
-        return naming(np.concatenate(self._ranks[name]), name)
+        return rank_metrics(np.concatenate(self._ranks[name]), name)
 
 
 def _tensor(pixels: np.ndarray, here: Worker) -> Tensor:

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from pathlib import Path
 
+from prefect import flow, task
+
+from flows.artifacts import link_pages
 from flows.atlas import build_atlas
 from flows.cluster import in_process
+from flows.gallery import atlas_layers, read_credits, write_gallery
 from flows.jobs import FullJob
 from flows.moments import measure_references
 from flows.references import select_references
+from stores.pages.folder import SiteFolder
+from stores.pictures import made
+from stores.schema import open_store
 
 
 @flow(name="full-run", task_runner=in_process())
 def full_run(job: FullJob) -> str:
     """What is done already is left alone, so the same job may run on a schedule; returns the atlas's URL."""
+    if job.pages is not None:
+        SiteFolder(Path(job.pages))  # a folder that holds something else is refused before the work
     select_references(job.references())
     for part in job.layers:
         measure_references(job.moments(part))
         build_atlas(job.atlas(part))
+    if job.pages is not None:
+        write_pages(job, Path(job.pages).absolute())
     return job.out
+
+
+@task(name="write-pages")
+def write_pages(job: FullJob, folder: Path) -> None:
+    """Bring the atlas's pages up to date, if it has a picture."""
+    atlas = open_store(job.out, "atlas", "r")
+    if any(made(atlas, layer).any() for layer in atlas_layers(atlas)):
+        link_pages(job.out, write_gallery(job.out, folder, job.store, job.shards, read_credits(None)))

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import zarr
+from filelock import FileLock
 
 from flows.layer_pages import LayerSource
 from flows.progress import bar
@@ -117,7 +118,10 @@ def write_gallery(
     urls = [atlas_url] if isinstance(atlas_url, str) else list(atlas_url)
     sources = [_AtlasSource(url, store, shards, credits_ or {}, photos) for url in urls]
     workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    # What another run is just writing there would be swept away.
+    lock = out.absolute().parent / f".{out.absolute().name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock), ThreadPoolExecutor(workers) as pool:
         site = Site(out, title, [source.page(name) for source, name in zip(sources, titles(urls), strict=True)], pool)
         for number, source in enumerate(sources):
             source.write(site, number, pool)

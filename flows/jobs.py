@@ -32,10 +32,8 @@ def _local(place: str) -> str:
     return place
 
 
-Folder = Annotated[str, AfterValidator(_local)]
+Folder = Annotated[str, Field(min_length=1), AfterValidator(_local)]
 """A path on this machine."""
-
-PAGES = "folder for the atlas's pages, brought up to date when its pictures are made; the run's summary links to it"
 
 BLOCK = 32
 """Neurons of a block: one Zarr shard, written by one task."""
@@ -141,7 +139,6 @@ class AtlasJob(Settings):
     store: Location = Field(description="statistics store that holds the targets")
     layer: str = Field(description="the neurons' layer, or 'classes'")
     out: Location = Field(description="atlas store to write: a path or an fsspec URL")
-    pages: Folder | None = Field(None, description=PAGES)
     neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
     variant: VariantSettings = VariantSettings()
     picture: PictureSettings = PictureSettings()
@@ -187,7 +184,11 @@ class FullJob(Settings):
     )
     store: Location = Field(description="statistics store: a path or an fsspec URL")
     out: Location = Field(description="atlas store: a path or an fsspec URL")
-    pages: Folder | None = Field(None, description=PAGES)
+    pages: Folder | None = Field(
+        None,
+        description="folder for the atlas's pages, brought up to date when all pictures are made; an artifact links to "
+        "it",
+    )
     model: ModelSettings = ModelSettings()
     layers: tuple[LayerJob, ...] = Field(min_length=1, description="the layers, each with its own settings")
     directions: tuple[Location, ...] = Field(
@@ -238,7 +239,6 @@ class FullJob(Settings):
             store=self.store,
             layer=part.layer,
             out=self.out,
-            pages=self.pages,
             neurons=part.neurons,
             variant=part.variant,
             picture=part.picture,
@@ -253,7 +253,7 @@ J = TypeVar("J", ReferencesJob, MomentsJob, AtlasJob, EvaluateJob)
 def settled(job: J) -> J:
     """The same job for tasks: with paths that hold in any directory, and the threads that each task has."""
     changed: dict[str, object] = {"place": job.place.of_task}
-    for name in ("store", "out", "pages", "atlas", "manifest"):
+    for name in ("store", "out", "atlas", "manifest"):
         if (place := getattr(job, name, None)) is not None:
             changed[name] = _absolute(place)
     for name in ("shards", "siblings"):

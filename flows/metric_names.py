@@ -74,12 +74,12 @@ def metric_name(metric: str, judge: str = "") -> str:
     return f"{metric}_{re.sub(r'[^A-Za-z0-9.-]+', '_', judge)}" if judge else metric
 
 
-def naming(ranks: Int[np.ndarray, "picture"], judge: str) -> dict[str, Shaped[np.ndarray, "picture"]]:
-    """The metrics of how a judge names pictures, by the rank that it gives to each picture's class."""
+def rank_metrics(places: Int[np.ndarray, "picture"], judge: str) -> dict[str, Shaped[np.ndarray, "picture"]]:
+    """The metrics of how a judge names pictures, by the place that it gives to each picture's class."""
     return {
-        metric_name("top1", judge): ranks < 1,
-        metric_name("top5", judge): ranks < 5,
-        metric_name("rank", judge): ranks,
+        metric_name("top1", judge): places < 1,
+        metric_name("top5", judge): places < 5,
+        metric_name("rank", judge): places,
     }
 
 

@@ -48,15 +48,20 @@ def select_references(job: ReferencesJob) -> str:
     shards = known_digests(group, shards)
     kept, new = len(read_shards(group)), shards[len(read_shards(group)) :]
     if job.extend and kept and new:
-        known = kept_plan(group)
-        add(job, known, scan_all(job, known, new))
+        known, before = kept_plan(group), len(read_index(group))
+        with summarised("references", job.store, "images", lambda: _images(job) - before):
+            add(job, known, scan_all(job, known, new))
         group = open_store(job.store, "statistics", "a")  # attributes are read when a group is opened
     plan = missing_of(group, plan, shards)
     if plan.ranked or plan.measured:
-        with summarised("references", job.store, "images", lambda: len(read_index(group))):
+        with summarised("references", job.store, "images", lambda: _images(job)):
             merge(job, plan, scan_all(job, plan, shards))
     refuse_short(group, job.allow_rejected)
     return job.store
+
+
+def _images(job: ReferencesJob) -> int:
+    return len(read_index(open_store(job.store, "statistics", "r")))
 
 
 def scan_all(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[str]:

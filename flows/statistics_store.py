@@ -164,25 +164,25 @@ def write_gathered(
 
 
 def _layer_arrays(moments: Moments) -> dict[str, np.ndarray]:
-    """What is stored of a node. Channels that overflow stay infinite or undefined: their targets say so."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        return _shown(moments) | _sums(moments)
+    return _shown(moments) | _sums(moments)
 
 
 def _shown(moments: Moments) -> dict[str, np.ndarray]:
+    """Means over images, for people. Channels that overflow stay infinite or undefined: their targets say so."""
     count = max(moments.count, 1)
-    mean, peak = moments.total / count, moments.peaks / count
-    shown = {
-        "quantiles": moments.quantiles / count,
-        "mean": mean,
-        "deviation": np.sqrt(np.maximum(moments.squares / count - mean**2, 0)),
-        "minimum": moments.minimum,
-        "maximum": moments.maximum,
-        "active": moments.active / count,
-        "peak_mean": peak,
-        "peak_deviation": np.sqrt(np.maximum(moments.peak_squares / count - peak**2, 0)),
-    }
-    return {name: np.asarray(value, np.float32) for name, value in shown.items()}
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean, peak = moments.total / count, moments.peaks / count
+        shown = {
+            "quantiles": moments.quantiles / count,
+            "mean": mean,
+            "deviation": np.sqrt(np.maximum(moments.squares / count - mean**2, 0)),
+            "minimum": moments.minimum,
+            "maximum": moments.maximum,
+            "active": moments.active / count,
+            "peak_mean": peak,
+            "peak_deviation": np.sqrt(np.maximum(moments.peak_squares / count - peak**2, 0)),
+        }
+        return {name: np.asarray(value, np.float32) for name, value in shown.items()}
 
 
 def _sums(moments: Moments) -> dict[str, np.ndarray]:

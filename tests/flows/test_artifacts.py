@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from pydantic import ValidationError
 
 from flows.atlas import build_atlas
 from flows.atlas_store import make_blocks
-from flows.jobs import AtlasJob
-from tests.flows.conftest import LAYER, Made, atlas_job
+from flows.full import full_run
+from flows.jobs import AtlasJob, FullJob, LayerJob, Place
+from flows.references import select_references
+from stores.errors import StoreError
+from tests.flows.conftest import LAYER, Made, atlas_job, references_job
+from tests.flows.test_cluster import job_at
 
 
 def latest(key: str) -> str:
@@ -55,15 +61,37 @@ def test_a_failed_run_says_why(made: Made, tmp_path: Path, monkeypatch: pytest.M
     assert " a minute" not in said
 
 
-def test_the_summary_links_to_the_pages(made: Made, tmp_path: Path) -> None:
-    job = atlas_job(made.store, tmp_path / "atlas.zarr").model_copy(update={"pages": str(tmp_path / "two words")})
-    build_atlas(job)
-    [link] = re.findall(r"\]\((.*)\)", latest("atlas"))
-    index = Path(unquote(urlsplit(link).path))
-    assert index == tmp_path / "two words/index.html"
-    assert index.is_file()
+def test_a_full_run_links_to_its_pages(made: Made, tmp_path: Path) -> None:
+    """Written once, at the end, where the job says; a folder that holds something else is refused before any work."""
+    pages = tmp_path / "two words"
+    job = job_at(made.shards, tmp_path, Place(threads=1)).model_copy(update={"pages": str(pages)})
+    pages.mkdir()
+    (pages / "index.html").write_text("something else")
+    with pytest.raises(StoreError, match="holds an index\\.html that is not of an atlas's pages"):
+        full_run(job)
+    assert not (tmp_path / "stats.zarr").exists()
+    (pages / "index.html").unlink()
+    full_run(job)
+    [link] = re.findall(r"\]\(<(.*)>\)", latest("pages"))
+    assert Path(unquote(urlsplit(link).path)) == pages / "index.html"
+    assert (pages / "index.html").is_file()
+    assert f"`vital view '{pages}'`" in latest("pages")
 
 
-def test_pages_go_into_a_folder() -> None:
-    with pytest.raises(ValueError, match="s3://bucket/pages is a URL: give a folder"):
-        AtlasJob(store="a", layer="b", out="c", pages="s3://bucket/pages")
+@pytest.mark.parametrize("pages", ["s3://bucket/pages", ""])
+def test_pages_go_into_a_folder(pages: str) -> None:
+    with pytest.raises(ValidationError, match=r"is a URL: give a folder|at least 1 character"):
+        FullJob(shards=("a",), store="b", out="c", layers=(LayerJob(layer="d"),), pages=pages)
+
+
+def test_an_extension_is_summarised(made: Made, tmp_path: Path) -> None:
+    folder, store = tmp_path / "shards", tmp_path / "stats.zarr"
+    shutil.copytree(made.shards, folder)
+    last = max(folder.iterdir())
+    last.rename(tmp_path / last.name)
+    select_references(references_job(folder, store))
+    assert "10 images in " in latest("references")
+    (tmp_path / last.name).rename(last)
+    select_references(references_job(folder, store, extend=True))
+    assert "10 images in " in latest("references")
+    assert "- shards: 2, images: 20, " in latest("references")

@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
-from flows.cluster import run_tasks, unhurried_memory
+from flows.cluster import _one_server, run_tasks, unhurried_memory
 from flows.full import full_run
 from flows.jobs import FullJob, LayerJob, Place
 from stores.errors import StoreError
@@ -176,7 +176,17 @@ def server() -> str:
         return str(client.api_url)
 
 
-def test_workers_report_to_the_server_of_this_process() -> None:
+def test_workers_of_this_machine_report_to_the_server_of_this_process(cluster: LocalCluster) -> None:
     """Left alone, each starts one of its own where none is set, as on a machine without a Prefect server."""
     with temporary_settings({PREFECT_API_URL: None}):
-        assert run_tasks(Place(workers=1), server, [({}, 1)]) == [server.fn()]
+        for place in (Place(workers=1), Place(scheduler=cluster.scheduler_address)):
+            assert run_tasks(place, server, [({}, 1)]) == [server.fn()]
+
+
+def test_workers_of_another_machine_are_not_sent_to_this_one(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They could not reach it."""
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    with temporary_settings({PREFECT_API_URL: None}), _one_server(Place(scheduler=cluster.scheduler_address)):
+        assert not PREFECT_API_URL.value()

@@ -9,13 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from flows.jobs import Place
+from flows.scanning import scan_shard
+from flows.workers import worker
+from stores.shards import expand
+from tests.flows.conftest import LAYER, MODEL, Made
+from vital.gathering import Plan
+
 ROOT = Path(__file__).parents[2]
 PIECES = """
+import os
 from pathlib import Path
 from flows.memory import give_back
 
 def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 pieces = [bytearray(100_000) for _ in range(2000)]
 full = resident()
@@ -24,6 +32,15 @@ kept = resident()
 give_back()
 print(full - kept, kept - resident(), sum(map(sum, pieces)))
 """
+
+
+def test_it_does_so_after_every_shard(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr("flows.scanning.give_back", lambda: given.append("back"))
+    here = worker(MODEL, Place())
+    for number, shard in enumerate(expand([str(made.shards)]), 1):
+        scan_shard(shard, here, Plan((LAYER,), (), 2, 16))
+        assert len(given) == number
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library keeps what it keeps")

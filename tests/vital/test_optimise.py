@@ -13,7 +13,7 @@ from vital.models import Model
 from vital.neurons import Readout
 from vital.objective import EVIDENCE, Objective
 from vital.optimise import Pictures, optimise
-from vital.probe import CLASSES, probe
+from vital.probe import CLASSES, Activations, probe
 from vital.schedule import draw, glimpses
 from vital.settings import PictureSettings
 from vital.targets import Crop, Target, measure
@@ -277,3 +277,26 @@ def test_every_second_step_of_a_class_sees_a_window_judged_by_its_logit_alone(ti
     found = Objective(model, target, wanted, "lrp", None)(seen, glimpse=True)
     logits = seen[CLASSES][..., 0]
     torch.testing.assert_close(found, -3 * EVIDENCE * logits[[0, 1, 2], [0, 4, 9]])
+
+
+@pytest.mark.parametrize(
+    ("layer", "neurons", "expected"), [(CLASSES, (0, 4), [False, True] * 2), (LAYER, (3, 7), [False] * 4)]
+)
+def test_the_steps_of_windows_are_judged_as_such(
+    tiny: Callable[..., Model],
+    monkeypatch: pytest.MonkeyPatch,
+    layer: str,
+    neurons: tuple[int, ...],
+    expected: list[bool],
+) -> None:
+    asked: list[bool] = []
+    judge = Objective.__call__
+
+    def watched(self: Objective, seen: Activations, glimpse: bool = False) -> torch.Tensor:
+        asked.append(glimpse)
+        return judge(self, seen, glimpse)
+
+    monkeypatch.setattr(Objective, "__call__", watched)
+    model = tiny()
+    optimise(model, target_of(model, layer, neurons), settings(steps=4))
+    assert asked == expected
