@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from flows import recipes
+from flows.atlas_store import ALGORITHM
 from flows.cli import main
 from flows.gallery import titles, write_gallery
 from flows.site_server import served
@@ -201,7 +202,8 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     assert jobs["moments"].variant.nodes == ("0", "1")
     assert jobs["atlas"].variant.label(False) == "patch-lrp"
     fields = claimed(group_at(atlas, LATER), "atlas") or {}
-    assert {"variant": "patch-lrp", **jobs["atlas"].picture.model_dump(mode="json")} == fields
+    settings = jobs["atlas"].picture.model_dump(mode="json")
+    assert {"variant": "patch-lrp", "algorithm": ALGORITHM, **settings} == fields
 
 
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
