@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vital.sorting import sort_rows
+from vital.sorting import cachefuls, share_out, sort_rows
 
 
 def site_levels(sites: int) -> Float[np.ndarray, "site"]:
@@ -95,20 +95,17 @@ class Moments:
     @classmethod
     def of(cls, activations: Float[Tensor, "image channel site"], levels: int) -> Moments:
         """The moments of a batch of images, at ``stored_levels(sites, levels)``."""
-        sites = activations.shape[-1]
-        rows = sort_rows(activations.float())
-        kept = resample(rows, site_levels(sites), stored_levels(sites, levels))
-        lowest, highest = rows[..., 0].double().numpy(force=True), rows[..., -1].double().numpy(force=True)
+        rows = _described(activations.float(), levels)
         # One image after the other: the sum of a batch must not depend on how the images were batched.
         return cls(
-            sum_in_order(kept),
-            sum_in_order(rows.mean(-1)),
-            sum_in_order(rows.square().mean(-1)),
-            lowest.min(0, initial=np.inf),
-            highest.max(0, initial=-np.inf),
-            sum_in_order((rows > 0).float().mean(-1)),
-            sum_in_order(rows[..., -1]),
-            sum_in_order(rows[..., -1].square()),
+            sum_in_order(rows.kept),
+            sum_in_order(rows.mean),
+            sum_in_order(rows.square),
+            rows.lowest.double().numpy(force=True).min(0, initial=np.inf),
+            rows.highest.double().numpy(force=True).max(0, initial=-np.inf),
+            sum_in_order(rows.active),
+            sum_in_order(rows.highest),
+            sum_in_order(rows.highest.square()),
             len(activations),
         )
 
@@ -129,6 +126,45 @@ class Moments:
             self.peak_squares + other.peak_squares,
             self.count + other.count,
         )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is kept of sorted rows."""
+
+    kept: Float[Tensor, "*row level"]
+    mean: Float[Tensor, "*row"]
+    square: Float[Tensor, "*row"]
+    active: Float[Tensor, "*row"]
+    lowest: Float[Tensor, "*row"]
+    highest: Float[Tensor, "*row"]
+
+
+def _described(activations: Float[Tensor, "*row site"], levels: int) -> _Rows:
+    """Each row sorted and read at ``stored_levels(sites, levels)``, its mean, its mean square, and the share of it that
+    is positive."""
+    sites = activations.shape[-1]
+    have, want = site_levels(sites), stored_levels(sites, levels)
+    if activations.device.type != "cpu":
+        rows = sort_rows(activations)
+        square, active = rows.square().mean(-1), (rows > 0).float().mean(-1)
+        return _Rows(resample(rows, have, want), rows.mean(-1), square, active, rows[..., 0], rows[..., -1])
+    flat = activations.detach().flatten(0, -2).contiguous().numpy()
+    kept = np.empty((len(flat), len(want)), np.float32)
+    parts = np.empty((5, len(flat)), np.float32)
+
+    def work(part: slice) -> None:
+        rows = np.sort(flat[part], axis=1)
+        kept[part] = resample(torch.from_numpy(rows), have, want).numpy()
+        mean, square, active, lowest, highest = parts[:, part]
+        lowest[:], highest[:] = rows[:, 0], rows[:, -1]
+        with np.errstate(over="ignore", invalid="ignore"):  # an activation may be infinite
+            mean[:], active[:] = rows.mean(1), (rows > 0).mean(1)
+            square[:] = np.square(rows, out=rows).mean(1)
+
+    share_out(cachefuls(*flat.shape), work)  # a node's sorted rows are never in memory together
+    shape = activations.shape[:-1]
+    return _Rows(torch.from_numpy(kept).reshape(*shape, len(want)), *torch.from_numpy(parts).reshape(5, *shape))
 
 
 def sum_in_order(rows: Float[Tensor, "image *rest"]) -> Float[np.ndarray, "*rest"]:
