@@ -22,11 +22,11 @@ class Constants:
     """Assumed."""
     forward_per_gpu: float = 2500.0
     """Images a second of resnet50 in float32 with the pass's sorting, assumed of an H100."""
-    task_seconds: float = 0.25
-    """What a task costs on Dask, measured (Prefect 3.8)."""
+    task_seconds: float = 0.09
+    """What an empty task costs a worker, measured: 64 of them on Dask, Prefect 3.8, its server on the same two cores."""
     tasks: int = 256
     """Tasks of a pass, at most."""
-    partial_bytes: int = 5_063_204
+    partial_bytes: int = 5_063_212
     """Of a shard, measured (five nodes, 64 levels, 50 references; benchmarks/statistics.py, partial_bytes)."""
     merge_per_second: float = 60.0
     """Partials that one core reads from disk and adds a second, measured."""

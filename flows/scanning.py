@@ -33,7 +33,7 @@ LONGEST = 100
 
 
 TASKS = 256
-"""Tasks of a pass, at most: each costs the server some milliseconds, on Dask a quarter of a second."""
+"""Tasks of a pass, at most: each costs the server some milliseconds, on Dask a tenth of a second."""
 
 
 def grouped(shards: Sequence[ShardFile]) -> list[tuple[ShardFile, ...]]:
