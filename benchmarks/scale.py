@@ -23,7 +23,7 @@ class Constants:
     forward_per_gpu: float = 2500.0
     """Images a second of resnet50 in float32 with the pass's sorting, assumed of an H100."""
     task_seconds: float = 0.09
-    """What an empty task costs a worker, measured: 64 of them on Dask, Prefect 3.8, its server on the same two cores."""
+    """What an empty task costs a worker, measured: 64 on Dask, Prefect 3.8, its server on the same two cores."""
     tasks: int = 256
     """Tasks of a pass, at most."""
     partial_bytes: int = 5_063_212
