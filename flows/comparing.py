@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flows.metric_names import OWN, metric_name, rank_metrics
+from flows.metric_names import OWN, metric_name, naming_metrics
 from flows.neuron_ranges import parse_neurons
 from flows.report_job import Case, Comparison, ReportJob
 from flows.statistics_store import load_images, references_of, stored_worker
@@ -30,7 +30,6 @@ from vital.baselines import check_method
 from vital.errors import UnsuitableInput
 from vital.judges import Judge, own_judge
 from vital.likeness import frechet_distance
-from vital.metrics import ranks
 from vital.probe import CLASSES
 from vital.ranking import NOBODY
 from vital.settings import PictureSettings
@@ -130,7 +129,7 @@ def photographs(comparison: Comparison) -> None:
         return
     scores: dict[str, dict[str, float]] = defaultdict(dict)
     for name in judges:
-        for metric, values in rank_metrics(ranks(seen[f"{name}/logits"], seen["labels"]), name).items():
+        for metric, values in naming_metrics(seen[f"{name}/logits"], seen["labels"], name).items():
             for label in np.unique(seen["labels"]):
                 scores[str(label)][metric] = float(values[seen["labels"] == label].mean())
     found = references_of(statistics, CLASSES, None)

@@ -18,7 +18,7 @@ from torch import Tensor
 from flows.gallery import atlas_layers, statistics_url
 from flows.jobs import EvaluateJob
 from flows.layer_pages import LayerSource
-from flows.metric_names import OWN, meaning_of, metric_name, rank_metrics
+from flows.metric_names import OWN, meaning_of, metric_name, naming_metrics
 from flows.progress import tick
 from flows.reference_crops import reference_crops
 from flows.statistics_store import moved_urls, references_of, stored_model, stored_worker
@@ -31,7 +31,7 @@ from stores.provenance import claimed
 from stores.schema import array_at, group_at, open_store
 from vital.judges import Judge, own_judge
 from vital.likeness import diversity, frechet_distance, nearest_similarity, variation
-from vital.metrics import raised, ranks
+from vital.metrics import raised
 from vital.nearest import nearest
 from vital.probe import CLASSES
 
@@ -138,7 +138,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
         tick(len(pixels))
     columns: dict[str, np.ndarray] = {"curve_distance": _distances(part)}
     for name in (OWN, *judges):
-        columns |= found.ranked(name)
+        columns |= found.named(name)
     if layer != CLASSES:
         columns |= _raised(part, here, at_side)
     unnamed = job.model_copy(update={"atlas": "", "layers": (), "siblings": ()})
@@ -171,7 +171,7 @@ class _Looks:
     def __init__(self, classes: bool, neurons: Sequence[int]) -> None:
         self._classes, self._neurons = classes, neurons
         self._features: dict[str, list[np.ndarray]] = {}
-        self._ranks: dict[str, list[np.ndarray]] = {}
+        self._named: dict[str, list[dict[str, np.ndarray]]] = {}
 
     def add(self, judges: Mapping[str, Judge], pixels: UInt8[Tensor, "picture 3 row column"]) -> None:
         """Have every judge look at some pictures."""
@@ -182,17 +182,18 @@ class _Looks:
             seen.append(look.features.float().numpy(force=True))
             if self._classes:
                 own = self._neurons[before : before + len(pixels)]
-                self._ranks.setdefault(name, []).append(ranks(look.logits.float().numpy(force=True), own))
+                self._named.setdefault(name, []).append(
+                    naming_metrics(look.logits.float().numpy(force=True), own, name)
+                )
 
     def features(self, name: str) -> Float[np.ndarray, "picture feature"]:
         """Of all pictures, in a judge's eyes."""
         return np.concatenate(self._features[name])
 
-    def ranked(self, name: str) -> dict[str, np.ndarray]:
-        """Whether a judge names the classes; nothing for other layers."""
-        if not self._classes:
-            return {}
-        return rank_metrics(np.concatenate(self._ranks[name]), name)
+    def named(self, name: str) -> dict[str, np.ndarray]:
+        """How a judge names the classes; nothing for other layers."""
+        parts = self._named.get(name, [])
+        return {metric: np.concatenate([part[metric] for part in parts]) for metric in (parts[0] if parts else ())}
 
 
 def _tensor(pixels: np.ndarray, here: Worker) -> Tensor:

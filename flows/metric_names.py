@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
+
+from vital.metrics import ranks, surprise
 
 OWN = "own"
 """Stands for the network that the pictures were made for, where others stand as judges."""
@@ -25,6 +27,11 @@ _OF_JUDGE = {
     "top1": Meaning("1 where {judge} names the picture's class first, else 0", "", "high"),
     "top5": Meaning("1 where the picture's class is among the first five of {judge}, else 0", "", "high"),
     "rank": Meaning("how many classes {judge} prefers to the picture's; 0 is best", "", "low"),
+    "surprise": Meaning(
+        "cross-entropy of the picture's class in what {judge} says; it still tells pictures apart that are all named",
+        "nat",
+        "low",
+    ),
     "frechet": Meaning(
         "Fréchet distance of the layer's pictures from their references in the features of {judge}; few pictures make "
         "it larger",
@@ -74,12 +81,16 @@ def metric_name(metric: str, judge: str = "") -> str:
     return f"{metric}_{re.sub(r'[^A-Za-z0-9.-]+', '_', judge)}" if judge else metric
 
 
-def rank_metrics(places: Int[np.ndarray, "picture"], judge: str) -> dict[str, Shaped[np.ndarray, "picture"]]:
-    """The metrics of how a judge names pictures, by the place that it gives to each picture's class."""
+def naming_metrics(
+    logits: Float[np.ndarray, "picture class"], classes: Sequence[int] | Int[np.ndarray, "picture"], judge: str
+) -> dict[str, Shaped[np.ndarray, "picture"]]:
+    """The metrics of how a judge names pictures, from its logits and the class of each picture."""
+    places = ranks(logits, classes)
     return {
         metric_name("top1", judge): places < 1,
         metric_name("top5", judge): places < 5,
         metric_name("rank", judge): places,
+        metric_name("surprise", judge): surprise(logits, classes),
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flows.comparing import COSTS, PHOTOGRAPHS, read_record
-from flows.metric_names import OWN, split_name
+from flows.metric_names import OWN, meaning_of, split_name
 from flows.report_job import ABLATIONS, VITAL, Case, Comparison
 from stores.pictures import made, read_layer_metrics, read_metrics
 from stores.schema import array_at, open_store
@@ -42,11 +42,26 @@ class Method:
 
 @dataclass(frozen=True)
 class Lead:
-    """How far the method is ahead of the best baseline in one metric, neuron by neuron and seed by seed."""
+    """How far the method is from the best baseline in one metric, neuron by neuron and seed by seed: its values less
+    the other's. ``sums`` of both are over all pictures compared."""
 
     metric: str
     baseline: str
     difference: Interval
+    sums: tuple[float, float]
+
+    @property
+    def pictures(self) -> int:
+        """Of each of the two."""
+        return self.difference.neurons * self.difference.seeds
+
+    @property
+    def standing(self) -> str:
+        """What the interval says: ahead, behind, or neither."""
+        down = meaning_of(self.metric).better == "low"
+        one = self.difference
+        low, high = (-one.high, -one.low) if down else (one.low, one.high)
+        return "ahead, clear of zero" if low > 0 else "not clear of zero" if high >= 0 else "behind, clear of zero"
 
 
 def methods_of(comparison: Comparison, layer: str) -> list[Method]:
@@ -105,7 +120,7 @@ def photograph_count(comparison: Comparison) -> tuple[int, int]:
 
 
 def leads(methods: Sequence[Method]) -> list[Lead]:
-    """The method against the baseline with the highest mean, by transfer accuracy under each judge."""
+    """The method against the baseline with the best mean, by transfer under each judge."""
     ours = next((method for method in methods if method.label == VITAL), None)
     others = [method for method in methods if method.label != VITAL and method.label not in ABLATIONS]
     if ours is None or not others:
@@ -113,14 +128,15 @@ def leads(methods: Sequence[Method]) -> list[Lead]:
     found = []
     for name in sorted(ours.values):
         metric, judge = split_name(name)
-        if metric not in ("top1", "top5") or judge in ("", OWN):
+        if metric not in ("top1", "top5", "surprise") or judge in ("", OWN):
             continue
-        best = max(others, key=lambda method: float(np.nanmean(method.values[name])))
+        sign = -1 if meaning_of(name).better == "low" else 1
+        best = max(others, key=lambda method: sign * float(np.nanmean(method.values[name])))
         shared = sorted(set(ours.neurons) & set(best.neurons))
         mine, theirs = (
             method.values[name][[list(method.neurons).index(neuron) for neuron in shared]] for method in (ours, best)
         )
-        found.append(Lead(name, best.label, paired(mine, theirs)))
+        found.append(Lead(name, best.label, paired(mine, theirs), (float(mine.sum()), float(theirs.sum()))))
     return found
 
 

@@ -61,7 +61,7 @@ def write_report(comparisons: Sequence[Comparison]) -> str:
             for label, found in rows.items():
                 figures.setdefault(label, {}).update({f"{name}/{metric}": one for metric, one in found.items()})
             ahead = leads(methods)
-            verdict += [_sentence(name, one) for one in ahead if split_name(one.metric)[0] == "top1"]
+            verdict += [line for one in ahead for line in _sentences(name, one, rows)]
             failures += [line for method in methods for line in method.failed]
             images = _images(out, comparison, name, layer, methods, rows)
             sections.append(
@@ -107,14 +107,26 @@ def _json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _sentence(name: str, lead: Lead) -> str:
-    one = lead.difference
-    clear = "clear of zero" if one.low > 0 else "not clear of zero" if one.high >= 0 else "below zero"
-    return (
-        f"{name}, {split_name(lead.metric)[1]} as judge: vital's top-1 is {100 * one.mean:+.1f} points against "
-        f"{lead.baseline}, the best baseline (95 % interval {100 * one.low:+.1f} to {100 * one.high:+.1f}, {clear}; "
-        f"{one.neurons} classes, {one.seeds} seeds)."
-    )
+def _sentences(name: str, lead: Lead, rows: Mapping[str, Mapping[str, Interval]]) -> list[str]:
+    """What a metric says of the method against the best baseline; nothing of those that only the tables show."""
+    (metric, judge), one = split_name(lead.metric), lead.difference
+    rests = f"{lead.standing}; {one.neurons} classes, {one.seeds} seeds"
+    if metric == "top1":
+        ours, theirs = (f"{total:.0f}" for total in lead.sums)
+        real = rows.get(REAL, {}).get(lead.metric)
+        natural = f" Of held-out photographs it names {100 * real.mean:.0f} %." if real else ""
+        return [
+            f"{name}, {judge} as judge: it names {ours} of vital's {lead.pictures} pictures first and {theirs} of "
+            f"{lead.baseline}'s, the best baseline: {100 * one.mean:+.1f} points "
+            f"(95 % interval {100 * one.low:+.1f} to {100 * one.high:+.1f}, {rests}).{natural}"
+        ]
+    if metric == "surprise":
+        return [
+            f"{name}, {judge} as judge: its surprise at vital's pictures less that at {lead.baseline}'s, the best "
+            f"baseline: {one.mean:+.2f} nats (95 % interval {one.low:+.2f} to {one.high:+.2f}, "
+            f"{rests})."
+        ]
+    return []
 
 
 def _lines(comparison: Comparison, layer: str, methods: Sequence[Method]) -> list[str]:
@@ -147,7 +159,7 @@ def _tables(
     if ahead:
         columns = [
             Column("best baseline", "the one with the highest mean"),
-            Column("difference", "vital less it", "high"),
+            Column("difference", "vital less it; of surprise less is better"),
         ]
         body = {lead.metric: [Cell(lead.baseline), _cell(lead.difference, False)] for lead in ahead}
         tables.append(Table("vital against the best baseline, paired by neuron and seed", columns, body))
@@ -182,7 +194,7 @@ def _table(
 
 
 def _rank_of(metric: str) -> int:
-    order = ("top1", "top5", "rank", "most_raised", "peak", "peak_ratio", "references_reached", "frechet")
+    order = ("top1", "top5", "rank", "surprise", "most_raised", "peak", "peak_ratio", "references_reached", "frechet")
     return order.index(metric) if metric in order else len(order)
 
 

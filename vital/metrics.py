@@ -87,6 +87,18 @@ def ranks(
     return preferred
 
 
+def surprise(
+    logits: Float[np.ndarray, "picture class"], classes: Sequence[int] | Int[np.ndarray, "picture"]
+) -> Float[np.ndarray, "picture"]:
+    """Cross-entropy of each picture's own class, in nats; not a number where a network says nothing.
+
+    >>> surprise(np.zeros((1, 1000)), [2]).round(3)
+    array([6.908])
+    """
+    said, own = torch.from_numpy(np.asarray(logits, np.float64)), torch.as_tensor(np.asarray(classes, np.int64))
+    return F.cross_entropy(said, own, reduction="none").numpy()
+
+
 def _peaks(
     model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
 ) -> Float[np.ndarray, "picture channel"]:
