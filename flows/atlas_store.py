@@ -31,12 +31,12 @@ from vital.optimise import Pictures, optimise, records_of
 from vital.pixels import Colours
 from vital.probe import CLASSES
 from vital.reached import Reached, reached
-from vital.settings import PictureSettings
+from vital.settings import Method, PictureSettings
 from vital.targets import Target
 
-ALGORITHM = 2
-"""Version of how settings become pictures; those of another version are not added to. 2: windows of class pictures are
-judged by the logit."""
+ALGORITHMS: Mapping[Method, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
+"""Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
+windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def declare_atlas(job: AtlasJob, statistics: zarr.Group, here: Worker) -> Declar
     nodes = {node: len(levels[node]) for node in target_nodes(statistics, job.layer, variant)}
     # Claimed before anything is created: other settings are refused by name, not by the shape they give.
     place = group.require_group(job.layer)
-    claim(place, "atlas", {"variant": variant, "algorithm": ALGORITHM, **job.picture.model_dump(mode="json")})
+    version = ALGORITHMS[job.picture.method]
+    claim(place, "atlas", {"variant": variant, "algorithm": version, **job.picture.model_dump(mode="json")})
     declare(
         group, picture_specs(job.layer, layer.channels, job.picture.side, records_of(job.picture.steps), BLOCK, nodes)
     )

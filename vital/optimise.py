@@ -19,6 +19,7 @@ from vital.models import Model
 from vital.nodes import prior_weight
 from vital.objective import Objective
 from vital.pixels import (
+    CLASS_PALETTE,
     GREY,
     PLAIN_PALETTE,
     Colours,
@@ -91,6 +92,7 @@ def optimise(
             draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32)),
             model,
             settings,
+            target.classes,
             colours,
             spectrum,
         )
@@ -162,12 +164,18 @@ def records_of(steps: int) -> int:
 
 
 def _parametrise(
-    noise: Tensor, model: Model, settings: PictureSettings, colours: Colours, spectrum: np.ndarray | None
+    noise: Tensor,
+    model: Model,
+    settings: PictureSettings,
+    classes: bool,
+    colours: Colours,
+    spectrum: np.ndarray | None,
 ) -> Parametrisation:
     if settings.parametrisation == "pixel":
         return PixelPictures(noise * FAINT if settings.method == "pixel" else noise, model.preprocessing)
     if settings.parametrisation == "fourier":
-        palette = Palette() if settings.method == "vital" else PLAIN_PALETTE
+        matching = CLASS_PALETTE if classes else Palette()
+        palette = matching if settings.method == "vital" else PLAIN_PALETTE
         return FourierPictures(noise, model.preprocessing, colours, palette)
     if spectrum is None:
         raise UnsuitableInput(

@@ -164,6 +164,10 @@ class Palette:
     """Contrast of the noise that pictures begin as, in units of the data's own."""
 
 
+CLASS_PALETTE = Palette(contrast=1.0)
+"""For class pictures, which say in bold what holds against the grain of glimpses: other networks name them more often
+(docs/results.md)."""
+
 PLAIN_PALETTE = Palette(decay=1.0, contrast=1.0, start=0.1)
 """As published for feature visualization (Olah et al., 2017)."""
 

@@ -65,6 +65,7 @@ def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws
     matching, classes = settings.method == "vital", layer == CLASSES
     viewed = settings.rotation > 0 or settings.zoom > 0 or settings.window[0] < 1
     viewed &= classes or not matching
+    grained = settings.grain > 0 and (not matching or bool(glimpses(settings, classes).any()))
     for neuron in neurons:
         source = stream(settings.seed, layer, neuron)
         noise.append(source.standard_normal((3, settings.side, settings.side), np.float32))
@@ -73,7 +74,7 @@ def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws
         if viewed:
             whole = ~glimpses(settings, classes) if matching else None
             views.append(random_views(source, settings.steps, settings.rotation, settings.zoom, settings.window, whole))
-        if settings.grain:
+        if grained:
             places.append(source.integers(0, settings.side, (settings.steps, 2)))
     return Draws(
         torch.from_numpy(np.stack(noise)),

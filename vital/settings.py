@@ -117,7 +117,10 @@ class PictureSettings(Settings):
         "only for classes, every second step, judged by the class's logit alone",
     )
     grain: float = Field(
-        0.0, ge=0, description="deviation of noise added to what a step sees, in the network's units; falls to zero"
+        0.3,
+        ge=0,
+        description="deviation of noise added to what a step sees, in the network's units; falls to zero; of method "
+        "vital only for classes, in steps that see a window",
     )
     softness: float = Field(
         0.5,
@@ -195,14 +198,14 @@ class PictureSettings(Settings):
 _PAPER = {
     "steps": 2000, "parametrisation": "pixel", "learning_rate": 1.0, "warmup": 100, "betas": (0.5, 0.9), "jitter": 30,
     "softness": 0.0, "coarse": 0.0, "own_weight": 0.0, "own_boost": 1.0, "own_share": 1.0, "plain_weight": 0.0,
-    "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0),
+    "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "grain": 0.0,
     "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published",
 }  # fmt: skip
 """VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.nodes`."""
 
 _ASCENT = {
     "softness": 0.0, "coarse": 0.0, "warmup": 0, "betas": (0.9, 0.999), "rotation": 0.0, "zoom": 0.0,
-    "window": (1.0, 1.0),
+    "window": (1.0, 1.0), "grain": 0.0,
 }  # fmt: skip
 _BASELINES: dict[str, dict[str, object]] = {
     "pixel": _ASCENT | {"parametrisation": "pixel", "learning_rate": 0.05, "jitter": 0, "norm": 0.01},

@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from flows import recipes
-from flows.atlas_store import ALGORITHM
+from flows.atlas_store import ALGORITHMS
 from flows.cli import main
 from flows.gallery import titles, write_gallery
 from flows.site_server import served
@@ -203,7 +203,7 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     assert jobs["atlas"].variant.label(False) == "patch-lrp"
     fields = claimed(group_at(atlas, LATER), "atlas") or {}
     settings = jobs["atlas"].picture.model_dump(mode="json")
-    assert {"variant": "patch-lrp", "algorithm": ALGORITHM, **settings} == fields
+    assert {"variant": "patch-lrp", "algorithm": ALGORITHMS["vital"], **settings} == fields
 
 
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])

@@ -300,3 +300,19 @@ def test_the_steps_of_windows_are_judged_as_such(
     model = tiny()
     optimise(model, target_of(model, layer, neurons), settings(steps=4))
     assert asked == expected
+
+
+def test_grain_is_in_windows_alone(tiny: Callable[..., Model]) -> None:
+    """What the network sees with and without it: the same in a whole step, apart by noise of the grain's deviation in
+    the window that follows."""
+    model = tiny()
+    target, seen = target_of(model, CLASSES, (0, 4)), []
+    hook = model.network.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0].detach().clone()))
+    for grain in (0.0, 0.4):
+        optimise(model, target, settings(steps=2, grain=grain))
+    hook.remove()
+    plain, grained = seen[:2], seen[2:]
+    torch.testing.assert_close(plain[0], grained[0], rtol=0, atol=0)
+    assert float((grained[1] - plain[1]).std()) == pytest.approx(0.4 / 2, rel=0.1)
+    assert draw(settings(grain=0.4), LAYER, [3]).places is None
+    assert draw(settings(grain=0.4), CLASSES, [3]).places is not None
