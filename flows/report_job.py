@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from flows.jobs import AtlasJob, EvaluateJob, MomentsJob, Place, ReferencesJob
+from flows.jobs import AtlasJob, EvaluateJob, Folder, Location, MomentsJob, Place, ReferencesJob
 from vital.probe import CLASSES
 from vital.settings import Method, ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
 
@@ -30,14 +30,16 @@ ABLATIONS: Mapping[str, Mapping[str, object]] = {
 class ReportJob(Settings):
     """Methods side by side: the same neurons, seeds and steps, measured in the same way."""
 
-    out: str = Field(description="folder for the report, its pictures and everything they were made from")
+    out: Folder = Field(description="folder for the report, its pictures and everything they were made from")
     preset: Literal["embedded", "iccv2025"] = Field(
         "embedded",
         description="embedded: the embedded network and photographs; iccv2025: the table of the paper, five "
         "torchvision networks over ImageNet, whose shards are given",
     )
-    shards: tuple[str, ...] = Field((), description="where references come from  [default: the embedded photographs]")
-    held_out: tuple[str, ...] = Field(
+    shards: tuple[Location, ...] = Field(
+        (), description="where references come from  [default: the embedded photographs]"
+    )
+    held_out: tuple[Location, ...] = Field(
         (), description="shards of labelled photographs that are no references  [default: half of every class's]"
     )
     models: tuple[ModelSettings, ...] = Field((ModelSettings(),), min_length=1, description="the networks")

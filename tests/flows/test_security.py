@@ -17,6 +17,7 @@ import pytest
 import s3fs
 
 from flows.jobs import ReferencesJob
+from flows.report_job import ReportJob
 from stores.locations import has_secret
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made
@@ -130,6 +131,9 @@ def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str, tmp_path:
     with pytest.raises(ValueError, match="password or a signed query") as caught:
         ReferencesJob(shards=(url,), store="s.zarr", layers=(LAYER,))
     assert SECRET not in str(caught.value)
+    for field in ("shards", "held_out"):
+        with pytest.raises(ValueError, match="password or a signed query"):
+            ReportJob.model_validate({"out": "report", field: (url,)})
     assert not (tmp_path / "s.zarr").exists()
 
 
