@@ -19,6 +19,8 @@ from vital.probe import CLASSES
 
 REAL = "photographs"
 """The label of held-out photographs, which are scored as if they were pictures."""
+TRANSFER = ("top1", "top5", "surprise")
+"""Metrics of a judge that say whether pictures mean to it what they mean to the network."""
 Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
 
 
@@ -126,10 +128,9 @@ def leads(methods: Sequence[Method]) -> list[Lead]:
     if ours is None or not others:
         return []
     found = []
-    for name in sorted(ours.values):
-        metric, judge = split_name(name)
-        if metric not in ("top1", "top5", "surprise") or judge in ("", OWN):
-            continue
+    known = {name: split_name(name) for name in sorted(ours.values)}
+    transfers = [name for name, (metric, judge) in known.items() if metric in TRANSFER and judge not in ("", OWN)]
+    for name in sorted(transfers, key=lambda name: TRANSFER.index(known[name][0])):
         sign = -1 if meaning_of(name).better == "low" else 1
         best = max(others, key=lambda method: sign * float(np.nanmean(method.values[name])))
         shared = sorted(set(ours.neurons) & set(best.neurons))

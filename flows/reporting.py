@@ -123,8 +123,7 @@ def _sentences(name: str, lead: Lead, rows: Mapping[str, Mapping[str, Interval]]
     if metric == "surprise":
         return [
             f"{name}, {judge} as judge: its surprise at vital's pictures less that at {lead.baseline}'s, the best "
-            f"baseline: {one.mean:+.2f} nats (95 % interval {one.low:+.2f} to {one.high:+.2f}, "
-            f"{rests})."
+            f"baseline: {one.mean:+.2f} nats (95 % interval {one.low:+.2f} to {one.high:+.2f}, {rests})."
         ]
     return []
 
@@ -158,7 +157,7 @@ def _tables(
         tables.append(_table("What each part contributes", judges, without, seconds, note))
     if ahead:
         columns = [
-            Column("best baseline", "the one with the highest mean"),
+            Column("best baseline", "the one with the best mean"),
             Column("difference", "vital less it; of surprise less is better"),
         ]
         body = {lead.metric: [Cell(lead.baseline), _cell(lead.difference, False)] for lead in ahead}
