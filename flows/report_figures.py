@@ -19,8 +19,8 @@ from vital.probe import CLASSES
 
 REAL = "photographs"
 """The label of held-out photographs, which are scored as if they were pictures."""
-TRANSFER = ("top1", "top5", "surprise")
-"""Metrics of a judge that say whether pictures mean to it what they mean to the network."""
+TRANSFER = {"top1": 1.0, "top5": 1.0, "surprise": 0.0}
+"""Metrics of a judge that say whether pictures mean to it what they mean to the network, and their best value."""
 Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
 
 
@@ -45,12 +45,14 @@ class Method:
 @dataclass(frozen=True)
 class Lead:
     """How far the method is from the best baseline in one metric, neuron by neuron and seed by seed: its values less
-    the other's. ``sums`` of both are over all pictures compared."""
+    the other's. ``sums`` of both are over all pictures compared; ``reachable`` is whether pictures with the metric's
+    best value, all of them, would be ahead and clear of zero: not where the baseline itself is nearly there."""
 
     metric: str
     baseline: str
     difference: Interval
     sums: tuple[float, float]
+    reachable: bool
 
     @property
     def pictures(self) -> int:
@@ -60,10 +62,14 @@ class Lead:
     @property
     def standing(self) -> str:
         """What the interval says: ahead, behind, or neither."""
-        down = meaning_of(self.metric).better == "low"
-        one = self.difference
-        low, high = (-one.high, -one.low) if down else (one.low, one.high)
+        low, high = _gain(self.metric, self.difference)
         return "ahead, clear of zero" if low > 0 else "not clear of zero" if high >= 0 else "behind, clear of zero"
+
+
+def _gain(metric: str, difference: Interval) -> tuple[float, float]:
+    """The bounds of a difference, turned so that more is better."""
+    down = meaning_of(metric).better == "low"
+    return (-difference.high, -difference.low) if down else (difference.low, difference.high)
 
 
 def methods_of(comparison: Comparison, layer: str) -> list[Method]:
@@ -130,14 +136,16 @@ def leads(methods: Sequence[Method]) -> list[Lead]:
     found = []
     known = {name: split_name(name) for name in sorted(ours.values)}
     transfers = [name for name, (metric, judge) in known.items() if metric in TRANSFER and judge not in ("", OWN)]
-    for name in sorted(transfers, key=lambda name: TRANSFER.index(known[name][0])):
+    for name in sorted(transfers, key=lambda name: list(TRANSFER).index(known[name][0])):
         sign = -1 if meaning_of(name).better == "low" else 1
         best = max(others, key=lambda method: sign * float(np.nanmean(method.values[name])))
         shared = sorted(set(ours.neurons) & set(best.neurons))
         mine, theirs = (
             method.values[name][[list(method.neurons).index(neuron) for neuron in shared]] for method in (ours, best)
         )
-        found.append(Lead(name, best.label, paired(mine, theirs), (float(mine.sum()), float(theirs.sum()))))
+        ideal = paired(np.full_like(theirs, TRANSFER[known[name][0]]), theirs)
+        sums = float(mine.sum()), float(theirs.sum())
+        found.append(Lead(name, best.label, paired(mine, theirs), sums, _gain(name, ideal)[0] > 0))
     return found
 
 

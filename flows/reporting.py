@@ -115,6 +115,10 @@ def _sentences(name: str, lead: Lead, rows: Mapping[str, Mapping[str, Interval]]
         ours, theirs = (f"{total:.0f}" for total in lead.sums)
         real = rows.get(REAL, {}).get(lead.metric)
         natural = f" Of held-out photographs it names {100 * real.mean:.0f} %." if real else ""
+        if not lead.reachable:
+            natural += (
+                f" {lead.baseline} leaves too few to gain: were all of vital's named, it would not be clear either."
+            )
         return [
             f"{name}, {judge} as judge: it names {ours} of vital's {lead.pictures} pictures first and {theirs} of "
             f"{lead.baseline}'s, the best baseline: {100 * one.mean:+.1f} points "
@@ -151,7 +155,15 @@ def _tables(
     compared = {label: found for label, found in rows.items() if label not in ABLATIONS}
     without = {label: found for label, found in rows.items() if label in ABLATIONS or label in (VITAL, REAL)}
     seconds = {method.label: method.seconds for method in methods}
-    tables = [_table("Methods", judges, compared, seconds, "Mean over neurons and seeds; below it the 95 % interval.")]
+    tables = [
+        _table(
+            "Methods",
+            judges,
+            compared,
+            seconds,
+            "Mean over neurons and seeds; below it the 95 % interval, where there is more than one value.",
+        )
+    ]
     if len(without) > 2 or (len(without) == 2 and REAL not in without):
         note = "Each row leaves one part of the method out; these have pictures under the first seed alone."
         tables.append(_table("What each part contributes", judges, without, seconds, note))
@@ -215,7 +227,7 @@ def _best(name: str, label: str, rows: Mapping[str, Mapping[str, Interval]], bet
 def _cell(one: Interval | None, best: bool) -> Cell:
     if one is None or not math.isfinite(one.mean):
         return Cell("–")
-    return Cell(_short(one.mean), f"{_short(one.low)} to {_short(one.high)}", best)
+    return Cell(_short(one.mean), f"{_short(one.low)} to {_short(one.high)}" if one.bounded else "", best)
 
 
 def _short(value: float) -> str:
@@ -236,9 +248,9 @@ def _images(
     groups: dict[str, list[Bar]] = {}
     for metric in (full for part in wanted for full in _full(part, order)):
         bars = [
-            Bar(label, found[metric].mean, found[metric].low, found[metric].high)
+            Bar(label, one.mean, one.low if one.bounded else math.nan, one.high if one.bounded else math.nan)
             for label, found in rows.items()
-            if metric in found and math.isfinite(found[metric].mean)
+            if (one := found.get(metric)) is not None and math.isfinite(one.mean)
         ]
         if bars and metric not in groups:
             groups[metric.replace("_", " ")] = bars
@@ -296,7 +308,8 @@ def _details(comparison: Comparison, layer: str, methods: Sequence[Method], ahea
             for method in methods
         },
         "against_best_baseline": [
-            {"metric": lead.metric, "baseline": lead.baseline, **asdict(lead.difference)} for lead in ahead
+            {"metric": lead.metric, "baseline": lead.baseline, "reachable": lead.reachable, **asdict(lead.difference)}
+            for lead in ahead
         ],
         "held_out_photographs": photos,
         "held_out_classes": classes,

@@ -123,7 +123,8 @@ class Strip:
 
 def strips_sheet(strips: Sequence[Strip], heads: Sequence[str], side: int = 128, gap: int = 14) -> Image.Image:
     """Rows of pictures one below the other, a group beside the next under its head, names below the pictures."""
-    small, named = 12, 170
+    small = 12
+    named = min(260, 2 * gap + max((math.ceil(_font(small + 1).getlength(strip.title)) for strip in strips), default=0))
     widths = [max((len(strip.groups[place]) for strip in strips), default=0) for place in range(len(heads))]
     starts = [
         named + sum(width * (side + gap // 2) + 2 * gap for width in widths[:place]) for place in range(len(heads))

@@ -22,6 +22,11 @@ class Interval:
     neurons: int
     seeds: int
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the bounds say anything: a single value has no spread."""
+        return self.neurons * self.seeds > 1
+
 
 def interval(values: Float[np.ndarray, "neuron seed"]) -> Interval:
     """Of one metric over neurons and seeds, which are resampled independently of each other: both could have been

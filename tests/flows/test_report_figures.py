@@ -42,6 +42,19 @@ def test_behind_and_undecided_are_called_so() -> None:
     assert lead("surprise_judge", ours, other).standing == "not clear of zero"
 
 
+def test_a_baseline_at_the_ceiling_leaves_nothing_to_gain() -> None:
+    """One of thirty neurons missed: a resample has no such neuron in a third of all draws, so zero cannot be left
+    behind; with ten it can."""
+    ours = method("vital", top1_judge=np.ones(NEURONS), surprise_judge=np.ones(NEURONS))
+    nearly = method("fourier", top1_judge=np.arange(NEURONS) > 0, surprise_judge=np.full(NEURONS, 0.5))
+    found = lead("top1_judge", ours, nearly)
+    assert (found.standing, found.reachable) == ("not clear of zero", False)
+    assert lead("surprise_judge", ours, nearly).standing == "behind, clear of zero"
+    assert lead("surprise_judge", ours, nearly).reachable
+    short = method("fourier", top1_judge=np.arange(NEURONS) >= 10, surprise_judge=np.full(NEURONS, 0.5))
+    assert lead("top1_judge", ours, short).reachable
+
+
 def test_the_networks_own_word_is_no_transfer() -> None:
     own = {"top1_own": np.ones(NEURONS)}
     assert leads([method("vital", **own), method("maco", **own)]) == []
