@@ -68,8 +68,13 @@ class Lead:
 
 def _gain(metric: str, difference: Interval) -> tuple[float, float]:
     """The bounds of a difference, turned so that more is better."""
-    down = meaning_of(metric).better == "low"
-    return (-difference.high, -difference.low) if down else (difference.low, difference.high)
+    low, high = sorted((_sign(metric) * difference.low, _sign(metric) * difference.high))
+    return low, high
+
+
+def _sign(metric: str) -> int:
+    """What a metric is multiplied by so that more is better."""
+    return -1 if meaning_of(metric).better == "low" else 1
 
 
 def methods_of(comparison: Comparison, layer: str) -> list[Method]:
@@ -135,15 +140,19 @@ def leads(methods: Sequence[Method]) -> list[Lead]:
         return []
     found = []
     known = {name: split_name(name) for name in sorted(ours.values)}
-    transfers = [name for name, (metric, judge) in known.items() if metric in TRANSFER and judge not in ("", OWN)]
-    for name in sorted(transfers, key=lambda name: list(TRANSFER).index(known[name][0])):
-        sign = -1 if meaning_of(name).better == "low" else 1
-        best = max(others, key=lambda method: sign * float(np.nanmean(method.values[name])))
+    transfers = [
+        (name, best_value)
+        for wanted, best_value in TRANSFER.items()
+        for name, (metric, judge) in known.items()
+        if metric == wanted and judge not in ("", OWN)
+    ]
+    for name, best_value in transfers:
+        best = max(others, key=lambda method: _sign(name) * float(np.nanmean(method.values[name])))
         shared = sorted(set(ours.neurons) & set(best.neurons))
         mine, theirs = (
             method.values[name][[list(method.neurons).index(neuron) for neuron in shared]] for method in (ours, best)
         )
-        ideal = paired(np.full_like(theirs, TRANSFER[known[name][0]]), theirs)
+        ideal = paired(np.full_like(theirs, best_value), theirs)
         sums = float(mine.sum()), float(theirs.sum())
         found.append(Lead(name, best.label, paired(mine, theirs), sums, _gain(name, ideal)[0] > 0))
     return found

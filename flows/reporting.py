@@ -110,24 +110,22 @@ def _json(path: Path, content: Mapping[str, Any]) -> None:
 def _sentences(name: str, lead: Lead, rows: Mapping[str, Mapping[str, Interval]]) -> list[str]:
     """What a metric says of the method against the best baseline; nothing of those that only the tables show."""
     (metric, judge), one = split_name(lead.metric), lead.difference
-    rests = f"{lead.standing}; {one.neurons} classes, {one.seeds} seeds"
+    basis = f"{lead.standing}; {one.neurons} classes, {one.seeds} seeds"
     if metric == "top1":
         ours, theirs = (f"{total:.0f}" for total in lead.sums)
         real = rows.get(REAL, {}).get(lead.metric)
         natural = f" Of held-out photographs it names {100 * real.mean:.0f} %." if real else ""
-        if not lead.reachable:
-            natural += (
-                f" {lead.baseline} leaves too few to gain: were all of vital's named, it would not be clear either."
-            )
+        ceiling = f" {lead.baseline} leaves too few to gain: were all of vital's named, it would not be clear either."
+        rest = natural if lead.reachable else natural + ceiling
         return [
             f"{name}, {judge} as judge: it names {ours} of vital's {lead.pictures} pictures first and {theirs} of "
             f"{lead.baseline}'s, the best baseline: {100 * one.mean:+.1f} points "
-            f"(95 % interval {100 * one.low:+.1f} to {100 * one.high:+.1f}, {rests}).{natural}"
+            f"(95 % interval {100 * one.low:+.1f} to {100 * one.high:+.1f}, {basis}).{rest}"
         ]
     if metric == "surprise":
         return [
             f"{name}, {judge} as judge: its surprise at vital's pictures less that at {lead.baseline}'s, the best "
-            f"baseline: {one.mean:+.2f} nats (95 % interval {one.low:+.2f} to {one.high:+.2f}, {rests})."
+            f"baseline: {one.mean:+.2f} nats (95 % interval {one.low:+.2f} to {one.high:+.2f}, {basis})."
         ]
     return []
 
@@ -155,15 +153,8 @@ def _tables(
     compared = {label: found for label, found in rows.items() if label not in ABLATIONS}
     without = {label: found for label, found in rows.items() if label in ABLATIONS or label in (VITAL, REAL)}
     seconds = {method.label: method.seconds for method in methods}
-    tables = [
-        _table(
-            "Methods",
-            judges,
-            compared,
-            seconds,
-            "Mean over neurons and seeds; below it the 95 % interval, where there is more than one value.",
-        )
-    ]
+    note = "Mean over neurons and seeds; below it the 95 % interval, where there is more than one value."
+    tables = [_table("Methods", judges, compared, seconds, note)]
     if len(without) > 2 or (len(without) == 2 and REAL not in without):
         note = "Each row leaves one part of the method out; these have pictures under the first seed alone."
         tables.append(_table("What each part contributes", judges, without, seconds, note))
