@@ -14,9 +14,9 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its file
 import torch
 from torch import Tensor, nn
 
-from vital.conservation import conservation, liveliest, noise
-from vital.layers import default_nodes, survey
-from vital.models import Model, load_model
+from vital.network.layers import default_nodes, survey
+from vital.network.models import Model, load_model
+from vital.propagation.conservation import conservation, liveliest, noise
 from vital.settings import EMBEDDED, ModelSettings
 
 NAMES = (

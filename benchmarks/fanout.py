@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from distributed import Client, LocalCluster
 
-from flows.atlas import build_atlas
-from flows.atlas_store import make_blocks
-from flows.cluster import unhurried_memory
 from flows.jobs import BLOCK, AtlasJob, MomentsJob, Place, ReferencesJob
-from flows.moments import measure_references
-from flows.references import select_references
-from flows.statistics_store import stored_worker
-from stores.schema import open_store
+from flows.recipes.atlas import build_atlas
+from flows.recipes.references import select_references
+from flows.recipes.targets import measure_references
+from flows.running.cluster import unhurried_memory
+from flows.running.process import stored_worker
+from flows.steps.pictures import make_blocks
+from stores.arrays.schema import open_store
 from vital.settings import PictureSettings, StatisticsSettings, VariantSettings
 
 LAYER = "_blocks.9"

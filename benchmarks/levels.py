@@ -11,19 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stores.images import decode
-from stores.shards import ShardReader, expand
+from stores.shards.decoding import decode
+from stores.shards.reading import ShardReader, expand
 from tests.golden import recipe
-from vital.layers import default_nodes, survey
-from vital.losses import sort_matching
-from vital.models import Model, load_model
-from vital.neurons import Readout, importance, relevance_map
-from vital.probe import CLASSES, INPUT, Activations, Layout, probe
-from vital.quantiles import resample, site_levels, stored_levels
-from vital.relevance import Relevance
+from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
+from vital.measuring.targets import node_relevance
+from vital.network.layers import default_nodes, survey
+from vital.network.models import Model, load_model
+from vital.network.neurons import Readout, importance, relevance_map
+from vital.network.probe import CLASSES, INPUT, Activations, Layout, probe
+from vital.pictures.losses import sort_matching
+from vital.propagation.mode import Relevance
 from vital.settings import ModelSettings
-from vital.sorting import sort_rows
-from vital.targets import node_relevance
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 

@@ -22,13 +22,13 @@ import torch
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
 from benchmarks.levels import golden_errors, lite0_errors
-from vital.layers import default_nodes, survey
-from vital.models import Model, load_model
-from vital.optimise import optimise
-from vital.probe import CLASSES, INPUT, probe
-from vital.quantiles import stored_levels
+from vital.measuring.rows import stored_levels
+from vital.measuring.targets import Crop, Target, measure
+from vital.network.layers import default_nodes, survey
+from vital.network.models import Model, load_model
+from vital.network.probe import CLASSES, INPUT, probe
+from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings
-from vital.targets import Crop, Target, measure
 
 BATCH, SIDE, LAYER = 8, 224, "layer4.2"
 LEVELS = StatisticsSettings().levels

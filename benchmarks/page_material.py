@@ -12,13 +12,14 @@ import numpy as np
 import zarr
 from PIL import Image
 
-from flows.statistics_store import ALGORITHM
-from stores.index import SampleRows, ShardRows, append_index
-from stores.moments import layer_specs, target_path, target_specs, write_layer, write_target_block, write_target_levels
-from stores.pictures import picture_specs, write_metrics, write_picture_block
-from stores.provenance import claim, claimed, fingerprint
-from stores.references import References, write_references
-from stores.schema import declare, group_at, open_store
+from flows.steps.dataset import ALGORITHM
+from stores.arrays.provenance import claim, claimed, fingerprint
+from stores.arrays.schema import declare, group_at, open_store
+from stores.atlas import picture_specs, write_metrics, write_picture_block
+from stores.dataset.index import SampleRows, ShardRows, append_index
+from stores.dataset.layers import layer_specs, write_layer
+from stores.dataset.references import References, write_references
+from stores.dataset.targets import target_path, target_specs, write_target_block, write_target_levels
 from vital.settings import ModelSettings, PictureSettings, VariantSettings
 
 LAYER, VARIANT = "layer4.2", "patch-lrp"

@@ -27,9 +27,11 @@ from PIL import Image
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
 from flows.jobs import MomentsJob, Place, ReferencesJob
-from flows.references import select_references
-from flows.statistics_store import load_images, references_of
-from flows.target_store import (
+from flows.recipes.references import select_references
+from flows.running.process import worker
+from flows.steps.dataset import references_of
+from flows.steps.images import load_images
+from flows.steps.targets import (
     declare_targets,
     measure_block,
     read_targets,
@@ -37,15 +39,14 @@ from flows.target_store import (
     target_status,
     task_groups,
 )
-from flows.workers import worker
-from stores.light import read_colours
-from stores.moments import done_blocks
-from stores.schema import array_at, open_store
-from stores.status import PictureStatus
-from vital.metrics import class_ranks, raised
-from vital.optimise import optimise
-from vital.pixels import Colours
-from vital.probe import CLASSES
+from stores.arrays.schema import array_at, open_store
+from stores.dataset.layers import read_colours
+from stores.dataset.targets import done_blocks
+from stores.errors import PictureStatus
+from vital.judging.metrics import class_ranks, raised
+from vital.measuring.sums import Colours
+from vital.network.probe import CLASSES
+from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 RANKS = 8

@@ -27,14 +27,14 @@ import numpy as np
 import torch
 
 from flows.jobs import Place
-from flows.scanning import BATCH, scan_shard
-from flows.workers import Worker, worker
-from stores.images import decode
-from stores.partials import write_arrays
-from stores.shards import ShardFile, ShardReader, expand
-from vital.gathering import Plan
-from vital.layers import default_nodes
-from vital.probe import probe
+from flows.running.process import Worker, worker
+from flows.steps.shards import BATCH, scan_shard
+from stores.files import write_arrays
+from stores.shards.decoding import decode
+from stores.shards.reading import ShardFile, ShardReader, expand
+from vital.measuring.gathering import Plan
+from vital.network.layers import default_nodes
+from vital.network.probe import probe
 from vital.settings import ModelSettings
 
 RANKS, LEVELS = 50, 64

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from stores.locations import has_secret, safe_url
+from stores.files import has_secret, safe_url
 from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
 
 

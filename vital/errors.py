@@ -13,6 +13,9 @@
 Every message says what came, what was expected and the way out.
 """
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 
 class VitalError(Exception):
     """Base of all errors of the algorithm; its text is one sentence for the user."""
@@ -40,3 +43,12 @@ class UnsuitableInput(VitalError):
 
 class DoesNotFit(VitalError):
     """Not even one picture fits into the device's memory."""
+
+
+def nearest(name: str, known: Sequence[str], count: int = 5) -> str:
+    """The names most like ``name``, as a list in words; the first few when nothing is alike.
+
+    >>> nearest("layr4", ["layer4", "conv1"])
+    'layer4'
+    """
+    return ", ".join(get_close_matches(name, known, count, cutoff=0.4) or known[:count])

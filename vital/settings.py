@@ -201,7 +201,7 @@ _PAPER = {
     "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "grain": 0.0,
     "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published",
 }  # fmt: skip
-"""VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.nodes`."""
+"""VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.network.published`."""
 
 _ASCENT = {
     "softness": 0.0, "coarse": 0.0, "warmup": 0, "betas": (0.9, 0.999), "rotation": 0.0, "zoom": 0.0,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,8 +16,7 @@ from jaxtyping import Float
 
 from stores.pages.content import AtlasPage, Curve, LayerPage, NeuronPage, Photo
 from stores.pages.folder import OWN, SiteFolder, digest
-from stores.pages.images import ACROSS, PER_SHEET, TILES, mask_file, picture_file, sheet_files
-from stores.pages.script import number, numbers, script
+from stores.pages.sheets import ACROSS, PER_SHEET, TILES, mask_file, picture_file, sheet_files
 
 VERSION = "1"
 """Goes into every digest: a change of what is written raises it."""
@@ -224,3 +224,30 @@ def _thinned(row: Float[np.ndarray, "level"]) -> Float[np.ndarray, "point"]:
 def _photo_data(photo: Photo) -> list[Any]:
     box = None if photo.box is None else numbers(photo.box)
     return [photo.file, photo.key, number(photo.score), photo.label, photo.credit, box]
+
+
+_UNSAFE = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def script(key: str, value: Any) -> bytes:
+    """A script that hands ``value`` to the page under ``key``; nothing in it can end a script or begin a tag."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return f"VITAL.put({json.dumps(key)},{text});\n".translate(_UNSAFE).encode("ascii")
+
+
+def number(value: float) -> float | int | None:
+    """Four significant digits, which is more than a plot shows; None where the value is unknown.
+
+    >>> number(0.123456), number(float("nan")), number(2.0)
+    (0.1235, None, 2)
+    """
+    value = float(value)
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.4g}")
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+
+
+def numbers(values: Any) -> list[float | int | None]:
+    """`number` of each."""
+    return [number(value) for value in np.asarray(values, np.float64).ravel()]

@@ -27,7 +27,7 @@ PICTURE = PictureSettings(side=24, steps=3)
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
-    from flows.cluster import unwatched
+    from flows.running.cluster import unwatched
 
     with prefect_test_harness(server_startup_timeout=120), unwatched():
         yield
@@ -64,9 +64,9 @@ class Made:
 
 def make(folder: Path) -> Made:
     """The whole path on tiny shards."""
-    from flows.atlas import build_atlas
-    from flows.moments import measure_references
-    from flows.references import select_references
+    from flows.recipes.atlas import build_atlas
+    from flows.recipes.references import select_references
+    from flows.recipes.targets import measure_references
 
     made = Made(folder)
     tiny.shards(made.shards)

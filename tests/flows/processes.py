@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from prefect.settings import PREFECT_API_URL
 
 from flows.jobs import AtlasJob, FullJob
@@ -30,7 +30,7 @@ def vital_run(job: AtlasJob | FullJob, folder: Path, **more: str) -> subprocess.
     file = folder / "job.yaml"
     file.write_text(yaml.safe_dump({_flow(job): job.model_dump(mode="json")}))
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", str(file)], env=environment(**more), start_new_session=True,
+        [sys.executable, "-m", "flows.cli.main", "run", str(file)], env=environment(**more), start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vital.models import _torchvision
+from vital.network.sources import torchvision_models
 
 SIDE = 32
 CHANNELS, CLASSES = 40, 5
@@ -119,7 +119,7 @@ def transformer() -> nn.Module:
     """torchvision's vision transformer, small: patches of 8 in images of 32, the same weights every time."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        made: nn.Module = _torchvision().VisionTransformer(SIDE, 8, 3, 2, 40, 32, num_classes=CLASSES)
+        made: nn.Module = torchvision_models().VisionTransformer(SIDE, 8, 3, 2, 40, 32, num_classes=CLASSES)
         return made
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.atlas import build_atlas
 from flows.jobs import AtlasJob, MomentsJob, ReferencesJob
-from flows.moments import measure_references
-from flows.references import select_references
-from stores.pictures import write_metrics
-from stores.schema import open_store
+from flows.recipes.atlas import build_atlas
+from flows.recipes.references import select_references
+from flows.recipes.targets import measure_references
+from stores.arrays.schema import open_store
+from stores.atlas import write_metrics
 from tests.flows import tiny
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  the usual name
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.reference import formulas

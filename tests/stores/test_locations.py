@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.locations import join, local_path, safe_url
+from stores.files import join, local_path, safe_url
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stores.errors import SchemaMismatch
-from stores.partials import read_arrays, remove_arrays, runs_path, write_arrays
+from stores.files import read_arrays, remove_arrays, runs_path, write_arrays
 
 TEXT = np.dtypes.StringDType()
 

@@ -14,12 +14,15 @@ from jaxtyping import install_import_hook
 from tests.reference.networks import SIDE, Tiny, randomise
 
 if TYPE_CHECKING:
-    from vital.models import Model
+    from vital.network.models import Model
 
 # beartype knows neither the Self that pydantic's validators return, nor a protocol that is not checkable at run time.
 UNCHECKED = ("__init__", "settings", "optimise")
-MODULES = [file.stem for file in (Path(__file__).parents[2] / "vital").glob("*.py")]
-install_import_hook([f"vital.{name}" for name in MODULES if name not in UNCHECKED], "beartype.beartype")
+FOLDER = Path(__file__).parents[2]
+MODULES = [
+    ".".join(file.relative_to(FOLDER).with_suffix("").parts) for file in sorted((FOLDER / "vital").rglob("*.py"))
+]
+install_import_hook([name for name in MODULES if name.rpartition(".")[2] not in UNCHECKED], "beartype.beartype")
 
 
 # A deadline would measure what else the machine is doing.
@@ -47,8 +50,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def tiny() -> Callable[..., Model]:
     """A model of three convolutions at 32 pixels; another network if one is given."""
-    from vital.models import Model
-    from vital.preprocessing import Preprocessing
+    from vital.network.models import Model
+    from vital.network.preprocessing import Preprocessing
 
     def make(seed: int = 0, network: torch.nn.Module | None = None) -> Model:
         preprocessing = Preprocessing(SIDE, (0.5, 0.45, 0.4), (0.25, 0.2, 0.3))

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.golden import recipe
-from vital.losses import frobenius, sort_matching, total_variation
-from vital.models import load_model
-from vital.neurons import Readout, importance, relevance_map
-from vital.probe import Activations, probe
-from vital.relevance import Relevance
+from vital.measuring.rows import sort_rows
+from vital.measuring.targets import node_relevance
+from vital.network.models import load_model
+from vital.network.neurons import Readout, importance, relevance_map
+from vital.network.probe import Activations, probe
+from vital.pictures.losses import frobenius, sort_matching, total_variation
+from vital.propagation.mode import Relevance
 from vital.settings import ModelSettings
-from vital.sorting import sort_rows
-from vital.targets import node_relevance
 
 FOLDER = Path(os.environ.get("VITAL_GOLDEN") or Path(__file__).parents[1] / "golden")
 FILES = sorted([*FOLDER.glob("class_*.npz"), *FOLDER.glob("inner_*.npz")])

@@ -1,0 +1,228 @@
+"""Pictures as files and archives, and a folder of pages served on this machine."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import http.server
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from PIL import Image
+
+from flows.pages.atlas import atlas_layers, neuron_name
+from flows.running.blocks import parse_neurons
+from stores.arrays.schema import array_at, open_store
+from stores.atlas import made, read_pictures
+from stores.errors import SchemaMismatch, UnsuitableFolder
+from stores.pages.sheets import Cell, contact_sheet, sheet_png
+from stores.pages.website import place_name
+from vital.errors import UnknownNeuron
+
+Format = Literal["png", "webp"]
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+LARGEST_SHEET = 600
+"""Pictures of an exported contact sheet; more would be an image that few programs open."""
+SHEET = "contact-sheet.png"
+TABLE = "neurons.csv"
+
+
+def save_picture(
+    atlas_url: str, layer: str, neuron: int, out: Path, side: int | None = None, masked: bool = False
+) -> Path:
+    """One picture as a file whose kind the name tells; ``masked`` makes what mattered little transparent.
+
+    Raises:
+        SchemaMismatch: the atlas has no such layer.
+        UnknownNeuron: the neuron is out of range, or has no picture.
+        UnsuitableFolder: the name's ending is of no kind that is written, or its folder is missing.
+    """
+    if out.suffix.lower() not in SUFFIXES:
+        raise UnsuitableFolder(f"{out} ends in no kind of picture: name it {', '.join(SUFFIXES[:-1])}")
+    if masked and out.suffix.lower() not in (".png", ".webp"):
+        raise UnsuitableFolder(f"{out} cannot be transparent: name it .png or .webp, or leave --mask out")
+    atlas = open_store(atlas_url, "atlas", "r")
+    _require_picture(atlas, atlas_url, layer, neuron)
+    image = _image(atlas, layer, neuron, masked)
+    if side:
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    if not out.parent.is_dir():
+        raise UnsuitableFolder(f"there is no folder {out.parent} to save {out.name} in: make it first")
+    image.save(out, **_how(out.suffix))
+    return out
+
+
+def export(
+    atlas_url: str,
+    layer: str,
+    neurons: str,
+    out: Path,
+    kind: Format = "png",
+    masked: bool = False,
+    sheet: bool = True,
+) -> int:
+    """A selection of a layer's pictures, a contact sheet of them and a table that says what they are, in the folder
+    ``out``, or in one file where its name ends in ``.zip``; returns how many pictures.
+
+    Neurons without a picture are left out, since a selection may be a range of an atlas half finished.
+
+    Raises:
+        SchemaMismatch: the atlas has no such layer.
+        UnknownNeuron: a neuron is out of range, or none of them has a picture.
+        UnsuitableFolder: ``out`` is there already and not an empty folder.
+    """
+    atlas = open_store(atlas_url, "atlas", "r")
+    _require_layer(atlas, layer)
+    there = made(atlas, layer)
+    chosen = [neuron for neuron in parse_neurons(neurons, len(there), layer) if there[neuron]]
+    if not chosen:
+        raise UnknownNeuron(
+            f"none of the neurons {neurons or 'asked for'} of layer {layer!r} has a picture: "
+            f"`vital info {atlas_url}` says which have, and why not"
+        )
+    if out.exists() and not (out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())):
+        raise UnsuitableFolder(f"{out} exists already: remove it, or choose another output")
+    files = _files(atlas, layer, chosen, kind, masked, sheet)
+    if out.suffix.lower() == ".zip":
+        _write_zip(out, files)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in files:
+            (out / name).write_bytes(data)
+    return len(chosen)
+
+
+def _files(
+    atlas: zarr.Group, layer: str, chosen: Sequence[int], kind: Format, masked: bool, sheet: bool
+) -> Iterator[tuple[str, bytes]]:
+    for neuron in chosen:
+        buffer = io.BytesIO()
+        _image(atlas, layer, neuron, masked).save(buffer, kind.upper(), **_how(f".{kind}"))
+        yield _file_name(layer, neuron, kind), buffer.getvalue()
+    if sheet:
+        few = chosen[:LARGEST_SHEET]
+        pixels = array_at(atlas, f"{layer}/pixels")
+        cells = (
+            Cell(neuron_name(atlas, layer, neuron), f"{layer} {neuron}", np.asarray(pixels[neuron])) for neuron in few
+        )
+        yield SHEET, sheet_png(contact_sheet(cells, len(few), columns=8, side=160, gap=24))
+    yield TABLE, _table(atlas, layer, chosen, kind)
+
+
+def _table(atlas: zarr.Group, layer: str, chosen: Sequence[int], kind: Format) -> bytes:
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(("file", "layer", "neuron", "name", "seed", "loss"))
+    seeds, losses = (np.asarray(array_at(atlas, f"{layer}/{name}")[:]) for name in ("seed", "loss"))
+    for neuron in chosen:
+        name = neuron_name(atlas, layer, neuron)
+        rows.writerow(
+            (_file_name(layer, neuron, kind), layer, neuron, name, int(seeds[neuron]), f"{losses[neuron, -1]:.6g}")
+        )
+    return text.getvalue().encode("utf-8")
+
+
+def _file_name(layer: str, neuron: int, kind: str) -> str:
+    return f"{place_name(layer)}-{neuron:05d}.{kind}"
+
+
+def _write_zip(out: Path, files: Iterator[tuple[str, bytes]]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    try:
+        # pictures are compressed already; a fixed date makes the same selection the same bytes
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in files:
+                archive.writestr(zipfile.ZipInfo(f"{out.stem}/{name}"), data)
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _image(atlas: zarr.Group, layer: str, neuron: int, masked: bool) -> Image.Image:
+    rows = read_pictures(atlas, layer, [neuron])
+    image = Image.fromarray(rows["pixels"][0])
+    if masked:
+        image.putalpha(Image.fromarray(rows["alpha"][0]))
+    return image
+
+
+def _how(suffix: str) -> dict[str, Any]:
+    return {"lossless": True} if suffix.lower() == ".webp" else {"quality": 95} if suffix.lower() != ".png" else {}
+
+
+def _require_layer(atlas: zarr.Group, layer: str) -> None:
+    if layer not in atlas_layers(atlas):
+        raise SchemaMismatch(
+            f"the atlas has no layer {layer!r}, it has {', '.join(atlas_layers(atlas)) or 'none'}: give one of these"
+        )
+
+
+def _require_picture(atlas: zarr.Group, atlas_url: str, layer: str, neuron: int) -> None:
+    _require_layer(atlas, layer)
+    there = made(atlas, layer)
+    if not 0 <= neuron < len(there):
+        raise UnknownNeuron(
+            f"neuron {neuron} is not in layer {layer!r}, which has {len(there)}: ask for 0 to {len(there) - 1}"
+        )
+    if not there[neuron]:
+        raise UnknownNeuron(
+            f"neuron {neuron} of layer {layer!r} has no picture: `vital info {atlas_url}` says which have, and why not"
+        )
+
+
+HERE = "127.0.0.1"
+"""Nobody but this machine may see the pages: photographs may be private."""
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    """Without a line for every file, and without listings of folders."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class calls
+        """Nothing is logged."""
+
+    def list_directory(self, path: object) -> None:
+        """Folders are not listed."""
+        self.send_error(404)
+
+
+def require_pages(folder: Path) -> Path:
+    """The index page of a folder; raises UnsuitableFolder where there is none."""
+    index = folder / "index.html"
+    if not index.is_file():
+        raise UnsuitableFolder(
+            f"{folder} holds no pages (no index.html): write them with `vital pages ATLAS --out {folder}` first"
+        )
+    return index
+
+
+@contextmanager
+def served(folder: Path, port: int = 0) -> Iterator[str]:
+    """Serve ``folder`` while the block lasts; gives the URL. Port 0 is any free one.
+
+    Raises:
+        UnsuitableFolder: the folder holds no pages, or the port is taken.
+    """
+    require_pages(folder)
+    handler = functools.partial(_Quiet, directory=str(folder))
+    try:
+        server = http.server.ThreadingHTTPServer((HERE, port), handler)
+    except OSError as error:
+        raise UnsuitableFolder(
+            f"port {port} cannot be used ({error.strerror}): give another --port, or none for any free one"
+        ) from None
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{HERE}:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

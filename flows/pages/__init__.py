@@ -1,0 +1,1 @@
+"""From atlases to pages."""

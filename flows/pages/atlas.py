@@ -1,0 +1,253 @@
+"""From atlases to the pages that people look at: every layer chunk by chunk, with its references' photographs."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+
+import zarr
+from filelock import FileLock
+
+from flows.pages.layer import LayerSource
+from flows.pages.thumbnails import LayerPhotographs, Photographs
+from flows.running.progress import bar
+from stores.arrays.provenance import claimed, fingerprint
+from stores.arrays.schema import group_at, open_store
+from stores.dataset.index import read_shards
+from stores.errors import SchemaMismatch, StoreError
+from stores.files import safe_url
+from stores.pages.content import AtlasPage
+from stores.pages.sheets import PER_SHEET, Cell, contact_sheet, sheet_png
+from stores.pages.website import Site
+from stores.shards.beside import read_class_names
+from stores.shards.decoding import decode
+from vital.network.probe import CLASSES
+
+ON_SHEET = 48
+"""Pictures of the contact sheet that stands beside the pages."""
+
+
+def atlas_layers(atlas: zarr.Group) -> list[str]:
+    """The layers of an atlas, classes first; those whose arrays a killed run did not finish to create are left out."""
+    found = [name for name, part in atlas.groups() if claimed(part, "atlas") is not None and "done" in part]
+    return sorted(found, key=lambda name: (name != CLASSES, _natural(name)))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts block 4 before block 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def neuron_name(atlas: zarr.Group, layer: str, neuron: int) -> str:
+    """The class's name, or the channel's number."""
+    names = group_at(atlas, layer).attrs.get("names") or []
+    assert isinstance(names, list)
+    return (
+        str(names[neuron]) if neuron < len(names) else (f"class {neuron}" if layer == CLASSES else f"channel {neuron}")
+    )
+
+
+def atlas_facts(atlas: zarr.Group) -> dict[str, str]:
+    """What an atlas was made from, for people."""
+    record = claimed(atlas, "statistics") or {}
+    facts = {"statistics": f"base {record.get('base', '?')}, dataset {record.get('dataset', '?')}"}
+    for layer in atlas_layers(atlas):
+        fields = claimed(group_at(atlas, layer), "atlas") or {}
+        facts[layer] = (
+            f"{fields['variant']}, {_way(fields)}, {fields['steps']} steps, {fields['side']} px, seed {fields['seed']}"
+        )
+    return facts
+
+
+def _way(fields: Mapping[str, object]) -> str:
+    method = fields.get("method", "vital")
+    return f"preset {fields['preset']}" if method == "vital" else f"method {method}"
+
+
+def statistics_url(atlas: zarr.Group, atlas_url: str, given: str | None) -> str:
+    """Where the statistics lie: as given, or as the atlas remembers, or of the same name beside the atlas.
+
+    Raises:
+        SchemaMismatch: they are not there, or they are of another model than the atlas was made from.
+    """
+    recorded = str(atlas.attrs.get("store", ""))
+    beside = "/".join((atlas_url.rstrip("/").rpartition("/")[0] or ".", recorded.rstrip("/").rpartition("/")[2]))
+    for known in (given,) if given else (recorded, beside):
+        try:
+            statistics = open_store(known, "statistics", "r")
+        except StoreError:
+            continue
+        asked = (claimed(atlas, "statistics") or {}).get("base")
+        found = fingerprint(claimed(statistics, "base") or {})
+        if asked == found:
+            return known
+        if known != beside:
+            raise SchemaMismatch(
+                f"the statistics at {known!r} have base {found} but {atlas_url} was made from base {asked}: "
+                "give the store it was made from with --store"
+            )
+    raise SchemaMismatch(
+        f"the atlas's statistics are not at {given or recorded!r}: say where they are with --store, "
+        "or leave the photos out with --no-references"
+    )
+
+
+def write_gallery(
+    atlas_url: str | Sequence[str],
+    out: Path,
+    store: str | None = None,
+    shards: Sequence[str] = (),
+    credits_: Mapping[str, str] | None = None,
+    photos: bool = True,
+    title: str = "VITAL Atlas",
+) -> Path:
+    """The pages of one atlas, or of several that can be compared, and a contact sheet; returns the path of the index
+    page. What an earlier run wrote from the same data stays as it is.
+
+    Without ``photos`` the statistics may be out of reach: then the pages show no sources and no similarity.
+
+    Raises:
+        SchemaMismatch: an atlas holds no finished picture, or its statistics are not where they were.
+    """
+    urls = [atlas_url] if isinstance(atlas_url, str) else list(atlas_url)
+    sources = [_AtlasSource(url, store, shards, credits_ or {}, photos) for url in urls]
+    workers = os.cpu_count() or 1
+    # What another run is just writing there would be swept away.
+    lock = out.absolute().parent / f".{out.absolute().name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock), ThreadPoolExecutor(workers) as pool:
+        site = Site(out, title, [source.page(name) for source, name in zip(sources, titles(urls), strict=True)], pool)
+        for number, source in enumerate(sources):
+            source.write(site, number, pool)
+        site.credits({key: text for source in sources for key, text in source.credited().items()})
+        index = site.close()
+    site.folder.write("contact-sheet.png", sources[0].sheet(site))
+    return index
+
+
+def titles(urls: Sequence[str]) -> list[str]:
+    """Short names of atlases: the last part of each URL, with as many parts before it as tell them apart.
+
+    >>> titles(["a/atlas.zarr", "b/atlas.zarr"]), titles(["x/paper.zarr", "x/natural.zarr"])
+    (['a/atlas', 'b/atlas'], ['paper', 'natural'])
+    """
+    parts = [safe_url(url).rstrip("/").removesuffix(".zarr").split("/") for url in urls]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(names, 1)]
+
+
+class _AtlasSource:
+    """One atlas of the site."""
+
+    def __init__(
+        self, url: str, store: str | None, shards: Sequence[str], credits_: Mapping[str, str], photos: bool
+    ) -> None:
+        self.url = url
+        self.atlas = open_store(url, "atlas", "r")
+        self.store, self.statistics = self._reach(store, photos)
+        names = read_class_names(map(str, read_shards(self.statistics).url)) if self.statistics is not None else []
+        self.layers = [
+            LayerSource(self.atlas, safe_url(url), layer, safe_url(self.store), self.statistics, names)
+            for layer in atlas_layers(self.atlas)
+        ]
+        if not any(source.made() for source in self.layers):
+            raise SchemaMismatch(f"{url} holds no finished picture yet: `vital info {url}` says how far it is")
+        self._photographs = (
+            Photographs(self.statistics, shards, credits_, self._class_names())
+            if photos and self.statistics is not None
+            else None
+        )
+
+    def _reach(self, store: str | None, needed: bool) -> tuple[str, zarr.Group | None]:
+        try:
+            known = statistics_url(self.atlas, self.url, store)
+        except SchemaMismatch:
+            if needed or store:
+                raise
+            return str(self.atlas.attrs.get("store", "")), None
+        return known, open_store(known, "statistics", "r")
+
+    def _class_names(self) -> list[str]:
+        recorded = group_at(self.atlas, CLASSES).attrs.get("names") if CLASSES in self.atlas else None
+        return [str(name) for name in recorded] if isinstance(recorded, list) else []
+
+    def page(self, title: str) -> AtlasPage:
+        """What the site says of the atlas."""
+        base = (claimed(self.statistics, "base") or {}) if self.statistics is not None else {}
+        facts = {"model": str(base["model"])} if "model" in base else {}
+        facts |= {"weights": str(base["weights"])} if "weights" in base else {}
+        return AtlasPage(title, safe_url(self.url), facts)
+
+    def credited(self) -> Mapping[str, str]:
+        """Credits of the photographs shown."""
+        return self._photographs.shown if self._photographs else {}
+
+    def write(self, site: Site, number: int, pool: ThreadPoolExecutor) -> None:
+        """Write every layer."""
+        for source in self.layers:
+            there = source.made()
+            shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
+            chunks: dict[int, list[int]] = {}
+            for neuron in there:
+                chunks.setdefault(neuron // PER_SHEET, []).append(neuron)
+            with bar(f"{source.layer}: pages written", len(there)) as line:
+                for chunk, neurons in chunks.items():
+                    self._chunk(site, number, source, shown, chunk, neurons, pool)
+                    line.tick(len(neurons))
+            site.layer(number, source.page())
+
+    def sheet(self, site: Site) -> bytes:
+        """A contact sheet of pictures spread over all layers, as PNG, each beside its first photograph."""
+        everyone = [(source, neuron) for source in self.layers for neuron in source.made()]
+        chosen = everyone[:: max(1, -(-len(everyone) // ON_SHEET))]
+
+        def cells() -> Iterator[Cell]:
+            for source, neuron in chosen:
+                pixels = source.pixels(neuron)
+                shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
+                photos = shown.of([neuron])[0][neuron] if shown else []
+                name, number = neuron_name(self.atlas, source.layer, neuron), f"{source.layer} {neuron}"
+                if not photos:
+                    yield Cell(name, number, pixels)
+                    continue
+                data = (site.folder.root / site.photo_name(photos[0].file)).read_bytes()
+                top, left, height, width = photos[0].box or (0.0, 0.0, 1.0, 1.0)
+                box = (left, top, left + width, top + height) if photos[0].box else None
+                yield Cell(name, number, pixels, decode(data), box)
+
+        paired = self._photographs is not None
+        return sheet_png(
+            contact_sheet(cells(), len(chosen), columns=6 if paired else 8, side=112, gap=24, paired=paired)
+        )
+
+    def _chunk(
+        self,
+        site: Site,
+        number: int,
+        source: LayerSource,
+        shown: LayerPhotographs | None,
+        chunk: int,
+        neurons: Sequence[int],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        photos, images = shown.of(neurons) if shown else ({}, {})
+
+        def read(names: Sequence[str]) -> Mapping[str, bytes]:
+            return self._photographs.read({name: images[name] for name in names}, pool) if self._photographs else {}
+
+        site.chunk(number, source.layer, chunk, source.neurons(neurons, photos), read)
+
+
+def read_credits(file: Path | None) -> dict[str, str]:
+    """Credits by key from a CSV with the columns key, author, licence; the embedded photos' by default."""
+    source = file.read_text() if file else (resources.files("flows.demo") / "CREDITS.csv").read_text()
+    rows = csv.DictReader(source.splitlines())
+    return {row["key"]: ", ".join(filter(None, (row.get("author"), row.get("licence")))) for row in rows}

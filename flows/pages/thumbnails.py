@@ -1,0 +1,126 @@
+"""Reference photographs as the network saw them, small enough for a page; the patch is a box on them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+
+import zarr
+from PIL import Image
+
+from flows.steps.dataset import references_of
+from flows.steps.images import moved_urls
+from flows.steps.targets import recorded_variant
+from stores.arrays.provenance import claimed
+from stores.dataset.index import read_index, read_shards
+from stores.errors import MissingShard
+from stores.files import safe_url
+from stores.pages.content import Photo
+from stores.shards.beside import read_class_names
+from stores.shards.decoding import decode
+from stores.shards.reading import read_images
+from vital.measuring.sums import NOBODY
+
+MOST = 9
+"""Photographs of a neuron on its page."""
+SIDE = 160
+QUALITY = 82
+
+
+class Photographs:
+    """The photographs behind the references of one statistics store."""
+
+    def __init__(
+        self, statistics: zarr.Group, shards: Sequence[str], credits_: Mapping[str, str], names: Sequence[str]
+    ) -> None:
+        self.group, self._credits = statistics, credits_
+        self._index, self._shards = read_index(statistics), read_shards(statistics)
+        base = claimed(statistics, "base") or {}
+        self.side = int(base["input_size"])
+        moved = moved_urls(statistics, shards)
+        self._urls = [
+            moved.get(str(name), str(url)) for name, url in zip(self._shards.name, self._shards.url, strict=True)
+        ]
+        # a class's references are the images labelled with its number, so the network's names serve too
+        self._names = read_class_names(self._urls) or list(names)
+        self.shown: dict[str, str] = {}
+        """Credits of the photographs that were asked for, by key."""
+
+    def of_layer(self, layer: str, variant: str) -> LayerPhotographs:
+        """The references that a variant's targets were measured from."""
+        return LayerPhotographs(self, layer, variant)
+
+    def photo(self, image: int, score: float, box: tuple[float, float, float, float] | None) -> Photo:
+        """What the pages say of a photograph."""
+        shard, label, key = int(self._index.shard[image]), int(self._index.label[image]), str(self._index.key[image])
+        # what the file shows follows from where its bytes lie, how much of them is seen, and how it is made small
+        parts = (str(self._shards.digest[shard]), str(self._shards.name[shard]), str(self._index.offset[image]))
+        name = hashlib.sha256("/".join((*parts, str(self.side), str(SIDE), str(QUALITY))).encode()).hexdigest()[:16]
+        credit = self._credits.get(key, "")
+        if credit:
+            self.shown[key] = credit
+        known = self._names[label] if 0 <= label < len(self._names) else f"class {label}" if label >= 0 else ""
+        return Photo(name, key, score, known, credit, box)
+
+    def read(self, images: Mapping[str, int], pool: Executor) -> dict[str, bytes]:
+        """JPEGs by name, of images by name; each shard is opened once, images in the order in which they lie.
+
+        Raises:
+            MissingShard: a shard is not where it was read from.
+        """
+        wanted = sorted((int(self._index.shard[image]), image, name) for name, image in images.items())
+        made: dict[str, bytes] = {}
+        for shard in sorted({shard for shard, _, _ in wanted}):
+            here = [(image, name) for one, image, name in wanted if one == shard]
+            spans = [(int(self._index.offset[image]), int(self._index.size[image])) for image, _ in here]
+            try:
+                contents = read_images(self._urls[shard], spans)
+            except MissingShard:
+                raise MissingShard(
+                    f"there is no shard at {safe_url(self._urls[shard])}: say where the shards are with --shards, "
+                    "or leave the photos out with --no-references"
+                ) from None
+            smaller = pool.map(lambda data: as_seen(data, self.side), contents)
+            made |= {name: data for (_, name), data in zip(here, smaller, strict=True)}
+        return made
+
+
+class LayerPhotographs:
+    """The photographs of the neurons of a layer."""
+
+    def __init__(self, photographs: Photographs, layer: str, variant: str) -> None:
+        settings = recorded_variant(photographs.group, layer, variant)
+        self._all = photographs
+        self._found = references_of(photographs.group, layer, settings.references)
+        self._whole = variant.startswith("image")
+
+    def of(self, neurons: Sequence[int]) -> tuple[dict[int, list[Photo]], dict[str, int]]:
+        """Up to `MOST` of each neuron, best first, and the image ids by the photographs' names."""
+        shown: dict[int, list[Photo]] = {}
+        images: dict[str, int] = {}
+        for neuron in neurons:
+            shown[neuron] = []
+            for rank, image in enumerate(self._found.image[neuron][:MOST]):
+                if image == NOBODY:
+                    continue
+                edges = [float(edge) / self._all.side for edge in self._found.box[neuron, rank]]
+                box = None if self._whole or edges[2] >= 1 else (edges[0], edges[1], edges[2], edges[3])
+                photo = self._all.photo(int(image), float(self._found.score[neuron, rank]), box)
+                shown[neuron].append(photo)
+                images[photo.file] = int(image)
+        return shown, images
+
+
+def as_seen(data: bytes, side: int) -> bytes:
+    """A small JPEG of what a network with an input of ``side`` pixels sees of an image: the middle of it."""
+    image = Image.fromarray(decode(data))
+    seen = side / round(side * 256 / 224) * min(image.size)
+    left, top = (image.width - seen) / 2, (image.height - seen) / 2
+    small = image.resize(
+        (SIDE, SIDE), Image.Resampling.LANCZOS, box=(left, top, left + seen, top + seen), reducing_gap=2
+    )
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return buffer.getvalue()

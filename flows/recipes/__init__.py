@@ -1,0 +1,1 @@
+"""The recipes: one flow a file, read from top to bottom."""

@@ -1,0 +1,71 @@
+"""The demo: embedded photographs through the embedded model to an atlas and its pages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from flows.jobs import AtlasJob, MomentsJob, ReferencesJob
+from flows.pages.atlas import read_credits, write_gallery
+from flows.recipes.atlas import build_atlas
+from flows.recipes.references import select_references
+from flows.recipes.targets import measure_references
+from stores.arrays.schema import open_store
+from stores.atlas import made, read_pictures
+from vital.network.models import load_model
+from vital.network.probe import CLASSES, probe
+from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
+
+LAYER = "_blocks.13"
+SIDE = 144
+STEPS = {CLASSES: 400, LAYER: 200}
+"""A class costs a third of a channel's step: it needs no relevance."""
+REFERENCES = 8
+"""References of a channel: the embedded photographs are few, and what comes after the best ones hardly excites it."""
+FEWEST = 2
+"""A class is shown when it has at least this many photographs."""
+
+
+def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
+    """Run it all; yields lines for the user, the atlas's path last."""
+    begun = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    store, atlas = str(out / "statistics.zarr"), str(out / "atlas.zarr")
+    shards = str(resources.files("flows.demo"))
+    select_references(
+        ReferencesJob(
+            shards=(shards,), store=store, layers=(CLASSES, LAYER), statistics=StatisticsSettings(references=REFERENCES)
+        )
+    )
+    for layer, asked, variant in (
+        (CLASSES, "", VariantSettings(fewest=FEWEST)),
+        (LAYER, f"0:{neurons}", VariantSettings(crop="image", references=4)),
+    ):
+        # Small pictures pay for reaching far: they are aimed less high than by default.
+        picture = PictureSettings(side=SIDE, steps=steps or STEPS[layer], own_weight=1, own_boost=1.4, softness=0.3)
+        measure_references(MomentsJob(store=store, layer=layer, neurons=asked, variant=variant))
+        build_atlas(AtlasJob(store=store, layer=layer, neurons=asked, out=atlas, variant=variant, picture=picture))
+    index = write_gallery(atlas, out / "pages", store, credits_=read_credits(None))
+    yield _own_verdict(atlas)
+    yield f"pages: {index}"
+    yield f"contact sheet: {out / 'pages' / 'contact-sheet.png'}"
+    yield f"took {time.monotonic() - begun:.0f} s"
+    yield f"atlas: {atlas}"
+
+
+def _own_verdict(atlas: str) -> str:
+    """What the network itself says of its class pictures, as stored."""
+    import torch
+
+    group = open_store(atlas, "atlas", "r")
+    classes = np.flatnonzero(made(group, CLASSES))
+    model = load_model(ModelSettings())
+    pixels = torch.from_numpy(np.asarray(read_pictures(group, CLASSES, classes.tolist())["pixels"])).permute(0, 3, 1, 2)
+    with torch.inference_mode(), probe(model.network, [CLASSES]) as run:
+        order = run(model.preprocessing.normalise(pixels))[CLASSES][..., 0].argsort(1, descending=True).numpy()
+    first, five = (int((order[:, :count] == classes[:, None]).any(1).sum()) for count in (1, 5))
+    return f"the network recognises {first} of its {len(classes)} class pictures, {five} within its first five guesses"

@@ -1,0 +1,27 @@
+"""How good an atlas's pictures are: metrics per neuron and per layer, written beside them."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+
+from flows.jobs import EvaluateJob, settled
+from flows.running.cluster import in_process, run_tasks
+from flows.running.progress import bar, summarised
+from flows.steps.metrics import check_evaluation, evaluate
+
+
+@flow(name="evaluate-atlas", task_runner=in_process())
+def evaluate_atlas(job: EvaluateJob) -> str:
+    """Measure every finished picture of the asked layers; returns the atlas's URL."""
+    job = settled(job)
+    calls = [({"job": job, "layer": layer}, count) for layer, count in check_evaluation(job).items()]
+    wanted = sum(count for _, count in calls)
+    with summarised("metrics", job.atlas, "pictures", wanted), bar("pictures measured", wanted):
+        run_tasks(job.place, evaluate_layer, calls)
+    return job.atlas
+
+
+@task(name="evaluate-layer")
+def evaluate_layer(job: EvaluateJob, layer: str) -> None:
+    """Measure and write one layer's metrics."""
+    evaluate(job, layer)

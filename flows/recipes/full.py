@@ -1,0 +1,40 @@
+"""The whole path from one job: references, then for every layer its targets and its pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, task
+
+from flows.jobs import FullJob
+from flows.pages.atlas import atlas_layers, read_credits, write_gallery
+from flows.recipes.atlas import build_atlas
+from flows.recipes.references import select_references
+from flows.recipes.targets import measure_references
+from flows.running.cluster import in_process
+from flows.running.progress import link_pages
+from stores.arrays.schema import open_store
+from stores.atlas import made
+from stores.pages.folder import SiteFolder
+
+
+@flow(name="full-run", task_runner=in_process())
+def full_run(job: FullJob) -> str:
+    """What is done already is left alone, so the same job may run on a schedule; returns the atlas's URL."""
+    if job.pages is not None:
+        SiteFolder(Path(job.pages))  # a folder that holds something else is refused before the work
+    select_references(job.references())
+    for part in job.layers:
+        measure_references(job.moments(part))
+        build_atlas(job.atlas(part))
+    if job.pages is not None:
+        write_pages(job, Path(job.pages).absolute())
+    return job.out
+
+
+@task(name="write-pages")
+def write_pages(job: FullJob, folder: Path) -> None:
+    """Bring the atlas's pages up to date, if it has a picture."""
+    atlas = open_store(job.out, "atlas", "r")
+    if any(made(atlas, layer).any() for layer in atlas_layers(atlas)):
+        link_pages(job.out, write_gallery(job.out, folder, job.store, job.shards, read_credits(None)))

@@ -1,0 +1,173 @@
+"""The work of a comparison: what is checked before it, what each method costs, and how real photographs score."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flows.reports.plan import Case, Comparison, ReportJob
+from flows.running.blocks import parse_neurons
+from flows.running.process import judges_at, stored_worker, worker
+from flows.steps.dataset import references_of
+from flows.steps.images import load_images
+from stores.arrays.schema import open_store
+from stores.atlas import made
+from stores.errors import StoreError
+from stores.shards.decoding import decode
+from stores.shards.reading import ShardReader, expand
+from stores.shards.writing import hold_out
+from vital.errors import UnsuitableInput
+from vital.judging.judges import Judge, own_judge
+from vital.judging.metrics import frechet_distance
+from vital.judging.names import OWN, metric_name, naming_metrics
+from vital.measuring.sums import NOBODY
+from vital.network.probe import CLASSES
+from vital.pictures.baselines import check_method
+from vital.settings import PictureSettings
+
+COSTS, PHOTOGRAPHS = "costs.json", "photographs.json"
+LOOKED_AT = 32
+"""Photographs in memory at a time."""
+
+
+def checked(job: ReportJob) -> list[Comparison]:
+    """The comparison of every network. Networks, judges, layers, neurons and photographs are tried before any work."""
+    out = Path(job.out).absolute()
+    shards, held_out = _photographs(job, out)
+    found = []
+    for model in job.models:
+        here = worker(model, job.place.here)
+        for layer in job.layers:
+            asked = job.classes if layer == CLASSES else job.neurons
+            parse_neurons(asked, here.found.layer(layer).channels, layer)
+        judges_at(job.judges, here, job.place.here, model.download, job.layers)
+        left_out: dict[str, str] = {}
+        for method in job.methods:
+            try:
+                check_method(here.model, PictureSettings(method=method))
+            except UnsuitableInput as error:
+                left_out[method] = str(error)
+        folder = out / model.name.replace(":", "_") if len(job.models) > 1 else out
+        folder.mkdir(parents=True, exist_ok=True)
+        found.append(Comparison(job, model, shards, held_out, folder, left_out))
+    return found
+
+
+def _photographs(job: ReportJob, out: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The shards that references are chosen from, and those that are held out."""
+    given = job.shards or (str(resources.files("flows.demo")),)
+    if job.held_out:
+        names = {shard.name for shard in expand(given)} & {shard.name for shard in expand(job.held_out)}
+        if names:
+            raise StoreError(f"{min(names)} is among the shards and the held-out ones: give each shard to one of them")
+        return given, job.held_out
+    references, held = hold_out(given, out / "photographs")
+    return (str(references),), (str(held),)
+
+
+@contextmanager
+def costed(comparison: Comparison, case: Case) -> Iterator[None]:
+    """Keep how long a picture takes, where the block makes all of a case's pictures: a run that goes on where another
+    stopped says nothing about cost."""
+    before = _pictures(comparison, case)
+    begun = time.monotonic()
+    yield
+    count = _pictures(comparison, case)
+    if before == 0 and count:
+        path = comparison.folder / COSTS
+        costs = read_record(path)
+        costs[f"{case.layer}/{case.name}"] = {"seconds": time.monotonic() - begun, "pictures": count}
+        write_record(path, costs)
+
+
+def _pictures(comparison: Comparison, case: Case) -> int:
+    try:
+        return int(made(open_store(comparison.atlas(case), "atlas", "r"), case.layer).sum())
+    except StoreError:
+        return 0
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON record of the comparison; empty where it was not written."""
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
+    unfinished.rename(path)
+
+
+def photographs(comparison: Comparison) -> None:
+    """What the network and the judges say of the held-out photographs of the classes that have pictures: per class and
+    metric the mean over its photographs, and the Fréchet distance of all from the references."""
+    if CLASSES not in comparison.job.layers:
+        return
+    job, statistics = comparison.job, open_store(comparison.store, "statistics", "r")
+    here = stored_worker(statistics, job.place)
+    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.place, comparison.model.download)}
+    pictured = _pictured(comparison)
+    wanted = set(pictured)
+    photos = (
+        (sample.label, here.model.preprocessing.crop(decode(sample.image)))
+        for file in expand(comparison.held_out)
+        for sample in ShardReader(file)
+        if sample.image is not None and sample.label in wanted
+    )
+    seen = _looked(photos, judges)
+    if not seen["labels"].size:
+        return
+    scores: dict[str, dict[str, float]] = defaultdict(dict)
+    for name in judges:
+        for metric, values in naming_metrics(seen[f"{name}/logits"], seen["labels"], name).items():
+            for label in np.unique(seen["labels"]):
+                scores[str(label)][metric] = float(values[seen["labels"] == label].mean())
+    found = references_of(statistics, CLASSES, None)
+    images = np.unique(found.image[pictured])
+    crops = (
+        (0, crop)
+        for _, crop in load_images(statistics, images[images != NOBODY].tolist(), here.model.preprocessing, {})
+    )
+    known = _looked(crops, judges)
+    apart = {
+        metric_name("frechet", name): frechet_distance(seen[f"{name}/features"], known[f"{name}/features"])
+        for name in judges
+    }
+    write_record(
+        comparison.folder / PHOTOGRAPHS,
+        {"count": int(seen["labels"].size), "classes": scores, "layer": apart},
+    )
+
+
+def _pictured(comparison: Comparison) -> list[int]:
+    """Classes with a picture by any method."""
+    found: set[int] = set()
+    for case in comparison.cases():
+        if case.layer == CLASSES:
+            found |= set(np.flatnonzero(made(open_store(comparison.atlas(case), "atlas", "r"), CLASSES)).tolist())
+    return sorted(found)
+
+
+def _looked(photos: Iterator[tuple[int, torch.Tensor]], judges: Mapping[str, Judge]) -> dict[str, np.ndarray]:
+    """Logits and features of photographs, by judge, and their labels."""
+    labels: list[int] = []
+    parts: dict[str, list[np.ndarray]] = defaultdict(list)
+    while part := list(islice(photos, LOOKED_AT)):
+        labels += [label for label, _ in part]
+        shown = torch.stack([crop for _, crop in part])
+        for name, judge in judges.items():
+            look = judge.look(shown)
+            parts[f"{name}/logits"].append(look.logits.float().numpy(force=True))
+            parts[f"{name}/features"].append(look.features.float().numpy(force=True))
+    return {name: np.concatenate(found) for name, found in parts.items()} | {"labels": np.array(labels, np.int64)}

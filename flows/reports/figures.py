@@ -1,0 +1,173 @@
+"""The figures of a comparison: metrics of every method over neurons and seeds, and how far apart the methods are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from flows.reports.controls import COSTS, PHOTOGRAPHS, read_record
+from flows.reports.plan import ABLATIONS, VITAL, Case, Comparison
+from stores.arrays.schema import array_at, open_store
+from stores.atlas import made, read_layer_metrics, read_metrics
+from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
+from vital.judging.intervals import Interval, interval, paired
+from vital.judging.names import OWN, meaning_of, split_name
+from vital.network.probe import CLASSES
+
+REAL = "photographs"
+"""The label of held-out photographs, which are scored as if they were pictures."""
+TRANSFER = {"top1": 1.0, "top5": 1.0, "surprise": 0.0}
+"""Metrics of a judge that say whether pictures mean to it what they mean to the network, and their best value."""
+Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method on one layer: values by metric, of the same neurons in the same order, seeds side by side."""
+
+    label: str
+    neurons: Sequence[int]
+    values: Values
+    of_layer: Mapping[str, Float[np.ndarray, "seed"]]
+    failed: Sequence[str]
+    seconds: float
+    cases: Sequence[Case]
+
+    def figures(self) -> dict[str, Interval]:
+        """A mean with its interval for every metric; of the layer as a whole over seeds alone."""
+        found = {name: interval(values) for name, values in self.values.items()}
+        return found | {name: interval(values[None]) for name, values in self.of_layer.items()}
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far the method is from the best baseline in one metric, neuron by neuron and seed by seed: its values less
+    the other's. ``sums`` of both are over all pictures compared; ``reachable`` is whether pictures with the metric's
+    best value, all of them, would be ahead and clear of zero: not where the baseline itself is nearly there."""
+
+    metric: str
+    baseline: str
+    difference: Interval
+    sums: tuple[float, float]
+    reachable: bool
+
+    @property
+    def pictures(self) -> int:
+        """Of each of the two."""
+        return self.difference.neurons * self.difference.seeds
+
+    @property
+    def standing(self) -> str:
+        """What the interval says: ahead, behind, or neither."""
+        low, high = _gain(self.metric, self.difference)
+        return "ahead, clear of zero" if low > 0 else "not clear of zero" if high >= 0 else "behind, clear of zero"
+
+
+def _gain(metric: str, difference: Interval) -> tuple[float, float]:
+    """The bounds of a difference, turned so that more is better."""
+    low, high = sorted((_sign(metric) * difference.low, _sign(metric) * difference.high))
+    return low, high
+
+
+def _sign(metric: str) -> int:
+    """What a metric is multiplied by so that more is better."""
+    return -1 if meaning_of(metric).better == "low" else 1
+
+
+def methods_of(comparison: Comparison, layer: str) -> list[Method]:
+    """Every method's values on a layer; a method's neurons are those with a picture under every seed."""
+    cases = [case for case in comparison.cases() if case.layer == layer]
+    costs = read_record(comparison.folder / COSTS)
+    return [
+        _method(comparison, [case for case in cases if case.label == label], costs)
+        for label in dict.fromkeys(case.label for case in cases)
+    ]
+
+
+def _method(comparison: Comparison, cases: Sequence[Case], costs: Mapping[str, Mapping[str, float]]) -> Method:
+    layer = cases[0].layer
+    atlases = [open_store(comparison.atlas(case), "atlas", "r") for case in cases]
+    there = np.logical_and.reduce([made(atlas, layer) for atlas in atlases])
+    tables = [read_metrics(atlas, layer) for atlas in atlases]
+    values = {
+        name: np.stack([table[name][there] for table in tables], 1).astype(np.float64)
+        for name in tables[0]
+        if all(name in table for table in tables)
+    }
+    whole = [read_layer_metrics(atlas, layer) for atlas in atlases]
+    of_layer = {
+        name: np.array([np.nan if one[name]["value"] is None else one[name]["value"] for one in whole])
+        for name in whole[0]
+        if all(name in one for one in whole)
+    }
+    failed = []
+    for case, atlas in zip(cases, atlases, strict=True):
+        status = np.asarray(array_at(atlas, f"{layer}/status")[:])
+        for neuron in np.flatnonzero(status == PictureStatus.NON_FINITE):
+            reason = PICTURE_STATUS_MEANINGS[PictureStatus.NON_FINITE]
+            failed.append(f"{case.label}, seed {case.seed}: {layer} {neuron}, {reason}")
+    known = [costs[key] for case in cases if (key := f"{layer}/{case.name}") in costs]
+    pictures = sum(cost["pictures"] for cost in known)
+    seconds = sum(cost["seconds"] for cost in known) / pictures if pictures else float("nan")
+    return Method(cases[0].label, np.flatnonzero(there).tolist(), values, of_layer, failed, seconds, cases)
+
+
+def real_figures(comparison: Comparison) -> dict[str, Interval]:
+    """What held-out photographs score, class by class."""
+    record = read_record(comparison.folder / PHOTOGRAPHS)
+    if not record:
+        return {}
+    classes = record["classes"].values()
+    names = sorted({name for scores in classes for name in scores})
+    found = {name: interval(np.array([[scores[name]] for scores in classes])) for name in names}
+    return found | {name: interval(np.array([[value]])) for name, value in record["layer"].items()}
+
+
+def photograph_count(comparison: Comparison) -> tuple[int, int]:
+    """Held-out photographs that were looked at, and their classes."""
+    record = read_record(comparison.folder / PHOTOGRAPHS)
+    return (int(record["count"]), len(record["classes"])) if record else (0, 0)
+
+
+def leads(methods: Sequence[Method]) -> list[Lead]:
+    """The method against the baseline with the best mean, by transfer under each judge."""
+    ours = next((method for method in methods if method.label == VITAL), None)
+    others = [method for method in methods if method.label != VITAL and method.label not in ABLATIONS]
+    if ours is None or not others:
+        return []
+    found = []
+    known = {name: split_name(name) for name in sorted(ours.values)}
+    transfers = [
+        (name, best_value)
+        for wanted, best_value in TRANSFER.items()
+        for name, (metric, judge) in known.items()
+        if metric == wanted and judge not in ("", OWN)
+    ]
+    for name, best_value in transfers:
+        best = max(others, key=lambda method: _sign(name) * float(np.nanmean(method.values[name])))
+        shared = sorted(set(ours.neurons) & set(best.neurons))
+        mine, theirs = (
+            method.values[name][[list(method.neurons).index(neuron) for neuron in shared]] for method in (ours, best)
+        )
+        ideal = paired(np.full_like(theirs, best_value), theirs)
+        sums = float(mine.sum()), float(theirs.sum())
+        found.append(Lead(name, best.label, paired(mine, theirs), sums, _gain(name, ideal)[0] > 0))
+    return found
+
+
+def badness(method: Method, layer: str) -> Float[np.ndarray, "neuron"]:
+    """By what the median and the worst cases are chosen, under the first seed: for classes the mean over judges of how
+    many classes they prefer; else how many neurons are raised more, then how little the neuron is."""
+    if layer == CLASSES:
+        judged = [values[:, 0] for name, values in method.values.items() if name.startswith("rank_")]
+        foreign = [
+            values[:, 0] for name, values in method.values.items() if name.startswith("rank_") and OWN not in name
+        ]
+        chosen = foreign or judged
+        return np.mean(chosen, axis=0) if chosen else np.zeros(len(method.neurons))
+    ratio = np.nan_to_num(method.values["peak_ratio"][:, 0])
+    worst: np.ndarray = method.values["rank"][:, 0] - ratio / (1 + np.abs(ratio).max(initial=0.0))
+    return worst

@@ -1,0 +1,1 @@
+"""What all stores share: declared arrays, fingerprints, blocks and leases."""

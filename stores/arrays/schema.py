@@ -1,0 +1,285 @@
+"""Arrays as declared data, and the stores that hold them.
+
+An ``ArraySpec`` says everything that stands in an array's metadata. Metadata is written once, by ``declare``,
+before any task runs; afterwards tasks write whole blocks only (``write_block``).
+"""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from jaxtyping import Shaped
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.errors import ContainsArrayError, ContainsGroupError, GroupNotFoundError
+from zarr.storage import FsspecStore, LocalStore, MemoryStore
+
+from stores.errors import MisalignedBlock, MissingStore, SchemaMismatch
+from stores.files import MEMORY, local_path, safe_url
+
+SCHEMA_VERSION = 2
+GROWING_CHUNK = 65536
+CHUNK_BYTES = 4 << 20
+
+_memory_stores: dict[str, MemoryStore] = {}
+_memory_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a store.
+
+    ``block=n``: the first axis is written in whole blocks of ``n`` rows by different tasks, so a Zarr shard is
+    ``(n, …rest)`` and its inner chunks are single rows, which makes reading one neuron cheap. Without ``block``
+    there is a single writer. ``growing``: the first axis is appended to; its length in ``shape`` is the length at
+    creation.
+    """
+
+    path: str
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    meaning: str
+    units: str = ""
+    fill: int | float | str = 0
+    block: int | None = None
+    growing: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.axes) != len(self.shape):
+            raise SchemaMismatch(f"{self.path} has axes {self.axes} but shape {self.shape}; name every axis once")
+        if self.block is not None and (self.block < 1 or not self.shape or self.growing):
+            raise SchemaMismatch(
+                f"{self.path} has blocks of {self.block}; a block needs at least one row of an axis that does not grow"
+            )
+
+
+def open_store(url: str, kind: Literal["statistics", "atlas"], mode: Literal["r", "a"]) -> zarr.Group:
+    """Root group of the store at ``url``; with mode "a" it is made where it is missing.
+
+    ``url`` is a local path, ``memory://NAME`` (one store per name, in this process only) or any URL that fsspec opens.
+
+    Raises:
+        MissingStore: mode is "r" and nothing is there.
+        SchemaMismatch: another kind of store, another schema version, or no store of ours.
+    """
+    store = _backend(url, read_only=mode == "r")
+    try:
+        root = zarr.open_group(store, mode="r" if mode == "r" else "r+", zarr_format=3, use_consolidated=False)
+    except (FileNotFoundError, GroupNotFoundError, ContainsArrayError):
+        if mode == "r":
+            raise MissingStore(
+                f"there is no {kind} store at {safe_url(url)}; check the URL, or make the store first"
+            ) from None
+        root = zarr.open_group(
+            store,
+            mode="a",
+            zarr_format=3,
+            use_consolidated=False,
+            attributes={"kind": kind, "schema_version": SCHEMA_VERSION, "written_by": "vital-atlas"},
+        )
+        # a plain folder in a Zarr hierarchy makes every reader warn, an empty group does not
+        root.require_group("runs")
+    _check_root(root, kind, url)
+    return root
+
+
+def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> None:
+    """Create the arrays and the groups above them; what exists already and agrees is left alone.
+
+    Raises:
+        SchemaMismatch: an array exists with another shape, type, block or other axes.
+    """
+    for spec in specs:
+        if spec.path not in group:
+            _create(group, spec)
+            continue
+        existing = group[spec.path]
+        if not isinstance(existing, zarr.Array):
+            raise SchemaMismatch(f"{_place(group, spec.path)} is a group but should be an array; use a new store")
+        _check_array(existing, spec)
+
+
+def array_at(group: zarr.Group, path: str) -> zarr.Array[Any]:
+    """The array at ``path``; raises SchemaMismatch where there is none."""
+    found = group.get(path)
+    if not isinstance(found, zarr.Array):
+        raise SchemaMismatch(f"{_place(group, path)} is not in this store; run the step that writes it first")
+    return found
+
+
+def group_at(group: zarr.Group, path: str) -> zarr.Group:
+    """The group at ``path``; raises SchemaMismatch where there is none."""
+    found = group.get(path)
+    if not isinstance(found, zarr.Group):
+        raise SchemaMismatch(f"{_place(group, path)} is not in this store; run the step that writes it first")
+    return found
+
+
+def block_length(array: zarr.Array[Any]) -> int:
+    """Rows of one block: the unit of the first axis that one task owns."""
+    return int((array.shards or array.chunks)[0])
+
+
+def block_count(array: zarr.Array[Any]) -> int:
+    """Number of blocks; the last may be shorter."""
+    return -(-array.shape[0] // block_length(array))
+
+
+def write_block(array: zarr.Array[Any], block: int, rows: Shaped[np.ndarray, "row *rest"]) -> None:
+    """Write the whole block ``block``; only the array's last block may be shorter.
+
+    Raises:
+        MisalignedBlock: ``rows`` is not exactly that block, so that two writers would share a Zarr shard.
+        SchemaMismatch: values that the array's type cannot hold.
+    """
+    length = block_length(array)
+    start = block * length
+    expected = (min(length, array.shape[0] - start), *array.shape[1:])
+    if not 0 <= block < block_count(array) or rows.shape != expected:
+        raise MisalignedBlock(
+            f"{array.path} was given {rows.shape} for block {block} but takes whole blocks of {length} rows, here "
+            f"{expected if 0 <= block < block_count(array) else f'block 0 to {block_count(array) - 1}'}: two writers "
+            "of one Zarr shard silently lose each other's rows, so give each task whole blocks"
+        )
+    array[start : start + expected[0]] = fitting(array, rows)
+
+
+def write_whole(array: zarr.Array[Any], values: Shaped[np.ndarray, "*shape"]) -> None:
+    """Write all of an array that has a single writer; raises SchemaMismatch for another shape or type."""
+    if values.shape != array.shape:
+        raise SchemaMismatch(f"{array.path} was given {values.shape} but is {array.shape}; declare it with that shape")
+    array[...] = fitting(array, values)
+
+
+def grow(array: zarr.Array[Any], start: int, rows: Shaped[np.ndarray, "row *rest"]) -> None:
+    """Make the array ``start + row`` long and write ``rows`` at its end; what stood behind ``start`` is dropped."""
+    array.resize((start + rows.shape[0], *array.shape[1:]))
+    if rows.shape[0]:
+        array[start:] = fitting(array, rows)
+
+
+def fitting(array: zarr.Array[Any], values: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+    """``values`` in the array's type.
+
+    Raises:
+        SchemaMismatch: the types do not go together, or a finite value would become infinite (float16 ends at 65504).
+    """
+    if not np.can_cast(values.dtype, array.dtype, casting="same_kind"):
+        raise SchemaMismatch(f"{array.path} was given {values.dtype} but holds {array.dtype}; convert it first")
+    # the check below says more than NumPy's warning
+    with np.errstate(over="ignore"):
+        cast = values.astype(array.dtype, copy=False)
+    if array.dtype.kind == "f" and array.dtype.itemsize < values.dtype.itemsize:
+        lost = np.isfinite(values) & ~np.isfinite(cast)
+        if lost.any():
+            raise SchemaMismatch(
+                f"{array.path} was given {values[lost].flat[0]:g}, which {array.dtype} cannot hold; store it as float32"
+            )
+    elif array.dtype.kind in "iu" and cast is not values and not np.array_equal(cast, values):
+        raise SchemaMismatch(f"{array.path} was given values beyond {array.dtype}; store them in a larger type")
+    return cast
+
+
+def _backend(url: str, read_only: bool) -> Store:
+    if url.startswith(MEMORY):
+        with _memory_lock:
+            store = _memory_stores.setdefault(url.removeprefix(MEMORY).strip("/"), MemoryStore())
+        return store.with_read_only(read_only)
+    if (path := local_path(url)) is not None:
+        return LocalStore(path, read_only=read_only)
+    # a cached listing would hide what another process has declared since
+    options = {"asynchronous": True, "use_listings_cache": False}
+    try:
+        return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+    except (ImportError, ValueError) as error:
+        raise MissingStore(
+            f"{safe_url(url)} cannot be opened ({error}); install what it needs, or use a path"
+        ) from None
+
+
+def _check_root(root: zarr.Group, kind: str, url: str) -> None:
+    found = root.attrs.get("kind"), root.attrs.get("schema_version")
+    if found[0] != kind:
+        raise SchemaMismatch(
+            f"{safe_url(url)} is {'no store of this project' if found[0] is None else f'of kind {found[0]}'} but a "
+            f"store of kind {kind} was expected; give another URL"
+        )
+    if found[1] != SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{safe_url(url)} has schema version {found[1]} but this program reads version {SCHEMA_VERSION}; make the "
+            "store anew, or use the version of the program that wrote it"
+        )
+
+
+def _create(group: zarr.Group, spec: ArraySpec) -> None:
+    chunks, shards = _layout(spec)
+    attributes: dict[str, Any] = {"long_name": spec.meaning, "meaning": spec.meaning}
+    if spec.units:
+        attributes["units"] = spec.units
+    parent = str(PurePosixPath(spec.path).parent)
+    if parent != ".":
+        # made before the array, so that its readers never meet an array without the groups above it
+        group.require_group(parent)
+    try:
+        group.create_array(
+            spec.path,
+            shape=spec.shape,
+            dtype=str if spec.dtype == "str" else spec.dtype,
+            chunks=chunks,
+            shards=shards,
+            fill_value="" if spec.dtype == "str" and spec.fill == 0 else spec.fill,
+            # shuffled bytes of sorted rows compress well; everything else is integers, pixels or text
+            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+            if spec.dtype.startswith("float")
+            else ZstdCodec(level=3),
+            dimension_names=spec.axes,
+            attributes=attributes,
+        )
+    except (ContainsArrayError, ContainsGroupError):
+        # another run declared it in the meantime
+        _check_array(array_at(group, spec.path), spec)
+
+
+def _layout(spec: ArraySpec) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Inner chunks and Zarr shards."""
+    rest = tuple(max(1, length) for length in spec.shape[1:])
+    if not spec.shape:
+        return (), None
+    if spec.block is not None:
+        # one number per row: a chunk of its own for each would be larger than what it holds
+        if not rest or spec.block == 1:
+            return (spec.block, *rest), None
+        return (1, *rest), (spec.block, *rest)
+    if spec.growing:
+        return (GROWING_CHUNK, *rest), None
+    itemsize = 16 if spec.dtype == "str" else np.dtype(spec.dtype).itemsize
+    rows = max(1, CHUNK_BYTES // (itemsize * int(np.prod(rest))))
+    return (max(1, min(rows, spec.shape[0])), *rest), None
+
+
+def _check_array(array: zarr.Array[Any], spec: ArraySpec) -> None:
+    chunks, shards = _layout(spec)
+    dtype = "str" if array.dtype.kind in "TO" else str(array.dtype)
+    first = 1 if spec.growing else 0
+    comparisons = (
+        ("shape", array.shape[first:], spec.shape[first:]),
+        ("type", dtype, "str" if spec.dtype == "str" else str(np.dtype(spec.dtype))),
+        ("axes", getattr(array.metadata, "dimension_names", None), spec.axes),
+        ("block", (array.shards or array.chunks)[:1], (shards or chunks)[:1]),
+    )
+    for what, found, expected in comparisons:
+        # a rank-0 array has no axes to name
+        if found != expected and (found or expected):
+            raise SchemaMismatch(
+                f"{array.path} exists with {what} {found} but {expected} was asked for; repeat the settings it was "
+                "made with, or use a new store"
+            )
+
+
+def _place(group: zarr.Group, path: str) -> str:
+    return f"{group.path}/{path}".lstrip("/")

@@ -1,0 +1,143 @@
+"""The images of every neuron, and the directions that make neurons of a layer's channels."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import zarr
+from jaxtyping import Float32, Int32, Int64
+
+from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
+from stores.errors import MissingStore, SchemaMismatch
+from stores.files import local_path
+
+
+@dataclass(frozen=True)
+class References:
+    """References of the neurons of one layer, best first.
+
+    ``image`` is an image id, −1 where a neuron has fewer; ``score`` the neuron's activation
+    (for classes minus the lot of the image's key), NaN where there is no image; ``site`` the row-major position of its
+    maximum, −1 where there is no image; ``box`` is top, left, height, width in pixels of the preprocessed input.
+    """
+
+    image: Int64[np.ndarray, "neuron rank"]
+    score: Float32[np.ndarray, "neuron rank"]
+    site: Int32[np.ndarray, "neuron rank"]
+    box: Int32[np.ndarray, "neuron rank 4"]
+
+    def best(self, count: int) -> References:
+        """The first ``count`` of every neuron."""
+        return References(self.image[:, :count], self.score[:, :count], self.site[:, :count], self.box[:, :count])
+
+
+def reference_specs(layer: str, neurons: int, ranks: int) -> list[ArraySpec]:
+    """Arrays of ``references/LAYER``; one writer. ``layer`` may go deeper, as in ``layer4.2/lowest``."""
+    axes, shape, path = ("neuron", "rank"), (neurons, ranks), f"references/{layer}"
+    lowest = layer.endswith("/lowest")
+    end = "minimum" if lowest else "maximum"
+    score = f"{end} over the sites of the neuron's activation on the image"
+    if layer == "classes":
+        score = "minus a number from 0 to 1 drawn from the image's key alone: members of the class are chosen by it"
+    return [
+        ArraySpec(f"{path}/image", axes, shape, "int64", "image id: row of the index, -1 where there is none", fill=-1),
+        ArraySpec(f"{path}/score", axes, shape, "float32", score),
+        ArraySpec(
+            f"{path}/site",
+            axes,
+            shape,
+            "int32",
+            f"row-major position of the {end} in the layer's map, -1 where there is no image",
+            fill=-1,
+        ),
+        ArraySpec(
+            f"{path}/box",
+            (*axes, "edge"),
+            (*shape, 4),
+            "int32",
+            "patch in the preprocessed input: top, left, height, width",
+            "pixel",
+        ),
+    ]
+
+
+def write_references(group: zarr.Group, layer: str, references: References) -> None:
+    """Declare and write ``references/LAYER`` whole, over earlier ones of the same shape.
+
+    Raises:
+        SchemaMismatch: the layer has references of another shape.
+    """
+    neurons, ranks = references.image.shape
+    declare(group, reference_specs(layer, neurons, ranks))
+    for name in ("box", "site", "score", "image"):
+        write_whole(array_at(group, f"references/{layer}/{name}"), getattr(references, name))
+
+
+def read_references(group: zarr.Group, layer: str) -> References:
+    """References of a layer; raises SchemaMismatch where there are none."""
+    return References(
+        **{
+            name: np.asarray(array_at(group, f"references/{layer}/{name}")[...])
+            for name in ("image", "score", "site", "box")
+        }
+    )
+
+
+PLACE = "directions"
+
+
+def read_matrix(location: str) -> tuple[str, Float32[np.ndarray, "direction channel"]]:
+    """A file's name without its ending, and its matrix: ``.npy``, or a Zarr array at a path or URL.
+
+    Raises:
+        MissingStore: there is nothing there.
+        SchemaMismatch: it is no finite matrix of numbers, one row a direction.
+    """
+    name = PurePosixPath(location.rstrip("/")).name.partition(".")[0]
+    path = local_path(location)
+    try:
+        if location.endswith(".npy") and path is not None:
+            values = np.load(path, allow_pickle=False)
+        else:
+            values = np.asarray(zarr.open_array(location if path is None else str(path), mode="r")[:])
+    except (FileNotFoundError, zarr.errors.ArrayNotFoundError):
+        raise MissingStore(f"no directions at {location}: a .npy file or a Zarr array was expected") from None
+    except ValueError as error:
+        raise SchemaMismatch(f"{location} cannot be read as a matrix of numbers: {error}") from None
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size or not np.isfinite(values).all():
+        raise SchemaMismatch(
+            f"{location} holds {values.dtype} of shape {values.shape}: directions are a matrix of finite numbers, "
+            "directions × channels"
+        )
+    return name, values.astype(np.float32)
+
+
+def write_directions(group: zarr.Group, name: str, matrix: Float32[np.ndarray, "direction channel"]) -> None:
+    """Keep a matrix under its name; one that is there already must be the same.
+
+    Raises:
+        SchemaMismatch: another matrix has this name.
+    """
+    digest = hashlib.blake2b(repr(matrix.shape).encode() + matrix.tobytes(), digest_size=16).hexdigest()
+    kept = group.attrs.get(f"{PLACE}/{name}")
+    if kept == digest:
+        return
+    if kept is not None:
+        raise SchemaMismatch(
+            f"the store has other directions {name!r} (digest {kept}, given {digest}): give the file another name"
+        )
+    spec = ArraySpec(
+        f"{PLACE}/{name}", ("direction", "channel"), matrix.shape, "float32", "directions in a layer's channel space"
+    )
+    declare(group, [spec])
+    write_whole(array_at(group, spec.path), matrix)
+    group.attrs[f"{PLACE}/{name}"] = digest
+
+
+def read_directions(group: zarr.Group) -> dict[str, Float32[np.ndarray, "direction channel"]]:
+    """Every matrix that is kept, by name."""
+    names = [key.removeprefix(f"{PLACE}/") for key in group.attrs if key.startswith(f"{PLACE}/")]
+    return {name: np.asarray(array_at(group_at(group, PLACE), name)[:]) for name in names}

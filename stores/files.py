@@ -1,0 +1,180 @@
+"""Files of a store, wherever they lie: paths and URLs, and partial results and run records in ``<store>/runs/``.
+
+A partial is a named set of arrays in one ``.npz`` file: no pickle, the same bytes for the same arrays, and on a
+local disk either whole or absent, since it is renamed into place.
+"""
+
+import io
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import fsspec
+import numpy as np
+from jaxtyping import Shaped
+
+from stores.errors import SchemaMismatch
+
+MEMORY = "memory://"
+SECRET = re.compile(r"(^|[?&])[^=&]*(sig|signature|token|secret|password|passwd|key|credential)[^=&]*=", re.IGNORECASE)
+"""Names of a query's parts that give access."""
+
+
+def local_path(url: str) -> Path | None:
+    """Path of a local place, given plainly or as ``file://``; None for any other URL.
+
+    >>> local_path("shards/a.tar"), local_path("s3://bucket/a.tar")
+    (PosixPath('shards/a.tar'), None)
+    """
+    if url.startswith("file://"):
+        return Path(unquote(urlsplit(url).path))
+    return None if "://" in url else Path(url)
+
+
+def join(url: str, *parts: str) -> str:
+    """The place ``parts`` below ``url``, of the same kind as ``url``."""
+    return "/".join([url.rstrip("/") or "/", *parts]) if parts else url
+
+
+def safe_url(url: str) -> str:
+    """The URL without user, password, query and fragment; a local path stays as it is.
+
+    Queries go altogether, since signed URLs carry their tokens there. A URL is stored or shown only in this form.
+
+    >>> safe_url("https://me:secret@host:8080/a.tar?token=1")
+    'https://host:8080/a.tar'
+    """
+    if "://" not in url:
+        return url
+    return "::".join(_without_credentials(link) for link in url.split("::"))
+
+
+def has_secret(url: str) -> bool:
+    """Whether the URL carries a password or a signed query: what must not be kept by anybody who is told of it.
+
+    >>> has_secret("https://me:secret@host/a.tar"), has_secret("https://host/a.tar?X-Amz-Signature=1")
+    (True, True)
+    >>> has_secret("s3://bucket/a.tar"), has_secret("https://host/a.tar?versionId=3")
+    (False, False)
+    """
+    for link in url.split("::"):
+        if "://" not in link or link.startswith("file://"):
+            continue
+        rest = link.split("://", 1)[1]
+        if "@" in rest.split("/")[0] or SECRET.search(rest.partition("?")[2]):
+            return True
+    return False
+
+
+def _without_credentials(link: str) -> str:
+    if "://" not in link or link.startswith("file://"):
+        return link
+    # urlsplit raises on hosts such as "[a", which fsspec may still accept as a bucket
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        scheme, rest = link.split("://", 1)
+        return f"{scheme}://{rest.split('?')[0].split('#')[0].rpartition('@')[2]}"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def runs_path(url: str, *parts: str) -> str:
+    """Place of ``parts`` in the folder of run records of the store at ``url``."""
+    for part in parts:
+        if not re.fullmatch(r"(?!\.+(/|$))[^/\0]+(/(?!\.+(/|$))[^/\0]+)*", part):
+            raise SchemaMismatch(f"'{part}' cannot name a run record; give words joined by '/', without '..'")
+    return join(url, "runs", *parts)
+
+
+def write_arrays(url: str, name: str, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
+    """Write the arrays as ``runs/NAME.npz`` of the store at ``url``, over an earlier one.
+
+    Arrays of strings are stored in fixed width. Raises SchemaMismatch for arrays of objects.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for key in sorted(arrays):
+            array = np.asarray(arrays[key])
+            if array.dtype.hasobject and array.dtype.kind != "T":
+                raise SchemaMismatch(f"{name}/{key} holds objects, which are never stored; give numbers or strings")
+            plain = _fixed_width(array) if array.dtype.kind == "T" else array
+            member = io.BytesIO()
+            np.lib.format.write_array(member, plain, allow_pickle=False)
+            # ZipInfo's date is 1980 unless told, so equal arrays give equal bytes
+            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), member.getvalue())
+    write_bytes(runs_path(url, f"{name}.npz"), buffer.getvalue())
+
+
+def read_arrays(url: str, name: str) -> dict[str, Shaped[np.ndarray, "..."]] | None:
+    """The arrays written as NAME, or None; strings come back as ``StringDType``.
+
+    Raises:
+        SchemaMismatch: the file is damaged.
+    """
+    place = runs_path(url, f"{name}.npz")
+    content = read_bytes(place)
+    if content is None:
+        return None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {key: _text(archive[key]) for key in archive.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+        raise SchemaMismatch(f"{safe_url(place)} is damaged ({error}); remove it and it is made again") from None
+
+
+def remove_arrays(url: str, name: str) -> None:
+    """Remove what was written as NAME; nothing happens when it is gone already."""
+    place = runs_path(url, f"{name}.npz")
+    path = local_path(place)
+    if path is not None:
+        path.unlink(missing_ok=True)
+        return
+    filesystem, remote = fsspec.core.url_to_fs(place)
+    if filesystem.exists(remote):
+        filesystem.rm_file(remote)
+
+
+def write_bytes(place: str, content: bytes) -> None:
+    """Write a file; on a local disk it appears whole, by rename. Object stores do so by themselves."""
+    path = local_path(place)
+    if path is None:
+        filesystem, remote = fsspec.core.url_to_fs(place)
+        filesystem.pipe_file(remote, content)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_bytes(place: str) -> bytes | None:
+    """Content of a file, or None where there is none."""
+    path = local_path(place)
+    try:
+        if path is not None:
+            return path.read_bytes()
+        filesystem, remote = fsspec.core.url_to_fs(place)
+        # a listing cached before another process wrote the file would hide it
+        filesystem.invalidate_cache()
+        return bytes(filesystem.cat_file(remote))
+    except FileNotFoundError:
+        return None
+
+
+def _fixed_width(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    # NumPy does not find the width of variable-length strings by itself
+    width = max(1, int(np.strings.str_len(array).max(initial=0)))
+    return array.astype(f"<U{width}")
+
+
+def _text(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    return array.astype(np.dtypes.StringDType()) if array.dtype.kind == "U" else array

@@ -1,0 +1,1 @@
+"""Shards: tars of images, read, decoded and written."""

@@ -1,0 +1,102 @@
+"""Bytes to pixels, with a bound on the size before anything is decoded.
+
+JPEG goes through simplejpeg, the rest through Pillow. EXIF orientation is ignored by both: networks were trained on
+the pixels as they lie in the file. Alpha is dropped; greyscale and palettes become RGB; of an animation the first
+frame counts.
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from stores.errors import Status, UnreadableImage
+
+# Image.open would also try formats that nobody puts into a shard, and checks a process-wide size limit of its own
+# by warnings
+_READERS: tuple[tuple[Callable[[bytes], bool], type[ImageFile.ImageFile]], ...] = (
+    (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile),
+    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile),
+    (lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", WebPImageFile),
+    (lambda head: head[:2] in {b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"}, PpmImageFile),
+    (lambda head: head[:6] in {b"GIF87a", b"GIF89a"}, GifImageFile),
+    (lambda head: head.startswith(b"BM"), BmpImageFile),
+)
+
+SUBTRACTIVE = {"CMYK", "YCCK"}
+
+
+def decode(data: bytes, max_pixels: int = 64_000_000) -> UInt8[np.ndarray, "height width 3"]:
+    """Pixels of an image in RGB, 0 to 255.
+
+    Raises:
+        UnreadableImage: with status ``UNDECODABLE``, or ``TOO_LARGE`` for more than ``max_pixels`` pixels.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        pixels = _decode_jpeg(data, max_pixels)
+        if pixels is not None:
+            return pixels
+    return _decode_other(data, max_pixels)
+
+
+def _decode_jpeg(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height width 3"] | None:
+    """None where Pillow has to try: inks instead of light, or flaws that libjpeg only warns about."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        _bound(int(height), int(width), max_pixels)
+        if str(colours).upper() in SUBTRACTIVE:
+            return None
+        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"))
+    except ValueError:
+        return None
+
+
+def _decode_other(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height width 3"]:
+    reader = next((reader for accepts, reader in _READERS if accepts(data[:16])), None)
+    if reader is None:
+        raise UnreadableImage(
+            f"{len(data)} bytes are no image of a known format; give JPEG, PNG, WebP, PPM, GIF or BMP",
+            Status.UNDECODABLE,
+        )
+    try:
+        with reader(io.BytesIO(data)) as image:
+            _bound(image.height, image.width, max_pixels)
+            image.load()
+            return _rgb(image)
+    except (UnreadableImage, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow's readers raise whatever the damage leads to: OSError, SyntaxError, struct.error, IndexError,
+        # zlib.error, …
+        raise UnreadableImage(
+            f"{len(data)} bytes cannot be decoded as {reader.format} ({error}); replace the file or leave it rejected",
+            Status.UNDECODABLE,
+        ) from error
+
+
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    if image.mode.startswith("I"):
+        # 16 bits per pixel, which Pillow would clip instead of scale
+        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in {"P", "PA"} and "transparency" in image.info:
+        # dropping a palette's transparency in one step makes Pillow warn
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def _bound(height: int, width: int, max_pixels: int) -> None:
+    if height * width > max_pixels:
+        raise UnreadableImage(
+            f"an image of {width} × {height} pixels is above the limit of {max_pixels}; make it smaller or raise it",
+            Status.TOO_LARGE,
+        )

@@ -1,0 +1,173 @@
+"""Shards written: from a folder of images, and parts of shards held out."""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stores.errors import UnsuitableFolder
+from stores.shards.reading import IMAGE_EXTENSIONS, LABEL_EXTENSION, Sample, ShardReader, expand
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image to pack: its file, key and class number, None in a folder without classes."""
+
+    path: Path
+    key: str
+    label: int | None
+
+
+def pack(
+    folder: Path, out: Path, per_shard: int = 1000, progress: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Write the images of ``folder`` as ``OUT/NAME-000000.tar`` and so on, ``per_shard`` images each; returns the tars.
+
+    Sub-folders are classes: their sorted order is the class number, and ``OUT/classes.json`` lists their names. A
+    flat folder has no labels and an empty list. ``OUT/sizes.json`` says how many images each tar holds. Files with
+    other extensions than an image's are left out.
+    ``progress(done, total)`` is called after every image. The output appears whole, by rename.
+
+    Raises:
+        UnsuitableFolder: no images, images both in and beside class folders, or an output that exists.
+    """
+    if per_shard < 1:
+        raise UnsuitableFolder(f"shards of {per_shard} images were asked for; a shard holds at least one")
+    if out.exists():
+        raise UnsuitableFolder(f"{out} exists already; remove it or choose another output")
+    classes, items = _survey(folder)
+    name = _safe(folder.resolve().name) or "images"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    names = []
+    for number, start in enumerate(range(0, len(items), per_shard)):
+        names.append(f"{name}-{number:06d}.tar")
+        with tarfile.open(unfinished / names[-1], "w", format=tarfile.PAX_FORMAT) as archive:
+            for position, item in enumerate(items[start : start + per_shard], start):
+                _add(archive, item)
+                if progress is not None:
+                    progress(position + 1, len(items))
+    counts = {name: min(per_shard, len(items) - place * per_shard) for place, name in enumerate(names)}
+    (unfinished / "sizes.json").write_text(json.dumps(counts, indent=1) + "\n", "utf-8")
+    (unfinished / "classes.json").write_text(json.dumps(classes, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    unfinished.rename(out)
+    return [out / name for name in names]
+
+
+def _survey(folder: Path) -> tuple[list[str], list[_Item]]:
+    if not folder.is_dir():
+        raise UnsuitableFolder(f"{folder} is no folder; give one that holds images, or one folder of images per class")
+    loose = sorted(path for path in folder.iterdir() if _is_image(path))
+    # a class without images keeps its number, as in torchvision's ImageFolder with allow_empty
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    filed = [(number, path) for number, name in enumerate(classes) for path in _images(folder / name)]
+    if loose and filed:
+        raise UnsuitableFolder(
+            f"{folder} holds {len(loose)} images beside its class folders; move them into a class, or pack them alone"
+        )
+    if not loose and not filed:
+        raise UnsuitableFolder(f"{folder} holds no images ({', '.join(IMAGE_EXTENSIONS)}); give a folder that does")
+    taken: set[str] = set()
+    if loose:
+        return [], [_Item(path, _key(path.stem, taken), None) for path in loose]
+    return classes, [_Item(path, _key(f"{classes[number]}__{path.stem}", taken), number) for number, path in filed]
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    yield from sorted(path for path in folder.rglob("*") if _is_image(path))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower().removeprefix(".") in IMAGE_EXTENSIONS and path.is_file()
+
+
+def _key(name: str, taken: set[str]) -> str:
+    """A key that is not taken yet: without dots, at which a tar's reader would split it."""
+    first = key = _safe(name) or "image"
+    number = 2
+    while key in taken:
+        key = f"{first}-{number}"
+        number += 1
+    taken.add(key)
+    return key
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w-]+", "-", name).strip("-")
+
+
+def _add(archive: tarfile.TarFile, item: _Item) -> None:
+    if item.label is not None:
+        add_file(archive, f"{item.key}.{LABEL_EXTENSION}", str(item.label).encode())
+    add_file(archive, f"{item.key}{item.path.suffix.lower()}", item.path.read_bytes())
+
+
+def add_file(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a member of which only its name and its bytes are known."""
+    # a new TarInfo has time 0, owner 0 and mode 0644: nothing of this machine
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def hold_out(shards: Sequence[str], out: Path) -> tuple[Path, Path]:
+    """Write ``OUT/references.tar`` and ``OUT/held-out.tar``, with the same bytes for the same shards.
+
+    Of every class with at least two images, half of them, rounded down, are held out: those whose keys have the
+    highest hash, so that the choice depends neither on the shards nor on their order. All others are references; the
+    only image of a class loses its label, since nothing could be held out to compare its picture with. All images are
+    in memory at once: this is for small sets.
+
+    Raises:
+        MissingShard, UnreadableShard: as for any shard.
+    """
+    samples = [sample for shard in expand(shards) for sample in ShardReader(shard) if sample.image is not None]
+    classes: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.label >= 0:
+            classes[sample.label].append(sample)
+    chosen = {
+        sample.key
+        for members in classes.values()
+        for sample in sorted(members, key=_lot)[len(members) - len(members) // 2 :]
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    paths = out / "references.tar", out / "held-out.tar"
+    for path, held in zip(paths, (False, True), strict=True):
+        unfinished = path.with_suffix(".unfinished")
+        with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT) as archive:
+            for sample in samples:
+                if (sample.key in chosen) is held:
+                    _add_kept(archive, sample, len(classes.get(sample.label, ())) > 1)
+        unfinished.rename(path)
+    return paths
+
+
+def _lot(sample: Sample) -> bytes:
+    return hashlib.sha256(f"held out {sample.key}".encode()).digest()
+
+
+def _add_kept(archive: tarfile.TarFile, sample: Sample, labelled: bool) -> None:
+    assert sample.image is not None
+    if labelled:
+        add_file(archive, f"{sample.key}.{LABEL_EXTENSION}", str(sample.label).encode())
+    add_file(archive, f"{sample.key}.{_ending(sample.image)}", sample.image)
+
+
+def _ending(data: bytes) -> str:
+    """The extension that belongs to an image's first bytes; readers go by the bytes, people by the name."""
+    kinds = {b"\\xff\\xd8": "jpg", b"\\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp"}
+    return next((ending for start, ending in kinds.items() if data.startswith(start)), "jpg")
+
+
+def members(shard: Path) -> list[Sample]:
+    """All images of a small shard."""
+    return [sample for file in expand([str(shard)]) for sample in ShardReader(file) if sample.image is not None]

@@ -1,0 +1,45 @@
+"""The summary that follows a store being filled."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.cli.describe import open_blocks, watch
+from flows.recipes.atlas import build_atlas
+from tests.flows.conftest import Made, atlas_job
+
+
+def screen() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=200)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_finished_store_is_shown_and_left(made: Made) -> None:
+    for url in (made.store, made.atlas):
+        console = screen()
+        watch(str(url), console, every=3600)
+        assert f"{url}:" in shown(console)
+
+
+def test_it_ends_when_the_last_block_is_written(made: Made, tmp_path: Path) -> None:
+    atlas = tmp_path / "atlas.zarr"
+    build_atlas(atlas_job(made.store, atlas, neurons="0:1"))
+    assert open_blocks(str(atlas)) == 1
+    console = screen()
+    watching = threading.Thread(target=watch, args=(str(atlas), console, 0.05))
+    watching.start()
+    assert watching.is_alive()
+    build_atlas(atlas_job(made.store, atlas))
+    watching.join(60)
+    assert not watching.is_alive()
+    assert open_blocks(str(atlas)) == 0
+    assert "1 of 2 blocks" in shown(console)
+    assert shown(console).rindex("2 of 2 blocks") > shown(console).rindex("1 of 2 blocks")

@@ -1,0 +1,307 @@
+"""The commands around pages, on a real atlas of a tiny network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from flows.cli.export import served
+from flows.cli.main import main
+from flows.pages import again as recipes
+from flows.pages.atlas import titles, write_gallery
+from flows.steps.pictures import ALGORITHMS
+from flows.steps.targets import recorded_variant
+from stores.arrays.provenance import claimed
+from stores.arrays.schema import array_at, group_at, open_store
+from stores.pages.folder import OWN
+from tests.flows import walkable
+from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, SIDE, Walkable
+from vital.settings import VariantSettings
+
+
+@pytest.fixture(scope="module")
+def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Walkable:
+    return walkable.make(tmp_path_factory.mktemp("walkable"))
+
+
+@pytest.fixture(scope="module")
+def site(made: Walkable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site") / "pages"
+    write_gallery(str(made.atlas), out, credits_={"image0001": "Ada, CC0"})
+    return out
+
+
+def vital(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def refused(said: Result, *parts: str) -> None:
+    assert said.exit_code == 1, said.output
+    assert len(said.output.strip().splitlines()) == 1, said.output
+    assert all(part in said.output for part in parts), said.output
+
+
+def data(path: Path) -> Any:
+    return json.loads(path.read_text().partition(",")[2][:-3])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_layer_half_finished_says_so(site: Path) -> None:
+    said = data(site / OWN / "0" / LATER / "layer.js")
+    assert said["made"] == [row for row in range(32) if said["status"][row] == "1"]
+    assert said["status"][32:] == "0" * 8
+    # the second block is not made yet, and one neuron of the first is dead
+    assert said["missing"] == [[0, 8], [2, 1]]
+    assert "zero on every image" in said["meanings"]["2"]
+    assert {column["name"] for column in said["columns"]} == {
+        "loss", "distance", "activation frequency", "mean peak", "rise"
+    }  # fmt: skip
+    assert [column["meaning"] for column in said["columns"] if column["name"] == "rise"] == ["from 0 to 1"]
+
+
+def test_class_names_come_from_the_shards_folder(site: Path) -> None:
+    said = data(site / OWN / "0" / "classes" / "layer.js")
+    assert said["names"] == [CLASS_NAMES[neuron] for neuron in said["made"]]
+    photos = data(site / OWN / "0" / "classes" / "neurons-0.js")["1"]["photos"]
+    assert {photo[3] for photo in photos} == {CLASS_NAMES[1]}
+    assert all(photo[5] is None for photo in photos)
+    assert EVIL in {photo[1] for photo in photos}
+
+
+def test_a_neuron_has_its_sources_photographs_and_curves(made: Walkable, site: Path) -> None:
+    one = data(site / OWN / "0" / LATER / "neurons-0.js")["3"]
+    assert [node for node, _, _ in one["sources"]] == ["1", "0"]
+    store = open_store(str(made.store), "statistics", "r")
+    row = np.asarray(array_at(store, f"targets/{LATER}/patch-lrp/{EARLIER}/importance")[3])
+    _, channels, shares = one["sources"][0]
+    assert channels == np.argsort(-row, kind="stable")[: len(channels)].tolist()
+    np.testing.assert_allclose(shares, row[channels], rtol=1e-3)
+    assert [curve[0] for curve in one["curves"]] == ["input", "0", "1"]
+    assert len(one["loss"]) == 3
+    assert 1 <= len(one["photos"]) <= 9
+    top, left, height, width = one["photos"][0][5]
+    assert (height, width) == (0.2812, 0.2812)
+    box = np.asarray(array_at(store, f"references/{LATER}/box")[3, 0])
+    np.testing.assert_allclose([top, left], box[:2] / 32, atol=1e-4)
+    for photo in one["photos"]:
+        with Image.open(site / OWN / "photos" / photo[0][:2] / f"{photo[0]}.jpg") as image:
+            assert image.size == (160, 160)
+
+
+def test_credits_are_of_the_photographs_shown(made: Walkable, tmp_path: Path) -> None:
+    (tmp_path / "credits.csv").write_text('key,author,licence\nimage0001,"<i>Ada</i>",CC0\nunknown,Bob,CC0\n')
+    said = vital("pages", made.atlas, "--out", tmp_path / "out", "--credits", tmp_path / "credits.csv")
+    assert said.exit_code == 0, said.output
+    assert data(tmp_path / "out" / OWN / "credits.js") == [["image0001", "<i>Ada</i>, CC0"]]
+
+
+def test_the_same_atlas_gives_the_same_bytes_and_a_second_run_writes_nothing(
+    made: Walkable, site: Path, tmp_path: Path
+) -> None:
+    write_gallery(str(made.atlas), tmp_path / "again", credits_={"image0001": "Ada, CC0"})
+    assert contents(tmp_path / "again") == contents(site)
+    times = {path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()}
+    write_gallery(str(made.atlas), site, credits_={"image0001": "Ada, CC0"})
+    assert {path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()} == times
+
+
+def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walkable, tmp_path: Path) -> None:
+    assert vital("pages", made.atlas, "--out", tmp_path / "a").exit_code == 0
+    assert list((tmp_path / "a").rglob("*.jpg"))
+    assert vital("pages", made.atlas, "--out", tmp_path / "a", "--no-references").exit_code == 0
+    assert not list((tmp_path / "a").rglob("*.jpg"))
+    store = made.store.rename(made.store.with_name("elsewhere.zarr"))
+    try:
+        refused(vital("pages", made.atlas, "--out", tmp_path / "b"), "--store", "--no-references")
+        assert vital("pages", made.atlas, "--out", tmp_path / "b", "--no-references").exit_code == 0
+        assert vital("pages", made.atlas, "--out", tmp_path / "c", "--store", store).exit_code == 0
+    finally:
+        store.rename(made.store)
+    assert data(tmp_path / "b" / OWN / "0" / LATER / "layer.js")["places"] is None
+    assert data(tmp_path / "c" / OWN / "0" / LATER / "layer.js")["places"] is not None
+
+
+def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:
+    shards = made.shards.rename(made.shards.with_name("elsewhere"))
+    try:
+        said = vital("pages", made.atlas, "--out", tmp_path / "a")
+        assert said.exit_code == 1
+        # below the progress bar
+        assert re.search(r"\nError: there is no shard at .*tiny-\d+\.tar: .*--shards.*--no-references\n$", said.output)
+        said = vital("pages", made.atlas, "--out", tmp_path / "a", "--shards", shards)
+        assert said.exit_code == 0, said.output
+    finally:
+        shards.rename(made.shards)
+    assert list((tmp_path / "a").rglob("*.jpg"))
+
+
+def test_statistics_of_another_model_are_refused(made: Walkable, tmp_path: Path) -> None:
+    from stores.arrays.provenance import claim
+
+    claim(open_store(str(tmp_path / "s.zarr"), "statistics", "a"), "base", {"model": "another"})
+    said = vital("pages", made.atlas, "--out", tmp_path / "out", "--store", tmp_path / "s.zarr")
+    refused(said, "have base", "was made from base", "--store")
+    assert not (tmp_path / "out").exists()
+
+
+def test_atlases_of_one_name_are_told_apart() -> None:
+    assert titles(["a/x/one.zarr", "b/x/one.zarr/"]) == ["a/x/one", "b/x/one"]
+    assert titles(["s3://me:secret@host/one.zarr", "two"]) == ["one", "two"]
+    assert titles(["one.zarr", "one.zarr"]) == ["one (1)", "one (2)"]
+
+
+def test_an_atlas_without_pictures_is_refused(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "a.zarr"), "atlas", "a")
+    refused(vital("pages", tmp_path / "a.zarr", "--no-references", "--out", tmp_path / "out"), "no finished picture")
+    refused(vital("pages", tmp_path / "no.zarr", "--out", tmp_path / "out"), "no.zarr")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line is taken by the command, and gives the settings that the stores have recorded."""
+    jobs: dict[str, Any] = {}
+    monkeypatch.setattr("flows.recipes.references.select_references", lambda job: jobs.update(references=job))
+    monkeypatch.setattr("flows.recipes.targets.measure_references", lambda job: jobs.update(moments=job) or "patch-lrp")
+    monkeypatch.setattr("flows.recipes.atlas.build_atlas", lambda job: jobs.update(atlas=job))
+    atlas, statistics = open_store(str(made.atlas), "atlas", "r"), open_store(str(made.store), "statistics", "r")
+    for line in recipes.commands(atlas, str(made.atlas), LATER, str(made.store), statistics):
+        words = shlex.split(line.replace(recipes.NEURON, "3"))
+        assert words[0] == "vital"
+        said = vital(*words[1:])
+        assert said.exit_code == 0, said.output
+    assert jobs["references"].shards == (str(made.shards),)
+    assert jobs["references"].statistics.references == 12
+    assert jobs["references"].statistics.levels == 16
+    assert jobs["references"].model.input_size == 32
+    recorded = recorded_variant(statistics, LATER, "patch-lrp")
+    assert jobs["moments"].variant.model_copy(update={"nodes": ()}) == recorded.model_copy(update={"nodes": ()})
+    assert jobs["moments"].variant.nodes == ("0", "1")
+    assert jobs["atlas"].variant.label(False) == "patch-lrp"
+    fields = claimed(group_at(atlas, LATER), "atlas") or {}
+    settings = jobs["atlas"].picture.model_dump(mode="json")
+    assert {"variant": "patch-lrp", "algorithm": ALGORITHMS["vital"], **settings} == fields
+
+
+@pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
+@pytest.mark.parametrize("crop", ["patch", "image"])
+@pytest.mark.parametrize("count", [None, 4])
+def test_a_variant_is_named_by_its_label_alone(kind: Any, crop: Any, count: int | None) -> None:
+    variant = VariantSettings(crop=crop, relevance=kind, references=count)
+    said = recipes._variant_options(None, LATER, variant.label(False))
+    pairs = dict(zip(said[::2], said[1::2], strict=True))
+    assert pairs == {"--crop": crop, "--relevance": kind} | ({"--references": "4"} if count else {})
+    classes = recipes._variant_options(None, "classes", variant.label(True))
+    assert classes == (["--references", "4"] if count else [])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("one.png", "PNG"), ("one.webp", "WEBP"), ("one.jpg", "JPEG")])
+def test_show_saves_what_the_atlas_holds(made: Walkable, tmp_path: Path, name: str, kind: str) -> None:
+    assert vital("show", made.atlas, LATER, 3, "--out", tmp_path / name).exit_code == 0
+    pixels = np.asarray(array_at(open_store(str(made.atlas), "atlas", "r"), f"{LATER}/pixels")[3])
+    with Image.open(tmp_path / name) as image:
+        assert (image.format, image.mode, image.size) == (kind, "RGB", (SIDE, SIDE))
+        if kind != "JPEG":
+            np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_show_with_a_mask_and_another_size(made: Walkable, tmp_path: Path) -> None:
+    assert vital("show", made.atlas, LATER, 3, "--mask", "--out", tmp_path / "m.png").exit_code == 0
+    alpha = np.asarray(array_at(open_store(str(made.atlas), "atlas", "r"), f"{LATER}/alpha")[3])
+    with Image.open(tmp_path / "m.png") as image:
+        np.testing.assert_array_equal(np.asarray(image)[..., 3], alpha)
+    assert vital("show", made.atlas, LATER, 3, "--side", 48, "--out", tmp_path / "s.png").exit_code == 0
+    with Image.open(tmp_path / "s.png") as image:
+        assert image.size == (48, 48)
+
+
+def test_show_refuses_names_it_cannot_write(made: Walkable, tmp_path: Path) -> None:
+    refused(vital("show", made.atlas, LATER, 3, "--out", tmp_path / "one.xyz"), "one.xyz", ".png")
+    refused(vital("show", made.atlas, LATER, 3, "--mask", "--out", tmp_path / "one.jpg"), "transparent", "--mask")
+    refused(vital("show", made.atlas, LATER, 3, "--out", tmp_path / "no" / "one.png"), "no folder", "make it first")
+    refused(vital("show", made.atlas, "nowhere", 3, "--out", tmp_path / "one.png"), "nowhere", LATER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_as_a_zip(made: Walkable, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        said = vital(
+            "export", made.atlas, "--layer", LATER, "--neurons", "3,5:7,30:40", "--out", tmp_path / f"{name}.zip"
+        )
+        assert said.exit_code == 0, said.output
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        names = {name.removeprefix("a/") for name in archive.namelist()}
+        table = list(csv.DictReader(io.StringIO(archive.read("a/neurons.csv").decode())))
+        pixels = np.asarray(array_at(open_store(str(made.atlas), "atlas", "r"), f"{LATER}/pixels")[5])
+        with Image.open(io.BytesIO(archive.read(f"a/{LATER}-00005.png"))) as image:
+            np.testing.assert_array_equal(np.asarray(image), pixels)
+    rows = [int(row["neuron"]) for row in table]
+    assert rows == [3, 5, 6, 30, 31]
+    assert names == {"contact-sheet.png", "neurons.csv", *(f"{LATER}-{row:05d}.png" for row in rows)}
+    with zipfile.ZipFile(tmp_path / "a.zip") as one, zipfile.ZipFile(tmp_path / "b.zip") as two:
+        assert [one.read(name) for name in one.namelist()] == [two.read(name) for name in two.namelist()]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.zip"]
+
+
+def test_export_as_a_folder_of_masked_webp(made: Walkable, tmp_path: Path) -> None:
+    words = ("export", made.atlas, "--layer", "classes", "--format", "webp", "--mask", "--no-sheet", "--out")
+    assert vital(*words, tmp_path / "out").exit_code == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "contact-sheet.png" not in names
+    alpha = np.asarray(array_at(open_store(str(made.atlas), "atlas", "r"), "classes/alpha")[1])
+    with Image.open(tmp_path / "out/classes-00001.webp") as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGBA"))[..., 3], alpha)
+    refused(vital(*words, tmp_path / "out"), "exists already")
+
+
+def test_export_refuses_what_is_not_there(made: Walkable, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "x.zip")
+    refused(vital("export", made.atlas, "--layer", "nowhere", *out), "nowhere", LATER)
+    refused(vital("export", made.atlas, "--layer", LATER, "--neurons", "35:40", *out), "35:40", "vital info")
+    refused(vital("export", made.atlas, "--layer", LATER, "--neurons", "90", *out), "90", "0 to 39")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pages_are_served_on_this_machine_only(site: Path) -> None:
+    with served(site) as url:
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            assert answer.read() == (site / "index.html").read_bytes()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{url}{OWN}/", timeout=20)
+        port = url.rstrip("/").rpartition(":")[2]
+        refused(vital("view", site, "--no-browser", "--port", port), port, "--port")
+
+
+def test_view_needs_pages(tmp_path: Path) -> None:
+    refused(vital("view", tmp_path), "no pages", "vital pages")
+
+
+def test_view_ends_when_it_is_asked_to(site: Path) -> None:
+    command = [sys.executable, "-u", "-m", "flows.cli.main", "view", str(site), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            assert answer.status == 200
+        # not SIGINT, which a test run in the background of a shell ignores, and what it starts does too
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0

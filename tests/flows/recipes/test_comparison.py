@@ -1,0 +1,190 @@
+"""The comparison of methods on a tiny network: figures that can be computed again, from one resumable command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from flows.cli.main import main
+from flows.jobs import Place
+from flows.recipes.comparison import compare_methods
+from flows.reports.plan import ABLATIONS, METHODS, Case, ReportJob
+from stores.arrays.schema import open_store
+from stores.atlas import made as pictured
+from stores.atlas import read_metrics
+from stores.errors import StoreError
+from stores.shards.writing import hold_out, members
+from tests.flows import tiny
+from tests.flows.conftest import LAYER, MODEL
+from vital.errors import UnsuitableInput
+from vital.settings import ModelSettings, PictureSettings
+
+JUDGE = "tests.flows.tiny:other_network"
+
+
+def job(folder: Path, **changes: object) -> ReportJob:
+    return ReportJob.model_validate(
+        {
+            "out": str(folder / "report"), "shards": (str(folder / "shards"),), "models": (MODEL,),
+            "layers": ("classes", LAYER), "neurons": "0:32", "seeds": 2, "steps": 2, "side": 24, "references": 3,
+            "methods": ("vital", "fourier", "maco"), "judges": (JUDGE,), "place": Place(threads=1), **changes,
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    tiny.shards(folder / "shards")
+    assert compare_methods(job(folder)) == str(folder / "report" / "index.html")
+    return folder / "report"
+
+
+def test_the_report_has_every_method_and_metric_with_its_interval(report: Path) -> None:
+    found = json.loads((report / "report.json").read_text())
+    assert set(found) == {"vital", "fourier", "maco", *ABLATIONS, "photographs"}
+    for label, metrics in found.items():
+        for name, one in metrics.items():
+            assert set(one) == {"mean", "low", "high"}, name
+            if one["mean"] is not None:
+                assert one["low"] <= one["mean"] <= one["high"], (label, name)
+    assert {"classes/top1_own", f"{LAYER}/rank", f"{LAYER}/diversity"} <= found["vital"].keys()
+    assert "classes/top1_own" in found["photographs"]
+    assert "classes/top1_own" not in found["vital, no relevance"]
+
+
+def test_the_figures_are_those_of_the_atlases(report: Path) -> None:
+    """A mean computed again from what the stores hold, and the count of everything it rests on."""
+    found = json.loads((report / "report.json").read_text())["maco"][f"{LAYER}/peak_ratio"]
+    details = json.loads((report / "details.json").read_text())["layers"][LAYER]["methods"]["maco"]
+    values = []
+    for seed in range(2):
+        atlas = open_store(str(report / "atlases" / f"maco-seed{seed}.zarr"), "atlas", "r")
+        values.append(read_metrics(atlas, LAYER)["peak_ratio"][pictured(atlas, LAYER)])
+    assert found["mean"] == pytest.approx(float(np.mean(values)), rel=1e-5)
+    assert details["counts"]["peak_ratio"] == np.size(values)
+    assert details["seeds"] == [0, 1]
+    assert details["seconds_a_picture"] > 0
+    assert details["settings"]["method"] == "maco"
+
+
+def test_held_out_photographs_are_no_references(report: Path) -> None:
+    held = {sample.key for sample in members(report / "photographs" / "held-out.tar")}
+    kept = {sample.key for sample in members(report / "photographs" / "references.tar")}
+    assert held
+    assert not held & kept
+    assert len(held | kept) == 20
+    details = json.loads((report / "details.json").read_text())["layers"]["classes"]
+    assert details["held_out_photographs"] == len(held)
+
+
+def test_holding_out_depends_on_keys_alone(tmp_path: Path) -> None:
+    tiny.shards(tmp_path / "two", count=2, images=10)
+    tiny.shards(tmp_path / "four", count=4, images=5)
+    parts = []
+    for name in ("two", "four"):
+        references, held = hold_out([str(tmp_path / name)], tmp_path / f"{name}-parted")
+        assert len(members(references)) + len(members(held)) == 20
+        parts.append((references.read_bytes(), held.read_bytes()))
+    assert parts[0] == parts[1]
+
+
+class Page(HTMLParser):
+    """Images and what they are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.images.append(dict(attrs))
+
+
+def test_the_page_shows_plots_and_strips_that_are_there(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert len(page.images) == 4
+    for image in page.images:
+        assert image["alt"]
+        with Image.open(report / str(image["src"])) as shown:
+            assert (str(shown.width), str(shown.height)) == (image["width"], image["height"])
+    assert "best baseline" in text
+    assert "http" not in text
+    assert "<script" not in text
+
+
+def test_a_stopped_comparison_goes_on_and_says_the_same(report: Path, tmp_path: Path) -> None:
+    """One atlas is missing; the others are not made again."""
+    shutil.copytree(report.parent, tmp_path / "again")
+    out = tmp_path / "again" / "report"
+    before = json.loads((out / "report.json").read_text())
+    shutil.rmtree(out / "atlases" / "fourier-seed1.zarr")
+    kept = out / "atlases" / "vital-seed0.zarr" / LAYER / "pixels"
+    times = {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()}
+    compare_methods(job(tmp_path / "again"))
+    assert {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()} == times
+    assert json.loads((out / "report.json").read_text()) == before
+
+
+def test_a_method_that_the_network_does_not_allow_is_left_out_and_listed(tmp_path: Path) -> None:
+    tiny.shards(tmp_path / "shards")
+    plain = ModelSettings(name="tests.flows.tiny:fixed_network", input_size=tiny.SIDE)
+    asked = job(
+        tmp_path, models=(plain,), layers=("classes",), methods=("vital", "deepinversion"), seeds=1, steps=1,
+        side=tiny.SIDE, no_ablation=True, judges=(),
+    )  # fmt: skip
+    text = Path(compare_methods(asked)).read_text()
+    assert "has none: choose another method" in text
+    assert set(json.loads((tmp_path / "report" / "report.json").read_text())) == {"vital", "photographs"}
+
+
+def test_bad_input_is_said_before_work(tmp_path: Path) -> None:
+    tiny.shards(tmp_path / "shards")
+    with pytest.raises(UnsuitableInput, match="tells 10 classes apart"):
+        compare_methods(job(tmp_path, judges=("tests.flows.tiny:ten_classes",)))
+    with pytest.raises(StoreError, match="among the shards and the held-out ones"):
+        compare_methods(job(tmp_path, held_out=(str(tmp_path / "shards"),)))
+    assert not (tmp_path / "report" / "statistics.zarr").exists()
+    ran = CliRunner().invoke(main, ["report", "--out", str(tmp_path / "r"), "--preset", "iccv2025"])
+    assert ran.exit_code == 2
+    assert "preset iccv2025 needs ImageNet" in ran.output
+
+
+def test_the_papers_table_runs_on_random_weights_and_few_steps(tmp_path: Path) -> None:
+    """The documented command, on a few small images in place of ImageNet and one of its five networks."""
+    tiny.shards(tmp_path / "train", count=1, images=10)
+    tiny.shards(tmp_path / "val", count=1, images=10)
+    (tmp_path / "val" / next(iter((tmp_path / "val").iterdir())).name).rename(tmp_path / "val" / "val-000000.tar")
+    ran = CliRunner().invoke(
+        main,
+        [
+            "report", "--preset", "iccv2025", "--out", str(tmp_path / "r"), "--shards", str(tmp_path / "train"),
+            "--held-out", str(tmp_path / "val"), "--model", "resnet18", "--weights", "random", "--input-size", "64",
+            "--side", "64", "--steps", "1", "--seeds", "1", "--classes", "0:4", "--references", "2",
+            "--judge", "tests.flows.tiny:thousand_classes", "--threads", "1",
+        ],
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.output
+    found = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert {"vital", "maco", "fourier", "deepinversion"} <= found.keys()
+    settings = json.loads((tmp_path / "r" / "details.json").read_text())["layers"]["classes"]["methods"]["vital"]
+    assert settings["settings"]["preset"] == "paper"
+
+
+def test_the_preset_has_the_papers_networks() -> None:
+    asked = ReportJob(out="r", preset="iccv2025", shards=("a.tar",), held_out=("b.tar",))
+    assert ReportJob(out="r").methods == METHODS
+    assert [model.name for model in asked.models] == [
+        "resnet50", "convnext_base", "densenet121", "vit_l_16", "vit_l_32",
+    ]  # fmt: skip
+    assert asked.steps == 2000
+    assert Case("vital, no relevance", "classes", 1, PictureSettings()).name == "vital-no-relevance-seed1"

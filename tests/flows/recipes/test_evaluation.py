@@ -1,0 +1,151 @@
+"""Metrics of finished pictures: written beside them, right where the answer is known, refused before work."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+from click.testing import CliRunner
+
+from flows.cli.main import main
+from flows.jobs import EvaluateJob, Place
+from flows.pages.again import commands
+from flows.pages.layer import LayerSource
+from flows.recipes.atlas import build_atlas
+from flows.recipes.evaluation import evaluate_atlas
+from flows.running.process import stored_worker
+from flows.steps.dataset import references_of
+from flows.steps.images import load_images
+from stores.arrays.schema import array_at, open_store
+from stores.atlas import made as pictured
+from stores.atlas import read_layer_metrics, read_metrics
+from stores.errors import SchemaMismatch, StoreError
+from tests.flows import tiny
+from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
+from vital.errors import UnsuitableInput
+from vital.judging.names import meaning_of
+from vital.settings import PictureSettings
+
+JUDGE = "tests.flows.tiny:other_network"
+JUDGE_NAME = "tests.flows.tiny_other_network"
+
+
+@pytest.fixture
+def copied(made: Made, tmp_path: Path) -> Path:
+    """An atlas that a test may write into."""
+    shutil.copytree(made.atlas, tmp_path / "atlas.zarr")
+    return tmp_path / "atlas.zarr"
+
+
+def evaluated(atlas: Path, **changes: object) -> zarr.Group:
+    job = EvaluateJob(atlas=str(atlas), judges=(JUDGE,), place=Place(threads=1)).model_copy(update=changes)
+    evaluate_atlas(job)
+    return open_store(str(atlas), "atlas", "r")
+
+
+def test_every_picture_gets_its_metrics_and_others_none(copied: Path) -> None:
+    atlas = evaluated(copied)
+    for layer, names in {
+        "classes": {"top1_own", "top5_own", "rank_own", f"top1_{JUDGE_NAME}", f"rank_{JUDGE_NAME}"},
+        LAYER: {"peak", "peak_ratio", "references_reached", "rank", "most_raised"},
+    }.items():
+        found, there = read_metrics(atlas, layer), pictured(atlas, layer)
+        assert names | {"curve_distance", "nearest_reference", "variation"} <= found.keys()
+        assert "diversity" not in found
+        for name, values in found.items():
+            assert np.isfinite(values[there]).all(), name
+            assert np.isnan(values[~there]).all(), name
+        assert set(read_layer_metrics(atlas, layer)) == {"frechet_own", f"frechet_{JUDGE_NAME}"}
+        assert all(entry["value"] >= 0 for entry in read_layer_metrics(atlas, layer).values())
+
+
+def test_metrics_explain_themselves_to_xarray_and_stand_on_the_pages(copied: Path) -> None:
+    atlas = evaluated(copied)
+    with xarray.open_zarr(copied, group=f"{LAYER}/metrics", consolidated=False) as data:
+        assert data["references_reached"].attrs["units"] == "percent"
+        assert data["rank"].attrs["long_name"] == meaning_of("rank").text
+        assert JUDGE in data.attrs["judged_by"]
+    columns = LayerSource(atlas, str(copied), "classes", "", None).page().columns
+    assert {"top1_own", f"top5_{JUDGE_NAME}"} <= {column.name for column in columns}
+
+
+def test_references_themselves_score_as_references_and_noise_as_noise(made: Made, tmp_path: Path) -> None:
+    """The pictures of an atlas are replaced by what the neurons were measured on, and by noise."""
+    url = tmp_path / "atlas.zarr"
+    picture = PictureSettings(side=tiny.SIDE, steps=1)
+    build_atlas(atlas_job(made.store, url, picture=picture))
+    statistics, atlas = open_store(str(made.store), "statistics", "r"), open_store(str(url), "atlas", "a")
+    preprocessing = stored_worker(statistics, Place(threads=1)).model.preprocessing
+    references = references_of(statistics, LAYER, None)
+    there, pixels = pictured(atlas, LAYER), array_at(atlas, f"{LAYER}/pixels")
+    shown = np.asarray(pixels[:])
+    images = dict(load_images(statistics, references.image[:, 0][there].tolist(), preprocessing, {}))
+    for neuron in np.flatnonzero(there):
+        crop = preprocessing.cut(images[int(references.image[neuron, 0])], references.box[neuron, 0])
+        shown[neuron] = crop.permute(1, 2, 0).numpy()
+    pixels[:] = shown
+    real = read_metrics(evaluated(url), LAYER)
+    distance = read_layer_metrics(evaluated(url), LAYER)["frechet_own"]["value"]
+    np.testing.assert_allclose(real["nearest_reference"][there], 1, atol=1e-3)
+    assert np.nanmedian(real["variation"]) == pytest.approx(1, abs=0.3)
+    pixels[:] = np.random.default_rng(0).integers(0, 256, shown.shape, dtype=np.uint8)
+    noise = read_metrics(evaluated(url), LAYER)
+    assert np.nanmedian(noise["variation"]) > 5
+    assert np.nanmean(noise["nearest_reference"]) < np.nanmean(real["nearest_reference"])
+    assert read_layer_metrics(evaluated(url), LAYER)["frechet_own"]["value"] > 5 * distance
+
+
+def test_siblings_add_diversity(made: Made, copied: Path, tmp_path: Path) -> None:
+    same, other = tmp_path / "same.zarr", tmp_path / "other.zarr"
+    shutil.copytree(made.atlas, same)
+    build_atlas(atlas_job(made.store, other, picture=PICTURE.model_copy(update={"seed": 1})))
+    found = read_metrics(evaluated(copied, layers=(LAYER,), siblings=(str(other),)), LAYER)
+    assert np.nanmin(found["diversity"]) > 0
+    with pytest.raises(SchemaMismatch, match="differs from the atlas in nothing"):
+        evaluated(copied, layers=(LAYER,), siblings=(str(same),))
+
+
+def test_what_cannot_be_measured_is_said_before_work(made: Made, copied: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsuitableInput, match="tells 10 classes apart but the atlas's network 5"):
+        evaluated(copied, judges=("tests.flows.tiny:ten_classes",))
+    with pytest.raises(SchemaMismatch, match="has no layer 'clases'; the nearest are classes"):
+        evaluated(copied, layers=("clases",))
+    with pytest.raises(StoreError, match="there is no atlas store"):
+        evaluated(tmp_path / "nothing.zarr")
+    store = tmp_path / "stats.zarr"
+    shutil.copytree(made.store, store)
+    shutil.rmtree(store / "references" / LAYER)
+    with pytest.raises(SchemaMismatch, match=f"no references of layer '{LAYER}'"):
+        evaluated(copied, store=str(store))
+    shutil.rmtree(store)
+    shutil.copytree(made.store, store)
+    shutil.rmtree(store / "layers" / LAYER / "peak_mean")
+    with pytest.raises(SchemaMismatch, match="peak_mean is not in this store"):
+        evaluated(copied, store=str(store))
+    assert read_metrics(open_store(str(copied), "atlas", "r"), "classes") == {}
+
+
+def test_the_command_prints_the_means(copied: Path) -> None:
+    ran = CliRunner().invoke(main, ["evaluate", "--atlas", str(copied), "--layer", "classes", "--judge", JUDGE])
+    assert ran.exit_code == 0, ran.output
+    assert "top1_own" in ran.output
+    assert f"frechet_{JUDGE_NAME}" in ran.output
+    assert LAYER + "  peak" not in ran.output
+    refused = CliRunner().invoke(main, ["evaluate", "--atlas", str(copied), "--judge", "resnet5O"])
+    assert refused.exit_code == 1
+    assert "no model 'resnet5O'; the nearest are" in refused.output
+    assert "--atlas" in CliRunner().invoke(main, ["evaluate"]).output
+
+
+def test_an_atlas_of_a_baseline_says_how_it_was_made(made: Made, tmp_path: Path) -> None:
+    url = tmp_path / "maco.zarr"
+    build_atlas(atlas_job(made.store, url, picture=PictureSettings(method="maco", side=24, steps=2)))
+    assert "method maco, 2 steps" in CliRunner().invoke(main, ["info", str(url)]).output
+    statistics = open_store(str(made.store), "statistics", "r")
+    last = commands(open_store(str(url), "atlas", "r"), str(url), LAYER, str(made.store), statistics)[-1]
+    assert "--method maco --steps 2 --side 24 --seed 0" in last
+    assert "--window" not in last

@@ -1,0 +1,41 @@
+"""A neuron whose values overflow is recorded with its reason, and changes nothing of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flows.cli.describe import store_summary
+from flows.recipes.atlas import build_atlas
+from flows.recipes.references import select_references
+from flows.recipes.targets import measure_references
+from stores.arrays.schema import array_at, open_store
+from stores.errors import PictureStatus
+from tests.flows import tiny
+from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, moments_job, references_job
+
+LARGE, INFINITE = 4, 7
+"""Channels that `tiny.overflowing_network` spoils."""
+
+
+def test_neurons_that_overflow_stop_nobody(made: Made, tmp_path: Path) -> None:
+    shards, store, atlas = tmp_path / "shards", tmp_path / "stats.zarr", tmp_path / "atlas.zarr"
+    tiny.shards(shards)
+    model = MODEL.model_copy(update={"name": "tests.flows.tiny:overflowing_network"})
+    select_references(references_job(shards, store, model=model, layers=(LAYER,)))
+    measure_references(moments_job(store))
+    # one by one: a neuron that is left out moves the others to other places of their batches
+    build_atlas(atlas_job(store, atlas, batch=1))
+    build_atlas(atlas_job(made.store, tmp_path / "plain.zarr", batch=1))
+    spoilt, plain = (open_store(str(place), "atlas", "r") for place in (atlas, tmp_path / "plain.zarr"))
+    status, expected = (np.asarray(array_at(group, f"{LAYER}/status")[:]) for group in (spoilt, plain))
+    assert status[[LARGE, INFINITE]].tolist() == [PictureStatus.NON_FINITE] * 2
+    others = np.setdiff1d(np.arange(tiny.CHANNELS), [LARGE, INFINITE])
+    assert status[others].tolist() == expected[others].tolist()
+    there = others[status[others] == PictureStatus.MADE]
+    assert len(there) > 30
+    for name in ("pixels", "alpha", "loss"):
+        found, wanted = (np.asarray(array_at(group, f"{LAYER}/{name}")[:])[there] for group in (spoilt, plain))
+        np.testing.assert_array_equal(found, wanted)
+    assert "2 a value became infinite or undefined on the way" in "\n".join(store_summary(str(atlas)))

@@ -1,0 +1,101 @@
+"""The same commands against ``s3://``: shards read, stores written, references read by range and nothing more."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+import s3fs
+
+from stores.arrays.schema import array_at, open_store
+from stores.atlas import made as made_of
+from stores.dataset.index import read_index
+from stores.dataset.references import read_references
+from tests.flows import tiny
+from tests.flows.conftest import LAYER, Made
+from tests.flows.steps.test_inputs import done, refused, vital
+from tests.object_storage import bucket
+
+MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--references", 3, "--levels", 16)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    with contextlib.contextmanager(bucket)() as url:
+        yield url
+
+
+def put(folder: Path, prefix: str, *names: str) -> None:
+    client = boto3.client("s3")
+    for name in names:
+        client.put_object(Bucket="atlas", Key=f"{prefix}/{name}", Body=(folder / name).read_bytes())
+
+
+def test_the_commands_work_in_a_bucket_and_give_what_they_give_on_a_disk(
+    made: Made, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(made.shards, "shards", "tiny-000000.tar", "tiny-000001.tar")
+    store, atlas = f"{s3}/stats.zarr", f"{s3}/atlas.zarr"
+    layers = ("--layer", LAYER, "--layer", "classes")
+    said = done(vital("references", f"{s3}/shards/tiny-{{000000..000001}}.tar", "--store", store, *layers, *MODEL))
+    assert "shards: 2, images: 20, 20 read and used" in said
+    local, remote = (open_store(str(url), "statistics", "r") for url in (made.store, store))
+    here, there = read_references(local, LAYER), read_references(remote, LAYER)
+    for part in ("image", "score", "site", "box"):
+        np.testing.assert_array_equal(getattr(there, part), getattr(here, part))
+
+    reads: list[tuple[str, Any, Any]] = []
+    real = s3fs.S3FileSystem._cat_file
+
+    async def watched(self: Any, path: str, *rest: Any, start: Any = None, end: Any = None, **options: Any) -> Any:
+        reads.append((path, start, end))
+        return await real(self, path, *rest, start=start, end=end, **options)
+
+    def opened(self: Any, path: str, *rest: Any, **options: Any) -> Any:
+        raise AssertionError(f"{path} was opened as a whole")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "_cat_file", watched)
+        patch.setattr(s3fs.S3FileSystem, "_open", opened)
+        done(vital("moments", "--store", store, "--layer", LAYER, "--neurons", "0:32", "--node", "0", "--node", "1"))
+    index = read_index(remote)
+    wanted = np.unique(there.image[:32][there.image[:32] >= 0])  # one block
+    spans = sorted((f"atlas/shards/tiny-{index.shard[i]:06d}.tar", *_span(index, i)) for i in wanted)
+    assert sorted(read for read in reads if read[0].endswith(".tar")) == spans  # every image once, and only its bytes
+
+    name = f"targets/{LAYER}/patch-lrp/1/quantiles"
+    np.testing.assert_array_equal(
+        np.asarray(array_at(open_store(store, "statistics", "r"), name)[:32]),
+        np.asarray(array_at(local, name)[:32]),
+    )
+    size = ("--side", 24, "--steps", 2, "--neurons", "0:2")
+    done(vital("atlas", "--store", store, "--layer", LAYER, "--out", atlas, *size))
+    assert made_of(open_store(atlas, "atlas", "r"), LAYER)[:32].any()
+    assert "1 of 2 blocks" in done(vital("info", atlas))
+
+
+def _span(index: Any, image: int) -> tuple[int, int]:
+    return int(index.offset[image]), int(index.offset[image] + index.size[image])
+
+
+def test_a_store_in_a_bucket_grows(made: Made, s3: str) -> None:
+    store = f"{s3}/grown.zarr"
+    put(made.shards, "growing", "tiny-000000.tar")
+    command = ("references", f"{s3}/growing/*.tar", "--store", store, "--layer", LAYER, *MODEL)
+    done(vital(*command))
+    put(made.shards, "growing", "tiny-000001.tar")
+    refused(vital(*command), "made from 1 shards and 2 are given", "--extend", "tiny-000001.tar")
+    done(vital(*command, "--extend"))
+    here, there = (read_references(open_store(str(url), "statistics", "r"), LAYER) for url in (made.store, store))
+    np.testing.assert_array_equal(there.image, here.image)
+    np.testing.assert_array_equal(there.score, here.score)
+
+
+def test_shards_and_stores_that_are_not_in_the_bucket_are_refused(s3: str, tmp_path: Path) -> None:
+    refused(vital("references", f"{s3}/none.tar", "--store", tmp_path / "s.zarr", "--layer", LAYER, *MODEL), "no shard")
+    refused(vital("moments", "--store", f"{s3}/none.zarr", "--layer", LAYER), "no statistics store", "none.zarr")

@@ -1,0 +1,126 @@
+"""The deployments for real: a server, a work pool, `prefect deploy --all`, a worker, a run that a schedule starts."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stores.arrays.schema import open_store
+from stores.atlas import made as made_of
+from tests.flows import tiny
+from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT
+
+ROOT = Path(__file__).parents[3]
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+
+
+class Server:
+    """A Prefect server of its own, and its command line."""
+
+    def __init__(self, home: Path) -> None:
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/api"
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        self.environment = {
+            **ours, "PREFECT_HOME": str(home), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
+            "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        # The server itself has no API elsewhere.
+        own = {name: value for name, value in self.environment.items() if name != "PREFECT_API_URL"}
+        arguments = ("server", "start", "--port", str(port), "--no-ui")
+        with (home / "server.log").open("wb") as log:
+            self._process = subprocess.Popen([PREFECT, *arguments], env=own, stdout=log, stderr=log)
+
+    def wait_until_it_answers(self) -> None:
+        while True:  # the test's own time limit ends this
+            assert self._process.poll() is None, "the server ended"
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except (urllib.error.URLError, ConnectionError):
+                self._process_is_given_time()
+
+    def _process_is_given_time(self) -> None:
+        try:
+            self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            return
+
+    def prefect(self, *arguments: str) -> str:
+        run = subprocess.run(
+            [PREFECT, "--no-prompt", *arguments], env=self.environment, cwd=ROOT, capture_output=True, text=True
+        )
+        assert run.returncode == 0, f"prefect {' '.join(arguments)}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
+        return run.stdout
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    home = tmp_path / "prefect"
+    home.mkdir()
+    started = Server(home)
+    try:
+        started.wait_until_it_answers()
+        yield started
+    finally:
+        started.stop()
+
+
+def deployments_with(folder: Path, job: dict[str, Any]) -> Path:
+    """The project's own prefect.yaml, in which full-run has a job and a schedule that is due now."""
+    content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    content["pull"] = [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
+    [full] = [one for one in content["deployments"] if one["name"] == "full-run"]
+    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=20)
+    full["parameters"] = {"job": job}
+    full["schedules"] = [{"interval": 86_400, "anchor_date": now.isoformat(), "active": True}]
+    file = folder / "prefect.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+@pytest.mark.timeout(400)
+def test_a_scheduled_run_leaves_an_atlas(server: Server, tmp_path: Path) -> None:
+    tiny.shards(tmp_path / "shards")
+    job = {
+        "shards": [str(tmp_path / "shards")],
+        "store": str(tmp_path / "stats.zarr"), "out": str(tmp_path / "atlas.zarr"),
+        "model": MODEL.model_dump(mode="json", exclude_unset=True), "statistics": {"references": 3, "levels": 16},
+        "layers": [
+            {
+                "layer": LAYER,
+                "variant": VARIANT.model_dump(mode="json", exclude_unset=True),
+                "picture": PICTURE.model_dump(mode="json", exclude_unset=True),
+            }
+        ],
+    }  # fmt: skip
+    server.prefect("work-pool", "create", "vital", "--type", "process")
+    file = deployments_with(tmp_path, job)
+    server.prefect("deploy", "--all", "--prefect-file", str(file))
+    listed = server.prefect("deployment", "ls")
+    for name in ("full-run", "references", "moments", "atlas"):
+        assert f"/{name}" in listed
+    # Takes what is due within the next minutes, waits for its time, and ends when it has run.
+    server.prefect("worker", "start", "--pool", "vital", "--run-once", "--prefetch-seconds", "300")
+    found = made_of(open_store(str(tmp_path / "atlas.zarr"), "atlas", "r"), LAYER)
+    assert found.sum() > tiny.CHANNELS // 2
+    assert "COMPLETED" in server.prefect("flow-run", "ls", "--state", "COMPLETED", "-o", "json").upper()

@@ -1,0 +1,73 @@
+"""How far ahead a method is, on values whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flows.reports.figures import Lead, Method, leads
+from vital.judging.names import naming_metrics
+
+NEURONS = 30
+
+
+def method(label: str, **values: np.ndarray) -> Method:
+    """Two seeds: the given value of each neuron, twice."""
+    columns = {name: np.stack([row.astype(float)] * 2, 1) for name, row in values.items()}
+    return Method(label, list(range(NEURONS)), columns, {}, [], 1.0, [])
+
+
+def lead(metric: str, *methods: Method) -> Lead:
+    return next(one for one in leads(methods) if one.metric == metric)
+
+
+def test_the_best_baseline_is_the_lowest_where_low_is_better() -> None:
+    ours = method("vital", surprise_judge=np.linspace(1, 2, NEURONS), top1_judge=np.ones(NEURONS))
+    worse = method("pixel", surprise_judge=np.linspace(8, 9, NEURONS), top1_judge=np.zeros(NEURONS))
+    better = method("maco", surprise_judge=np.linspace(3, 4, NEURONS), top1_judge=np.arange(NEURONS) < 20)
+    found = lead("surprise_judge", ours, worse, better)
+    assert (found.baseline, found.standing) == ("maco", "ahead, clear of zero")
+    assert found.difference.mean == pytest.approx(-2)
+    named = lead("top1_judge", ours, worse, better)
+    assert (named.baseline, named.sums, named.pictures) == ("maco", (60, 40), 60)
+    assert named.standing == "ahead, clear of zero"
+
+
+def test_behind_and_undecided_are_called_so() -> None:
+    ours, other = (
+        method("vital", top1_judge=np.zeros(NEURONS), surprise_judge=np.tile([1.0, 3.0], NEURONS // 2)),
+        method("fourier", top1_judge=np.ones(NEURONS), surprise_judge=np.tile([3.0, 1.0], NEURONS // 2)),
+    )
+    assert lead("top1_judge", ours, other).standing == "behind, clear of zero"
+    assert lead("surprise_judge", ours, other).standing == "not clear of zero"
+
+
+def test_a_baseline_at_the_ceiling_leaves_nothing_to_gain() -> None:
+    """One of thirty neurons missed: a resample has no such neuron in a third of all draws, so zero cannot be left
+    behind; with ten it can."""
+    ours = method("vital", top1_judge=np.ones(NEURONS), surprise_judge=np.ones(NEURONS))
+    nearly = method("fourier", top1_judge=np.arange(NEURONS) > 0, surprise_judge=np.full(NEURONS, 0.5))
+    found = lead("top1_judge", ours, nearly)
+    assert (found.standing, found.reachable) == ("not clear of zero", False)
+    assert lead("surprise_judge", ours, nearly).standing == "behind, clear of zero"
+    assert lead("surprise_judge", ours, nearly).reachable
+    short = method("fourier", top1_judge=np.arange(NEURONS) >= 10, surprise_judge=np.full(NEURONS, 0.5))
+    assert lead("top1_judge", ours, short).reachable
+
+
+def test_the_networks_own_word_is_no_transfer() -> None:
+    own = {"top1_own": np.ones(NEURONS)}
+    assert leads([method("vital", **own), method("maco", **own)]) == []
+
+
+def test_how_a_judge_names_pictures() -> None:
+    """By the formula of cross-entropy; a network that says nothing names nothing."""
+    logits = np.random.default_rng(0).normal(size=(6, 10)) * 5
+    classes = [3, 1, 4, 1, 5, 9]
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found = naming_metrics(logits, classes, "judge")
+    np.testing.assert_allclose(found["surprise_judge"], -np.log(shares[range(6), classes]), rtol=1e-9)
+    assert (found["top1_judge"] == (logits.argmax(1) == classes)).all()
+    silent = naming_metrics(np.full((1, 10), np.nan, np.float32), [2], "judge")
+    assert not silent["top1_judge"][0]
+    assert np.isnan(silent["surprise_judge"][0])

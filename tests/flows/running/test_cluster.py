@@ -1,0 +1,192 @@
+"""Tasks in other processes: the same bytes as in this one, also when a worker or the whole run is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+from distributed import Client, LocalCluster
+from prefect import task
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import ValidationError
+
+from flows.jobs import FullJob, LayerJob, Place
+from flows.recipes.full import full_run
+from flows.running.cluster import _one_server, run_tasks, unhurried_memory
+from stores.arrays.schema import open_store
+from stores.atlas import done_picture_blocks
+from stores.errors import StoreError
+from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
+from tests.flows.recipes.test_pipeline import digests
+from vital.settings import StatisticsSettings
+
+ROOT = Path(__file__).parents[3]
+MALLOC = "MALLOC_TRIM_THRESHOLD_"
+
+
+def job_at(shards: Path, folder: Path, place: Place, steps: int = 3) -> FullJob:
+    """References, targets and pictures of the layer with two blocks."""
+    picture = PICTURE.model_copy(update={"steps": steps})
+    return FullJob(
+        shards=(str(shards),),
+        store=str(folder / "stats.zarr"),
+        out=str(folder / "atlas.zarr"),
+        model=MODEL,
+        statistics=StatisticsSettings(references=3, levels=16),
+        layers=(LayerJob(layer=LAYER, variant=VARIANT, picture=picture),),
+        batch=4,
+        place=place,
+    )
+
+
+def compared(folder: Path) -> dict[str, str]:
+    """Digests of both stores; the atlas's root says where the statistics lie."""
+    found = {f"stats/{name}": digest for name, digest in digests(folder / "stats.zarr").items()}
+    found |= {f"atlas/{name}": digest for name, digest in digests(folder / "atlas.zarr").items()}
+    del found["atlas/zarr.json"]
+    return found
+
+
+def everything(shards: Path, folder: Path, place: Place, steps: int = 3) -> dict[str, str]:
+    """What a full run at ``place`` leaves."""
+    full_run(job_at(shards, folder, place, steps))
+    return compared(folder)
+
+
+@pytest.fixture(scope="module")
+def expected(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return everything(made.shards, tmp_path_factory.mktemp("here"), Place(threads=1))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("workers", [2, 4])
+def test_worker_processes_give_the_same_bytes(
+    made: Made, tmp_path: Path, expected: dict[str, str], workers: int
+) -> None:
+    assert everything(made.shards, tmp_path, Place(workers=workers, threads=1)) == expected
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
+        yield started
+
+
+@pytest.mark.timeout(240)
+def test_one_worker_of_a_scheduler_that_is_killed_at_work_still_gives_the_same_bytes(
+    made: Made, tmp_path: Path, expected: dict[str, str], cluster: LocalCluster
+) -> None:
+    killed: list[int] = []
+
+    def kill_it_at_work() -> None:
+        """The worker is killed with -9 as soon as it is seen processing a task."""
+        with Client(cluster.scheduler_address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+            while not killed:
+                for address, tasks in client.processing().items():
+                    if tasks and not killed:
+                        killed.append(client.run(os.getpid, workers=[address])[address])
+                        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_it_at_work)
+    killer.start()
+    found = everything(made.shards, tmp_path, Place(scheduler=cluster.scheduler_address, threads=1))
+    killer.join(60)
+    assert killed
+    assert found == expected
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_run_goes_on_where_it_stopped(made: Made, tmp_path: Path) -> None:
+    """The flow's own process is killed with -9 after its first block; a second run makes only what is missing."""
+    job = job_at(made.shards, tmp_path, Place(threads=1), steps=60)
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump({"full-run": job.model_dump(mode="json")}))
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = {**ours, "PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.cli.main", "run", str(file)], env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as run:  # fmt: skip
+        while not blocks_made(tmp_path):
+            assert run.poll() is None, "the run ended before it could be killed"
+        os.killpg(run.pid, signal.SIGKILL)
+    assert blocks_made(tmp_path) == 1, "killed too late"
+    first = {path: path.stat().st_mtime_ns for path in chunks(tmp_path)}
+    found = everything(made.shards, tmp_path, Place(threads=1), steps=60)
+    assert found == everything(made.shards, tmp_path / "whole", Place(threads=1), steps=60)
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert len(chunks(tmp_path)) > len(first)
+
+
+def chunks(folder: Path) -> list[Path]:
+    return [path for path in (folder / "atlas.zarr" / LAYER / "pixels" / "c").rglob("*") if path.is_file()]
+
+
+def blocks_made(folder: Path) -> int:
+    try:
+        return int(done_picture_blocks(open_store(str(folder / "atlas.zarr"), "atlas", "r"), LAYER).sum())
+    except StoreError:  # not declared yet
+        return 0
+
+
+def test_workers_and_a_scheduler_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match="workers are started here, a scheduler has its own"):
+        Place(workers=2, scheduler="tcp://127.0.0.1:8786")
+
+
+def test_threads_are_what_the_workers_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert Place(workers=3).of_task.threads == 2
+    assert Place(workers=16).of_task.threads == 1
+    assert Place(workers=2, threads=7).of_task.threads == 7
+    assert Place().of_task.threads is None
+
+
+def memory_settings() -> list[str]:
+    return [name for name in os.environ if name.startswith("MALLOC")]
+
+
+@pytest.mark.parametrize(("before", "expected"), [(None, []), ("65536", []), ("1000000", [MALLOC])])
+def test_workers_started_here_keep_freed_memory(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, expected: list[str]
+) -> None:
+    """Dask would have them return it at once, which costs a network half its speed, and leaves that to later ones."""
+    if before is None:
+        monkeypatch.delenv(MALLOC, raising=False)
+    else:
+        monkeypatch.setenv(MALLOC, before)
+    cluster_of, client_of = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0"), partial(Client)
+    with unhurried_memory(), cluster_of(n_workers=1) as started, client_of(started, set_as_default=False) as client:
+        assert client.submit(memory_settings).result() == expected
+
+
+@task
+def server() -> str:
+    """Where this process reports to."""
+    with get_client(sync_client=True) as client:
+        return str(client.api_url)
+
+
+def test_workers_of_this_machine_report_to_the_server_of_this_process(cluster: LocalCluster) -> None:
+    """Left alone, each starts one of its own where none is set, as on a machine without a Prefect server."""
+    with temporary_settings({PREFECT_API_URL: None}):
+        for place in (Place(workers=1), Place(scheduler=cluster.scheduler_address)):
+            assert run_tasks(place, server, [({}, 1)]) == [server.fn()]
+
+
+def test_workers_of_another_machine_are_not_sent_to_this_one(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They could not reach it."""
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    with temporary_settings({PREFECT_API_URL: None}), _one_server(Place(scheduler=cluster.scheduler_address)):
+        assert not PREFECT_API_URL.value()

@@ -1,0 +1,124 @@
+"""Two runs on one atlas: the work is shared, nothing is lost, and a dead run's share is taken over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.jobs import AtlasJob, Place
+from flows.recipes import atlas as flow
+from flows.recipes.atlas import build_atlas
+from flows.running.blocks import leased
+from flows.steps.pictures import make_blocks
+from stores.arrays.leases import Holder, read_lease, take
+from stores.arrays.schema import open_store
+from stores.atlas import done_picture_blocks
+from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
+from tests.flows.recipes.test_pipeline import digests
+from tests.flows.running.test_cluster import ROOT
+
+SLOW = PICTURE.model_copy(update={"steps": 60})
+OTHER = Holder("other", "another-machine", 1)
+
+
+def bytes_of(atlas: Path) -> dict[str, str]:
+    """Everything but the leases and where the statistics lie."""
+    return {
+        name: digest for name, digest in digests(atlas).items() if not name.startswith("runs/") and name != "zarr.json"
+    }
+
+
+def job_of(made: Made, atlas: Path, **place: object) -> AtlasJob:
+    return atlas_job(made.store, atlas, picture=SLOW, place=Place.model_validate({"threads": 1, **place}))
+
+
+@pytest.fixture(scope="module")
+def expected(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    atlas = tmp_path_factory.mktemp("expected") / "atlas.zarr"
+    build_atlas(job_of(made, atlas))
+    return bytes_of(atlas)
+
+
+def started(job: AtlasJob, folder: Path, name: str) -> subprocess.Popen[bytes]:
+    """The command in a process of its own, with a server of its own."""
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({"atlas": job.model_dump(mode="json")}))
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment = {**ours, "PREFECT_HOME": str(folder / name), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli.main", "run", str(file)], env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(240)
+def test_two_runs_at_once_both_end_with_the_whole_atlas(made: Made, tmp_path: Path, expected: dict[str, str]) -> None:
+    atlas = tmp_path / "atlas.zarr"
+    runs = [started(job_of(made, atlas), tmp_path, name) for name in ("one", "two")]
+    for run in runs:
+        _, said = run.communicate(timeout=200)
+        assert run.returncode == 0, said
+    assert bytes_of(atlas) == expected
+    assert not [path for path in (atlas / "runs").iterdir() if path.name.startswith("lease")]
+
+
+@pytest.mark.timeout(240)
+def test_a_run_killed_at_work_is_taken_over_at_once_on_its_machine(
+    made: Made, tmp_path: Path, expected: dict[str, str]
+) -> None:
+    """Killed with -9 while it holds a lease that would last a day."""
+    atlas = tmp_path / "atlas.zarr"
+    job = job_of(made, atlas, lease=86400.0)
+    with started(job, tmp_path, "killed") as run:
+        while not list((atlas / "runs").glob("lease-*")):
+            assert run.poll() is None, "the run ended before it could be killed"
+        os.killpg(run.pid, signal.SIGKILL)
+    assert not done_picture_blocks(open_store(str(atlas), "atlas", "r"), LAYER).all()
+    build_atlas(job)
+    assert bytes_of(atlas) == expected
+
+
+def test_what_another_run_makes_is_not_made_twice(
+    made: Made, tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run in this process while another one, as far as leases tell, makes the first block, and then has made it."""
+    atlas, job, mine = tmp_path / "atlas.zarr", None, []
+    job = job_of(made, atlas)
+    build_atlas(job.model_copy(update={"neurons": "32:40"}))
+    group = open_store(str(atlas), "atlas", "a")
+    assert take(group, LAYER, 0, OTHER, 60.0) is None
+
+    def other() -> None:
+        with leased(str(atlas), "atlas", LAYER, (0,), OTHER, job.place) as its:
+            assert its
+            make_blocks(job, (0,))
+
+    def counted(asked: AtlasJob, blocks: tuple[int, ...]) -> None:
+        mine.append(blocks)
+
+    monkeypatch.setattr(flow, "make_blocks", counted)
+    working = threading.Thread(target=other)
+    working.start()
+    build_atlas(job)
+    working.join()
+    assert mine == []
+    assert bytes_of(atlas) == expected
+
+
+def test_a_run_that_no_longer_renews_is_taken_over_after_its_term(
+    made: Made, tmp_path: Path, expected: dict[str, str]
+) -> None:
+    atlas = tmp_path / "atlas.zarr"
+    job = job_of(made, atlas, lease=0.5)
+    build_atlas(job.model_copy(update={"neurons": "32:40"}))
+    assert take(open_store(str(atlas), "atlas", "a"), LAYER, 0, OTHER, 0.5) is None
+    build_atlas(job)
+    assert bytes_of(atlas) == expected
+    assert read_lease(open_store(str(atlas), "atlas", "r"), LAYER, 0) is None

@@ -1,0 +1,51 @@
+"""Freed memory goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.jobs import Place
+from flows.running.process import worker
+from flows.steps.shards import scan_shard
+from stores.shards.reading import expand
+from tests.flows.conftest import LAYER, MODEL, Made
+from vital.measuring.gathering import Plan
+
+ROOT = Path(__file__).parents[3]
+PIECES = """
+import os
+from pathlib import Path
+from flows.memory import give_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+pieces = [bytearray(100_000) for _ in range(2000)]
+full = resident()
+pieces = pieces[::100]  # what is kept lies between what is freed
+kept = resident()
+give_back()
+print(full - kept, kept - resident(), sum(map(sum, pieces)))
+"""
+
+
+def test_it_does_so_after_every_shard(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr("flows.steps.shards.give_back", lambda: given.append("back"))
+    here = worker(MODEL, Place())
+    for number, shard in enumerate(expand([str(made.shards)]), 1):
+        scan_shard(shard, here, Plan((LAYER,), (), 2, 16))
+        assert len(given) == number
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library keeps what it keeps")
+def test_memory_between_used_pieces_goes_back() -> None:
+    run = subprocess.run([sys.executable, "-c", PIECES], cwd=ROOT, capture_output=True, text=True, check=True)
+    by_itself, told, _ = map(int, run.stdout.split())
+    assert by_itself + told > 150e6
+    assert told > 100e6

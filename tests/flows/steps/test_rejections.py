@@ -1,0 +1,187 @@
+"""Honest counts: every image is used or rejected with its reason, every short shard is told, and nothing is lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from stores.arrays.schema import open_store
+from stores.dataset.index import read_index
+from stores.errors import Status
+from tests.flows import tiny
+from tests.flows.conftest import LAYER
+from tests.flows.steps.test_inputs import done, refused, vital
+
+MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--references", 3, "--levels", 16)
+
+
+def members(count: int = 6) -> dict[str, bytes]:
+    """Ordinary labelled images."""
+    found: dict[str, bytes] = {}
+    for number in range(count):
+        found |= {f"image{number}.jpg": tiny.jpeg(number), f"image{number}.cls": str(number % 3).encode()}
+    return found
+
+
+def large_png() -> bytes:
+    """A few hundred bytes that claim 90,000 × 90,000 pixels."""
+    buffer = io.BytesIO()
+    Image.new("1", (8, 8)).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    data[16:24] = (90_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+def references(folder: Path, *more: object) -> Result:
+    return vital(
+        "references", folder / "shards", "--store", folder / "stats.zarr", "--layer", LAYER, "--layer", "classes",
+        *MODEL, *more,
+    )  # fmt: skip
+
+
+def undecodable(found: dict[str, bytes]) -> None:
+    found["image2.jpg"] = found["image2.jpg"][:60]
+
+
+def too_large(found: dict[str, bytes]) -> None:
+    found["image2.png"] = large_png()
+    del found["image2.jpg"]
+
+
+def no_image(found: dict[str, bytes]) -> None:
+    found["image2.txt"] = found.pop("image2.jpg")
+
+
+def wrong_label(found: dict[str, bytes]) -> None:
+    found["image2.cls"] = b"a cat"
+
+
+def foreign_label(found: dict[str, bytes]) -> None:
+    found["image2.cls"] = b"7"
+
+
+def ordered(found: dict[str, bytes]) -> dict[str, bytes]:
+    """Files of a sample side by side, as webdataset wants them."""
+    return dict(sorted(found.items(), key=lambda one: one[0].split(".")[0]))
+
+
+@pytest.mark.parametrize(
+    ("harm", "status", "used", "words"),
+    [
+        (undecodable, Status.UNDECODABLE, 5, "1 its bytes are no image that can be decoded"),
+        (too_large, Status.TOO_LARGE, 5, "1 more pixels or bytes than the limit"),
+        (no_image, Status.NO_IMAGE, 5, "1 the sample holds no file with an image extension"),
+        (wrong_label, Status.WRONG_LABEL, 5, "1 its .cls file is no class number"),
+        (foreign_label, Status.FOREIGN_LABEL, 5, "1 read and used, but its label is no class of the network"),
+    ],
+    ids=["undecodable", "too large", "no image", "wrong label", "foreign label"],
+)
+def test_a_rejected_image_is_counted_and_the_others_used(
+    tmp_path: Path, harm: Callable[[dict[str, bytes]], None], status: Status, used: int, words: str
+) -> None:
+    found = members()
+    harm(found)
+    tiny.write_tar(tmp_path / "shards" / "s-000000.tar", ordered(found))
+    said = done(references(tmp_path))
+    assert f"images: 6, {used} read and used, {words}" in said
+    assert f"images: 6, {used} read and used, {words}" in done(vital("info", tmp_path / "stats.zarr"))
+    index = read_index(open_store(str(tmp_path / "stats.zarr"), "statistics", "r"))
+    assert np.flatnonzero(index.status != Status.OK).tolist() == [2]
+    assert index.status[2] == status
+
+
+def test_a_duplicate_key_is_counted_once_more_and_not_used(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "s-000000.tar", "w") as tar:
+        for name in ("a", "b", "a", "c"):
+            info = tarfile.TarInfo(f"{name}.jpg")
+            data = tiny.jpeg(len(name))
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    said = done(references(tmp_path))
+    assert "images: 4, 3 read and used, 1 an earlier sample of its shard has the same key" in said
+
+
+def cut(path: Path, where: str) -> None:
+    """The tar ends inside its fourth image, or right before it, or without its end mark."""
+    with tarfile.open(path) as tar:
+        member = tar.getmember("image3.jpg")
+        inside = tar.getmember("image3.jpg").offset_data + 40
+    data = path.read_bytes()
+    path.write_bytes(data[:inside] if where == "inside" else data[: member.offset])
+
+
+@pytest.mark.parametrize(("where", "kept", "words"), [("inside", 3, "ends inside a file"), ("between", 3, "end mark")])
+def test_a_cut_shard_is_kept_as_far_as_it_goes_and_the_run_fails(
+    tmp_path: Path, where: str, kept: int, words: str
+) -> None:
+    shards = tmp_path / "shards"
+    path = tiny.write_tar(shards / "s-000000.tar", ordered(members()))
+    tiny.write_tar(shards / "s-000001.tar", {f"more{name}": data for name, data in ordered(members(2)).items()})
+    cut(path, where)
+    said = references(tmp_path)
+    refused(said, "1 of 2 shards ended too early (s-000000.tar", words, "--allow-rejected")
+    info = done(vital("info", tmp_path / "stats.zarr"))
+    assert f"{kept + 2} read and used" in info
+    assert "short shard s-000000.tar" in info
+    done(references(tmp_path, "--allow-rejected", "0.5"))
+
+
+def test_a_shard_cut_between_samples_and_closed_again_is_found_by_its_manifest(tmp_path: Path) -> None:
+    """A whole tar of fewer samples: nothing but a manifest knows."""
+    shards = tmp_path / "shards"
+    tiny.write_tar(shards / "s-000000.tar", ordered(members(4)))
+    done(references(tmp_path))
+    refused(
+        references(tmp_path, "--manifest", sizes(tmp_path / "elsewhere.json", 6), "--store", tmp_path / "b.zarr"),
+        "it holds 4 samples and its manifest states 6",
+    )
+    index = {"shardlist": [{"url": "data/s-000000.tar", "nsamples": 4}], "wids_version": 1}
+    (tmp_path / "wids.json").write_text(json.dumps(index))
+    done(references(tmp_path, "--store", tmp_path / "c.zarr", "--manifest", tmp_path / "wids.json"))
+    sizes(shards / "sizes.json", 5)  # found beside the shards without being asked for
+    refused(references(tmp_path, "--store", tmp_path / "d.zarr"), "its manifest states 5")
+    assert "4 read and used" in done(vital("info", tmp_path / "d.zarr"))
+
+
+def sizes(path: Path, count: int) -> Path:
+    path.write_text(json.dumps({"s-000000.tar": count}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is no manifest"),
+        ('{"s-000000.tar": "many"}', "'many' is no number of samples"),
+        ('{"other.tar": 3}', "states nothing of s-000000.tar"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused_before_work(tmp_path: Path, content: str, words: str) -> None:
+    tiny.write_tar(tmp_path / "shards" / "s-000000.tar", ordered(members(2)))
+    (tmp_path / "m.json").write_text(content)
+    refused(references(tmp_path, "--manifest", tmp_path / "m.json"), words)
+    refused(references(tmp_path, "--manifest", tmp_path / "no.json"), "there is no manifest at")
+    assert not (tmp_path / "stats.zarr").exists()
+
+
+def test_packed_shards_carry_their_manifest(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / "folder" / "class").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / "class" / f"{number}.jpg").write_bytes(tiny.jpeg(number))
+    done(vital("pack", tmp_path / "folder", "--out", tmp_path / "shards", "--per-shard", 3))
+    counts = json.loads((tmp_path / "shards" / "sizes.json").read_text())
+    assert counts == {"folder-000000.tar": 3, "folder-000001.tar": 2}
+    done(references(tmp_path))
+    (tmp_path / "shards" / "sizes.json").write_text(json.dumps(counts | {"folder-000001.tar": 3}))
+    refused(references(tmp_path, "--store", tmp_path / "b.zarr"), "folder-000001.tar: it holds 2 samples")

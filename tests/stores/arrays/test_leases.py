@@ -1,0 +1,83 @@
+"""Leases: whose work it is, for as long as it lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zarr
+
+from stores.arrays.leases import Holder, read_lease, release, renew, take
+from stores.arrays.schema import open_store
+
+TERM = 60.0
+
+
+@pytest.fixture(params=["local", "memory"])
+def group(request: pytest.FixtureRequest, tmp_path: Path) -> zarr.Group:
+    place = str(tmp_path / "atlas") if request.param == "local" else f"memory://{tmp_path.name}-leases"
+    return open_store(place, "atlas", "a")
+
+
+def elsewhere(run: str = "other") -> Holder:
+    """A run on another machine, whose processes cannot be seen from here."""
+    return Holder(run, "another-machine", 1)
+
+
+def test_a_lease_is_refused_to_others_until_it_is_given_back(group: zarr.Group) -> None:
+    mine = Holder.new()
+    assert take(group, "layer4/x", 3, elsewhere(), TERM) is None
+    found = take(group, "layer4/x", 3, mine, TERM)
+    assert found is not None
+    assert found.holder == elsewhere()
+    assert take(group, "layer4/x", 4, mine, TERM) is None
+    assert take(group, "layer4", 3, mine, TERM) is None
+    release(group, "layer4/x", 3)
+    assert read_lease(group, "layer4/x", 3) is None
+    assert take(group, "layer4/x", 3, mine, TERM) is None
+    assert take(group, "layer4/x", 3, mine, TERM) is None, "one's own is no obstacle"
+
+
+def test_a_lease_that_is_not_renewed_ends_with_its_term(group: zarr.Group) -> None:
+    assert take(group, "layer", 0, elsewhere(), TERM) is None
+    lease = read_lease(group, "layer", 0)
+    assert lease is not None
+    assert lease.alive(TERM)
+    assert not lease.alive(0.0)
+    assert take(group, "layer", 0, Holder.new(), 0.0) is None
+
+
+def test_renewing_makes_it_younger(group: zarr.Group) -> None:
+    take(group, "layer", 0, elsewhere(), TERM)
+    before = read_lease(group, "layer", 0)
+    renew(group, "layer", 0, elsewhere())
+    after = read_lease(group, "layer", 0)
+    assert before is not None
+    assert after is not None
+    assert after.renewed > before.renewed
+
+
+def test_a_holder_of_this_machine_that_has_ended_holds_nothing(group: zarr.Group) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    take(group, "layer", 0, Holder("dead", socket.gethostname(), ended.pid), TERM)
+    assert take(group, "layer", 0, Holder.new(), TERM) is None
+    take(group, "layer", 1, Holder("alive", socket.gethostname(), os.getpid()), TERM)
+    assert take(group, "layer", 1, Holder.new(), TERM) is not None
+
+
+def test_giving_back_what_nobody_has_is_nothing(group: zarr.Group) -> None:
+    release(group, "layer", 7)
+    assert read_lease(group, "layer", 7) is None
+
+
+def test_leases_leave_nothing_behind(tmp_path: Path) -> None:
+    group = open_store(str(tmp_path / "atlas"), "atlas", "a")
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    take(group, "layer", 0, Holder.new(), TERM)
+    release(group, "layer", 0)
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before

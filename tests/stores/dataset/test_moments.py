@@ -1,0 +1,165 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stores.arrays.blocks import rows_of
+from stores.arrays.schema import ArraySpec, array_at, declare, open_store, write_whole
+from stores.dataset.layers import layer_specs, read_layer, write_layer
+from stores.dataset.targets import (
+    done_blocks,
+    read_target_levels,
+    read_target_rows,
+    target_path,
+    target_specs,
+    write_target_block,
+    write_target_levels,
+)
+from stores.errors import MisalignedBlock, PictureStatus, SchemaMismatch
+
+NODES = {"_blocks.13": (3, 4), "layer4.2": (2, 5)}
+NEURONS, BLOCK = 7, 3
+
+
+def block_of(block: int, relevant: bool = True) -> dict[str, np.ndarray]:
+    count = min(BLOCK, NEURONS - block * BLOCK)
+    generator = np.random.default_rng(block)
+    arrays: dict[str, np.ndarray] = {
+        "own": generator.random((count, 1), np.float32),
+        "count": np.full(count, 50),
+        "status": np.full(count, PictureStatus.MADE, np.uint8),
+    }
+    for node, (channels, levels) in NODES.items():
+        arrays[f"{node}/quantiles"] = generator.random((count, channels, levels), np.float32)
+        if relevant:
+            arrays[f"{node}/relevant"] = generator.random((count, channels, levels), np.float32)
+            arrays[f"{node}/importance"] = generator.random((count, channels), np.float32)
+    return arrays
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> zarr.Group:
+    group = open_store(str(tmp_path / "s"), "statistics", "a")
+    declare(group, target_specs("layer4.2", "patch-lrp", NODES, NEURONS, BLOCK, 1, NODES, {"quantiles": "float16"}))
+    return group
+
+
+def test_layer_statistics_come_back(tmp_path: Path) -> None:
+    group = open_store(str(tmp_path / "s"), "statistics", "a")
+    declare(group, layer_specs("layer4.2", 3, 4))
+    arrays: dict[str, np.ndarray] = {
+        "quantiles": np.random.default_rng(0).random((3, 4), np.float32),
+        "level": (np.arange(4) + 0.5) / 4,
+        "mean": np.arange(3, dtype=np.float32),
+        "sums/total": np.arange(3.0) * 1e12,
+        "sums/count": np.asarray(10),
+    }
+    write_layer(group, "layer4.2", arrays)
+    found = read_layer(group, "layer4.2")
+    assert all(np.array_equal(found[name], value) for name, value in arrays.items())
+    assert found["sums/total"].dtype == np.float64
+    with pytest.raises(SchemaMismatch, match="declare it with that shape"):
+        write_layer(group, "layer4.2", {"mean": np.zeros(4, np.float32)})
+    with pytest.raises(SchemaMismatch, match="median is not in this store"):
+        write_layer(group, "layer4.2", {"median": np.zeros(3, np.float32)})
+    with xarray.open_zarr(tmp_path / "s", group="layers/layer4.2", consolidated=False) as data:
+        assert data["quantiles"].coords["level"].values.tolist() == arrays["level"].tolist()
+
+
+def test_targets_come_back_by_neuron_in_any_order(group: zarr.Group) -> None:
+    blocks = [block_of(block) for block in range(3)]
+    for block in (2, 0, 1):
+        write_target_block(group, "layer4.2", "patch-lrp", block, blocks[block])
+    assert done_blocks(group, "layer4.2", "patch-lrp").all()
+    wanted = [6, 0, 4, 4]
+    found = read_target_rows(group, "layer4.2", "patch-lrp", wanted)
+    assert found.keys() == blocks[0].keys()
+    for name, rows in found.items():
+        expected = np.concatenate([block[name] for block in blocks])[wanted]
+        np.testing.assert_array_equal(rows, expected.astype(rows.dtype))
+    assert found["layer4.2/quantiles"].dtype == np.float16
+    assert read_target_rows(group, "layer4.2", "patch-lrp", [])["own"].shape == (0, 1)
+
+
+def test_a_half_written_variant_says_what_is_done(group: zarr.Group, tmp_path: Path) -> None:
+    write_target_block(group, "layer4.2", "patch-lrp", 1, block_of(1))
+    assert done_blocks(group, "layer4.2", "patch-lrp").tolist() == [False, True, False]
+    status = read_target_rows(group, "layer4.2", "patch-lrp", range(NEURONS))["status"]
+    assert status.tolist() == [0, 0, 0, 1, 1, 1, 0]
+    with xarray.open_zarr(tmp_path / "s", group="targets/layer4.2/patch-lrp", consolidated=False) as data:
+        assert data["own"].dims == ("neuron", "level")
+        assert data["done"].values.tolist() == [0, 1, 0]
+    with xarray.open_zarr(tmp_path / "s", group="targets/layer4.2/patch-lrp/_blocks.13", consolidated=False) as data:
+        assert data["relevant"].dims == ("neuron", "channel", "level")
+        assert float(data["relevant"].sel(neuron=0).sum()) == 0
+
+
+def test_levels_stand_beside_their_nodes(group: zarr.Group) -> None:
+    levels = {node: np.linspace(0, 1, count) for node, (_, count) in NODES.items()}
+    levels["own"] = np.array([0.5])
+    write_target_levels(group, "layer4.2", "patch-lrp", levels)
+    found = read_target_levels(group, "layer4.2", "patch-lrp")
+    assert found.keys() == levels.keys()
+    assert all(np.array_equal(found[name], value) for name, value in levels.items())
+
+
+def test_done_is_written_after_the_data(group: zarr.Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr("stores.arrays.blocks.write_block", lambda array, block, rows: written.append(array.basename))
+    write_target_block(group, "layer4.2", "patch-lrp", 0, block_of(0))
+    assert written[-2:] == ["status", "done"]
+    assert len(written) == len(block_of(0)) + 1
+
+
+def test_a_partial_block_or_a_missing_array_is_refused_and_not_done(group: zarr.Group) -> None:
+    short = {name: rows[:2] for name, rows in block_of(0).items()}
+    with pytest.raises(MisalignedBlock, match="takes whole blocks of 3"):
+        write_target_block(group, "layer4.2", "patch-lrp", 0, short)
+    arrays = block_of(0)
+    del arrays["layer4.2/relevant"]
+    with pytest.raises(SchemaMismatch, match=r"nothing unknown and missing layer4\.2/relevant"):
+        write_target_block(group, "layer4.2", "patch-lrp", 0, arrays)
+    with pytest.raises(SchemaMismatch, match="unknown more and nothing missing"):
+        write_target_block(group, "layer4.2", "patch-lrp", 0, {**block_of(0), "more": np.zeros(3)})
+    for block in (-1, 3):
+        with pytest.raises(MisalignedBlock, match="count from 0"):
+            write_target_block(group, "layer4.2", "patch-lrp", block, block_of(0))
+    assert not done_blocks(group, "layer4.2", "patch-lrp").any()
+
+
+def test_neurons_and_variants_that_are_not_there(group: zarr.Group) -> None:
+    for wanted in ([7], [-1]):
+        with pytest.raises(SchemaMismatch, match="has 0 to 6"):
+            read_target_rows(group, "layer4.2", "patch-lrp", wanted)
+    with pytest.raises(SchemaMismatch, match=r"targets/layer4\.2/image is not in this store"):
+        read_target_rows(group, "layer4.2", "image", [0])
+    with pytest.raises(SchemaMismatch, match="types were given for quantile;"):
+        target_specs("a", "b", NODES, 1, 1, 1, NODES, {"quantile": "float16"})
+
+
+def test_only_the_nodes_that_are_named_have_relevance() -> None:
+    specs = target_specs("layer4.2", "patch-lrp", NODES, NEURONS, BLOCK, 1, relevant=["layer4.2"])
+    assert [spec.path.split("/")[-2] for spec in specs if spec.path.endswith("/relevant")] == ["layer4.2"]
+    assert [spec.path.split("/")[-2] for spec in specs if spec.path.endswith("/importance")] == ["layer4.2"]
+
+
+def test_class_neurons_have_no_relevance(tmp_path: Path) -> None:
+    group = open_store(str(tmp_path / "s"), "statistics", "a")
+    declare(group, target_specs("classes", "image", NODES, NEURONS, BLOCK, 1, relevant=()))
+    write_target_block(group, "classes", "image", 2, block_of(2, relevant=False))
+    assert target_path("classes", "image") in group
+    assert not any("relevant" in name for name in read_target_rows(group, "classes", "image", [6]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 6), max_size=8))
+def test_rows_of_is_indexing(wanted: list[int]) -> None:
+    group = open_store("memory://rows-of", "statistics", "a")
+    declare(group, [ArraySpec("a", ("neuron", "x"), (7, 2), "int32", "m", block=3)])
+    values = np.arange(14, dtype=np.int32).reshape(7, 2)
+    write_whole(array_at(group, "a"), values)
+    np.testing.assert_array_equal(rows_of(array_at(group, "a"), np.asarray(wanted, np.int64)), values[wanted])

@@ -1,0 +1,246 @@
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stores.errors import UnsuitableFolder
+from stores.pages.content import AtlasPage, Column, Curve, LayerPage, NeuronPage, Photo, Sources
+from stores.pages.folder import OWN
+from stores.pages.sheets import PER_SHEET, TILES
+from stores.pages.website import SCRIPTS, STYLES, Site, number, place_name, script
+
+Jpeg = Callable[..., bytes]
+EVIL = '</script><img src=x onerror=alert(1)>&"\u2028\udcff'
+LAYER = "layer4.2"
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as made:
+        yield made
+
+
+def neuron(place: int, colour: int = 40, **more: Any) -> NeuronPage:
+    row = np.linspace(0, 1, 100, dtype=np.float32)
+    made = NeuronPage(
+        place,
+        np.full((16, 16, 3), colour, np.uint8),
+        np.full((16, 16), 128, np.uint8),
+        np.array([3, 2, np.nan], np.float32),
+        7,
+        [Curve("conv1", row, row + 1)],
+        [Sources("conv1", [3, 1], [1.0, 0.25])],
+        [Photo("ab12", "a/key", 3.5, "bee", "Ada, CC0", (0.25, 0.5, 0.25, 0.25))],
+    )
+    return replace(made, **more)
+
+
+def layer(status: Sequence[int] = (1, 1, 0), name: str = LAYER, **more: Any) -> LayerPage:
+    codes = np.array(status, np.uint8)
+    columns = [Column("loss", "the last loss", np.linspace(0, 1, len(codes)))]
+    return replace(LayerPage(name, 16, codes, {0: "not made yet", 1: "made"}, columns=columns), **more)
+
+
+def write(
+    out: Path,
+    pool: ThreadPoolExecutor,
+    neurons: Sequence[NeuronPage],
+    page: LayerPage,
+    photos: Mapping[str, bytes],
+    title: str = "Atlas",
+) -> list[bool]:
+    """One atlas of one layer; says which chunks were written."""
+    site = Site(out, title, [AtlasPage("one", "one.zarr", {"model": "m"})], pool)
+    chunks: dict[int, list[NeuronPage]] = {}
+    for one in neurons:
+        chunks.setdefault(one.neuron // PER_SHEET, []).append(one)
+    written = [
+        site.chunk(0, page.name, number_, part, lambda names: {name: photos[name] for name in names})
+        for number_, part in chunks.items()
+    ]
+    site.layer(0, page)
+    site.credits({"a/key": "Ada, CC0"} if photos else {})
+    assert site.close() == out / "index.html"
+    return written
+
+
+def data(path: Path) -> Any:
+    """What a data script hands to the page."""
+    found = re.fullmatch(r"VITAL\.put\((\"[^\"]*\"),(.*)\);\n", path.read_text("ascii"), re.DOTALL)
+    assert found
+    return json.loads(found[2])
+
+
+def state(folder: Path) -> dict[str, tuple[bytes, int]]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.inline = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.links += [value for name, value in found.items() if name in {"href", "src"} and value]
+        self.inline += (tag == "script" and "src" not in found) or any(name.startswith("on") for name in found)
+
+
+def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
+    write(tmp_path, pool, [neuron(0), neuron(1, 90)], layer(), {"ab12": jpeg(9)})
+    page = Page((tmp_path / "index.html").read_text("utf-8"))
+    files = [link for link in page.links if not link.startswith("#")]
+    assert {f"{OWN}/page/{name}" for name in (*SCRIPTS, *STYLES)} | {f"{OWN}/site.js"} == set(files)
+    assert all((tmp_path / link).is_file() for link in files)
+    assert page.inline == 0
+    for path in tmp_path.rglob("*"):
+        if path.suffix in {".html", ".css", ".js"}:
+            text = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert not re.search(r"https?:|//[a-z]+\.|fetch\(|import |innerHTML|type=\"module\"", text), path
+    here = tmp_path / OWN / "0" / LAYER
+    assert {path.name for path in here.iterdir()} == {
+        "layer.js", "neurons-0.js", "sheet-0-small.webp", "sheet-0-middle.webp",
+        "0.webp", "0-mask.webp", "1.webp", "1-mask.webp",
+    }  # fmt: skip
+    assert (tmp_path / OWN / "photos/ab/ab12.jpg").read_bytes() == jpeg(9)
+    assert not list(tmp_path.rglob("*unfinished"))
+
+
+def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
+    places = np.array([[0, 1], [0.5, 0.25], [0, 0]])
+    write(tmp_path, pool, [neuron(0), neuron(1)], layer(places=places, names=["a", "b", "c"]), {"ab12": jpeg()})
+    said = data(tmp_path / OWN / "0" / LAYER / "layer.js")
+    assert said["made"] == [0, 1]
+    assert said["names"] == ["a", "b"]
+    assert said["places"] == [[0, 5000], [9999, 2500]]
+    assert said["missing"] == [[0, 1]]
+    assert said["columns"][0]["values"] == [0, 0.5]
+    one = data(tmp_path / OWN / "0" / LAYER / "neurons-0.js")["1"]
+    assert one["loss"] == [3, 2, None]
+    assert one["sources"] == [["conv1", [3, 1], [1, 0.25]]]
+    assert one["photos"] == [["ab12", "a/key", 3.5, "bee", "Ada, CC0", [0.25, 0.5, 0.25, 0.25]]]
+    node, low, high, target, picture = one["curves"][0]
+    assert (node, low, high) == ("conv1", 0, 2)
+    assert (len(target), target[0], target[-1], picture[0], picture[-1]) == (36, 0, 500, 500, 999)
+    assert data(tmp_path / OWN / "credits.js") == [["a/key", "Ada, CC0"]]
+
+
+def test_nothing_can_leave_a_script_or_the_folder(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
+    photo = Photo("ab12", EVIL, 1.0, EVIL, EVIL)
+    name = f"../../{EVIL}"
+    page = layer((1,), name, names=[EVIL], facts={EVIL: EVIL}, commands=[EVIL])
+    write(tmp_path / "out", pool, [neuron(0, photos=[photo])], page, {"ab12": jpeg()}, EVIL.replace("\udcff", ""))
+    for path in (tmp_path / "out").rglob("*.js"):
+        if path.parent.name != "page":
+            assert not re.search(rb"[<>&\x80-\xff]", path.read_bytes()), path
+    html = (tmp_path / "out/index.html").read_text("utf-8")
+    assert "<img" not in html
+    assert Page(html).inline == 0
+    assert data(next(tmp_path.rglob("neurons-0.js")))["0"]["photos"][0][1] == EVIL
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["layer4.2", "classes"])
+def test_a_safe_layer_keeps_its_name(name: str) -> None:
+    assert place_name(name) == name
+
+
+def test_unsafe_layers_stay_apart() -> None:
+    names = ["a/b", "a b", "..", "", "a" * 300, "a" * 301, EVIL]
+    places = {place_name(name) for name in names}
+    assert len(places) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_.~-]{1,100}", place) and not place.startswith(".") for place in places)
+
+
+def test_pictures_lie_at_their_place_of_the_sheet(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
+    made = [neuron(PER_SHEET + 1, 10), neuron(PER_SHEET + 9, 240)]
+    write(tmp_path, pool, made, layer([0] * 65 + [1] + [0] * 7 + [1]), {"ab12": jpeg()})
+    for size, (side, _) in TILES.items():
+        with Image.open(tmp_path / OWN / "0" / LAYER / f"sheet-1-{size}.webp") as sheet:
+            pixels = np.asarray(sheet.convert("RGB")).astype(int)
+        middle = side // 2
+        assert abs(pixels[middle, side + middle] - 10).max() < 6
+        assert abs(pixels[side + middle, side + middle] - 240).max() < 6
+        assert abs(pixels[middle, middle] - 128).max() < 6
+
+
+def test_an_opaque_picture_has_no_mask(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
+    write(tmp_path, pool, [neuron(0, alpha=None)], layer((1,)), {"ab12": jpeg()})
+    assert not list(tmp_path.rglob("*-mask.webp"))
+    assert data(next(tmp_path.rglob("neurons-0.js")))["0"]["mask"] is False
+
+
+def test_a_second_run_touches_only_what_changed(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
+    neurons = [neuron(0), neuron(1), neuron(PER_SHEET)]
+    page = layer([1, 1] + [0] * (PER_SHEET - 2) + [1])
+    assert write(tmp_path, pool, neurons, page, {"ab12": jpeg()}) == [True, True]
+    before = state(tmp_path)
+    assert write(tmp_path, pool, neurons, page, {}) == [False, False]
+    without_credits = state(tmp_path)
+    assert {name for name in before if before[name] != without_credits.get(name)} == {
+        f"{OWN}/credits.js", f"{OWN}/site.js"
+    }  # fmt: skip
+    neurons[1] = neuron(1, 200)
+    assert write(tmp_path, pool, neurons, page, {}) == [True, False]
+    after = state(tmp_path)
+    assert {name for name in after if after[name] != without_credits[name]} == {
+        f"{OWN}/0/{LAYER}/1.webp", f"{OWN}/0/{LAYER}/sheet-0-small.webp", f"{OWN}/0/{LAYER}/sheet-0-middle.webp",
+        f"{OWN}/parts/0-{LAYER}-0.json",
+    }  # fmt: skip
+
+
+def test_a_run_that_was_killed_is_made_good(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
+    photos = {"ab12": jpeg()}
+    write(tmp_path, pool, [neuron(0)], layer((1,)), photos)
+    whole = {name: content for name, (content, _) in state(tmp_path).items()}
+
+    def killed(names: Sequence[str]) -> Mapping[str, bytes]:
+        raise KeyboardInterrupt
+
+    site = Site(tmp_path, "Atlas", [AtlasPage("one", "one.zarr", {"model": "m"})], pool)
+    with pytest.raises(KeyboardInterrupt):
+        site.chunk(0, LAYER, 0, [neuron(0, 99)], killed)
+    # the old data is not taken for written: its record went before the files
+    assert write(tmp_path, pool, [neuron(0)], layer((1,)), photos) == [True]
+    assert {name: content for name, (content, _) in state(tmp_path).items()} == whole
+    (tmp_path / OWN / "0" / LAYER / "0.webp").unlink()
+    assert write(tmp_path, pool, [neuron(0)], layer((1,)), photos) == [True]
+    assert {name: content for name, (content, _) in state(tmp_path).items()} == whole
+
+
+def test_what_is_left_over_goes_and_what_is_not_ours_stays(
+    tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/mine.jpg").write_bytes(b"mine")
+    write(tmp_path, pool, [neuron(0), neuron(1)], layer(), {"ab12": jpeg()})
+    write(tmp_path, pool, [neuron(0, photos=())], layer((1, 0, 0)), {})
+    names = set(state(tmp_path))
+    assert "photos/mine.jpg" in names
+    assert not [name for name in names if name.endswith(".jpg") and name.startswith(OWN)]
+    assert f"{OWN}/0/{LAYER}/1.webp" not in names
+    assert not (tmp_path / OWN / "photos").exists()
+
+
+def test_another_s_index_page_is_not_written_over(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(UnsuitableFolder, match=r"index\.html that is not of an atlas's pages; give a new folder"):
+        Site(tmp_path, "Atlas", [], pool)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+@pytest.mark.parametrize(("value", "short"), [(1 / 3, 0.3333), (1e-9, 1e-9), (np.inf, None), (np.nan, None), (5.0, 5)])
+def test_numbers_are_short_and_legal(value: float, short: float | None) -> None:
+    assert number(value) == short
+    assert json.loads(script("k", [number(value)]).decode().partition(",")[2][:-3]) == [short]

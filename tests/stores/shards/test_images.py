@@ -1,0 +1,96 @@
+import contextlib
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stores.errors import Status, UnreadableImage
+from stores.shards.decoding import decode
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PPM", "BMP"])
+def test_lossless_formats_come_back_exactly(kind: str) -> None:
+    np.testing.assert_array_equal(decode(saved(Image.fromarray(PIXELS), kind)), PIXELS)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("WEBP", "RGB"), ("GIF", "RGB")])
+def test_lossy_formats_come_back_nearly(kind: str, mode: str) -> None:
+    smooth = np.broadcast_to(np.array([200, 90, 30], np.uint8), (20, 30, 3))
+    decoded = decode(saved(Image.fromarray(np.array(smooth)).convert(mode), kind))
+    assert decoded.shape == (20, 30, 3)
+    assert np.abs(decoded.astype(int) - smooth).max() <= 6
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_greyscale_becomes_rgb(kind: str) -> None:
+    decoded = decode(saved(Image.fromarray(np.full((5, 6), 77, np.uint8)), kind))
+    np.testing.assert_array_equal(decoded, np.full((5, 6, 3), 77))
+
+
+def test_palettes_opacity_and_sixteen_bits() -> None:
+    red = Image.new("RGBA", (4, 3), (250, 0, 0, 9))
+    np.testing.assert_array_equal(decode(saved(red, "PNG")), np.broadcast_to([250, 0, 0], (3, 4, 3)))
+    palette = Image.fromarray(PIXELS).quantize(16)
+    np.testing.assert_array_equal(
+        decode(saved(palette, "PNG", transparency=bytes(16))), np.asarray(palette.convert("RGB"))
+    )
+    deep = Image.fromarray(np.full((3, 4), 0x8040, np.uint16))
+    np.testing.assert_array_equal(decode(saved(deep, "PNG")), np.full((3, 4, 3), 0x80))
+
+
+def test_orientation_is_ignored() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode(saved(Image.fromarray(PIXELS), "JPEG", exif=exif)).shape == (20, 30, 3)
+    assert decode(saved(Image.fromarray(PIXELS), "PNG", exif=exif)).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_size_is_bounded_before_decoding(kind: str) -> None:
+    data = saved(Image.fromarray(PIXELS), kind)
+    assert decode(data, max_pixels=600).shape == (20, 30, 3)
+    with pytest.raises(UnreadableImage, match="30 × 20") as caught:
+        decode(data, max_pixels=599)
+    assert caught.value.status is Status.TOO_LARGE
+
+
+def test_a_bomb_is_refused_without_a_warning() -> None:
+    with pytest.raises(UnreadableImage) as caught:
+        decode(saved(Image.new("1", (30000, 30000)), "PNG"))
+    assert caught.value.status is Status.TOO_LARGE
+
+
+def test_damage_that_libjpeg_forgives_is_forgiven(jpeg: Callable[..., bytes]) -> None:
+    data = jpeg(90)
+    # stray bytes before the next marker
+    assert decode(data[:20] + b"\x00\x00\x00" + data[20:]).shape == (8, 12, 3)
+
+
+@settings(deadline=None, max_examples=150)
+@given(kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "PPM", "BMP"]), data=st.data())
+def test_damaged_bytes_decode_or_are_rejected(kind: str, data: st.DataObject) -> None:
+    content = bytearray(saved(Image.fromarray(PIXELS), kind))
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=6)):
+        content[position] ^= data.draw(st.integers(1, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    with contextlib.suppress(UnreadableImage):
+        assert decode(bytes(content[:cut])).ndim == 3
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"\xff\xd8\xff", b"%!PS-Adobe-3.0 EPSF"])
+def test_what_is_no_image_is_undecodable(data: bytes) -> None:
+    with pytest.raises(UnreadableImage) as caught:
+        decode(data)
+    assert caught.value.status is Status.UNDECODABLE

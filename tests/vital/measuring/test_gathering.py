@@ -1,0 +1,175 @@
+from collections.abc import Callable
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.reference.networks import SIDE
+from vital.measuring.gathering import Gathered, Plan, gather
+from vital.measuring.sums import NOBODY, Light, Ranking, lot
+from vital.network.layers import Survey, survey
+from vital.network.models import Model
+from vital.network.preprocessing import Preprocessing
+from vital.network.probe import CLASSES
+
+PLAN = Plan(("2", CLASSES), ("0", "1", CLASSES), 4, 20)
+COUNT = 9
+
+
+class Images:
+    """Random images with labels, one of them unknown, and keys."""
+
+    def __init__(self) -> None:
+        stream = torch.Generator().manual_seed(3)
+        self.pixels = torch.randint(0, 256, (COUNT, 3, SIDE, SIDE), generator=stream, dtype=torch.uint8)
+        self.rows = np.arange(COUNT)
+        self.labels = np.array([0, 1, 0, -1, 0, 0, 9, 0, 10])  # 10: no such class
+        self.keys = [f"image-{row}" for row in self.rows]
+
+    def gather(self, model: Model, found: Survey, of: slice = slice(None), plan: Plan = PLAN) -> Gathered:
+        return gather(model, found, plan, self.pixels[of], self.rows[of], self.labels[of], self.keys[of])
+
+
+@pytest.fixture
+def images() -> Images:
+    return Images()
+
+
+def assert_same(first: Gathered, second: Gathered, tolerance: float = 0) -> None:
+    mine, theirs = first.arrays(), second.arrays()
+    assert mine.keys() == theirs.keys()
+    for path in mine:
+        exact = path.endswith(("images", "sites", "count"))
+        # The network's own float32 sums may depend on the batch; the additions here do not.
+        np.testing.assert_allclose(
+            mine[path], theirs[path], rtol=0 if exact else tolerance, atol=0 if exact else tolerance, err_msg=path
+        )
+
+
+@pytest.mark.parametrize("cuts", [(1, 2), (0, 5), (3, 9), (4, 4)])
+def test_groups_of_images_merge_to_what_one_pass_gives(
+    tiny: Callable[..., Model], images: Images, cuts: tuple[int, int]
+) -> None:
+    model = tiny()
+    found = survey(model)
+    whole, none = images.gather(model, found), Gathered.none(PLAN, found, SIDE)
+    parts = [slice(0, cuts[0]), slice(cuts[0], cuts[1]), slice(cuts[1], COUNT)]
+    a, b, c = (images.gather(model, found, part) if part.start < part.stop else none for part in parts)
+    assert_same(a + b + c, whole, 1e-5)
+    assert_same(none + whole, whole)
+    assert_same(whole + none, whole)
+    assert_same((a + b) + c, a + (b + c), 1e-12)
+
+
+def test_a_shard_s_own_rows_become_the_data_set_s(tiny: Callable[..., Model], images: Images) -> None:
+    model = tiny()
+    found = survey(model)
+    late = slice(4, COUNT)
+    own = gather(model, found, PLAN, images.pixels[late], np.arange(COUNT - 4), images.labels[late], images.keys[late])
+    assert_same(own.shifted(4), images.gather(model, found, late))
+
+
+def test_scores_are_the_maxima_of_maps_at_the_first_such_site(tiny: Callable[..., Model], images: Images) -> None:
+    model = tiny()
+    ranking = images.gather(model, survey(model)).rankings["2"]
+    x = model.preprocessing.normalise(images.pixels)
+    maps = nn.Sequential(*list(model.network.children())[:3])(x).flatten(2).numpy()
+    for neuron in range(12):
+        peaks = maps[:, neuron].max(-1)
+        best = sorted(range(COUNT), key=lambda image: (-peaks[image], image))[:4]
+        assert ranking.images[neuron].tolist() == best
+        assert ranking.sites[neuron].tolist() == [int(maps[image, neuron].argmax()) for image in best]
+        np.testing.assert_allclose(ranking.scores[neuron], peaks[best], rtol=1e-5)
+
+
+def test_members_of_a_class_are_drawn_by_lot(tiny: Callable[..., Model], images: Images) -> None:
+    model = tiny()
+    ranking = images.gather(model, survey(model)).rankings[CLASSES]
+    members = sorted([0, 2, 4, 5, 7], key=lambda row: lot(f"image-{row}"))
+    assert ranking.images[0].tolist() == members[:4]
+    assert ranking.images[1].tolist() == [1, NOBODY, NOBODY, NOBODY]
+    assert ranking.images[9].tolist() == [6, NOBODY, NOBODY, NOBODY]
+    assert ranking.taken.tolist() == [4, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_class_members_alone_need_no_forward_pass(tiny: Callable[..., Model], images: Images) -> None:
+    model = tiny()
+    found = survey(model)
+    model.network.register_forward_pre_hook(lambda module, inputs: pytest.fail("the network was run"))
+    assert images.gather(model, found, plan=Plan((CLASSES,), (), 4, 20)).rankings.keys() == {CLASSES}
+
+
+def test_moments_are_those_of_the_activations(tiny: Callable[..., Model], images: Images) -> None:
+    model = tiny()
+    moments = images.gather(model, survey(model)).moments
+    x = model.preprocessing.normalise(images.pixels)
+    maps = nn.Sequential(*list(model.network.children())[:2])(x).flatten(2).double().numpy()
+    assert moments["1"].count == COUNT
+    np.testing.assert_allclose(moments["1"].total, maps.mean(-1).sum(0), rtol=1e-4)
+    np.testing.assert_allclose(moments["1"].maximum, maps.max((0, 2)), rtol=1e-5)
+    assert moments["0"].quantiles.shape == (6, 20)
+    np.testing.assert_allclose(moments[CLASSES].total, model.network(x).double().numpy().sum(0), rtol=1e-3, atol=1e-4)
+
+
+def test_everything_comes_back_from_its_arrays(tiny: Callable[..., Model], images: Images) -> None:
+    model = tiny()
+    whole = images.gather(model, survey(model))
+    back = Gathered.from_arrays(whole.arrays())
+    assert_same(back, whole)
+    assert isinstance(back.moments["0"].count, int)
+    assert isinstance(back.light.count, int)
+    assert isinstance(back.rankings["2"], Ranking)
+
+
+def test_names_with_slashes_and_dots_come_back() -> None:
+    ranking = Ranking.of(np.ones((2, 1)), np.arange(2), np.zeros((2, 1), np.int64), 2)
+    whole = Gathered({"_blocks.13": ranking, "a/b": ranking}, {}, Light.none(4))
+    assert Gathered.from_arrays(whole.arrays()).rankings.keys() == {"_blocks.13", "a/b"}
+
+
+def test_the_class_token_is_no_site_to_rank() -> None:
+    class Tokens(nn.Module):
+        """A class token that outshines everything, before four tokens of the image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.tokens = nn.Conv2d(3, 2, 8, 8), nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.embed(x).flatten(2).transpose(1, 2)
+            seen: torch.Tensor = self.tokens(torch.cat([torch.full_like(x[:, :1], 1e6), x], 1))
+            return seen.mean(1)
+
+    model = Model("tokens", Tokens().eval(), Preprocessing(16, (0.5,) * 3, (0.25,) * 3))
+    pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    found = survey(model)
+    assert found.layer("tokens").sites == 5
+    ranking = gather(
+        model, found, Plan(("tokens",), (), 3, 8), pixels, np.arange(3), np.full(3, -1), ["a", "b", "c"]
+    ).rankings["tokens"]
+    with torch.inference_mode():
+        maps = model.network.get_submodule("embed")(model.preprocessing.normalise(pixels)).flatten(2).numpy()
+    for neuron in range(2):
+        order = np.argsort(-maps[:, neuron].max(-1))
+        assert ranking.images[neuron].tolist() == order.tolist()
+        assert ranking.sites[neuron].tolist() == maps[order, neuron].argmax(-1).tolist()
+        np.testing.assert_allclose(ranking.scores[neuron], maps[order, neuron].max(-1), rtol=1e-5)
+
+
+def test_light_is_what_numpy_finds() -> None:
+    pixels = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    light = Light.of(pixels)
+    colours = pixels.double().numpy() / 255
+    centred = colours - colours.mean((2, 3), keepdims=True)
+    spectrum = np.abs(np.fft.rfft2(centred, norm="ortho")).sum(0)
+    np.testing.assert_allclose(light.spectrum, spectrum, rtol=1e-4, atol=1e-5)
+    clipped = np.clip(colours, 0.02, 0.98)
+    logits = np.log(clipped / (1 - clipped))
+    found, samples = light.colours(), logits.transpose(1, 0, 2, 3).reshape(3, -1)
+    np.testing.assert_allclose(found.mean, samples.mean(1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.covariance, np.cov(samples, bias=True), rtol=1e-4, atol=1e-5)
+    halves = Light.of(pixels[:1]) + Light.of(pixels[1:])
+    for part in fields(Light):
+        np.testing.assert_allclose(getattr(halves, part.name), getattr(light, part.name), rtol=1e-6, atol=1e-9)

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vital.network.preprocessing import Preprocessing
+
+PLAIN = Preprocessing(64, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+
+
+def photo(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    """Smooth colours with some noise."""
+    stream = np.random.default_rng(seed)
+    coarse = Image.fromarray(stream.integers(0, 256, (9, 9, 3), np.uint8))
+    smooth = np.asarray(coarse.resize((columns, rows), Image.Resampling.BICUBIC), np.int64)
+    pixels: np.ndarray = np.clip(smooth + stream.integers(-8, 9, smooth.shape), 0, 255).astype(np.uint8)
+    return pixels
+
+
+@pytest.mark.parametrize("size", [(120, 200), (200, 120), (90, 90), (73, 73), (40, 300), (500, 301)])
+def test_a_crop_is_what_pillow_gives(size: tuple[int, int]) -> None:
+    image = photo(*size)
+    shorter = round(PLAIN.side * 256 / 224)
+    scale = shorter / min(size)
+    rows, columns = max(shorter, round(size[0] * scale)), max(shorter, round(size[1] * scale))
+    resized = Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR)  # antialiased when it shrinks
+    top, left = (rows - PLAIN.side) // 2, (columns - PLAIN.side) // 2
+    expected = np.asarray(resized.crop((left, top, left + PLAIN.side, top + PLAIN.side)), np.int64)
+    found = PLAIN.crop(image)
+    assert found.shape == (3, 64, 64)
+    assert found.dtype == torch.uint8
+    assert np.abs(found.permute(1, 2, 0).numpy().astype(np.int64) - expected).max() <= 2
+
+
+def test_an_image_of_the_right_size_is_only_cropped() -> None:
+    image = photo(73, 100)  # round(64 · 256/224) = 73
+    assert np.array_equal(PLAIN.crop(image).permute(1, 2, 0).numpy(), image[4:68, 18:82])
+
+
+def test_an_image_that_may_not_be_written_to_is_taken() -> None:
+    image = photo(80, 80)
+    image.flags.writeable = False
+    assert PLAIN.crop(image).shape == (3, 64, 64)
+
+
+def test_normalisation_is_the_formula() -> None:
+    pixels = torch.from_numpy(photo(6, 5)).permute(2, 0, 1)[None]
+    found = PLAIN.normalise(pixels)
+    expected = (pixels.double().numpy() / 255 - np.reshape(PLAIN.mean, (3, 1, 1))) / np.reshape(PLAIN.std, (3, 1, 1))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(16, 600), st.integers(1, 30), st.data())
+def test_a_box_stays_inside_and_holds_the_winning_site(side: int, across: int, data: st.DataObject) -> None:
+    preprocessing = Preprocessing(side, (0.0,) * 3, (1.0,) * 3)
+    site = data.draw(st.integers(0, across * across - 1))
+    top, left, height, width = preprocessing.box(site, across * across)
+    assert height == width == round(side * 64 / 224)
+    assert 0 <= top <= side - height
+    assert 0 <= left <= side - width
+    for corner, place in ((top, site // across), (left, site % across)):
+        centre = (place + 0.5) * side / across
+        assert corner <= centre <= corner + height
+        if 0 < corner < side - height:  # not shifted: the site is in the middle
+            assert abs(corner + height / 2 - centre) <= 1
+
+
+def test_boxes_at_the_corners_are_shifted_inside() -> None:
+    preprocessing = Preprocessing(224, (0.0,) * 3, (1.0,) * 3)
+    assert preprocessing.box(0, 49) == (0, 0, 64, 64)
+    assert preprocessing.box(48, 49) == (160, 160, 64, 64)
+    assert preprocessing.box(6, 49) == (0, 160, 64, 64)
+    assert preprocessing.box(0, 1) == (80, 80, 64, 64)
+
+
+def test_a_patch_is_cut_from_its_box_and_resized_to_the_input() -> None:
+    image = torch.from_numpy(photo(64, 64)).permute(2, 0, 1)
+    found = PLAIN.cut(image, (10, 20, 18, 18))
+    part = Image.fromarray(image.permute(1, 2, 0).numpy()[10:28, 20:38])
+    expected = np.asarray(part.resize((64, 64), Image.Resampling.BILINEAR), np.int64)
+    assert np.abs(found.permute(1, 2, 0).numpy().astype(np.int64) - expected).max() <= 2
+
+
+def test_a_box_of_the_whole_image_leaves_it_as_it_is() -> None:
+    image = torch.from_numpy(photo(64, 64)).permute(2, 0, 1)
+    assert torch.equal(PLAIN.cut(image, np.array([0, 0, 64, 64])), image)

@@ -1,0 +1,171 @@
+"""How much relevance arrives, on networks where the answer is known, and on every architecture of torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from tests.reference.networks import SIDE, Tiny, randomise
+from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
+from vital.measuring.targets import node_relevance
+from vital.network.layers import default_nodes, survey
+from vital.network.models import Model, load_model
+from vital.network.neurons import Readout
+from vital.network.preprocessing import Preprocessing
+from vital.network.probe import probe
+from vital.network.sources import torchvision_models
+from vital.propagation.conservation import ELSEWHERE, Conservation, conservation, liveliest, noise
+from vital.propagation.mode import Relevance
+from vital.settings import Kind, ModelSettings
+
+
+def of(network: nn.Module, layer: str, nodes: list[str], side: int = SIDE) -> Conservation:
+    model = Model("given", network.eval().requires_grad_(False), Preprocessing(side, (0.5,) * 3, (0.25,) * 3))
+    found, images = survey(model), noise(model, 2)
+    return conservation(model, found, layer, nodes, liveliest(model, found, layer, images), images)
+
+
+def test_all_arrives_where_every_weight_is_positive() -> None:
+    network = randomise(Tiny(), 0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.abs_().add_(5 * name.endswith("1.bias"))  # and every rectifier lets through
+    found = of(network, "2", ["0", "1"])
+    assert list(found.arrived) == ["0", "1"]
+    assert all(share == pytest.approx(1, abs=1e-4) for share in found.arrived.values())
+    assert all(abs(share) < 1e-4 for share in found.lost.values())
+
+
+def test_an_output_without_positive_contributions_is_reported_with_its_operation() -> None:
+    """Half of the relevance is started at an output that a bias alone makes positive."""
+    network = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 2, 1), nn.Sigmoid()), nn.Sequential(nn.Conv2d(2, 1, 1), nn.ReLU())
+    )
+    randomise(network, 0)
+    last = network[1][0]  # type: ignore[index]
+    with torch.no_grad():
+        last.weight.fill_(-1)
+        last.bias.fill_(3)
+    found = of(network, "1", ["0"])
+    assert found.arrived["0"] == 0
+    assert found.lost["conv2d"] == pytest.approx(1)
+    assert found.lost[ELSEWHERE] == pytest.approx(0, abs=1e-9)
+
+
+def test_what_ends_in_padding_is_elsewhere() -> None:
+    """Ones around the map take part in the average, and keep their share."""
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Sigmoid()), nn.AvgPool2d(SIDE * 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x) * 0 + 1
+            result: torch.Tensor = self.second(nn.functional.pad(x, [SIDE // 2] * 4, value=1.0))
+            return result
+
+    found = of(Padded(), "second", ["first"])
+    assert found.arrived["first"] == pytest.approx(0.25, rel=1e-4)
+    assert found.lost[ELSEWHERE] == pytest.approx(0.75, rel=1e-4)
+
+
+def test_what_cannot_be_asked_is_refused(tiny: Callable[..., Model]) -> None:
+    model = tiny()
+    found, images = survey(model), noise(model, 1)
+    with pytest.raises(UnsuitableInput, match="not conserved"):
+        conservation(model, found, "2", ["0"], [0], images, "gradient-x-activation")
+    with pytest.raises(UnknownLayer, match="does not come before"):
+        conservation(model, found, "1", ["2"], [0], images)
+    with pytest.raises(UnknownNeuron, match="neuron 12"):
+        conservation(model, found, "2", ["0"], [12], images)
+    with pytest.raises(UnsuitableInput, match="no nodes"):
+        conservation(model, found, "0", [], [0], images)
+    dead = tiny(network=Tiny())
+    with torch.no_grad():
+        dead.network[2][1].weight.fill_(0)  # type: ignore[index]
+        dead.network[2][1].bias.fill_(-1)  # type: ignore[index]
+    with pytest.raises(UnsuitableInput, match="none of the neurons of '2' is active"):
+        conservation(dead, survey(dead), "2", ["0"], [0], images)
+
+
+# Name, side, and the operations that may lose relevance there: outputs that only a bias or padding made, and the
+# published max-pool. No other may.
+NETWORKS = [
+    ("resnet18", 64, {"max_pool2d"}),
+    ("resnet50", 64, {"max_pool2d"}),
+    ("vgg16", 32, {"conv2d", "max_pool2d"}),
+    ("alexnet", 64, {"conv2d", "max_pool2d"}),
+    ("densenet121", 64, {"max_pool2d"}),
+    ("convnext_tiny", 64, {"conv2d"}),  # the last maps are smaller than the kernel
+    ("efficientnet_b0", 64, {"conv2d"}),
+    ("efficientnet_lite0", 64, {"conv2d"}),
+    ("mobilenet_v2", 64, {"conv2d"}),
+    ("mobilenet_v3_small", 64, {"conv2d"}),
+    ("regnet_y_400mf", 64, {"conv2d"}),
+    ("squeezenet1_1", 64, {"conv2d", "max_pool2d"}),
+    ("shufflenet_v2_x0_5", 64, {"conv2d", "max_pool2d"}),
+    ("googlenet", 64, {"conv2d", "max_pool2d"}),
+    ("inception_v3", 96, {"conv2d", "max_pool2d"}),
+    ("mnasnet0_5", 64, {"conv2d"}),
+    ("vit_b_32", 96, set[str]()),
+    ("swin_t", 224, set[str]()),
+    ("swin_v2_t", 64, {"linear"}),  # later maps are smaller than a window: padding, whose tokens are biases alone
+]
+
+
+KINDS: list[tuple[Kind, Relevance | None]] = [("lrp-restricted", Relevance()), ("gradient-x-activation", None)]
+
+
+@pytest.mark.parametrize(("name", "side", "leaks"), NETWORKS, ids=[entry[0] for entry in NETWORKS])
+def test_every_architecture_conserves_but_for_what_published_rules_lose(name: str, side: int, leaks: set[str]) -> None:
+    embedded = name == "efficientnet_lite0"
+    model = load_model(ModelSettings(name=name, weights=None if embedded else "random", input_size=side))
+    if any(isinstance(module, nn.BatchNorm2d | nn.LayerNorm) for module in model.network.modules()) and not embedded:
+        randomise(model.network, 0)  # as initialised, some networks' activations vanish
+    found, images = survey(model), noise(model, 1)
+    layer = [block.name for block in found.layers.values() if block.block and block.sites > 1][-1]
+    nodes = default_nodes(found, layer, name)
+    shares = conservation(model, found, layer, nodes, liveliest(model, found, layer, images), images)
+    assert all(0 < share <= 1 + 1e-4 for share in shares.arrived.values()), shares
+    for operation, share in shares.lost.items():
+        assert abs(share) < 1e-4 or (operation in leaks and 0 < share < 1), shares
+    assert shares.arrived[nodes[0]] + sum(shares.lost.values()) == pytest.approx(1)
+    for kind, mode in KINDS:
+        with probe(model.network, [*nodes, layer], found.layouts(), mode) as run:
+            seen = run(images.requires_grad_())
+        found_at = node_relevance(mode, seen, Readout(layer), nodes, torch.tensor([1]), kind)
+        for node in nodes:
+            assert found_at[node].isfinite().all()
+            if mode is not None:  # a one is started, at one site
+                assert found_at[node].min() > -1e-5
+                assert 0 < found_at[node].sum() < 1 + 1e-4
+
+
+def test_blocks_of_windows_and_grids_conserve() -> None:
+    """A small MaxViT: attention by einsum, a signed average pool beside it, squeeze-excite."""
+    torchvision = torchvision_models()
+    network = torchvision.maxvit.MaxVit((64, 64), 8, 2, [8, 16], [1, 2], 4, 0.0)
+    found = of(randomise(network, 0), "blocks.1", ["stem", "blocks.0"], 64)
+    assert found.lost.keys() >= {"einsum", "avg_pool2d", "layer_norm"}
+    assert all(abs(share) < 1e-3 for name, share in found.lost.items() if name not in ("conv2d", "linear")), found
+    assert 0.5 < found.arrived["stem"] <= found.arrived["blocks.0"] <= 1 + 1e-4
+
+
+@pytest.mark.parametrize(("name", "side"), [("vit_b_32", 96), ("swin_t", 64), ("swin_v2_t", 64), ("inception_v3", 96)])
+def test_the_gradient_is_the_network_s_own(name: str, side: int) -> None:
+    network = load_model(ModelSettings(name=name, weights="random", input_size=side)).network
+    randomise(network, 1)
+    images = torch.randn(1, 3, side, side).contiguous(memory_format=torch.channels_last).requires_grad_()
+    with Relevance():
+        output = network(images)
+    start = torch.randn_like(output)
+    (mine,) = torch.autograd.grad((output * start).sum(), images)
+    bare = network(images)
+    torch.testing.assert_close(output, bare)
+    (expected,) = torch.autograd.grad((bare * start).sum(), images)
+    assert expected.any()
+    torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))

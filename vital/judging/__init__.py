@@ -1,0 +1,1 @@
+"""How good pictures are: networks that look at them, metrics, and intervals."""

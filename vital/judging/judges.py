@@ -1,0 +1,177 @@
+"""Other networks that look at pictures: what they name, and what features they see.
+
+A judge gets the stored bytes, resized to its own input and normalised as its weights want.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from vital.errors import UnknownModel, UnsuitableInput, nearest
+from vital.network.models import Model, load_model, weights_digest
+from vital.network.preprocessing import Preprocessing
+from vital.settings import ModelSettings
+
+CLIP = "open_clip:"
+PROMPT = "a photo of a {}"
+SCALE = 100.0
+"""Of cosines to logits, as CLIP has learnt it (Radford et al., 2021); it does not change the order of the classes."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a judge sees in some pictures."""
+
+    logits: Float[Tensor, "picture class"]
+    features: Float[Tensor, "picture feature"]
+    """Input of the last linear map or convolution, mean over positions; CLIP's embedding of the picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A network as a judge of pictures; ``classes`` is how many it tells apart."""
+
+    name: str
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    classes: int
+    see: Callable[[Float[Tensor, "picture 3 side side"]], Look]
+    """Of normalised pictures at the judge's side."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    def look(self, pixels: UInt8[Tensor, "picture 3 row column"]) -> Look:
+        """What the judge sees in pictures of any side."""
+        side = self.preprocessing.side
+        shown = pixels.to(self.device).float()
+        if shown.shape[-2:] != (side, side):
+            shown = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
+        with torch.inference_mode():
+            return self.see(self.preprocessing.normalise(shown))
+
+
+def own_judge(model: Model) -> Judge:
+    """The network that pictures were made for, as a judge of them."""
+    network = model.network
+    device = next(network.parameters()).device
+
+    def see(images: Tensor) -> Look:
+        return _both(network, images)
+
+    side = model.preprocessing.side
+    with torch.inference_mode():
+        classes = see(torch.zeros(1, 3, side, side, device=device)).logits.shape[1]
+    identity = {"model": model.name, "weights": model.identity.get("weights", "")}
+    return Judge(model.name, model.preprocessing, model.class_names, classes, see, device, identity)
+
+
+def load_judge(name: str, classes: Sequence[str], device: torch.device | None = None, download: bool = False) -> Judge:
+    """The judge of this name: one of the models of `vital.models`, or ``open_clip:ARCHITECTURE/WEIGHTS``, which names
+    ``classes`` without having been trained to (zero-shot).
+
+    Raises:
+        UnknownModel: there is no such model, or its weights are not here; with the way out.
+    """
+    if name.startswith(CLIP):
+        return _clip(name, classes, device or torch.device("cpu"), download)
+    model = load_model(ModelSettings(name=name, download=download))
+    model.network.to(device)
+    return own_judge(model)
+
+
+def same_classes(judge: Judge, class_names: Sequence[str], classes: int) -> None:
+    """Raises `UnsuitableInput` where the judge tells other classes apart than the network that pictures were made for.
+
+    As many, and where both bear names at least half of these alike: packages spell ImageNet's names differently, and
+    two different sets of classes have hardly one in common.
+    """
+    if judge.classes != classes:
+        raise UnsuitableInput(
+            f"judge {judge.name!r} tells {judge.classes} classes apart but the atlas's network {classes}: name a judge "
+            "of the same classes, or measure another layer than classes"
+        )
+    if len(class_names) != classes or len(judge.class_names) != classes:
+        return
+    different = [
+        (one, other) for one, other in zip(class_names, judge.class_names, strict=True) if _plain(one) != _plain(other)
+    ]
+    if 2 * len(different) > classes:
+        raise UnsuitableInput(
+            f"judge {judge.name!r} has class {different[0][1]!r} where the atlas's network has {different[0][0]!r}: "
+            "name a judge of the same classes, in the same order"
+        )
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.split(",")[0].casefold() if letter.isalnum())
+
+
+def _both(network: nn.Module, images: Tensor) -> Look:
+    last: list[Tensor] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        last[:] = [inputs[0]]
+
+    handles = [
+        module.register_forward_pre_hook(watch)
+        for module in network.modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    try:
+        logits = network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    features = last[0].float()
+    if features.dim() > 2:  # maps are (picture, channel, row, column), tokens (picture, token, channel)
+        features = features.flatten(2).mean(2) if features.dim() == 4 else features.mean(1)
+    return Look(logits, features)
+
+
+def _clip(name: str, classes: Sequence[str], device: torch.device, download: bool) -> Judge:
+    try:
+        package = importlib.import_module("open_clip")
+    except ModuleNotFoundError as error:
+        raise UnknownModel(f"judge {name!r} needs the package open_clip: pip install open_clip_torch") from error
+    if not classes:
+        raise UnsuitableInput(
+            f"judge {name!r} needs the classes' names, which the atlas's network does not know: name another judge"
+        )
+    architecture, _, weights = name.removeprefix(CLIP).partition("/")
+    if architecture not in package.list_models():
+        raise UnknownModel(
+            f"open_clip has no model {architecture!r}; the nearest are {nearest(architecture, package.list_models())}"
+        )
+    if weights and not (download or Path(weights).is_file()):
+        raise UnknownModel(
+            f"the weights {weights!r} of {architecture} are no file here: add --download to fetch them by name, or "
+            f"give a file as {CLIP}{architecture}/FILE"
+        )
+    network, _, _ = package.create_model_and_transforms(architecture, pretrained=weights or None, device=device)
+    network.requires_grad_(False).eval()
+    tokens = package.get_tokenizer(architecture)([PROMPT.format(one) for one in classes]).to(device)
+    with torch.inference_mode():
+        named = F.normalize(torch.cat([network.encode_text(part) for part in tokens.split(64)]), dim=-1)
+
+    def see(images: Tensor) -> Look:
+        features = F.normalize(network.encode_image(images), dim=-1)
+        return Look(SCALE * features @ named.T, features)
+
+    visual = network.visual
+    side = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
+    shown = Preprocessing(int(side), tuple(visual.image_mean or _MEAN), tuple(visual.image_std or _STD))
+    identity = {"model": name, "weights": weights_digest(network)}
+    return Judge(name, shown, tuple(classes), len(classes), see, device, identity)
+
+
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""CLIP's own (Radford et al., 2021), for models that say nothing."""

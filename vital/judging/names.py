@@ -1,0 +1,117 @@
+"""What the metrics are called, and what they mean: one table for stores, pages and reports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from vital.judging.metrics import ranks, surprise
+
+OWN = "own"
+"""Stands for the network that the pictures were made for, where others stand as judges."""
+
+
+class Meaning(NamedTuple):
+    """What a metric says, its unit, and which end is the better one, where there is one."""
+
+    text: str
+    units: str = ""
+    better: Literal["high", "low", ""] = ""
+
+
+_OF_JUDGE = {
+    "top1": Meaning("1 where {judge} names the picture's class first, else 0", "", "high"),
+    "top5": Meaning("1 where the picture's class is among the first five of {judge}, else 0", "", "high"),
+    "rank": Meaning("how many classes {judge} prefers to the picture's; 0 is best", "", "low"),
+    "surprise": Meaning(
+        "cross-entropy of the picture's class in what {judge} says; it still tells pictures apart that are all named",
+        "nat",
+        "low",
+    ),
+    "frechet": Meaning(
+        "Fréchet distance of the layer's pictures from their references in the features of {judge}; few pictures make "
+        "it larger",
+        "",
+        "low",
+    ),
+}
+_OF_PICTURE = {
+    "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
+    "peak_ratio": Meaning("the picture's peak over the neuron's peak on its best natural reference", "", "high"),
+    "references_reached": Meaning(
+        "share of the neuron's references whose peak the picture reaches; 100: it excites the neuron more than any "
+        "natural image does",
+        "percent",
+        "high",
+    ),
+    "rank": Meaning(
+        "how many neurons of the layer the picture raises more than its own, each measured by its peaks over the data "
+        "set; 0 is best",
+        "",
+        "low",
+    ),
+    "most_raised": Meaning("1 where the picture raises its own neuron the most of the layer, else 0", "", "high"),
+    "curve_distance": Meaning(
+        "distance of the picture's sorted rows from the target's, over the target's length, mean over nodes", "", "low"
+    ),
+    "nearest_reference": Meaning(
+        "greatest cosine between the picture and one of its references in the network's features; 1 would be a copy"
+    ),
+    "variation": Meaning(
+        "mean difference of neighbouring pixels over that of the neuron's references; natural pictures have about 1"
+    ),
+    "diversity": Meaning(
+        "1 less the mean cosine, in the network's features, between pictures of the neuron made with other seeds",
+        "",
+        "high",
+    ),
+}
+
+
+def metric_name(metric: str, judge: str = "") -> str:
+    """A metric's name in stores and reports.
+
+    >>> metric_name("top1", "open_clip:ViT-B-32/laion2b"), metric_name("rank")
+    ('top1_open_clip_ViT-B-32_laion2b', 'rank')
+    """
+    return f"{metric}_{re.sub(r'[^A-Za-z0-9.-]+', '_', judge)}" if judge else metric
+
+
+def naming_metrics(
+    logits: Float[np.ndarray, "picture class"], classes: Sequence[int] | Int[np.ndarray, "picture"], judge: str
+) -> dict[str, Shaped[np.ndarray, "picture"]]:
+    """The metrics of how a judge names pictures, from its logits and the class of each picture."""
+    places = ranks(logits, classes)
+    return {
+        metric_name("top1", judge): places < 1,
+        metric_name("top5", judge): places < 5,
+        metric_name("rank", judge): places,
+        metric_name("surprise", judge): surprise(logits, classes),
+    }
+
+
+def split_name(name: str, judges: Sequence[str] = ()) -> tuple[str, str]:
+    """The metric and the judge of a name as `metric_name` gives it; as far as the name alone tells, where the judge is
+    not among ``judges``.
+
+    >>> split_name("top1_squeezenet"), split_name("most_raised")
+    (('top1', 'squeezenet'), ('most_raised', ''))
+    """
+    for metric in _OF_JUDGE:
+        if name.startswith(f"{metric}_"):
+            known = {metric_name(metric, judge): judge for judge in judges}
+            return metric, known.get(name, name.removeprefix(f"{metric}_"))
+    return name, ""
+
+
+def meaning_of(name: str, judges: Sequence[str] = ()) -> Meaning:
+    """What the metric of this name means."""
+    metric, judge = split_name(name, judges)
+    if not judge:
+        return _OF_PICTURE[metric]
+    found = _OF_JUDGE[metric]
+    return found._replace(text=found.text.format(judge="the network itself" if judge == OWN else judge))

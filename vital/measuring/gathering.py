@@ -1,0 +1,153 @@
+"""All that one pass over images gathers: rankings, moments, class members, spectrum and colours; mergeable with
+``+``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped, UInt8
+from torch import Tensor
+
+from vital.measuring.rows import stored_levels
+from vital.measuring.sums import Light, Moments, Ranking, lot
+from vital.network.layers import Survey
+from vital.network.models import Model
+from vital.network.probe import CLASSES, probe
+
+LOWEST = "/lowest"
+"""Ends the name of a ranking by the least activation instead of the greatest, as in ``layer4.2/lowest``."""
+
+
+def ranked_layer(name: str) -> str:
+    """The layer that a ranking is of."""
+    return name.removesuffix(LOWEST)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label; ``LAYER/lowest``: by
+    the negated least activation), ``measured`` ones moments."""
+
+    ranked: tuple[str, ...]
+    measured: tuple[str, ...]
+    ranks: int
+    levels: int
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What is known of a set of images. ``a + b`` joins disjoint sets; `Gathered.none` is the identity."""
+
+    rankings: Mapping[str, Ranking]
+    moments: Mapping[str, Moments]
+    light: Light
+
+    @classmethod
+    def none(cls, plan: Plan, found: Survey, side: int) -> Gathered:
+        """Of no image."""
+        layers = found.layers
+        return cls(
+            {name: Ranking.none(found.layer(ranked_layer(name)).channels, plan.ranks) for name in plan.ranked},
+            {
+                name: Moments.none(layers[name].channels, len(stored_levels(layers[name].sites, plan.levels)))
+                for name in plan.measured
+            },
+            Light.none(side),
+        )
+
+    def __add__(self, other: Gathered) -> Gathered:
+        return Gathered(
+            {name: ranking + other.rankings[name] for name, ranking in self.rankings.items()},
+            {name: moments + other.moments[name] for name, moments in self.moments.items()},
+            self.light + other.light,
+        )
+
+    def shifted(self, by: int) -> Gathered:
+        """The same with image ids counted from another start."""
+        return Gathered(
+            {name: ranking.shifted(by) for name, ranking in self.rankings.items()}, self.moments, self.light
+        )
+
+    def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
+        """Everything as named arrays, for storage; `from_arrays` is the inverse."""
+        parts: dict[str, Any] = {"light": self.light}
+        parts |= {f"rankings/{name}": ranking for name, ranking in self.rankings.items()}
+        parts |= {f"moments/{name}": moments for name, moments in self.moments.items()}
+        return {
+            f"{path}/{part.name}": np.asarray(getattr(value, part.name))
+            for path, value in parts.items()
+            for part in fields(value)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> Gathered:
+        """What `arrays` gave."""
+        parts: dict[str, dict[str, Any]] = {}
+        for path, array in arrays.items():
+            owner, _, name = path.rpartition("/")
+            parts.setdefault(owner, {})[name] = int(array) if array.ndim == 0 else array
+
+        def of(kind: str, make: Any) -> dict[str, Any]:
+            return {
+                owner.removeprefix(f"{kind}/"): make(**values)
+                for owner, values in parts.items()
+                if owner.startswith(f"{kind}/")
+            }
+
+        return cls(of("rankings", Ranking), of("moments", Moments), Light(**parts["light"]))
+
+
+def gather(
+    model: Model,
+    found: Survey,
+    plan: Plan,
+    pixels: UInt8[Tensor, "image 3 side side"],
+    rows: Int[np.ndarray, "image"],
+    labels: Int[np.ndarray, "image"],
+    keys: Sequence[str],
+) -> Gathered:
+    """What a batch of images gives: one forward pass to the deepest layer of the plan.
+
+    A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
+    ``labels`` are −1 where unknown; class members are ranked by `lot` of their key.
+    """
+    read = (found.layer(ranked_layer(name)).reads.layer for name in plan.ranked if name != CLASSES)
+    inner = tuple(dict.fromkeys((*read, *plan.measured)))
+    rankings: dict[str, Ranking] = {}
+    moments: dict[str, Moments] = {}
+    seen: dict[str, Tensor] = {}
+    if inner:
+        device = next(model.network.parameters()).device
+        with torch.inference_mode(), probe(model.network, inner, found.layouts()) as run:
+            seen = run(model.preprocessing.normalise(pixels.to(device)))
+            for name in plan.measured:
+                moments[name] = Moments.of(seen[name], plan.levels)
+    for name in plan.ranked:
+        if name == CLASSES:
+            rankings[name] = _members(found.layer(name).channels, plan.ranks, rows, labels, keys)
+            continue
+        reads = found.layer(ranked_layer(name)).reads
+        skip = found.layer(reads.layer).leading_tokens
+        maps = reads.maps(seen[reads.layer])
+        maps = -maps if name.endswith(LOWEST) else maps
+        peaks, sites = (
+            part.numpy(force=True) for part in (maps if reads.site is not None else maps[..., skip:]).max(-1)
+        )
+        if reads.site is not None:
+            sites = sites + max(0, reads.site - skip)
+        rankings[name] = Ranking.of(peaks, rows, sites, plan.ranks)
+    return Gathered(rankings, moments, Light.of(pixels))
+
+
+def _members(
+    classes: int, ranks: int, rows: Int[np.ndarray, "image"], labels: Int[np.ndarray, "image"], keys: Sequence[str]
+) -> Ranking:
+    scores = np.full((len(rows), classes), -np.inf)
+    for place, (label, key) in enumerate(zip(labels, keys, strict=True)):
+        if 0 <= label < classes:
+            scores[place, label] = -lot(key)
+    return Ranking.of(scores, rows, np.zeros(scores.shape, np.int64), ranks)

@@ -1,0 +1,227 @@
+"""What a picture's activations must match, measured on a neuron's references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
+from vital.network.models import Model
+from vital.network.neurons import Readout, importance, relevance_map
+from vital.network.probe import CLASSES, INPUT, Activations, Layout, probe
+from vital.propagation.mode import Relevance, gradient_times_activation, relevance_mode
+from vital.settings import Kind
+
+
+@dataclass(frozen=True)
+class NodeTarget:
+    """A node's part of a target, at ``levels``. Class neurons have neither ``relevant`` rows nor ``importance``."""
+
+    levels: Float[np.ndarray, "level"]
+    quantiles: Float[np.ndarray, "neuron channel level"]
+    relevant: Float[np.ndarray, "neuron channel level"] | None = None
+    importance: Float[np.ndarray, "neuron channel"] | None = None
+    usual: Float[np.ndarray, "channel level"] | None = None
+    """The mean sorted row of the whole data set, where it is known: what is particular to a neuron differs from it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Targets of some neurons of a layer: per node, and the neurons' ``own`` sorted activations."""
+
+    layer: str
+    neurons: Int[np.ndarray, "neuron"]
+    nodes: Mapping[str, NodeTarget]
+    own_levels: Float[np.ndarray, "level"]
+    own: Float[np.ndarray, "neuron level"]
+    count: Int[np.ndarray, "neuron"]
+    readout: Readout | None = None
+    """How the neurons read their layer; its channels, where nothing is said."""
+
+    @property
+    def reads(self) -> Readout:
+        """How the neurons read their layer."""
+        return self.readout or Readout(self.layer)
+
+    @property
+    def classes(self) -> bool:
+        """Whether the neurons are classes."""
+        return self.layer == CLASSES
+
+    def __len__(self) -> int:
+        return len(self.neurons)
+
+    def take(self, rows: slice) -> Target:
+        """Some of the neurons."""
+        nodes = {
+            name: NodeTarget(
+                node.levels,
+                node.quantiles[rows],
+                None if node.relevant is None else node.relevant[rows],
+                None if node.importance is None else node.importance[rows],
+                node.usual,
+            )
+            for name, node in self.nodes.items()
+        }
+        return Target(
+            self.layer, self.neurons[rows], nodes, self.own_levels, self.own[rows], self.count[rows], self.readout
+        )
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One reference to measure: pixels at the input's size, and the rows (positions among the neurons) that it is a
+    reference of."""
+
+    pixels: UInt8[Tensor, "3 side side"]
+    rows: tuple[int, ...]
+
+
+GRID, FINE = 2.0**-20, 2.0**-66
+"""Sums are kept on a coarse and a fine grid: exact up to 8·10⁹, to 7·10⁻²¹ of each value."""
+
+
+class _Sums:
+    """Exact running sums of a block of neurons: whatever the order of the references, how neurons share them and how
+    they are batched, the sum has the same bits.
+
+    A value is rounded to the fine grid and split into a multiple of the coarse grid and a rest. Float64 adds either
+    without rounding as long as the sum stays below 2³³, so that additions commute. 16 bytes a number.
+    """
+
+    def __init__(self, neurons: int) -> None:
+        self._neurons = neurons
+        self._sums: dict[str, np.ndarray] = {}
+
+    def add(self, name: str, rows: Sequence[int], values: Float[Tensor, "image *rest"]) -> None:
+        """Add one value to each of ``rows``."""
+        parts = values.double().numpy(force=True)
+        total = self._sums.setdefault(name, np.zeros((2, self._neurons, *parts.shape[1:])))
+        with np.errstate(invalid="ignore"):  # what is infinite stays so, and its block is marked
+            coarse = np.rint(parts / GRID) * GRID
+            fine = np.rint((parts - coarse) / FINE) * FINE
+            for row, *both in zip(rows, coarse, fine, strict=True):
+                for kept, part in zip(total, both, strict=True):
+                    kept[row] += part
+
+    def mean(self, name: str, count: Int[np.ndarray, "neuron"]) -> np.ndarray:
+        """The mean over each neuron's references; zero where there are none."""
+        coarse, fine = self._sums[name]
+        mean: np.ndarray = (coarse + fine) / np.maximum(count, 1).reshape(-1, *[1] * (coarse.ndim - 1))
+        return mean
+
+
+def measure(
+    model: Model,
+    layer: str,
+    neurons: Sequence[int],
+    crops: Iterable[Crop],
+    nodes: Sequence[str],
+    layouts: dict[str, Layout],
+    kind: Kind = "lrp",
+    levels: int = 128,
+    batch: int = 8,
+    progress: Callable[[int], None] = lambda references: None,
+    readout: Readout | None = None,
+) -> Target:
+    """Targets of ``neurons`` of ``layer`` from their references (VITAL, sections 3.1 and 3.2).
+
+    Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own
+    relevance of it. Sums are exact, so that a target does not depend on the crops' order or on which neurons are
+    measured together, beyond the float32 of the network's own passes, which on some processors depends on the size of
+    a batch. Memory: side² × 3 bytes for each crop, 16 bytes for each number of the targets, and one batch's
+    activations. ``progress`` is told of every round's references. ``readout`` says how the neurons read a layer, which
+    ``layer`` then only names.
+    """
+    inner, reads = layer != CLASSES, readout or Readout(layer)
+    mode = relevance_mode(kind) if inner else None
+    sums = _Sums(len(neurons))
+    count = np.zeros(len(neurons), np.int64)
+    device = next(model.network.parameters()).device
+    sites: dict[str, int] = {}
+    with probe(model.network, [*nodes, reads.layer], layouts, mode) as run:
+        # Crops that are references of equally many neurons lie side by side: no round runs for a few of a batch.
+        source = iter(sorted(crops, key=lambda crop: -len(crop.rows)))
+        while part := list(islice(source, batch)):
+            images = model.preprocessing.normalise(torch.stack([crop.pixels for crop in part]).to(device))
+            with torch.set_grad_enabled(inner):
+                seen = run(images.requires_grad_(inner))
+            sites = {name: activations.shape[-1] for name, activations in seen.items()}
+            stored = {name: _stored(seen[name].detach(), levels) for name in nodes}
+            # Round r asks for the r-th neuron of every crop that has one.
+            for turn in range(max(len(crop.rows) for crop in part)):
+                present = [place for place, crop in enumerate(part) if turn < len(crop.rows)]
+                rows = [part[place].rows[turn] for place in present]
+                progress(len(rows))
+                np.add.at(count, rows, 1)  # a neuron may have several crops in one batch
+                asked = torch.zeros(len(part), dtype=torch.long, device=device)
+                asked[present] = torch.tensor([neurons[row] for row in rows], device=device)
+                own = reads.own(seen[reads.layer].detach(), asked)[present]
+                sums.add("own", rows, _stored(own[:, None], levels)[:, 0])
+                for name in nodes:
+                    sums.add(f"{name}/quantiles", rows, stored[name][present])
+                flows = node_relevance(mode, seen, reads, nodes, asked, kind) if inner else {}
+                for name, relevance in flows.items():
+                    matched = relevance_map(relevance[present]) * seen[name].detach()[present]
+                    sums.add(f"{name}/relevant", rows, _stored(matched, levels))
+                    sums.add(f"{name}/importance", rows, importance(relevance[present]))
+    own_sites = 1 if reads.site is not None else sites[reads.layer]
+    return _finish(sums, layer, neurons, nodes, sites, own_sites, count, levels, readout)
+
+
+def node_relevance(
+    mode: Relevance | None,
+    seen: Activations,
+    reads: Readout,
+    nodes: Sequence[str],
+    neurons: Int[Tensor, "image"],
+    kind: Kind,
+) -> Activations:
+    """Relevance at every node of each image's own neuron; none at the input, where z⁺ means nothing."""
+    nodes = [name for name in nodes if name != INPUT]
+    if not nodes:
+        return {}
+    read = seen[reads.layer]
+    start = reads.start(read, neurons, kind)
+    if mode is None:
+        return gradient_times_activation(read, start, {name: seen[name] for name in nodes})
+    return dict(zip(nodes, mode.backward(read, start, [seen[name] for name in nodes]), strict=True))
+
+
+def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Float[Tensor, "image channel level"]:
+    sites = activations.shape[-1]
+    return resample(sort_rows(activations), site_levels(sites), stored_levels(sites, levels))
+
+
+def _finish(
+    sums: _Sums,
+    layer: str,
+    neurons: Sequence[int],
+    nodes: Sequence[str],
+    sites: Mapping[str, int],
+    own_sites: int,
+    count: Int[np.ndarray, "neuron"],
+    levels: int,
+    readout: Readout | None,
+) -> Target:
+    inner = layer != CLASSES
+
+    def mean(name: str) -> np.ndarray:
+        return sums.mean(name, count).astype(np.float32)
+
+    parts = {
+        name: NodeTarget(
+            stored_levels(sites[name], levels),
+            mean(f"{name}/quantiles"),
+            mean(f"{name}/relevant") if inner and name != INPUT else None,
+            mean(f"{name}/importance") if inner and name != INPUT else None,
+        )
+        for name in nodes
+    }
+    return Target(layer, np.asarray(neurons), parts, stored_levels(own_sites, levels), mean("own"), count, readout)

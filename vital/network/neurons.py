@@ -1,0 +1,132 @@
+"""What a picture shows: how neurons read a layer, and where their relevance begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vital.errors import UnknownNeuron
+from vital.settings import Kind
+
+EPSILON = 1e-5
+"""Added to the denominator of z⁺, as published."""
+GUARD = 1e-6
+"""Added to every min-max range, as published."""
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """How neurons read a layer: its channels as they are, the channels at one ``site``, or ``directions`` in the
+    space of its channels (concepts, features of a sparse autoencoder).
+
+    >>> read = Readout("layer4", directions=np.array([[1.0, 1.0], [1.0, -1.0]], np.float32))
+    >>> read.maps(torch.tensor([[[3.0, 0.0], [1.0, 2.0]]]))
+    tensor([[[ 4.,  2.],
+             [ 2., -2.]]])
+    """
+
+    layer: str
+    """The module that is read."""
+    site: int | None = None
+    directions: Float[np.ndarray, "neuron channel"] | None = None
+    sites: int = 0
+    """Sites of the map that ``site`` is counted in, where maps may have another size; the same place is then read."""
+    leading: int = 0
+    """Sites before the map's own (a class token)."""
+
+    def place(self, sites: int) -> int:
+        """Where ``site`` lies in a map of so many sites.
+
+        >>> Readout("layer4", site=24, sites=49).place(196)  # the middle of 7 × 7 in 14 × 14
+        105
+        """
+        assert self.site is not None  # asked for only where there is one
+        if self.sites in (0, sites) or self.site < self.leading:
+            return self.site
+        before, now = (math.isqrt(count - self.leading) for count in (self.sites, sites))
+        row, column = (int((part + 0.5) * now / before) for part in divmod(self.site - self.leading, before))
+        return row * now + column + self.leading
+
+    def maps(self, activations: Float[Tensor, "image channel site"]) -> Float[Tensor, "image _neuron _site"]:
+        """The maps of all neurons; of one site where there is only one."""
+        activations = self._read(activations)
+        if self.directions is None:
+            return activations
+        return torch.einsum("nc,ics->ins", self._rows(activations, slice(None)), activations)
+
+    def own(
+        self, activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"]
+    ) -> Float[Tensor, "picture _site"]:
+        """The map of each picture's own neuron."""
+        activations = self._read(activations)
+        if self.directions is None:
+            return activations[torch.arange(len(neurons), device=activations.device), neurons]
+        return torch.einsum("pc,pcs->ps", self._rows(activations, neurons), activations)
+
+    def start(
+        self, activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"], kind: Kind
+    ) -> Float[Tensor, "picture channel site"]:
+        """What relevance begins with in the layer: zero save for the channels and sites that the neuron reads.
+
+        ``lrp`` begins with the neuron's own map. ``lrp-restricted`` with a one at the single site whose feature vector
+        is most aligned (cosine) with the neuron. A direction is one more linear map: its own map is shared among the
+        channels by their positive contributions (z⁺). ``gradient-x-activation`` weights the derivative by the own map.
+        """
+        activations = activations.detach()
+        start = torch.zeros_like(activations)
+        seen, read = self._read(start), self._read(activations)
+        own = self.own(activations, neurons)
+        if kind == "lrp-restricted":
+            aligned = own / (read.square().sum(1).sqrt() + GUARD)
+            own = torch.zeros_like(own).scatter_(1, aligned.argmax(1, keepdim=True), 1)
+        pictures = torch.arange(len(neurons), device=activations.device)
+        if self.directions is None:
+            seen[pictures, neurons] = own
+            return start
+        direction = self._rows(activations, neurons)[..., None]
+        if kind == "gradient-x-activation":
+            seen += own[:, None] * direction
+            return start
+        parts = (direction * read).clamp(min=0)
+        seen += own[:, None] * parts / (parts.sum(1, keepdim=True) + EPSILON)
+        return start
+
+    def _read(self, activations: Tensor) -> Tensor:
+        """A view of the sites that count."""
+        if self.site is None:
+            return activations
+        place = self.place(activations.shape[-1])
+        return activations[..., place : place + 1]
+
+    def _rows(self, like: Tensor, neurons: Int[Tensor, "picture"] | slice) -> Tensor:
+        assert self.directions is not None  # asked for only where there are directions
+        return torch.from_numpy(self.directions).to(like)[neurons]
+
+
+def check_neurons(layer: str, channels: int, neurons: Sequence[int]) -> None:
+    """Raise `UnknownNeuron` for a number that the layer does not have."""
+    bad = [neuron for neuron in neurons if not 0 <= neuron < channels]
+    if bad:
+        raise UnknownNeuron(
+            f"neuron {bad[0]} is not in layer {layer!r}, which has {channels}: ask for 0 to {channels - 1}"
+        )
+
+
+def relevance_map(relevance: Float[Tensor, "image channel site"]) -> Float[Tensor, "image channel site"]:
+    """R̂: relevance from its least to its greatest site of each channel as 0 to 1."""
+    low, high = relevance.amin(-1, keepdim=True), relevance.amax(-1, keepdim=True)
+    return (relevance - low) / (high - low + GUARD)
+
+
+def importance(relevance: Float[Tensor, "image channel site"]) -> Float[Tensor, "image channel"]:
+    """Each channel's peak relevance, from the least to the greatest channel of an image as 0 to 1. References
+    average it."""
+    peak = relevance.amax(-1)
+    low, high = peak.amin(-1, keepdim=True), peak.amax(-1, keepdim=True)
+    return (peak - low) / (high - low + GUARD)

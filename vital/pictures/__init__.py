@@ -1,0 +1,1 @@
+"""Pictures: what is optimised, towards what, and how."""

@@ -1,0 +1,92 @@
+"""What the pictures of other methods are judged by: how strongly they raise their neuron.
+
+All run in the optimiser of `vital.pictures.optimise`, as batched and with as many steps. ``pixel``: Erhan, Bengio,
+Courville, Vincent, "Visualizing higher-layer features of a deep network" (2009), with the norm of Simonyan, Vedaldi,
+Zisserman (2014). ``fourier``: Olah, Mordvintsev, Schubert, "Feature visualization" (Distill, 2017). ``maco``: Fel
+et al., "Unlocking feature visualization for deeper networks with MAgnitude Constrained Optimization" (2023).
+``deepinversion``: Yin et al., "Dreaming to distill" (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vital.errors import UnsuitableInput
+from vital.measuring.targets import Target
+from vital.network.models import Model
+from vital.network.probe import Activations
+from vital.settings import PictureSettings
+
+FIRST_NORM = 10.0
+"""The first batch norm weighs this much more than the others, as published."""
+
+
+def check_method(model: Model, settings: PictureSettings) -> None:
+    """Raises `UnsuitableInput` where the method asks for what the network does not have."""
+    if settings.norm_matching > 0 and not _norms(model.network):
+        raise UnsuitableInput(
+            f"method {settings.method!r} matches the statistics kept by batch norms but {model.name} has none: "
+            "choose another method, such as fourier"
+        )
+
+
+@contextmanager
+def ascent(
+    model: Model, target: Target, settings: PictureSettings
+) -> Iterator[Callable[[Activations], Float[Tensor, "picture"]]]:
+    """The loss of every picture from the activations of one step, while the block lasts.
+
+    A neuron is raised by the mean of its map, as usual for channels, a class by its logit; ``deepinversion`` takes the
+    cross-entropy for classes, and adds the distance of every batch norm's inputs from what it kept of the data. That
+    distance is each picture's own: published, it is of the whole batch, which ties its pictures together.
+    """
+    weight = next(model.network.parameters())
+    neurons = torch.from_numpy(target.neurons).to(weight.device)
+    with _norm_distances(model.network if settings.norm_matching > 0 else nn.Identity()) as distances:
+
+        def objective(seen: Activations) -> Float[Tensor, "picture"]:
+            activations = seen[target.reads.layer].float()
+            if target.classes and settings.method == "deepinversion":
+                loss = nn.functional.cross_entropy(activations[..., 0], neurons, reduction="none")
+            else:
+                loss = -target.reads.own(activations, neurons).mean(1)
+            if settings.norm_matching > 0:
+                loss = loss + settings.norm_matching * torch.stack(distances).sum(0)
+                distances.clear()
+            return loss
+
+        yield objective
+
+
+def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [
+        module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
+    ]
+
+
+@contextmanager
+def _norm_distances(network: nn.Module) -> Iterator[list[Float[Tensor, "picture"]]]:
+    """|mean − kept mean| + |variance − kept variance| of the input of every batch norm that runs, per picture."""
+    found: list[Tensor] = []
+
+    def watch(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        seen = inputs[0].float().flatten(2)
+        mean, variance = seen.mean(-1), seen.var(-1, correction=0)
+        apart = torch.linalg.vector_norm(mean - norm.running_mean, dim=1)
+        apart = apart + torch.linalg.vector_norm(variance - norm.running_var, dim=1)
+        found.append(apart * (1 if found else FIRST_NORM))
+
+    handles = [norm.register_forward_pre_hook(watch) for norm in _norms(network)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

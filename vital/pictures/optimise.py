@@ -1,0 +1,187 @@
+"""A batch of neurons optimised together, each picture as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from vital.errors import UnsuitableInput
+from vital.measuring.sums import GREY, Colours
+from vital.measuring.targets import Target
+from vital.network.models import Model
+from vital.network.probe import Layout, probe
+from vital.network.published import prior_weight
+from vital.pictures.baselines import ascent, check_method
+from vital.pictures.device import reduced
+from vital.pictures.losses import frobenius, total_variation
+from vital.pictures.objective import Objective
+from vital.pictures.pixels import (
+    CLASS_PALETTE,
+    PLAIN_PALETTE,
+    FourierPictures,
+    Palette,
+    Parametrisation,
+    PhasePictures,
+    PixelPictures,
+    to_bytes,
+    transparency,
+)
+from vital.pictures.views import blur, draw, glimpses, rate, shift, view
+from vital.propagation.mode import relevance_mode
+from vital.settings import Kind, PictureSettings
+
+RECORDS = 50
+"""Losses kept of a run, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Finished pictures as bytes, their transparency, their loss over time, and whether each stayed finite."""
+
+    pixels: UInt8[np.ndarray, "picture side side 3"]
+    alpha: UInt8[np.ndarray, "picture side side"]
+    loss: Float[np.ndarray, "picture record"]
+    finite: np.ndarray
+
+
+def optimise(
+    model: Model,
+    target: Target,
+    settings: PictureSettings,
+    layouts: dict[str, Layout] | None = None,
+    kind: Kind = "lrp",
+    colours: Colours = GREY,
+    progress: Callable[[int], None] = lambda step: None,
+    spectrum: Float[np.ndarray, "3 row column"] | None = None,
+) -> Pictures:
+    """Pictures of the target's neurons (VITAL, sections 3 and 4; other methods: `vital.pictures.baselines`), one
+    batch, each with its own loss and random stream.
+
+    ``progress`` is told the number of steps done. A picture whose loss is not finite stops moving and is marked; its
+    neighbours go on. ``spectrum`` is the data set's, for pictures that are phases.
+
+    Raises:
+        UnsuitableInput: the method asks for what the network or the statistics do not have.
+    """
+    check_method(model, settings)
+    inner, matching = not target.classes, settings.method == "vital"
+    # A class's own activation is its logit: it has no relevance.
+    mode = relevance_mode(kind) if matching and inner and settings.relevant_weight > 0 else None
+    prior = prior_weight(model.name, inner) if settings.scaling == "published" else 0.0
+    variation, norm = (prior if said is None else said for said in (settings.total_variation, settings.norm))
+    layers = list(target.nodes) if matching else []
+    if inner or settings.own_weight > 0 or not matching:
+        layers.append(target.reads.layer)
+    draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
+    losses, glimpsed = [], glimpses(settings, target.classes)
+    records = set(np.linspace(0, settings.steps - 1, records_of(settings.steps)).round().astype(int).tolist())
+    with ExitStack() as running:
+        model = running.enter_context(reduced(model, settings.precision))
+        run = running.enter_context(probe(model.network, layers, layouts, mode))
+        weight = next(model.network.parameters())
+        pictures = _parametrise(
+            draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32)),
+            model,
+            settings,
+            target.classes,
+            colours,
+            spectrum,
+        )
+        matched = Objective(model, target, settings, kind, mode) if matching else None
+        objective = running.enter_context(ascent(model, target, settings))
+        adam = torch.optim.Adam([pictures.parameters], settings.learning_rate, settings.betas)
+        grain = draws.noise.to(weight.device)
+        saliency = torch.zeros_like(grain)
+        blurs = torch.from_numpy(draws.blurs).to(weight.device)  # all at once: a step waits for nothing
+        views = None if draws.views is None else torch.from_numpy(draws.views).to(weight.device)
+        alive = torch.ones(len(target), dtype=torch.bool, device=weight.device)
+        coarse = settings.coarse * settings.steps
+        # Below half its input's side a network hardly sees anything. Windows show things at every size already.
+        large = settings.side >= model.preprocessing.side and not glimpsed.any()
+        if coarse and not (large and _takes(run, draws.noise[:1, :, ::2, ::2].to(weight))):
+            coarse = 0
+        for step in range(settings.steps):
+            for group in adam.param_groups:
+                group["lr"] = settings.learning_rate * rate(step, settings)
+            shown = pictures.pictures()
+            moved = shift(blur(shown, blurs[:, step]) if settings.softness else shown, draws.shifts[:, step])
+            if views is not None:
+                moved = view(moved, views[:, step])
+            if draws.places is not None and (not matching or glimpsed[step]):
+                left = settings.grain * (1 - step / settings.steps)
+                moved = moved + left * shift(grain, draws.places[:, step])
+            if step < coarse:
+                moved = avg_pool2d(moved, 2)
+            seen = run(moved.to(weight.dtype))
+            loss = matched(seen, bool(glimpsed[step])) if matched else objective(seen)
+            if variation:
+                loss = loss + variation * total_variation(shown)
+            if norm:
+                loss = loss + norm * frobenius(shown)
+            if not glimpsed[step]:
+                whole = loss.detach()  # what is recorded: glimpses are judged by another measure
+            gradient, of_picture = torch.autograd.grad(loss.sum(), [pictures.parameters, shown])
+            alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
+            saliency += torch.where(alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
+            pictures.parameters.grad = torch.where(alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)
+            adam.step()
+            pictures.settle()
+            if step in records:
+                losses.append(whole)
+            progress(step + 1)
+        with torch.no_grad():
+            final = pictures.pictures()
+    return Pictures(
+        to_bytes(final, model.preprocessing),
+        transparency(saliency),
+        torch.stack(losses, 1).float().numpy(force=True),
+        alive.numpy(force=True),
+    )
+
+
+def _takes(run: Callable[[Tensor], object], pictures: Tensor) -> bool:
+    """Whether the network takes pictures of this size; those with fixed position embeddings do not."""
+    try:
+        with torch.no_grad():
+            run(pictures)
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return True
+
+
+def records_of(steps: int) -> int:
+    """How many losses a run of so many steps keeps."""
+    return min(RECORDS, steps)
+
+
+def _parametrise(
+    noise: Tensor,
+    model: Model,
+    settings: PictureSettings,
+    classes: bool,
+    colours: Colours,
+    spectrum: np.ndarray | None,
+) -> Parametrisation:
+    if settings.parametrisation == "pixel":
+        return PixelPictures(noise * FAINT if settings.method == "pixel" else noise, model.preprocessing)
+    if settings.parametrisation == "fourier":
+        matching = CLASS_PALETTE if classes else Palette()
+        palette = matching if settings.method == "vital" else PLAIN_PALETTE
+        return FourierPictures(noise, model.preprocessing, colours, palette)
+    if spectrum is None:
+        raise UnsuitableInput(
+            "pictures that are phases take their amplitudes from the data set's spectrum, which was not given: "
+            "use statistics made by `vital references`"
+        )
+    return PhasePictures(noise, model.preprocessing, colours, spectrum)
+
+
+FAINT = 0.1
+"""Deviation of the noise that pixels of method ``pixel`` begin as: near grey, as published."""

@@ -1,0 +1,177 @@
+"""What the optimiser moves: pixels themselves, or Fourier coefficients of decorrelated colours. And a picture's
+transparency.
+
+Fourier coefficients scaled by 1/f and decorrelated colours: Olah, Mordvintsev, Schubert, "Feature visualization"
+(Distill, 2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vital.measuring.sums import Colours
+from vital.network.preprocessing import Preprocessing
+
+
+class Parametrisation(Protocol):
+    """Parameters with a batch of pictures that they stand for."""
+
+    parameters: Tensor
+
+    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+        """The pictures in the network's normalised units, differentiable in the parameters."""
+
+    def settle(self) -> None:
+        """Bring the parameters back into their valid range after a step."""
+
+
+class PixelPictures:
+    """Pixels in normalised units, begun as N(0, 1), clamped to valid colours after every step (preset ``paper``)."""
+
+    def __init__(self, noise: Float[Tensor, "picture 3 side side"], preprocessing: Preprocessing) -> None:
+        mean, std = _statistics(preprocessing, noise)
+        self._low, self._high = (0 - mean) / std, (1 - mean) / std
+        self.parameters = noise.clone().requires_grad_()
+
+    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+        """The parameters, as a tensor of its own: both gradients can be asked for."""
+        return self.parameters.view_as(self.parameters)
+
+    def settle(self) -> None:
+        """Clamp to valid colours."""
+        with torch.no_grad():
+            self.parameters.clamp_(self._low, self._high)
+
+
+class FourierPictures:
+    """Fourier coefficients with amplitudes of natural images (1/f), decorrelated colours, a sigmoid to valid
+    colours."""
+
+    def __init__(
+        self,
+        noise: Float[Tensor, "picture 3 side side"],
+        preprocessing: Preprocessing,
+        colours: Colours,
+        palette: Palette,
+    ) -> None:
+        side = noise.shape[-1]
+        self._mean, self._std = _statistics(preprocessing, noise)
+        self._side = side
+        vertical, horizontal = (
+            torch.fft.fftfreq(side, device=noise.device),
+            torch.fft.rfftfreq(side, device=noise.device),
+        )
+        frequency = torch.sqrt(vertical[:, None] ** 2 + horizontal[None] ** 2).clamp(min=1 / side)
+        amplitude = 1 / frequency**palette.decay
+        # With unit coefficients the pixels have unit variance.
+        self._amplitude = (amplitude / amplitude.square().mean().sqrt()).to(noise.dtype)
+        self._basis = palette.contrast * torch.from_numpy(colours.basis()).to(noise)
+        self._offset = torch.from_numpy(colours.mean).to(noise).view(3, 1, 1)
+        start = torch.fft.rfft2(noise, norm="ortho") * palette.start
+        self.parameters = torch.view_as_real(start).contiguous().requires_grad_()
+
+    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+        """Spectrum to colours to normalised units."""
+        spectrum = torch.view_as_complex(self.parameters) * self._amplitude
+        plain = torch.fft.irfft2(spectrum, s=(self._side, self._side), norm="ortho")
+        return _coloured(plain, self._basis, self._offset, self._mean, self._std)
+
+    def settle(self) -> None:
+        """Nothing to do: every coefficient is valid."""
+
+
+class PhasePictures:
+    """The phases of every frequency of decorrelated colours; the amplitudes are those of the data set's mean spectrum
+    and stay (MACO, section 3), so that the contrast of every wave is the data's own."""
+
+    def __init__(
+        self,
+        noise: Float[Tensor, "picture 3 side side"],
+        preprocessing: Preprocessing,
+        colours: Colours,
+        spectrum: Float[np.ndarray, "3 row column"],
+    ) -> None:
+        self._side = noise.shape[-1]
+        self._mean, self._std = _statistics(preprocessing, noise)
+        amplitude = torch.from_numpy(resized(spectrum, self._side).mean(0)).to(noise)
+        amplitude[0, 0] = 0  # the mean colour is the data's
+        waves = torch.complex(amplitude, torch.zeros_like(amplitude))
+        power = torch.fft.irfft2(waves, s=(self._side, self._side), norm="ortho").square().mean()
+        self._amplitude = amplitude / power.sqrt()
+        self._basis = torch.from_numpy(colours.basis()).to(noise)
+        self._offset = torch.from_numpy(colours.mean).to(noise).view(3, 1, 1)
+        self.parameters = torch.fft.rfft2(noise, norm="ortho").angle().contiguous().requires_grad_()
+
+    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+        """Phases to colours to normalised units."""
+        spectrum = torch.polar(self._amplitude.expand_as(self.parameters), self.parameters)
+        plain = torch.fft.irfft2(spectrum, s=(self._side, self._side), norm="ortho")
+        return _coloured(plain, self._basis, self._offset, self._mean, self._std)
+
+    def settle(self) -> None:
+        """Nothing to do: every phase is valid."""
+
+
+def resized(spectrum: Float[np.ndarray, "3 row column"], side: int) -> Float[np.ndarray, "3 _row _column"]:
+    """The orthonormal half spectrum of the same images at another side, in pixels. Waves that the given one is too
+    small for continue its edge, falling as 1/f."""
+    known = spectrum.shape[-2]
+    rows, columns = np.fft.fftfreq(side, 1 / side), np.arange(side // 2 + 1)
+    low, high = -(known // 2), (known - 1) // 2
+    kept = np.clip(rows, low, high).astype(int)[:, None], np.minimum(columns, spectrum.shape[-1] - 1)[None]
+    asked, found = np.hypot(rows[:, None], columns[None]), np.hypot(*kept)
+    falling = np.where(asked > 0, found / np.maximum(asked, 1e-12), 1)
+    scaled: np.ndarray = spectrum[:, kept[0], kept[1]] * falling * (side / known)
+    return scaled
+
+
+@dataclass(frozen=True)
+class Palette:
+    """How Fourier coefficients become colours."""
+
+    decay: float = 1.3
+    """Amplitudes fall as 1/f to this power: steeper than natural images, against grain."""
+    contrast: float = 0.5
+    """Contrast of unit coefficients, in units of the data's own; Adam raises it where the target asks for more."""
+    start: float = 0.1
+    """Contrast of the noise that pictures begin as, in units of the data's own."""
+
+
+CLASS_PALETTE = Palette(contrast=1.0)
+"""For class pictures, which say in bold what holds against the grain of glimpses: other networks name them more often
+(docs/results.md)."""
+
+PLAIN_PALETTE = Palette(decay=1.0, contrast=1.0, start=0.1)
+"""As published for feature visualization (Olah et al., 2017)."""
+
+
+def _coloured(plain: Tensor, basis: Tensor, offset: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Independent colours as the data's, in the network's units."""
+    logits = torch.einsum("rc,pcyx->pryx", basis, plain) + offset
+    return (torch.sigmoid(logits) - mean) / std
+
+
+def _statistics(preprocessing: Preprocessing, like: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(part).to(like).view(3, 1, 1) for part in (preprocessing.mean, preprocessing.std))
+    return mean, std
+
+
+def to_bytes(pictures: Float[Tensor, "picture 3 side side"], preprocessing: Preprocessing) -> np.ndarray:
+    """Normalised pictures as (picture, row, column, 3) bytes."""
+    mean, std = _statistics(preprocessing, pictures)
+    colours = ((pictures * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(colours.permute(0, 2, 3, 1).numpy(force=True))
+
+
+def transparency(gradient: Float[Tensor, "picture 3 side side"]) -> np.ndarray:
+    """Accumulated |gradient|, mean over colours, clipped at its 98th percentile, as bytes (picture, row, column)."""
+    saliency = gradient.mean(1).double().numpy(force=True)
+    top = np.quantile(saliency, 0.98, axis=(1, 2), keepdims=True)
+    scaled: np.ndarray = np.clip(saliency / np.where(top > 0, top, 1), 0, 1)
+    return (scaled * 255).round().astype(np.uint8)

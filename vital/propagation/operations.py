@@ -1,0 +1,167 @@
+"""The relevance rule of each operation: what follows it in a forward pass under a `Pass`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vital.errors import UnsupportedOperation
+from vital.propagation import rules
+from vital.propagation.attention import through_elementwise
+from vital.propagation.products import PRODUCTS, Pass, are_weights, carry
+
+# Tensors that cannot be negative carry a mark, so that the signed rule costs two more convolutions only where it must.
+_MARK = "_vital_nonnegative"
+
+
+def _nonnegative(tensor: Tensor) -> bool:
+    return getattr(tensor, _MARK, False)
+
+
+def _mark(tensor: Tensor, nonnegative: bool) -> Tensor:
+    if nonnegative:
+        setattr(tensor, _MARK, True)
+    return tensor
+
+
+def _argument(args: Sequence[Any], kwargs: dict[str, Any], place: int, name: str, default: Any) -> Any:
+    return args[place] if len(args) > place else kwargs.get(name, default)
+
+
+def _convolution(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    inputs, weight = args[0], _argument(args, kwargs, 1, "weight", None)
+    options = [
+        _argument(args, kwargs, place, name, default)
+        for place, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1), (6, "groups", 1))
+    ]
+    convolution, sign = rules.Convolution(*options), _nonnegative(inputs)
+    kept = inputs.detach()
+    return mode.follow(
+        func(*args, **kwargs),
+        [inputs],
+        lambda r: (rules.through_convolution(r, kept, mode.weights(weight), convolution, sign),),
+    )
+
+
+def _linear(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    inputs, weight = args[0], _argument(args, kwargs, 1, "weight", None)
+    kept, sign = inputs.detach(), _nonnegative(inputs)
+    return mode.follow(
+        func(*args, **kwargs), [inputs], lambda r: (rules.through_linear(r, kept, mode.weights(weight), sign),)
+    )
+
+
+def _identity(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    inputs = args[0] if args else kwargs["input"]
+    result = mode.follow(func(*args, **kwargs), [inputs], lambda r: (r,))
+    # ReLU6 arrives here as a hardtanh from 0.
+    floor = _argument(args, kwargs, 1, "min_val", -1.0) if func is F.hardtanh else -1.0
+    return _mark(result, func in _RECTIFIERS or floor >= 0)
+
+
+def _max_pool(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    inputs, kernel = args[0], _argument(args, kwargs, 1, "kernel_size", None)
+    options = {
+        name: _argument(args, kwargs, place, name, None)
+        for place, name in ((2, "stride"), (3, "padding"), (5, "ceil_mode"))
+    }
+    kept, sign = inputs.detach(), _nonnegative(inputs)
+    result = mode.follow(
+        func(*args, **kwargs), [inputs], lambda r: (rules.through_max_pool(r, kept, kernel, options, sign),)
+    )
+    return _mark(result, sign)
+
+
+def _average(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    inputs, rest = args[0], args[1:]
+    kept, sign = inputs.detach(), _nonnegative(inputs)
+    result = mode.follow(
+        func(*args, **kwargs),
+        [inputs],
+        lambda r: (rules.through_average(r, kept, lambda x: func(x, *rest, **kwargs), sign),),
+    )
+    return _mark(result, sign)
+
+
+def _sum(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    first, second = args[0], _argument(args, kwargs, 1, "other", None)
+    result = func(*args, **kwargs)
+    live = [part for part in (first, second) if isinstance(part, Tensor) and part.requires_grad]
+    if len(live) < 2 or first.shape != second.shape or kwargs.get("alpha", 1) != 1:
+        return _with_constants(mode, result, live)
+    a, b = first.detach(), second.detach()
+    joined = mode.follow(result, [first, second], lambda r: rules.through_sum(r, a, b))
+    return _mark(joined, _nonnegative(first) and _nonnegative(second))
+
+
+def _product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """A product with a gate (squeeze-excite): the gate is the factor that has one value a channel, or attention
+    weights; the features take all relevance. Two activations of one size take half each."""
+    first, second = args[0], _argument(args, kwargs, 1, "other", None)
+    result = func(*args, **kwargs)
+    live = [part for part in (first, second) if isinstance(part, Tensor) and part.requires_grad]
+    if len(live) == 2:
+        features = max(live, key=lambda part: (not are_weights(part), part.numel()))
+        if first.shape == second.shape and are_weights(first) == are_weights(second):
+            halves = mode.follow(result, [first, second], through_elementwise)
+            return _mark(halves, _nonnegative(first) and _nonnegative(second))
+        live = [features]
+        gate = second if features is first else first
+        return _mark(_with_constants(mode, result, live), _nonnegative(features) and _nonnegative(gate))
+    return _with_constants(mode, result, live)
+
+
+def _with_constants(mode: Pass, result: Tensor, live: Sequence[Tensor]) -> Tensor:
+    """A sum or product of one activation with parameters: like the affine part of a norm, relevance passes
+    unchanged."""
+    if not live:
+        return result
+    if live[0].shape != result.shape:
+        raise UnsupportedOperation(
+            "no relevance rule for add or mul of an activation that is broadcast; "
+            "use the relevance kind gradient-x-activation for this network, or expand it first"
+        )
+    return mode.follow(result, live[:1], lambda r: (r,))
+
+
+def _structure(mode: Pass, func: Any, args: Any, kwargs: Any) -> Any:
+    """Moving values about: relevance moves as the gradient does, and the mark of non-negative values goes along."""
+    result = func(*args, **kwargs)
+    parts = args[0] if isinstance(args[0], (tuple, list)) else [args[0]]
+    sign = all(isinstance(part, Tensor) and _nonnegative(part) for part in parts)
+    carry(args[0], result)
+    if sign:
+        for part in result if isinstance(result, (tuple, list)) else [result]:
+            _mark(part, True)
+    return result
+
+
+_RECTIFIERS = {F.relu, torch.relu, Tensor.relu, F.relu6, F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.hardsigmoid}
+_IDENTITIES = _RECTIFIERS | {
+    F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.normalize, F.dropout2d, F.silu, F.gelu, F.hardswish,
+    F.hardtanh, F.leaky_relu, F.elu, F.mish, torch.tanh, Tensor.tanh, torch.clamp, Tensor.clamp, F.softplus,
+}  # fmt: skip
+_MOVES = {
+    torch.flatten, Tensor.flatten, Tensor.reshape, torch.reshape, Tensor.view, Tensor.permute, torch.permute,
+    Tensor.transpose, torch.transpose, Tensor.contiguous, torch.cat, torch.concat, Tensor.chunk, torch.chunk,
+    Tensor.split, torch.split, Tensor.__getitem__, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze,
+    torch.roll, Tensor.roll, F.pad, F.channel_shuffle, Tensor.clone, Tensor.to, Tensor.float, Tensor.expand,
+    torch.stack, Tensor.unflatten, Tensor.swapaxes, torch.swapaxes, F.dropout, torch.unbind, Tensor.unbind,
+    torch.movedim, Tensor.movedim, Tensor.repeat, torch.flip, Tensor.flip, F.pixel_unshuffle, F.pixel_shuffle,
+    Tensor.view_as, Tensor.select, Tensor.narrow, Tensor.double,
+}  # fmt: skip
+RULES: dict[Any, Callable[[Pass, Any, Any, Any], Any]] = {
+    **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolution),
+    F.linear: _linear,
+    **dict.fromkeys(_IDENTITIES, _identity),
+    **dict.fromkeys((F.max_pool2d, torch.max_pool2d), _max_pool),
+    **dict.fromkeys((F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, Tensor.mean), _average),
+    **dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _sum),
+    **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _product),
+    **dict.fromkeys(_MOVES, _structure),
+    **PRODUCTS,
+}
