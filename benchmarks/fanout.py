@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from distributed import Client, LocalCluster
 
-from flows.jobs import BLOCK, AtlasJob, MomentsJob, Place, ReferencesJob
+from flows.jobs import BLOCK, AtlasJob, ReferencesJob, Running, TargetsJob
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from flows.running.cluster import unhurried_memory
 from flows.running.process import stored_worker
 from flows.steps.pictures import make_blocks
@@ -47,14 +47,14 @@ def prepare(folder: Path) -> AtlasJob:
     select_references(
         ReferencesJob(shards=shards, store=store, layers=(LAYER,), statistics=StatisticsSettings(references=4))
     )
-    measure_references(MomentsJob(store=store, layer=LAYER, neurons=neurons, variant=variant))
+    measure_targets(TargetsJob(store=store, layer=LAYER, neurons=neurons, variant=variant))
     picture = PictureSettings(steps=STEPS, side=SIDE)
     return AtlasJob(store=store, layer=LAYER, out="", neurons=neurons, variant=variant, picture=picture, batch=8)
 
 
 def load(job: AtlasJob) -> None:
     """Have the network in this worker process."""
-    stored_worker(open_store(job.store, "statistics", "r"), Place(threads=1))
+    stored_worker(open_store(job.store, "statistics", "r"), Running(threads=1))
 
 
 def seconds(job: AtlasJob, out: Path, workers: int) -> float:
@@ -65,15 +65,15 @@ def seconds(job: AtlasJob, out: Path, workers: int) -> float:
         address = cluster.scheduler_address
         with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             client.run(load, job)
-        place = Place(scheduler=address, threads=1)
+        running = Running(scheduler=address, threads=1)
         begun = time.perf_counter()
-        build_atlas(job.model_copy(update={"out": str(out), "place": place}))
+        build_atlas(job.model_copy(update={"out": str(out), "running": running}))
         return time.perf_counter() - begun
 
 
 def work(job: AtlasJob, out: Path) -> float:
     """Seconds of the tasks' own work: the same blocks, without a flow, in this process on one thread."""
-    made = job.model_copy(update={"out": str(out), "place": Place(threads=1)})
+    made = job.model_copy(update={"out": str(out), "running": Running(threads=1)})
     torch.set_num_threads(1)
     begun = time.perf_counter()
     for block in range(BLOCKS):

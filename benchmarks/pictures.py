@@ -26,7 +26,7 @@ from PIL import Image
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
-from flows.jobs import MomentsJob, Place, ReferencesJob
+from flows.jobs import ReferencesJob, Running, TargetsJob
 from flows.recipes.references import select_references
 from flows.running.process import worker
 from flows.steps.dataset import references_of
@@ -93,8 +93,8 @@ def attempt_pictures(
 ) -> tuple[dict[str, Any], tuple[list[Image.Image], list[Image.Image]]]:
     """The figures of one try, and its row of the sheet after the row of references."""
     group = open_store(store, "statistics", "a")
-    here = worker(ModelSettings(), Place())
-    job = MomentsJob(store=store, layer=layer, variant=variant)
+    here = worker(ModelSettings(), Running())
+    job = TargetsJob(store=store, layer=layer, variant=variant)
     declared = declare_targets(group, job, here)
     label = declared.variant
     for blocks in task_groups(group, layer, variant):

@@ -26,7 +26,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its file
 import numpy as np
 import torch
 
-from flows.jobs import Place
+from flows.jobs import Running
 from flows.running.process import Worker, worker
 from flows.steps.shards import BATCH, scan_shard
 from stores.files import write_arrays
@@ -120,7 +120,7 @@ def main() -> None:
         write_shards(folder / "two", 2, options.images)
         [shard, *_] = expand((str(folder / "two"),))
         for name, (model, layer) in MODELS.items():
-            here = worker(model, Place())
+            here = worker(model, Running())
             passed(here, layer, shard)
             times = [(bare(here, layer, shard), passed(here, layer, shard)) for _ in range(options.rounds)]
             plain, full = (float(np.median(part)) for part in zip(*times, strict=True))

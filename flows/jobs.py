@@ -12,24 +12,26 @@ from stores.files import has_secret, safe_url
 from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
 
 
-def _without_secret(place: str) -> str:
-    if has_secret(place):
+def _without_secret(location: str) -> str:
+    if has_secret(location):
         raise ValueError(
-            f"{safe_url(place)} was given with a password or a signed query, and what a job says is kept in Prefect's "
-            "database: give credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or fsspec's "
+            f"{safe_url(location)} was given with a password or a signed query, and what a job says is kept in "
+            "Prefect's database: give credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or fsspec's "
             "FSSPEC_… variables), and the plain URL"
         )
-    return place
+    return location
 
 
 Location = Annotated[str, AfterValidator(_without_secret)]
 """A path or an fsspec URL."""
 
 
-def _local(place: str) -> str:
-    if "://" in place:
-        raise ValueError(f"pages are written into a folder, and {safe_url(place)} is a URL: give a folder, and copy it")
-    return place
+def _local(location: str) -> str:
+    if "://" in location:
+        raise ValueError(
+            f"pages are written into a folder, and {safe_url(location)} is a URL: give a folder, and copy it"
+        )
+    return location
 
 
 Folder = Annotated[str, Field(min_length=1), AfterValidator(_local)]
@@ -39,7 +41,7 @@ BLOCK = 32
 """Neurons of a block: one Zarr shard, written by one task."""
 
 
-class Place(Settings):
+class Running(Settings):
     """Where tasks run: in this process, unless ``workers`` or a ``scheduler`` is given."""
 
     workers: int | None = Field(
@@ -74,12 +76,12 @@ class Place(Settings):
         return self.device.startswith("cuda")
 
     @property
-    def here(self) -> Place:
+    def here(self) -> Running:
         """Where the flow itself asks the model for its layers: the GPU may be on the workers alone."""
         return self.model_copy(update={"device": "cpu", "threads": None}) if self.elsewhere else self
 
     @property
-    def of_task(self) -> Place:
+    def of_task(self) -> Running:
         """The same with as many threads as the workers of this machine leave for each."""
         threads = self.threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.workers else None)
         return self.model_copy(update={"threads": threads})
@@ -117,10 +119,10 @@ class ReferencesJob(Settings):
         description="add the given shards that the store has not read; they must sort after those that it has read, "
         "which are not read again",
     )
-    place: Place = Place()
+    running: Running = Running()
 
 
-class MomentsJob(Settings):
+class TargetsJob(Settings):
     """Targets of a layer's neurons from their references."""
 
     store: Location = Field(description="statistics store that holds the references")
@@ -130,7 +132,7 @@ class MomentsJob(Settings):
     shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"
     )
-    place: Place = Place()
+    running: Running = Running()
 
 
 class AtlasJob(Settings):
@@ -143,7 +145,7 @@ class AtlasJob(Settings):
     variant: VariantSettings = VariantSettings()
     picture: PictureSettings = PictureSettings()
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="pictures optimised together")
-    place: Place = Place()
+    running: Running = Running()
 
 
 class EvaluateJob(Settings):
@@ -164,7 +166,7 @@ class EvaluateJob(Settings):
     shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"
     )
-    place: Place = Place()
+    running: Running = Running()
 
 
 class LayerJob(Settings):
@@ -205,7 +207,7 @@ class FullJob(Settings):
     )
     extend: bool = Field(False, description="add shards that the store has not read, as in a references job")
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="pictures optimised together")
-    place: Place = Place()
+    running: Running = Running()
 
     def references(self) -> ReferencesJob:
         """The pass over the shards."""
@@ -219,18 +221,18 @@ class FullJob(Settings):
             manifest=self.manifest,
             allow_rejected=self.allow_rejected,
             extend=self.extend,
-            place=self.place,
+            running=self.running,
         )
 
-    def moments(self, part: LayerJob) -> MomentsJob:
+    def targets(self, part: LayerJob) -> TargetsJob:
         """The targets of one layer."""
-        return MomentsJob(
+        return TargetsJob(
             store=self.store,
             layer=part.layer,
             neurons=part.neurons,
             variant=part.variant,
             shards=self.shards,
-            place=self.place,
+            running=self.running,
         )
 
     def atlas(self, part: LayerJob) -> AtlasJob:
@@ -243,23 +245,23 @@ class FullJob(Settings):
             variant=part.variant,
             picture=part.picture,
             batch=self.batch,
-            place=self.place,
+            running=self.running,
         )
 
 
-J = TypeVar("J", ReferencesJob, MomentsJob, AtlasJob, EvaluateJob)
+J = TypeVar("J", ReferencesJob, TargetsJob, AtlasJob, EvaluateJob)
 
 
 def settled(job: J) -> J:
     """The same job for tasks: with paths that hold in any directory, and the threads that each task has."""
-    changed: dict[str, object] = {"place": job.place.of_task}
+    changed: dict[str, object] = {"running": job.running.of_task}
     for name in ("store", "out", "atlas", "manifest"):
-        if (place := getattr(job, name, None)) is not None:
-            changed[name] = _absolute(place)
+        if (location := getattr(job, name, None)) is not None:
+            changed[name] = _absolute(location)
     for name in ("shards", "siblings"):
         changed |= {name: tuple(_absolute(one) for one in getattr(job, name))} if hasattr(job, name) else {}
     return job.model_copy(update=changed)
 
 
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).absolute())
+def _absolute(location: str) -> str:
+    return location if "://" in location else str(Path(location).absolute())

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from flows.jobs import BLOCK, Place
+from flows.jobs import BLOCK, Running
 from flows.pages.atlas import atlas_facts, atlas_layers
 from flows.running.blocks import blocks_of, parse_neurons, rows_of
 from flows.running.process import stored_worker
@@ -73,7 +73,7 @@ def rounding(store: str, layer: str, neurons: str) -> Iterator[str]:
     try:
         count = len(references_of(group, layer, None).image)
     except SchemaMismatch:
-        stored_worker(group, Place()).found.layer(layer)  # a misspelt layer is told the nearest names
+        stored_worker(group, Running()).found.layer(layer)  # a misspelt layer is told the nearest names
         raise
     asked = parse_neurons(neurons, count, layer)
     blocks = blocks_of(asked, BLOCK)

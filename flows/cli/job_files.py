@@ -11,14 +11,14 @@ import click
 import yaml
 from pydantic import ValidationError
 
-from flows.jobs import AtlasJob, EvaluateJob, FullJob, MomentsJob, ReferencesJob
+from flows.jobs import AtlasJob, EvaluateJob, FullJob, ReferencesJob, TargetsJob
 from flows.reports.plan import ReportJob
 from vital.settings import Settings
 
 JOBS: dict[str, type[Settings]] = {
     "full-run": FullJob,
     "references": ReferencesJob,
-    "moments": MomentsJob,
+    "targets": TargetsJob,
     "atlas": AtlasJob,
     "evaluate": EvaluateJob,
     "report": ReportJob,
@@ -70,10 +70,10 @@ def flow_of(name: str) -> Callable[[Any], object]:
         from flows.recipes.references import select_references
 
         return select_references
-    if name == "moments":
-        from flows.recipes.targets import measure_references
+    if name == "targets":
+        from flows.recipes.targets import measure_targets
 
-        return measure_references
+        return measure_targets
     if name == "evaluate":
         from flows.recipes.evaluation import evaluate_atlas
 

@@ -13,7 +13,7 @@ import click
 from flows.cli.options import build, options, pick, require
 from flows.cli.page_commands import COMMANDS as PAGE_COMMANDS
 from flows.cli.proof_commands import COMMANDS as PROOF_COMMANDS
-from flows.jobs import AtlasJob, MomentsJob, Place, ReferencesJob
+from flows.jobs import AtlasJob, ReferencesJob, Running, TargetsJob
 from stores.errors import StoreError
 from vital.errors import VitalError
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
@@ -55,7 +55,7 @@ def main(verbose: bool) -> None:
     Try it:           vital demo
     Your own images:  vital pack FOLDER --out shards
                       vital references shards --store stats.zarr --model resnet50 --layer layer4.2
-                      vital moments --store stats.zarr --layer layer4.2 --neurons 0:64
+                      vital targets --store stats.zarr --layer layer4.2 --neurons 0:64
                       vital atlas --store stats.zarr --layer layer4.2 --neurons 0:64 --out atlas.zarr
                       vital pages atlas.zarr --out pages
     """
@@ -144,7 +144,7 @@ def pack(folder: Path, out: Path, per_shard: int) -> None:
 )
 @options(StatisticsSettings)
 @options(ReferencesJob, only=("directions", "manifest", "allow_rejected", "extend"))
-@options(Place)
+@options(Running)
 def references(shards: Sequence[str], store: str, layers: Sequence[str], **said: Any) -> None:
     """Stream SHARDS once: which images excite which neuron, and statistics of the layers.
 
@@ -154,7 +154,7 @@ def references(shards: Sequence[str], store: str, layers: Sequence[str], **said:
     parts = {
         "model": build(ModelSettings, said),
         "statistics": build(StatisticsSettings, said),
-        "place": build(Place, said),
+        "running": build(Running, said),
     }
     job = build(
         ReferencesJob,
@@ -176,23 +176,23 @@ def references(shards: Sequence[str], store: str, layers: Sequence[str], **said:
 
 
 @main.command()
-@options(MomentsJob, only=("store", "layer", "neurons", "shards"))
+@options(TargetsJob, only=("store", "layer", "neurons", "shards"))
 @options(VariantSettings, names={"nodes": "node"})
-@options(Place)
-def moments(node: Sequence[str], **said: Any) -> None:
+@options(Running)
+def targets(node: Sequence[str], **said: Any) -> None:
     """Measure neurons' references: the targets that their pictures will match.
 
-    Example: vital moments --store stats.zarr --layer layer4.2 --neurons 0:64
+    Example: vital targets --store stats.zarr --layer layer4.2 --neurons 0:64
     """
     require(said, "store", "layer")
-    parts = {"variant": build(VariantSettings, {**said, "nodes": tuple(node)}), "place": build(Place, said)}
-    job = build(MomentsJob, {**pick(said, "store", "layer", "neurons", "shards"), **parts})
+    parts = {"variant": build(VariantSettings, {**said, "nodes": tuple(node)}), "running": build(Running, said)}
+    job = build(TargetsJob, {**pick(said, "store", "layer", "neurons", "shards"), **parts})
     from flows.cli.describe import rounding
-    from flows.recipes.targets import measure_references
+    from flows.recipes.targets import measure_targets
 
     for line in rounding(job.store, job.layer, job.neurons):
         click.echo(line)
-    click.echo(f"targets/{job.layer}/{measure_references(job)} of {job.store}")
+    click.echo(f"targets/{job.layer}/{measure_targets(job)} of {job.store}")
 
 
 @main.command()
@@ -205,7 +205,7 @@ def moments(node: Sequence[str], **said: Any) -> None:
     help="pictures optimised together; auto measures one and takes what fits. Halved when memory runs out",
 )
 @options(VariantSettings, only=("crop", "relevance", "references"))
-@options(Place)
+@options(Running)
 def atlas(batch: str, **said: Any) -> None:
     """Make the pictures.
 
@@ -217,7 +217,7 @@ def atlas(batch: str, **said: Any) -> None:
     parts = {
         "picture": build(PictureSettings, said),
         "variant": build(VariantSettings, said),
-        "place": build(Place, said),
+        "running": build(Running, said),
         "batch": batch if batch == "auto" else int(batch),
     }
     job = build(AtlasJob, {**pick(said, "store", "layer", "out", "neurons"), **parts})
@@ -234,7 +234,7 @@ def atlas(batch: str, **said: Any) -> None:
 @main.command()
 @click.argument("file", metavar="JOB.yaml", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def run(file: Path) -> None:
-    """Run what a settings file says: full-run, references, moments, atlas, evaluate or report.
+    """Run what a settings file says: full-run, references, targets, atlas, evaluate or report.
 
     The same file's part under the flow's name is the parameter `job` of the deployment of that name. Example:
     docs/job.yaml.

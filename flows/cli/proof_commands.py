@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from flows.cli.options import build, options, pick, require
-from flows.jobs import EvaluateJob, Place
+from flows.jobs import EvaluateJob, Running
 from flows.reports.plan import ReportJob, models_of
 from vital.settings import ModelSettings
 
@@ -23,7 +23,7 @@ MODEL = ("weights", "download", "input_size", "mean", "std")
 
 @click.command()
 @options(EvaluateJob, only=("atlas", "store", "layers", "judges", "download", "siblings", "shards"), names=SINGULAR)
-@options(Place)
+@options(Running)
 def evaluate(layer: Sequence[str], judge: Sequence[str], sibling: Sequence[str], **said: Any) -> None:
     """Measure an atlas's pictures; the metrics are kept beside them and shown on its pages.
 
@@ -33,7 +33,7 @@ def evaluate(layer: Sequence[str], judge: Sequence[str], sibling: Sequence[str],
     """
     require(said, "atlas")
     many = {"layers": tuple(layer), "judges": tuple(judge), "siblings": tuple(sibling)}
-    job = build(EvaluateJob, {**said, **many, "place": build(Place, said)})
+    job = build(EvaluateJob, {**said, **many, "running": build(Running, said)})
     from flows.cli.describe import metric_lines
     from flows.recipes.evaluation import evaluate_atlas
 
@@ -45,7 +45,7 @@ def evaluate(layer: Sequence[str], judge: Sequence[str], sibling: Sequence[str],
 @options(ReportJob, only=ASKED, names=SINGULAR)
 @click.option("--model", default=None, help="the one network to compare methods on, instead of the preset's")
 @options(ModelSettings, only=MODEL)
-@options(Place)
+@options(Running)
 def report(layer: Sequence[str], method: Sequence[str], judge: Sequence[str], model: str | None, **said: Any) -> None:
     """Compare methods: the same neurons by each of them, measured in the same way, as a page, plots and report.json.
 
@@ -57,7 +57,7 @@ def report(layer: Sequence[str], method: Sequence[str], judge: Sequence[str], mo
     require(said, "out")
     many = {"layers": tuple(layer), "methods": tuple(method), "judges": tuple(judge)}
     models = models_of(said.get("preset"), model, pick(said, *MODEL))
-    job = build(ReportJob, {**said, **many, "models": models, "place": build(Place, said)})
+    job = build(ReportJob, {**said, **many, "models": models, "running": build(Running, said)})
     from flows.recipes.comparison import compare_methods
     from flows.running.cluster import unwatched
 

@@ -28,7 +28,7 @@ def commands(atlas: zarr.Group, atlas_url: str, layer: str, store: str, statisti
     lines = []
     if statistics is not None:
         lines.append(_references(statistics, layer, store))
-        lines.append(_line("moments", "--store", store, "--layer", layer, "--neurons", NEURON, *chosen))
+        lines.append(_line("targets", "--store", store, "--layer", layer, "--neurons", NEURON, *chosen))
     picture = _picture(fields)
     # the atlas finds its targets by crop, relevance and number of references; nodes are recorded with them
     named = _without(chosen, "--node", "--fewest")

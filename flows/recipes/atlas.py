@@ -24,10 +24,12 @@ def build_atlas(job: AtlasJob) -> str:
     atlas's URL."""
     job = settled(job)
     statistics = open_store(job.store, "statistics", "r")
-    here = stored_worker(statistics, job.place.here)
+    here = stored_worker(statistics, job.running.here)
     layer = here.found.layer(job.layer)
     check_model(statistics, here.model)
-    worker_at(stored_model(statistics), job.place.here, job.picture.side)  # refuses a side that the network cannot take
+    worker_at(
+        stored_model(statistics), job.running.here, job.picture.side
+    )  # refuses a side that the network cannot take
     neurons = parse_neurons(job.neurons, layer.channels, job.layer)
     declared = declare_atlas(job, statistics, here)
     live = target_status(statistics, job.layer, declared.variant) == PictureStatus.MADE
@@ -40,16 +42,16 @@ def build_atlas(job: AtlasJob) -> str:
 
     def run(left: Sequence[tuple[int, ...]]) -> None:
         calls = [({"job": job, "blocks": blocks, "holder": holder}, declared.live_in(live, blocks)) for blocks in left]
-        run_tasks(job.place, picture_blocks, calls)
+        run_tasks(job.running, picture_blocks, calls)
 
     with summarised("atlas", job.out, "pictures", wanted), bar(f"{job.layer}: neurons done", wanted):
-        until_done(job.out, "atlas", job.layer, tasks, holder, job.place, run)
+        until_done(job.out, "atlas", job.layer, tasks, holder, job.running, run)
     return job.out
 
 
 @task(name="picture-blocks")
 def picture_blocks(job: AtlasJob, blocks: tuple[int, ...], holder: Holder) -> None:
     """Optimise and write some blocks' pictures, unless another run does."""
-    with leased(job.out, "atlas", job.layer, blocks, holder, job.place) as mine:
+    with leased(job.out, "atlas", job.layer, blocks, holder, job.running) as mine:
         if mine:
             make_blocks(job, blocks)

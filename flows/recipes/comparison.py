@@ -7,7 +7,7 @@ from prefect import flow
 from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from flows.reports.controls import checked, costed, photographs
 from flows.reports.plan import ReportJob
 from flows.reports.writing import write_report
@@ -21,7 +21,7 @@ def compare_methods(job: ReportJob) -> str:
     for comparison in comparisons:
         select_references(comparison.references())
         for layer in job.layers:
-            measure_references(comparison.moments(layer))
+            measure_targets(comparison.targets(layer))
         cases = comparison.cases()
         for case in cases:
             with costed(comparison, case):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.jobs import AtlasJob, MomentsJob, ReferencesJob
+from flows.jobs import AtlasJob, ReferencesJob, TargetsJob
 from flows.pages.atlas import read_credits, write_gallery
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from stores.arrays.schema import open_store
 from stores.atlas import made, read_pictures
 from vital.network.models import load_model
@@ -47,7 +47,7 @@ def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
     ):
         # Small pictures pay for reaching far: they are aimed less high than by default.
         picture = PictureSettings(side=SIDE, steps=steps or STEPS[layer], own_weight=1, own_boost=1.4, softness=0.3)
-        measure_references(MomentsJob(store=store, layer=layer, neurons=asked, variant=variant))
+        measure_targets(TargetsJob(store=store, layer=layer, neurons=asked, variant=variant))
         build_atlas(AtlasJob(store=store, layer=layer, neurons=asked, out=atlas, variant=variant, picture=picture))
     index = write_gallery(atlas, out / "pages", store, credits_=read_credits(None))
     yield _own_verdict(atlas)

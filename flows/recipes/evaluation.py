@@ -17,7 +17,7 @@ def evaluate_atlas(job: EvaluateJob) -> str:
     calls = [({"job": job, "layer": layer}, count) for layer, count in check_evaluation(job).items()]
     wanted = sum(count for _, count in calls)
     with summarised("metrics", job.atlas, "pictures", wanted), bar("pictures measured", wanted):
-        run_tasks(job.place, evaluate_layer, calls)
+        run_tasks(job.running, evaluate_layer, calls)
     return job.atlas
 
 

@@ -10,7 +10,7 @@ from flows.jobs import FullJob
 from flows.pages.atlas import atlas_layers, read_credits, write_gallery
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from flows.running.cluster import in_process
 from flows.running.progress import link_pages
 from stores.arrays.schema import open_store
@@ -25,7 +25,7 @@ def full_run(job: FullJob) -> str:
         SiteFolder(Path(job.pages))  # a folder that holds something else is refused before the work
     select_references(job.references())
     for part in job.layers:
-        measure_references(job.moments(part))
+        measure_targets(job.targets(part))
         build_atlas(job.atlas(part))
     if job.pages is not None:
         write_pages(job, Path(job.pages).absolute())

@@ -32,7 +32,7 @@ def select_references(job: ReferencesJob) -> str:
     """
     job = settled(job)
     shards = stated(expand(job.shards), job.manifest)
-    here = knowing(worker(job.model, job.place.here), given_directions(job))
+    here = knowing(worker(job.model, job.running.here), given_directions(job))
     plan = plan_for(job, here.found, here.model.name)
     group = claim_statistics(job, here)
     finish_extension(job.store, group, here)  # of a run that was killed
@@ -61,12 +61,12 @@ def scan_all(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> lis
     calls = [({"job": job, "plan": plan, "shards": part}, bytes_of(part)) for part in grouped(shards)]
     size = bytes_of(shards)
     # Tasks here tick images, and how far in the shards they are; of tasks elsewhere bytes are known.
-    with bar("bytes read", size) if job.place.elsewhere else bar("images seen", None, size):
-        return [name for part in run_tasks(job.place, scan, calls) for name in part]
+    with bar("bytes read", size) if job.running.elsewhere else bar("images seen", None, size):
+        return [name for part in run_tasks(job.running, scan, calls) for name in part]
 
 
 def _here(job: ReferencesJob) -> Worker:
-    return knowing(worker(job.model, job.place), read_directions(open_store(job.store, "statistics", "r")))
+    return knowing(worker(job.model, job.running), read_directions(open_store(job.store, "statistics", "r")))
 
 
 @task(name="scan-shards")
@@ -87,7 +87,7 @@ def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[st
 @task(name="merge-shards")
 def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
     """All partials in shard order into the store; afterwards they are removed."""
-    here = _here(job.model_copy(update={"place": job.place.here}))
+    here = _here(job.model_copy(update={"running": job.running.here}))
     group = open_store(job.store, "statistics", "a")
     total = Partial.none(Gathered.none(plan, here.found, here.model.preprocessing.side))
     whole = joined(total, (Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names))
@@ -101,7 +101,7 @@ def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
 @task(name="add-shards")
 def add(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
     """The partials of new shards onto what the store keeps; afterwards they are removed."""
-    here = _here(job.model_copy(update={"place": job.place.here}))
+    here = _here(job.model_copy(update={"running": job.running.here}))
     parts = (Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names)
     extend(job.store, open_store(job.store, "statistics", "a"), here, plan, parts)
     for name in names:

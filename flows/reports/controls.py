@@ -46,11 +46,11 @@ def checked(job: ReportJob) -> list[Comparison]:
     shards, held_out = _photographs(job, out)
     found = []
     for model in job.models:
-        here = worker(model, job.place.here)
+        here = worker(model, job.running.here)
         for layer in job.layers:
             asked = job.classes if layer == CLASSES else job.neurons
             parse_neurons(asked, here.found.layer(layer).channels, layer)
-        judges_at(job.judges, here, job.place.here, model.download, job.layers)
+        judges_at(job.judges, here, job.running.here, model.download, job.layers)
         left_out: dict[str, str] = {}
         for method in job.methods:
             try:
@@ -115,8 +115,8 @@ def photographs(comparison: Comparison) -> None:
     if CLASSES not in comparison.job.layers:
         return
     job, statistics = comparison.job, open_store(comparison.store, "statistics", "r")
-    here = stored_worker(statistics, job.place)
-    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.place, comparison.model.download)}
+    here = stored_worker(statistics, job.running)
+    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.running, comparison.model.download)}
     pictured = _pictured(comparison)
     wanted = set(pictured)
     photos = (

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from flows.jobs import AtlasJob, EvaluateJob, Folder, Location, MomentsJob, Place, ReferencesJob
+from flows.jobs import AtlasJob, EvaluateJob, Folder, Location, ReferencesJob, Running, TargetsJob
 from vital.network.probe import CLASSES
 from vital.settings import Method, ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
 
@@ -60,7 +60,7 @@ class ReportJob(Settings):
         ("efficientnet_lite2", "squeezenet"), description="other networks that look at the pictures"
     )
     batch: int = Field(8, ge=1, description="pictures optimised together")
-    place: Place = Place()
+    running: Running = Running()
 
     @model_validator(mode="before")
     @classmethod
@@ -142,7 +142,7 @@ class Comparison:
         """The pass over the photographs."""
         return ReferencesJob(
             shards=self.shards, store=self.store, model=self.model, layers=self.job.layers,
-            statistics=StatisticsSettings(references=self.job.references), place=self.job.place,
+            statistics=StatisticsSettings(references=self.job.references), running=self.job.running,
         )  # fmt: skip
 
     def variant(self, layer: str) -> VariantSettings:
@@ -161,17 +161,21 @@ class Comparison:
         """The neurons of a layer."""
         return self.job.classes if layer == CLASSES else self.job.neurons
 
-    def moments(self, layer: str) -> MomentsJob:
+    def targets(self, layer: str) -> TargetsJob:
         """The targets of a layer."""
-        return MomentsJob(
-            store=self.store, layer=layer, neurons=self.asked(layer), variant=self.variant(layer), place=self.job.place
+        return TargetsJob(
+            store=self.store,
+            layer=layer,
+            neurons=self.asked(layer),
+            variant=self.variant(layer),
+            running=self.job.running,
         )
 
     def pictures(self, case: Case) -> AtlasJob:
         """The pictures of a case."""
         return AtlasJob(
             store=self.store, layer=case.layer, out=self.atlas(case), neurons=self.asked(case.layer),
-            variant=self.variant(case.layer), picture=case.picture, batch=self.job.batch, place=self.job.place,
+            variant=self.variant(case.layer), picture=case.picture, batch=self.job.batch, running=self.job.running,
         )  # fmt: skip
 
     def evaluation(self, case: Case, cases: list[Case]) -> EvaluateJob:
@@ -183,7 +187,7 @@ class Comparison:
         ]
         return EvaluateJob(
             atlas=self.atlas(case), layers=(case.layer,), judges=self.job.judges, siblings=tuple(siblings),
-            download=self.model.download, place=self.job.place,
+            download=self.model.download, running=self.job.running,
         )  # fmt: skip
 
     def cases(self) -> list[Case]:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool
 
-from flows.jobs import Place
+from flows.jobs import Running
 from stores.arrays.blocks import done_flags
 from stores.arrays.leases import Holder, read_lease, release, renew, take
 from stores.arrays.schema import open_store
@@ -81,19 +81,19 @@ Kind = Literal["statistics", "atlas"]
 
 
 @contextmanager
-def leased(url: str, kind: Kind, path: str, blocks: Sequence[int], holder: Holder, place: Place) -> Iterator[bool]:
+def leased(url: str, kind: Kind, path: str, blocks: Sequence[int], holder: Holder, running: Running) -> Iterator[bool]:
     """Whether a task is to make its blocks: they are not all done, and no other run that lives has their lease.
 
     The lease is of the whole task, which writes its blocks together; it is renewed by a thread while the block lasts.
     """
     group, first = open_store(url, kind, "a"), blocks[0]
-    if done_flags(group, path)[list(blocks)].all() or take(group, path, first, holder, place.lease) is not None:
+    if done_flags(group, path)[list(blocks)].all() or take(group, path, first, holder, running.lease) is not None:
         yield False
         return
     ended = Event()
 
     def keep() -> None:
-        while not ended.wait(place.lease / RENEWALS):
+        while not ended.wait(running.lease / RENEWALS):
             with suppress(Exception):  # a store that answers errors for a while costs the lease, not the work
                 renew(group, path, first, holder)
 
@@ -113,7 +113,7 @@ def until_done(
     path: str,
     tasks: Sequence[tuple[int, ...]],
     holder: Holder,
-    place: Place,
+    running: Running,
     run: Callable[[Sequence[tuple[int, ...]]], object],
 ) -> None:
     """``run`` the tasks, then those that another run had begun and left, until every block is done.
@@ -126,14 +126,14 @@ def until_done(
             run(waiting)
         group = open_store(url, kind, "r")
         waiting = _undone(done_flags(group, path).tolist(), waiting)
-        while waiting and all(_held(url, kind, path, blocks, holder, place) for blocks in waiting):
-            time.sleep(min(1.0, place.lease / RENEWALS))
+        while waiting and all(_held(url, kind, path, blocks, holder, running) for blocks in waiting):
+            time.sleep(min(1.0, running.lease / RENEWALS))
             waiting = _undone(done_flags(group, path).tolist(), waiting)
 
 
 @contextmanager
 def _failing_in_one_sentence(url: str) -> Iterator[None]:
-    """What a disk or a service answers, with the place and the way out. A service's own retries are over by then."""
+    """What a disk or a service answers, with its URL and the way out. A service's own retries are over by then."""
     try:
         yield
     except Exception as error:
@@ -152,6 +152,6 @@ def _undone(done: Sequence[bool], tasks: Iterable[tuple[int, ...]]) -> list[tupl
     return [blocks for blocks in tasks if not all(done[block] for block in blocks)]
 
 
-def _held(url: str, kind: Kind, path: str, blocks: Sequence[int], holder: Holder, place: Place) -> bool:
+def _held(url: str, kind: Kind, path: str, blocks: Sequence[int], holder: Holder, running: Running) -> bool:
     lease = read_lease(open_store(url, kind, "r"), path, blocks[0])
-    return lease is not None and lease.holder.run != holder.run and lease.alive(place.lease)
+    return lease is not None and lease.holder.run != holder.run and lease.alive(running.lease)

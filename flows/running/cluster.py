@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.jobs import Place
+from flows.jobs import Running
 from flows.running.progress import progress_artifact, tick
 from vital.errors import VitalError
 
@@ -43,8 +43,8 @@ def in_process() -> TaskRunner[Any]:
     return ThreadPoolTaskRunner(max_workers=1)
 
 
-def run_tasks(place: Place, task: Task[..., Any], calls: Calls) -> list[Any]:
-    """Run ``task`` for all ``calls`` where ``place`` says, and return their results in order.
+def run_tasks(running: Running, task: Task[..., Any], calls: Calls) -> list[Any]:
+    """Run ``task`` for all ``calls`` where ``running`` says, and return their results in order.
 
     The first error ends the run; what other tasks have written stays. A task whose worker dies is run again by Dask,
     so tasks must give the same bytes twice.
@@ -55,12 +55,12 @@ def run_tasks(place: Place, task: Task[..., Any], calls: Calls) -> list[Any]:
     if not calls:
         return []
     showing = progress_artifact(task.name, sum(weight for _, weight in calls))
-    with _lost_in_one_sentence(place), showing as show, _runner(place) as runner, _annotated(place):
+    with _lost_in_one_sentence(running), showing as show, _runner(running) as runner, _annotated(running):
         futures = [runner.submit(task, dict(parameters)) for parameters, _ in calls]
         results = []
         for future, (_, weight) in zip(futures, calls, strict=True):
             results.append(future.result())
-            if place.elsewhere:  # tasks of this process tick themselves
+            if running.elsewhere:  # tasks of this process tick themselves
                 tick(weight)
             show(weight)
     return results
@@ -75,11 +75,11 @@ def unwatched() -> Iterator[None]:
 
 
 @contextmanager
-def _lost_in_one_sentence(place: Place) -> Iterator[None]:
+def _lost_in_one_sentence(running: Running) -> Iterator[None]:
     """Dask's ways to say that it is gone, as an error that says what to do."""
-    where = f"the Dask scheduler at {place.scheduler}" if place.scheduler else "the Dask scheduler of this run"
+    where = f"the Dask scheduler at {running.scheduler}" if running.scheduler else "the Dask scheduler of this run"
     again = "what is written stays; run the same command again, which makes what is missing"
-    if place.elsewhere and os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
+    if running.elsewhere and os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
         for name in ("distributed", "distributed.client"):  # the second has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -93,7 +93,7 @@ def _lost_in_one_sentence(place: Place) -> Iterator[None]:
     except (FutureCancelledError, CommClosedError) as error:
         raise ClusterLost(f"{where} went away while tasks were running: start it anew; {again}") from error
     except OSError as error:
-        if place.scheduler and place.scheduler in str(error):
+        if running.scheduler and running.scheduler in str(error):
             raise ClusterLost(
                 f"{where} does not answer: start `dask scheduler` there or correct the address"
             ) from error
@@ -119,23 +119,23 @@ def unhurried_memory() -> Iterator[None]:
 
 
 @contextmanager
-def _runner(place: Place) -> Iterator[TaskRunner[Any]]:
-    if place.scheduler:
-        runner: TaskRunner[Any] = DaskTaskRunner(address=place.scheduler)
-    elif place.workers:
-        runner = DaskTaskRunner(cluster_class=_cluster_class(place), cluster_kwargs=_cluster_arguments(place))
+def _runner(running: Running) -> Iterator[TaskRunner[Any]]:
+    if running.scheduler:
+        runner: TaskRunner[Any] = DaskTaskRunner(address=running.scheduler)
+    elif running.workers:
+        runner = DaskTaskRunner(cluster_class=_cluster_class(running), cluster_kwargs=_cluster_arguments(running))
     else:
         runner = in_process()
-    with unhurried_memory(), _one_server(place), runner as running:
-        yield running
+    with unhurried_memory(), _one_server(running), runner as started:
+        yield started
 
 
 @contextmanager
-def _one_server(place: Place) -> Iterator[None]:
+def _one_server(running: Running) -> Iterator[None]:
     """Workers of this machine report to the server that Prefect has started for this process, where none is set: each
     would start one of its own, which takes seconds of all cores. Workers elsewhere cannot reach it, and do start
     one."""
-    if PREFECT_API_URL.value() or not _workers_are_here(place):
+    if PREFECT_API_URL.value() or not _workers_are_here(running):
         yield
         return
     with get_client(sync_client=True) as client:
@@ -144,10 +144,10 @@ def _one_server(place: Place) -> Iterator[None]:
         yield
 
 
-def _workers_are_here(place: Place) -> bool:
-    if not place.scheduler:
-        return place.workers is not None
-    with Client(place.scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+def _workers_are_here(running: Running) -> bool:
+    if not running.scheduler:
+        return running.workers is not None
+    with Client(running.scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
         hosts = set(client.run(_host).values())
     return hosts == {_host()}
 
@@ -156,17 +156,17 @@ def _host() -> str:
     return socket.gethostname()
 
 
-def _cluster_class(place: Place) -> str:
+def _cluster_class(running: Running) -> str:
     """dask-cuda gives every worker a GPU of its own."""
-    cuda = place.on_gpu and importlib.util.find_spec("dask_cuda") is not None
+    cuda = running.on_gpu and importlib.util.find_spec("dask_cuda") is not None
     return "dask_cuda.LocalCUDACluster" if cuda else "distributed.LocalCluster"
 
 
-def _cluster_arguments(place: Place) -> dict[str, Any]:
-    shared: dict[str, Any] = {"n_workers": place.workers, "threads_per_worker": 1, "dashboard_address": ":0"}
-    return shared | ({"resources": {"GPU": 1}} if place.on_gpu else {"processes": True})
+def _cluster_arguments(running: Running) -> dict[str, Any]:
+    shared: dict[str, Any] = {"n_workers": running.workers, "threads_per_worker": 1, "dashboard_address": ":0"}
+    return shared | ({"resources": {"GPU": 1}} if running.on_gpu else {"processes": True})
 
 
-def _annotated(place: Place) -> Any:
+def _annotated(running: Running) -> Any:
     """On a cluster a task on a GPU asks for one: workers declare it with ``--resources GPU=1``."""
-    return annotate(resources={"GPU": 1}) if place.elsewhere and place.on_gpu else nullcontext()
+    return annotate(resources={"GPU": 1}) if running.elsewhere and running.on_gpu else nullcontext()

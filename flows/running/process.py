@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import zarr
 
-from flows.jobs import Place
+from flows.jobs import Running
 from stores.arrays.provenance import claim, claimed
 from stores.dataset.references import (
     read_directions,
@@ -34,10 +34,10 @@ class Worker:
     found: Survey
 
 
-def worker(settings: ModelSettings, place: Place) -> Worker:
+def worker(settings: ModelSettings, running: Running) -> Worker:
     """This process's worker for a model: made at the first call, kept for the later ones."""
-    torch.set_num_threads(place.threads or ALL_THREADS)  # an earlier job may have asked for fewer
-    return _load(settings, device_name(place.device))
+    torch.set_num_threads(running.threads or ALL_THREADS)  # an earlier job may have asked for fewer
+    return _load(settings, device_name(running.device))
 
 
 def knowing(here: Worker, directions: Mapping[str, np.ndarray]) -> Worker:
@@ -53,11 +53,11 @@ def _load(settings: ModelSettings, device: str) -> Worker:
     return Worker(model, found)
 
 
-def worker_at(settings: ModelSettings, place: Place, side: int) -> Worker:
+def worker_at(settings: ModelSettings, running: Running, side: int) -> Worker:
     """This process's worker for pictures of ``side`` pixels, which may differ from the input that the statistics were
     made at; refused in one sentence when the network cannot take them."""
-    here = worker(settings, place)
-    return here if side == here.model.preprocessing.side else _resized(settings, device_name(place.device), side)
+    here = worker(settings, running)
+    return here if side == here.model.preprocessing.side else _resized(settings, device_name(running.device), side)
 
 
 @lru_cache(maxsize=1)
@@ -86,11 +86,11 @@ def _judge(name: str, classes: tuple[str, ...], device: str, download: bool) -> 
 
 
 def judges_at(
-    names: Sequence[str], here: Worker, place: Place, download: bool, layers: Collection[str] = ()
+    names: Sequence[str], here: Worker, running: Running, download: bool, layers: Collection[str] = ()
 ) -> dict[str, Judge]:
     """This process's judges of these names, each loaded once; refused where they are to judge classes, which are among
     ``layers``, and tell others apart than the model of ``here``."""
-    known, device = here.model.class_names, device_name(place.device)
+    known, device = here.model.class_names, device_name(running.device)
     judges = {name: _judge(name, known, device, download) for name in names}
     if CLASSES in layers:
         for judge in judges.values():
@@ -103,9 +103,9 @@ def stored_model(group: zarr.Group) -> ModelSettings:
     return ModelSettings.model_validate(group.attrs["model"])
 
 
-def stored_worker(group: zarr.Group, place: Place) -> Worker:
+def stored_worker(group: zarr.Group, running: Running) -> Worker:
     """This process's worker for the store's model, knowing the store's directions."""
-    return knowing(worker(stored_model(group), place), read_directions(group))
+    return knowing(worker(stored_model(group), running), read_directions(group))
 
 
 def check_model(group: zarr.Group, model: Model) -> None:

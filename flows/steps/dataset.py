@@ -28,7 +28,7 @@ from stores.errors import SchemaMismatch, UnreadableShard
 from stores.shards.reading import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, ranked_layer
 from vital.measuring.rows import stored_levels
-from vital.measuring.sums import NOBODY, Moments, Ranking
+from vital.measuring.sums import NOBODY, LayerSums, Ranking
 from vital.network.layers import Survey, default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
@@ -67,7 +67,7 @@ def base_levels(group: zarr.Group) -> int:
 
 
 def plan_for(job: ReferencesJob, found: Survey, model: str) -> Plan:
-    """Everything the asked layers need: their rankings, and moments of themselves and of their nodes."""
+    """Everything the asked layers need: their rankings, and sums of themselves and of their nodes."""
     measured: list[str] = []
     ranked: list[str] = []
     for layer in job.layers:
@@ -116,12 +116,12 @@ def refuse_short(group: zarr.Group, allowed: float) -> None:
 def write_gathered(
     group: zarr.Group, gathered: Gathered, found: Survey, preprocessing: Preprocessing, plan: Plan
 ) -> None:
-    """Rankings as references with their patches, moments as layer statistics, light. What is complete is noted last."""
+    """Rankings as references with their patches, sums as layer statistics, light. What is complete is noted last."""
     now = dataset_fingerprint(read_shards(group).identities())
-    for name, moments in gathered.moments.items():
+    for name, sums in gathered.sums.items():
         levels = stored_levels(found.layer(name).sites, plan.levels)
-        declare(group, layer_specs(name, *moments.quantiles.shape))
-        write_layer(group, name, {"level": levels, **_layer_arrays(moments)})
+        declare(group, layer_specs(name, *sums.quantiles.shape))
+        write_layer(group, name, {"level": levels, **_layer_arrays(sums)})
     for name, ranking in gathered.rankings.items():
         module = found.layer(found.layer(ranked_layer(name)).reads.layer)
         # Claimed before the arrays are there: another number is refused by name, also after a killed run.
@@ -136,7 +136,7 @@ def write_gathered(
     write_light(group, gathered.light.spectrum / max(gathered.light.count, 1), colours.mean, colours.covariance)
     write_light_sums(group, *(getattr(gathered.light, part.name) for part in fields(gathered.light)))
     ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
-    done = {f"layers/{name}": now for name in gathered.moments}
+    done = {f"layers/{name}": now for name in gathered.sums}
     done |= {f"references/{name}": f"{now}/{count}" for name, count in ranks.items()}
     # Sorted behind the rest: the bytes do not tell in which order layers came to the store.
     kept = dict(group.attrs)
@@ -144,32 +144,32 @@ def write_gathered(
     group.attrs.put({name: value for name, value in kept.items() if name not in noted} | dict(sorted(noted.items())))
 
 
-def _layer_arrays(moments: Moments) -> dict[str, np.ndarray]:
-    return _shown(moments) | _sums(moments)
+def _layer_arrays(sums: LayerSums) -> dict[str, np.ndarray]:
+    return _shown(sums) | _sums(sums)
 
 
-def _shown(moments: Moments) -> dict[str, np.ndarray]:
+def _shown(sums: LayerSums) -> dict[str, np.ndarray]:
     """Means over images, for people. Channels that overflow stay infinite or undefined: their targets say so."""
-    count = max(moments.count, 1)
+    count = max(sums.count, 1)
     with np.errstate(invalid="ignore", over="ignore"):
-        mean, peak = moments.total / count, moments.peaks / count
+        mean, peak = sums.total / count, sums.peaks / count
         shown = {
-            "quantiles": moments.quantiles / count,
+            "quantiles": sums.quantiles / count,
             "mean": mean,
-            "deviation": np.sqrt(np.maximum(moments.squares / count - mean**2, 0)),
-            "minimum": moments.minimum,
-            "maximum": moments.maximum,
-            "active": moments.active / count,
+            "deviation": np.sqrt(np.maximum(sums.squares / count - mean**2, 0)),
+            "minimum": sums.minimum,
+            "maximum": sums.maximum,
+            "active": sums.active / count,
             "peak_mean": peak,
-            "peak_deviation": np.sqrt(np.maximum(moments.peak_squares / count - peak**2, 0)),
+            "peak_deviation": np.sqrt(np.maximum(sums.peak_squares / count - peak**2, 0)),
         }
         return {name: np.asarray(value, np.float32) for name, value in shown.items()}
 
 
-def _sums(moments: Moments) -> dict[str, np.ndarray]:
+def _sums(sums: LayerSums) -> dict[str, np.ndarray]:
     names = ("quantiles", "total", "squares", "active", "peaks", "peak_squares")
-    sums = {f"sums/{name}": getattr(moments, name) for name in names}
-    return sums | {"sums/count": np.asarray(moments.count)}
+    added = {f"sums/{name}": getattr(sums, name) for name in names}
+    return added | {"sums/count": np.asarray(sums.count)}
 
 
 def _as_references(name: str, ranking: Ranking, sites: int, preprocessing: Preprocessing, leading: int) -> References:

@@ -28,7 +28,7 @@ from stores.errors import ForeignStore
 from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.reading import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan
-from vital.measuring.sums import NOBODY, Light, Moments, Ranking, lot
+from vital.measuring.sums import NOBODY, LayerSums, Light, Ranking, lot
 from vital.network.probe import CLASSES
 
 PENDING = "extension"
@@ -74,16 +74,16 @@ def kept_plan(group: zarr.Group) -> Plan:
 
 def kept_sums(group: zarr.Group, plan: Plan) -> Gathered:
     """What the store has gathered, with every sum as exact as when it was written."""
-    moments = {}
+    sums = {}
     for name in plan.measured:
         arrays = read_layer(group, name)
         ends = {end: np.asarray(arrays[end], np.float64) for end in ("minimum", "maximum")}
-        sums = {part: arrays[f"sums/{part}"] for part in SUMS}
-        moments[name] = Moments(**sums, **ends, count=int(arrays["sums/count"]))
+        added = {part: arrays[f"sums/{part}"] for part in SUMS}
+        sums[name] = LayerSums(**added, **ends, count=int(arrays["sums/count"]))
     spectrum, colour, products, count = read_light_sums(group)
     keys = read_index(group).key
     rankings = {name: _kept_ranking(group, name, keys) for name in plan.ranked}
-    return Gathered(rankings, moments, Light(spectrum, colour, products, count))
+    return Gathered(rankings, sums, Light(spectrum, colour, products, count))
 
 
 def _kept_ranking(group: zarr.Group, name: str, keys: np.ndarray) -> Ranking:
@@ -114,14 +114,14 @@ def finish_extension(store: str, group: zarr.Group, here: Worker) -> None:
     for name, ranking in whole.gathered.rankings.items():
         if not name.endswith(LOWEST):
             _forget_targets(group, name, ranking)
-    noted = {f"{NODE}{name}" for name in whole.gathered.moments}
+    noted = {f"{NODE}{name}" for name in whole.gathered.sums}
     noted |= {f"{REFERENCES}{name}" for name in whole.gathered.rankings}
     if noted & set(group.attrs):  # what is being rewritten is not for readers
         group.attrs.put({name: value for name, value in group.attrs.items() if name not in noted})
     if len(read_shards(group)) == before:
         append_index(group, whole.samples, whole.shards)
     levels = base_levels(group)
-    plan = Plan(tuple(whole.gathered.rankings), tuple(whole.gathered.moments), 0, levels)
+    plan = Plan(tuple(whole.gathered.rankings), tuple(whole.gathered.sums), 0, levels)
     write_gathered(group, whole.gathered, here.found, here.model.preprocessing, plan)
     remove_arrays(store, PENDING)
 

@@ -100,8 +100,8 @@ def check_evaluation(job: EvaluateJob) -> dict[str, int]:
                 array_at(part.statistics, f"layers/{part.layer}/{name}")
         for url in job.siblings:
             _check_sibling(part, url)
-    here = stored_worker(parts[0].statistics, job.place.here)
-    judges_at(job.judges, here, job.place.here, job.download, counts)
+    here = stored_worker(parts[0].statistics, job.running.here)
+    judges_at(job.judges, here, job.running.here, job.download, counts)
     return {layer: count for layer, count in counts.items() if count}
 
 
@@ -128,9 +128,9 @@ def _check_sibling(part: Measured, url: str) -> None:
 def evaluate(job: EvaluateJob, layer: str) -> None:
     """Measure one layer's pictures and write what was found; neurons without a picture have NaN."""
     part = measured(job, layer)
-    here = stored_worker(part.statistics, job.place)
-    judges = judges_at(job.judges, here, job.place, job.download)
-    at_side = worker_at(stored_model(part.statistics), job.place, part.side)
+    here = stored_worker(part.statistics, job.running)
+    judges = judges_at(job.judges, here, job.running, job.download)
+    at_side = worker_at(stored_model(part.statistics), job.running, part.side)
     mine, found = own_judge(at_side.model), _Looks(layer == CLASSES, part.neurons)
     for pixels in part.pixels(part.neurons):
         found.add({OWN: mine, **judges}, _tensor(pixels, at_side))
@@ -250,8 +250,8 @@ def _references(job: EvaluateJob, store: str, layer: str, variant: str, neurons:
     """Each image and crop is looked at once. The same for all atlases of the same neurons, so it is kept: of ``job``
     only what does not name an atlas counts."""
     statistics = open_store(store, "statistics", "r")
-    here = stored_worker(statistics, job.place)
-    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.place, job.download)}
+    here = stored_worker(statistics, job.running)
+    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.running, job.download)}
     used = recorded_variant(statistics, layer, variant).references
     found = references_of(statistics, layer, used).best(COMPARED)
     whole, urls = variant.startswith("image"), moved_urls(statistics, job.shards)

@@ -89,7 +89,7 @@ def require_targets(statistics: zarr.Group, job: AtlasJob, declared: DeclaredAtl
         first, last = missing[0] * declared.block, min((missing[-1] + 1) * declared.block, declared.neurons)
         raise SchemaMismatch(
             f"targets/{job.layer}/{declared.variant} has no targets of neurons {first} to {last - 1}: "
-            f"run `vital moments --layer {job.layer} --neurons {first}:{last}` with the same variant first"
+            f"run `vital targets --layer {job.layer} --neurons {first}:{last}` with the same variant first"
         )
 
 
@@ -103,7 +103,7 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
     """Optimise all live neurons of ``blocks`` in batches, then write each block."""
     statistics = open_store(job.store, "statistics", "r")
     group = open_store(job.out, "atlas", "a")
-    here = worker_at(stored_model(statistics), job.place, job.picture.side)
+    here = worker_at(stored_model(statistics), job.running, job.picture.side)
     variant = job.variant.label(job.layer == CLASSES)
     status = target_status(statistics, job.layer, variant)
     neurons = [
@@ -145,7 +145,7 @@ def _pictures(
     progress: Callable[[int], None] = lambda step: None,
 ) -> tuple[Target, Pictures]:
     # As the statistics have it: pictures of another side are read at the same place.
-    readout = stored_worker(statistics, job.place).found.layer(job.layer).readout
+    readout = stored_worker(statistics, job.running).found.layer(job.layer).readout
     target = read_targets(statistics, job.layer, variant, neurons, readout)
     kind, colours = recorded_variant(statistics, job.layer, variant).relevance, Colours(*read_colours(statistics))
     spectrum = read_spectrum(statistics) if job.picture.parametrisation == "phase" else None

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 from jaxtyping import Bool
 
-from flows.jobs import BLOCK, MomentsJob
+from flows.jobs import BLOCK, TargetsJob
 from flows.running.blocks import grouped, rows_of
 from flows.running.process import Worker, check_model, stored_worker
 from flows.running.progress import tick
@@ -60,7 +60,7 @@ class Declared:
         return int((references.image[rows] != NOBODY).sum())
 
 
-def planned_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declared:
+def planned_targets(group: zarr.Group, job: TargetsJob, here: Worker) -> Declared:
     """What a variant's targets are, by its settings alone; nothing is written. Refuses another model than the store's,
     and nodes that come too late."""
     check_model(group, here.model)
@@ -73,7 +73,7 @@ def planned_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declare
     return Declared(job.layer, job.variant.label(classes), matched, layer.channels, BLOCK, whole)
 
 
-def declare_targets(group: zarr.Group, job: MomentsJob, here: Worker) -> Declared:
+def declare_targets(group: zarr.Group, job: TargetsJob, here: Worker) -> Declared:
     """Claim the variant, then create its arrays and write their levels: once, before any task. Other settings under
     the same name are refused by the field that differs."""
     declared, classes, levels = planned_targets(group, job, here), job.layer == CLASSES, base_levels(group)
@@ -135,10 +135,10 @@ def undone(group: zarr.Group, declared: Declared, blocks: Iterable[int]) -> set[
     return {block for block in blocks if not done[block]}
 
 
-def measure_block(job: MomentsJob, blocks: Sequence[int]) -> None:
+def measure_block(job: TargetsJob, blocks: Sequence[int]) -> None:
     """Measure the references of all live neurons of ``blocks`` together, then write each block."""
     group = open_store(job.store, "statistics", "a")
-    here = stored_worker(group, job.place)
+    here = stored_worker(group, job.running)
     declared = planned_targets(group, job, here)
     references = references_of(group, job.layer, job.variant.references)
     live = live_neurons(references, job.variant.fewest)
@@ -235,5 +235,5 @@ def target_status(group: zarr.Group, layer: str, variant: str) -> np.ndarray:
     except SchemaMismatch:
         raise SchemaMismatch(
             f"the store has no targets {variant!r} of layer {layer!r}: "
-            f"run `vital moments --layer {layer}` with the same variant first"
+            f"run `vital targets --layer {layer}` with the same variant first"
         ) from None

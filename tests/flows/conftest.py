@@ -13,7 +13,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
-from flows.jobs import AtlasJob, MomentsJob, ReferencesJob
+from flows.jobs import AtlasJob, ReferencesJob, TargetsJob
 from tests.flows import tiny
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
@@ -44,9 +44,9 @@ def references_job(folder: Path, store: Path, **changes: object) -> ReferencesJo
     ).model_copy(update=changes)
 
 
-def moments_job(store: Path, layer: str = LAYER, **changes: object) -> MomentsJob:
+def targets_job(store: Path, layer: str = LAYER, **changes: object) -> TargetsJob:
     """Targets of a layer."""
-    return MomentsJob(store=str(store), layer=layer, variant=VARIANT).model_copy(update=changes)
+    return TargetsJob(store=str(store), layer=layer, variant=VARIANT).model_copy(update=changes)
 
 
 def atlas_job(store: Path, out: Path, layer: str = LAYER, **changes: object) -> AtlasJob:
@@ -66,13 +66,13 @@ def make(folder: Path) -> Made:
     """The whole path on tiny shards."""
     from flows.recipes.atlas import build_atlas
     from flows.recipes.references import select_references
-    from flows.recipes.targets import measure_references
+    from flows.recipes.targets import measure_targets
 
     made = Made(folder)
     tiny.shards(made.shards)
     select_references(references_job(made.shards, made.store))
     for layer in (LAYER, "classes"):
-        measure_references(moments_job(made.store, layer))
+        measure_targets(targets_job(made.store, layer))
         build_atlas(atlas_job(made.store, made.atlas, layer))
     return made
 

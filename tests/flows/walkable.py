@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.jobs import AtlasJob, MomentsJob, ReferencesJob
+from flows.jobs import AtlasJob, ReferencesJob, TargetsJob
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from stores.arrays.schema import open_store
 from stores.atlas import write_metrics
 from tests.flows import tiny
@@ -50,7 +50,7 @@ def make(folder: Path) -> Walkable:
     for layer, nodes in ((EARLIER, ("0",)), (LATER, ("0", "1")), ("classes", ("0", "1"))):
         variant = VariantSettings(nodes=nodes)
         neurons = "0:32" if layer == LATER else ""
-        measure_references(MomentsJob(store=str(made.store), layer=layer, neurons=neurons, variant=variant))
+        measure_targets(TargetsJob(store=str(made.store), layer=layer, neurons=neurons, variant=variant))
         for out, seed in ((made.atlas, 0), (made.other, 1)):
             picture = PictureSettings(side=SIDE, steps=3, seed=seed)
             build_atlas(

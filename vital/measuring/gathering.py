@@ -1,4 +1,4 @@
-"""All that one pass over images gathers: rankings, moments, class members, spectrum and colours; mergeable with
+"""All that one pass over images gathers: rankings, sums, class members, spectrum and colours; mergeable with
 ``+``."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
 from vital.measuring.rows import stored_levels
-from vital.measuring.sums import Light, Moments, Ranking, lot
+from vital.measuring.sums import LayerSums, Light, Ranking, lot
 from vital.network.layers import Survey
 from vital.network.models import Model
 from vital.network.probe import CLASSES, probe
@@ -30,7 +30,7 @@ def ranked_layer(name: str) -> str:
 @dataclass(frozen=True)
 class Plan:
     """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label; ``LAYER/lowest``: by
-    the negated least activation), ``measured`` ones moments."""
+    the negated least activation), ``measured`` ones sums."""
 
     ranked: tuple[str, ...]
     measured: tuple[str, ...]
@@ -43,7 +43,7 @@ class Gathered:
     """What is known of a set of images. ``a + b`` joins disjoint sets; `Gathered.none` is the identity."""
 
     rankings: Mapping[str, Ranking]
-    moments: Mapping[str, Moments]
+    sums: Mapping[str, LayerSums]
     light: Light
 
     @classmethod
@@ -53,7 +53,7 @@ class Gathered:
         return cls(
             {name: Ranking.none(found.layer(ranked_layer(name)).channels, plan.ranks) for name in plan.ranked},
             {
-                name: Moments.none(layers[name].channels, len(stored_levels(layers[name].sites, plan.levels)))
+                name: LayerSums.none(layers[name].channels, len(stored_levels(layers[name].sites, plan.levels)))
                 for name in plan.measured
             },
             Light.none(side),
@@ -62,21 +62,19 @@ class Gathered:
     def __add__(self, other: Gathered) -> Gathered:
         return Gathered(
             {name: ranking + other.rankings[name] for name, ranking in self.rankings.items()},
-            {name: moments + other.moments[name] for name, moments in self.moments.items()},
+            {name: sums + other.sums[name] for name, sums in self.sums.items()},
             self.light + other.light,
         )
 
     def shifted(self, by: int) -> Gathered:
         """The same with image ids counted from another start."""
-        return Gathered(
-            {name: ranking.shifted(by) for name, ranking in self.rankings.items()}, self.moments, self.light
-        )
+        return Gathered({name: ranking.shifted(by) for name, ranking in self.rankings.items()}, self.sums, self.light)
 
     def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
         """Everything as named arrays, for storage; `from_arrays` is the inverse."""
         parts: dict[str, Any] = {"light": self.light}
         parts |= {f"rankings/{name}": ranking for name, ranking in self.rankings.items()}
-        parts |= {f"moments/{name}": moments for name, moments in self.moments.items()}
+        parts |= {f"sums/{name}": sums for name, sums in self.sums.items()}
         return {
             f"{path}/{part.name}": np.asarray(getattr(value, part.name))
             for path, value in parts.items()
@@ -98,7 +96,7 @@ class Gathered:
                 if owner.startswith(f"{kind}/")
             }
 
-        return cls(of("rankings", Ranking), of("moments", Moments), Light(**parts["light"]))
+        return cls(of("rankings", Ranking), of("sums", LayerSums), Light(**parts["light"]))
 
 
 def gather(
@@ -118,14 +116,14 @@ def gather(
     read = (found.layer(ranked_layer(name)).reads.layer for name in plan.ranked if name != CLASSES)
     inner = tuple(dict.fromkeys((*read, *plan.measured)))
     rankings: dict[str, Ranking] = {}
-    moments: dict[str, Moments] = {}
+    sums: dict[str, LayerSums] = {}
     seen: dict[str, Tensor] = {}
     if inner:
         device = next(model.network.parameters()).device
         with torch.inference_mode(), probe(model.network, inner, found.layouts()) as run:
             seen = run(model.preprocessing.normalise(pixels.to(device)))
             for name in plan.measured:
-                moments[name] = Moments.of(seen[name], plan.levels)
+                sums[name] = LayerSums.of(seen[name], plan.levels)
     for name in plan.ranked:
         if name == CLASSES:
             rankings[name] = _members(found.layer(name).channels, plan.ranks, rows, labels, keys)
@@ -140,7 +138,7 @@ def gather(
         if reads.site is not None:
             sites = sites + max(0, reads.site - skip)
         rankings[name] = Ranking.of(peaks, rows, sites, plan.ranks)
-    return Gathered(rankings, moments, Light.of(pixels))
+    return Gathered(rankings, sums, Light.of(pixels))
 
 
 def _members(

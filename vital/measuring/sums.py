@@ -14,8 +14,8 @@ from vital.measuring.rows import cachefuls, resample, share_out, site_levels, so
 
 
 @dataclass(frozen=True)
-class Moments:
-    """What is known of a node's channels over a set of images, as sums: ``+`` joins disjoint sets, ``Moments.none``
+class LayerSums:
+    """What is known of a node's channels over a set of images, as sums: ``+`` joins disjoint sets, ``LayerSums.none``
     is its identity.
 
     Sums are float64. ``quantiles`` sums each image's sorted row read at the stored levels; ``total`` and ``squares``
@@ -34,8 +34,8 @@ class Moments:
     count: int
 
     @classmethod
-    def none(cls, channels: int, levels: int) -> Moments:
-        """The moments of no image."""
+    def none(cls, channels: int, levels: int) -> LayerSums:
+        """The sums of no image."""
 
         def zero() -> np.ndarray:
             return np.zeros(channels)
@@ -45,8 +45,8 @@ class Moments:
         return cls(rows, zero(), zero(), infinity, -infinity, zero(), zero(), zero(), 0)
 
     @classmethod
-    def of(cls, activations: Float[Tensor, "image channel site"], levels: int) -> Moments:
-        """The moments of a batch of images, at ``stored_levels(sites, levels)``."""
+    def of(cls, activations: Float[Tensor, "image channel site"], levels: int) -> LayerSums:
+        """The sums of a batch of images, at ``stored_levels(sites, levels)``."""
         rows = _described(activations.float(), levels)
         # One image after the other: the sum of a batch must not depend on how the images were batched.
         return cls(
@@ -61,13 +61,13 @@ class Moments:
             len(activations),
         )
 
-    def __add__(self, other: Moments) -> Moments:
+    def __add__(self, other: LayerSums) -> LayerSums:
         if self.quantiles.shape != other.quantiles.shape:
             raise ValueError(
-                f"moments of shape {self.quantiles.shape} and {other.quantiles.shape} cannot be added: "
+                f"sums of shape {self.quantiles.shape} and {other.quantiles.shape} cannot be added: "
                 "same node, same input size only"
             )
-        return Moments(
+        return LayerSums(
             self.quantiles + other.quantiles,
             self.total + other.total,
             self.squares + other.squares,

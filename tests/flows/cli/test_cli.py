@@ -55,7 +55,7 @@ def test_nothing_is_listed_that_does_not_exist_yet() -> None:
         "layers",
         "pack",
         "references",
-        "moments",
+        "targets",
         "atlas",
         "run",
         "info",
@@ -78,7 +78,7 @@ def test_from_a_folder_of_images_to_one_picture(tmp_path: Path) -> None:
     said = references(tmp_path / "shards", store)
     assert said.exit_code == 0, said.output
     assert "images: 8" in said.output
-    said = vital("moments", "--store", store, "--layer", LAYER, "--neurons", "0:3", "--node", "0", "--node", "1")
+    said = vital("targets", "--store", store, "--layer", LAYER, "--neurons", "0:3", "--node", "0", "--node", "1")
     assert said.exit_code == 0, said.output
     assert "rounded out to 1 whole blocks of 32: 32 neurons" in said.output
     said = vital(
@@ -122,7 +122,7 @@ def test_unknown_layer_names_the_nearest(made: Made, tmp_path: Path) -> None:
     assert not (tmp_path / "s.zarr").exists()
 
 
-@pytest.mark.parametrize("command", ["moments", "atlas"])
+@pytest.mark.parametrize("command", ["targets", "atlas"])
 def test_a_misspelt_layer_is_told_the_nearest_wherever_it_is_given(made: Made, tmp_path: Path, command: str) -> None:
     out = ("--out", tmp_path / "a.zarr") if command == "atlas" else ()
     said = vital(command, "--store", made.store, "--layer", "clases", *out)
@@ -131,11 +131,11 @@ def test_a_misspelt_layer_is_told_the_nearest_wherever_it_is_given(made: Made, t
 
 
 def test_layer_without_references(made: Made) -> None:
-    refused(vital("moments", "--store", made.store, "--layer", "1"), "no references of layer '1'", "vital references")
+    refused(vital("targets", "--store", made.store, "--layer", "1"), "no references of layer '1'", "vital references")
 
 
 def test_neuron_out_of_range(made: Made, tmp_path: Path) -> None:
-    refused(vital("moments", "--store", made.store, "--layer", LAYER, "--neurons", "0:41"), "0:41", "0 to 39")
+    refused(vital("targets", "--store", made.store, "--layer", LAYER, "--neurons", "0:41"), "0:41", "0 to 39")
     refused(vital("show", made.atlas, LAYER, 99), "99", "0 to 39")
     refused(vital("show", made.atlas, "classes", 4), "no picture")
 
@@ -199,14 +199,14 @@ def test_other_picture_settings_are_refused(made: Made, tmp_path: Path) -> None:
 
 def test_targets_that_were_not_measured_are_named(made: Made, tmp_path: Path) -> None:
     said = vital("atlas", "--store", made.store, "--layer", LAYER, "--out", tmp_path / "a.zarr", "--crop", "image")
-    refused(said, "image-lrp", "vital moments")
+    refused(said, "image-lrp", "vital targets")
 
 
 def test_bad_values_are_usage_errors(made: Made, tmp_path: Path) -> None:
     base = ("atlas", "--store", made.store, "--layer", LAYER, "--out", tmp_path / "a.zarr")
     refused(vital(*base, "--steps", 0), "--steps", code=2)
     refused(vital(*base, "--batch", "many"), "--batch", code=2)
-    refused(vital("moments", "--layer", LAYER), "--store", code=2)
+    refused(vital("targets", "--layer", LAYER), "--store", code=2)
     refused(vital(*base, "--device", "cuda:0"), "cuda") if not _cuda() else None
 
 

@@ -74,7 +74,7 @@ def test_a_hostile_shard_does_nothing_but_be_read(tmp_path: Path) -> None:
     said = done(vital("references", work / "shards", "--store", store, "--layer", LAYER, "--layer", "classes", *MODEL))
     assert "5 read and used" in said
     for layer, nodes in ((LAYER, ("--node", "0")), ("classes", ("--node", "0"))):
-        done(vital("moments", "--store", store, "--layer", layer, *nodes))
+        done(vital("targets", "--store", store, "--layer", layer, *nodes))
         done(vital("atlas", "--store", store, "--layer", layer, "--out", atlas, "--side", 24, "--steps", 1))
     done(vital("pages", atlas, "--out", pages))
     done(vital("export", atlas, "--out", work / "export", "--layer", "classes"))

@@ -180,7 +180,7 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     """Every line is taken by the command, and gives the settings that the stores have recorded."""
     jobs: dict[str, Any] = {}
     monkeypatch.setattr("flows.recipes.references.select_references", lambda job: jobs.update(references=job))
-    monkeypatch.setattr("flows.recipes.targets.measure_references", lambda job: jobs.update(moments=job) or "patch-lrp")
+    monkeypatch.setattr("flows.recipes.targets.measure_targets", lambda job: jobs.update(targets=job) or "patch-lrp")
     monkeypatch.setattr("flows.recipes.atlas.build_atlas", lambda job: jobs.update(atlas=job))
     atlas, statistics = open_store(str(made.atlas), "atlas", "r"), open_store(str(made.store), "statistics", "r")
     for line in recipes.commands(atlas, str(made.atlas), LATER, str(made.store), statistics):
@@ -193,8 +193,8 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     assert jobs["references"].statistics.levels == 16
     assert jobs["references"].model.input_size == 32
     recorded = recorded_variant(statistics, LATER, "patch-lrp")
-    assert jobs["moments"].variant.model_copy(update={"nodes": ()}) == recorded.model_copy(update={"nodes": ()})
-    assert jobs["moments"].variant.nodes == ("0", "1")
+    assert jobs["targets"].variant.model_copy(update={"nodes": ()}) == recorded.model_copy(update={"nodes": ()})
+    assert jobs["targets"].variant.nodes == ("0", "1")
     assert jobs["atlas"].variant.label(False) == "patch-lrp"
     fields = claimed(group_at(atlas, LATER), "atlas") or {}
     settings = jobs["atlas"].picture.model_dump(mode="json")

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from flows.cli.main import main
-from flows.jobs import Place
+from flows.jobs import Running
 from flows.recipes.comparison import compare_methods
 from flows.reports.plan import ABLATIONS, METHODS, Case, ReportJob
 from stores.arrays.schema import open_store
@@ -34,7 +34,7 @@ def job(folder: Path, **changes: object) -> ReportJob:
         {
             "out": str(folder / "report"), "shards": (str(folder / "shards"),), "models": (MODEL,),
             "layers": ("classes", LAYER), "neurons": "0:32", "seeds": 2, "steps": 2, "side": 24, "references": 3,
-            "methods": ("vital", "fourier", "maco"), "judges": (JUDGE,), "place": Place(threads=1), **changes,
+            "methods": ("vital", "fourier", "maco"), "judges": (JUDGE,), "running": Running(threads=1), **changes,
         }
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ def test_every_entrypoint_loads() -> None:
         for name, settings in flow.parameters.definitions.items():
             for field, said in settings.get("properties", {}).items():
                 assert said.get("description") or "$ref" in str(said), f"{name}.{field} is not explained"
-        place = flow.parameters.definitions["Place"]["properties"]
-        assert place["lease"]["exclusiveMinimum"] == 0
-        assert place["workers"]["anyOf"][0]["minimum"] == 1
+        running = flow.parameters.definitions["Running"]["properties"]
+        assert running["lease"]["exclusiveMinimum"] == 0
+        assert running["workers"]["anyOf"][0]["minimum"] == 1
         assert [schedule["active"] for schedule in one["schedules"]] == [False]

@@ -12,7 +12,7 @@ import zarr
 from click.testing import CliRunner
 
 from flows.cli.main import main
-from flows.jobs import EvaluateJob, Place
+from flows.jobs import EvaluateJob, Running
 from flows.pages.again import commands
 from flows.pages.layer import LayerSource
 from flows.recipes.atlas import build_atlas
@@ -42,7 +42,7 @@ def copied(made: Made, tmp_path: Path) -> Path:
 
 
 def evaluated(atlas: Path, **changes: object) -> zarr.Group:
-    job = EvaluateJob(atlas=str(atlas), judges=(JUDGE,), place=Place(threads=1)).model_copy(update=changes)
+    job = EvaluateJob(atlas=str(atlas), judges=(JUDGE,), running=Running(threads=1)).model_copy(update=changes)
     evaluate_atlas(job)
     return open_store(str(atlas), "atlas", "r")
 
@@ -79,7 +79,7 @@ def test_references_themselves_score_as_references_and_noise_as_noise(made: Made
     picture = PictureSettings(side=tiny.SIDE, steps=1)
     build_atlas(atlas_job(made.store, url, picture=picture))
     statistics, atlas = open_store(str(made.store), "statistics", "r"), open_store(str(url), "atlas", "a")
-    preprocessing = stored_worker(statistics, Place(threads=1)).model.preprocessing
+    preprocessing = stored_worker(statistics, Running(threads=1)).model.preprocessing
     references = references_of(statistics, LAYER, None)
     there, pixels = pictured(atlas, LAYER), array_at(atlas, f"{LAYER}/pixels")
     shown = np.asarray(pixels[:])

@@ -70,22 +70,22 @@ def test_the_example_is_a_job() -> None:
     assert asked.flow == "full-run"
     assert isinstance(asked.job, FullJob)
     assert [part.layer for part in asked.job.layers] == ["classes", "_blocks.13"]
-    assert {"full-run", "references", "moments", "atlas", "evaluate", "report"} == set(JOBS)
+    assert {"full-run", "references", "targets", "atlas", "evaluate", "report"} == set(JOBS)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("full-run: [", "is no YAML file"),
-        ("", "one key was expected, full-run, references, moments, atlas"),
+        ("", "one key was expected, full-run, references, targets, atlas"),
         ({"pages": {}}, "holds pages at its top: one key was expected"),
-        ({"atlas": {}, "moments": {}}, "holds atlas, moments at its top"),
+        ({"atlas": {}, "targets": {}}, "holds atlas, targets at its top"),
         ({"atlas": {"store": "a", "layer": "b"}}, "atlas.out: Field required"),
         (
             {"atlas": {"store": "a", "layer": "b", "out": "c", "picture": {"steps": 0}}},
             "atlas.picture.steps: Input should be greater than or equal to 1, but 0 was given",
         ),
-        ({"moments": {"store": "a", "layer": "b", "nodes": 3}}, "moments.nodes: Extra inputs are not permitted"),
+        ({"targets": {"store": "a", "layer": "b", "nodes": 3}}, "targets.nodes: Extra inputs are not permitted"),
         ({"full-run": {"shards": ["a"], "store": "b", "out": "c", "layers": []}}, "full-run.layers: Tuple should have"),
     ],
 )

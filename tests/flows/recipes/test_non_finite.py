@@ -9,11 +9,11 @@ import numpy as np
 from flows.cli.describe import store_summary
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from stores.arrays.schema import array_at, open_store
 from stores.errors import PictureStatus
 from tests.flows import tiny
-from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, moments_job, references_job
+from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, references_job, targets_job
 
 LARGE, INFINITE = 4, 7
 """Channels that `tiny.overflowing_network` spoils."""
@@ -24,7 +24,7 @@ def test_neurons_that_overflow_stop_nobody(made: Made, tmp_path: Path) -> None:
     tiny.shards(shards)
     model = MODEL.model_copy(update={"name": "tests.flows.tiny:overflowing_network"})
     select_references(references_job(shards, store, model=model, layers=(LAYER,)))
-    measure_references(moments_job(store))
+    measure_targets(targets_job(store))
     # one by one: a neuron that is left out moves the others to other places of their batches
     build_atlas(atlas_job(store, atlas, batch=1))
     build_atlas(atlas_job(made.store, tmp_path / "plain.zarr", batch=1))

@@ -62,7 +62,7 @@ def test_the_commands_work_in_a_bucket_and_give_what_they_give_on_a_disk(
     with monkeypatch.context() as patch:
         patch.setattr(s3fs.S3FileSystem, "_cat_file", watched)
         patch.setattr(s3fs.S3FileSystem, "_open", opened)
-        done(vital("moments", "--store", store, "--layer", LAYER, "--neurons", "0:32", "--node", "0", "--node", "1"))
+        done(vital("targets", "--store", store, "--layer", LAYER, "--neurons", "0:32", "--node", "0", "--node", "1"))
     index = read_index(remote)
     wanted = np.unique(there.image[:32][there.image[:32] >= 0])  # one block
     spans = sorted((f"atlas/shards/tiny-{index.shard[i]:06d}.tar", *_span(index, i)) for i in wanted)
@@ -98,4 +98,4 @@ def test_a_store_in_a_bucket_grows(made: Made, s3: str) -> None:
 
 def test_shards_and_stores_that_are_not_in_the_bucket_are_refused(s3: str, tmp_path: Path) -> None:
     refused(vital("references", f"{s3}/none.tar", "--store", tmp_path / "s.zarr", "--layer", LAYER, *MODEL), "no shard")
-    refused(vital("moments", "--store", f"{s3}/none.zarr", "--layer", LAYER), "no statistics store", "none.zarr")
+    refused(vital("targets", "--store", f"{s3}/none.zarr", "--layer", LAYER), "no statistics store", "none.zarr")

@@ -15,14 +15,14 @@ from PIL import Image
 
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from stores.arrays.schema import array_at, open_store
 from stores.atlas import made as made_of
 from stores.dataset.index import read_index, read_shards
 from stores.dataset.references import read_references
 from stores.errors import PictureStatus, SchemaMismatch, Status
 from tests.flows import tiny
-from tests.flows.conftest import LAYER, Made, atlas_job, make, moments_job, references_job
+from tests.flows.conftest import LAYER, Made, atlas_job, make, references_job, targets_job
 from vital.measuring.sums import lot
 
 
@@ -124,7 +124,7 @@ def test_running_again_changes_nothing(made: Made, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.atlas.rglob("c/*") if path.is_file()}
     (copy.shards / "tiny-000000.tar").touch()
     select_references(references_job(copy.shards, copy.store))
-    measure_references(moments_job(copy.store))
+    measure_targets(targets_job(copy.store))
     build_atlas(atlas_job(copy.store, copy.atlas))
     assert digests(copy.store) == digests(made.store)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -204,9 +204,9 @@ def test_a_half_finished_atlas_opens(made: Made, tmp_path: Path) -> None:
 def test_every_kind_of_relevance_gives_targets(made: Made, tmp_path: Path, kind: str) -> None:
     store = tmp_path / "stats.zarr"
     shutil.copytree(made.store, store)
-    job = moments_job(store, neurons="0")
+    job = targets_job(store, neurons="0")
     variant = job.variant.model_copy(update={"relevance": kind, "references": 2})
-    name = measure_references(job.model_copy(update={"variant": variant}))
+    name = measure_targets(job.model_copy(update={"variant": variant}))
     assert name == f"patch-{kind}-2"
     rows = np.asarray(array_at(open_store(str(store), "statistics", "r"), f"targets/{LAYER}/{name}/1/importance")[:32])
     assert np.isfinite(rows).all()
@@ -218,7 +218,7 @@ def test_references_of_a_killed_merge_are_not_taken_for_whole(made: Made, tmp_pa
     group = open_store(str(tmp_path / "s.zarr"), "statistics", "a")
     del group.attrs[f"references/{LAYER}"]  # what a merge writes last
     with pytest.raises(SchemaMismatch, match="vital references"):
-        measure_references(moments_job(tmp_path / "s.zarr"))
+        measure_targets(targets_job(tmp_path / "s.zarr"))
 
 
 def test_a_very_long_image_is_counted_as_too_large(tmp_path: Path) -> None:

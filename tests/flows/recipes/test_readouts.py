@@ -10,13 +10,13 @@ import zarr
 
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from stores.arrays.schema import array_at, open_store
 from stores.atlas import made as made_of
 from stores.dataset.references import read_directions, read_references
 from stores.errors import MissingStore, SchemaMismatch
 from tests.flows import tiny
-from tests.flows.conftest import LAYER, Made, atlas_job, moments_job, references_job
+from tests.flows.conftest import LAYER, Made, atlas_job, references_job, targets_job
 from tests.flows.recipes.test_pipeline import oracle_activations
 from vital.errors import UnknownLayer
 
@@ -45,7 +45,7 @@ def test_directions_go_from_a_file_to_pictures(made: Made, tmp_path: Path, direc
     for row in range(len(MATRIX)):
         np.testing.assert_allclose(found.score[row, 0], along[:, row].max(), rtol=0.05)
     # Later commands know the directions from the store.
-    label = measure_references(moments_job(store, layer))
+    label = measure_targets(targets_job(store, layer))
     own = np.asarray(array_at(open_store(str(store), "statistics", "r"), f"targets/{layer}/{label}/own")[:])
     assert own.shape[0] == len(MATRIX)
     assert own.any(1).all()
@@ -65,7 +65,7 @@ def test_one_site_goes_through_all_flows_and_its_patch_lies_there(made: Made, tm
     [corner] = np.unique(found.box[live, 0], axis=0)
     centre = corner[:2] + side / 2
     np.testing.assert_allclose(centre, [1.5 * tiny.SIDE / WIDTH, 6.5 * tiny.SIDE / WIDTH], atol=1)
-    measure_references(moments_job(store, layer))
+    measure_targets(targets_job(store, layer))
     build_atlas(atlas_job(store, atlas, layer))  # at another side: the same place in a smaller map
     assert made_of(open_store(str(atlas), "atlas", "r"), layer).any()
 

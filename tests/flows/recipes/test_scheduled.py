@@ -117,7 +117,7 @@ def test_a_scheduled_run_leaves_an_atlas(server: Server, tmp_path: Path) -> None
     file = deployments_with(tmp_path, job)
     server.prefect("deploy", "--all", "--prefect-file", str(file))
     listed = server.prefect("deployment", "ls")
-    for name in ("full-run", "references", "moments", "atlas"):
+    for name in ("full-run", "references", "targets", "atlas"):
         assert f"/{name}" in listed
     # Takes what is due within the next minutes, waits for its time, and ends when it has run.
     server.prefect("worker", "start", "--pool", "vital", "--run-once", "--prefetch-seconds", "300")

@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from pydantic import ValidationError
 
-from flows.jobs import AtlasJob, FullJob, LayerJob, Place
+from flows.jobs import AtlasJob, FullJob, LayerJob, Running
 from flows.recipes.atlas import build_atlas
 from flows.recipes.full import full_run
 from flows.recipes.references import select_references
@@ -64,7 +64,7 @@ def test_a_failed_run_says_why(made: Made, tmp_path: Path, monkeypatch: pytest.M
 def test_a_full_run_links_to_its_pages(made: Made, tmp_path: Path) -> None:
     """Written once, at the end, where the job says; a folder that holds something else is refused before any work."""
     pages = tmp_path / "two words"
-    job = job_at(made.shards, tmp_path, Place(threads=1)).model_copy(update={"pages": str(pages)})
+    job = job_at(made.shards, tmp_path, Running(threads=1)).model_copy(update={"pages": str(pages)})
     pages.mkdir()
     (pages / "index.html").write_text("something else")
     with pytest.raises(StoreError, match="holds an index\\.html that is not of an atlas's pages"):

@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
-from flows.jobs import FullJob, LayerJob, Place
+from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
 from flows.running.cluster import _one_server, run_tasks, unhurried_memory
 from stores.arrays.schema import open_store
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 MALLOC = "MALLOC_TRIM_THRESHOLD_"
 
 
-def job_at(shards: Path, folder: Path, place: Place, steps: int = 3) -> FullJob:
+def job_at(shards: Path, folder: Path, running: Running, steps: int = 3) -> FullJob:
     """References, targets and pictures of the layer with two blocks."""
     picture = PICTURE.model_copy(update={"steps": steps})
     return FullJob(
@@ -44,7 +44,7 @@ def job_at(shards: Path, folder: Path, place: Place, steps: int = 3) -> FullJob:
         statistics=StatisticsSettings(references=3, levels=16),
         layers=(LayerJob(layer=LAYER, variant=VARIANT, picture=picture),),
         batch=4,
-        place=place,
+        running=running,
     )
 
 
@@ -56,15 +56,15 @@ def compared(folder: Path) -> dict[str, str]:
     return found
 
 
-def everything(shards: Path, folder: Path, place: Place, steps: int = 3) -> dict[str, str]:
-    """What a full run at ``place`` leaves."""
-    full_run(job_at(shards, folder, place, steps))
+def everything(shards: Path, folder: Path, running: Running, steps: int = 3) -> dict[str, str]:
+    """What a full run at ``running`` leaves."""
+    full_run(job_at(shards, folder, running, steps))
     return compared(folder)
 
 
 @pytest.fixture(scope="module")
 def expected(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return everything(made.shards, tmp_path_factory.mktemp("here"), Place(threads=1))
+    return everything(made.shards, tmp_path_factory.mktemp("here"), Running(threads=1))
 
 
 @pytest.mark.timeout(240)
@@ -72,7 +72,7 @@ def expected(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def test_worker_processes_give_the_same_bytes(
     made: Made, tmp_path: Path, expected: dict[str, str], workers: int
 ) -> None:
-    assert everything(made.shards, tmp_path, Place(workers=workers, threads=1)) == expected
+    assert everything(made.shards, tmp_path, Running(workers=workers, threads=1)) == expected
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_one_worker_of_a_scheduler_that_is_killed_at_work_still_gives_the_same_b
 
     killer = threading.Thread(target=kill_it_at_work)
     killer.start()
-    found = everything(made.shards, tmp_path, Place(scheduler=cluster.scheduler_address, threads=1))
+    found = everything(made.shards, tmp_path, Running(scheduler=cluster.scheduler_address, threads=1))
     killer.join(60)
     assert killed
     assert found == expected
@@ -107,7 +107,7 @@ def test_one_worker_of_a_scheduler_that_is_killed_at_work_still_gives_the_same_b
 @pytest.mark.timeout(240)
 def test_a_killed_run_goes_on_where_it_stopped(made: Made, tmp_path: Path) -> None:
     """The flow's own process is killed with -9 after its first block; a second run makes only what is missing."""
-    job = job_at(made.shards, tmp_path, Place(threads=1), steps=60)
+    job = job_at(made.shards, tmp_path, Running(threads=1), steps=60)
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump({"full-run": job.model_dump(mode="json")}))
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -121,8 +121,8 @@ def test_a_killed_run_goes_on_where_it_stopped(made: Made, tmp_path: Path) -> No
         os.killpg(run.pid, signal.SIGKILL)
     assert blocks_made(tmp_path) == 1, "killed too late"
     first = {path: path.stat().st_mtime_ns for path in chunks(tmp_path)}
-    found = everything(made.shards, tmp_path, Place(threads=1), steps=60)
-    assert found == everything(made.shards, tmp_path / "whole", Place(threads=1), steps=60)
+    found = everything(made.shards, tmp_path, Running(threads=1), steps=60)
+    assert found == everything(made.shards, tmp_path / "whole", Running(threads=1), steps=60)
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert len(chunks(tmp_path)) > len(first)
 
@@ -140,15 +140,15 @@ def blocks_made(folder: Path) -> int:
 
 def test_workers_and_a_scheduler_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match="workers are started here, a scheduler has its own"):
-        Place(workers=2, scheduler="tcp://127.0.0.1:8786")
+        Running(workers=2, scheduler="tcp://127.0.0.1:8786")
 
 
 def test_threads_are_what_the_workers_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert Place(workers=3).of_task.threads == 2
-    assert Place(workers=16).of_task.threads == 1
-    assert Place(workers=2, threads=7).of_task.threads == 7
-    assert Place().of_task.threads is None
+    assert Running(workers=3).of_task.threads == 2
+    assert Running(workers=16).of_task.threads == 1
+    assert Running(workers=2, threads=7).of_task.threads == 7
+    assert Running().of_task.threads is None
 
 
 def memory_settings() -> list[str]:
@@ -179,8 +179,8 @@ def server() -> str:
 def test_workers_of_this_machine_report_to_the_server_of_this_process(cluster: LocalCluster) -> None:
     """Left alone, each starts one of its own where none is set, as on a machine without a Prefect server."""
     with temporary_settings({PREFECT_API_URL: None}):
-        for place in (Place(workers=1), Place(scheduler=cluster.scheduler_address)):
-            assert run_tasks(place, server, [({}, 1)]) == [server.fn()]
+        for running in (Running(workers=1), Running(scheduler=cluster.scheduler_address)):
+            assert run_tasks(running, server, [({}, 1)]) == [server.fn()]
 
 
 def test_workers_of_another_machine_are_not_sent_to_this_one(
@@ -188,5 +188,5 @@ def test_workers_of_another_machine_are_not_sent_to_this_one(
 ) -> None:
     """They could not reach it."""
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
-    with temporary_settings({PREFECT_API_URL: None}), _one_server(Place(scheduler=cluster.scheduler_address)):
+    with temporary_settings({PREFECT_API_URL: None}), _one_server(Running(scheduler=cluster.scheduler_address)):
         assert not PREFECT_API_URL.value()

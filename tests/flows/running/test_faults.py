@@ -16,16 +16,16 @@ import fsspec
 import numpy as np
 import pytest
 
-from flows.jobs import AtlasJob, Place
+from flows.jobs import AtlasJob, Running
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from stores.arrays.schema import open_store
 from stores.atlas import done_picture_blocks, read_pictures
 from stores.atlas import made as made_of
 from stores.errors import StoreError
 from tests.flows import tiny
-from tests.flows.conftest import LAYER, MODEL, PICTURE, Made, atlas_job, moments_job, references_job
+from tests.flows.conftest import LAYER, MODEL, PICTURE, Made, atlas_job, references_job, targets_job
 from tests.flows.processes import ended, one_sentence, scheduler, vital_run, worker
 from tests.flows.recipes.test_pipeline import digests
 from tests.object_storage import bucket
@@ -34,8 +34,8 @@ SLOW = PICTURE.model_copy(update={"steps": 150})
 BLOCKS = 2
 
 
-def job_of(made: Made, atlas: Path, **place: object) -> AtlasJob:
-    return atlas_job(made.store, atlas, picture=SLOW, place=Place.model_validate({"threads": 1, **place}))
+def job_of(made: Made, atlas: Path, **running: object) -> AtlasJob:
+    return atlas_job(made.store, atlas, picture=SLOW, running=Running.model_validate({"threads": 1, **running}))
 
 
 def bytes_of(atlas: Path) -> dict[str, str]:
@@ -94,7 +94,7 @@ def hungry(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     found = Made(tmp_path_factory.mktemp("hungry"))
     model = MODEL.model_copy(update={"name": "tests.flows.tiny:hungry_network"})
     select_references(references_job(made.shards, found.store, model=model, layers=(LAYER,)))
-    measure_references(moments_job(found.store))
+    measure_targets(targets_job(found.store))
     return found
 
 
@@ -107,10 +107,10 @@ def test_a_worker_whose_memory_ends_makes_the_same_pictures_in_smaller_batches(h
     atlas, short = tmp_path / "atlas.zarr", {"TINY_HUNGER": str(100 * MEBIBYTE), "TINY_ROOM": str(300 * MEBIBYTE)}
     with scheduler(tmp_path) as (_, address), worker(tmp_path, address, "--no-nanny", **short):
         code, said = ended(
-            vital_run(atlas_job(hungry.store, atlas, place=Place(scheduler=address, threads=1)), tmp_path)
+            vital_run(atlas_job(hungry.store, atlas, running=Running(scheduler=address, threads=1)), tmp_path)
         )
     assert code == 0, said
-    build_atlas(atlas_job(hungry.store, tmp_path / "whole.zarr", place=Place(threads=1)))
+    build_atlas(atlas_job(hungry.store, tmp_path / "whole.zarr", running=Running(threads=1)))
     group, whole = (open_store(str(path), "atlas", "r") for path in (atlas, tmp_path / "whole.zarr"))
     assert made_of(group, LAYER).sum() > tiny.CHANNELS // 2
     np.testing.assert_array_equal(made_of(group, LAYER), made_of(whole, LAYER))
@@ -122,9 +122,9 @@ def test_a_worker_whose_memory_ends_makes_the_same_pictures_in_smaller_batches(h
 def test_workers_that_die_of_memory_again_and_again_end_the_run_in_one_sentence(hungry: Made, tmp_path: Path) -> None:
     """The nanny ends a worker at 95 % of its bound and starts another; after the fourth Dask gives the task up."""
     atlas, greedy = tmp_path / "atlas.zarr", {"TINY_HUNGER": str(1 << 30), "TINY_HOLD": "1"}
-    job = atlas_job(hungry.store, atlas, batch=1, place=Place(threads=1))
+    job = atlas_job(hungry.store, atlas, batch=1, running=Running(threads=1))
     with scheduler(tmp_path) as (_, address), worker(tmp_path, address, "--memory-limit", "1GiB", **greedy):
-        elsewhere = job.model_copy(update={"place": Place(scheduler=address, threads=1)})
+        elsewhere = job.model_copy(update={"running": Running(scheduler=address, threads=1)})
         code, said = ended(vital_run(elsewhere, tmp_path))
     assert (code, one_sentence(said)) == (1, True), said
     assert "4 workers died one after the other" in said

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.jobs import FullJob, Place
+from flows.jobs import FullJob, Running
 from tests.flows import tiny
 from tests.flows.running.test_cluster import ROOT, compared, everything, job_at
 
@@ -49,11 +49,11 @@ def test_many_kills_at_random_moments_leave_the_same_bytes(tmp_path: Path) -> No
     shards = tmp_path / "shards"
     tiny.shards(shards, count=6, images=12)
     (tmp_path / "made").mkdir()
-    job = job_at(shards, tmp_path / "made", Place(threads=1), steps=20)
-    expected = everything(shards, tmp_path / "whole", Place(threads=1), steps=20)
+    job = job_at(shards, tmp_path / "made", Running(threads=1), steps=20)
+    expected = everything(shards, tmp_path / "whole", Running(threads=1), steps=20)
     total = written(tmp_path / "whole")
     moments = sorted(random.Random(3).sample(range(2, total - 2), KILLS))
     kills = sum(killed(job, tmp_path, after) for after in moments)
     assert kills >= KILLS - 1, "the runs ended before they could be killed"
-    everything(shards, tmp_path / "made", Place(threads=1), steps=20)
+    everything(shards, tmp_path / "made", Running(threads=1), steps=20)
     assert compared(tmp_path / "made") == expected

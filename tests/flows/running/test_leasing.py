@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.jobs import AtlasJob, Place
+from flows.jobs import AtlasJob, Running
 from flows.recipes import atlas as flow
 from flows.recipes.atlas import build_atlas
 from flows.running.blocks import leased
@@ -35,8 +35,8 @@ def bytes_of(atlas: Path) -> dict[str, str]:
     }
 
 
-def job_of(made: Made, atlas: Path, **place: object) -> AtlasJob:
-    return atlas_job(made.store, atlas, picture=SLOW, place=Place.model_validate({"threads": 1, **place}))
+def job_of(made: Made, atlas: Path, **running: object) -> AtlasJob:
+    return atlas_job(made.store, atlas, picture=SLOW, running=Running.model_validate({"threads": 1, **running}))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_what_another_run_makes_is_not_made_twice(
     assert take(group, LAYER, 0, OTHER, 60.0) is None
 
     def other() -> None:
-        with leased(str(atlas), "atlas", LAYER, (0,), OTHER, job.place) as its:
+        with leased(str(atlas), "atlas", LAYER, (0,), OTHER, job.running) as its:
             assert its
             make_blocks(job, (0,))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flows.recipes.references import select_references
-from flows.recipes.targets import measure_references
+from flows.recipes.targets import measure_targets
 from flows.steps.extension import PENDING
 from stores.arrays.schema import array_at, open_store
 from stores.dataset.index import read_index, read_shards
@@ -20,7 +20,7 @@ from stores.dataset.targets import done_blocks
 from stores.errors import ForeignStore, MissingStore, SchemaMismatch, Status, UnreadableShard
 from stores.files import read_arrays
 from tests.flows import tiny
-from tests.flows.conftest import LAYER, Made, moments_job, references_job
+from tests.flows.conftest import LAYER, Made, references_job, targets_job
 from tests.flows.recipes.test_pipeline import digests, oracle_activations
 from vital.settings import StatisticsSettings
 
@@ -89,13 +89,13 @@ def test_an_extension_that_was_killed_while_it_wrote_is_finished(
         store = tmp_path / f"{after}.zarr"
         select(grown.old, store)
         written.clear()
-        monkeypatch.setattr("flows.statistics_store.write_layer", dying(after, layers))
-        monkeypatch.setattr("flows.statistics_store.write_references", dying(after, references))
+        monkeypatch.setattr("flows.steps.dataset.write_layer", dying(after, layers))
+        monkeypatch.setattr("flows.steps.dataset.write_references", dying(after, references))
         with pytest.raises(KeyboardInterrupt):
             select(grown.all, store, extend=True)
         monkeypatch.undo()
         with pytest.raises(SchemaMismatch, match="vital references"):
-            measure_references(moments_job(store))
+            measure_targets(targets_job(store))
         select(grown.all, store, extend=True)
         assert places(store) == places(tmp_path / "whole.zarr")
         assert read_arrays(str(store), PENDING) is None
@@ -113,13 +113,13 @@ def test_a_new_shard_that_sorts_before_the_old_is_refused(grown: Grown) -> None:
 
 def test_targets_of_neurons_whose_references_changed_are_measured_again(grown: Grown, tmp_path: Path) -> None:
     select(grown.old, grown.store)
-    label = measure_references(moments_job(grown.store))
+    label = measure_targets(targets_job(grown.store))
     select(grown.all, grown.store, extend=True)
     group = open_store(str(grown.store), "statistics", "r")
     assert not done_blocks(group, LAYER, label).all()
-    measure_references(moments_job(grown.store))
+    measure_targets(targets_job(grown.store))
     select(grown.all, tmp_path / "whole.zarr")
-    measure_references(moments_job(tmp_path / "whole.zarr"))
+    measure_targets(targets_job(tmp_path / "whole.zarr"))
     assert places(grown.store) == places(tmp_path / "whole.zarr")
 
 
@@ -142,25 +142,25 @@ def test_a_shard_of_equal_name_and_size_but_other_bytes_is_refused(made: Made, t
         select_references(references_job(moved, store, layers=("1",)))
     assert digests(store) == before
     with pytest.raises(UnreadableShard, match=r"tiny-000001.tar at .*moved.* holds other bytes"):
-        measure_references(moments_job(store, shards=(str(moved),)))
+        measure_targets(targets_job(store, shards=(str(moved),)))
     (moved / "tiny-000001.tar").write_bytes(b"short")
     with pytest.raises(UnreadableShard, match=r"has 5 bytes but the store read \d+ under this name"):
-        measure_references(moments_job(store, shards=(str(moved),)))
+        measure_targets(targets_job(store, shards=(str(moved),)))
 
 
 def test_a_misspelt_store_is_refused_and_not_made(tmp_path: Path) -> None:
     with pytest.raises(MissingStore):
-        measure_references(moments_job(tmp_path / "typo.zarr"))
+        measure_targets(targets_job(tmp_path / "typo.zarr"))
     assert not (tmp_path / "typo.zarr").exists()
 
 
 def test_other_settings_are_refused_by_name_even_after_a_killed_run(made: Made, tmp_path: Path) -> None:
     store = tmp_path / "stats.zarr"
     shutil.copytree(made.store, store)
-    job = moments_job(store)
+    job = targets_job(store)
     other = job.model_copy(update={"variant": job.variant.model_copy(update={"nodes": ("1",)})})
     with pytest.raises(ForeignStore, match=r"variant field nodes = \[\"input\",\"0\",\"1\"\] but now .*\"1\"\]"):
-        measure_references(other)
+        measure_targets(other)
     group = open_store(str(store), "statistics", "a")
     del group.attrs[f"references/{LAYER}"]  # as if killed before the last write
     statistics = StatisticsSettings(references=5, levels=16)

@@ -51,7 +51,7 @@ def measured(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Callabl
             kept = ("--layer", layer, "--references", 2, "--levels", 16)
             done(vital("references", folder / "shards", "--store", folder / "stats.zarr", *model, *kept))
             named = [part for node in nodes for part in ("--node", node)]
-            done(vital("moments", "--store", folder / "stats.zarr", "--layer", layer, *named))
+            done(vital("targets", "--store", folder / "stats.zarr", "--layer", layer, *named))
         return made[network] / "stats.zarr"
 
     return make
@@ -104,8 +104,8 @@ def test_neurons_with_fewer_references_than_needed_are_recorded(made: Made, tmp_
     store = tmp_path / "stats.zarr"
     shutil.copytree(made.store, store)
     asked = ("--store", store, "--layer", LAYER)
-    refused(vital("moments", *asked, "--references", 9), "9 references", "keeps 3", "ask for fewer")
-    done(vital("moments", *asked, "--references", 2, "--fewest", 3, "--node", "0"))
+    refused(vital("targets", *asked, "--references", 9), "9 references", "keeps 3", "ask for fewer")
+    done(vital("targets", *asked, "--references", 2, "--fewest", 3, "--node", "0"))
     said = done(vital("info", store))
     assert "40 the data set holds fewer references than were asked for" in said
     out = tmp_path / "atlas.zarr"
@@ -114,9 +114,9 @@ def test_neurons_with_fewer_references_than_needed_are_recorded(made: Made, tmp_
 
 
 def test_a_node_after_the_neuron_s_own_layer_is_refused(made: Made) -> None:
-    said = vital("moments", "--store", made.store, "--layer", "1", "--node", LAYER)
+    said = vital("targets", "--store", made.store, "--layer", "1", "--node", LAYER)
     refused(said, "no references of layer '1'")
-    said = vital("moments", "--store", made.store, "--layer", LAYER, "--crop", "image", "--node", "5")
+    said = vital("targets", "--store", made.store, "--layer", LAYER, "--crop", "image", "--node", "5")
     refused(said, "node '5' does not come before layer '2'", "choose from")
 
 

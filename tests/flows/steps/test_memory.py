@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.jobs import Place
+from flows.jobs import Running
 from flows.running.process import worker
 from flows.steps.shards import scan_shard
 from stores.shards.reading import expand
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 PIECES = """
 import os
 from pathlib import Path
-from flows.memory import give_back
+from flows.steps.shards import give_back
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -37,7 +37,7 @@ print(full - kept, kept - resident(), sum(map(sum, pieces)))
 def test_it_does_so_after_every_shard(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
     monkeypatch.setattr("flows.steps.shards.give_back", lambda: given.append("back"))
-    here = worker(MODEL, Place())
+    here = worker(MODEL, Running())
     for number, shard in enumerate(expand([str(made.shards)]), 1):
         scan_shard(shard, here, Plan((LAYER,), (), 2, 16))
         assert len(given) == number

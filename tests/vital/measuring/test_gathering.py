@@ -101,16 +101,16 @@ def test_class_members_alone_need_no_forward_pass(tiny: Callable[..., Model], im
     assert images.gather(model, found, plan=Plan((CLASSES,), (), 4, 20)).rankings.keys() == {CLASSES}
 
 
-def test_moments_are_those_of_the_activations(tiny: Callable[..., Model], images: Images) -> None:
+def test_sums_are_those_of_the_activations(tiny: Callable[..., Model], images: Images) -> None:
     model = tiny()
-    moments = images.gather(model, survey(model)).moments
+    sums = images.gather(model, survey(model)).sums
     x = model.preprocessing.normalise(images.pixels)
     maps = nn.Sequential(*list(model.network.children())[:2])(x).flatten(2).double().numpy()
-    assert moments["1"].count == COUNT
-    np.testing.assert_allclose(moments["1"].total, maps.mean(-1).sum(0), rtol=1e-4)
-    np.testing.assert_allclose(moments["1"].maximum, maps.max((0, 2)), rtol=1e-5)
-    assert moments["0"].quantiles.shape == (6, 20)
-    np.testing.assert_allclose(moments[CLASSES].total, model.network(x).double().numpy().sum(0), rtol=1e-3, atol=1e-4)
+    assert sums["1"].count == COUNT
+    np.testing.assert_allclose(sums["1"].total, maps.mean(-1).sum(0), rtol=1e-4)
+    np.testing.assert_allclose(sums["1"].maximum, maps.max((0, 2)), rtol=1e-5)
+    assert sums["0"].quantiles.shape == (6, 20)
+    np.testing.assert_allclose(sums[CLASSES].total, model.network(x).double().numpy().sum(0), rtol=1e-3, atol=1e-4)
 
 
 def test_everything_comes_back_from_its_arrays(tiny: Callable[..., Model], images: Images) -> None:
@@ -118,7 +118,7 @@ def test_everything_comes_back_from_its_arrays(tiny: Callable[..., Model], image
     whole = images.gather(model, survey(model))
     back = Gathered.from_arrays(whole.arrays())
     assert_same(back, whole)
-    assert isinstance(back.moments["0"].count, int)
+    assert isinstance(back.sums["0"].count, int)
     assert isinstance(back.light.count, int)
     assert isinstance(back.rankings["2"], Ranking)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from vital.measuring.rows import resample, site_levels, stored_levels
-from vital.measuring.sums import Moments, sum_in_order
+from vital.measuring.sums import LayerSums, sum_in_order
 
 floats = st.floats(-1e3, 1e3, width=32)
 
@@ -19,12 +19,12 @@ def batches(images: int = 4, channels: int = 3, sites: int = 9) -> st.SearchStra
     )
 
 
-def moments(array: np.ndarray, levels: int = 5) -> Moments:
-    return Moments.of(torch.from_numpy(array), levels)
+def sums(array: np.ndarray, levels: int = 5) -> LayerSums:
+    return LayerSums.of(torch.from_numpy(array), levels)
 
 
-def assert_same(first: Moments, second: Moments, exact: bool = False) -> None:
-    for part in fields(Moments):
+def assert_same(first: LayerSums, second: LayerSums, exact: bool = False) -> None:
+    for part in fields(LayerSums):
         a, b = getattr(first, part.name), getattr(second, part.name)
         if exact:
             np.testing.assert_array_equal(a, b, err_msg=part.name)
@@ -33,28 +33,28 @@ def assert_same(first: Moments, second: Moments, exact: bool = False) -> None:
 
 
 @given(batches(), batches(), batches())
-def test_moments_add_in_any_grouping_and_order(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
-    first, second, third = moments(a), moments(b), moments(c)
+def test_sums_add_in_any_grouping_and_order(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    first, second, third = sums(a), sums(b), sums(c)
     assert_same((first + second) + third, first + (second + third))
     assert_same(first + second, second + first, exact=True)
 
 
 @given(batches())
 def test_no_images_are_the_identity(a: np.ndarray) -> None:
-    some, none = moments(a), Moments.none(3, 5)
+    some, none = sums(a), LayerSums.none(3, 5)
     assert_same(some + none, some, exact=True)
     assert_same(none + some, some, exact=True)
-    assert_same(moments(a[:0]), none, exact=True)
+    assert_same(sums(a[:0]), none, exact=True)
 
 
 @given(batches(images=5), st.integers(0, 5))
-def test_moments_of_parts_are_those_of_the_whole(a: np.ndarray, cut: int) -> None:
-    assert_same(moments(a[:cut]) + moments(a[cut:]), moments(a))
+def test_sums_of_parts_are_those_of_the_whole(a: np.ndarray, cut: int) -> None:
+    assert_same(sums(a[:cut]) + sums(a[cut:]), sums(a))
 
 
 @given(batches())
-def test_moments_are_what_numpy_finds(a: np.ndarray) -> None:
-    found = moments(a, levels=9)  # as many levels as sites: nothing is interpolated
+def test_sums_are_what_numpy_finds(a: np.ndarray) -> None:
+    found = sums(a, levels=9)  # as many levels as sites: nothing is interpolated
     wide = a.astype(np.float64)
     np.testing.assert_allclose(found.quantiles, np.sort(wide, -1).sum(0), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found.total, wide.mean(-1).sum(0), rtol=1e-5, atol=1e-2)
@@ -67,9 +67,9 @@ def test_moments_are_what_numpy_finds(a: np.ndarray) -> None:
     assert found.count == len(a)
 
 
-def test_moments_of_different_nodes_cannot_be_added() -> None:
+def test_sums_of_different_nodes_cannot_be_added() -> None:
     with pytest.raises(ValueError, match=r"\(3, 5\) and \(3, 6\)"):
-        Moments.none(3, 5) + Moments.none(3, 6)
+        LayerSums.none(3, 5) + LayerSums.none(3, 6)
 
 
 def test_levels_of_sites_are_their_middles() -> None:
