@@ -16,8 +16,8 @@ def _without_secret(location: str) -> str:
     if has_secret(location):
         raise ValueError(
             f"{safe_url(location)} was given with a password or a signed query, and what a job says is kept in "
-            "Prefect's database: give credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or fsspec's "
-            "FSSPEC_… variables), and the plain URL"
+            "Prefect's database: give credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "fsspec's FSSPEC_… variables), and the plain URL"
         )
     return location
 
