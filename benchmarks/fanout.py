@@ -28,9 +28,9 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.cluster import unhurried_memory
-from flows.running.process import stored_worker
+from flows.running.process import load_stored
 from flows.steps.pictures import make_blocks
-from stores.arrays.schema import open_store
+from stores import open_statistics
 from vital.settings import PictureSettings, StatisticsSettings, VariantSettings
 
 LAYER = "_blocks.9"
@@ -54,7 +54,7 @@ def prepare(folder: Path) -> AtlasJob:
 
 def load(job: AtlasJob) -> None:
     """Have the network in this worker process."""
-    stored_worker(open_store(job.store, "statistics", "r"), Running(threads=1))
+    load_stored(open_statistics(job.store), Running(threads=1))
 
 
 def seconds(job: AtlasJob, out: Path, workers: int) -> float:

@@ -13,13 +13,14 @@ import zarr
 from PIL import Image
 
 from flows.steps.dataset import ALGORITHM
+from stores import AtlasLayer, Targets
 from stores.arrays.provenance import claim, claimed, fingerprint
 from stores.arrays.schema import declare, group_at, open_store
-from stores.atlas import picture_specs, write_metrics, write_picture_block
+from stores.atlas.layer import picture_specs
 from stores.dataset.index import SampleRows, ShardRows, append_index
 from stores.dataset.layers import layer_specs, write_layer
 from stores.dataset.references import References, write_references
-from stores.dataset.targets import target_path, target_specs, write_target_block, write_target_levels
+from vital.measuring.sums import LayerSums
 from vital.settings import ModelSettings, PictureSettings, VariantSettings
 
 LAYER, VARIANT = "layer4.2", "patch-lrp"
@@ -113,7 +114,7 @@ def _write_statistics(statistics: zarr.Group, neurons: int, photos: int) -> None
     score = -np.sort(-stream.gamma(3, 2, (neurons, RANKS)), 1).astype(np.float32)
     write_references(statistics, LAYER, References(image, score, np.zeros((neurons, RANKS), np.int32), box))
     statistics.attrs[f"references/{LAYER}"] = f"synthetic/{RANKS}"
-    declare(statistics, layer_specs(LAYER, neurons, 8))
+    declare(statistics, layer_specs(LAYER, neurons, 8, LayerSums.meanings()))
     write_layer(
         statistics,
         LAYER,
@@ -124,12 +125,11 @@ def _write_statistics(statistics: zarr.Group, neurons: int, photos: int) -> None
 def _write_targets(statistics: zarr.Group, neurons: int) -> None:
     inner = [node for node in NODES if node != "input"]
     kinds = {"quantiles": "float16", "relevant": "float16"}
-    declare(statistics, target_specs(LAYER, VARIANT, NODES, neurons, BLOCK, 49, inner, kinds))
     settings = VariantSettings().model_dump(mode="json", exclude={"nodes"})
-    group = group_at(statistics, target_path(LAYER, VARIANT))
-    claim(group, "variant", {**settings, "nodes": list(NODES), "block": BLOCK})
+    targets = Targets.of(statistics, LAYER, VARIANT)
+    targets.claim({**settings, "nodes": list(NODES), "block": BLOCK})
     levels = {node: np.linspace(0, 1, count) for node, (_, count) in NODES.items()} | {"own": np.linspace(0, 1, 49)}
-    write_target_levels(statistics, LAYER, VARIANT, levels)
+    targets.declare(levels, {node: size for node, (size, _) in NODES.items()}, neurons, BLOCK, inner, kinds)
     for block in range(-(-neurons // BLOCK)):
         stream = np.random.default_rng((2, block))
         count = min(BLOCK, neurons - block * BLOCK)
@@ -143,7 +143,7 @@ def _write_targets(statistics: zarr.Group, neurons: int) -> None:
             if node in inner:
                 arrays[f"{node}/relevant"] = (rows * 0.4).astype(np.float16)
                 arrays[f"{node}/importance"] = stream.beta(0.3, 4, (count, channels)).astype(np.float32)
-        write_target_block(statistics, LAYER, VARIANT, block, arrays)
+        targets.write(block, arrays)
 
 
 def _write_pictures(atlas: zarr.Group, neurons: int, side: int) -> None:
@@ -164,6 +164,6 @@ def _write_pictures(atlas: zarr.Group, neurons: int, side: int) -> None:
             target = np.sort(stream.normal(0, 3, (count, size)), 1).astype(np.float32)
             arrays[f"reached/{node}/target"] = target
             arrays[f"reached/{node}/picture"] = target + stream.normal(0, 0.1, (count, size)).astype(np.float32)
-        write_picture_block(atlas, LAYER, block, arrays)
+        AtlasLayer(atlas, LAYER).write(block, arrays)
     values = {"selectivity": np.random.default_rng(5).beta(2, 2, neurons).astype(np.float32)}
-    write_metrics(atlas, LAYER, values, {"selectivity": ("a made-up metric", "")})
+    AtlasLayer(atlas, LAYER).write_metrics(values, {"selectivity": ("a made-up metric", "")})

@@ -28,23 +28,13 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its file
 
 from flows.jobs import ReferencesJob, Running, TargetsJob
 from flows.recipes.references import select_references
-from flows.running.process import worker
-from flows.steps.dataset import references_of
+from flows.running.blocks import tasks_of
+from flows.running.process import load
 from flows.steps.images import load_images
-from flows.steps.targets import (
-    declare_targets,
-    measure_block,
-    read_targets,
-    recorded_variant,
-    target_status,
-    task_groups,
-)
-from stores.arrays.schema import array_at, open_store
-from stores.dataset.layers import read_colours
-from stores.dataset.targets import done_blocks
-from stores.errors import PictureStatus
+from flows.steps.targets import declare_targets, live_neurons, measure_blocks, read_targets, variant_of
+from stores import open_statistics
 from vital.judging.metrics import class_ranks, raised
-from vital.measuring.sums import Colours
+from vital.measuring.light import Colours
 from vital.network.probe import CLASSES
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
@@ -92,38 +82,34 @@ def attempt_pictures(
     store: str, layer: str, variant: VariantSettings, options: argparse.Namespace, said: dict[str, Any]
 ) -> tuple[dict[str, Any], tuple[list[Image.Image], list[Image.Image]]]:
     """The figures of one try, and its row of the sheet after the row of references."""
-    group = open_store(store, "statistics", "a")
-    here = worker(ModelSettings(), Running())
+    statistics = open_statistics(store, "r+")
+    loaded = load(ModelSettings(), Running())
     job = TargetsJob(store=store, layer=layer, variant=variant)
-    declared = declare_targets(group, job, here)
-    label = declared.variant
-    for blocks in task_groups(group, layer, variant):
-        if not done_blocks(group, layer, label)[list(blocks)].all():
-            measure_block(job, blocks)
-    live = np.flatnonzero(target_status(group, layer, label) == PictureStatus.MADE)
+    targets = declare_targets(statistics, job, loaded)
+    for blocks in tasks_of(targets, range(targets.count), live_neurons(statistics, targets)):
+        measure_blocks(job, blocks)
+    live = np.flatnonzero(targets.made())
     neurons = [int(one) for one in live[np.linspace(0, len(live) - 1, min(options.neurons, len(live))).astype(int)]]
     settings = PictureSettings(steps=options.steps, side=options.side, **said)
     begun, pixels = time.perf_counter(), []
     for start in range(0, len(neurons), 8):
-        target = read_targets(group, layer, label, neurons[start : start + 8])
-        kind = recorded_variant(group, layer, label).relevance
-        made = optimise(here.model, target, settings, here.found.layouts(), kind, Colours(*read_colours(group)))
+        target = read_targets(statistics, targets, neurons[start : start + 8])
+        kind = variant_of(targets).relevance
+        made = optimise(loaded.model, target, settings, loaded.survey.layouts(), kind, Colours(*statistics.colours()))
         pixels.append(made.pixels)
     seconds, pictures = time.perf_counter() - begun, np.concatenate(pixels)
-    references = references_of(group, layer, variant.references)
+    references = statistics.references(layer, variant.references)
     figures: dict[str, Any] = {
         "layer": layer,
         "pictures": len(neurons),
         "seconds_each": round(seconds / len(neurons), 2),
     }
     if layer == CLASSES:
-        ranks = class_ranks(here.model, neurons, pictures)
+        ranks = class_ranks(loaded.model, neurons, pictures)
         figures |= {"top1": float((ranks == 0).mean()), "top5": float((ranks < 5).mean())}
     else:
-        mean, deviation = (
-            np.asarray(array_at(group, f"layers/{layer}/{name}")[:]) for name in ("peak_mean", "peak_deviation")
-        )
-        found = raised(here.model, layer, neurons, pictures, here.found.layouts(), (mean, deviation))
+        mean, deviation = (statistics.statistic(layer, name) for name in ("peak_mean", "peak_deviation"))
+        found = raised(loaded.model, layer, neurons, pictures, loaded.survey.layouts(), (mean, deviation))
         scores = np.where(references.image[neurons] >= 0, references.score[neurons], np.nan)
         share = found.peak / np.nanmean(scores, 1)
         figures |= {
@@ -135,7 +121,7 @@ def attempt_pictures(
             "ranks": found.rank.tolist(),
         }
     best = {int(references.image[neuron, 0]) for neuron in neurons}
-    photos = dict(load_images(group, sorted(best), here.model.preprocessing, {}))
+    photos = dict(load_images(statistics, sorted(best), loaded.model.preprocessing, {}))
     first = [Image.fromarray(photos[int(references.image[one, 0])].permute(1, 2, 0).numpy()) for one in neurons]
     return figures, (first, [Image.fromarray(picture) for picture in pictures])
 

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from flows.jobs import Running
-from flows.running.process import Worker, worker
+from flows.running.process import LoadedModel, load
 from flows.steps.shards import BATCH, scan_shard
 from stores.files import write_arrays
 from stores.shards.decoding import decode
@@ -68,13 +68,13 @@ def write_shards(folder: Path, shards: int, images: int) -> None:
                 tar.addfile(member, io.BytesIO(photo))
 
 
-def plan_of(here: Worker, layer: str) -> Plan:
+def plan_of(here: LoadedModel, layer: str) -> Plan:
     """The layer ranked, it and its default nodes measured."""
-    nodes = default_nodes(here.found, layer, here.model.name)
+    nodes = default_nodes(here.survey, layer, here.model.name)
     return Plan((layer,), tuple(dict.fromkeys((*nodes, layer))), RANKS, LEVELS)
 
 
-def bare(here: Worker, layer: str, shard: ShardFile) -> float:
+def bare(here: LoadedModel, layer: str, shard: ShardFile) -> float:
     """Seconds of reading, decoding and a forward pass to ``layer`` of every image of a shard."""
     begun = time.perf_counter()
     crops = []
@@ -90,7 +90,7 @@ def bare(here: Worker, layer: str, shard: ShardFile) -> float:
     return time.perf_counter() - begun
 
 
-def passed(here: Worker, layer: str, shard: ShardFile) -> float:
+def passed(here: LoadedModel, layer: str, shard: ShardFile) -> float:
     """Seconds of the pass over a shard."""
     begun = time.perf_counter()
     scan_shard(shard, here, plan_of(here, layer))
@@ -120,7 +120,7 @@ def main() -> None:
         write_shards(folder / "two", 2, options.images)
         [shard, *_] = expand((str(folder / "two"),))
         for name, (model, layer) in MODELS.items():
-            here = worker(model, Running())
+            here = load(model, Running())
             passed(here, layer, shard)
             times = [(bare(here, layer, shard), passed(here, layer, shard)) for _ in range(options.rounds)]
             plain, full = (float(np.median(part)) for part in zip(*times, strict=True))

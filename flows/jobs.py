@@ -76,7 +76,7 @@ class Running(Settings):
         return self.device.startswith("cuda")
 
     @property
-    def here(self) -> Running:
+    def of_flow(self) -> Running:
         """Where the flow itself asks the model for its layers: the GPU may be on the workers alone."""
         return self.model_copy(update={"device": "cpu", "threads": None}) if self.elsewhere else self
 

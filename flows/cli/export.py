@@ -14,14 +14,11 @@ from threading import Thread
 from typing import Any, Literal
 
 import numpy as np
-import zarr
 from PIL import Image
 
-from flows.pages.atlas import atlas_layers, neuron_name
-from flows.running.blocks import parse_neurons
-from stores.arrays.schema import array_at, open_store
-from stores.atlas import made, read_pictures
-from stores.errors import SchemaMismatch, UnsuitableFolder
+from flows.running.neurons import parse_neurons
+from stores import AtlasLayer, open_atlas
+from stores.errors import UnsuitableFolder
 from stores.pages.sheets import Cell, contact_sheet, sheet_png
 from stores.pages.website import place_name
 from vital.errors import UnknownNeuron
@@ -48,9 +45,9 @@ def save_picture(
         raise UnsuitableFolder(f"{out} ends in no kind of picture: name it {', '.join(SUFFIXES[:-1])}")
     if masked and out.suffix.lower() not in (".png", ".webp"):
         raise UnsuitableFolder(f"{out} cannot be transparent: name it .png or .webp, or leave --mask out")
-    atlas = open_store(atlas_url, "atlas", "r")
-    _require_picture(atlas, atlas_url, layer, neuron)
-    image = _image(atlas, layer, neuron, masked)
+    pictures = open_atlas(atlas_url).require_layer(layer)
+    _require_picture(pictures, atlas_url, neuron)
+    image = _image(pictures, neuron, masked)
     if side:
         image = image.resize((side, side), Image.Resampling.LANCZOS)
     if not out.parent.is_dir():
@@ -78,10 +75,9 @@ def export(
         UnknownNeuron: a neuron is out of range, or none of them has a picture.
         UnsuitableFolder: ``out`` is there already and not an empty folder.
     """
-    atlas = open_store(atlas_url, "atlas", "r")
-    _require_layer(atlas, layer)
-    there = made(atlas, layer)
-    chosen = [neuron for neuron in parse_neurons(neurons, len(there), layer) if there[neuron]]
+    pictures = open_atlas(atlas_url).require_layer(layer)
+    made = pictures.made()
+    chosen = [neuron for neuron in parse_neurons(neurons, len(made), layer) if made[neuron]]
     if not chosen:
         raise UnknownNeuron(
             f"none of the neurons {neurons or 'asked for'} of layer {layer!r} has a picture: "
@@ -89,7 +85,7 @@ def export(
         )
     if out.exists() and not (out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())):
         raise UnsuitableFolder(f"{out} exists already: remove it, or choose another output")
-    files = _files(atlas, layer, chosen, kind, masked, sheet)
+    files = _files(pictures, chosen, kind, masked, sheet)
     if out.suffix.lower() == ".zip":
         _write_zip(out, files)
     else:
@@ -100,29 +96,29 @@ def export(
 
 
 def _files(
-    atlas: zarr.Group, layer: str, chosen: Sequence[int], kind: Format, masked: bool, sheet: bool
+    pictures: AtlasLayer, chosen: Sequence[int], kind: Format, masked: bool, sheet: bool
 ) -> Iterator[tuple[str, bytes]]:
     for neuron in chosen:
         buffer = io.BytesIO()
-        _image(atlas, layer, neuron, masked).save(buffer, kind.upper(), **_how(f".{kind}"))
-        yield _file_name(layer, neuron, kind), buffer.getvalue()
+        _image(pictures, neuron, masked).save(buffer, kind.upper(), **_how(f".{kind}"))
+        yield _file_name(pictures.name, neuron, kind), buffer.getvalue()
     if sheet:
         few = chosen[:LARGEST_SHEET]
-        pixels = array_at(atlas, f"{layer}/pixels")
         cells = (
-            Cell(neuron_name(atlas, layer, neuron), f"{layer} {neuron}", np.asarray(pixels[neuron])) for neuron in few
+            Cell(pictures.neuron_name(neuron), f"{pictures.name} {neuron}", pictures.pixels([neuron])[0])
+            for neuron in few
         )
         yield SHEET, sheet_png(contact_sheet(cells, len(few), columns=8, side=160, gap=24))
-    yield TABLE, _table(atlas, layer, chosen, kind)
+    yield TABLE, _table(pictures, chosen, kind)
 
 
-def _table(atlas: zarr.Group, layer: str, chosen: Sequence[int], kind: Format) -> bytes:
-    text = io.StringIO()
+def _table(pictures: AtlasLayer, chosen: Sequence[int], kind: Format) -> bytes:
+    text, layer = io.StringIO(), pictures.name
     rows = csv.writer(text)
     rows.writerow(("file", "layer", "neuron", "name", "seed", "loss"))
-    seeds, losses = (np.asarray(array_at(atlas, f"{layer}/{name}")[:]) for name in ("seed", "loss"))
+    seeds, losses = (np.asarray(pictures.array(name)[:]) for name in ("seed", "loss"))
     for neuron in chosen:
-        name = neuron_name(atlas, layer, neuron)
+        name = pictures.neuron_name(neuron)
         rows.writerow(
             (_file_name(layer, neuron, kind), layer, neuron, name, int(seeds[neuron]), f"{losses[neuron, -1]:.6g}")
         )
@@ -146,8 +142,8 @@ def _write_zip(out: Path, files: Iterator[tuple[str, bytes]]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _image(atlas: zarr.Group, layer: str, neuron: int, masked: bool) -> Image.Image:
-    rows = read_pictures(atlas, layer, [neuron])
+def _image(pictures: AtlasLayer, neuron: int, masked: bool) -> Image.Image:
+    rows = pictures.rows([neuron])
     image = Image.fromarray(rows["pixels"][0])
     if masked:
         image.putalpha(Image.fromarray(rows["alpha"][0]))
@@ -158,23 +154,16 @@ def _how(suffix: str) -> dict[str, Any]:
     return {"lossless": True} if suffix.lower() == ".webp" else {"quality": 95} if suffix.lower() != ".png" else {}
 
 
-def _require_layer(atlas: zarr.Group, layer: str) -> None:
-    if layer not in atlas_layers(atlas):
-        raise SchemaMismatch(
-            f"the atlas has no layer {layer!r}, it has {', '.join(atlas_layers(atlas)) or 'none'}: give one of these"
-        )
-
-
-def _require_picture(atlas: zarr.Group, atlas_url: str, layer: str, neuron: int) -> None:
-    _require_layer(atlas, layer)
-    there = made(atlas, layer)
-    if not 0 <= neuron < len(there):
+def _require_picture(pictures: AtlasLayer, atlas_url: str, neuron: int) -> None:
+    made = pictures.made()
+    if not 0 <= neuron < len(made):
         raise UnknownNeuron(
-            f"neuron {neuron} is not in layer {layer!r}, which has {len(there)}: ask for 0 to {len(there) - 1}"
+            f"neuron {neuron} is not in layer {pictures.name!r}, which has {len(made)}: ask for 0 to {len(made) - 1}"
         )
-    if not there[neuron]:
+    if not made[neuron]:
         raise UnknownNeuron(
-            f"neuron {neuron} of layer {layer!r} has no picture: `vital info {atlas_url}` says which have, and why not"
+            f"neuron {neuron} of layer {pictures.name!r} has no picture: `vital info {atlas_url}` says which have, and "
+            "why not"
         )
 
 

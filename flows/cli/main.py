@@ -167,11 +167,11 @@ def references(shards: Sequence[str], store: str, layers: Sequence[str], **said:
             **pick(said, "manifest", "allow_rejected", "extend"),
         },
     )
-    from flows.cli.describe import store_summary
     from flows.recipes.references import select_references
+    from stores import open_any
 
     select_references(job)
-    for line in store_summary(store):
+    for line in open_any(store).summary():
         click.echo(line)
 
 
@@ -221,13 +221,14 @@ def atlas(batch: str, **said: Any) -> None:
         "batch": batch if batch == "auto" else int(batch),
     }
     job = build(AtlasJob, {**pick(said, "store", "layer", "out", "neurons"), **parts})
-    from flows.cli.describe import rounding, store_summary
+    from flows.cli.describe import rounding
     from flows.recipes.atlas import build_atlas
+    from stores import open_any
 
     for line in rounding(job.store, job.layer, job.neurons):
         click.echo(line)
     build_atlas(job)
-    for line in store_summary(job.out):
+    for line in open_any(job.out).summary():
         click.echo(line)
 
 
@@ -239,8 +240,8 @@ def run(file: Path) -> None:
     The same file's part under the flow's name is the parameter `job` of the deployment of that name. Example:
     docs/job.yaml.
     """
-    from flows.cli.describe import store_summary
     from flows.cli.job_files import flow_of, read_job
+    from stores import open_any
 
     asked = read_job(file)
     flow_of(asked.flow)(asked.job)
@@ -248,7 +249,7 @@ def run(file: Path) -> None:
         click.echo(f"report: {asked.job.out}")  # type: ignore[attr-defined]
         return
     places = (getattr(asked.job, name, None) for name in ("out", "atlas", "store"))
-    for line in store_summary(next(place for place in places if place)):
+    for line in open_any(next(place for place in places if place)).summary():
         click.echo(line)
 
 
@@ -262,9 +263,9 @@ def info(url: str, watch: bool) -> None:
 
         keep_watching(url)
         return
-    from flows.cli.describe import store_summary
+    from stores import open_any
 
-    for line in store_summary(url):
+    for line in open_any(url).summary():
         click.echo(line)
 
 

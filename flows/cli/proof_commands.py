@@ -34,10 +34,10 @@ def evaluate(layer: Sequence[str], judge: Sequence[str], sibling: Sequence[str],
     require(said, "atlas")
     many = {"layers": tuple(layer), "judges": tuple(judge), "siblings": tuple(sibling)}
     job = build(EvaluateJob, {**said, **many, "running": build(Running, said)})
-    from flows.cli.describe import metric_lines
     from flows.recipes.evaluation import evaluate_atlas
+    from stores import open_atlas
 
-    for line in metric_lines(evaluate_atlas(job), job.layers):
+    for line in open_atlas(evaluate_atlas(job)).metric_lines(list(job.layers)):
         click.echo(line)
 
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
-import zarr
 from filelock import FileLock
 
 from flows.pages.layer import LayerSource
 from flows.pages.thumbnails import LayerPhotographs, Photographs
 from flows.running.progress import bar
-from stores.arrays.provenance import claimed, fingerprint
-from stores.arrays.schema import group_at, open_store
-from stores.dataset.index import read_shards
-from stores.errors import SchemaMismatch, StoreError
+from stores import Statistics, open_atlas
+from stores.errors import SchemaMismatch
 from stores.files import safe_url
 from stores.pages.content import AtlasPage
 from stores.pages.sheets import PER_SHEET, Cell, contact_sheet, sheet_png
@@ -30,71 +26,6 @@ from vital.network.probe import CLASSES
 
 ON_SHEET = 48
 """Pictures of the contact sheet that stands beside the pages."""
-
-
-def atlas_layers(atlas: zarr.Group) -> list[str]:
-    """The layers of an atlas, classes first; those whose arrays a killed run did not finish to create are left out."""
-    found = [name for name, part in atlas.groups() if claimed(part, "atlas") is not None and "done" in part]
-    return sorted(found, key=lambda name: (name != CLASSES, _natural(name)))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts block 4 before block 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def neuron_name(atlas: zarr.Group, layer: str, neuron: int) -> str:
-    """The class's name, or the channel's number."""
-    names = group_at(atlas, layer).attrs.get("names") or []
-    assert isinstance(names, list)
-    return (
-        str(names[neuron]) if neuron < len(names) else (f"class {neuron}" if layer == CLASSES else f"channel {neuron}")
-    )
-
-
-def atlas_facts(atlas: zarr.Group) -> dict[str, str]:
-    """What an atlas was made from, for people."""
-    record = claimed(atlas, "statistics") or {}
-    facts = {"statistics": f"base {record.get('base', '?')}, dataset {record.get('dataset', '?')}"}
-    for layer in atlas_layers(atlas):
-        fields = claimed(group_at(atlas, layer), "atlas") or {}
-        facts[layer] = (
-            f"{fields['variant']}, {_way(fields)}, {fields['steps']} steps, {fields['side']} px, seed {fields['seed']}"
-        )
-    return facts
-
-
-def _way(fields: Mapping[str, object]) -> str:
-    method = fields.get("method", "vital")
-    return f"preset {fields['preset']}" if method == "vital" else f"method {method}"
-
-
-def statistics_url(atlas: zarr.Group, atlas_url: str, given: str | None) -> str:
-    """Where the statistics lie: as given, or as the atlas remembers, or of the same name beside the atlas.
-
-    Raises:
-        SchemaMismatch: they are not there, or they are of another model than the atlas was made from.
-    """
-    recorded = str(atlas.attrs.get("store", ""))
-    beside = "/".join((atlas_url.rstrip("/").rpartition("/")[0] or ".", recorded.rstrip("/").rpartition("/")[2]))
-    for known in (given,) if given else (recorded, beside):
-        try:
-            statistics = open_store(known, "statistics", "r")
-        except StoreError:
-            continue
-        asked = (claimed(atlas, "statistics") or {}).get("base")
-        found = fingerprint(claimed(statistics, "base") or {})
-        if asked == found:
-            return known
-        if known != beside:
-            raise SchemaMismatch(
-                f"the statistics at {known!r} have base {found} but {atlas_url} was made from base {asked}: "
-                "give the store it was made from with --store"
-            )
-    raise SchemaMismatch(
-        f"the atlas's statistics are not at {given or recorded!r}: say where they are with --store, "
-        "or leave the photos out with --no-references"
-    )
 
 
 def write_gallery(
@@ -151,14 +82,15 @@ class _AtlasSource:
         self, url: str, store: str | None, shards: Sequence[str], credits_: Mapping[str, str], photos: bool
     ) -> None:
         self.url = url
-        self.atlas = open_store(url, "atlas", "r")
-        self.store, self.statistics = self._reach(store, photos)
-        names = read_class_names(map(str, read_shards(self.statistics).url)) if self.statistics is not None else []
+        self.atlas = open_atlas(url)
+        self.statistics = self._reach(store, photos)
+        names = read_class_names(map(str, self.statistics.shards().url)) if self.statistics is not None else []
+        shown = safe_url(self.statistics.url if self.statistics is not None else self.atlas.statistics_url)
         self.layers = [
-            LayerSource(self.atlas, safe_url(url), layer, safe_url(self.store), self.statistics, names)
-            for layer in atlas_layers(self.atlas)
+            LayerSource(self.atlas, self.atlas.layer(layer), shown, self.statistics, names)
+            for layer in self.atlas.layers
         ]
-        if not any(source.made() for source in self.layers):
+        if self.atlas.empty:
             raise SchemaMismatch(f"{url} holds no finished picture yet: `vital info {url}` says how far it is")
         self._photographs = (
             Photographs(self.statistics, shards, credits_, self._class_names())
@@ -166,22 +98,20 @@ class _AtlasSource:
             else None
         )
 
-    def _reach(self, store: str | None, needed: bool) -> tuple[str, zarr.Group | None]:
+    def _reach(self, store: str | None, needed: bool) -> Statistics | None:
         try:
-            known = statistics_url(self.atlas, self.url, store)
+            return self.atlas.statistics(store)
         except SchemaMismatch:
             if needed or store:
                 raise
-            return str(self.atlas.attrs.get("store", "")), None
-        return known, open_store(known, "statistics", "r")
+            return None
 
     def _class_names(self) -> list[str]:
-        recorded = group_at(self.atlas, CLASSES).attrs.get("names") if CLASSES in self.atlas else None
-        return [str(name) for name in recorded] if isinstance(recorded, list) else []
+        return self.atlas.layer(CLASSES).names if CLASSES in self.atlas.layers else []
 
     def page(self, title: str) -> AtlasPage:
         """What the site says of the atlas."""
-        base = (claimed(self.statistics, "base") or {}) if self.statistics is not None else {}
+        base = self.statistics.base if self.statistics is not None else {}
         facts = {"model": str(base["model"])} if "model" in base else {}
         facts |= {"weights": str(base["weights"])} if "weights" in base else {}
         return AtlasPage(title, safe_url(self.url), facts)
@@ -193,12 +123,12 @@ class _AtlasSource:
     def write(self, site: Site, number: int, pool: ThreadPoolExecutor) -> None:
         """Write every layer."""
         for source in self.layers:
-            there = source.made()
+            made = source.made()
             shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
             chunks: dict[int, list[int]] = {}
-            for neuron in there:
+            for neuron in made:
                 chunks.setdefault(neuron // PER_SHEET, []).append(neuron)
-            with bar(f"{source.layer}: pages written", len(there)) as line:
+            with bar(f"{source.layer}: pages written", len(made)) as line:
                 for chunk, neurons in chunks.items():
                     self._chunk(site, number, source, shown, chunk, neurons, pool)
                     line.tick(len(neurons))
@@ -211,10 +141,10 @@ class _AtlasSource:
 
         def cells() -> Iterator[Cell]:
             for source, neuron in chosen:
-                pixels = source.pixels(neuron)
+                [pixels] = source.pictures.pixels([neuron])
                 shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
                 photos = shown.of([neuron])[0][neuron] if shown else []
-                name, number = neuron_name(self.atlas, source.layer, neuron), f"{source.layer} {neuron}"
+                name, number = source.pictures.neuron_name(neuron), f"{source.layer} {neuron}"
                 if not photos:
                     yield Cell(name, number, pixels)
                     continue

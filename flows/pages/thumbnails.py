@@ -7,21 +7,18 @@ import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
-import zarr
 from PIL import Image
 
-from flows.steps.dataset import references_of
 from flows.steps.images import moved_urls
-from flows.steps.targets import recorded_variant
-from stores.arrays.provenance import claimed
-from stores.dataset.index import read_index, read_shards
+from flows.steps.targets import variant_of
+from stores import Statistics
 from stores.errors import MissingShard
 from stores.files import safe_url
 from stores.pages.content import Photo
 from stores.shards.beside import read_class_names
 from stores.shards.decoding import decode
 from stores.shards.reading import read_images
-from vital.measuring.sums import NOBODY
+from vital.measuring.ranking import NOBODY
 
 MOST = 9
 """Photographs of a neuron on its page."""
@@ -33,12 +30,11 @@ class Photographs:
     """The photographs behind the references of one statistics store."""
 
     def __init__(
-        self, statistics: zarr.Group, shards: Sequence[str], credits_: Mapping[str, str], names: Sequence[str]
+        self, statistics: Statistics, shards: Sequence[str], credits_: Mapping[str, str], names: Sequence[str]
     ) -> None:
-        self.group, self._credits = statistics, credits_
-        self._index, self._shards = read_index(statistics), read_shards(statistics)
-        base = claimed(statistics, "base") or {}
-        self.side = int(base["input_size"])
+        self.statistics, self._credits = statistics, credits_
+        self._index, self._shards = statistics.index(), statistics.shards()
+        self.side = int(statistics.base["input_size"])
         moved = moved_urls(statistics, shards)
         self._urls = [
             moved.get(str(name), str(url)) for name, url in zip(self._shards.name, self._shards.url, strict=True)
@@ -73,8 +69,8 @@ class Photographs:
         wanted = sorted((int(self._index.shard[image]), image, name) for name, image in images.items())
         made: dict[str, bytes] = {}
         for shard in sorted({shard for shard, _, _ in wanted}):
-            here = [(image, name) for one, image, name in wanted if one == shard]
-            spans = [(int(self._index.offset[image]), int(self._index.size[image])) for image, _ in here]
+            inside = [(image, name) for one, image, name in wanted if one == shard]
+            spans = [(int(self._index.offset[image]), int(self._index.size[image])) for image, _ in inside]
             try:
                 contents = read_images(self._urls[shard], spans)
             except MissingShard:
@@ -83,7 +79,7 @@ class Photographs:
                     "or leave the photos out with --no-references"
                 ) from None
             smaller = pool.map(lambda data: as_seen(data, self.side), contents)
-            made |= {name: data for (_, name), data in zip(here, smaller, strict=True)}
+            made |= {name: data for (_, name), data in zip(inside, smaller, strict=True)}
         return made
 
 
@@ -91,9 +87,9 @@ class LayerPhotographs:
     """The photographs of the neurons of a layer."""
 
     def __init__(self, photographs: Photographs, layer: str, variant: str) -> None:
-        settings = recorded_variant(photographs.group, layer, variant)
+        settings = variant_of(photographs.statistics.targets(layer, variant))
         self._all = photographs
-        self._found = references_of(photographs.group, layer, settings.references)
+        self._references = photographs.statistics.references(layer, settings.references)
         self._whole = variant.startswith("image")
 
     def of(self, neurons: Sequence[int]) -> tuple[dict[int, list[Photo]], dict[str, int]]:
@@ -102,12 +98,12 @@ class LayerPhotographs:
         images: dict[str, int] = {}
         for neuron in neurons:
             shown[neuron] = []
-            for rank, image in enumerate(self._found.image[neuron][:MOST]):
+            for rank, image in enumerate(self._references.image[neuron][:MOST]):
                 if image == NOBODY:
                     continue
-                edges = [float(edge) / self._all.side for edge in self._found.box[neuron, rank]]
+                edges = [float(edge) / self._all.side for edge in self._references.box[neuron, rank]]
                 box = None if self._whole or edges[2] >= 1 else (edges[0], edges[1], edges[2], edges[3])
-                photo = self._all.photo(int(image), float(self._found.score[neuron, rank]), box)
+                photo = self._all.photo(int(image), float(self._references.score[neuron, rank]), box)
                 shown[neuron].append(photo)
                 images[photo.file] = int(image)
         return shown, images

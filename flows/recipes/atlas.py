@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from prefect import flow, task
 
 from flows.jobs import AtlasJob, settled
-from flows.running.blocks import blocks_of, leased, parse_neurons, until_done
-from flows.running.cluster import in_process, run_tasks
-from flows.running.process import check_model, stored_model, stored_worker, worker_at
-from flows.running.progress import bar, summarised
-from flows.steps.pictures import declare_atlas, make_blocks, require_targets, unmade
-from flows.steps.targets import recorded_variant, target_status, task_groups
+from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of
+from flows.running.cluster import in_process
+from flows.running.neurons import parse_neurons
+from flows.running.process import load_at_side, load_stored, stored_model
+from flows.steps.pictures import declare_pictures, make_blocks, targets_of
+from flows.steps.targets import live_neurons
+from stores import open_statistics
+from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
-from stores.arrays.schema import open_store
-from stores.errors import PictureStatus
 
 
 @flow(name="build-atlas", task_runner=in_process())
@@ -23,35 +21,26 @@ def build_atlas(job: AtlasJob) -> str:
     """Pictures of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     atlas's URL."""
     job = settled(job)
-    statistics = open_store(job.store, "statistics", "r")
-    here = stored_worker(statistics, job.running.here)
-    layer = here.found.layer(job.layer)
-    check_model(statistics, here.model)
-    worker_at(
-        stored_model(statistics), job.running.here, job.picture.side
-    )  # refuses a side that the network cannot take
-    neurons = parse_neurons(job.neurons, layer.channels, job.layer)
-    declared = declare_atlas(job, statistics, here)
-    live = target_status(statistics, job.layer, declared.variant) == PictureStatus.MADE
-    missing = unmade(job, declared, blocks_of(neurons, declared.block))
-    settings = recorded_variant(statistics, job.layer, declared.variant)
-    tasks = [blocks for blocks in task_groups(statistics, job.layer, settings) if missing & set(blocks)]
-    require_targets(statistics, job, declared, [block for blocks in tasks for block in blocks])
-    wanted = sum(declared.live_in(live, blocks) for blocks in tasks)
-    holder = Holder.new()
-
-    def run(left: Sequence[tuple[int, ...]]) -> None:
-        calls = [({"job": job, "blocks": blocks, "holder": holder}, declared.live_in(live, blocks)) for blocks in left]
-        run_tasks(job.running, picture_blocks, calls)
-
-    with summarised("atlas", job.out, "pictures", wanted), bar(f"{job.layer}: neurons done", wanted):
-        until_done(job.out, "atlas", job.layer, tasks, holder, job.running, run)
+    statistics = open_statistics(job.store)
+    loaded = load_stored(statistics, job.running.of_flow)
+    neurons = parse_neurons(job.neurons, loaded.survey.layer(job.layer).channels, job.layer)
+    statistics.check(loaded.model.identity)
+    # Refuses a side that the network cannot take.
+    load_at_side(stored_model(statistics), job.running.of_flow, job.picture.side)
+    targets = targets_of(statistics, job)
+    pictures = declare_pictures(job, statistics, targets, loaded)
+    tasks = tasks_of(pictures, neurons, live_neurons(statistics, targets))
+    targets.require_blocks([block for blocks in tasks for block in blocks])
+    made = targets.made()
+    counted = {blocks: sum(made[targets.neurons_of(block)].sum() for block in blocks) for blocks in tasks}
+    at = BlocksAt(job.out, "atlas", pictures.path)
+    run_blocks(picture, job, BlockWork(at, counted, "pictures", f"{job.layer}: neurons done"), "atlas")
     return job.out
 
 
 @task(name="picture-blocks")
-def picture_blocks(job: AtlasJob, blocks: tuple[int, ...], holder: Holder) -> None:
+def picture(job: AtlasJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder) -> None:
     """Optimise and write some blocks' pictures, unless another run does."""
-    with leased(job.out, "atlas", job.layer, blocks, holder, job.running) as mine:
+    with leased(at, blocks, holder, job.running) as mine:
         if mine:
             make_blocks(job, blocks)

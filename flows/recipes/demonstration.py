@@ -14,8 +14,7 @@ from flows.pages.atlas import read_credits, write_gallery
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
-from stores.arrays.schema import open_store
-from stores.atlas import made, read_pictures
+from stores import open_atlas
 from vital.network.models import load_model
 from vital.network.probe import CLASSES, probe
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
@@ -61,10 +60,10 @@ def _own_verdict(atlas: str) -> str:
     """What the network itself says of its class pictures, as stored."""
     import torch
 
-    group = open_store(atlas, "atlas", "r")
-    classes = np.flatnonzero(made(group, CLASSES))
+    pictures = open_atlas(atlas).layer(CLASSES)
+    classes = np.flatnonzero(pictures.made())
     model = load_model(ModelSettings())
-    pixels = torch.from_numpy(np.asarray(read_pictures(group, CLASSES, classes.tolist())["pixels"])).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(pictures.pixels(classes.tolist())).permute(0, 3, 1, 2)
     with torch.inference_mode(), probe(model.network, [CLASSES]) as run:
         order = run(model.preprocessing.normalise(pixels))[CLASSES][..., 0].argsort(1, descending=True).numpy()
     first, five = (int((order[:, :count] == classes[:, None]).any(1).sum()) for count in (1, 5))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from prefect import flow, task
 
 from flows.jobs import EvaluateJob, settled
+from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, run_tasks
-from flows.running.progress import bar, summarised
+from flows.running.progress import bar
 from flows.steps.metrics import check_evaluation, evaluate
 
 

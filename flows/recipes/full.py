@@ -7,14 +7,13 @@ from pathlib import Path
 from prefect import flow, task
 
 from flows.jobs import FullJob
-from flows.pages.atlas import atlas_layers, read_credits, write_gallery
+from flows.pages.atlas import read_credits, write_gallery
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from flows.running.artifacts import link_pages
 from flows.running.cluster import in_process
-from flows.running.progress import link_pages
-from stores.arrays.schema import open_store
-from stores.atlas import made
+from stores import open_atlas
 from stores.pages.folder import SiteFolder
 
 
@@ -35,6 +34,5 @@ def full_run(job: FullJob) -> str:
 @task(name="write-pages")
 def write_pages(job: FullJob, folder: Path) -> None:
     """Bring the atlas's pages up to date, if it has a picture."""
-    atlas = open_store(job.out, "atlas", "r")
-    if any(made(atlas, layer).any() for layer in atlas_layers(atlas)):
+    if not open_atlas(job.out).empty:
         link_pages(job.out, write_gallery(job.out, folder, job.store, job.shards, read_credits(None)))

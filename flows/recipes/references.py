@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from prefect import flow, task
 
 from flows.jobs import ReferencesJob, settled
+from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, run_tasks
-from flows.running.process import Worker, knowing, worker
-from flows.running.progress import bar, summarised
-from flows.steps.dataset import claim_statistics, given_directions, missing_of, plan_for, refuse_short, write_gathered
+from flows.running.process import LoadedModel, load, with_directions
+from flows.running.progress import bar
+from flows.steps.dataset import (
+    claim_statistics,
+    given_directions,
+    missing_of,
+    plan_for,
+    refuse_short,
+    write_gathered,
+)
 from flows.steps.extension import check_shards, extend, finish_extension, kept_plan, known_digests
-from flows.steps.shards import Partial, bytes_of, grouped, joined, scan_shard
+from flows.steps.shards import Partial, bytes_of, joined, scan_shard, shards_of_tasks
+from stores import open_statistics
 from stores.arrays.provenance import fingerprint
-from stores.arrays.schema import open_store
-from stores.dataset.index import append_index, read_index, read_shards
-from stores.dataset.references import read_directions
 from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.beside import stated
 from stores.shards.reading import ShardFile, expand
@@ -32,41 +38,41 @@ def select_references(job: ReferencesJob) -> str:
     """
     job = settled(job)
     shards = stated(expand(job.shards), job.manifest)
-    here = knowing(worker(job.model, job.running.here), given_directions(job))
-    plan = plan_for(job, here.found, here.model.name)
-    group = claim_statistics(job, here)
-    finish_extension(job.store, group, here)  # of a run that was killed
-    check_shards(group, shards)
-    shards = known_digests(group, shards)
-    kept, new = len(read_shards(group)), shards[len(read_shards(group)) :]
-    if job.extend and kept and new:
-        known, before = kept_plan(group), len(read_index(group))
-        with summarised("references", job.store, "images", lambda: _images(job) - before):
-            add(job, known, scan_all(job, known, new))
-        group = open_store(job.store, "statistics", "a")  # attributes are read when a group is opened
-    plan = missing_of(group, plan, shards)
+    loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job))
+    plan = plan_for(job, loaded.survey, loaded.model.name)
+    statistics = claim_statistics(job, loaded)
+    finish_extension(statistics, loaded)  # of a run that was killed
+    check_shards(statistics, shards)
+    shards = known_digests(statistics, shards)
+    before = len(statistics.shards())
+    if job.extend and before and shards[before:]:
+        known, images = kept_plan(statistics), len(statistics.index())
+        with summarised("references", job.store, "images", lambda: _images(job) - images):
+            add(job, known, scan_all(job, known, shards[before:]))
+        statistics = statistics.again("r+")
+    plan = missing_of(statistics, plan, shards)
     if plan.ranked or plan.measured:
         with summarised("references", job.store, "images", lambda: _images(job)):
             merge(job, plan, scan_all(job, plan, shards))
-    refuse_short(group, job.allow_rejected)
+    refuse_short(statistics, job.allow_rejected)
     return job.store
 
 
 def _images(job: ReferencesJob) -> int:
-    return len(read_index(open_store(job.store, "statistics", "r")))
+    return len(open_statistics(job.store).index())
 
 
 def scan_all(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[str]:
     """The names of the shards' partials, in order, when all are written."""
-    calls = [({"job": job, "plan": plan, "shards": part}, bytes_of(part)) for part in grouped(shards)]
+    calls = [({"job": job, "plan": plan, "shards": part}, bytes_of(part)) for part in shards_of_tasks(shards)]
     size = bytes_of(shards)
     # Tasks here tick images, and how far in the shards they are; of tasks elsewhere bytes are known.
     with bar("bytes read", size) if job.running.elsewhere else bar("images seen", None, size):
         return [name for part in run_tasks(job.running, scan, calls) for name in part]
 
 
-def _here(job: ReferencesJob) -> Worker:
-    return knowing(worker(job.model, job.running), read_directions(open_store(job.store, "statistics", "r")))
+def _loaded(job: ReferencesJob) -> LoadedModel:
+    return with_directions(load(job.model, job.running), open_statistics(job.store).directions())
 
 
 @task(name="scan-shards")
@@ -80,20 +86,21 @@ def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[st
         }  # fmt: skip
         names.append(f"partials/{fingerprint(known)}")
         if read_arrays(job.store, names[-1]) is None:
-            write_arrays(job.store, names[-1], scan_shard(shard, _here(job), plan).arrays())
+            write_arrays(job.store, names[-1], scan_shard(shard, _loaded(job), plan).arrays())
     return names
 
 
 @task(name="merge-shards")
 def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
     """All partials in shard order into the store; afterwards they are removed."""
-    here = _here(job.model_copy(update={"running": job.running.here}))
-    group = open_store(job.store, "statistics", "a")
-    total = Partial.none(Gathered.none(plan, here.found, here.model.preprocessing.side))
+    loaded = _loaded(job.model_copy(update={"running": job.running.of_flow}))
+    statistics = open_statistics(job.store, "r+")
+    preprocessing = loaded.model.preprocessing
+    total = Partial.none(Gathered.none(plan, loaded.survey, preprocessing.side))
     whole = joined(total, (Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names))
-    if not len(read_shards(group)):
-        append_index(group, whole.samples, whole.shards)
-    write_gathered(group, whole.gathered, here.found, here.model.preprocessing, plan)
+    if not len(statistics.shards()):
+        statistics.append(whole.samples, whole.shards)
+    write_gathered(statistics, whole.gathered, loaded.survey, preprocessing, plan.levels)
     for name in names:
         remove_arrays(job.store, name)
 
@@ -101,8 +108,8 @@ def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
 @task(name="add-shards")
 def add(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
     """The partials of new shards onto what the store keeps; afterwards they are removed."""
-    here = _here(job.model_copy(update={"running": job.running.here}))
+    loaded = _loaded(job.model_copy(update={"running": job.running.of_flow}))
     parts = (Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names)
-    extend(job.store, open_store(job.store, "statistics", "a"), here, plan, parts)
+    extend(open_statistics(job.store, "r+"), loaded, plan, parts)
     for name in names:
         remove_arrays(job.store, name)

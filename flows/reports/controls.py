@@ -16,12 +16,10 @@ import numpy as np
 import torch
 
 from flows.reports.plan import Case, Comparison, ReportJob
-from flows.running.blocks import parse_neurons
-from flows.running.process import judges_at, stored_worker, worker
-from flows.steps.dataset import references_of
+from flows.running.neurons import parse_neurons
+from flows.running.process import judges_at, load, load_stored
 from flows.steps.images import load_images
-from stores.arrays.schema import open_store
-from stores.atlas import made
+from stores import open_atlas, open_statistics
 from stores.errors import StoreError
 from stores.shards.decoding import decode
 from stores.shards.reading import ShardReader, expand
@@ -30,7 +28,7 @@ from vital.errors import UnsuitableInput
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import frechet_distance
 from vital.judging.names import OWN, metric_name, naming_metrics
-from vital.measuring.sums import NOBODY
+from vital.measuring.ranking import NOBODY
 from vital.network.probe import CLASSES
 from vital.pictures.baselines import check_method
 from vital.settings import PictureSettings
@@ -46,11 +44,11 @@ def checked(job: ReportJob) -> list[Comparison]:
     shards, held_out = _photographs(job, out)
     found = []
     for model in job.models:
-        here = worker(model, job.running.here)
+        here = load(model, job.running.of_flow)
         for layer in job.layers:
             asked = job.classes if layer == CLASSES else job.neurons
-            parse_neurons(asked, here.found.layer(layer).channels, layer)
-        judges_at(job.judges, here, job.running.here, model.download, job.layers)
+            parse_neurons(asked, here.survey.layer(layer).channels, layer)
+        judges_at(job.judges, here, job.running.of_flow, model.download, job.layers)
         left_out: dict[str, str] = {}
         for method in job.methods:
             try:
@@ -92,7 +90,7 @@ def costed(comparison: Comparison, case: Case) -> Iterator[None]:
 
 def _pictures(comparison: Comparison, case: Case) -> int:
     try:
-        return int(made(open_store(comparison.atlas(case), "atlas", "r"), case.layer).sum())
+        return int(open_atlas(comparison.atlas(case)).layer(case.layer).made().sum())
     except StoreError:
         return 0
 
@@ -114,8 +112,8 @@ def photographs(comparison: Comparison) -> None:
     metric the mean over its photographs, and the Fréchet distance of all from the references."""
     if CLASSES not in comparison.job.layers:
         return
-    job, statistics = comparison.job, open_store(comparison.store, "statistics", "r")
-    here = stored_worker(statistics, job.running)
+    job, statistics = comparison.job, open_statistics(comparison.store)
+    here = load_stored(statistics, job.running)
     judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.running, comparison.model.download)}
     pictured = _pictured(comparison)
     wanted = set(pictured)
@@ -133,7 +131,7 @@ def photographs(comparison: Comparison) -> None:
         for metric, values in naming_metrics(seen[f"{name}/logits"], seen["labels"], name).items():
             for label in np.unique(seen["labels"]):
                 scores[str(label)][metric] = float(values[seen["labels"] == label].mean())
-    found = references_of(statistics, CLASSES, None)
+    found = statistics.references(CLASSES)
     images = np.unique(found.image[pictured])
     crops = (
         (0, crop)
@@ -155,7 +153,7 @@ def _pictured(comparison: Comparison) -> list[int]:
     found: set[int] = set()
     for case in comparison.cases():
         if case.layer == CLASSES:
-            found |= set(np.flatnonzero(made(open_store(comparison.atlas(case), "atlas", "r"), CLASSES)).tolist())
+            found |= set(np.flatnonzero(open_atlas(comparison.atlas(case)).layer(CLASSES).made()).tolist())
     return sorted(found)
 
 

@@ -10,8 +10,7 @@ from jaxtyping import Float
 
 from flows.reports.controls import COSTS, PHOTOGRAPHS, read_record
 from flows.reports.plan import ABLATIONS, VITAL, Case, Comparison
-from stores.arrays.schema import array_at, open_store
-from stores.atlas import made, read_layer_metrics, read_metrics
+from stores import open_atlas
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
 from vital.judging.intervals import Interval, interval, paired
 from vital.judging.names import OWN, meaning_of, split_name
@@ -89,15 +88,15 @@ def methods_of(comparison: Comparison, layer: str) -> list[Method]:
 
 def _method(comparison: Comparison, cases: Sequence[Case], costs: Mapping[str, Mapping[str, float]]) -> Method:
     layer = cases[0].layer
-    atlases = [open_store(comparison.atlas(case), "atlas", "r") for case in cases]
-    there = np.logical_and.reduce([made(atlas, layer) for atlas in atlases])
-    tables = [read_metrics(atlas, layer) for atlas in atlases]
+    atlases = [open_atlas(comparison.atlas(case)).layer(layer) for case in cases]
+    there = np.logical_and.reduce([atlas.made() for atlas in atlases])
+    tables = [atlas.metrics() for atlas in atlases]
     values = {
         name: np.stack([table[name][there] for table in tables], 1).astype(np.float64)
         for name in tables[0]
         if all(name in table for table in tables)
     }
-    whole = [read_layer_metrics(atlas, layer) for atlas in atlases]
+    whole = [atlas.layer_metrics() for atlas in atlases]
     of_layer = {
         name: np.array([np.nan if one[name]["value"] is None else one[name]["value"] for one in whole])
         for name in whole[0]
@@ -105,8 +104,7 @@ def _method(comparison: Comparison, cases: Sequence[Case], costs: Mapping[str, M
     }
     failed = []
     for case, atlas in zip(cases, atlases, strict=True):
-        status = np.asarray(array_at(atlas, f"{layer}/status")[:])
-        for neuron in np.flatnonzero(status == PictureStatus.NON_FINITE):
+        for neuron in np.flatnonzero(atlas.status() == PictureStatus.NON_FINITE):
             reason = PICTURE_STATUS_MEANINGS[PictureStatus.NON_FINITE]
             failed.append(f"{case.label}, seed {case.seed}: {layer} {neuron}, {reason}")
     known = [costs[key] for case in cases if (key := f"{layer}/{case.name}") in costs]

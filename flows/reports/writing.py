@@ -11,12 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from flows.pages.atlas import neuron_name
 from flows.reports.figures import REAL, Lead, Method, badness, leads, methods_of, photograph_count, real_figures
 from flows.reports.plan import ABLATIONS, VITAL, Comparison
-from stores.arrays.provenance import claimed, fingerprint
-from stores.arrays.schema import open_store
-from stores.atlas import read_pictures
+from stores import open_atlas, open_statistics
 from stores.pages.report import Bar, Cell, Column, Image, Report, Section, Table, bars_png, page_html
 from stores.pages.sheets import Strip, sheet_png, strips_sheet
 from vital.judging.intervals import Interval
@@ -259,12 +256,12 @@ def _strip(comparison: Comparison, layer: str, method: Method) -> Strip:
     order = np.argsort(badness(method, layer), kind="stable")
     start = max(0, (len(order) - SHOWN) // 2)
     halves = [order[start : start + SHOWN], order[-SHOWN:]]
-    atlas = open_store(comparison.atlas(method.cases[0]), "atlas", "r")
+    pictures = open_atlas(comparison.atlas(method.cases[0])).layer(layer)
     tiles = []
     for half in halves:
         neurons = [method.neurons[place] for place in half]
-        pixels = read_pictures(atlas, layer, neurons)["pixels"]
-        tiles.append([(neuron_name(atlas, layer, neuron), one) for neuron, one in zip(neurons, pixels, strict=True)])
+        pixels = pictures.pixels(neurons)
+        tiles.append([(pictures.neuron_name(neuron), one) for neuron, one in zip(neurons, pixels, strict=True)])
     return Strip(method.label, tiles)
 
 
@@ -298,9 +295,9 @@ def _details(comparison: Comparison, layer: str, methods: Sequence[Method], ahea
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
-    statistics = open_store(comparison.store, "statistics", "r")
-    base = claimed(statistics, "base") or {}
+    statistics = open_statistics(comparison.store)
+    weights = statistics.base.get("weights", "?")
     return {
-        comparison.model.name: f"weights {base.get('weights', '?')}, statistics {fingerprint(base)}",
+        comparison.model.name: f"weights {weights}, statistics {statistics.base_fingerprint}",
         f"{comparison.model.name}, judged by": ", ".join(comparison.job.judges) or "itself alone",
     }

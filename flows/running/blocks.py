@@ -1,93 +1,79 @@
-"""Blocks of neurons as tasks: which neurons lie in which block, and two runs on one store that share the blocks."""
+"""The runner of everything that is written block by block, targets and pictures alike.
+
+Two runs on one store share the work: each takes what the other has not begun, and what a dead one left behind.
+"""
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
+from prefect import Task
 
-from flows.jobs import Running
-from stores.arrays.blocks import done_flags
+from flows.jobs import BLOCK, AtlasJob, Running, TargetsJob
+from flows.running.artifacts import summarised
+from flows.running.cluster import run_tasks
+from flows.running.neurons import blocks_of, joined_blocks
+from flows.running.progress import bar
+from stores.arrays.blocks import Blocks, BlocksAt
 from stores.arrays.leases import Holder, read_lease, release, renew, take
-from stores.arrays.schema import open_store
 from stores.errors import UnreachableStore
 from stores.files import safe_url
-from vital.errors import UnknownNeuron
-
-
-def parse_neurons(text: str, count: int, layer: str) -> list[int]:
-    """Sorted neuron numbers of a comma-separated list of numbers and half-open ranges; all for an empty text.
-
-    >>> parse_neurons("0:3,7", 8, "layer4")
-    [0, 1, 2, 7]
-    """
-    if not text.strip():
-        return list(range(count))
-    chosen: set[int] = set()
-    for part in text.split(","):
-        start, colon, stop = part.strip().partition(":")
-        try:
-            first = int(start or 0)
-            last = (int(stop) if stop else count) if colon else first + 1
-        except ValueError:
-            raise UnknownNeuron(
-                f"{part.strip()!r} is no neuron and no range: write numbers and ranges like 0:64,70"
-            ) from None
-        if first < 0 or last > count or first >= last:
-            raise UnknownNeuron(f"{part.strip()!r} is not within layer {layer!r}, which has neurons 0 to {count - 1}")
-        chosen.update(range(first, last))
-    return sorted(chosen)
-
-
-def blocks_of(neurons: Sequence[int], block: int) -> list[int]:
-    """Numbers of the blocks that hold ``neurons``."""
-    return sorted({neuron // block for neuron in neurons})
-
-
-def rows_of(block_number: int, block: int, count: int) -> range:
-    """The neurons of a block; the last one may be shorter."""
-    return range(block_number * block, min((block_number + 1) * block, count))
-
-
-def grouped(live: Bool[np.ndarray, "neuron"], block: int) -> list[tuple[int, ...]]:
-    """Consecutive blocks joined until each group has about a block's worth of live neurons: the work of one task.
-
-    Where few neurons live, e.g. in a data set with few labels, batches would else be small. It depends on the whole
-    layer alone, never on what is done or asked for: a task repeated has the same batches, hence the same bytes.
-    """
-    groups: list[tuple[int, ...]] = []
-    current: list[int] = []
-    alive = 0
-    for number in range(-(-len(live) // block)):
-        here = int(live[number * block : (number + 1) * block].sum())
-        if current and alive + here > block:
-            groups.append(tuple(current))
-            current, alive = [], 0
-        current.append(number)
-        alive += here
-    return [*groups, tuple(current)] if current else groups
-
 
 RENEWALS = 4
 """How often a lease is renewed within its term: a late one must not lose it."""
 
-Kind = Literal["statistics", "atlas"]
+
+@dataclass(frozen=True)
+class BlockWork:
+    """Blocks that are to be written, as tasks."""
+
+    at: BlocksAt
+    tasks: Mapping[tuple[int, ...], float]
+    """The blocks of each task, which are written together, and what it counts for."""
+    what: str
+    """What is counted, e.g. ``pictures``."""
+    title: str
+    """Of the progress bar."""
+
+
+def tasks_of(blocks: Blocks, neurons: Sequence[int], live: Bool[np.ndarray, "neuron"]) -> list[tuple[int, ...]]:
+    """The tasks that write the unwritten blocks of ``neurons``; how blocks make a task depends on ``live`` alone."""
+    missing = set(blocks.unwritten(blocks_of(neurons, BLOCK)))
+    return [task for task in joined_blocks(live, BLOCK) if missing & set(task)]
+
+
+def run_blocks(task: Task[..., Any], job: TargetsJob | AtlasJob, work: BlockWork, artifact: str) -> None:
+    """Run ``task`` for all of ``work`` where the job says, until every block is written, by this run or another.
+
+    A task gets ``job``, ``at``, ``blocks`` and ``holder``, and begins with `leased`. What the run did is left as the
+    artifact of this key.
+    """
+    holder, total = Holder.new(), round(sum(work.tasks.values()))
+
+    def run(left: Sequence[tuple[int, ...]]) -> None:
+        shared = {"job": job, "at": work.at, "holder": holder}
+        run_tasks(job.running, task, [({**shared, "blocks": blocks}, work.tasks[blocks]) for blocks in left])
+
+    with summarised(artifact, work.at.url, work.what, total), bar(work.title, total):
+        _until_written(work.at, list(work.tasks), holder, job.running, run)
 
 
 @contextmanager
-def leased(url: str, kind: Kind, path: str, blocks: Sequence[int], holder: Holder, running: Running) -> Iterator[bool]:
-    """Whether a task is to make its blocks: they are not all done, and no other run that lives has their lease.
+def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running) -> Iterator[bool]:
+    """Whether a task is to make its blocks: they are not all written, and no other run that lives has their lease.
 
     The lease is of the whole task, which writes its blocks together; it is renewed by a thread while the block lasts.
     """
-    group, first = open_store(url, kind, "a"), blocks[0]
-    if done_flags(group, path)[list(blocks)].all() or take(group, path, first, holder, running.lease) is not None:
+    group, first = at.open("r+").root, blocks[0]
+    if not Blocks(group, at.path).unwritten(blocks) or take(group, at.path, first, holder, running.lease) is not None:
         yield False
         return
     ended = Event()
@@ -95,7 +81,7 @@ def leased(url: str, kind: Kind, path: str, blocks: Sequence[int], holder: Holde
     def keep() -> None:
         while not ended.wait(running.lease / RENEWALS):
             with suppress(Exception):  # a store that answers errors for a while costs the lease, not the work
-                renew(group, path, first, holder)
+                renew(group, at.path, first, holder)
 
     keeper = Thread(target=keep, daemon=True)
     keeper.start()
@@ -104,31 +90,29 @@ def leased(url: str, kind: Kind, path: str, blocks: Sequence[int], holder: Holde
     finally:
         ended.set()
         keeper.join()
-        release(group, path, first)
+        release(group, at.path, first)
 
 
-def until_done(
-    url: str,
-    kind: Kind,
-    path: str,
+def _until_written(
+    at: BlocksAt,
     tasks: Sequence[tuple[int, ...]],
     holder: Holder,
     running: Running,
     run: Callable[[Sequence[tuple[int, ...]]], object],
 ) -> None:
-    """``run`` the tasks, then those that another run had begun and left, until every block is done.
+    """``run`` the tasks, then those that another run had begun and left, until every block is written.
 
     What another run works on is waited for: its lease ends when the work is done, or when it is not renewed.
     """
     waiting = list(tasks)
     while waiting:
-        with _failing_in_one_sentence(url):
+        with _failing_in_one_sentence(at.url):
             run(waiting)
-        group = open_store(url, kind, "r")
-        waiting = _undone(done_flags(group, path).tolist(), waiting)
-        while waiting and all(_held(url, kind, path, blocks, holder, running) for blocks in waiting):
+        blocks = at.open("r")
+        waiting = _unwritten(blocks, waiting)
+        while waiting and all(_held(at, task, holder, running) for task in waiting):
             time.sleep(min(1.0, running.lease / RENEWALS))
-            waiting = _undone(done_flags(group, path).tolist(), waiting)
+            waiting = _unwritten(blocks, waiting)
 
 
 @contextmanager
@@ -148,10 +132,11 @@ def _failing_in_one_sentence(url: str) -> Iterator[None]:
         ) from error
 
 
-def _undone(done: Sequence[bool], tasks: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    return [blocks for blocks in tasks if not all(done[block] for block in blocks)]
+def _unwritten(blocks: Blocks, tasks: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    missing = set(blocks.unwritten(range(len(blocks.done()))))
+    return [task for task in tasks if missing & set(task)]
 
 
-def _held(url: str, kind: Kind, path: str, blocks: Sequence[int], holder: Holder, running: Running) -> bool:
-    lease = read_lease(open_store(url, kind, "r"), path, blocks[0])
+def _held(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running) -> bool:
+    lease = read_lease(at.open("r").root, at.path, blocks[0])
     return lease is not None and lease.holder.run != holder.run and lease.alive(running.lease)

@@ -22,7 +22,8 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.jobs import Running
-from flows.running.progress import progress_artifact, tick
+from flows.running.artifacts import progress_artifact
+from flows.running.progress import tick
 from vital.errors import VitalError
 
 Calls = Sequence[tuple[Mapping[str, Any], float]]

@@ -1,4 +1,4 @@
-"""What a process that runs tasks keeps: its model, loaded once, and its threads."""
+"""What a process that runs tasks keeps: its network, loaded once, its judges, and its threads."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import zarr
 
 from flows.jobs import Running
-from stores.arrays.provenance import claim, claimed
-from stores.dataset.references import (
-    read_directions,
-)
-from vital.errors import UnsuitableInput
+from stores import Statistics
+from vital.errors import UnknownModel, UnsuitableInput
 from vital.judging.judges import Judge, load_judge, same_classes
 from vital.network.layers import Survey, survey
 from vital.network.models import Model, at_side, load_model
@@ -24,55 +20,95 @@ from vital.settings import ModelSettings
 
 ALL_THREADS = torch.get_num_threads()
 """What torch takes when nothing is said: all cores, or what the environment allows."""
+LIVE = "live:"
+"""Begins the name of a network that this program made itself and handed over."""
+
+_live: dict[str, Model] = {}
 
 
 @dataclass(frozen=True, eq=False)
-class Worker:
-    """A model on its device, and what its layers are."""
+class LoadedModel:
+    """A network on its device, and the survey of its layers."""
 
     model: Model
-    found: Survey
+    survey: Survey
 
 
-def worker(settings: ModelSettings, running: Running) -> Worker:
-    """This process's worker for a model: made at the first call, kept for the later ones."""
+def load(settings: ModelSettings, running: Running) -> LoadedModel:
+    """This process's network of these settings: made at the first call, kept for the later ones.
+
+    Raises:
+        UnknownModel: there is no such network; or it is a module of a running program, and tasks run elsewhere.
+    """
+    if settings.name.startswith(LIVE):
+        _check_live(settings.name, running)
     torch.set_num_threads(running.threads or ALL_THREADS)  # an earlier job may have asked for fewer
     return _load(settings, device_name(running.device))
 
 
-def knowing(here: Worker, directions: Mapping[str, np.ndarray]) -> Worker:
-    """The same worker whose layers can be read along these directions, too."""
-    return replace(here, found=replace(here.found, directions=directions))
+def hand_over(model: Model) -> ModelSettings:
+    """Make a network of this program known to the tasks of this process; the settings name it."""
+    name = f"{LIVE}{model.name}-{str(model.identity.get('weights', ''))[:8]}"
+    _live[name] = model
+    return ModelSettings(name=name)
+
+
+def _check_live(name: str, running: Running) -> None:
+    if running.elsewhere:
+        raise UnknownModel(
+            f"{name.removeprefix(LIVE)!r} is a module of this program and tasks run in other processes, which cannot "
+            "see it: name a function that makes it, package.module:factory, or run without workers and scheduler"
+        )
+    if name not in _live:
+        raise UnknownModel(
+            f"{name.removeprefix(LIVE)!r} was a module of another program: hand the same module over again as model=, "
+            "or name a function that makes it, package.module:factory"
+        )
+
+
+def load_stored(statistics: Statistics, running: Running) -> LoadedModel:
+    """This process's network of a statistics store, which knows the store's directions."""
+    return with_directions(load(stored_model(statistics), running), statistics.directions())
+
+
+def stored_model(statistics: Statistics) -> ModelSettings:
+    """The network that the statistics are of."""
+    return ModelSettings.model_validate(statistics.model)
+
+
+def with_directions(loaded: LoadedModel, directions: Mapping[str, np.ndarray]) -> LoadedModel:
+    """The same network whose layers can be read along these directions, too."""
+    return replace(loaded, survey=replace(loaded.survey, directions=directions))
 
 
 @lru_cache(maxsize=1)
-def _load(settings: ModelSettings, device: str) -> Worker:
-    model = load_model(settings)
-    found = survey(model)
+def _load(settings: ModelSettings, device: str) -> LoadedModel:
+    model = _live[settings.name] if settings.name.startswith(LIVE) else load_model(settings)
+    layers = survey(model)
     model.network.to(device)
-    return Worker(model, found)
+    return LoadedModel(model, layers)
 
 
-def worker_at(settings: ModelSettings, running: Running, side: int) -> Worker:
-    """This process's worker for pictures of ``side`` pixels, which may differ from the input that the statistics were
+def load_at_side(settings: ModelSettings, running: Running, side: int) -> LoadedModel:
+    """This process's network for pictures of ``side`` pixels, which may differ from the input that the statistics were
     made at; refused in one sentence when the network cannot take them."""
-    here = worker(settings, running)
-    return here if side == here.model.preprocessing.side else _resized(settings, device_name(running.device), side)
+    loaded = load(settings, running)
+    return loaded if side == loaded.model.preprocessing.side else _resized(settings, device_name(running.device), side)
 
 
 @lru_cache(maxsize=1)
-def _resized(settings: ModelSettings, device: str, side: int) -> Worker:
-    here = _load(settings, device)
-    kept = here.model.preprocessing.side
+def _resized(settings: ModelSettings, device: str, side: int) -> LoadedModel:
+    loaded = _load(settings, device)
+    own = loaded.model.preprocessing.side
     try:
-        model = at_side(here.model, side)
+        model = at_side(loaded.model, side)
     except UnsuitableInput as error:
         raise UnsuitableInput(f"--side {side} does not do: {error}") from error
-    return Worker(model, survey(model, f"give --side {kept}, as the statistics have it, or a size that it takes"))
+    return LoadedModel(model, survey(model, f"give --side {own}, as the statistics have it, or a size that it takes"))
 
 
 def device_name(asked: str) -> str:
-    """The device that ``auto`` means here, or the one asked for; refused when it is not there."""
+    """The device that ``auto`` means in this process, or the one asked for; refused when it is not there."""
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked.startswith("cuda") and not torch.cuda.is_available():
@@ -86,29 +122,13 @@ def _judge(name: str, classes: tuple[str, ...], device: str, download: bool) -> 
 
 
 def judges_at(
-    names: Sequence[str], here: Worker, running: Running, download: bool, layers: Collection[str] = ()
+    names: Sequence[str], loaded: LoadedModel, running: Running, download: bool, layers: Collection[str] = ()
 ) -> dict[str, Judge]:
     """This process's judges of these names, each loaded once; refused where they are to judge classes, which are among
-    ``layers``, and tell others apart than the model of ``here``."""
-    known, device = here.model.class_names, device_name(running.device)
+    ``layers``, and tell others apart than the network."""
+    known, device = loaded.model.class_names, device_name(running.device)
     judges = {name: _judge(name, known, device, download) for name in names}
     if CLASSES in layers:
         for judge in judges.values():
-            same_classes(judge, known, here.found.layer(CLASSES).channels)
+            same_classes(judge, known, loaded.survey.layer(CLASSES).channels)
     return judges
-
-
-def stored_model(group: zarr.Group) -> ModelSettings:
-    """The model that the statistics are of."""
-    return ModelSettings.model_validate(group.attrs["model"])
-
-
-def stored_worker(group: zarr.Group, running: Running) -> Worker:
-    """This process's worker for the store's model, knowing the store's directions."""
-    return knowing(worker(stored_model(group), running), read_directions(group))
-
-
-def check_model(group: zarr.Group, model: Model) -> None:
-    """Refuse a model whose weights or preprocessing are no longer those of the statistics."""
-    kept = claimed(group, "base") or {}
-    claim(group, "base", {**kept, **model.identity})

@@ -1,22 +1,13 @@
-"""How far a run is: bars in the terminal, artifacts on Prefect's pages, and what a run leaves there."""
+"""How far a run is, in the terminal."""
 
 from __future__ import annotations
 
-import shlex
-import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from uuid import UUID
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
-from prefect.context import FlowRunContext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from stores.files import safe_url
 
 _open: list[Bar] = []
 
@@ -72,60 +63,3 @@ def tick(amount: float = 1, part: float = 0) -> None:
     """Count on the bar that is open in this process, if there is one."""
     if _open:
         _open[-1].tick(amount, part)
-
-
-@contextmanager
-def progress_artifact(what: str, total: float) -> Iterator[Callable[[float], None]]:
-    """A progress artifact ``progress`` of the flow run while the block lasts; what it yields counts on it, out of
-    ``total``. Outside a flow run nothing is made."""
-    if FlowRunContext.get() is None:
-        yield lambda amount: None
-        return
-    made, done = create_progress_artifact(0.0, key="progress", description=what), 0.0
-
-    def count(amount: float) -> None:
-        nonlocal done
-        done += amount
-        if isinstance(made, UUID):
-            update_progress_artifact(made, progress=min(100.0, 100 * done / max(total, 1e-9)))
-
-    yield count
-
-
-@contextmanager
-def summarised(key: str, url: str, what: str, count: int | Callable[[], int]) -> Iterator[None]:
-    """When the block ends, a markdown artifact ``key``: what the store holds by now, its fingerprints, how many
-    neurons there are and why others are not, and ``count`` of ``what`` (as in "pictures") per minute and second. Where
-    the block fails: why, and what the store holds nevertheless."""
-    begun = time.monotonic()
-    try:
-        yield
-    except Exception as error:
-        with suppress(Exception):  # what failed is told by the error itself, also where nothing can be left
-            why = " ".join(str(error).split()) or type(error).__name__
-            _leave(key, url, f"**Ended before it was done:** {why}")
-        raise
-    minutes = (time.monotonic() - begun) / 60
-    done = count() if callable(count) else count
-    speed = done / max(minutes, 1e-9)
-    rate = f"{done} {what} in {minutes:.1f} minutes, {speed:.1f} a minute, {speed / 60:.2f} a second."
-    _leave(key, url, rate if done else f"No {what} were missing.")
-
-
-def _leave(key: str, url: str, said: str) -> None:
-    from flows.cli.describe import store_summary
-
-    first, *lines = (line.strip() for line in store_summary(url))
-    listed = "\n".join(f"- {line}" for line in lines)
-    pages = f"Pages: `vital pages {safe_url(url)} --out DIR`" if key == "atlas" else ""
-    create_markdown_artifact(f"## {first}\n\n{said}\n\n{listed}\n\n{pages}\n", key=key)
-
-
-def link_pages(url: str, index: Path) -> None:
-    """A markdown artifact ``pages``: where the pages of the atlas are. A browser that shows Prefect's own pages may
-    refuse to follow a link to a file, so the way to open them is said, too."""
-    create_markdown_artifact(
-        f"## Pages of {safe_url(url)}\n\n[{index.name}](<{index.as_uri()}>) on {socket.gethostname()}: "
-        f"`vital view {shlex.quote(str(index.parent))}`\n",
-        key="pages",
-    )

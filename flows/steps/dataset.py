@@ -1,5 +1,4 @@
-"""The statistics store as the flows see it: claimed before work, merged into after it, asked for its model and its
-images."""
+"""One pass over shards and the statistics store: planned and claimed before it, written after it."""
 
 from __future__ import annotations
 
@@ -7,28 +6,17 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
-import zarr
-from jaxtyping import Bool
 
 from flows.jobs import ReferencesJob
-from flows.running.process import Worker
-from stores.arrays.provenance import claim, claimed, dataset_fingerprint
-from stores.arrays.schema import declare, group_at, open_store
-from stores.dataset.index import index_specs, read_shards
-from stores.dataset.layers import layer_specs, write_layer, write_light, write_light_sums
-from stores.dataset.references import (
-    References,
-    read_matrix,
-    read_references,
-    reference_specs,
-    write_directions,
-    write_references,
-)
+from flows.running.process import LoadedModel
+from stores import References, Statistics, open_statistics
+from stores.dataset.references import read_matrix
 from stores.errors import SchemaMismatch, UnreadableShard
 from stores.shards.reading import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, ranked_layer
+from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.rows import stored_levels
-from vital.measuring.sums import NOBODY, LayerSums, Ranking
+from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey, default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
@@ -37,49 +25,41 @@ ALGORITHM = 1
 """Version of what the numbers mean; a store of another version is refused."""
 
 
-def claim_statistics(job: ReferencesJob, here: Worker) -> zarr.Group:
+def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
     """The store, made or found to be of the same base; its model's settings are kept for later commands."""
-    group = open_store(job.store, "statistics", "a")
-    base = {**here.model.identity, "levels": job.statistics.levels, "precision": "float32", "algorithm": ALGORITHM}
-    claim(group, "base", base)
-    if "model" not in group.attrs:
-        group.attrs["model"] = job.model.model_copy(update={"download": False}).model_dump(mode="json")
-    declare(group, index_specs())
-    for name, matrix in here.found.directions.items():
-        write_directions(group, name, matrix)
-    return group
+    statistics = open_statistics(job.store, "a")
+    base = {**loaded.model.identity, "levels": job.statistics.levels, "precision": "float32", "algorithm": ALGORITHM}
+    statistics.claim(base, job.model.model_copy(update={"download": False}).model_dump(mode="json"))
+    for name, matrix in loaded.survey.directions.items():
+        statistics.write_directions(name, matrix)
+    return statistics
 
 
 def given_directions(job: ReferencesJob) -> dict[str, np.ndarray]:
     """The matrices that a job names; two of one name are refused."""
-    found: dict[str, np.ndarray] = {}
+    matrices: dict[str, np.ndarray] = {}
     for location in job.directions:
         name, matrix = read_matrix(location)
-        if name in found:
+        if name in matrices:
             raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
-        found[name] = matrix
-    return found
+        matrices[name] = matrix
+    return matrices
 
 
-def base_levels(group: zarr.Group) -> int:
-    """Levels kept of a row."""
-    return int((claimed(group, "base") or {})["levels"])
-
-
-def plan_for(job: ReferencesJob, found: Survey, model: str) -> Plan:
+def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
     """Everything the asked layers need: their rankings, and sums of themselves and of their nodes."""
     measured: list[str] = []
     ranked: list[str] = []
     for layer in job.layers:
         ranked += [layer, f"{layer}{LOWEST}"] if job.statistics.lowest and layer != CLASSES else [layer]
-        measured += [*default_nodes(found, layer, model), found.layer(layer).reads.layer]
+        measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer]
     return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
 
 
-def missing_of(group: zarr.Group, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
+def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
     """The part of a plan that the store does not have for exactly these shards; raises SchemaMismatch for more
     shards, and for another number of references."""
-    known = read_shards(group)
+    known = statistics.shards()
     if not len(known):
         return plan
     if len(shards) != len(known):
@@ -87,24 +67,26 @@ def missing_of(group: zarr.Group, plan: Plan, shards: Sequence[ShardFile]) -> Pl
             f"the store was made from {len(known)} shards and {len(shards)} are given: add --extend to read the new "
             f"ones ({shards[len(known)].name}, …) and add them to the store, or write to another store"
         )
-    now = dataset_fingerprint(known.identities())
     for name in plan.ranked:
-        found = group.get(f"references/{name}")
-        ranks = (claimed(found, "references") or {}).get("references") if isinstance(found, zarr.Group) else None
+        ranks = statistics.claimed_ranks(name)
         if ranks not in (None, plan.ranks):
             raise SchemaMismatch(
                 f"the store keeps {ranks} references of layer {name!r} and {plan.ranks} were asked for: "
                 f"repeat --references {ranks}, or write to another store"
             )
-    ranked = [name for name in plan.ranked if f"references/{name}" not in group.attrs]
-    measured = [name for name in plan.measured if group.attrs.get(f"layers/{name}") != now]
-    return Plan(tuple(ranked), tuple(measured), plan.ranks, plan.levels)
+    complete, measured = statistics.ranked(), set(statistics.measured())
+    return Plan(
+        tuple(name for name in plan.ranked if name not in complete),
+        tuple(name for name in plan.measured if name not in measured),
+        plan.ranks,
+        plan.levels,
+    )
 
 
-def refuse_short(group: zarr.Group, allowed: float) -> None:
+def refuse_short(statistics: Statistics, allowed: float) -> None:
     """Raise UnreadableShard when more than the allowed share of shards ended too early; what they held is in the
     store."""
-    known = read_shards(group)
+    known = statistics.shards()
     short = [f"{name}: {why}" for name, why in zip(known.name, known.short, strict=True) if why]
     if len(short) > allowed * len(known):
         raise UnreadableShard(
@@ -114,62 +96,21 @@ def refuse_short(group: zarr.Group, allowed: float) -> None:
 
 
 def write_gathered(
-    group: zarr.Group, gathered: Gathered, found: Survey, preprocessing: Preprocessing, plan: Plan
+    statistics: Statistics, gathered: Gathered, survey: Survey, preprocessing: Preprocessing, levels: int
 ) -> None:
-    """Rankings as references with their patches, sums as layer statistics, light. What is complete is noted last."""
-    now = dataset_fingerprint(read_shards(group).identities())
+    """Rankings as references with their patches, sums as layer statistics, light. What is complete is marked last."""
     for name, sums in gathered.sums.items():
-        levels = stored_levels(found.layer(name).sites, plan.levels)
-        declare(group, layer_specs(name, *sums.quantiles.shape))
-        write_layer(group, name, {"level": levels, **_layer_arrays(sums)})
+        level = stored_levels(survey.layer(name).sites, levels)
+        statistics.write_layer(name, level, sums.stored(), LayerSums.meanings())
     for name, ranking in gathered.rankings.items():
-        module = found.layer(found.layer(ranked_layer(name)).reads.layer)
-        # Claimed before the arrays are there: another number is refused by name, also after a killed run.
-        claim(group.require_group(f"references/{name}"), "references", {"references": ranking.scores.shape[1]})
-        declare(group, reference_specs(name, *ranking.scores.shape))
-        write_references(
-            group,
-            name,
-            _as_references(name, ranking, module.sites, preprocessing, module.leading_tokens),
-        )
-    colours = gathered.light.colours()
-    write_light(group, gathered.light.spectrum / max(gathered.light.count, 1), colours.mean, colours.covariance)
-    write_light_sums(group, *(getattr(gathered.light, part.name) for part in fields(gathered.light)))
+        module = survey.layer(survey.layer(ranked_layer(name)).reads.layer)
+        references = _as_references(name, ranking, module.sites, preprocessing, module.leading_tokens)
+        statistics.write_references(name, references)
+    light = gathered.light
+    colours, added = light.colours(), {part.name: np.asarray(getattr(light, part.name)) for part in fields(light)}
+    statistics.write_images(light.spectrum / max(light.count, 1), colours.mean, colours.covariance, added)
     ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
-    done = {f"layers/{name}": now for name in gathered.sums}
-    done |= {f"references/{name}": f"{now}/{count}" for name, count in ranks.items()}
-    # Sorted behind the rest: the bytes do not tell in which order layers came to the store.
-    kept = dict(group.attrs)
-    noted = {name: value for name, value in kept.items() if name.startswith(("layers/", "references/"))} | done
-    group.attrs.put({name: value for name, value in kept.items() if name not in noted} | dict(sorted(noted.items())))
-
-
-def _layer_arrays(sums: LayerSums) -> dict[str, np.ndarray]:
-    return _shown(sums) | _sums(sums)
-
-
-def _shown(sums: LayerSums) -> dict[str, np.ndarray]:
-    """Means over images, for people. Channels that overflow stay infinite or undefined: their targets say so."""
-    count = max(sums.count, 1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean, peak = sums.total / count, sums.peaks / count
-        shown = {
-            "quantiles": sums.quantiles / count,
-            "mean": mean,
-            "deviation": np.sqrt(np.maximum(sums.squares / count - mean**2, 0)),
-            "minimum": sums.minimum,
-            "maximum": sums.maximum,
-            "active": sums.active / count,
-            "peak_mean": peak,
-            "peak_deviation": np.sqrt(np.maximum(sums.peak_squares / count - peak**2, 0)),
-        }
-        return {name: np.asarray(value, np.float32) for name, value in shown.items()}
-
-
-def _sums(sums: LayerSums) -> dict[str, np.ndarray]:
-    names = ("quantiles", "total", "squares", "active", "peaks", "peak_squares")
-    added = {f"sums/{name}": getattr(sums, name) for name in names}
-    return added | {"sums/count": np.asarray(sums.count)}
+    statistics.mark(list(gathered.sums), ranks)
 
 
 def _as_references(name: str, ranking: Ranking, sites: int, preprocessing: Preprocessing, leading: int) -> References:
@@ -185,32 +126,3 @@ def _as_references(name: str, ranking: Ranking, sites: int, preprocessing: Prepr
     scores = -ranking.scores if name.endswith(LOWEST) else ranking.scores
     score = np.where(empty, np.nan, scores).astype(np.float32)
     return References(ranking.images, score, np.where(empty, -1, ranking.sites).astype(np.int32), box)
-
-
-def references_of(group: zarr.Group, layer: str, count: int | None) -> References:
-    """A layer's references, the best ``count``; raises SchemaMismatch with the way out when the layer has none."""
-    try:
-        group_at(group, f"references/{layer}")
-        if f"references/{layer}" not in group.attrs:  # written last: a killed run left them unfinished
-            raise SchemaMismatch(layer)
-    except SchemaMismatch:
-        kept = [name.removeprefix("references/") for name in group.attrs if name.startswith("references/")]
-        raise SchemaMismatch(
-            f"the store has no references of layer {layer!r}, it has those of {', '.join(kept) or 'none'}: "
-            f"run `vital references … --layer {layer}` on the same shards first"
-        ) from None
-    found = read_references(group, layer)
-    if count is None:
-        return found
-    if count > found.image.shape[1]:
-        raise SchemaMismatch(
-            f"{count} references were asked for and the store keeps {found.image.shape[1]} of layer {layer!r}: "
-            f"ask for fewer, or make the store with --references {count}"
-        )
-    return found.best(count)
-
-
-def live_neurons(references: References, fewest: int) -> Bool[np.ndarray, "neuron"]:
-    """Neurons with enough references to be measured."""
-    live: np.ndarray = (references.image != NOBODY).sum(1) >= fewest
-    return live

@@ -6,32 +6,28 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import zarr
 from jaxtyping import UInt8
 from torch import Tensor
 
-from stores.dataset.index import read_index, read_shards
-from stores.dataset.references import (
-    References,
-)
+from stores import References, Statistics
 from stores.errors import UnreadableShard
 from stores.files import safe_url
 from stores.shards.decoding import decode
 from stores.shards.reading import expand, read_images
-from vital.measuring.sums import NOBODY
+from vital.measuring.ranking import NOBODY
 from vital.network.preprocessing import Preprocessing
 
 READ_AHEAD = 64
 """Images read in one go; bounds the memory of a block's references."""
 
 
-def moved_urls(group: zarr.Group, patterns: Sequence[str]) -> dict[str, str]:
+def moved_urls(statistics: Statistics, patterns: Sequence[str]) -> dict[str, str]:
     """Where the store's shards are now, by base name, as ``patterns`` say.
 
     Raises:
         UnreadableShard: a shard has the name of one that was read, but another size.
     """
-    known = {shard.name: shard.size for shard in read_shards(group).identities()}
+    known = {shard.name: shard.size for shard in statistics.shards().identities()}
     given = expand(patterns) if patterns else []
     for shard in given:
         then = known.get(shard.name, -1)
@@ -44,11 +40,11 @@ def moved_urls(group: zarr.Group, patterns: Sequence[str]) -> dict[str, str]:
 
 
 def load_images(
-    group: zarr.Group, images: Sequence[int], preprocessing: Preprocessing, urls: Mapping[str, str]
+    statistics: Statistics, images: Sequence[int], preprocessing: Preprocessing, urls: Mapping[str, str]
 ) -> Iterator[tuple[int, UInt8[Tensor, "3 side side"]]]:
     """Images by id in ascending order, each read by (shard, offset, size) and decoded once. ``urls``: base name to
     where a shard is now."""
-    index, shards = read_index(group), read_shards(group)
+    index, shards = statistics.index(), statistics.shards()
     wanted = np.unique(np.asarray(images, np.int64))
     for start in range(0, len(wanted), READ_AHEAD):
         part = wanted[start : start + READ_AHEAD]
@@ -71,22 +67,22 @@ Box = tuple[int, ...]
 
 
 def reference_crops(
-    group: zarr.Group,
+    statistics: Statistics,
     preprocessing: Preprocessing,
     references: References,
     whole: bool,
     neurons: Sequence[int],
     urls: Mapping[str, str],
 ) -> Iterator[tuple[UInt8[Tensor, "3 side side"], tuple[int, ...]]]:
-    """Every distinct image and box once, in ascending order, with the places among ``neurons`` of those that share it;
+    """Every distinct image and box once, in ascending order, with the positions in ``neurons`` of those that share it;
     the box is the reference's patch, or the ``whole`` image."""
     edges = (0, 0, preprocessing.side, preprocessing.side)
     wanted: dict[int, dict[Box, list[int]]] = {}
-    for place, neuron in enumerate(neurons):
+    for position, neuron in enumerate(neurons):
         for image, patch in zip(references.image[neuron], references.box[neuron], strict=True):
             if image != NOBODY:
                 box = edges if whole else tuple(map(int, patch))
-                wanted.setdefault(int(image), {}).setdefault(box, []).append(place)
-    for image, pixels in load_images(group, list(wanted), preprocessing, urls):
-        for box, places in sorted(wanted[image].items()):
-            yield preprocessing.cut(pixels, box), tuple(places)
+                wanted.setdefault(int(image), {}).setdefault(box, []).append(position)
+    for image, pixels in load_images(statistics, list(wanted), preprocessing, urls):
+        for box, positions in sorted(wanted[image].items()):
+            yield preprocessing.cut(pixels, box), tuple(positions)

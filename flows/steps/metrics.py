@@ -11,26 +11,20 @@ from itertools import islice
 import numpy as np
 import torch
 import torch.nn.functional as F
-import zarr
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from flows.jobs import EvaluateJob
-from flows.pages.atlas import atlas_layers, statistics_url
-from flows.pages.layer import LayerSource
-from flows.running.process import Worker, judges_at, stored_model, stored_worker, worker_at
+from flows.running.process import LoadedModel, judges_at, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
-from flows.steps.dataset import references_of
 from flows.steps.images import moved_urls, reference_crops
-from flows.steps.targets import recorded_variant
-from stores.arrays.provenance import claimed
-from stores.arrays.schema import array_at, group_at, open_store
-from stores.atlas import made, write_metrics
+from flows.steps.targets import variant_of
+from stores import Atlas, AtlasLayer, Statistics, open_atlas, open_statistics
 from stores.errors import SchemaMismatch
 from stores.files import safe_url
 from vital.errors import nearest
 from vital.judging.judges import Judge, own_judge
-from vital.judging.metrics import diversity, frechet_distance, nearest_similarity, raised, variation
+from vital.judging.metrics import curve_distance, diversity, frechet_distance, nearest_similarity, raised, variation
 from vital.judging.names import OWN, meaning_of, metric_name, naming_metrics
 from vital.network.probe import CLASSES
 
@@ -42,35 +36,41 @@ COMPARED = 10
 """References of a neuron that its picture is compared with, the best first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
     """A layer in an atlas, with what is needed to measure it."""
 
-    atlas: zarr.Group
-    statistics: zarr.Group
-    layer: str
-    store: str
+    pictures: AtlasLayer
+    statistics: Statistics
+    neurons: Sequence[int]
+    """Those with a picture."""
+
+    @classmethod
+    def of(cls, atlas: Atlas, statistics: Statistics, layer: str) -> Measured:
+        """A layer of an atlas as it is now."""
+        pictures = atlas.layer(layer)
+        return cls(pictures, statistics, np.flatnonzero(pictures.made()).tolist())
 
     @property
-    def neurons(self) -> list[int]:
-        """Those with a picture."""
-        return [int(neuron) for neuron in np.flatnonzero(made(self.atlas, self.layer))]
-
-    @property
-    def fields(self) -> dict[str, object]:
-        """What the pictures were made with."""
-        return claimed(group_at(self.atlas, self.layer), "atlas") or {}
+    def layer(self) -> str:
+        """Its name."""
+        return self.pictures.name
 
     @property
     def side(self) -> int:
-        """Of a picture."""
-        return int(str(self.fields["side"]))
+        """Of a picture, in pixels."""
+        return self.pictures.side
 
     def pixels(self, neurons: Sequence[int]) -> Iterator[UInt8[np.ndarray, "picture side side 3"]]:
         """Pictures in chunks."""
-        array = array_at(self.atlas, f"{self.layer}/pixels")
         for start in range(0, len(neurons), CHUNK):
-            yield np.stack([np.asarray(array[neuron]) for neuron in neurons[start : start + CHUNK]])
+            yield self.pictures.pixels(neurons[start : start + CHUNK])
+
+    def over_layer(self, values: np.ndarray) -> Float[np.ndarray, "neuron"]:
+        """Values of `neurons` as a row for every neuron of the layer, NaN for those without a picture."""
+        rows = np.full(self.pictures.count, np.nan, np.float32)
+        rows[self.neurons] = values
+        return rows
 
 
 def check_evaluation(job: EvaluateJob) -> dict[str, int]:
@@ -81,43 +81,34 @@ def check_evaluation(job: EvaluateJob) -> dict[str, int]:
             sibling is not one.
         UnsuitableInput: a judge knows other classes than the network.
     """
-    atlas = open_store(job.atlas, "atlas", "r")
-    present = atlas_layers(atlas)
+    atlas = open_atlas(job.atlas)
+    present = atlas.layers
     for layer in job.layers:
         if layer not in present:
             raise SchemaMismatch(
                 f"{safe_url(job.atlas)} has no layer {layer!r}; the nearest are {nearest(layer, present)}: "
                 "choose from these, or leave out --layer for all"
             )
-    parts = [measured(job, layer) for layer in job.layers or present]
+    statistics = atlas.statistics(job.store)
+    parts = [Measured.of(atlas, statistics, layer) for layer in job.layers or present]
     counts = {part.layer: len(part.neurons) for part in parts}
     if not any(counts.values()):
         raise SchemaMismatch(f"{safe_url(job.atlas)} holds no finished picture yet: `vital info` says how far it is")
     for part in parts:
-        references_of(part.statistics, part.layer, None)
+        statistics.references(part.layer)
         if part.layer != CLASSES:
             for name in USUAL:
-                array_at(part.statistics, f"layers/{part.layer}/{name}")
+                statistics.statistic(part.layer, name)
         for url in job.siblings:
             _check_sibling(part, url)
-    here = stored_worker(parts[0].statistics, job.running.here)
-    judges_at(job.judges, here, job.running.here, job.download, counts)
+    loaded = load_stored(statistics, job.running.of_flow)
+    judges_at(job.judges, loaded, job.running.of_flow, job.download, counts)
     return {layer: count for layer, count in counts.items() if count}
 
 
-def measured(job: EvaluateJob, layer: str) -> Measured:
-    """The layer with its statistics; raises SchemaMismatch where these are out of reach."""
-    atlas = open_store(job.atlas, "atlas", "r")
-    store = statistics_url(atlas, job.atlas, job.store)
-    return Measured(atlas, open_store(store, "statistics", "r"), layer, store)
-
-
 def _check_sibling(part: Measured, url: str) -> None:
-    other = open_store(url, "atlas", "r")
-    fields = claimed(group_at(other, part.layer), "atlas") or {}
-    different = [
-        name for name in sorted(fields.keys() | part.fields.keys()) if fields.get(name) != part.fields.get(name)
-    ]
+    settings, others = part.pictures.settings, open_atlas(url).require_layer(part.layer).settings
+    different = [name for name in sorted(others.keys() | settings.keys()) if others.get(name) != settings.get(name)]
     if different != ["seed"]:
         raise SchemaMismatch(
             f"{safe_url(url)} differs from the atlas in {', '.join(different) or 'nothing'} of layer {part.layer!r} "
@@ -127,38 +118,38 @@ def _check_sibling(part: Measured, url: str) -> None:
 
 def evaluate(job: EvaluateJob, layer: str) -> None:
     """Measure one layer's pictures and write what was found; neurons without a picture have NaN."""
-    part = measured(job, layer)
-    here = stored_worker(part.statistics, job.running)
-    judges = judges_at(job.judges, here, job.running, job.download)
-    at_side = worker_at(stored_model(part.statistics), job.running, part.side)
-    mine, found = own_judge(at_side.model), _Looks(layer == CLASSES, part.neurons)
+    atlas = open_atlas(job.atlas)
+    part = Measured.of(atlas, atlas.statistics(job.store), layer)
+    loaded = load_stored(part.statistics, job.running)
+    judges = judges_at(job.judges, loaded, job.running, job.download)
+    at_side = load_at_side(stored_model(part.statistics), job.running, part.side)
+    mine, looks = own_judge(at_side.model), _Looks(layer == CLASSES, part.neurons)
     for pixels in part.pixels(part.neurons):
-        found.add({OWN: mine, **judges}, _tensor(pixels, at_side))
+        looks.add({OWN: mine, **judges}, _tensor(pixels, at_side))
         tick(len(pixels))
     columns: dict[str, np.ndarray] = {"curve_distance": _distances(part)}
     for name in (OWN, *judges):
-        columns |= found.named(name)
+        columns |= looks.named(name)
     if layer != CLASSES:
-        columns |= _raised(part, here, at_side)
+        columns |= _raised(part, loaded, at_side)
     unnamed = job.model_copy(update={"atlas": "", "layers": (), "siblings": ()})
-    photos = _references(unnamed, part.store, layer, str(part.fields["variant"]), tuple(part.neurons), part.side)
+    neurons, variant = tuple(part.neurons), part.pictures.variant
+    photos = _references(unnamed, part.statistics.url, layer, variant, neurons, part.side)
     columns["nearest_reference"] = nearest_similarity(
-        found.features(OWN), [photos.features[OWN][rows] for rows in photos.rows]
+        looks.features(OWN), [photos.features[OWN][rows] for rows in photos.rows]
     )
     natural = np.array([photos.variation[rows].mean() if len(rows) else np.nan for rows in photos.rows])
     columns["variation"] = np.concatenate([variation(pixels) for pixels in part.pixels(part.neurons)]) / natural
     if job.siblings:
-        columns["diversity"] = diversity(np.stack([found.features(OWN), *_siblings(job, part, mine, at_side)]))
+        columns["diversity"] = diversity(np.stack([looks.features(OWN), *_siblings(job, part, mine, at_side)]))
     apart = {
-        metric_name("frechet", name): frechet_distance(found.features(name), photos.features[name])
+        metric_name("frechet", name): frechet_distance(looks.features(name), photos.features[name])
         for name in (OWN, *judges)
     }
     meanings = {name: meaning_of(name, (OWN, *judges)) for name in (*columns, *apart)}
-    write_metrics(
-        open_store(job.atlas, "atlas", "a"),
-        layer,
-        {name: _spread(part, values) for name, values in columns.items()},
-        {name: (said.text, said.units) for name, said in meanings.items()},
+    open_atlas(job.atlas, "r+").layer(layer).write_metrics(
+        {name: part.over_layer(values) for name, values in columns.items()},
+        {name: (meaning.text, meaning.units) for name, meaning in meanings.items()},
         apart,
         {name: str(judge.identity.get("weights", "")) for name, judge in judges.items()},
     )
@@ -195,33 +186,26 @@ class _Looks:
         return {metric: np.concatenate([part[metric] for part in parts]) for metric in (parts[0] if parts else ())}
 
 
-def _tensor(pixels: np.ndarray, here: Worker) -> Tensor:
-    device = next(here.model.network.parameters()).device
+def _tensor(pixels: np.ndarray, loaded: LoadedModel) -> Tensor:
+    device = next(loaded.model.network.parameters()).device
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device)
 
 
-def _spread(part: Measured, values: np.ndarray) -> np.ndarray:
-    """Over the rows of the whole layer."""
-    rows = np.full(array_at(part.atlas, f"{part.layer}/status").shape[0], np.nan, np.float32)
-    rows[part.neurons] = values
-    return rows
-
-
 def _distances(part: Measured) -> np.ndarray:
-    found = LayerSource(part.atlas, "", part.layer, "", None).distance()
-    return np.full(len(part.neurons), np.nan) if found is None else found[part.neurons]
+    distances = curve_distance(part.pictures.reached())
+    return np.full(len(part.neurons), np.nan) if distances is None else distances[part.neurons]
 
 
-def _raised(part: Measured, here: Worker, at_side: Worker) -> dict[str, np.ndarray]:
+def _raised(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[str, np.ndarray]:
     """What the pictures do to their own neuron, against what natural images do."""
-    scores = references_of(part.statistics, part.layer, None).score[part.neurons]
+    scores = part.statistics.references(part.layer).score[part.neurons]
     # As the statistics have it: pictures of another side are read at the same place.
-    readout = here.found.layer(part.layer).readout
-    usual = [np.asarray(array_at(part.statistics, f"layers/{part.layer}/{name}")[:]) for name in USUAL]
+    readout = loaded.survey.layer(part.layer).readout
+    usual = [part.statistics.statistic(part.layer, name) for name in USUAL]
     peaks, places = [], []
     for start, pixels in zip(range(0, len(part.neurons), CHUNK), part.pixels(part.neurons), strict=True):
         neurons = part.neurons[start : start + CHUNK]
-        one = raised(at_side.model, part.layer, neurons, pixels, here.found.layouts(), (usual[0], usual[1]), readout)
+        one = raised(at_side.model, part.layer, neurons, pixels, loaded.survey.layouts(), (usual[0], usual[1]), readout)
         peaks.append(one.peak)
         places.append(one.rank)
     peak, rank = np.concatenate(peaks), np.concatenate(places)
@@ -249,21 +233,21 @@ class _Photos:
 def _references(job: EvaluateJob, store: str, layer: str, variant: str, neurons: tuple[int, ...], side: int) -> _Photos:
     """Each image and crop is looked at once. The same for all atlases of the same neurons, so it is kept: of ``job``
     only what does not name an atlas counts."""
-    statistics = open_store(store, "statistics", "r")
-    here = stored_worker(statistics, job.running)
-    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.running, job.download)}
-    used = recorded_variant(statistics, layer, variant).references
-    found = references_of(statistics, layer, used).best(COMPARED)
+    statistics = open_statistics(store)
+    loaded = load_stored(statistics, job.running)
+    judges = {OWN: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}
+    used = variant_of(statistics.targets(layer, variant)).references
+    references = statistics.references(layer, used).best(COMPARED)
     whole, urls = variant.startswith("image"), moved_urls(statistics, job.shards)
-    crops = reference_crops(statistics, here.model.preprocessing, found, whole, neurons, urls)
+    crops = reference_crops(statistics, loaded.model.preprocessing, references, whole, neurons, urls)
     rows: list[list[int]] = [[] for _ in neurons]
     features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     flat: list[np.ndarray] = []
     count = 0
     while part := list(islice(crops, CHUNK)):
-        for _, places in part:
-            for place in places:
-                rows[place].append(count)
+        for _, positions in part:
+            for position in positions:
+                rows[position].append(count)
             count += 1
         shown = torch.stack([pixels for pixels, _ in part])
         for name, judge in judges.items():
@@ -273,13 +257,14 @@ def _references(job: EvaluateJob, store: str, layer: str, variant: str, neurons:
     return _Photos(rows, {name: np.concatenate(parts) for name, parts in features.items()}, np.concatenate(flat))
 
 
-def _siblings(job: EvaluateJob, part: Measured, mine: Judge, here: Worker) -> list[np.ndarray]:
+def _siblings(job: EvaluateJob, part: Measured, mine: Judge, loaded: LoadedModel) -> list[np.ndarray]:
     """The features of the same neurons' pictures in atlases of other seeds."""
     features = []
     for url in job.siblings:
-        other = Measured(open_store(url, "atlas", "r"), part.statistics, part.layer, part.store)
+        other = Measured.of(open_atlas(url), part.statistics, part.layer)
         looked = [
-            mine.look(_tensor(pixels, here)).features.float().numpy(force=True) for pixels in other.pixels(part.neurons)
+            mine.look(_tensor(pixels, loaded)).features.float().numpy(force=True)
+            for pixels in other.pixels(part.neurons)
         ]
         there = np.isin(part.neurons, other.neurons)
         features.append(np.where(there[:, None], np.concatenate(looked), np.nan))

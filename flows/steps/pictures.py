@@ -2,180 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import zarr
-from jaxtyping import Bool
 
 from flows.jobs import BLOCK, AtlasJob
-from flows.running.blocks import rows_of
-from flows.running.process import Worker, stored_model, stored_worker, worker_at
+from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
-from flows.steps.targets import read_targets, recorded_variant, target_nodes, target_status
-from stores.arrays.blocks import empty_rows
-from stores.arrays.provenance import claim, claimed, dataset_fingerprint, fingerprint
-from stores.arrays.schema import declare, open_store
-from stores.atlas import done_picture_blocks, picture_specs, write_picture_block
-from stores.dataset.index import read_shards
-from stores.dataset.layers import read_colours, read_spectrum
-from stores.dataset.targets import done_blocks, read_target_levels
-from stores.errors import PictureStatus, SchemaMismatch
-from stores.files import safe_url
+from flows.steps.targets import read_targets, variant_of
+from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
+from stores.errors import PictureStatus
 from vital.judging.metrics import Reached, reached
-from vital.measuring.sums import Colours
+from vital.measuring.light import Colours
 from vital.measuring.targets import Target
 from vital.network.probe import CLASSES
 from vital.pictures.baselines import check_method
 from vital.pictures.device import in_batches, measured_batch
 from vital.pictures.optimise import Pictures, optimise, records_of
-from vital.settings import Method, PictureSettings
+from vital.settings import Method
 
 ALGORITHMS: Mapping[Method, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
 windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data."""
 
 
-@dataclass(frozen=True)
-class DeclaredAtlas:
-    """A layer's pictures as the atlas holds them."""
-
-    variant: str
-    neurons: int
-    block: int
-
-    def live_in(self, live: Bool[np.ndarray, "neuron"], blocks: Iterable[int]) -> int:
-        """How many pictures a task has to make."""
-        return int(sum(live[list(rows_of(block, self.block, self.neurons))].sum() for block in blocks))
+def targets_of(statistics: Statistics, job: AtlasJob) -> Targets:
+    """The targets that a job's pictures are made for; raises SchemaMismatch where they were not measured."""
+    return statistics.targets(job.layer, job.variant.label(job.layer == CLASSES)).require()
 
 
-def declare_atlas(job: AtlasJob, statistics: zarr.Group, here: Worker) -> DeclaredAtlas:
+def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, loaded: LoadedModel) -> AtlasLayer:
     """Claim the atlas for these statistics and settings, and create the layer's arrays."""
-    layer = here.found.layer(job.layer)
-    variant = job.variant.label(job.layer == CLASSES)
-    target_status(statistics, job.layer, variant)  # refuses a variant that was not measured
-    check_method(here.model, job.picture)
+    check_method(loaded.model, job.picture)
     if job.picture.parametrisation == "phase":
-        read_spectrum(statistics)  # refuses statistics without one
-    group = open_store(job.out, "atlas", "a")
-    claim(group, "statistics", _provenance(statistics))
-    # Where the statistics lie is a hint for later commands, not what the pictures depend on.
-    group.attrs["store"] = safe_url(job.store)
-    levels = read_target_levels(statistics, job.layer, variant)
-    nodes = {node: len(levels[node]) for node in target_nodes(statistics, job.layer, variant)}
-    # Claimed before anything is created: other settings are refused by name, not by the shape they give.
-    place = group.require_group(job.layer)
+        statistics.spectrum()  # refuses statistics without one
+    atlas = open_atlas(job.out, "a")
+    atlas.claim(statistics)
+    levels, layer = targets.levels(), atlas.layer(job.layer)
     version = ALGORITHMS[job.picture.method]
-    claim(place, "atlas", {"variant": variant, "algorithm": version, **job.picture.model_dump(mode="json")})
-    declare(
-        group, picture_specs(job.layer, layer.channels, job.picture.side, records_of(job.picture.steps), BLOCK, nodes)
-    )
-    names = list(here.model.class_names) if job.layer == CLASSES else []
-    if place.attrs.get("names") != names:
-        place.attrs["names"] = names
-    return DeclaredAtlas(variant, layer.channels, BLOCK)
+    layer.claim({"variant": targets.variant, "algorithm": version, **job.picture.model_dump(mode="json")})
+    nodes = {node: len(levels[node]) for node in targets.nodes}
+    layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes)
+    layer.write_names(list(loaded.model.class_names) if job.layer == CLASSES else [])
+    return layer
 
 
-def _provenance(statistics: zarr.Group) -> dict[str, str]:
-    base = claimed(statistics, "base") or {}
-    return {"base": fingerprint(base), "dataset": dataset_fingerprint(read_shards(statistics).identities())}
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What a task needs to make pictures: opened and loaded once."""
 
+    job: AtlasJob
+    statistics: Statistics
+    targets: Targets
+    loaded: LoadedModel
 
-def require_targets(statistics: zarr.Group, job: AtlasJob, declared: DeclaredAtlas, blocks: Iterable[int]) -> None:
-    """Refuse neurons whose targets were not measured: a picture of nothing must not be recorded as decided."""
-    done = done_blocks(statistics, job.layer, declared.variant)
-    if missing := [block for block in blocks if not done[block]]:
-        first, last = missing[0] * declared.block, min((missing[-1] + 1) * declared.block, declared.neurons)
-        raise SchemaMismatch(
-            f"targets/{job.layer}/{declared.variant} has no targets of neurons {first} to {last - 1}: "
-            f"run `vital targets --layer {job.layer} --neurons {first}:{last}` with the same variant first"
-        )
+    @classmethod
+    def of(cls, job: AtlasJob) -> _Work:
+        statistics = open_statistics(job.store)
+        loaded = load_at_side(stored_model(statistics), job.running, job.picture.side)
+        return cls(job, statistics, targets_of(statistics, job), loaded)
 
+    def batch(self, neurons: Sequence[int]) -> int:
+        """Pictures that are optimised together: as asked, or what fits into the device by one step of one picture."""
+        if isinstance(self.job.batch, int):
+            return self.job.batch
+        device = next(self.loaded.model.network.parameters()).device
+        return measured_batch(lambda: neurons and self.pictures(neurons[:1], steps=1), device)
 
-def unmade(job: AtlasJob, declared: DeclaredAtlas, blocks: Iterable[int]) -> set[int]:
-    """The blocks that are not written."""
-    done = done_picture_blocks(open_store(job.out, "atlas", "r"), job.layer)
-    return {block for block in blocks if not done[block]}
+    def pictures(
+        self,
+        neurons: Sequence[int],
+        progress: Callable[[int], None] = lambda step: None,
+        steps: int | None = None,
+    ) -> tuple[Target, Pictures]:
+        """The targets of ``neurons`` and what was optimised for them."""
+        settings = self.job.picture if steps is None else self.job.picture.model_copy(update={"steps": steps})
+        # As the statistics have it: pictures of another side are read at the same place.
+        readout = load_stored(self.statistics, self.job.running).survey.layer(self.job.layer).readout
+        target = read_targets(self.statistics, self.targets, neurons, readout)
+        kind, colours = variant_of(self.targets).relevance, Colours(*self.statistics.colours())
+        spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
+        layouts = self.loaded.survey.layouts()
+        return target, optimise(self.loaded.model, target, settings, layouts, kind, colours, progress, spectrum)
+
+    def rows(self, neurons: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
+        """The rows of the atlas of every one of ``neurons``."""
+        share = len(neurons) / self.job.picture.steps
+        target, pictures = self.pictures(neurons, lambda step: tick(share))
+        curves = reached(self.loaded.model, target, pictures.pixels, self.loaded.survey.layouts())
+        return {neuron: _row(pictures, curves, position) for position, neuron in enumerate(neurons)}
 
 
 def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
     """Optimise all live neurons of ``blocks`` in batches, then write each block."""
-    statistics = open_store(job.store, "statistics", "r")
-    group = open_store(job.out, "atlas", "a")
-    here = worker_at(stored_model(statistics), job.running, job.picture.side)
-    variant = job.variant.label(job.layer == CLASSES)
-    status = target_status(statistics, job.layer, variant)
-    neurons = [
-        row for block in blocks for row in rows_of(block, BLOCK, len(status)) if status[row] == PictureStatus.MADE
-    ]
+    work, layer = _Work.of(job), open_atlas(job.out, "r+").layer(job.layer)
+    status = work.targets.status()
+    live = status == PictureStatus.MADE
+    neurons = [row for block in blocks for row in work.targets.neurons_of(block) if live[row]]
     made: dict[int, dict[str, np.ndarray]] = {}
-    size = job.batch if isinstance(job.batch, int) else _measured_batch(job, statistics, here, variant, neurons[:1])
-    for _ in in_batches(
-        len(neurons), size, lambda part: made.update(_optimise(job, statistics, here, variant, neurons[part]))
-    ):
+    for _ in in_batches(len(neurons), work.batch(neurons), lambda part: made.update(work.rows(neurons[part]))):
         pass
     for block in blocks:
-        arrays = _block_arrays(group, job.layer, job.picture, rows_of(block, BLOCK, len(status)), status, made)
-        write_picture_block(group, job.layer, block, arrays)
+        layer.write(block, _block_arrays(layer, block, job.picture.seed, status, made))
 
 
-def _measured_batch(job: AtlasJob, statistics: zarr.Group, here: Worker, variant: str, neurons: Sequence[int]) -> int:
-    """What fits into the device, by one step of one picture."""
-    first = job.model_copy(update={"picture": job.picture.model_copy(update={"steps": 1})})
-    device = next(here.model.network.parameters()).device
-    return measured_batch(lambda: neurons and _pictures(first, statistics, here, variant, neurons), device)
-
-
-def _optimise(
-    job: AtlasJob, statistics: zarr.Group, here: Worker, variant: str, neurons: Sequence[int]
-) -> dict[int, dict[str, np.ndarray]]:
-    share = len(neurons) / job.picture.steps
-    target, pictures = _pictures(job, statistics, here, variant, neurons, lambda step: tick(share))
-    rows = reached(here.model, target, pictures.pixels, here.found.layouts())
-    return {neuron: _row(pictures, rows, place) for place, neuron in enumerate(neurons)}
-
-
-def _pictures(
-    job: AtlasJob,
-    statistics: zarr.Group,
-    here: Worker,
-    variant: str,
-    neurons: Sequence[int],
-    progress: Callable[[int], None] = lambda step: None,
-) -> tuple[Target, Pictures]:
-    # As the statistics have it: pictures of another side are read at the same place.
-    readout = stored_worker(statistics, job.running).found.layer(job.layer).readout
-    target = read_targets(statistics, job.layer, variant, neurons, readout)
-    kind, colours = recorded_variant(statistics, job.layer, variant).relevance, Colours(*read_colours(statistics))
-    spectrum = read_spectrum(statistics) if job.picture.parametrisation == "phase" else None
-    return target, optimise(here.model, target, job.picture, here.found.layouts(), kind, colours, progress, spectrum)
-
-
-def _row(pictures: Pictures, rows: Mapping[str, Reached], place: int) -> dict[str, np.ndarray]:
-    parts: dict[str, np.ndarray] = {
-        "pixels": pictures.pixels[place],
-        "alpha": pictures.alpha[place],
-        "loss": pictures.loss[place],
+def _row(pictures: Pictures, curves: Mapping[str, Reached], position: int) -> dict[str, np.ndarray]:
+    row: dict[str, np.ndarray] = {
+        "pixels": pictures.pixels[position],
+        "alpha": pictures.alpha[position],
+        "loss": pictures.loss[position],
+        "status": np.asarray(PictureStatus.MADE if pictures.finite[position] else PictureStatus.NON_FINITE),
     }
-    parts["status"] = np.asarray(PictureStatus.MADE if pictures.finite[place] else PictureStatus.NON_FINITE)
-    for node, row in rows.items():
-        parts |= {f"reached/{node}/picture": row.picture[place], f"reached/{node}/target": row.target[place]}
-    return parts
+    for node, curve in curves.items():
+        row |= {f"reached/{node}/picture": curve.picture[position], f"reached/{node}/target": curve.target[position]}
+    return row
 
 
 def _block_arrays(
-    group: zarr.Group,
-    layer: str,
-    settings: PictureSettings,
-    neurons: range,
-    status: np.ndarray,
-    made: dict[int, dict[str, np.ndarray]],
+    layer: AtlasLayer, block: int, seed: int, status: np.ndarray, made: Mapping[int, Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """A block's rows of every declared array; neurons without a picture keep the reason that their target gave."""
-    arrays = empty_rows(group, layer, len(neurons))
+    arrays, neurons = layer.empty(block), layer.neurons_of(block)
     arrays["status"][:] = status[list(neurons)]
-    arrays["seed"][:] = settings.seed
+    arrays["seed"][:] = seed
     for neuron in neurons:
         for name, value in made.get(neuron, {}).items():
             arrays[name][neuron - neurons.start] = value

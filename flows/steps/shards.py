@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from flows.running.process import Worker
+from flows.running.process import LoadedModel
 from flows.running.progress import tick
 from stores.arrays.provenance import safe_url
 from stores.dataset.index import SampleRows, ShardRows
@@ -36,7 +36,7 @@ TASKS = 256
 """Tasks of a pass, at most: each costs the server some milliseconds, on Dask a tenth of a second."""
 
 
-def grouped(shards: Sequence[ShardFile]) -> list[tuple[ShardFile, ...]]:
+def shards_of_tasks(shards: Sequence[ShardFile]) -> list[tuple[ShardFile, ...]]:
     """Neighbouring shards for every task of a pass; what a shard adds does not depend on its task."""
     size = -(-len(shards) // TASKS)
     return [tuple(shards[start : start + size]) for start in range(0, len(shards), size)]
@@ -98,18 +98,18 @@ def joined(begun: Partial, parts: Iterable[Partial], images: int = 0, shards: in
     return Partial(total, SampleRows.concat(samples), ShardRows.concat(tables))
 
 
-def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
+def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan) -> Partial:
     """Stream a shard once. An image that cannot be used is an index row that says why; the shard goes on."""
     reader = ShardReader(shard)
     rows: list[dict[str, Any]] = []
-    side = worker.model.preprocessing.side
-    total = Gathered.none(plan, worker.found, side)
+    side = loaded.model.preprocessing.side
+    total = Gathered.none(plan, loaded.survey, side)
     before = 0
-    for batch in _ahead(_batches(_usable(reader, worker, rows))):
+    for batch in _ahead(_batches(_usable(reader, loaded, rows))):
         samples, pixels = zip(*batch, strict=True)
         total = total + gather(
-            worker.model,
-            worker.found,
+            loaded.model,
+            loaded.survey,
             plan,
             torch.stack(pixels),
             np.array([sample.row for sample in samples]),
@@ -132,10 +132,10 @@ def scan_shard(shard: ShardFile, worker: Worker, plan: Plan) -> Partial:
 
 
 def _usable(
-    reader: ShardReader, worker: Worker, rows: list[dict[str, Any]]
+    reader: ShardReader, loaded: LoadedModel, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
     """Decoded samples; every sample seen leaves its index row in ``rows``."""
-    classes = worker.found.layers.get(CLASSES)
+    classes = loaded.survey.layers.get(CLASSES)
     for sample in reader:
         status, pixels = sample.status, None
         if status == Status.OK and sample.image is not None:
@@ -145,7 +145,7 @@ def _usable(
                     raise UnreadableImage(
                         f"{sample.key} is more than {LONGEST} times longer than wide", Status.TOO_LARGE
                     )
-                pixels = worker.model.preprocessing.crop(image)
+                pixels = loaded.model.preprocessing.crop(image)
             except UnreadableImage as error:
                 status = error.status
         if status == Status.OK and classes is not None and sample.label >= classes.channels:

@@ -1,18 +1,146 @@
 """What targets and pictures share: a group whose arrays are written block by block, data first and ``done`` last."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped, UInt8
 
-from stores.arrays.schema import ArraySpec, array_at, group_at, write_block
-from stores.errors import PICTURE_STATUS_MEANINGS, MisalignedBlock, SchemaMismatch
+from stores.arrays.schema import ArraySpec, Kind, Mode, array_at, block_length, group_at, open_store, write_block
+from stores.errors import PICTURE_STATUS_MEANINGS, MisalignedBlock, PictureStatus, SchemaMismatch
 
 DONE = "done"
 STATUS = "status"
 STATUSES = ", ".join(f"{status.value} {meaning}" for status, meaning in PICTURE_STATUS_MEANINGS.items())
+
+
+@dataclass(frozen=True)
+class BlocksAt:
+    """Where such a group lies; a task that runs elsewhere is told so."""
+
+    url: str
+    kind: Kind
+    path: str
+
+    def open(self, mode: Mode) -> Blocks:
+        """The group, opened anew: it knows what other processes have declared since."""
+        return Blocks(open_store(self.url, self.kind, mode), self.path)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """The group at ``path`` of a store. Its arrays along ``neuron`` are cut into blocks; a task writes whole ones.
+
+    ``status`` says of each neuron what became of it, ``done`` of each block that it is written. A neuron whose block is
+    not written reads as not made.
+    """
+
+    root: zarr.Group
+    path: str
+
+    @property
+    def group(self) -> zarr.Group:
+        """The group itself; raises SchemaMismatch where nothing was declared."""
+        return group_at(self.root, self.path)
+
+    @property
+    def declared(self) -> bool:
+        """Whether the arrays are there: a run that is killed early leaves a group without ``done``."""
+        return f"{self.path}/{DONE}" in self.root
+
+    @property
+    def count(self) -> int:
+        """Neurons of the whole layer."""
+        return int(self.array(STATUS).shape[0])
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """One of its arrays by relative path; raises SchemaMismatch where there is none."""
+        return array_at(self.root, f"{self.path}/{name}")
+
+    def done(self) -> Bool[np.ndarray, "block"]:
+        """Which blocks are written; raises SchemaMismatch where nothing was declared."""
+        return np.equal(self.array(DONE)[:], 1)
+
+    def unwritten(self, blocks: Iterable[int]) -> list[int]:
+        """Those of ``blocks`` that are not written, in their order."""
+        done = self.done()
+        return [block for block in blocks if not done[block]]
+
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Have ``blocks`` written again; a single writer."""
+        done = self.array(DONE)
+        for block in blocks:
+            done[block] = 0
+
+    def decided(self) -> Bool[np.ndarray, "neuron"]:
+        """Which neurons are decided: their block is written, with a result or the reason why there is none."""
+        decided: np.ndarray = np.repeat(self.done(), block_length(self.array(STATUS)))[: self.count]
+        return decided
+
+    def status(self) -> UInt8[np.ndarray, "neuron"]:
+        """A `PictureStatus` for each neuron, ``NOT_MADE`` where the block is not written."""
+        status = np.asarray(self.array(STATUS)[:], np.uint8)
+        return np.where(self.decided(), status, np.uint8(PictureStatus.NOT_MADE))
+
+    def made(self) -> Bool[np.ndarray, "neuron"]:
+        """Which neurons have a result."""
+        made: np.ndarray = self.status() == PictureStatus.MADE
+        return made
+
+    def neurons_of(self, block: int) -> range:
+        """The neurons of a block; the last block may be shorter."""
+        return neurons_of_block(block, block_length(self.array(STATUS)), self.count)
+
+    def empty(self, block: int) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
+        """Zeros of every array that `write` wants for ``block``, by relative path."""
+        count = len(self.neurons_of(block))
+        return {
+            name: np.zeros((count, *array.shape[1:]), array.dtype)
+            for name, array in arrays_by_neuron(self.group).items()
+        }
+
+    def write(self, block: int, arrays: Mapping[str, Shaped[np.ndarray, "neuron ..."]]) -> None:
+        """Write one block of every array along ``neuron``: the data, then ``status``, then ``done``.
+
+        Raises:
+            MisalignedBlock: an array is not exactly the block.
+            SchemaMismatch: an array is missing, was not declared, or does not fit its type.
+        """
+        declared = arrays_by_neuron(self.group)
+        if declared.keys() != arrays.keys():
+            raise SchemaMismatch(
+                f"block {block} of {self.path} was given {_difference(arrays.keys() - declared.keys(), 'unknown')} and "
+                f"{_difference(declared.keys() - arrays.keys(), 'missing')}; write all declared arrays of a block "
+                "together"
+            )
+        done = self.array(DONE)
+        if not 0 <= block < done.shape[0]:
+            raise MisalignedBlock(
+                f"{self.path} has blocks 0 to {done.shape[0] - 1} but block {block} was given; count from 0"
+            )
+        for name in sorted(declared, key=lambda name: (name == STATUS, name)):
+            write_block(declared[name], block, np.asarray(arrays[name]))
+        write_block(done, block, np.ones(1, np.uint8))
+
+    def rows(self, neurons: Sequence[int]) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
+        """The rows of ``neurons``, in that order, of every array along ``neuron``, by relative path.
+
+        Raises:
+            SchemaMismatch: nothing was declared there, or a neuron is out of range.
+        """
+        arrays = arrays_by_neuron(self.group)
+        wanted = np.asarray(neurons, np.int64).reshape(-1)
+        for array in arrays.values():
+            if wanted.size and not (wanted.min() >= 0 and wanted.max() < array.shape[0]):
+                raise SchemaMismatch(
+                    f"neurons {wanted.min()} to {wanted.max()} were asked of {self.path}, which has 0 to "
+                    f"{array.shape[0] - 1}; ask for neurons in that range"
+                )
+        return {name: read_rows(array, wanted) for name, array in arrays.items()}
 
 
 def block_specs(path: str, neurons: int, block: int) -> list[ArraySpec]:
@@ -25,52 +153,12 @@ def block_specs(path: str, neurons: int, block: int) -> list[ArraySpec]:
     ]
 
 
-def write_done_block(group: zarr.Group, path: str, block: int, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
-    """Write one block of every array along ``neuron`` below ``path``: the data, then ``status``, then ``done``.
-
-    Raises:
-        MisalignedBlock: an array is not exactly the block.
-        SchemaMismatch: an array is missing or was not declared.
-    """
-    parent = group_at(group, path)
-    declared = _arrays_by_neuron(parent)
-    if declared.keys() != arrays.keys():
-        raise SchemaMismatch(
-            f"block {block} of {path} was given {_difference(arrays.keys() - declared.keys(), 'unknown')} and "
-            f"{_difference(declared.keys() - arrays.keys(), 'missing')}; write all declared arrays of a block together"
-        )
-    done = array_at(parent, DONE)
-    if not 0 <= block < done.shape[0]:
-        raise MisalignedBlock(f"{path} has blocks 0 to {done.shape[0] - 1} but block {block} was given; count from 0")
-    for name in sorted(declared, key=lambda name: (name == STATUS, name)):
-        write_block(declared[name], block, np.asarray(arrays[name]))
-    write_block(done, block, np.ones(1, np.uint8))
+def neurons_of_block(block: int, length: int, count: int) -> range:
+    """The neurons of a block of ``length``, of ``count`` in all; the last block may be shorter."""
+    return range(block * length, min((block + 1) * length, count))
 
 
-def empty_rows(group: zarr.Group, path: str, count: int) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
-    """``count`` rows of zeros of every array that `write_done_block` wants, by relative path."""
-    arrays = _arrays_by_neuron(group_at(group, path))
-    return {name: np.zeros((count, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
-
-
-def read_rows(group: zarr.Group, path: str, neurons: Sequence[int]) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
-    """The rows of ``neurons``, in that order, of every array along ``neuron`` below ``path``, by relative path.
-
-    Raises:
-        SchemaMismatch: nothing was declared there, or a neuron is out of range.
-    """
-    arrays = _arrays_by_neuron(group_at(group, path))
-    wanted = np.asarray(neurons, np.int64).reshape(-1)
-    for array in arrays.values():
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < array.shape[0]):
-            raise SchemaMismatch(
-                f"neurons {wanted.min()} to {wanted.max()} were asked of {path}, which has 0 to {array.shape[0] - 1}; "
-                "ask for neurons in that range"
-            )
-    return {name: rows_of(array, wanted) for name, array in arrays.items()}
-
-
-def rows_of(array: zarr.Array[Any], wanted: Int64[np.ndarray, "row"]) -> Shaped[np.ndarray, "row ..."]:
+def read_rows(array: zarr.Array[Any], wanted: Int64[np.ndarray, "row"]) -> Shaped[np.ndarray, "row ..."]:
     """Rows of an array in the given order; a run of neighbours is read as one slice."""
     if wanted.size == 0:
         return np.empty((0, *array.shape[1:]), array.dtype)
@@ -80,12 +168,8 @@ def rows_of(array: zarr.Array[Any], wanted: Int64[np.ndarray, "row"]) -> Shaped[
     return np.asarray(np.asarray(array.oindex[unique])[inverse])
 
 
-def done_flags(group: zarr.Group, path: str) -> Bool[np.ndarray, "block"]:
-    """Which blocks below ``path`` are written; raises SchemaMismatch where nothing was declared."""
-    return np.equal(array_at(group, f"{path}/{DONE}")[:], 1)
-
-
-def _arrays_by_neuron(parent: zarr.Group) -> dict[str, zarr.Array[Any]]:
+def arrays_by_neuron(parent: zarr.Group) -> dict[str, zarr.Array[Any]]:
+    """The arrays of a group that are written in blocks of neurons, by relative path; metrics are not."""
     # depth 1 reaches NODE/quantiles; reached/NODE/picture of an atlas is one deeper
     return {
         name: array

@@ -22,6 +22,9 @@ from stores.errors import MisalignedBlock, MissingStore, SchemaMismatch
 from stores.files import MEMORY, local_path, safe_url
 
 SCHEMA_VERSION = 2
+"""Raised when a store of the version before cannot be read any more."""
+Kind = Literal["statistics", "atlas"]
+Mode = Literal["r", "r+", "a"]
 GROWING_CHUNK = 65536
 CHUNK_BYTES = 4 << 20
 
@@ -58,20 +61,22 @@ class ArraySpec:
             )
 
 
-def open_store(url: str, kind: Literal["statistics", "atlas"], mode: Literal["r", "a"]) -> zarr.Group:
-    """Root group of the store at ``url``; with mode "a" it is made where it is missing.
+def open_store(url: str, kind: Kind, mode: Mode) -> zarr.Group:
+    """Root group of the store at ``url``: to read it ("r"), to write into one that exists ("r+"), or to write and make
+    it where it is missing ("a").
 
     ``url`` is a local path, ``memory://NAME`` (one store per name, in this process only) or any URL that fsspec opens.
 
     Raises:
-        MissingStore: mode is "r" and nothing is there.
+        MissingStore: nothing is there, and mode is not "a".
         SchemaMismatch: another kind of store, another schema version, or no store of ours.
     """
-    store = _backend(url, read_only=mode == "r")
+    # Opened to read first where nothing may be made: a local store makes its folder when it is opened to write.
+    store = _backend(url, read_only=mode != "a")
     try:
-        root = zarr.open_group(store, mode="r" if mode == "r" else "r+", zarr_format=3, use_consolidated=False)
+        root = zarr.open_group(store, mode="r+" if mode == "a" else "r", zarr_format=3, use_consolidated=False)
     except (FileNotFoundError, GroupNotFoundError, ContainsArrayError):
-        if mode == "r":
+        if mode != "a":
             raise MissingStore(
                 f"there is no {kind} store at {safe_url(url)}; check the URL, or make the store first"
             ) from None
@@ -85,6 +90,8 @@ def open_store(url: str, kind: Literal["statistics", "atlas"], mode: Literal["r"
         # a plain folder in a Zarr hierarchy makes every reader warn, an empty group does not
         root.require_group("runs")
     _check_root(root, kind, url)
+    if mode == "r+":
+        return zarr.open_group(_backend(url, read_only=False), mode="r+", zarr_format=3, use_consolidated=False)
     return root
 
 

@@ -8,11 +8,14 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import zarr
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
 from stores.errors import MissingStore, SchemaMismatch
 from stores.files import local_path
+
+NOBODY = -1
+"""Image id of a rank that no image took."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class References:
     score: Float32[np.ndarray, "neuron rank"]
     site: Int32[np.ndarray, "neuron rank"]
     box: Int32[np.ndarray, "neuron rank 4"]
+
+    def live(self, fewest: int = 1) -> Bool[np.ndarray, "neuron"]:
+        """Neurons with at least so many references."""
+        enough: np.ndarray = (self.image != NOBODY).sum(1) >= fewest
+        return enough
 
     def best(self, count: int) -> References:
         """The first ``count`` of every neuron."""

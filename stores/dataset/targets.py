@@ -1,25 +1,114 @@
-"""What pictures must match: means over each neuron's references."""
+"""What pictures must match: means over each neuron's references, written block by block."""
+
+from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import Bool, Shaped
+from jaxtyping import Float, Shaped
 
-from stores.arrays.blocks import block_specs, done_flags, read_rows, write_done_block
-from stores.arrays.schema import ArraySpec, array_at, group_at, write_whole
+from stores.arrays.blocks import Blocks, block_specs, read_rows
+from stores.arrays.provenance import JSON, claim, claimed
+from stores.arrays.schema import ArraySpec, declare, write_whole
 from stores.dataset.layers import LEVEL
 from stores.errors import SchemaMismatch
 
+TARGETS, OWN = "targets", "own"
 
-def target_path(layer: str, variant: str) -> str:
-    """Group of the targets of a layer in a variant, where the variant's fingerprint is claimed too."""
-    return f"targets/{layer}/{variant}"
+
+@dataclass(frozen=True, eq=False)
+class Targets(Blocks):
+    """The targets of a layer's neurons in one variant: ``targets/LAYER/VARIANT`` of a statistics store."""
+
+    layer: str
+    variant: str
+
+    @classmethod
+    def of(cls, root: zarr.Group, layer: str, variant: str) -> Targets:
+        """Those of a store, whether they are there or not."""
+        return cls(root, f"{TARGETS}/{layer}/{variant}", layer, variant)
+
+    def require(self) -> Targets:
+        """The same; raises SchemaMismatch with the way out when the variant was not measured."""
+        if not self.declared:
+            raise SchemaMismatch(
+                f"the store has no targets {self.variant!r} of layer {self.layer!r}: "
+                f"run `vital targets --layer {self.layer}` with the same variant first"
+            )
+        return self
+
+    def require_blocks(self, blocks: Collection[int]) -> None:
+        """Refuse blocks whose targets were not measured: a picture of nothing must not be recorded as decided."""
+        if missing := self.unwritten(blocks):
+            first, last = self.neurons_of(missing[0]).start, self.neurons_of(missing[-1]).stop
+            raise SchemaMismatch(
+                f"{self.path} has no targets of neurons {first} to {last - 1}: "
+                f"run `vital targets --layer {self.layer} --neurons {first}:{last}` with the same variant first"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What they were measured with, by name; empty where nothing was claimed, as before the first run."""
+        group = self.root.get(self.path)
+        return (claimed(group, "variant") if isinstance(group, zarr.Group) else None) or {}
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that are matched, in the order in which they run."""
+        return tuple(str(node) for node in self.settings["nodes"])
+
+    def importance(self, node: str, neurons: Sequence[int]) -> Float[np.ndarray, "neuron channel"] | None:
+        """Share of each channel of a node in the relevance of some neurons; None where the node has none."""
+        if f"{self.path}/{node}/importance" not in self.root:
+            return None
+        return read_rows(self.array(f"{node}/importance"), np.asarray(neurons, np.int64))
+
+    def mean_rows(self, node: str, neurons: Sequence[int]) -> Float[np.ndarray, "neuron channel"]:
+        """The mean over levels of what some neurons' channels are matched by: relevant rows where there are any."""
+        name = "relevant" if f"{self.path}/{node}/relevant" in self.root else "quantiles"
+        rows = read_rows(self.array(f"{node}/{name}"), np.asarray(neurons, np.int64))
+        return np.asarray(rows.mean(2, dtype=np.float32))
+
+    def claim(self, settings: Mapping[str, JSON]) -> None:
+        """Record what they are measured with, or refuse other settings under the same name by the field that
+        differs."""
+        claim(self.root.require_group(self.path), "variant", settings)
+
+    def declare(
+        self,
+        levels: Mapping[str, Shaped[np.ndarray, "level"]],
+        channels: Mapping[str, int],
+        neurons: int,
+        block: int,
+        relevant: Collection[str],
+        dtypes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create the arrays and write their levels: once, before any task.
+
+        ``levels`` gives the positions of the levels of every node, and of the neuron itself under ``own``;
+        ``channels`` the channels of every node; ``relevant`` and ``dtypes`` as in `target_specs`.
+        """
+        nodes = {node: (channels[node], len(levels[node])) for node in channels}
+        declare(self.root, target_specs(self.path, nodes, neurons, block, len(levels[OWN]), relevant, dtypes))
+        written = self.levels()
+        if any(not np.array_equal(written[node], positions) for node, positions in levels.items()):
+            for node, positions in levels.items():
+                write_whole(self.array("level" if node == OWN else f"{node}/level"), positions)
+
+    def levels(self) -> dict[str, Shaped[np.ndarray, "level"]]:
+        """The positions of the levels by node, and of the neuron itself under ``own``."""
+        nodes = [name for name, _ in self.group.groups() if f"{name}/level" in self.group]
+        return {
+            **{node: np.asarray(self.array(f"{node}/level")[:]) for node in sorted(nodes)},
+            OWN: np.asarray(self.array("level")[:]),
+        }
 
 
 def target_specs(
-    layer: str,
-    variant: str,
+    path: str,
     nodes: Mapping[str, tuple[int, int]],
     neurons: int,
     block: int,
@@ -27,13 +116,12 @@ def target_specs(
     relevant: Collection[str],
     dtypes: Mapping[str, str] | None = None,
 ) -> list[ArraySpec]:
-    """Arrays of ``targets/LAYER/VARIANT``, written in blocks of ``block`` neurons.
+    """Arrays of the targets at ``path``, written in blocks of ``block`` neurons.
 
     ``nodes`` gives (channels, levels) of every node that is matched. ``relevant`` names those with
     relevance-weighted rows and importances. ``dtypes`` gives the type of ``quantiles``, ``relevant``,
     ``importance`` or ``own`` where it is not float32.
     """
-    path = target_path(layer, variant)
     types = {"quantiles": "float32", "relevant": "float32", "importance": "float32", "own": "float32"}
     if unknown := set(dtypes or {}) - types.keys():
         raise SchemaMismatch(f"types were given for {', '.join(sorted(unknown))}; targets have {', '.join(types)}")
@@ -68,52 +156,3 @@ def target_specs(
         *block_specs(path, neurons, block),
     ]
     return specs
-
-
-def write_target_levels(
-    group: zarr.Group, layer: str, variant: str, levels: Mapping[str, Shaped[np.ndarray, "level"]]
-) -> None:
-    """Write the positions of the levels of every node, and of ``own`` under that name; once, before any task."""
-    path = target_path(layer, variant)
-    for node, positions in levels.items():
-        write_whole(array_at(group, f"{path}/level" if node == "own" else f"{path}/{node}/level"), positions)
-
-
-def read_target_levels(group: zarr.Group, layer: str, variant: str) -> dict[str, Shaped[np.ndarray, "level"]]:
-    """The positions of the levels by node, and of ``own`` under that name."""
-    path = target_path(layer, variant)
-    parent = group_at(group, path)
-    nodes = [name for name, _ in parent.groups() if f"{name}/level" in parent]
-    return {
-        **{node: np.asarray(array_at(parent, f"{node}/level")[:]) for node in sorted(nodes)},
-        "own": np.asarray(array_at(parent, "level")[:]),
-    }
-
-
-def write_target_block(
-    group: zarr.Group, layer: str, variant: str, block: int, arrays: Mapping[str, Shaped[np.ndarray, "neuron ..."]]
-) -> None:
-    """Write one block of all arrays: ``NODE/quantiles``, …, ``own``, ``count``, then ``status``, then ``done``.
-
-    Raises:
-        MisalignedBlock: an array is not exactly the block.
-        SchemaMismatch: an array is missing, was not declared, or does not fit its type.
-    """
-    write_done_block(group, target_path(layer, variant), block, arrays)
-
-
-def read_target_rows(
-    group: zarr.Group, layer: str, variant: str, neurons: Sequence[int]
-) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
-    """Rows of the given neurons, in that order, by relative path such as ``layer4.2/quantiles``; ``status`` says
-    which count.
-
-    Raises:
-        SchemaMismatch: the variant has no targets, or a neuron is out of range.
-    """
-    return read_rows(group, target_path(layer, variant), neurons)
-
-
-def done_blocks(group: zarr.Group, layer: str, variant: str) -> Bool[np.ndarray, "block"]:
-    """Which blocks are written."""
-    return done_flags(group, target_path(layer, variant))

@@ -14,8 +14,8 @@ from flows.jobs import AtlasJob, ReferencesJob, TargetsJob
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from stores import AtlasLayer
 from stores.arrays.schema import open_store
-from stores.atlas import write_metrics
 from tests.flows import tiny
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
@@ -60,7 +60,9 @@ def make(folder: Path) -> Walkable:
                 )
             )  # fmt: skip
     values = np.linspace(0, 1, tiny.CHANNELS, dtype=np.float32)
-    write_metrics(open_store(str(made.atlas), "atlas", "a"), LATER, {"rise": values}, {"rise": ("from 0 to 1", "")})
+    AtlasLayer(open_store(str(made.atlas), "atlas", "a"), LATER).write_metrics(
+        {"rise": values}, {"rise": ("from 0 to 1", "")}
+    )
     return made
 
 

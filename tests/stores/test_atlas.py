@@ -5,19 +5,10 @@ import pytest
 import xarray
 import zarr
 
+from stores import AtlasLayer
 from stores.arrays.schema import declare, open_store
-from stores.atlas import (
-    PICTURE_STATUS_MEANINGS,
-    PictureStatus,
-    done_picture_blocks,
-    finished,
-    picture_specs,
-    read_metrics,
-    read_pictures,
-    write_metrics,
-    write_picture_block,
-)
-from stores.errors import SchemaMismatch
+from stores.atlas.layer import picture_specs
+from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch
 
 NEURONS, SIDE, RECORDS, BLOCK = 10, 6, 3, 4
 
@@ -44,13 +35,13 @@ def group(tmp_path: Path) -> zarr.Group:
 
 
 def test_pictures_come_back_and_the_rest_is_not_made(group: zarr.Group, tmp_path: Path) -> None:
-    write_picture_block(group, "layer4.2", 2, block_of(2))
-    found = read_pictures(group, "layer4.2", [9, 0])
+    AtlasLayer(group, "layer4.2").write(2, block_of(2))
+    found = AtlasLayer(group, "layer4.2").rows([9, 0])
     assert found["status"].tolist() == [PictureStatus.DEAD, PictureStatus.NOT_MADE]
     for name, rows in block_of(2).items():
         np.testing.assert_array_equal(found[name][0], rows[1])
-    assert finished(group, "layer4.2").tolist() == [False] * 8 + [True] * 2
-    assert done_picture_blocks(group, "layer4.2").tolist() == [False, False, True]
+    assert AtlasLayer(group, "layer4.2").decided().tolist() == [False] * 8 + [True] * 2
+    assert AtlasLayer(group, "layer4.2").done().tolist() == [False, False, True]
     stored = {path.name for path in (tmp_path / "atlas/layer4.2/pixels/c").iterdir()}
     assert stored == {"2"}
 
@@ -58,10 +49,10 @@ def test_pictures_come_back_and_the_rest_is_not_made(group: zarr.Group, tmp_path
 def test_an_atlas_in_an_object_store(s3: str, tmp_path: Path) -> None:
     group = open_store(f"{s3}/{tmp_path.name}", "atlas", "a")
     declare(group, picture_specs("layer4.2", NEURONS, SIDE, RECORDS, BLOCK, {"layer4.2": 5}))
-    write_picture_block(group, "layer4.2", 1, block_of(1))
+    AtlasLayer(group, "layer4.2").write(1, block_of(1))
     again = open_store(f"{s3}/{tmp_path.name}", "atlas", "r")
-    assert finished(again, "layer4.2").tolist() == [False] * 4 + [True] * 4 + [False] * 2
-    np.testing.assert_array_equal(read_pictures(again, "layer4.2", [6])["pixels"][0], block_of(1)["pixels"][2])
+    assert AtlasLayer(again, "layer4.2").decided().tolist() == [False] * 4 + [True] * 4 + [False] * 2
+    np.testing.assert_array_equal(AtlasLayer(again, "layer4.2").rows([6])["pixels"][0], block_of(1)["pixels"][2])
 
 
 def test_a_block_written_twice_has_the_same_bytes(group: zarr.Group, tmp_path: Path) -> None:
@@ -69,16 +60,18 @@ def test_a_block_written_twice_has_the_same_bytes(group: zarr.Group, tmp_path: P
         return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     for block in (0, 2):
-        write_picture_block(group, "layer4.2", block, block_of(block))
+        AtlasLayer(group, "layer4.2").write(block, block_of(block))
     first = content()
     for block in (2, 0):
-        write_picture_block(group, "layer4.2", block, block_of(block))
+        AtlasLayer(group, "layer4.2").write(block, block_of(block))
     assert content() == first
 
 
 def test_xarray_opens_every_group_of_an_atlas(group: zarr.Group, tmp_path: Path) -> None:
-    write_picture_block(group, "layer4.2", 0, block_of(0))
-    write_metrics(group, "layer4.2", {"score": np.arange(10.0)}, {"score": ("accuracy of the judge", "percent")})
+    AtlasLayer(group, "layer4.2").write(0, block_of(0))
+    AtlasLayer(group, "layer4.2").write_metrics(
+        {"score": np.arange(10.0)}, {"score": ("accuracy of the judge", "percent")}
+    )
     with xarray.open_zarr(tmp_path / "atlas", group="layer4.2", consolidated=False) as data:
         assert data["pixels"].dims == ("neuron", "row", "column", "colour")
         assert "2 the neuron is zero" in data["status"].attrs["meaning"]
@@ -89,14 +82,14 @@ def test_xarray_opens_every_group_of_an_atlas(group: zarr.Group, tmp_path: Path)
 
 
 def test_metrics_do_not_belong_to_the_blocks(group: zarr.Group) -> None:
-    assert read_metrics(group, "layer4.2") == {}
-    write_metrics(group, "layer4.2", {"score": np.full(NEURONS, np.nan)}, {})
-    write_metrics(group, "layer4.2", {"score": np.arange(10.0), "more": np.zeros(NEURONS)}, {})
-    write_picture_block(group, "layer4.2", 1, block_of(1))
-    assert read_metrics(group, "layer4.2")["score"].tolist() == list(range(10))
-    assert not any("score" in name for name in read_pictures(group, "layer4.2", [0]))
+    assert AtlasLayer(group, "layer4.2").metrics() == {}
+    AtlasLayer(group, "layer4.2").write_metrics({"score": np.full(NEURONS, np.nan)}, {})
+    AtlasLayer(group, "layer4.2").write_metrics({"score": np.arange(10.0), "more": np.zeros(NEURONS)}, {})
+    AtlasLayer(group, "layer4.2").write(1, block_of(1))
+    assert AtlasLayer(group, "layer4.2").metrics()["score"].tolist() == list(range(10))
+    assert not any("score" in name for name in AtlasLayer(group, "layer4.2").rows([0]))
     with pytest.raises(SchemaMismatch, match="exists with shape"):
-        write_metrics(group, "layer4.2", {"score": np.zeros(3)}, {})
+        AtlasLayer(group, "layer4.2").write_metrics({"score": np.zeros(3)}, {})
 
 
 def test_every_picture_status_has_a_meaning() -> None:

@@ -205,3 +205,16 @@ def variation(pixels: UInt8[np.ndarray, "picture side side 3"]) -> Float[np.ndar
     down, right = np.abs(np.diff(values, axis=1)), np.abs(np.diff(values, axis=2))
     mean: np.ndarray = (down.mean((1, 2, 3)) + right.mean((1, 2, 3))) / 2
     return mean
+
+
+def curve_distance(
+    curves: Mapping[str, tuple[Float[np.ndarray, "neuron level"], Float[np.ndarray, "neuron level"]]],
+) -> Float[np.ndarray, "neuron"] | None:
+    """How near pictures came to what they were to match: mean over nodes of |picture − target| / |target|, both sorted
+    rows averaged over channels; None without nodes."""
+    parts = []
+    for picture, target in curves.values():
+        aimed = target.astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            parts.append(np.linalg.norm(picture - aimed, axis=1) / np.linalg.norm(aimed, axis=1))
+    return np.mean(parts, axis=0) if parts else None

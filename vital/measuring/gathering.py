@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
+from vital.measuring.light import Light
+from vital.measuring.ranking import Ranking, lot
 from vital.measuring.rows import stored_levels
-from vital.measuring.sums import LayerSums, Light, Ranking, lot
+from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey
 from vital.network.models import Model
 from vital.network.probe import CLASSES, probe

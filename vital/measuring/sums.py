@@ -1,64 +1,106 @@
-"""What adds: sums and rankings over images, which merge with ``+`` whatever the order of their parts."""
+"""What is known of a layer over a set of images: sums that merge with ``+``, one definition a statistic."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Int64, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vital.measuring.rows import cachefuls, resample, share_out, site_levels, sort_rows, stored_levels
 
+ROWS = "quantiles"
+"""The one statistic that is a row a channel; all others are a number."""
+IDENTITY: Mapping[np.ufunc, float] = {np.add: 0.0, np.minimum: np.inf, np.maximum: -np.inf}
+"""What changes nothing when it is joined."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is kept of the sorted rows of a batch."""
+
+    kept: Float[Tensor, "*row level"]
+    mean: Float[Tensor, "*row"]
+    square: Float[Tensor, "*row"]
+    active: Float[Tensor, "*row"]
+    lowest: Float[Tensor, "*row"]
+    highest: Float[Tensor, "*row"]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One sum a channel: what it means, what an image's sorted row gives, and how two of them join."""
+
+    meaning: str
+    of: Callable[[_Rows], Tensor]
+    join: np.ufunc = np.add
+
+    def of_batch(self, rows: _Rows) -> Float[np.ndarray, "channel *level"]:
+        """Joined over the images of a batch, one after the other: it does not depend on how images were batched."""
+        return joined_in_order(self.of(rows), self.join)
+
+
+def _statistic(meaning: str, of: Callable[[_Rows], Tensor], join: np.ufunc = np.add) -> dict[str, Statistic]:
+    return {"statistic": Statistic(meaning, of, join)}
+
 
 @dataclass(frozen=True)
 class LayerSums:
-    """What is known of a node's channels over a set of images, as sums: ``+`` joins disjoint sets, ``LayerSums.none``
-    is its identity.
+    """What is known of a layer's channels over a set of images, as sums: ``+`` joins disjoint sets, ``LayerSums.none``
+    is its identity. Float64.
 
-    Sums are float64. ``quantiles`` sums each image's sorted row read at the stored levels; ``total`` and ``squares``
-    sum the spatial means and mean squares; ``active`` sums the shares of sites with a positive activation, ``peaks``
-    and ``peak_squares`` the spatial maxima and their squares.
+    A new statistic is one field here, and where people are to see it one entry of `MEANS`.
     """
 
-    quantiles: Float[np.ndarray, "channel level"]
-    total: Float[np.ndarray, "channel"]
-    squares: Float[np.ndarray, "channel"]
-    minimum: Float[np.ndarray, "channel"]
-    maximum: Float[np.ndarray, "channel"]
-    active: Float[np.ndarray, "channel"]
-    peaks: Float[np.ndarray, "channel"]
-    peak_squares: Float[np.ndarray, "channel"]
+    quantiles: Float[np.ndarray, "channel level"] = field(
+        metadata=_statistic("sum of the sorted rows of all images", lambda rows: rows.kept)
+    )
+    total: Float[np.ndarray, "channel"] = field(
+        metadata=_statistic("sum over images of the mean over sites", lambda rows: rows.mean)
+    )
+    squares: Float[np.ndarray, "channel"] = field(
+        metadata=_statistic("sum over images of the mean square over sites", lambda rows: rows.square)
+    )
+    minimum: Float[np.ndarray, "channel"] = field(
+        metadata=_statistic("least value", lambda rows: rows.lowest, np.minimum)
+    )
+    maximum: Float[np.ndarray, "channel"] = field(
+        metadata=_statistic("greatest value", lambda rows: rows.highest, np.maximum)
+    )
+    active: Float[np.ndarray, "channel"] = field(
+        metadata=_statistic("sum over images of the fraction of sites with a value above 0", lambda rows: rows.active)
+    )
+    peaks: Float[np.ndarray, "channel"] = field(
+        metadata=_statistic("sum over images of the greatest value", lambda rows: rows.highest)
+    )
+    peak_squares: Float[np.ndarray, "channel"] = field(
+        metadata=_statistic("sum over images of the square of the greatest value", lambda rows: rows.highest.square())
+    )
     count: int
+
+    @classmethod
+    def statistics(cls) -> dict[str, Statistic]:
+        """The definition of every sum by its name."""
+        return {part.name: part.metadata["statistic"] for part in fields(cls) if part.metadata}
 
     @classmethod
     def none(cls, channels: int, levels: int) -> LayerSums:
         """The sums of no image."""
-
-        def zero() -> np.ndarray:
-            return np.zeros(channels)
-
-        infinity = np.full(channels, np.inf)
-        rows = np.zeros((channels, levels))
-        return cls(rows, zero(), zero(), infinity, -infinity, zero(), zero(), zero(), 0)
+        shapes = {name: (channels, levels) if name == ROWS else (channels,) for name in cls.statistics()}
+        return cls(
+            **{name: np.full(shapes[name], IDENTITY[one.join]) for name, one in cls.statistics().items()}, count=0
+        )
 
     @classmethod
     def of(cls, activations: Float[Tensor, "image channel site"], levels: int) -> LayerSums:
         """The sums of a batch of images, at ``stored_levels(sites, levels)``."""
         rows = _described(activations.float(), levels)
-        # One image after the other: the sum of a batch must not depend on how the images were batched.
         return cls(
-            sum_in_order(rows.kept),
-            sum_in_order(rows.mean),
-            sum_in_order(rows.square),
-            rows.lowest.double().numpy(force=True).min(0, initial=np.inf),
-            rows.highest.double().numpy(force=True).max(0, initial=-np.inf),
-            sum_in_order(rows.active),
-            sum_in_order(rows.highest),
-            sum_in_order(rows.highest.square()),
-            len(activations),
+            **{name: statistic.of_batch(rows) for name, statistic in cls.statistics().items()}, count=len(activations)
         )
 
     def __add__(self, other: LayerSums) -> LayerSums:
@@ -67,29 +109,67 @@ class LayerSums:
                 f"sums of shape {self.quantiles.shape} and {other.quantiles.shape} cannot be added: "
                 "same node, same input size only"
             )
-        return LayerSums(
-            self.quantiles + other.quantiles,
-            self.total + other.total,
-            self.squares + other.squares,
-            np.minimum(self.minimum, other.minimum),
-            np.maximum(self.maximum, other.maximum),
-            self.active + other.active,
-            self.peaks + other.peaks,
-            self.peak_squares + other.peak_squares,
-            self.count + other.count,
-        )
+        both = {name: one.join(getattr(self, name), getattr(other, name)) for name, one in self.statistics().items()}
+        return LayerSums(**both, count=self.count + other.count)
+
+    def stored(self) -> dict[str, Shaped[np.ndarray, "..."]]:
+        """As a store keeps them, by path: `MEANS` for people, and below ``sums/`` what later images are added to.
+
+        Channels that overflow stay infinite or undefined: their targets say so.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            means = {name: np.asarray(mean.of(self), np.float32) for name, mean in MEANS.items()}
+        return {
+            **means,
+            **{f"sums/{name}": getattr(self, name) for name, one in self.statistics().items() if one.join is np.add},
+            "sums/count": np.asarray(self.count),
+        }
+
+    @classmethod
+    def from_stored(cls, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> LayerSums:
+        """What `stored` gave; minima and maxima are kept once, in float32, which holds them exactly."""
+        sums = {
+            name: np.asarray(arrays[f"sums/{name}" if one.join is np.add else name], np.float64)
+            for name, one in cls.statistics().items()
+        }
+        return cls(**sums, count=int(arrays["sums/count"]))
+
+    @classmethod
+    def meanings(cls) -> dict[str, str]:
+        """What each array of `stored` means, save the count."""
+        return {name: mean.meaning for name, mean in MEANS.items()} | {
+            f"sums/{name}": one.meaning for name, one in cls.statistics().items() if one.join is np.add
+        }
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """What is kept of sorted rows."""
+class Mean:
+    """What people are shown of `LayerSums`."""
 
-    kept: Float[Tensor, "*row level"]
-    mean: Float[Tensor, "*row"]
-    square: Float[Tensor, "*row"]
-    active: Float[Tensor, "*row"]
-    lowest: Float[Tensor, "*row"]
-    highest: Float[Tensor, "*row"]
+    meaning: str
+    of: Callable[[LayerSums], Float[np.ndarray, "channel *level"]]
+
+
+def _mean(sums: LayerSums, name: str) -> Any:
+    return getattr(sums, name) / max(sums.count, 1)
+
+
+def _deviation(sums: LayerSums, squares: str, name: str) -> Any:
+    return np.sqrt(np.maximum(_mean(sums, squares) - _mean(sums, name) ** 2, 0))
+
+
+MEANS: Mapping[str, Mean] = {
+    "quantiles": Mean("mean of the sorted rows of all images", lambda sums: _mean(sums, "quantiles")),
+    "mean": Mean("mean over images and sites", lambda sums: _mean(sums, "total")),
+    "deviation": Mean("standard deviation over images and sites", lambda sums: _deviation(sums, "squares", "total")),
+    "minimum": Mean("least value", lambda sums: sums.minimum),
+    "maximum": Mean("greatest value", lambda sums: sums.maximum),
+    "active": Mean("fraction of images and sites with a value above 0", lambda sums: _mean(sums, "active")),
+    "peak_mean": Mean("mean over images of the greatest value", lambda sums: _mean(sums, "peaks")),
+    "peak_deviation": Mean(
+        "standard deviation over images of the greatest value", lambda sums: _deviation(sums, "peak_squares", "peaks")
+    ),
+}
 
 
 def _described(activations: Float[Tensor, "*row site"], levels: int) -> _Rows:
@@ -119,138 +199,9 @@ def _described(activations: Float[Tensor, "*row site"], levels: int) -> _Rows:
     return _Rows(torch.from_numpy(kept).reshape(*shape, len(want)), *torch.from_numpy(parts).reshape(5, *shape))
 
 
-def sum_in_order(rows: Float[Tensor, "image *rest"]) -> Float[np.ndarray, "*rest"]:
-    """Float64 sum over images, in their order: it does not depend on how they were batched."""
-    total = np.zeros(rows.shape[1:])
+def joined_in_order(rows: Float[Tensor, "image *rest"], join: np.ufunc = np.add) -> Float[np.ndarray, "*rest"]:
+    """Images joined in float64, in their order: it does not depend on how they were batched."""
+    total = np.full(rows.shape[1:], IDENTITY[join])
     for row in rows.double().numpy(force=True):
-        total += row
+        total = join(total, row)
     return total
-
-
-NOBODY = -1
-"""Image id of a rank that nobody took."""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Scores, image ids and winning sites by rank; the score descends, equal scores are in the order of the image ids.
-
-    Empty ranks stand at the end with the score −∞ and the image `NOBODY`.
-    """
-
-    scores: Float64[np.ndarray, "neuron rank"]
-    images: Int64[np.ndarray, "neuron rank"]
-    sites: Int64[np.ndarray, "neuron rank"]
-
-    @classmethod
-    def none(cls, neurons: int, ranks: int) -> Ranking:
-        """A ranking of no image: the identity of ``+``."""
-        shape = (neurons, ranks)
-        return cls(np.full(shape, -np.inf), np.full(shape, NOBODY, np.int64), np.zeros(shape, np.int64))
-
-    @classmethod
-    def of(
-        cls,
-        scores: Float[np.ndarray, "image neuron"],
-        images: Int[np.ndarray, "image"],
-        sites: Int[np.ndarray, "image neuron"],
-        ranks: int,
-    ) -> Ranking:
-        """The ranking of a batch of images. A score that is not a number is no candidate."""
-        wide = np.where(np.isnan(scores), -np.inf, scores.astype(np.float64)).T
-        ids = np.where(np.isneginf(wide), NOBODY, np.broadcast_to(images.astype(np.int64), wide.shape))
-        empty = cls.none(wide.shape[0], ranks)
-        return empty + cls(wide, ids, sites.T.astype(np.int64))
-
-    def __add__(self, other: Ranking) -> Ranking:
-        """The best of both, as many ranks as the left one has."""
-        if len(self.scores) != len(other.scores):
-            raise ValueError(
-                f"rankings of {len(self.scores)} and {len(other.scores)} neurons cannot be merged: same layer only"
-            )
-        scores, images, sites = (
-            np.concatenate([mine, theirs], axis=1)
-            for mine, theirs in ((self.scores, other.scores), (self.images, other.images), (self.sites, other.sites))
-        )
-        ranks = self.scores.shape[1]
-        # Nobody ranks behind everybody, whatever the score.
-        order = np.lexsort((images, -scores, images == NOBODY), axis=1)[:, :ranks]
-        return Ranking(*(np.take_along_axis(part, order, axis=1) for part in (scores, images, sites)))
-
-    def shifted(self, by: int) -> Ranking:
-        """The same with image ids counted from another start: from a shard's own rows to the data set's."""
-        return replace(self, images=np.where(self.images == NOBODY, NOBODY, self.images + by))
-
-    @property
-    def taken(self) -> Int[np.ndarray, "neuron"]:
-        """How many ranks each neuron has filled."""
-        filled: np.ndarray = (self.images != NOBODY).sum(axis=1)
-        return filled
-
-
-def lot(key: str) -> float:
-    """A number from 0 to 1 that depends on nothing but the key: the first of a class by it are its references,
-    however sharded.
-
-    >>> 0 <= lot("n01440764_10026") < 1
-    True
-    """
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 11) / 2**53
-
-
-LOGIT_MARGIN = 0.02
-"""Colours are kept this far from black and white when their logits are taken."""
-
-
-@dataclass(frozen=True)
-class Colours:
-    """Mean and covariance of the logits of a data set's colours (red, green, blue in 0..1)."""
-
-    mean: Float[np.ndarray, "3"]
-    covariance: Float[np.ndarray, "3 3"]
-
-    def basis(self) -> Float[np.ndarray, "3 3"]:
-        """The symmetric square root of the covariance: independent unit colours become colours distributed like the
-        data's."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        root: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-        return root
-
-
-GREY = Colours(np.zeros(3), np.eye(3))
-"""No knowledge of colours: independent ones around a medium grey."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """Sums over images of the amplitude spectrum (3, row frequency, column frequency), and of colour logits with
-    their products."""
-
-    spectrum: Float[np.ndarray, "3 row column"]
-    colour: Float[np.ndarray, "3"]
-    products: Float[np.ndarray, "3 3"]
-    count: int
-
-    def __add__(self, other: Light) -> Light:
-        return Light(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
-
-    @classmethod
-    def none(cls, side: int) -> Light:
-        """The light of no image."""
-        return cls(np.zeros((3, side, side // 2 + 1)), np.zeros(3), np.zeros((3, 3)), 0)
-
-    @classmethod
-    def of(cls, pixels: UInt8[Tensor, "image 3 side side"]) -> Light:
-        """The sums of a batch, one image added after the other, so that they do not depend on how images were
-        batched."""
-        colours = pixels.float() / 255
-        amplitudes = torch.fft.rfft2(colours - colours.mean((2, 3), keepdim=True), norm="ortho").abs()
-        logits = torch.logit(colours.clamp(LOGIT_MARGIN, 1 - LOGIT_MARGIN)).flatten(2)
-        products = logits @ logits.transpose(1, 2) / logits.shape[2]
-        return cls(sum_in_order(amplitudes), sum_in_order(logits.mean(2)), sum_in_order(products), len(pixels))
-
-    def colours(self) -> Colours:
-        """Mean and covariance of the colour logits."""
-        mean = self.colour / max(self.count, 1)
-        return Colours(mean, self.products / max(self.count, 1) - np.outer(mean, mean))

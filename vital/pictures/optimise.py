@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from vital.errors import UnsuitableInput
-from vital.measuring.sums import GREY, Colours
+from vital.measuring.light import GREY, Colours
 from vital.measuring.targets import Target
 from vital.network.models import Model
 from vital.network.probe import Layout, probe

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vital.measuring.sums import Colours
+from vital.measuring.light import Colours
 from vital.network.preprocessing import Preprocessing
 
 

@@ -26,9 +26,9 @@ from flows.cli.main import main
 from flows.pages import again as recipes
 from flows.pages.atlas import titles, write_gallery
 from flows.steps.pictures import ALGORITHMS
-from flows.steps.targets import recorded_variant
-from stores.arrays.provenance import claimed
-from stores.arrays.schema import array_at, group_at, open_store
+from flows.steps.targets import variant_of
+from stores import open_atlas, open_statistics
+from stores.arrays.schema import array_at, open_store
 from stores.pages.folder import OWN
 from tests.flows import walkable
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, SIDE, Walkable
@@ -182,8 +182,8 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     monkeypatch.setattr("flows.recipes.references.select_references", lambda job: jobs.update(references=job))
     monkeypatch.setattr("flows.recipes.targets.measure_targets", lambda job: jobs.update(targets=job) or "patch-lrp")
     monkeypatch.setattr("flows.recipes.atlas.build_atlas", lambda job: jobs.update(atlas=job))
-    atlas, statistics = open_store(str(made.atlas), "atlas", "r"), open_store(str(made.store), "statistics", "r")
-    for line in recipes.commands(atlas, str(made.atlas), LATER, str(made.store), statistics):
+    pictures, statistics = open_atlas(str(made.atlas)).layer(LATER), open_statistics(str(made.store))
+    for line in recipes.commands(str(made.atlas), pictures, str(made.store), statistics):
         words = shlex.split(line.replace(recipes.NEURON, "3"))
         assert words[0] == "vital"
         said = vital(*words[1:])
@@ -192,13 +192,12 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     assert jobs["references"].statistics.references == 12
     assert jobs["references"].statistics.levels == 16
     assert jobs["references"].model.input_size == 32
-    recorded = recorded_variant(statistics, LATER, "patch-lrp")
+    recorded = variant_of(statistics.targets(LATER, "patch-lrp"))
     assert jobs["targets"].variant.model_copy(update={"nodes": ()}) == recorded.model_copy(update={"nodes": ()})
     assert jobs["targets"].variant.nodes == ("0", "1")
     assert jobs["atlas"].variant.label(False) == "patch-lrp"
-    fields = claimed(group_at(atlas, LATER), "atlas") or {}
     settings = jobs["atlas"].picture.model_dump(mode="json")
-    assert {"variant": "patch-lrp", "algorithm": ALGORITHMS["vital"], **settings} == fields
+    assert {"variant": "patch-lrp", "algorithm": ALGORITHMS["vital"], **settings} == pictures.settings
 
 
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])

@@ -16,9 +16,8 @@ from flows.cli.main import main
 from flows.jobs import Running
 from flows.recipes.comparison import compare_methods
 from flows.reports.plan import ABLATIONS, METHODS, Case, ReportJob
+from stores import AtlasLayer
 from stores.arrays.schema import open_store
-from stores.atlas import made as pictured
-from stores.atlas import read_metrics
 from stores.errors import StoreError
 from stores.shards.writing import hold_out, members
 from tests.flows import tiny
@@ -67,7 +66,7 @@ def test_the_figures_are_those_of_the_atlases(report: Path) -> None:
     values = []
     for seed in range(2):
         atlas = open_store(str(report / "atlases" / f"maco-seed{seed}.zarr"), "atlas", "r")
-        values.append(read_metrics(atlas, LAYER)["peak_ratio"][pictured(atlas, LAYER)])
+        values.append(AtlasLayer(atlas, LAYER).metrics()["peak_ratio"][AtlasLayer(atlas, LAYER).made()])
     assert found["mean"] == pytest.approx(float(np.mean(values)), rel=1e-5)
     assert details["counts"]["peak_ratio"] == np.size(values)
     assert details["seeds"] == [0, 1]

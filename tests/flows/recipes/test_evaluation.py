@@ -17,12 +17,10 @@ from flows.pages.again import commands
 from flows.pages.layer import LayerSource
 from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
-from flows.running.process import stored_worker
-from flows.steps.dataset import references_of
+from flows.running.process import load_stored
 from flows.steps.images import load_images
+from stores import AtlasLayer, open_atlas, open_statistics
 from stores.arrays.schema import array_at, open_store
-from stores.atlas import made as pictured
-from stores.atlas import read_layer_metrics, read_metrics
 from stores.errors import SchemaMismatch, StoreError
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
@@ -53,14 +51,14 @@ def test_every_picture_gets_its_metrics_and_others_none(copied: Path) -> None:
         "classes": {"top1_own", "top5_own", "rank_own", f"top1_{JUDGE_NAME}", f"rank_{JUDGE_NAME}"},
         LAYER: {"peak", "peak_ratio", "references_reached", "rank", "most_raised"},
     }.items():
-        found, there = read_metrics(atlas, layer), pictured(atlas, layer)
+        found, there = AtlasLayer(atlas, layer).metrics(), AtlasLayer(atlas, layer).made()
         assert names | {"curve_distance", "nearest_reference", "variation"} <= found.keys()
         assert "diversity" not in found
         for name, values in found.items():
             assert np.isfinite(values[there]).all(), name
             assert np.isnan(values[~there]).all(), name
-        assert set(read_layer_metrics(atlas, layer)) == {"frechet_own", f"frechet_{JUDGE_NAME}"}
-        assert all(entry["value"] >= 0 for entry in read_layer_metrics(atlas, layer).values())
+        assert set(AtlasLayer(atlas, layer).layer_metrics()) == {"frechet_own", f"frechet_{JUDGE_NAME}"}
+        assert all(entry["value"] >= 0 for entry in AtlasLayer(atlas, layer).layer_metrics().values())
 
 
 def test_metrics_explain_themselves_to_xarray_and_stand_on_the_pages(copied: Path) -> None:
@@ -69,7 +67,7 @@ def test_metrics_explain_themselves_to_xarray_and_stand_on_the_pages(copied: Pat
         assert data["references_reached"].attrs["units"] == "percent"
         assert data["rank"].attrs["long_name"] == meaning_of("rank").text
         assert JUDGE in data.attrs["judged_by"]
-    columns = LayerSource(atlas, str(copied), "classes", "", None).page().columns
+    columns = LayerSource(open_atlas(str(copied)), AtlasLayer(atlas, "classes"), "", None).page().columns
     assert {"top1_own", f"top5_{JUDGE_NAME}"} <= {column.name for column in columns}
 
 
@@ -78,32 +76,32 @@ def test_references_themselves_score_as_references_and_noise_as_noise(made: Made
     url = tmp_path / "atlas.zarr"
     picture = PictureSettings(side=tiny.SIDE, steps=1)
     build_atlas(atlas_job(made.store, url, picture=picture))
-    statistics, atlas = open_store(str(made.store), "statistics", "r"), open_store(str(url), "atlas", "a")
-    preprocessing = stored_worker(statistics, Running(threads=1)).model.preprocessing
-    references = references_of(statistics, LAYER, None)
-    there, pixels = pictured(atlas, LAYER), array_at(atlas, f"{LAYER}/pixels")
+    statistics, atlas = open_statistics(str(made.store)), open_store(str(url), "atlas", "a")
+    preprocessing = load_stored(statistics, Running(threads=1)).model.preprocessing
+    references = statistics.references(LAYER)
+    there, pixels = AtlasLayer(atlas, LAYER).made(), array_at(atlas, f"{LAYER}/pixels")
     shown = np.asarray(pixels[:])
     images = dict(load_images(statistics, references.image[:, 0][there].tolist(), preprocessing, {}))
     for neuron in np.flatnonzero(there):
         crop = preprocessing.cut(images[int(references.image[neuron, 0])], references.box[neuron, 0])
         shown[neuron] = crop.permute(1, 2, 0).numpy()
     pixels[:] = shown
-    real = read_metrics(evaluated(url), LAYER)
-    distance = read_layer_metrics(evaluated(url), LAYER)["frechet_own"]["value"]
+    real = AtlasLayer(evaluated(url), LAYER).metrics()
+    distance = AtlasLayer(evaluated(url), LAYER).layer_metrics()["frechet_own"]["value"]
     np.testing.assert_allclose(real["nearest_reference"][there], 1, atol=1e-3)
     assert np.nanmedian(real["variation"]) == pytest.approx(1, abs=0.3)
     pixels[:] = np.random.default_rng(0).integers(0, 256, shown.shape, dtype=np.uint8)
-    noise = read_metrics(evaluated(url), LAYER)
+    noise = AtlasLayer(evaluated(url), LAYER).metrics()
     assert np.nanmedian(noise["variation"]) > 5
     assert np.nanmean(noise["nearest_reference"]) < np.nanmean(real["nearest_reference"])
-    assert read_layer_metrics(evaluated(url), LAYER)["frechet_own"]["value"] > 5 * distance
+    assert AtlasLayer(evaluated(url), LAYER).layer_metrics()["frechet_own"]["value"] > 5 * distance
 
 
 def test_siblings_add_diversity(made: Made, copied: Path, tmp_path: Path) -> None:
     same, other = tmp_path / "same.zarr", tmp_path / "other.zarr"
     shutil.copytree(made.atlas, same)
     build_atlas(atlas_job(made.store, other, picture=PICTURE.model_copy(update={"seed": 1})))
-    found = read_metrics(evaluated(copied, layers=(LAYER,), siblings=(str(other),)), LAYER)
+    found = AtlasLayer(evaluated(copied, layers=(LAYER,), siblings=(str(other),)), LAYER).metrics()
     assert np.nanmin(found["diversity"]) > 0
     with pytest.raises(SchemaMismatch, match="differs from the atlas in nothing"):
         evaluated(copied, layers=(LAYER,), siblings=(str(same),))
@@ -126,7 +124,7 @@ def test_what_cannot_be_measured_is_said_before_work(made: Made, copied: Path, t
     shutil.rmtree(store / "layers" / LAYER / "peak_mean")
     with pytest.raises(SchemaMismatch, match="peak_mean is not in this store"):
         evaluated(copied, store=str(store))
-    assert read_metrics(open_store(str(copied), "atlas", "r"), "classes") == {}
+    assert AtlasLayer(open_store(str(copied), "atlas", "r"), "classes").metrics() == {}
 
 
 def test_the_command_prints_the_means(copied: Path) -> None:
@@ -145,7 +143,7 @@ def test_an_atlas_of_a_baseline_says_how_it_was_made(made: Made, tmp_path: Path)
     url = tmp_path / "maco.zarr"
     build_atlas(atlas_job(made.store, url, picture=PictureSettings(method="maco", side=24, steps=2)))
     assert "method maco, 2 steps" in CliRunner().invoke(main, ["info", str(url)]).output
-    statistics = open_store(str(made.store), "statistics", "r")
-    last = commands(open_store(str(url), "atlas", "r"), str(url), LAYER, str(made.store), statistics)[-1]
+    statistics = open_statistics(str(made.store))
+    last = commands(str(url), open_atlas(str(url)).layer(LAYER), str(made.store), statistics)[-1]
     assert "--method maco --steps 2 --side 24 --seed 0" in last
     assert "--window" not in last

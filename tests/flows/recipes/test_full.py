@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from flows.cli.job_files import JOBS, read_job
 from flows.cli.main import main
 from flows.jobs import FullJob
+from stores import AtlasLayer
 from stores.arrays.schema import open_store
-from stores.atlas import made as made_of
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
 from tests.flows.recipes.test_pipeline import digests
@@ -60,7 +60,7 @@ def test_one_part_can_be_run_alone(made: Made, tmp_path: Path) -> None:
     picture = {"variant": VARIANT.model_dump(mode="json"), "picture": {"side": 24, "steps": 2}}
     result = vital_run(written(tmp_path, {"atlas": {**job, **picture}}))
     assert result.exit_code == 0, result.output
-    found = made_of(open_store(str(tmp_path / "atlas.zarr"), "atlas", "r"), LAYER)
+    found = AtlasLayer(open_store(str(tmp_path / "atlas.zarr"), "atlas", "r"), LAYER).made()
     assert found[:32].any()
     assert not found[32 : tiny.CHANNELS].any()
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.cli.describe import store_summary
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from stores import open_any
 from stores.arrays.schema import array_at, open_store
 from stores.errors import PictureStatus
 from tests.flows import tiny
@@ -38,4 +38,4 @@ def test_neurons_that_overflow_stop_nobody(made: Made, tmp_path: Path) -> None:
     for name in ("pixels", "alpha", "loss"):
         found, wanted = (np.asarray(array_at(group, f"{LAYER}/{name}")[:])[there] for group in (spoilt, plain))
         np.testing.assert_array_equal(found, wanted)
-    assert "2 a value became infinite or undefined on the way" in "\n".join(store_summary(str(atlas)))
+    assert "2 a value became infinite or undefined on the way" in "\n".join(open_any(str(atlas)).summary())

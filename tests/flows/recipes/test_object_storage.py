@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import s3fs
 
+from stores import AtlasLayer
 from stores.arrays.schema import array_at, open_store
-from stores.atlas import made as made_of
 from stores.dataset.index import read_index
 from stores.dataset.references import read_references
 from tests.flows import tiny
@@ -75,7 +75,7 @@ def test_the_commands_work_in_a_bucket_and_give_what_they_give_on_a_disk(
     )
     size = ("--side", 24, "--steps", 2, "--neurons", "0:2")
     done(vital("atlas", "--store", store, "--layer", LAYER, "--out", atlas, *size))
-    assert made_of(open_store(atlas, "atlas", "r"), LAYER)[:32].any()
+    assert AtlasLayer(open_store(atlas, "atlas", "r"), LAYER).made()[:32].any()
     assert "1 of 2 blocks" in done(vital("info", atlas))
 
 

@@ -16,14 +16,14 @@ from PIL import Image
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from stores import AtlasLayer
 from stores.arrays.schema import array_at, open_store
-from stores.atlas import made as made_of
 from stores.dataset.index import read_index, read_shards
 from stores.dataset.references import read_references
 from stores.errors import PictureStatus, SchemaMismatch, Status
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made, atlas_job, make, references_job, targets_job
-from vital.measuring.sums import lot
+from vital.measuring.ranking import lot
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -161,7 +161,7 @@ def test_a_missing_block_alone_is_made_again(made: Made, tmp_path: Path) -> None
 def test_neurons_are_rounded_out_and_the_rest_stays_unmade(made: Made, tmp_path: Path) -> None:
     out = tmp_path / "part.zarr"
     build_atlas(atlas_job(made.store, out, neurons="35"))
-    there = made_of(open_store(str(out), "atlas", "r"), LAYER)
+    there = AtlasLayer(open_store(str(out), "atlas", "r"), LAYER).made()
     assert not there[:32].any()
     assert there[32:].any()
 

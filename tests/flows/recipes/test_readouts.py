@@ -11,8 +11,8 @@ import zarr
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from stores import AtlasLayer
 from stores.arrays.schema import array_at, open_store
-from stores.atlas import made as made_of
 from stores.dataset.references import read_directions, read_references
 from stores.errors import MissingStore, SchemaMismatch
 from tests.flows import tiny
@@ -50,7 +50,7 @@ def test_directions_go_from_a_file_to_pictures(made: Made, tmp_path: Path, direc
     assert own.shape[0] == len(MATRIX)
     assert own.any(1).all()
     build_atlas(atlas_job(store, atlas, layer))
-    assert made_of(open_store(str(atlas), "atlas", "r"), layer).all()
+    assert AtlasLayer(open_store(str(atlas), "atlas", "r"), layer).made().all()
 
 
 def test_one_site_goes_through_all_flows_and_its_patch_lies_there(made: Made, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_one_site_goes_through_all_flows_and_its_patch_lies_there(made: Made, tm
     np.testing.assert_allclose(centre, [1.5 * tiny.SIDE / WIDTH, 6.5 * tiny.SIDE / WIDTH], atol=1)
     measure_targets(targets_job(store, layer))
     build_atlas(atlas_job(store, atlas, layer))  # at another side: the same place in a smaller map
-    assert made_of(open_store(str(atlas), "atlas", "r"), layer).any()
+    assert AtlasLayer(open_store(str(atlas), "atlas", "r"), layer).made().any()
 
 
 @pytest.mark.parametrize(

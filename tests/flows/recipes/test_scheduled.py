@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from stores import AtlasLayer
 from stores.arrays.schema import open_store
-from stores.atlas import made as made_of
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT
 
@@ -121,6 +121,6 @@ def test_a_scheduled_run_leaves_an_atlas(server: Server, tmp_path: Path) -> None
         assert f"/{name}" in listed
     # Takes what is due within the next minutes, waits for its time, and ends when it has run.
     server.prefect("worker", "start", "--pool", "vital", "--run-once", "--prefetch-seconds", "300")
-    found = made_of(open_store(str(tmp_path / "atlas.zarr"), "atlas", "r"), LAYER)
+    found = AtlasLayer(open_store(str(tmp_path / "atlas.zarr"), "atlas", "r"), LAYER).made()
     assert found.sum() > tiny.CHANNELS // 2
     assert "COMPLETED" in server.prefect("flow-run", "ls", "--state", "COMPLETED", "-o", "json").upper()

@@ -22,8 +22,8 @@ from pydantic import ValidationError
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
 from flows.running.cluster import _one_server, run_tasks, unhurried_memory
+from stores import AtlasLayer
 from stores.arrays.schema import open_store
-from stores.atlas import done_picture_blocks
 from stores.errors import StoreError
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
 from tests.flows.recipes.test_pipeline import digests
@@ -133,7 +133,7 @@ def chunks(folder: Path) -> list[Path]:
 
 def blocks_made(folder: Path) -> int:
     try:
-        return int(done_picture_blocks(open_store(str(folder / "atlas.zarr"), "atlas", "r"), LAYER).sum())
+        return int(AtlasLayer(open_store(str(folder / "atlas.zarr"), "atlas", "r"), LAYER).done().sum())
     except StoreError:  # not declared yet
         return 0
 

@@ -20,9 +20,8 @@ from flows.jobs import AtlasJob, Running
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from stores import AtlasLayer
 from stores.arrays.schema import open_store
-from stores.atlas import done_picture_blocks, read_pictures
-from stores.atlas import made as made_of
 from stores.errors import StoreError
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, PICTURE, Made, atlas_job, references_job, targets_job
@@ -45,7 +44,7 @@ def bytes_of(atlas: Path) -> dict[str, str]:
 
 def blocks_made(atlas: Path) -> list[int]:
     try:
-        return [int(block) for block in done_picture_blocks(open_store(str(atlas), "atlas", "r"), LAYER).nonzero()[0]]
+        return [int(block) for block in AtlasLayer(open_store(str(atlas), "atlas", "r"), LAYER).done().nonzero()[0]]
     except StoreError:  # not declared yet
         return []
 
@@ -112,9 +111,9 @@ def test_a_worker_whose_memory_ends_makes_the_same_pictures_in_smaller_batches(h
     assert code == 0, said
     build_atlas(atlas_job(hungry.store, tmp_path / "whole.zarr", running=Running(threads=1)))
     group, whole = (open_store(str(path), "atlas", "r") for path in (atlas, tmp_path / "whole.zarr"))
-    assert made_of(group, LAYER).sum() > tiny.CHANNELS // 2
-    np.testing.assert_array_equal(made_of(group, LAYER), made_of(whole, LAYER))
-    mine, other = (read_pictures(one, LAYER, range(tiny.CHANNELS))["loss"] for one in (group, whole))
+    assert AtlasLayer(group, LAYER).made().sum() > tiny.CHANNELS // 2
+    np.testing.assert_array_equal(AtlasLayer(group, LAYER).made(), AtlasLayer(whole, LAYER).made())
+    mine, other = (AtlasLayer(one, LAYER).rows(range(tiny.CHANNELS))["loss"] for one in (group, whole))
     np.testing.assert_allclose(mine, other, rtol=1e-3)
 
 
@@ -268,6 +267,6 @@ def test_a_store_that_answers_errors_for_a_while_costs_time_and_a_lasting_one_th
 
 def remote_blocks(url: str) -> int:
     try:
-        return int(done_picture_blocks(open_store(url, "atlas", "r"), LAYER).sum())
+        return int(AtlasLayer(open_store(url, "atlas", "r"), LAYER).done().sum())
     except StoreError:  # not declared yet
         return 0

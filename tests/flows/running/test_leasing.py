@@ -17,9 +17,10 @@ from flows.recipes import atlas as flow
 from flows.recipes.atlas import build_atlas
 from flows.running.blocks import leased
 from flows.steps.pictures import make_blocks
+from stores import AtlasLayer
+from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder, read_lease, take
 from stores.arrays.schema import open_store
-from stores.atlas import done_picture_blocks
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
 from tests.flows.recipes.test_pipeline import digests
 from tests.flows.running.test_cluster import ROOT
@@ -80,7 +81,7 @@ def test_a_run_killed_at_work_is_taken_over_at_once_on_its_machine(
         while not list((atlas / "runs").glob("lease-*")):
             assert run.poll() is None, "the run ended before it could be killed"
         os.killpg(run.pid, signal.SIGKILL)
-    assert not done_picture_blocks(open_store(str(atlas), "atlas", "r"), LAYER).all()
+    assert not AtlasLayer(open_store(str(atlas), "atlas", "r"), LAYER).done().all()
     build_atlas(job)
     assert bytes_of(atlas) == expected
 
@@ -96,7 +97,7 @@ def test_what_another_run_makes_is_not_made_twice(
     assert take(group, LAYER, 0, OTHER, 60.0) is None
 
     def other() -> None:
-        with leased(str(atlas), "atlas", LAYER, (0,), OTHER, job.running) as its:
+        with leased(BlocksAt(str(atlas), "atlas", LAYER), (0,), OTHER, job.running) as its:
             assert its
             make_blocks(job, (0,))
 

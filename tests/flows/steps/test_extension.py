@@ -12,11 +12,11 @@ import pytest
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.steps.extension import PENDING
+from stores import Targets
 from stores.arrays.schema import array_at, open_store
 from stores.dataset.index import read_index, read_shards
 from stores.dataset.layers import write_layer
 from stores.dataset.references import read_references, write_references
-from stores.dataset.targets import done_blocks
 from stores.errors import ForeignStore, MissingStore, SchemaMismatch, Status, UnreadableShard
 from stores.files import read_arrays
 from tests.flows import tiny
@@ -89,8 +89,8 @@ def test_an_extension_that_was_killed_while_it_wrote_is_finished(
         store = tmp_path / f"{after}.zarr"
         select(grown.old, store)
         written.clear()
-        monkeypatch.setattr("flows.steps.dataset.write_layer", dying(after, layers))
-        monkeypatch.setattr("flows.steps.dataset.write_references", dying(after, references))
+        monkeypatch.setattr("stores.dataset.store.write_layer", dying(after, layers))
+        monkeypatch.setattr("stores.dataset.store.write_references", dying(after, references))
         with pytest.raises(KeyboardInterrupt):
             select(grown.all, store, extend=True)
         monkeypatch.undo()
@@ -116,7 +116,7 @@ def test_targets_of_neurons_whose_references_changed_are_measured_again(grown: G
     label = measure_targets(targets_job(grown.store))
     select(grown.all, grown.store, extend=True)
     group = open_store(str(grown.store), "statistics", "r")
-    assert not done_blocks(group, LAYER, label).all()
+    assert not Targets.of(group, LAYER, label).done().all()
     measure_targets(targets_job(grown.store))
     select(grown.all, tmp_path / "whole.zarr")
     measure_targets(targets_job(tmp_path / "whole.zarr"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.jobs import Running
-from flows.running.process import worker
+from flows.running.process import load
 from flows.steps.shards import scan_shard
 from stores.shards.reading import expand
 from tests.flows.conftest import LAYER, MODEL, Made
@@ -37,7 +37,7 @@ print(full - kept, kept - resident(), sum(map(sum, pieces)))
 def test_it_does_so_after_every_shard(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
     monkeypatch.setattr("flows.steps.shards.give_back", lambda: given.append("back"))
-    here = worker(MODEL, Running())
+    here = load(MODEL, Running())
     for number, shard in enumerate(expand([str(made.shards)]), 1):
         scan_shard(shard, here, Plan((LAYER,), (), 2, 16))
         assert len(given) == number

@@ -7,22 +7,16 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores.arrays.blocks import rows_of
+from stores import Targets
+from stores.arrays.blocks import read_rows
 from stores.arrays.schema import ArraySpec, array_at, declare, open_store, write_whole
 from stores.dataset.layers import layer_specs, read_layer, write_layer
-from stores.dataset.targets import (
-    done_blocks,
-    read_target_levels,
-    read_target_rows,
-    target_path,
-    target_specs,
-    write_target_block,
-    write_target_levels,
-)
+from stores.dataset.targets import target_specs
 from stores.errors import MisalignedBlock, PictureStatus, SchemaMismatch
 
 NODES = {"_blocks.13": (3, 4), "layer4.2": (2, 5)}
 NEURONS, BLOCK = 7, 3
+MEANINGS = {"quantiles": "rows", "mean": "mean", "sums/total": "sum"}
 
 
 def block_of(block: int, relevant: bool = True) -> dict[str, np.ndarray]:
@@ -44,13 +38,15 @@ def block_of(block: int, relevant: bool = True) -> dict[str, np.ndarray]:
 @pytest.fixture
 def group(tmp_path: Path) -> zarr.Group:
     group = open_store(str(tmp_path / "s"), "statistics", "a")
-    declare(group, target_specs("layer4.2", "patch-lrp", NODES, NEURONS, BLOCK, 1, NODES, {"quantiles": "float16"}))
+    declare(
+        group, target_specs("targets/layer4.2/patch-lrp", NODES, NEURONS, BLOCK, 1, NODES, {"quantiles": "float16"})
+    )
     return group
 
 
 def test_layer_statistics_come_back(tmp_path: Path) -> None:
     group = open_store(str(tmp_path / "s"), "statistics", "a")
-    declare(group, layer_specs("layer4.2", 3, 4))
+    declare(group, layer_specs("layer4.2", 3, 4, MEANINGS))
     arrays: dict[str, np.ndarray] = {
         "quantiles": np.random.default_rng(0).random((3, 4), np.float32),
         "level": (np.arange(4) + 0.5) / 4,
@@ -73,22 +69,22 @@ def test_layer_statistics_come_back(tmp_path: Path) -> None:
 def test_targets_come_back_by_neuron_in_any_order(group: zarr.Group) -> None:
     blocks = [block_of(block) for block in range(3)]
     for block in (2, 0, 1):
-        write_target_block(group, "layer4.2", "patch-lrp", block, blocks[block])
-    assert done_blocks(group, "layer4.2", "patch-lrp").all()
+        Targets.of(group, "layer4.2", "patch-lrp").write(block, blocks[block])
+    assert Targets.of(group, "layer4.2", "patch-lrp").done().all()
     wanted = [6, 0, 4, 4]
-    found = read_target_rows(group, "layer4.2", "patch-lrp", wanted)
+    found = Targets.of(group, "layer4.2", "patch-lrp").rows(wanted)
     assert found.keys() == blocks[0].keys()
     for name, rows in found.items():
         expected = np.concatenate([block[name] for block in blocks])[wanted]
         np.testing.assert_array_equal(rows, expected.astype(rows.dtype))
     assert found["layer4.2/quantiles"].dtype == np.float16
-    assert read_target_rows(group, "layer4.2", "patch-lrp", [])["own"].shape == (0, 1)
+    assert Targets.of(group, "layer4.2", "patch-lrp").rows([])["own"].shape == (0, 1)
 
 
 def test_a_half_written_variant_says_what_is_done(group: zarr.Group, tmp_path: Path) -> None:
-    write_target_block(group, "layer4.2", "patch-lrp", 1, block_of(1))
-    assert done_blocks(group, "layer4.2", "patch-lrp").tolist() == [False, True, False]
-    status = read_target_rows(group, "layer4.2", "patch-lrp", range(NEURONS))["status"]
+    Targets.of(group, "layer4.2", "patch-lrp").write(1, block_of(1))
+    assert Targets.of(group, "layer4.2", "patch-lrp").done().tolist() == [False, True, False]
+    status = Targets.of(group, "layer4.2", "patch-lrp").rows(range(NEURONS))["status"]
     assert status.tolist() == [0, 0, 0, 1, 1, 1, 0]
     with xarray.open_zarr(tmp_path / "s", group="targets/layer4.2/patch-lrp", consolidated=False) as data:
         assert data["own"].dims == ("neuron", "level")
@@ -101,8 +97,9 @@ def test_a_half_written_variant_says_what_is_done(group: zarr.Group, tmp_path: P
 def test_levels_stand_beside_their_nodes(group: zarr.Group) -> None:
     levels = {node: np.linspace(0, 1, count) for node, (_, count) in NODES.items()}
     levels["own"] = np.array([0.5])
-    write_target_levels(group, "layer4.2", "patch-lrp", levels)
-    found = read_target_levels(group, "layer4.2", "patch-lrp")
+    targets, channels = Targets.of(group, "layer4.2", "patch-lrp"), {node: count for node, (count, _) in NODES.items()}
+    targets.declare(levels, channels, NEURONS, BLOCK, NODES, {"quantiles": "float16"})
+    found = targets.levels()
     assert found.keys() == levels.keys()
     assert all(np.array_equal(found[name], value) for name, value in levels.items())
 
@@ -110,7 +107,7 @@ def test_levels_stand_beside_their_nodes(group: zarr.Group) -> None:
 def test_done_is_written_after_the_data(group: zarr.Group, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr("stores.arrays.blocks.write_block", lambda array, block, rows: written.append(array.basename))
-    write_target_block(group, "layer4.2", "patch-lrp", 0, block_of(0))
+    Targets.of(group, "layer4.2", "patch-lrp").write(0, block_of(0))
     assert written[-2:] == ["status", "done"]
     assert len(written) == len(block_of(0)) + 1
 
@@ -118,41 +115,41 @@ def test_done_is_written_after_the_data(group: zarr.Group, monkeypatch: pytest.M
 def test_a_partial_block_or_a_missing_array_is_refused_and_not_done(group: zarr.Group) -> None:
     short = {name: rows[:2] for name, rows in block_of(0).items()}
     with pytest.raises(MisalignedBlock, match="takes whole blocks of 3"):
-        write_target_block(group, "layer4.2", "patch-lrp", 0, short)
+        Targets.of(group, "layer4.2", "patch-lrp").write(0, short)
     arrays = block_of(0)
     del arrays["layer4.2/relevant"]
     with pytest.raises(SchemaMismatch, match=r"nothing unknown and missing layer4\.2/relevant"):
-        write_target_block(group, "layer4.2", "patch-lrp", 0, arrays)
+        Targets.of(group, "layer4.2", "patch-lrp").write(0, arrays)
     with pytest.raises(SchemaMismatch, match="unknown more and nothing missing"):
-        write_target_block(group, "layer4.2", "patch-lrp", 0, {**block_of(0), "more": np.zeros(3)})
+        Targets.of(group, "layer4.2", "patch-lrp").write(0, {**block_of(0), "more": np.zeros(3)})
     for block in (-1, 3):
         with pytest.raises(MisalignedBlock, match="count from 0"):
-            write_target_block(group, "layer4.2", "patch-lrp", block, block_of(0))
-    assert not done_blocks(group, "layer4.2", "patch-lrp").any()
+            Targets.of(group, "layer4.2", "patch-lrp").write(block, block_of(0))
+    assert not Targets.of(group, "layer4.2", "patch-lrp").done().any()
 
 
 def test_neurons_and_variants_that_are_not_there(group: zarr.Group) -> None:
     for wanted in ([7], [-1]):
         with pytest.raises(SchemaMismatch, match="has 0 to 6"):
-            read_target_rows(group, "layer4.2", "patch-lrp", wanted)
+            Targets.of(group, "layer4.2", "patch-lrp").rows(wanted)
     with pytest.raises(SchemaMismatch, match=r"targets/layer4\.2/image is not in this store"):
-        read_target_rows(group, "layer4.2", "image", [0])
+        Targets.of(group, "layer4.2", "image").rows([0])
     with pytest.raises(SchemaMismatch, match="types were given for quantile;"):
-        target_specs("a", "b", NODES, 1, 1, 1, NODES, {"quantile": "float16"})
+        target_specs("a/b", NODES, 1, 1, 1, NODES, {"quantile": "float16"})
 
 
 def test_only_the_nodes_that_are_named_have_relevance() -> None:
-    specs = target_specs("layer4.2", "patch-lrp", NODES, NEURONS, BLOCK, 1, relevant=["layer4.2"])
+    specs = target_specs("targets/layer4.2/patch-lrp", NODES, NEURONS, BLOCK, 1, relevant=["layer4.2"])
     assert [spec.path.split("/")[-2] for spec in specs if spec.path.endswith("/relevant")] == ["layer4.2"]
     assert [spec.path.split("/")[-2] for spec in specs if spec.path.endswith("/importance")] == ["layer4.2"]
 
 
 def test_class_neurons_have_no_relevance(tmp_path: Path) -> None:
     group = open_store(str(tmp_path / "s"), "statistics", "a")
-    declare(group, target_specs("classes", "image", NODES, NEURONS, BLOCK, 1, relevant=()))
-    write_target_block(group, "classes", "image", 2, block_of(2, relevant=False))
-    assert target_path("classes", "image") in group
-    assert not any("relevant" in name for name in read_target_rows(group, "classes", "image", [6]))
+    declare(group, target_specs("targets/classes/image", NODES, NEURONS, BLOCK, 1, relevant=()))
+    Targets.of(group, "classes", "image").write(2, block_of(2, relevant=False))
+    assert Targets.of(group, "classes", "image").declared
+    assert not any("relevant" in name for name in Targets.of(group, "classes", "image").rows([6]))
 
 
 @settings(deadline=None, max_examples=40)
@@ -162,4 +159,4 @@ def test_rows_of_is_indexing(wanted: list[int]) -> None:
     declare(group, [ArraySpec("a", ("neuron", "x"), (7, 2), "int32", "m", block=3)])
     values = np.arange(14, dtype=np.int32).reshape(7, 2)
     write_whole(array_at(group, "a"), values)
-    np.testing.assert_array_equal(rows_of(array_at(group, "a"), np.asarray(wanted, np.int64)), values[wanted])
+    np.testing.assert_array_equal(read_rows(array_at(group, "a"), np.asarray(wanted, np.int64)), values[wanted])

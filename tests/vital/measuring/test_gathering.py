@@ -8,7 +8,8 @@ from torch import nn
 
 from tests.reference.networks import SIDE
 from vital.measuring.gathering import Gathered, Plan, gather
-from vital.measuring.sums import NOBODY, Light, Ranking, lot
+from vital.measuring.light import Light
+from vital.measuring.ranking import NOBODY, Ranking, lot
 from vital.network.layers import Survey, survey
 from vital.network.models import Model
 from vital.network.preprocessing import Preprocessing

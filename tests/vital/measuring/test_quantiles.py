@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from vital.measuring.rows import resample, site_levels, stored_levels
-from vital.measuring.sums import LayerSums, sum_in_order
+from vital.measuring.sums import LayerSums, joined_in_order
 
 floats = st.floats(-1e3, 1e3, width=32)
 
@@ -127,5 +127,5 @@ def test_the_sum_over_images_does_not_depend_on_their_batches() -> None:
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32) * 1e6)
     one_by_one = np.zeros(4)
     for row in rows:
-        one_by_one = one_by_one + sum_in_order(row[None])
-    np.testing.assert_array_equal(sum_in_order(rows), one_by_one)
+        one_by_one = one_by_one + joined_in_order(row[None])
+    np.testing.assert_array_equal(joined_in_order(rows), one_by_one)

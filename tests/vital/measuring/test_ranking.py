@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vital.measuring.sums import NOBODY, Ranking, lot
+from vital.measuring.ranking import NOBODY, Ranking, lot
 
 NEURONS = 3
 Entry = tuple[int, tuple[float, ...], tuple[int, ...]]

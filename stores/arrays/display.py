@@ -1,0 +1,42 @@
+"""How stores show themselves: statuses in words, lines as HTML, pixels as an image inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from PIL import Image
+
+
+def counted(status: Shaped[np.ndarray, "..."], meanings: Mapping[Any, str]) -> str:
+    """How often each status occurs, in words.
+
+    >>> counted(np.array([1, 0, 1]), {0: "not made", 1: "made"})
+    '1 not made, 2 made'
+    """
+    counts = Counter(int(one) for one in status)
+    return ", ".join(f"{count} {meanings[value]}" for value, count in sorted(counts.items())) or "none"
+
+
+def lines_html(lines: Sequence[str]) -> str:
+    """Lines of a summary for a notebook: the first as a heading, indented ones as a list."""
+    first, *rest = lines
+    items = "".join(f"<li>{escape(line.strip())}</li>" for line in rest)
+    return f"<div><strong>{escape(first)}</strong><ul>{items}</ul></div>"
+
+
+def image_html(pixels: UInt8[np.ndarray, "row column colour"], side: int, title: str = "") -> str:
+    """Pixels as an ``img`` that carries its own PNG, ``side`` CSS pixels wide."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return (
+        f'<img src="data:image/png;base64,{data}" width="{side}" height="{side}" '
+        f'title="{escape(title, quote=True)}" alt="{escape(title, quote=True)}">'
+    )

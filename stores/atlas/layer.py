@@ -1,0 +1,184 @@
+"""One layer of an atlas: the pictures of its neurons, their metrics, and what they were made with.
+
+Arrays cover the whole layer: a neuron's row is its channel or class number. Only the blocks that were asked for are
+written; the rest takes no space and reads as not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Shaped, UInt8
+
+from stores.arrays.blocks import Blocks, block_specs, read_rows
+from stores.arrays.provenance import JSON, claim, claimed, fingerprint
+from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
+
+METRICS, REACHED = "metrics", "reached"
+
+
+@dataclass(frozen=True, eq=False)
+class AtlasLayer(Blocks):
+    """The group ``LAYER`` of an atlas; its path is the layer's name."""
+
+    @property
+    def name(self) -> str:
+        """The layer, or ``classes``."""
+        return self.path
+
+    # What the pictures were made with
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting of the pictures by name, the variant of their targets and the algorithm's version; empty where
+        nothing was claimed."""
+        return claimed(self.group, "atlas") or {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the settings."""
+        return fingerprint(self.settings)
+
+    @property
+    def variant(self) -> str:
+        """The targets that the pictures were made for."""
+        return str(self.settings["variant"])
+
+    @property
+    def side(self) -> int:
+        """Of a picture, in pixels."""
+        return int(self.settings["side"])
+
+    def claim(self, settings: Mapping[str, JSON]) -> None:
+        """Record what the pictures are made with, or refuse other settings by the field that differs. Before anything
+        is created: else the shape they give would be what is refused."""
+        claim(self.root.require_group(self.path), "atlas", settings)
+
+    def declare(self, neurons: int, records: int, block: int, nodes: Mapping[str, int]) -> None:
+        """Create the arrays once, before any task: ``records`` losses along the optimisation, and rows of so many
+        levels of each of ``nodes``."""
+        declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes))
+
+    # Names of the neurons
+
+    @property
+    def names(self) -> list[str]:
+        """The names of classes; empty for other layers, and where the network has none."""
+        kept: Any = self.group.attrs.get("names") or []
+        return [str(name) for name in kept]
+
+    def write_names(self, names: Sequence[str]) -> None:
+        """Keep the names of the neurons; a single writer."""
+        if self.group.attrs.get("names") != list(names):
+            self.group.attrs["names"] = list(names)
+
+    def neuron_name(self, neuron: int) -> str:
+        """The class's name, or the channel's number."""
+        names = self.names
+        if neuron < len(names):
+            return names[neuron]
+        return f"class {neuron}" if self.name == "classes" else f"channel {neuron}"
+
+    # Pictures
+
+    def pixels(self, neurons: Sequence[int]) -> UInt8[np.ndarray, "neuron side side 3"]:
+        """Pictures of some neurons, in that order."""
+        return read_rows(self.array("pixels"), np.asarray(neurons, np.int64))
+
+    def reached(self) -> dict[str, tuple[Float[np.ndarray, "neuron level"], Float[np.ndarray, "neuron level"]]]:
+        """By node, the pictures' own rows and their targets', both averaged over channels; empty where none are
+        kept."""
+        parent = self.root.get(f"{self.path}/{REACHED}")
+        if not isinstance(parent, zarr.Group):
+            return {}
+        nodes = [
+            name.removesuffix("/target")
+            for name, array in parent.members(max_depth=None)  # a node's name may be a group deep
+            if isinstance(array, zarr.Array) and name.endswith("/target")
+        ]
+        pairs = {node: [array_at(parent, f"{node}/{name}") for name in ("picture", "target")] for node in nodes}
+        return {node: (np.asarray(picture[:]), np.asarray(target[:])) for node, (picture, target) in pairs.items()}
+
+    # Metrics
+
+    def metrics(self) -> dict[str, Shaped[np.ndarray, "neuron"]]:
+        """All metrics of the neurons by name; empty where none were written."""
+        parent = self.root.get(f"{self.path}/{METRICS}")
+        if not isinstance(parent, zarr.Group):
+            return {}
+        return {name: np.asarray(array[:]) for name, array in parent.arrays()}
+
+    def metric_meaning(self, name: str) -> tuple[str, str]:
+        """What a metric of the neurons means, and its unit."""
+        attributes = self.array(f"{METRICS}/{name}").attrs
+        return str(attributes.get("meaning", name)), str(attributes.get("units", ""))
+
+    def layer_metrics(self) -> dict[str, dict[str, Any]]:
+        """Metrics of the layer as a whole, by name: ``value`` (None where it could not be measured), ``meaning``,
+        ``units``."""
+        parent = self.root.get(f"{self.path}/{METRICS}")
+        kept: Any = parent.attrs.get("layer", {}) if isinstance(parent, zarr.Group) else {}
+        return dict(kept)
+
+    def write_metrics(
+        self,
+        metrics: Mapping[str, Shaped[np.ndarray, "neuron"]],
+        meanings: Mapping[str, tuple[str, str]],
+        of_layer: Mapping[str, float] | None = None,
+        judged_by: Mapping[str, str] | None = None,
+    ) -> None:
+        """Declare and write ``metrics/NAME`` (neuron) as float32, NaN where unknown; a single writer. What other
+        evaluations wrote under other names stays.
+
+        ``meanings`` gives each metric's meaning and unit. Metrics ``of_layer`` and the digests of the networks that the
+        pictures were ``judged_by`` become attributes of ``metrics``.
+        """
+        parent = group_at(self.root, self.path).require_group(METRICS)
+        for name in sorted(metrics):
+            values, (meaning, units) = metrics[name].astype(np.float32), meanings.get(name, (name, ""))
+            path = f"{self.path}/{METRICS}/{name}"
+            declare(self.root, [ArraySpec(path, ("neuron",), values.shape, "float32", meaning, units, fill=np.nan)])
+            write_whole(array_at(self.root, path), values)
+        known = self.layer_metrics()
+        for name, value in (of_layer or {}).items():
+            meaning, units = meanings.get(name, (name, ""))
+            # JSON has no NaN
+            known[name] = {"value": value if np.isfinite(value) else None, "meaning": meaning, "units": units}
+        parent.attrs["layer"] = known
+        judges: Any = parent.attrs.get("judged_by", {})
+        parent.attrs["judged_by"] = {**judges, **(judged_by or {})}
+
+
+def picture_specs(
+    layer: str, neurons: int, side: int, records: int, block: int, nodes: Mapping[str, int]
+) -> list[ArraySpec]:
+    """Arrays of ``LAYER``, written in blocks of ``block`` neurons.
+
+    ``records`` is the number of losses kept along the optimisation; ``nodes`` gives the levels of each node whose
+    rows are kept in ``LAYER/reached/NODE/{picture,target}``.
+    """
+    square, row = ("neuron", "row", "column"), ("neuron", "level")
+    whole = (neurons, side, side)
+    specs = [
+        ArraySpec(f"{layer}/pixels", (*square, "colour"), (*whole, 3), "uint8", "the picture in RGB", block=block),
+        ArraySpec(f"{layer}/alpha", square, whole, "uint8", "opacity: how much a pixel mattered", block=block),
+        ArraySpec(
+            f"{layer}/loss", ("neuron", "record"), (neurons, records), "float32", "loss along the optimisation",
+            block=block,
+        ),
+        ArraySpec(
+            f"{layer}/seed", ("neuron",), (neurons,), "int64", "seed of the picture's random stream", block=block
+        ),
+        *block_specs(layer, neurons, block),
+    ]  # fmt: skip
+    own = "the picture's sorted row, mean over channels weighted by importance"
+    aimed = "the target's row, averaged in the same way"
+    for node, levels in nodes.items():
+        for name, meaning in (("picture", own), ("target", aimed)):
+            path = f"{layer}/{REACHED}/{node}/{name}"
+            specs.append(ArraySpec(path, row, (neurons, levels), "float32", meaning, block=block))
+    return specs

@@ -1,0 +1,44 @@
+"""One picture of an atlas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from stores.arrays.display import image_html
+from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
+
+
+@dataclass(frozen=True, eq=False)
+class AtlasPicture:
+    """A neuron's picture, or the reason why there is none; shows itself in a notebook.
+
+    ``pixels`` are RGB; ``alpha`` says how much a pixel mattered, 255 at most; ``loss`` runs along the optimisation.
+    Where ``status`` is not ``MADE`` all three are zero.
+    """
+
+    layer: str
+    neuron: int
+    name: str
+    status: PictureStatus
+    pixels: UInt8[np.ndarray, "side side 3"]
+    alpha: UInt8[np.ndarray, "side side"]
+    loss: Float32[np.ndarray, "record"]
+
+    @property
+    def title(self) -> str:
+        """Layer, number and name."""
+        return f"{self.layer}:{self.neuron} {self.name}"
+
+    def __repr__(self) -> str:
+        side = len(self.pixels)
+        return f"<picture {self.title}, {side} × {side}, {PICTURE_STATUS_MEANINGS[self.status]}>"
+
+    def _repr_html_(self) -> str:
+        if self.status != PictureStatus.MADE:
+            return f"<p>{escape(repr(self))}</p>"
+        image = image_html(self.pixels, len(self.pixels), self.title)
+        return f"<figure>{image}<figcaption>{escape(self.title)}</figcaption></figure>"

@@ -1,0 +1,213 @@
+"""The atlas store as one object: layers of pictures, and the statistics that they were made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from stores.arrays.display import counted, image_html, lines_html
+from stores.arrays.provenance import claim, claimed
+from stores.arrays.schema import Mode, open_store
+from stores.atlas.layer import AtlasLayer
+from stores.atlas.picture import AtlasPicture
+from stores.dataset.store import Statistics, open_statistics
+from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch, StoreError
+from stores.files import safe_url
+
+if TYPE_CHECKING:
+    import xarray
+
+SHOWN, SHOWN_SIDE = 24, 96
+"""Pictures of an atlas that a notebook shows, and how large."""
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """An open atlas store; ``atlas["layer4.2", 7]`` is a picture.
+
+    Arrays are read anew at each call; attributes are those of when it was opened.
+    """
+
+    url: str
+    root: zarr.Group
+
+    def again(self, mode: Mode = "r") -> Atlas:
+        """The same store opened anew, with the attributes that others have written since."""
+        return open_atlas(self.url, mode)
+
+    # Layers and pictures
+
+    @property
+    def layers(self) -> list[str]:
+        """Its layers, classes first; those whose arrays a killed run did not finish to create are left out."""
+        parts = (AtlasLayer(self.root, name) for name, _ in self.root.groups())
+        names = [part.name for part in parts if part.declared and part.settings]
+        return sorted(names, key=lambda name: (name != "classes", _natural(name)))
+
+    def layer(self, name: str) -> AtlasLayer:
+        """One layer, whether it is there or not."""
+        return AtlasLayer(self.root, name)
+
+    def require_layer(self, name: str) -> AtlasLayer:
+        """One layer; raises SchemaMismatch that lists the layers where it is not there."""
+        if name not in self.layers:
+            raise SchemaMismatch(
+                f"the atlas has no layer {name!r}, it has {', '.join(self.layers) or 'none'}: give one of these"
+            )
+        return self.layer(name)
+
+    def __getitem__(self, neuron: tuple[str, int]) -> AtlasPicture:
+        """The picture of a neuron given as (layer, number).
+
+        Raises:
+            SchemaMismatch: no such layer or neuron.
+        """
+        layer, number = self.require_layer(neuron[0]), int(neuron[1])
+        rows = layer.rows([number])
+        status = PictureStatus(int(layer.status()[number]))
+        name = layer.neuron_name(number)
+        return AtlasPicture(layer.name, number, name, status, rows["pixels"][0], rows["alpha"][0], rows["loss"][0])
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds no finished picture yet."""
+        return not any(self.layer(name).made().any() for name in self.layers)
+
+    # What it was made from
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Fingerprints of the statistics: ``base`` and ``dataset``; empty where nothing was claimed."""
+        return {name: str(value) for name, value in (claimed(self.root, "statistics") or {}).items()}
+
+    @property
+    def statistics_url(self) -> str:
+        """Where its statistics were when it was made, without credentials."""
+        return str(self.root.attrs.get("store", ""))
+
+    def claim(self, statistics: Statistics) -> None:
+        """Record which statistics it is made from, or refuse others. Once, before tasks."""
+        claim(self.root, "statistics", statistics.provenance)
+        # Where the statistics lie is a hint for later commands, not what the pictures depend on.
+        self.root.attrs["store"] = safe_url(statistics.url)
+
+    def statistics(self, given: str | None = None) -> Statistics:
+        """Its statistics: at the URL given, or where the atlas remembers them, or of the same name beside it.
+
+        Raises:
+            SchemaMismatch: they are not there, or are of another network than the atlas was made from.
+        """
+        recorded = self.statistics_url
+        beside = "/".join((self.url.rstrip("/").rpartition("/")[0] or ".", recorded.rstrip("/").rpartition("/")[2]))
+        asked = self.provenance.get("base")
+        for url in (given,) if given else (recorded, beside):
+            try:
+                statistics = open_statistics(url)
+            except StoreError:
+                continue
+            if asked == statistics.base_fingerprint:
+                return statistics
+            if url != beside:
+                raise SchemaMismatch(
+                    f"the statistics at {url!r} have base {statistics.base_fingerprint} but {self.url} was made from "
+                    f"base {asked}: give the store it was made from with --store"
+                )
+        raise SchemaMismatch(
+            f"the atlas's statistics are not at {given or recorded!r}: say where they are with --store, "
+            "or leave the photos out with --no-references"
+        )
+
+    # For people
+
+    def summary(self) -> list[str]:
+        """What it holds, how complete it is and what it was made from, in lines."""
+        return list(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        made_from = self.provenance
+        yield f"{self.url}: atlas"
+        yield (
+            f"  made from base {made_from.get('base', '?')}, dataset {made_from.get('dataset', '?')} "
+            f"at {self.statistics_url or '?'}"
+        )
+        for name in self.layers:
+            layer = self.layer(name)
+            done = layer.done()
+            yield f"  {name}: {_settings_in_words(layer.settings)}"
+            yield f"    {int(done.sum())} of {len(done)} blocks, {counted(layer.status(), PICTURE_STATUS_MEANINGS)}"
+
+    def metric_lines(self, layers: list[str] | None = None) -> Iterator[str]:
+        """The metrics of every layer, or of ``layers``: its own, and the mean of each over its neurons."""
+        yield f"{self.url}: metrics"
+        for name in layers or self.layers:
+            layer = self.layer(name)
+            for metric, values in sorted(layer.metrics().items()):
+                known = values[np.isfinite(values)]
+                mean = f"mean {known.mean():.4g} of {len(known)} neurons" if len(known) else "not measured"
+                yield f"  {name}  {metric:<28} {mean}"
+            for metric, entry in sorted(layer.layer_metrics().items()):
+                value = entry["value"]
+                yield f"  {name}  {metric:<28} {'not measured' if value is None else f'{value:.4g} of the layer'}"
+
+    def _repr_html_(self) -> str:
+        made = [(name, int(neuron)) for name in self.layers for neuron in np.flatnonzero(self.layer(name).made())]
+        shown = [self[neuron] for neuron in made[:: max(1, -(-len(made) // SHOWN))]]
+        images = "".join(image_html(picture.pixels, SHOWN_SIDE, picture.title) for picture in shown)
+        return f"{lines_html(self.summary())}<div>{images}</div>"
+
+    def dataset(self, layer: str) -> xarray.Dataset:
+        """A layer's pictures, losses and metrics with named axes, read when used; what was not made is NaN.
+
+        Masking needs floats, so pixels and opacity are given as float32; ``status`` and ``seed`` keep their integers.
+        """
+        import xarray
+
+        part = self.require_layer(layer)
+        whole = xarray.open_zarr(self.root.store, group=layer, consolidated=False, chunks={}, mask_and_scale=False)
+        made = xarray.DataArray(part.made(), dims="neuron")
+        masked = {
+            name: array.astype(np.float32).where(made) if name in ("pixels", "alpha", "loss") else array
+            for name, array in whole.data_vars.items()
+            if "neuron" in array.dims
+        }
+        metrics = {name: ("neuron", values) for name, values in part.metrics().items()}
+        neurons: dict[str, Any] = {"neuron": np.arange(part.count)}
+        if part.names:
+            neurons["name"] = ("neuron", part.names)
+        attributes = {"layer": layer, "made_from": self.provenance}
+        return xarray.Dataset({**masked, **metrics}, coords=neurons, attrs=attributes)
+
+
+def open_atlas(url: str, mode: Mode = "r") -> Atlas:
+    """The atlas at a path or fsspec URL: to read it ("r"), to write into one that exists ("r+"), or to write and make
+    it where it is missing ("a").
+
+    Raises:
+        MissingStore: nothing is there.
+        SchemaMismatch: it is no atlas, or of another version.
+    """
+    return Atlas(url, open_store(url, "atlas", mode))
+
+
+def open_any(url: str) -> Statistics | Atlas:
+    """Whichever of the two kinds of store lies at ``url``, to read it; raises MissingStore and SchemaMismatch."""
+    try:
+        return open_statistics(url)
+    except SchemaMismatch:
+        return open_atlas(url)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts block 4 before block 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _settings_in_words(settings: Mapping[str, object]) -> str:
+    method = settings.get("method", "vital")
+    way = f"preset {settings['preset']}" if method == "vital" else f"method {method}"
+    return f"{settings['variant']}, {way}, {settings['steps']} steps, {settings['side']} px, seed {settings['seed']}"

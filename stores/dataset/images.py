@@ -1,0 +1,67 @@
+"""Statistics of the images themselves: their mean spectrum and the distribution of their colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Shaped
+
+from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
+
+SPECTRUM, MEAN, COVARIANCE, SUMS = "spectrum", "colours/mean", "colours/covariance", "light/sums"
+_AXES = ("colour", "row_frequency", "column_frequency")
+_SUMS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "spectrum": (_AXES, "sum over images of the amplitude spectrum"),
+    "colour": (_AXES[:1], "sum over images of the mean logit of their colours"),
+    "products": (("colour", "other_colour"), "sum over images of the mean products of colour logits"),
+    "count": ((), "images in the sums"),
+}
+"""Axes and meaning of each sum."""
+
+
+def write_images(
+    group: zarr.Group,
+    spectrum: Float[np.ndarray, "3 row column"],
+    mean: Float[np.ndarray, "3"],
+    covariance: Float[np.ndarray, "3 3"],
+) -> None:
+    """Write the mean amplitude spectrum (half of it, as of a real transform) and the statistics of colour logits."""
+    declare(
+        group,
+        [
+            ArraySpec(
+                SPECTRUM, ("colour", "row_frequency", "column_frequency"), spectrum.shape, "float32",
+                "mean amplitude spectrum of the images at the network's input size, orthonormal, half of it",
+            ),
+            ArraySpec(MEAN, ("colour",), (3,), "float64", "mean logit of the images' colours"),
+            ArraySpec(COVARIANCE, ("colour", "other_colour"), (3, 3), "float64", "covariance of the colours' logits"),
+        ],
+    )  # fmt: skip
+    for path, values in ((SPECTRUM, spectrum.astype(np.float32)), (MEAN, mean), (COVARIANCE, covariance)):
+        write_whole(array_at(group, path), values)
+
+
+def write_image_sums(group: zarr.Group, sums: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
+    """Keep what the means are made of, so that later images can be added: ``spectrum``, ``colour``, ``products`` and
+    ``count``."""
+    for name, (axes, meaning) in _SUMS.items():
+        values = np.asarray(sums[name])
+        declare(group, [ArraySpec(f"{SUMS}/{name}", axes, values.shape, str(values.dtype), meaning)])
+        write_whole(array_at(group, f"{SUMS}/{name}"), values)
+
+
+def read_image_sums(group: zarr.Group) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """What `write_image_sums` kept, by name; raises SchemaMismatch where there is nothing."""
+    return {name: np.asarray(array_at(group, f"{SUMS}/{name}")[...]) for name in _SUMS}
+
+
+def read_colours(group: zarr.Group) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:
+    """Mean and covariance of the colour logits; raises SchemaMismatch where they were not written."""
+    return np.asarray(array_at(group, MEAN)[:]), np.asarray(array_at(group, COVARIANCE)[:])
+
+
+def read_spectrum(group: zarr.Group) -> Float[np.ndarray, "3 row column"]:
+    """The mean amplitude spectrum; raises SchemaMismatch where it was not written."""
+    return np.asarray(array_at(group, SPECTRUM)[:])

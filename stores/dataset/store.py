@@ -1,0 +1,292 @@
+"""The statistics store as one object: what one pass over shards knows of a network on a data set.
+
+Its attributes, completion marks and array paths are spelled here and in the files beside, nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Float32, Shaped
+
+from stores.arrays.display import lines_html
+from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
+from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
+from stores.dataset.images import read_colours, read_image_sums, read_spectrum, write_image_sums, write_images
+from stores.dataset.index import SampleRows, ShardRows, append_index, index_specs, read_index, read_shards
+from stores.dataset.layers import layer_specs, read_layer, write_layer
+from stores.dataset.references import (
+    References,
+    read_directions,
+    read_references,
+    reference_specs,
+    write_directions,
+    write_references,
+)
+from stores.dataset.summary import statistics_lines
+from stores.dataset.targets import TARGETS, Targets
+from stores.errors import SchemaMismatch
+
+if TYPE_CHECKING:
+    import xarray
+
+LAYERS, REFERENCES = "layers", "references"
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """An open statistics store. Arrays are read anew at each call; attributes are those of when it was opened.
+
+    >>> s = open_statistics("stats.zarr")                            # doctest: +SKIP
+    >>> s.references("layer4.2").image[7]                            # doctest: +SKIP
+    """
+
+    url: str
+    root: zarr.Group
+
+    def again(self, mode: Mode = "r") -> Statistics:
+        """The same store opened anew, with the attributes that others have written since."""
+        return open_statistics(self.url, mode)
+
+    # What it was made from
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Network, weights, preprocessing, levels and precision by name; empty before the first pass."""
+        return claimed(self.root, "base") or {}
+
+    @property
+    def base_fingerprint(self) -> str:
+        """Of the base."""
+        return fingerprint(self.base)
+
+    @property
+    def dataset_fingerprint(self) -> str:
+        """Of the shards that were read, in their order."""
+        return dataset_fingerprint(self.shards().identities())
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Both fingerprints, as an atlas records them."""
+        return {"base": self.base_fingerprint, "dataset": self.dataset_fingerprint}
+
+    @property
+    def levels(self) -> int:
+        """Levels kept of a sorted row."""
+        return int(self.base["levels"])
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Settings of the network as they were given, for commands that load it again."""
+        kept: Any = self.root.attrs["model"]
+        return dict(kept)
+
+    def claim(self, base: Mapping[str, JSON], model: Mapping[str, JSON]) -> None:
+        """Record what the store is made from, or refuse another base by the field that differs. Once, before tasks.
+
+        Raises:
+            ForeignStore: the store is of another base.
+        """
+        claim(self.root, "base", base)
+        if "model" not in self.root.attrs:
+            self.root.attrs["model"] = dict(model)
+        declare(self.root, index_specs())
+
+    def check(self, identity: Mapping[str, JSON]) -> None:
+        """Refuse a network whose weights or preprocessing are no longer those of the statistics."""
+        claim(self.root, "base", {**self.base, **identity})
+
+    # Images and their shards
+
+    def shards(self) -> ShardRows:
+        """The shards that were read."""
+        return read_shards(self.root)
+
+    def index(self) -> SampleRows:
+        """Every image that was seen; an image id is a row of it."""
+        return read_index(self.root)
+
+    def append(self, rows: SampleRows, shards: ShardRows) -> None:
+        """Add shards and their images at the end; a single writer."""
+        append_index(self.root, rows, shards)
+
+    # Statistics of layers, and of the images themselves
+
+    def measured(self) -> list[str]:
+        """Layers with statistics over all shards that were read."""
+        now = self.dataset_fingerprint
+        return [name for name, mark in self._marks(LAYERS).items() if mark == now]
+
+    def layer(self, name: str) -> dict[str, Shaped[np.ndarray, "..."]]:
+        """All statistics of a layer by name, such as ``mean`` (channel) or ``quantiles`` (channel, level); raises
+        SchemaMismatch where it was not measured."""
+        return read_layer(self.root, name)
+
+    def statistic(self, layer: str, name: str) -> Shaped[np.ndarray, "..."]:
+        """One statistic of a layer; raises SchemaMismatch where it was not measured."""
+        return np.asarray(array_at(self.root, f"{LAYERS}/{layer}/{name}")[...])
+
+    def meaning(self, layer: str, name: str) -> str:
+        """What a statistic says, in words."""
+        return str(array_at(self.root, f"{LAYERS}/{layer}/{name}").attrs.get("meaning", name))
+
+    def write_layer(
+        self,
+        name: str,
+        level: Float[np.ndarray, "level"],
+        arrays: Mapping[str, Shaped[np.ndarray, "..."]],
+        meanings: Mapping[str, str],
+    ) -> None:
+        """Declare and write a layer's statistics, whose meanings are given by path; a single writer."""
+        channels, levels = arrays["quantiles"].shape
+        declare(self.root, layer_specs(name, channels, levels, meanings))
+        write_layer(self.root, name, {"level": level, **arrays})
+
+    def colours(self) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:
+        """Mean and covariance of the images' colour logits."""
+        return read_colours(self.root)
+
+    def spectrum(self) -> Float[np.ndarray, "3 row column"]:
+        """Mean amplitude spectrum of the images, half of it."""
+        return read_spectrum(self.root)
+
+    def image_sums(self) -> dict[str, Shaped[np.ndarray, "..."]]:
+        """What colours and spectrum are made of, by name."""
+        return read_image_sums(self.root)
+
+    def write_images(
+        self,
+        spectrum: Float[np.ndarray, "3 row column"],
+        mean: Float[np.ndarray, "3"],
+        covariance: Float[np.ndarray, "3 3"],
+        sums: Mapping[str, Shaped[np.ndarray, "..."]],
+    ) -> None:
+        """Write spectrum and colours, and the sums that later images are added to; a single writer."""
+        write_images(self.root, spectrum, mean, covariance)
+        write_image_sums(self.root, sums)
+
+    # References
+
+    def ranked(self) -> dict[str, int]:
+        """Layers with references, and how many a neuron has at most; ``LAYER/lowest`` are the most negative."""
+        return {name: int(str(mark).rpartition("/")[2]) for name, mark in self._marks(REFERENCES).items()}
+
+    def claimed_ranks(self, layer: str) -> int | None:
+        """How many references of a layer were asked for, also where they are not finished; None where none were."""
+        group = self.root.get(f"{REFERENCES}/{layer}")
+        kept = claimed(group, "references") if isinstance(group, zarr.Group) else None
+        return int(kept["references"]) if kept else None
+
+    def references(self, layer: str, count: int | None = None) -> References:
+        """A layer's references, the best ``count``, or all.
+
+        Raises:
+            SchemaMismatch: the layer has none, or fewer than ``count`` are kept.
+        """
+        ranks = self.ranked()
+        if layer not in ranks or f"{REFERENCES}/{layer}" not in self.root:  # marked last: a killed run leaves no mark
+            raise SchemaMismatch(
+                f"the store has no references of layer {layer!r}, it has those of {', '.join(ranks) or 'none'}: "
+                f"run `vital references … --layer {layer}` on the same shards first"
+            )
+        kept = read_references(self.root, layer)
+        if count is None:
+            return kept
+        if count > kept.image.shape[1]:
+            raise SchemaMismatch(
+                f"{count} references were asked for and the store keeps {kept.image.shape[1]} of layer {layer!r}: "
+                f"ask for fewer, or make the store with --references {count}"
+            )
+        return kept.best(count)
+
+    def write_references(self, layer: str, references: References) -> None:
+        """Claim, declare and write a layer's references; a single writer."""
+        neurons, ranks = references.image.shape
+        # Claimed before the arrays are there: another number is refused by name, also after a killed run.
+        claim(self.root.require_group(f"{REFERENCES}/{layer}"), "references", {"references": ranks})
+        declare(self.root, reference_specs(layer, neurons, ranks))
+        write_references(self.root, layer, references)
+
+    def directions(self) -> dict[str, Float32[np.ndarray, "direction channel"]]:
+        """Matrices whose rows are neurons of a layer's channels, by name."""
+        return read_directions(self.root)
+
+    def write_directions(self, name: str, matrix: Float32[np.ndarray, "direction channel"]) -> None:
+        """Keep such a matrix; another one of this name is refused."""
+        write_directions(self.root, name, matrix)
+
+    # Completion marks: of layers the data set's fingerprint, of references that and their number
+
+    def mark(self, layers: Sequence[str], references: Mapping[str, int]) -> None:
+        """Note what is complete for all shards that are in the index; last, when everything else is written."""
+        now = self.dataset_fingerprint
+        marks = {f"{LAYERS}/{name}": now for name in layers}
+        marks |= {f"{REFERENCES}/{name}": f"{now}/{ranks}" for name, ranks in references.items()}
+        # Sorted behind the rest: the bytes do not tell in which order layers came to the store.
+        kept = dict(self.root.attrs)
+        all_marks = {name: value for name, value in kept.items() if name.startswith((f"{LAYERS}/", f"{REFERENCES}/"))}
+        rest = {name: value for name, value in kept.items() if name not in all_marks}
+        self.root.attrs.put(rest | dict(sorted((all_marks | marks).items())))
+
+    def unmark(self, layers: Sequence[str], references: Sequence[str]) -> None:
+        """Take the marks away: what is being rewritten is not for readers."""
+        marks = {f"{LAYERS}/{name}" for name in layers} | {f"{REFERENCES}/{name}" for name in references}
+        if marks & set(self.root.attrs):
+            self.root.attrs.put({name: value for name, value in self.root.attrs.items() if name not in marks})
+
+    def _marks(self, folder: str) -> dict[str, object]:
+        return {
+            name.removeprefix(f"{folder}/"): mark
+            for name, mark in self.root.attrs.items()
+            if name.startswith(f"{folder}/")
+        }
+
+    # Targets
+
+    def targets(self, layer: str, variant: str) -> Targets:
+        """A layer's targets in one variant, whether they are there or not."""
+        return Targets.of(self.root, layer, variant)
+
+    def all_targets(self, layer: str | None = None) -> Iterator[Targets]:
+        """Every variant that is declared, of all layers or of one; sorted."""
+        if TARGETS not in self.root:
+            return
+        for name, variants in sorted(group_at(self.root, TARGETS).groups()):
+            if layer in (None, name):
+                every = (self.targets(name, variant) for variant, _ in sorted(variants.groups()))
+                yield from (targets for targets in every if targets.declared)
+
+    # For people
+
+    def summary(self) -> list[str]:
+        """What the store holds and how complete it is, in lines; what it was made from first."""
+        return list(statistics_lines(self))
+
+    def _repr_html_(self) -> str:
+        return lines_html(self.summary())
+
+    def dataset(self, layer: str) -> xarray.Dataset:
+        """The statistics of a layer with named axes: channels and levels."""
+        import xarray
+
+        arrays = read_layer(self.root, layer)
+        axes = {name: array_at(self.root, f"{LAYERS}/{layer}/{name}").metadata.dimension_names for name in arrays}  # type: ignore[union-attr]
+        shown = {name: (axes[name], values) for name, values in arrays.items() if not name.startswith("sums/")}
+        return xarray.Dataset(
+            {name: value for name, value in shown.items() if name != "level"}, coords={"level": shown["level"]}
+        )
+
+
+def open_statistics(url: str, mode: Mode = "r") -> Statistics:
+    """The statistics store at a path or fsspec URL: to read it ("r"), to write into one that exists ("r+"), or to
+    write and make it where it is missing ("a").
+
+    Raises:
+        MissingStore: nothing is there.
+        SchemaMismatch: it is no statistics store, or of another version.
+    """
+    return Statistics(url, open_store(url, "statistics", mode))

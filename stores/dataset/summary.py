@@ -1,0 +1,47 @@
+"""What a statistics store holds, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import zarr
+
+from stores.arrays.display import counted
+from stores.arrays.provenance import dataset_fingerprint
+from stores.arrays.schema import group_at
+from stores.errors import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS
+
+if TYPE_CHECKING:
+    from stores.dataset.store import Statistics
+
+
+def statistics_lines(statistics: Statistics) -> Iterator[str]:
+    """Lines for a terminal: what it was made from, its shards and images, references and targets of every layer."""
+    base, shards, index = statistics.base, statistics.shards(), statistics.index()
+    dataset = dataset_fingerprint(shards.identities())
+    yield f"{statistics.url}: statistics of {base.get('model', '?')}, weights {base.get('weights', '?')}"
+    yield f"  fingerprints: base {statistics.base_fingerprint}, dataset {dataset}"
+    yield f"  shards: {len(shards)}, images: {len(index)}, {counted(index.status, STATUS_MEANINGS)}"
+    yield from (f"  short shard {name}: {why}" for name, why in zip(shards.name, shards.short, strict=True) if why)
+    ranked = statistics.ranked()
+    for layer in _layers_begun(statistics.root):
+        if layer not in ranked:
+            yield f"  references/{layer}: not finished, run `vital references` again"
+            continue
+        image = statistics.references(layer).image
+        live = int(statistics.references(layer).live().sum())
+        yield f"  references/{layer}: {live} of {len(image)} neurons have references, up to {image.shape[1]} each"
+    for targets in statistics.all_targets():
+        done = targets.done()
+        said = counted(targets.status(), PICTURE_STATUS_MEANINGS)
+        yield f"  {targets.path}: {int(done.sum())} of {len(done)} blocks, {said}"
+
+
+def _layers_begun(root: zarr.Group) -> list[str]:
+    """Layers whose references a run has at least begun to write."""
+    if "references" not in root:
+        return []
+    present = group_at(root, "references")
+    names = [name for name, _ in present.groups()]
+    return sorted(names + [f"{name}/lowest" for name in names if f"{name}/lowest" in present])
