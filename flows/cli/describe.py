@@ -24,8 +24,9 @@ from stores.atlas import read_layer_metrics, read_metrics
 from stores.dataset.index import read_index, read_shards
 from stores.errors import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS, PictureStatus, SchemaMismatch, Status
 from vital.measuring.sums import NOBODY
-from vital.network.layers import default_nodes, survey
+from vital.network.layers import survey
 from vital.network.models import load_model
+from vital.network.nodes import default_nodes
 from vital.network.probe import INPUT
 from vital.network.sources import RANDOM
 from vital.propagation.conservation import conservation, liveliest, noise

@@ -29,7 +29,8 @@ from stores.shards.reading import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, ranked_layer
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import NOBODY, LayerSums, Ranking
-from vital.network.layers import Survey, default_nodes
+from vital.network.layers import Survey
+from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 
