@@ -14,8 +14,9 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its file
 import torch
 from torch import Tensor, nn
 
-from vital.network.layers import default_nodes, survey
+from vital.network.layers import survey
 from vital.network.models import Model, load_model
+from vital.network.nodes import default_nodes
 from vital.propagation.conservation import conservation, liveliest, noise
 from vital.settings import EMBEDDED, ModelSettings
 

@@ -16,9 +16,10 @@ from stores.shards.reading import ShardReader, expand
 from tests.golden import recipe
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
 from vital.measuring.targets import node_relevance
-from vital.network.layers import default_nodes, survey
+from vital.network.layers import survey
 from vital.network.models import Model, load_model
 from vital.network.neurons import Readout, importance, relevance_map
+from vital.network.nodes import default_nodes
 from vital.network.probe import CLASSES, INPUT, Activations, Layout, probe
 from vital.pictures.losses import sort_matching
 from vital.propagation.mode import Relevance

@@ -24,8 +24,9 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its file
 from benchmarks.levels import golden_errors, lite0_errors
 from vital.measuring.rows import stored_levels
 from vital.measuring.targets import Crop, Target, measure
-from vital.network.layers import default_nodes, survey
+from vital.network.layers import survey
 from vital.network.models import Model, load_model
+from vital.network.nodes import default_nodes
 from vital.network.probe import CLASSES, INPUT, probe
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings

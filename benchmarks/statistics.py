@@ -33,7 +33,7 @@ from stores.files import write_arrays
 from stores.shards.decoding import decode
 from stores.shards.reading import ShardFile, ShardReader, expand
 from vital.measuring.gathering import Plan
-from vital.network.layers import default_nodes
+from vital.network.nodes import default_nodes
 from vital.network.probe import probe
 from vital.settings import ModelSettings
 

@@ -3,9 +3,12 @@ records."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vital.errors import UnsuitableInput, nearest
 
 Kind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -15,11 +18,37 @@ EMBEDDED = "efficientnet_lite0"
 """The name of the model whose weights come as a package (extra ``demo``)."""
 
 
+SMALLEST_SIDE, LARGEST_SIDE = 16, 2048
+"""Of an input and of a picture, in pixels."""
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, and unknown names are refused."""
 
     # Errors do not repeat what came: it may hold a password.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def checked(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Settings of this kind from keyword arguments; raises `UnsuitableInput`, one sentence, where one is unknown or out
+    of bounds.
+
+    >>> checked(ModelSettings, {"name": "resnet50"}).name
+    'resnet50'
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = nearest(name, list(kind.model_fields))
+            raise UnsuitableInput(f"there is no setting {name!r}; the nearest are {known}") from None
+        text = first["msg"].removeprefix("Value error, ")
+        raise UnsuitableInput(f"{name} = {values[str(first['loc'][0])]!r}: {text}" if name else text) from None
 
 
 class ModelSettings(Settings):
@@ -32,7 +61,7 @@ class ModelSettings(Settings):
     )
     download: bool = Field(False, description="fetch torchvision weights that are not in the local cache")
     input_size: int | None = Field(
-        None, ge=16, le=2048, description="side of the input in pixels, when not the weights' own"
+        None, ge=SMALLEST_SIDE, le=LARGEST_SIDE, description="side of the input in pixels, when not the weights' own"
     )
     mean: tuple[float, float, float] | None = Field(
         None, description="mean of each colour (0..1), when not the weights' own"
@@ -89,7 +118,10 @@ class PictureSettings(Settings):
     )
     steps: int = Field(300, ge=1, le=100_000, description="optimisation steps")
     side: int = Field(
-        224, ge=16, le=2048, description="side of a picture in pixels; it may differ from the model's input"
+        224,
+        ge=SMALLEST_SIDE,
+        le=LARGEST_SIDE,
+        description="side of a picture in pixels; it may differ from the model's input",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every picture's own random stream")
     parametrisation: Literal["pixel", "fourier", "phase"] = Field(
@@ -201,7 +233,7 @@ _PAPER = {
     "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "grain": 0.0,
     "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published",
 }  # fmt: skip
-"""VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.network.published`."""
+"""VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.network.nodes`."""
 
 _ASCENT = {
     "softness": 0.0, "coarse": 0.0, "warmup": 0, "betas": (0.9, 0.999), "rotation": 0.0, "zoom": 0.0,

@@ -15,8 +15,9 @@ from flows.running.process import load_stored
 from stores import Statistics, open_any, open_statistics
 from stores.arrays.blocks import Blocks, neurons_of_block
 from stores.errors import SchemaMismatch
-from vital.network.layers import default_nodes, survey
+from vital.network.layers import survey
 from vital.network.models import load_model
+from vital.network.nodes import default_nodes
 from vital.network.probe import INPUT
 from vital.network.sources import RANDOM
 from vital.propagation.conservation import conservation, liveliest, noise

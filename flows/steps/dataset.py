@@ -17,7 +17,8 @@ from vital.measuring.gathering import LOWEST, Gathered, Plan, ranked_layer
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums
-from vital.network.layers import Survey, default_nodes
+from vital.network.layers import Survey
+from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 

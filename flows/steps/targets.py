@@ -17,8 +17,8 @@ from stores.errors import PictureStatus, SchemaMismatch
 from vital.measuring.ranking import NOBODY
 from vital.measuring.rows import stored_levels
 from vital.measuring.targets import Crop, NodeTarget, Target, measure
-from vital.network.layers import check_nodes, default_nodes
 from vital.network.neurons import Readout
+from vital.network.nodes import check_nodes, default_nodes
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import VariantSettings
 

@@ -1,11 +1,11 @@
-"""What a network has: its layers in the order they run, their channels and sites, and which of them are matched by
-default."""
+"""What a network has: its layers in the order in which they run, their channels and their sites."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,10 +13,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vital.errors import UnknownLayer, UnsuitableInput, nearest
-from vital.network.models import Model
 from vital.network.neurons import Readout
+from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, Layout, guess_layout, to_sites
-from vital.network.published import published_nodes
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """What `survey` needs of a `vital.network.models.Model`."""
+
+    @property
+    def name(self) -> str:
+        """What the network is called in an error."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that runs."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The side of its input."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,7 @@ class Survey:
         return [other for other in self.layers.values() if other.ended < layer.begun or other.name in deep]
 
 
-def survey(model: Model, way_out: str = "leave out --input-size, or give a size that it takes") -> Survey:
+def survey(model: Surveyed, way_out: str = "leave out --input-size, or give a size that it takes") -> Survey:
     """Run one blank image through ``model`` and note what its layers give. Layers that run more than once are left
     out.
 
@@ -220,50 +236,3 @@ def _trace(network: nn.Module, side: int) -> dict[str, tuple[Tensor, int, int]]:
     if isinstance(output, Tensor) and output.dim() == 2:
         once[CLASSES] = (torch.empty(output.shape, device="meta"), clock + 1, clock + 2)
     return once
-
-
-def default_nodes(found: Survey, name: str, model_name: str = "", count: int = 5) -> tuple[str, ...]:
-    """The layers matched for neurons of layer ``name``: the published ones where there are, else the last layer of
-    each map size.
-
-    For a neuron inside the network only layers before its own are taken; the first layer has none.
-    """
-    layer = found.layer(name)
-    earlier = [other for other in found.before(layer) if other.sites > 1]
-    names = {other.name for other in earlier}
-    published = [node for node in published_nodes(model_name) if node in names]
-    if published:
-        return tuple(published)
-    blocks = [other for other in earlier if other.block] or earlier
-    chosen = _last_of_each_size(blocks)
-    if len(_last_of_each_size([other for other in found.layers.values() if other.block and other.sites > 1])) < 4:
-        # tokens: one size throughout
-        chosen = _spread([other.name for other in blocks], count)
-    return tuple(chosen[-count:])
-
-
-def _last_of_each_size(blocks: Sequence[Layer]) -> list[str]:
-    """Names in the order of ending. Maps that differ by the border of an unpadded convolution are of one size."""
-    last: list[Layer] = []
-    for block in blocks:
-        last = [other for other in last if not 2 / 3 < other.sites / block.sites < 3 / 2] + [block]
-    return [block.name for block in last]
-
-
-def _spread(names: Sequence[str], count: int) -> list[str]:
-    if len(names) <= count:
-        return list(names)
-    return [names[round(place * (len(names) - 1) / (count - 1))] for place in range(count)]
-
-
-def check_nodes(found: Survey, name: str, nodes: Sequence[str]) -> None:
-    """Raise `UnknownLayer` for a node that is not there or does not come before the neuron's layer."""
-    layer = found.layer(name)
-    earlier = {other.name for other in found.before(layer)}
-    for node in nodes:
-        found.layer(node)
-        if node not in earlier:
-            raise UnknownLayer(
-                f"node {node!r} does not come before layer {name!r}, so the neuron cannot depend on it: "
-                f"choose from {', '.join(default_nodes(found, name))} or other earlier layers"
-            )

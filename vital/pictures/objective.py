@@ -14,8 +14,8 @@ from vital.errors import UnsuitableInput
 from vital.measuring.rows import resample, site_levels
 from vital.measuring.targets import Target, node_relevance
 from vital.network.models import Model
+from vital.network.nodes import node_weight
 from vital.network.probe import INPUT, Activations
-from vital.network.published import node_weight
 from vital.pictures.losses import sort_matching
 from vital.propagation.mode import Relevance
 from vital.settings import Kind, PictureSettings

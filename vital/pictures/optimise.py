@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -16,8 +16,8 @@ from vital.errors import UnsuitableInput
 from vital.measuring.light import GREY, Colours
 from vital.measuring.targets import Target
 from vital.network.models import Model
+from vital.network.nodes import prior_weight
 from vital.network.probe import Layout, probe
-from vital.network.published import prior_weight
 from vital.pictures.baselines import ascent, check_method
 from vital.pictures.device import reduced
 from vital.pictures.losses import frobenius, total_variation
@@ -81,7 +81,7 @@ def optimise(
         layers.append(target.reads.layer)
     draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
     losses, glimpsed = [], glimpses(settings, target.classes)
-    records = set(np.linspace(0, settings.steps - 1, records_of(settings.steps)).round().astype(int).tolist())
+    records = set(recorded_steps(settings.steps).tolist())
     with ExitStack() as running:
         model = running.enter_context(reduced(model, settings.precision))
         run = running.enter_context(probe(model.network, layers, layouts, mode))
@@ -159,6 +159,11 @@ def _takes(run: Callable[[Tensor], object], pictures: Tensor) -> bool:
 def records_of(steps: int) -> int:
     """How many losses a run of so many steps keeps."""
     return min(RECORDS, steps)
+
+
+def recorded_steps(steps: int) -> Int[np.ndarray, "record"]:
+    """The steps, counted from 0, whose losses are kept."""
+    return np.linspace(0, steps - 1, records_of(steps)).round().astype(int)
 
 
 def _parametrise(

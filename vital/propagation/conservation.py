@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.overrides import resolve_name
 
 from vital.errors import UnsuitableInput
-from vital.network.layers import Survey, check_nodes
+from vital.network.layers import Survey
 from vital.network.models import Model
 from vital.network.neurons import check_neurons
+from vital.network.nodes import check_nodes
 from vital.network.probe import probe
 from vital.propagation.mode import Relevance
 from vital.settings import Kind

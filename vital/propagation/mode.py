@@ -8,7 +8,7 @@ operation without a rule is an error that names it.
 
 Conservation: every rule here hands on exactly the relevance it got, up to ε in a denominator and relevance at outputs
 which no input contributes to positively; a norm as identity and a gate as constant conserve by definition. Attention
-and products: `vital.propagation.products`. How much arrives: `vital.propagation.conservation`, and docs/relevance.md
+and products: `vital.propagation.attention`. How much arrives: `vital.propagation.conservation`, and docs/relevance.md
 for every architecture.
 """
 

@@ -1,4 +1,5 @@
-"""The relevance rule of each operation: what follows it in a forward pass under a `Pass`."""
+"""Every operation with a relevance rule (`RULES`), and how a forward pass follows those that are not of attention:
+convolutions and linear maps, norms and activation functions, pools, elementwise arithmetic, moves of values."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from vital.errors import UnsupportedOperation
 from vital.propagation import rules
 from vital.propagation.attention import through_elementwise
-from vital.propagation.products import PRODUCTS, Pass, are_weights, carry
+from vital.propagation.attention_operations import ATTENTION, Pass, are_weights, hand_on_mark
 
 # Tensors that cannot be negative carry a mark, so that the signed rule costs two more convolutions only where it must.
 _MARK = "_vital_nonnegative"
@@ -115,6 +116,37 @@ def _product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     return _with_constants(mode, result, live)
 
 
+def _quotient(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """A quotient is a normalisation: what is divided takes everything, the divisor is a constant."""
+    result: Tensor = func(*args, **kwargs)
+    if not result.requires_grad:
+        return result
+    numerator = args[0]
+    if not numerator.requires_grad or numerator.shape != result.shape:
+        raise UnsupportedOperation(
+            "no relevance rule for div of a constant, or of an activation that is broadcast, by an activation; "
+            "use the relevance kind gradient-x-activation for this network"
+        )
+    return mode.follow(result, [numerator], lambda r: (r,))
+
+
+def _difference(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """A difference is a sum with one sign turned: it splits by size. A constant beside it, or before it, takes
+    nothing."""
+    result: Tensor = func(*args, **kwargs)
+    parts = [*args, *(kwargs[name] for name in ("other",) if name in kwargs)]
+    live = [part for part in parts if isinstance(part, Tensor) and part.requires_grad]
+    if any(part.shape != result.shape for part in live):
+        raise UnsupportedOperation(
+            "no relevance rule for sub of an activation that is broadcast; "
+            "use the relevance kind gradient-x-activation for this network"
+        )
+    if len(live) < 2:
+        return mode.follow(result, live, lambda r: (r,)) if live else result
+    first, second = parts[0].detach(), parts[1].detach() * kwargs.get("alpha", 1)
+    return mode.follow(result, live, lambda r: rules.through_sum(r, first, second))
+
+
 def _with_constants(mode: Pass, result: Tensor, live: Sequence[Tensor]) -> Tensor:
     """A sum or product of one activation with parameters: like the affine part of a norm, relevance passes
     unchanged."""
@@ -133,7 +165,7 @@ def _structure(mode: Pass, func: Any, args: Any, kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     parts = args[0] if isinstance(args[0], (tuple, list)) else [args[0]]
     sign = all(isinstance(part, Tensor) and _nonnegative(part) for part in parts)
-    carry(args[0], result)
+    hand_on_mark(args[0], result)
     if sign:
         for part in result if isinstance(result, (tuple, list)) else [result]:
             _mark(part, True)
@@ -163,5 +195,9 @@ RULES: dict[Any, Callable[[Pass, Any, Any, Any], Any]] = {
     **dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _sum),
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _product),
     **dict.fromkeys(_MOVES, _structure),
-    **PRODUCTS,
+    **dict.fromkeys((torch.div, Tensor.div, Tensor.__truediv__), _quotient),
+    **dict.fromkeys((torch.sub, Tensor.sub, Tensor.__sub__, Tensor.__rsub__), _difference),
+    **dict.fromkeys((torch.neg, Tensor.neg, Tensor.__neg__), _difference),
+    **ATTENTION,
 }
+"""The handler of each operation: it runs the operation and lets its relevance rule follow."""

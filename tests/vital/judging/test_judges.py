@@ -18,8 +18,8 @@ from vital.errors import UnknownModel, UnsuitableInput
 from vital.judging.judges import Judge, load_judge, own_judge, same_classes
 from vital.judging.metrics import ranks
 from vital.network.models import Model, load_model
-from vital.network.packaged import read_arrays
 from vital.network.preprocessing import Preprocessing
+from vital.network.sources import read_arrays
 from vital.settings import ModelSettings
 
 NEEDED = {

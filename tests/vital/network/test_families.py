@@ -7,8 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from vital.network.layers import Survey, check_nodes, default_nodes, survey
+from vital.network.layers import Survey, survey
 from vital.network.models import Model
+from vital.network.nodes import check_nodes, default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 from vital.network.sources import torchvision_models

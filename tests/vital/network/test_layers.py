@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vital.errors import UnknownLayer
-from vital.network.layers import Survey, check_nodes, default_nodes, survey
-from vital.network.models import load_model
+from vital.errors import UnknownLayer, UnsuitableInput
+from vital.network.layers import Survey, survey
+from vital.network.models import load_model, wrap
+from vital.network.nodes import LayerRow, LayerTable, check_nodes, default_nodes
 from vital.network.probe import CLASSES
 from vital.settings import ModelSettings
 
@@ -160,3 +161,36 @@ def test_a_survey_leaves_nothing_on_the_network() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.network.modules())
     with torch.inference_mode():
         assert model.network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
+
+
+def test_a_model_s_table_has_the_survey_s_layers_and_their_default_nodes() -> None:
+    model = load_model("resnet18", weights="random", input_size=64)
+    found, table = survey(model), model.layers()
+    assert [row.layer for row in table] == [
+        name for name, layer in found.layers.items() if layer.block or name == CLASSES
+    ]
+    assert len(model.layers(every=True)) == len(found.layers)
+    row = table["layer4.1"]
+    assert (row.channels, row.sites) == (512, 4)
+    assert row.nodes == ("input", *default_nodes(found, "layer4.1", "resnet18"))
+    with pytest.raises(UnknownLayer, match=r"no layer 'layer4.2'; the nearest are .*layer4\.1.*every=True"):
+        _ = table["layer4.2"]
+
+
+def test_a_table_prints_its_columns_under_each_other_and_escapes_names_for_notebooks() -> None:
+    table = LayerTable((LayerRow("a<b>", 12, 49, ("input", "x&y")), LayerRow("much.longer.name", 1000, 1, ("input",))))
+    assert repr(table).splitlines() == [
+        "layer             channels  sites  nodes matched by default",
+        "a<b>                    12     49  input, x&y",
+        "much.longer.name      1000      1  input",
+    ]
+    html = table._repr_html_()
+    assert "<td>a&lt;b&gt;</td><td>12</td><td>49</td><td>input, x&amp;y</td>" in html
+    assert html.count("<tr>") == 3
+
+
+def test_a_model_that_cannot_take_its_own_side_has_no_table() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 30 * 30, 4))
+    model = wrap(network, side=48, mean=(0.5,) * 3, std=(0.2,) * 3)
+    with pytest.raises(UnsuitableInput, match=r"Sequential cannot take images of 48 × 48 .*: give the side"):
+        model.layers()

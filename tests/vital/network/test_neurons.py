@@ -4,7 +4,8 @@ import torch
 
 from tests.reference import formulas
 from vital.errors import UnknownNeuron
-from vital.network.neurons import Readout, check_neurons, importance, relevance_map
+from vital.network.neurons import Readout, check_neurons, importance, parse_neuron, relevance_map
+from vital.network.probe import CLASSES
 
 CHANNELS = Readout("layer4")
 
@@ -75,3 +76,42 @@ def test_a_neuron_out_of_range_is_refused_with_the_range(bad: int) -> None:
     check_neurons("layer4", 12, range(12))
     with pytest.raises(UnknownNeuron, match=rf"neuron {bad} is not in layer 'layer4'.* 0 to 11"):
         check_neurons("layer4", 12, [3, bad])
+
+
+NAMES = ("tench, Tinca tinca", "great white shark, white shark", "crane", "crane", "a:b")
+
+
+@pytest.mark.parametrize(
+    ("text", "layer", "number"),
+    [
+        ("layer4.2:7", "layer4.2", 7),
+        ("layer4.2@3,3:0", "layer4.2@3,3", 0),
+        ("layer4~concepts:12", "layer4~concepts", 12),
+        ("odd:name:3", "odd:name", 3),
+        ("classes:4", CLASSES, 4),
+        ("classes:tench", CLASSES, 0),
+        ("classes:Tinca_Tinca", CLASSES, 0),
+        ("classes:tench, tinca tinca", CLASSES, 0),
+        ("classes:WHITE SHARK", CLASSES, 1),
+        ("classes:a:b", CLASSES, 4),
+    ],
+)
+def test_a_neuron_is_read_as_it_is_written(text: str, layer: str, number: int) -> None:
+    neuron = parse_neuron(text, NAMES)
+    assert (neuron.layer, neuron.number) == (layer, number)
+    assert parse_neuron(str(neuron)) == neuron
+
+
+@pytest.mark.parametrize("text", ["layer4.2", "layer4.2:", ":7", "layer4.2:seven", "layer4.2:-1", "layer4.2:²", ""])
+def test_what_is_no_neuron_is_told_how_one_is_written(text: str) -> None:
+    with pytest.raises(UnknownNeuron, match=r"is no neuron: write LAYER:NUMBER, such as layer4\.2:7, or classes"):
+        parse_neuron(text, NAMES)
+
+
+def test_class_names_that_are_unknown_or_shared_are_refused() -> None:
+    with pytest.raises(UnknownNeuron, match="no class is called 'tenhc'; the nearest are tench"):
+        parse_neuron("classes:tenhc", NAMES)
+    with pytest.raises(UnknownNeuron, match="2 classes are called 'crane': write classes:2 or classes:3"):
+        parse_neuron("classes:crane", NAMES)
+    with pytest.raises(UnknownNeuron, match=r"the network's classes have no names.*write classes:NUMBER"):
+        parse_neuron("classes:tench")

@@ -12,9 +12,10 @@ from tests.reference.networks import SIDE
 from vital.errors import UnknownLayer
 from vital.measuring.gathering import Plan, gather
 from vital.measuring.targets import Crop, Target, measure
-from vital.network.layers import Survey, default_nodes, survey
+from vital.network.layers import Survey, survey
 from vital.network.models import Model
 from vital.network.neurons import Readout
+from vital.network.nodes import default_nodes
 from vital.network.probe import probe
 from vital.pictures.optimise import optimise
 from vital.settings import Kind, PictureSettings

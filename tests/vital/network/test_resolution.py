@@ -12,8 +12,9 @@ from torch import nn
 from tests.reference.networks import randomise
 from vital.errors import UnsuitableInput
 from vital.measuring.targets import Crop, measure
-from vital.network.layers import default_nodes, survey
+from vital.network.layers import survey
 from vital.network.models import Model, at_resolution, at_side, interpolated, load_model
+from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, INPUT, probe
 from vital.network.sources import torchvision_models

@@ -11,9 +11,10 @@ from torch import nn
 from tests.reference.networks import SIDE, Tiny, randomise
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
 from vital.measuring.targets import node_relevance
-from vital.network.layers import default_nodes, survey
+from vital.network.layers import survey
 from vital.network.models import Model, load_model
 from vital.network.neurons import Readout
+from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import probe
 from vital.network.sources import torchvision_models

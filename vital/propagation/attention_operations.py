@@ -1,4 +1,5 @@
-"""How a pass catches softmax, attention and products of activations, and which rule of `attention` each gets.
+"""Operations of attention: how a forward pass follows a softmax, a matrix product and attention itself, and which rule
+of `vital.propagation.attention` each gets.
 
 A softmax marks its result as weights; the mark goes along when values are moved about, so that a later product knows
 which of its factors is a constant.
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from vital.errors import UnsupportedOperation
 from vital.propagation import attention
-from vital.propagation.rules import share_by_sign, through_sum
+from vital.propagation.rules import share_by_sign
 
 _WEIGHTS = "_vital_weights"
 
@@ -39,7 +40,7 @@ def are_weights(tensor: Tensor) -> bool:
     return getattr(tensor, _WEIGHTS, False)
 
 
-def carry(source: Any, result: Any) -> None:
+def hand_on_mark(source: Any, result: Any) -> None:
     """Hand the mark of weights from the argument of a move to its result."""
     if isinstance(source, Tensor) and are_weights(source):
         for part in result if isinstance(result, (tuple, list)) else [result]:
@@ -157,44 +158,11 @@ def _multi_head_attention(mode: Pass, func: Any, args: Any, kwargs: Any) -> tupl
     return mode.follow(output, [given["value"]], rule), seen_weights
 
 
-def _quotient(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """A quotient is a normalisation: what is divided takes everything, the divisor is a constant."""
-    result: Tensor = func(*args, **kwargs)
-    if not result.requires_grad:
-        return result
-    numerator = args[0]
-    if not numerator.requires_grad or numerator.shape != result.shape:
-        raise UnsupportedOperation(
-            "no relevance rule for div of a constant, or of an activation that is broadcast, by an activation; "
-            "use the relevance kind gradient-x-activation for this network"
-        )
-    return mode.follow(result, [numerator], lambda r: (r,))
-
-
-def _difference(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """A difference is a sum with one sign turned: it splits by size. A constant beside it, or before it, takes
-    nothing."""
-    result: Tensor = func(*args, **kwargs)
-    parts = [*args, *(kwargs[name] for name in ("other",) if name in kwargs)]
-    live = [part for part in parts if isinstance(part, Tensor) and part.requires_grad]
-    if any(part.shape != result.shape for part in live):
-        raise UnsupportedOperation(
-            "no relevance rule for sub of an activation that is broadcast; "
-            "use the relevance kind gradient-x-activation for this network"
-        )
-    if len(live) < 2:
-        return mode.follow(result, live, lambda r: (r,)) if live else result
-    first, second = parts[0].detach(), parts[1].detach() * kwargs.get("alpha", 1)
-    return mode.follow(result, live, lambda r: through_sum(r, first, second))
-
-
-PRODUCTS: dict[Any, Callable[[Any, Any, Any, Any], Any]] = {
+ATTENTION: dict[Any, Callable[[Any, Any, Any, Any], Any]] = {
     **dict.fromkeys((F.softmax, torch.softmax, Tensor.softmax), _softmax),
     **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm), _matrix_product),
     torch.einsum: _matrix_product,
     F.scaled_dot_product_attention: _dot_product_attention,
     F.multi_head_attention_forward: _multi_head_attention,
-    **dict.fromkeys((torch.div, Tensor.div, Tensor.__truediv__), _quotient),
-    **dict.fromkeys((torch.sub, Tensor.sub, Tensor.__sub__, Tensor.__rsub__), _difference),
-    **dict.fromkeys((torch.neg, Tensor.neg, Tensor.__neg__), _difference),
 }
+"""The handler of each operation of attention."""

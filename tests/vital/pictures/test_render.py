@@ -1,0 +1,192 @@
+"""A picture from a handful of photographs: what the parts give by hand, and what a notebook and a file show."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tests.reference.networks import SIDE
+from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
+from vital.measuring.light import Colours
+from vital.measuring.targets import Crop, measure
+from vital.network.layers import survey
+from vital.network.models import Model
+from vital.network.probe import CLASSES, INPUT, probe
+from vital.pictures.optimise import Pictures, optimise
+from vital.pictures.render import Picture, render
+from vital.settings import PictureSettings
+
+COUNT, NEURON = 11, 7
+NODES = {"2": ("0.2", "0", "1.2", "1"), CLASSES: ("0.2", "0", "1.2", "2.2", "2")}
+"""The default ones of the small network."""
+
+
+@pytest.fixture
+def photos() -> list[np.ndarray]:
+    blocks = np.random.default_rng(2).integers(0, 256, (COUNT, 5, 5, 3), np.uint8)
+    return list(blocks.repeat(SIDE // 4, 1).repeat(SIDE // 4, 2))
+
+
+def crops_of(model: Model, photos: list[np.ndarray]) -> Tensor:
+    return torch.stack([model.preprocessing.crop(photo) for photo in photos])
+
+
+def by_hand(model: Model, layer: str, crops: list[Tensor], photos: list[np.ndarray], **settings: Any) -> Pictures:
+    """Measured and optimised with the parts, the colours' statistics computed pixel by pixel in NumPy."""
+    found = survey(model)
+    target = measure(
+        model, layer, [NEURON], [Crop(one, (0,)) for one in crops], (INPUT, *NODES[layer]), found.layouts()
+    )
+    pixels = crops_of(model, photos).permute(0, 2, 3, 1).reshape(-1, 3).double().numpy() / 255
+    logits = np.log(pixels.clip(0.02, 0.98) / (1 - pixels.clip(0.02, 0.98)))
+    colours = Colours(logits.mean(0), np.cov(logits.T, bias=True))
+    return optimise(model, target, PictureSettings(side=SIDE, **settings), found.layouts(), colours=colours)
+
+
+def assert_same(picture: Picture, expected: Pictures) -> None:
+    np.testing.assert_allclose(picture.loss, expected.loss[0], rtol=1e-3)
+    # float32 sums of the colours, in another order: a byte may be rounded to its neighbour
+    assert np.abs(picture.pixels.values.astype(int) - expected.pixels[0]).max() <= 1
+    assert np.abs(picture.alpha.values.astype(int) - expected.alpha[0]).max() <= 1
+
+
+def test_a_picture_of_whole_photographs_is_what_measuring_and_optimising_give(
+    tiny: Callable[..., Model], photos: list[np.ndarray]
+) -> None:
+    model = tiny()
+    picture = render(model, f"2:{NEURON}", photos, crop="image", steps=6, seed=3)
+    expected = by_hand(model, "2", list(crops_of(model, photos)), photos, steps=6, seed=3)
+    assert_same(picture, expected)
+    assert picture.pixels.dims == ("row", "column", "colour")
+    assert picture.pixels.dtype == picture.alpha.dtype == np.uint8
+    assert picture.pixels.colour.values.tolist() == ["red", "green", "blue"]
+    assert picture.loss.step.values.tolist() == [0, 1, 2, 3, 4, 5]
+    assert picture.settings == PictureSettings(side=SIDE, steps=6, seed=3)
+    assert picture.neuron == "2:7"
+    assert picture.finite
+
+
+def test_patches_are_cut_around_the_site_of_the_best_photographs(
+    tiny: Callable[..., Model], photos: list[np.ndarray]
+) -> None:
+    model = tiny()
+    crops = crops_of(model, photos)
+    with probe(model.network, ["2"]) as run:
+        maps = run(model.preprocessing.normalise(crops))["2"][:, NEURON].numpy()
+    best = np.argsort(-maps.max(1), kind="stable")[:4]
+    patches = []
+    for image in best:
+        top, left, height, width = model.preprocessing.box(int(maps[image].argmax()), maps.shape[1])
+        part = crops[image][None, :, top : top + height, left : left + width]
+        patches.append(torch.nn.functional.interpolate(part, (SIDE, SIDE), mode="bilinear", antialias=True)[0])
+    picture = render(model, f"2:{NEURON}", photos, references=4, steps=4)
+    assert picture.references == tuple(map(str, best))
+    assert_same(picture, by_hand(model, "2", patches, photos, steps=4))
+
+
+@pytest.mark.parametrize("neuron", ["classes:7", "classes:Seven"])
+def test_a_class_is_made_from_its_photographs_whole(
+    tiny: Callable[..., Model], photos: list[np.ndarray], neuron: str
+) -> None:
+    bare = tiny()
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    model = Model(bare.name, bare.network, bare.preprocessing, names)
+    picture = render(model, neuron, photos, references=3, steps=4)
+    assert picture.neuron == "classes:7"
+    assert picture.references == ("0", "1", "2")
+    assert_same(picture, by_hand(model, CLASSES, list(crops_of(model, photos)[:3]), photos, steps=4))
+
+
+def test_settings_are_the_picture_s_own_and_the_side_is_the_model_s(
+    tiny: Callable[..., Model], photos: list[np.ndarray]
+) -> None:
+    done: list[int] = []
+    picture = render(tiny(), "2:7", photos, preset="paper", steps=3, side=48, nodes=["1"], progress=done.append)
+    assert picture.settings == PictureSettings(preset="paper", steps=3, side=48)
+    assert picture.variant.nodes == ("1",)
+    assert picture.pixels.shape == (48, 48, 3)
+    assert done == [1, 2, 3]
+    phases = render(tiny(), "2:7", photos, method="maco", steps=2)
+    assert phases.settings.parametrisation == "phase"
+    assert phases.pixels.shape == (SIDE, SIDE, 3)
+
+
+def test_a_notebook_shows_the_pixels(tiny: Callable[..., Model], photos: list[np.ndarray]) -> None:
+    picture = render(tiny(), "2:7", photos, steps=2)
+    html = picture._repr_html_()
+    match = re.search(r'<img src="data:image/png;base64,([^"]+)" alt="picture of 2:7: 32 × 32 pixels, 2 steps', html)
+    assert match
+    for data in (base64.b64decode(match[1]), picture._repr_png_()):
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.format == "PNG"
+            np.testing.assert_array_equal(np.asarray(image), picture.pixels.values)
+    assert repr(picture).startswith("<picture of 2:7: 32 × 32 pixels, 2 steps, loss ")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.WEBP", "a.jpg"])
+def test_a_picture_is_saved_as_its_file_s_ending_says(
+    tiny: Callable[..., Model], photos: list[np.ndarray], name: str, tmp_path: Path
+) -> None:
+    picture = render(tiny(), "2:7", photos, steps=2)
+    file = picture.save(tmp_path / name)
+    assert file == tmp_path / name
+    with Image.open(file) as image:
+        apart = np.abs(np.asarray(image).astype(int) - picture.pixels.values)
+    assert apart.max() == 0 if name != "a.jpg" else apart.mean() < 10
+    if name != "a.jpg":
+        with Image.open(picture.save(str(file), masked=True)) as image:
+            np.testing.assert_array_equal(np.asarray(image.getchannel("A")), picture.alpha.values)
+
+
+def test_files_that_cannot_be_written_are_refused(
+    tiny: Callable[..., Model], photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    picture = render(tiny(), "2:7", photos, steps=1)
+    with pytest.raises(UnsuitableInput, match=r"ends in no kind of picture: name it \.png, \.webp, \.jpg, \.jpeg"):
+        picture.save(tmp_path / "a.txt")
+    with pytest.raises(UnsuitableInput, match="cannot be transparent"):
+        picture.save(tmp_path / "a.jpg", masked=True)
+    with pytest.raises(UnsuitableInput, match=r"no folder '.*missing' to save a\.png in"):
+        picture.save(tmp_path / "missing" / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def dead(model: Model) -> Model:
+    """Channel 7 of layer 2 is zero on every image."""
+    norm = model.network.get_submodule("2.1")
+    with torch.no_grad():
+        norm.get_parameter("weight")[7] = 0
+        norm.get_parameter("bias")[7] = -1
+    return model
+
+
+def test_what_cannot_be_rendered_is_refused_in_one_sentence(
+    tiny: Callable[..., Model], photos: list[np.ndarray]
+) -> None:
+    model = tiny()
+    refused: list[tuple[type[Exception], str, str, dict[str, Any]]] = [
+        (UnknownNeuron, "neuron 12 is not in layer '2', which has 12: ask for 0 to 11", "2:12", {}),
+        (UnknownNeuron, "'2' is no neuron: write LAYER:NUMBER", "2", {}),
+        (UnknownLayer, "no layer 'layer4'", "layer4:1", {}),
+        (UnknownLayer, "node '2' does not come before layer '1'", "1:0", {"nodes": ["2"]}),
+        (UnsuitableInput, "there is no setting 'stpes'; the nearest are steps", "2:7", {"stpes": 3}),
+        (UnsuitableInput, "steps = 0: Input should be greater than or equal to 1", "2:7", {"steps": 0}),
+        (UnsuitableInput, "references = 0: Input should be greater", "2:7", {"references": 0}),
+        (UnsuitableInput, "leave out the preset for method maco", "2:7", {"preset": "paper", "method": "maco"}),
+    ]
+    for kind, message, neuron, others in refused:
+        with pytest.raises(kind, match=message) as caught:
+            render(model, neuron, photos, **others)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UnsuitableInput, match="none of the 11 photographs activates 2:7: give others, or another"):
+        render(dead(model), "2:7", photos)

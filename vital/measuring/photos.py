@@ -1,0 +1,110 @@
+"""Photographs from a folder, from files or from memory, as a network wants them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from vital.errors import UnsuitableInput
+from vital.network.preprocessing import Preprocessing
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
+"""Endings of the files that are taken from a folder."""
+
+Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray"
+Photos: TypeAlias = "Photo | Sequence[Photo]"
+"""A folder, or one photograph, or several: files, Pillow images, or arrays (row, column, 3) of uint8."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photographs:
+    """Photographs resized and cropped to a network's input; ``names`` are their files, or else their numbers."""
+
+    names: tuple[str, ...]
+    pixels: UInt8[Tensor, "image 3 side side"]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def read_photos(photos: Photos, preprocessing: Preprocessing) -> Photographs:
+    """Photographs as ``preprocessing`` crops them. Of a folder all images in it and below it are taken, by name. EXIF
+    orientation is ignored and alpha dropped, as for images in shards.
+
+    Raises:
+        UnsuitableInput: there are none, or one cannot be read; it says which.
+    """
+    given = _listed(photos)
+    if not given:
+        raise UnsuitableInput("no photographs were given: give a folder, or a list of files, Pillow images or arrays")
+    names = [str(one) if isinstance(one, (str, os.PathLike)) else str(number) for number, one in enumerate(given)]
+    crops = [preprocessing.crop(_decoded(one, number)) for number, one in enumerate(given)]
+    return Photographs(tuple(names), torch.stack(crops))
+
+
+def _listed(photos: Photos) -> list[Photo]:
+    if isinstance(photos, (str, os.PathLike)) and Path(photos).is_dir():
+        found = list(_images_below(Path(photos)))
+        if not found:
+            raise UnsuitableInput(
+                f"the folder {os.fspath(photos)!r} holds no photograph: files ending in {', '.join(SUFFIXES)} are taken"
+            )
+        return found
+    if isinstance(photos, (str, os.PathLike, Image.Image)):
+        return [photos]
+    if isinstance(photos, np.ndarray) and photos.ndim < 4:
+        return [photos]
+    return list(photos)
+
+
+def _images_below(folder: Path) -> Iterator[Photo]:
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file():
+            yield file
+
+
+def _decoded(photo: Photo, number: int) -> UInt8[np.ndarray, "row column 3"]:
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
+            raise UnsuitableInput(
+                f"photograph {number} is an array of {photo.dtype} with shape {photo.shape}: "
+                "uint8 of (row, column, 3) was expected, from 0 to 255"
+            )
+        return photo
+    if isinstance(photo, Image.Image):
+        return _colours(photo)
+    if not isinstance(photo, (str, os.PathLike)):
+        raise UnsuitableInput(
+            f"photograph {number} is a {type(photo).__name__}: give a file, a Pillow image, or an array of uint8 with "
+            "axes (row, column, 3)"
+        )
+    try:
+        with Image.open(photo) as image:
+            return _colours(image)
+    except FileNotFoundError:
+        raise UnsuitableInput(
+            f"photograph {number}, {os.fspath(photo)!r}, is not there: give the name of a file, or of a folder"
+        ) from None
+    except Exception as error:  # Pillow's readers raise whatever the damage leads to
+        raise UnsuitableInput(
+            f"photograph {number}, {os.fspath(photo)!r}, cannot be decoded "
+            f"({(str(error).splitlines() or [type(error).__name__])[0]}): replace it or leave it out"
+        ) from error
+
+
+def _colours(image: Image.Image) -> UInt8[np.ndarray, "row column 3"]:
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip instead of scale
+        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("P", "PA"):  # dropping a palette's transparency in one step makes Pillow warn
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,182 @@
+"""Nodes, the layers whose activations are matched: those chosen by default, the published ones, and the table that
+shows them beside a network's layers.
+
+Published nodes, their weights and the weights of the image priors: VITAL, supplement and released code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from vital.errors import UnknownLayer, nearest
+from vital.network.layers import Layer, Survey
+from vital.network.probe import INPUT
+
+
+@dataclass(frozen=True)
+class Published:
+    """Nodes and weights for class neurons, those that differ for neurons inside the network, and TV = norm for
+    classes."""
+
+    nodes: dict[str, float]
+    inner: dict[str, float]
+    prior: float = 0.0
+
+
+INNER_PRIOR = 3e-7
+"""Weight of the total variation and of the norm for neurons inside the network."""
+
+_RESNET = Published({"conv1": 1.0} | {f"layer{i}": 1.0 for i in (1, 2, 3, 4)}, {"conv1": 0.1})
+_DENSENET = (
+    {"features.conv0": 1.0} | {f"features.denseblock{i}": 1.0 for i in (1, 2, 3)} | {"features.denseblock4": 100.0}
+)
+_CONVNEXT = {"features.0": 10.0, "features.2.1": 1.0, "features.4.1": 1.0, "features.6.1": 1.0, "features.7.2": 1.0}
+
+
+def _vit(blocks: tuple[int, ...], last: float, prior: float) -> Published:
+    nodes = {"conv_proj": 1.0} | {f"encoder.layers.encoder_layer_{block}": 1.0 for block in blocks}
+    nodes[f"encoder.layers.encoder_layer_{blocks[-1]}"] = last
+    return Published(nodes, {}, prior)
+
+
+_TABLE = {
+    "densenet121": Published(_DENSENET, {}),
+    "convnext_base": Published(_CONVNEXT, {}),
+    "vit_l_16": _vit((2, 9, 20, 23), 1.0, 0.003),
+    "vit_l_32": _vit((2, 9, 20, 23), 0.1, 0.0003),
+    "vit_b_16": _vit((0, 4, 8, 11), 1.0, 0.003),
+}
+_FAMILIES = {"resnet": _RESNET, "resnext": _RESNET, "wide_resnet": _RESNET}
+
+
+def published(model: str) -> Published | None:
+    """What the paper uses for this torchvision model, or for its family; None where it says nothing."""
+    if model in _TABLE:
+        return _TABLE[model]
+    return next((entry for family, entry in _FAMILIES.items() if model.startswith(family)), None)
+
+
+def published_nodes(model: str) -> tuple[str, ...]:
+    """Names of the published nodes, in the order in which they run."""
+    entry = published(model)
+    return tuple(entry.nodes) if entry else ()
+
+
+def node_weight(model: str, node: str, inner: bool) -> float:
+    """Weight of a node's loss in preset ``paper``; 1 where nothing is published."""
+    entry = published(model)
+    if entry is None:
+        return 1.0
+    return entry.inner.get(node, entry.nodes.get(node, 1.0)) if inner else entry.nodes.get(node, 1.0)
+
+
+def prior_weight(model: str, inner: bool) -> float:
+    """Weight of total variation and norm in preset ``paper``."""
+    entry = published(model)
+    return INNER_PRIOR if inner else (entry.prior if entry else 0.0)
+
+
+def default_nodes(found: Survey, name: str, model_name: str = "", count: int = 5) -> tuple[str, ...]:
+    """The layers matched for neurons of layer ``name``: the published ones where there are, else the last layer of
+    each map size.
+
+    For a neuron inside the network only layers before its own are taken; the first layer has none.
+    """
+    layer = found.layer(name)
+    earlier = [other for other in found.before(layer) if other.sites > 1]
+    names = {other.name for other in earlier}
+    published = [node for node in published_nodes(model_name) if node in names]
+    if published:
+        return tuple(published)
+    blocks = [other for other in earlier if other.block] or earlier
+    chosen = _last_of_each_size(blocks)
+    if len(_last_of_each_size([other for other in found.layers.values() if other.block and other.sites > 1])) < 4:
+        # tokens: one size throughout
+        chosen = _spread([other.name for other in blocks], count)
+    return tuple(chosen[-count:])
+
+
+def _last_of_each_size(blocks: Sequence[Layer]) -> list[str]:
+    """Names in the order of ending. Maps that differ by the border of an unpadded convolution are of one size."""
+    last: list[Layer] = []
+    for block in blocks:
+        last = [other for other in last if not 2 / 3 < other.sites / block.sites < 3 / 2] + [block]
+    return [block.name for block in last]
+
+
+def _spread(names: Sequence[str], count: int) -> list[str]:
+    if len(names) <= count:
+        return list(names)
+    return [names[round(place * (len(names) - 1) / (count - 1))] for place in range(count)]
+
+
+def check_nodes(found: Survey, name: str, nodes: Sequence[str]) -> None:
+    """Raise `UnknownLayer` for a node that is not there or does not come before the neuron's layer."""
+    layer = found.layer(name)
+    earlier = {other.name for other in found.before(layer)}
+    for node in nodes:
+        found.layer(node)
+        if node not in earlier:
+            raise UnknownLayer(
+                f"node {node!r} does not come before layer {name!r}, so the neuron cannot depend on it: "
+                f"choose from {', '.join(default_nodes(found, name))} or other earlier layers"
+            )
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A line of a `LayerTable`: how many channels (neurons) and sites a layer has, and the nodes that are matched for
+    its neurons by default."""
+
+    layer: str
+    channels: int
+    sites: int
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class LayerTable:
+    """Layers in the order in which they end; it prints as a table, and shows itself as one in a notebook."""
+
+    rows: tuple[LayerRow, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[LayerRow]:
+        return iter(self.rows)
+
+    def __getitem__(self, layer: str) -> LayerRow:
+        """The line of a layer; raises `UnknownLayer` with the nearest names."""
+        for row in self.rows:
+            if row.layer == layer:
+                return row
+        known = nearest(layer, [row.layer for row in self.rows])
+        raise UnknownLayer(f"the table has no layer {layer!r}; the nearest are {known}; every=True lists all")
+
+    def __repr__(self) -> str:
+        width = max([len("layer"), *(len(row.layer) for row in self.rows)])
+        lines = (f"{row.layer:<{width}}  {row.channels:>8}  {row.sites:>5}  {', '.join(row.nodes)}" for row in self)
+        return "\n".join((f"{'layer':<{width}}  channels  sites  nodes matched by default", *lines))
+
+    def _repr_html_(self) -> str:
+        heads = "".join(f"<th>{head}</th>" for head in ("layer", "channels", "sites", "nodes matched by default"))
+        rows = "".join(
+            f"<tr><td>{escape(row.layer)}</td><td>{row.channels}</td><td>{row.sites}</td>"
+            f"<td>{escape(', '.join(row.nodes))}</td></tr>"
+            for row in self.rows
+        )
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def layer_table(found: Survey, model_name: str = "", every: bool = False) -> LayerTable:
+    """Blocks and classes, or ``every`` layer; the colours of the picture are matched beside all default nodes."""
+    shown = [layer for layer in found.layers.values() if every or layer.block or layer.classes]
+    return LayerTable(
+        tuple(
+            LayerRow(layer.name, layer.channels, layer.sites, (INPUT, *default_nodes(found, layer.name, model_name)))
+            for layer in shown
+        )
+    )

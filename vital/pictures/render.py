@@ -1,0 +1,222 @@
+"""One picture of one neuron from a handful of photographs: no store, no flow; shown inline in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from vital.errors import UnsuitableInput
+from vital.measuring.gathering import Gathered, Plan, gather
+from vital.measuring.light import Light
+from vital.measuring.photos import Photographs, Photos, read_photos
+from vital.measuring.ranking import NOBODY, Ranking
+from vital.measuring.targets import Crop, Target, measure
+from vital.network.layers import Layer, Survey, survey
+from vital.network.models import Model, at_side
+from vital.network.neurons import check_neurons, parse_neuron
+from vital.network.nodes import check_nodes, default_nodes
+from vital.network.probe import INPUT
+from vital.pictures.optimise import Pictures, optimise, recorded_steps
+from vital.settings import Kind, PictureSettings, VariantSettings, checked
+
+BATCH = 8
+"""Photographs in one pass."""
+LOSSLESS = (".png", ".webp")
+LOSSY = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A finished picture of one neuron. It shows itself in a notebook."""
+
+    pixels: UInt8[xarray.DataArray, "row column 3"]
+    """Axes (row, column, colour)."""
+    alpha: UInt8[xarray.DataArray, "row column"]
+    """How much each pixel mattered to the loss over all steps: 0 is transparent."""
+    loss: Float[xarray.DataArray, "step"]
+    """The loss at some of the steps, evenly spaced."""
+    neuron: str
+    """``LAYER:NUMBER``."""
+    settings: PictureSettings
+    variant: VariantSettings
+    """How the target was measured from the photographs."""
+    references: tuple[str, ...]
+    """The photographs that it was measured from, the best first."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss stayed finite; a picture stops moving at the step where it did not."""
+        return bool(np.isfinite(self.loss).all())
+
+    def png(self, masked: bool = False) -> bytes:
+        """The picture as a PNG file; ``masked`` makes what mattered little transparent."""
+        buffer = io.BytesIO()
+        self._image(masked).save(buffer, "png")
+        return buffer.getvalue()
+
+    def save(self, path: str | Path, masked: bool = False) -> Path:
+        """Write the picture as the file's ending says, and return where; ``masked`` makes what mattered little
+        transparent.
+
+        Raises:
+            UnsuitableInput: the ending is of no kind that is written, a JPEG was to be transparent, or there is no such
+                folder.
+        """
+        file = Path(path)
+        ending = file.suffix.lower()
+        if ending not in (*LOSSLESS, *LOSSY):
+            raise UnsuitableInput(f"{str(file)!r} ends in no kind of picture: name it {', '.join((*LOSSLESS, *LOSSY))}")
+        if masked and ending in LOSSY:
+            raise UnsuitableInput(f"{str(file)!r} cannot be transparent: name it .png or .webp, or leave masked out")
+        if not file.parent.is_dir():
+            raise UnsuitableInput(f"there is no folder {str(file.parent)!r} to save {file.name} in: make it first")
+        how = {"quality": 92} if ending in LOSSY else {"lossless": True}
+        self._image(masked).save(file, **how)
+        return file
+
+    def _image(self, masked: bool) -> Image.Image:
+        pixels = self.pixels.values
+        return Image.fromarray(np.dstack([pixels, self.alpha.values]) if masked else pixels)
+
+    def __repr__(self) -> str:
+        rows, columns, _ = self.pixels.shape
+        end = f"loss {float(self.loss[-1]):.4g}" if self.finite else "its loss did not stay finite"
+        return f"<picture of {self.neuron}: {rows} × {columns} pixels, {self.settings.steps} steps, {end}>"
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
+    def _repr_html_(self) -> str:
+        source, text = base64.b64encode(self.png()).decode("ascii"), escape(repr(self).strip("<>"))
+        return (
+            f'<figure style="margin:0"><img src="data:image/png;base64,{source}" alt="{text}">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+
+
+def render(
+    model: Model,
+    neuron: str,
+    photos: Photos,
+    *,
+    crop: Literal["patch", "image"] = "patch",
+    relevance: Kind = "lrp",
+    references: int = 50,
+    nodes: Sequence[str] = (),
+    progress: Callable[[int], None] = lambda step: None,
+    **settings: Any,
+) -> Picture:
+    """A picture of one neuron whose target is measured on photographs.
+
+    ``neuron`` is written ``LAYER:NUMBER``, ``classes:NUMBER`` or ``classes:NAME``; ``photos`` are a folder, or a list
+    of files, Pillow images or uint8 arrays (row, column, 3). For a class give photographs of that class: the first
+    ``references`` of them are matched, whole. For a neuron inside the network the ``references`` that activate it most
+    are; of each the patch around the site that does (``crop`` "patch"), or the whole (``"image"``). ``relevance`` is
+    how relevance to the neuron is computed, ``nodes`` the layers that are matched, chosen by default.
+
+    ``settings`` are those of `vital.settings.PictureSettings`: preset ``natural`` unless given, of the side of the
+    model's input. Colours, and the spectrum that pictures of phases have, are those of the photographs. ``progress`` is
+    told the number of steps done.
+
+    Raises:
+        UnknownNeuron: the neuron is written otherwise, or there is none of this name or number.
+        UnknownLayer: there is no such layer or node, or a node does not come before the layer.
+        UnsuitableInput: a setting is unknown or out of bounds, a photograph cannot be read, none activates the neuron,
+            or the network cannot take pictures of this side.
+    """
+    wanted = checked(PictureSettings, {"side": model.preprocessing.side, **settings})
+    variant = checked(
+        VariantSettings, {"crop": crop, "relevance": relevance, "references": references, "nodes": tuple(nodes)}
+    )
+    found, asked = survey(model, "give the side that it takes"), parse_neuron(neuron, model.class_names)
+    layer = found.layer(asked.layer)
+    check_neurons(layer.name, layer.channels, [asked.number])
+    shown = read_photos(photos, model.preprocessing)
+    chosen = _references(model, found, layer, asked.number, shown, variant)
+    target = _target(model, found, layer, asked.number, [crop for _, crop in chosen], variant) if chosen else None
+    if target is None or not (layer.classes or target.own.any()):
+        raise UnsuitableInput(f"none of the {len(shown)} photographs activates {asked}: give others, or another neuron")
+    light = Light.of(shown.pixels)
+    larger = at_side(model, wanted.side)
+    if larger is not model:
+        survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes")
+    spectrum = light.spectrum / light.count if wanted.parametrisation == "phase" else None
+    made = optimise(larger, target, wanted, found.layouts(), variant.relevance, light.colours(), progress, spectrum)
+    names = tuple(shown.names[index] for index, _ in chosen)
+    return _picture(made, str(asked), wanted, variant, names, model)
+
+
+def _references(
+    model: Model, found: Survey, layer: Layer, number: int, shown: Photographs, variant: VariantSettings
+) -> list[tuple[int, Crop]]:
+    """Indices of the photographs that are matched, the best first, each with what is cut out of it."""
+    most = min(variant.references or len(shown), len(shown))
+    if layer.classes:
+        return [(index, Crop(shown.pixels[index], (0,))) for index in range(most)]
+    ranking = _ranking(model, found, layer, shown, most)
+    sites, leading = layer.reads.sites or layer.sites, found.layer(layer.reads.layer).leading_tokens
+    chosen = []
+    for image, site in zip(ranking.images[number].tolist(), ranking.sites[number].tolist(), strict=True):
+        if image == NOBODY:
+            continue
+        pixels = shown.pixels[image]
+        across = round((sites - leading) ** 0.5)
+        # A single site sees the whole image, not its middle.
+        if variant.crop == "patch" and across > 1 and across**2 == sites - leading:
+            pixels = model.preprocessing.cut(pixels, model.preprocessing.box(site, sites - leading))
+        chosen.append((image, Crop(pixels, (0,))))
+    return chosen
+
+
+def _ranking(model: Model, found: Survey, layer: Layer, shown: Photographs, most: int) -> Ranking:
+    """The photographs that activate each neuron of a layer most, and where, as `vital references` ranks them."""
+    plan = Plan((layer.name,), (), most, 128)
+    total = Gathered.none(plan, found, model.preprocessing.side)
+    for start in range(0, len(shown), BATCH):
+        pixels = shown.pixels[start : start + BATCH]
+        rows = np.arange(start, start + len(pixels))
+        total += gather(model, found, plan, pixels, rows, np.full(len(rows), -1), shown.names[start : start + BATCH])
+    return total.rankings[layer.name]
+
+
+def _target(
+    model: Model, found: Survey, layer: Layer, number: int, crops: Sequence[Crop], variant: VariantSettings
+) -> Target:
+    nodes = variant.nodes or default_nodes(found, layer.name, model.name)
+    inner = set(nodes) - {INPUT}
+    check_nodes(found, layer.name, sorted(inner))
+    # In the order in which they run: weights depend on it.
+    matched = (INPUT, *sorted(inner, key=lambda node: found.layer(node).ended))
+    return measure(
+        model, layer.name, [number], crops, matched, found.layouts(), variant.relevance, readout=layer.readout
+    )
+
+
+def _picture(
+    made: Pictures,
+    neuron: str,
+    settings: PictureSettings,
+    variant: VariantSettings,
+    references: tuple[str, ...],
+    model: Model,
+) -> Picture:
+    attributes = {"neuron": neuron, "model": model.name, "weights": str(model.identity.get("weights", ""))}
+    pixels = xarray.DataArray(
+        made.pixels[0], dims=("row", "column", "colour"), coords={"colour": ["red", "green", "blue"]}, attrs=attributes
+    )
+    alpha = xarray.DataArray(made.alpha[0], dims=("row", "column"), attrs=attributes)
+    steps = recorded_steps(settings.steps)
+    loss = xarray.DataArray(made.loss[0], dims=("step",), coords={"step": steps}, attrs=attributes)
+    return Picture(
+        pixels.rename("pixels"), alpha.rename("alpha"), loss.rename("loss"), neuron, settings, variant, references
+    )
