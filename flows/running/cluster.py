@@ -24,7 +24,10 @@ from prefect_dask.task_runners import DaskTaskRunner
 from flows.jobs import Running
 from flows.running.artifacts import progress_artifact
 from flows.running.progress import tick
+from flows.running.server import give_it_time
 from vital.errors import VitalError
+
+give_it_time()  # once, where every flow and every process that runs tasks comes by
 
 Calls = Sequence[tuple[Mapping[str, Any], float]]
 """Parameters of every task, and what each counts for on the progress bar."""

@@ -51,8 +51,9 @@ class LiteralRelevance:
     relevance: dict[str, np.ndarray]
 
 
-def literal_relevance(network: Residual, image: Tensor, channel: int) -> LiteralRelevance:
-    """The rules of METHOD.md written out for this one network: forward by torch, backward by loops."""
+def literal_relevance(network: Residual, image: Tensor, channel: int, restricted: bool = False) -> LiteralRelevance:
+    """The rules of METHOD.md written out for this one network: forward by torch, backward by loops. It begins with the
+    channel's own map, or with a one at the single site that is most aligned with the channel."""
     with torch.no_grad():
         conv1 = network.conv1(image[None])
         stem = F.relu(network.bn1(conv1))
@@ -66,7 +67,10 @@ def literal_relevance(network: Residual, image: Tensor, channel: int) -> Literal
         return values[0] if values.shape[0] == 1 else values
 
     start = np.zeros_like(array(out))
-    start[channel] = array(out)[channel]
+    if restricted:
+        start[channel].flat[formulas.restricted_site(array(out).reshape(len(start), -1), channel)] = 1
+    else:
+        start[channel] = array(out)[channel]
     to_main, to_skip = formulas.split_sum(start, array(main), array(skip))
     at_middle = formulas.convolution(to_main, array(middle), network.conv3.weight.double().numpy(), padding=1)
     at_pool = formulas.convolution(at_middle, array(pooled), network.conv2.weight.double().numpy(), 2, 1)
