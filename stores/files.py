@@ -1,9 +1,12 @@
-"""Files of a store, wherever they lie: paths and URLs, and partial results and run records in ``<store>/runs/``.
+"""Files of a store, wherever they are: paths and URLs, and partial results and run records in ``<store>/runs/``.
 
 A partial is a named set of arrays in one ``.npz`` file: no pickle, the same bytes for the same arrays, and on a
-local disk either whole or absent, since it is renamed into place.
+local disk either whole or absent, since it is renamed into its final name.
 """
 
+from __future__ import annotations
+
+import contextlib
 import io
 import os
 import re
@@ -13,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-import fsspec
 import numpy as np
+import upath
 from jaxtyping import Shaped
 
 from stores.errors import SchemaMismatch
@@ -25,7 +28,7 @@ SECRET = re.compile(r"(^|[?&])[^=&]*(sig|signature|token|secret|password|passwd|
 
 
 def local_path(url: str) -> Path | None:
-    """Path of a local place, given plainly or as ``file://``; None for any other URL.
+    """Path on this machine, given plainly or as ``file://``; None for any other URL.
 
     >>> local_path("shards/a.tar"), local_path("s3://bucket/a.tar")
     (PosixPath('shards/a.tar'), None)
@@ -35,8 +38,20 @@ def local_path(url: str) -> Path | None:
     return None if "://" in url else Path(url)
 
 
+def universal_path(url: str) -> upath.UPath:
+    """The file or folder at ``url``, to be read as any path is: on this machine, or at any URL that fsspec opens.
+
+    Raises:
+        ImportError, ValueError: nothing that is installed opens such URLs.
+    """
+    path = local_path(url)
+    # absolute, since fsspec takes a first "~" for the home folder; upath imports fsspec only when UPath is asked for,
+    # which the command's start must not wait for
+    return upath.UPath(url if path is None else path.absolute())
+
+
 def join(url: str, *parts: str) -> str:
-    """The place ``parts`` below ``url``, of the same kind as ``url``."""
+    """The URL or path of ``parts`` below ``url``, of the same kind as ``url``."""
     return "/".join([url.rstrip("/") or "/", *parts]) if parts else url
 
 
@@ -83,7 +98,7 @@ def _without_credentials(link: str) -> str:
 
 
 def runs_path(url: str, *parts: str) -> str:
-    """Place of ``parts`` in the folder of run records of the store at ``url``."""
+    """URL or path of ``parts`` in the folder of run records of the store at ``url``."""
     for part in parts:
         if not re.fullmatch(r"(?!\.+(/|$))[^/\0]+(/(?!\.+(/|$))[^/\0]+)*", part):
             raise SchemaMismatch(f"'{part}' cannot name a run record; give words joined by '/', without '..'")
@@ -95,17 +110,10 @@ def write_arrays(url: str, name: str, arrays: Mapping[str, Shaped[np.ndarray, ".
 
     Arrays of strings are stored in fixed width. Raises SchemaMismatch for arrays of objects.
     """
+    plain = {key: _without_objects(f"{name}/{key}", np.asarray(array)) for key, array in sorted(arrays.items())}
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for key in sorted(arrays):
-            array = np.asarray(arrays[key])
-            if array.dtype.hasobject and array.dtype.kind != "T":
-                raise SchemaMismatch(f"{name}/{key} holds objects, which are never stored; give numbers or strings")
-            plain = _fixed_width(array) if array.dtype.kind == "T" else array
-            member = io.BytesIO()
-            np.lib.format.write_array(member, plain, allow_pickle=False)
-            # ZipInfo's date is 1980 unless told, so equal arrays give equal bytes
-            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), member.getvalue())
+    # zipfile dates what it is given no date for 1980, so equal arrays give equal bytes
+    np.savez(buffer, allow_pickle=False, **plain)
     write_bytes(runs_path(url, f"{name}.npz"), buffer.getvalue())
 
 
@@ -115,35 +123,31 @@ def read_arrays(url: str, name: str) -> dict[str, Shaped[np.ndarray, "..."]] | N
     Raises:
         SchemaMismatch: the file is damaged.
     """
-    place = runs_path(url, f"{name}.npz")
-    content = read_bytes(place)
+    file = runs_path(url, f"{name}.npz")
+    content = read_bytes(file)
     if content is None:
         return None
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {key: _text(archive[key]) for key in archive.files}
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
-        raise SchemaMismatch(f"{safe_url(place)} is damaged ({error}); remove it and it is made again") from None
+        raise SchemaMismatch(f"{safe_url(file)} is damaged ({error}); remove it and it is made again") from None
 
 
 def remove_arrays(url: str, name: str) -> None:
     """Remove what was written as NAME; nothing happens when it is gone already."""
-    place = runs_path(url, f"{name}.npz")
-    path = local_path(place)
-    if path is not None:
-        path.unlink(missing_ok=True)
-        return
-    filesystem, remote = fsspec.core.url_to_fs(place)
-    if filesystem.exists(remote):
-        filesystem.rm_file(remote)
+    path = universal_path(runs_path(url, f"{name}.npz"))
+    with contextlib.suppress(FileNotFoundError):
+        # UPath.unlink takes "*" and "[" of a remote name for a pattern
+        path.fs.rm_file(path.path)
 
 
-def write_bytes(place: str, content: bytes) -> None:
+def write_bytes(url: str, content: bytes) -> None:
     """Write a file; on a local disk it appears whole, by rename. Object stores do so by themselves."""
-    path = local_path(place)
+    path = local_path(url)
     if path is None:
-        filesystem, remote = fsspec.core.url_to_fs(place)
-        filesystem.pipe_file(remote, content)
+        remote = universal_path(url)
+        remote.fs.pipe_file(remote.path, content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -156,24 +160,25 @@ def write_bytes(place: str, content: bytes) -> None:
         raise
 
 
-def read_bytes(place: str) -> bytes | None:
+def read_bytes(url: str) -> bytes | None:
     """Content of a file, or None where there is none."""
-    path = local_path(place)
+    path = universal_path(url)
+    # a listing cached before another process wrote the file would hide it
+    path.fs.invalidate_cache()
     try:
-        if path is not None:
-            return path.read_bytes()
-        filesystem, remote = fsspec.core.url_to_fs(place)
-        # a listing cached before another process wrote the file would hide it
-        filesystem.invalidate_cache()
-        return bytes(filesystem.cat_file(remote))
+        # one request of an object store, where UPath.read_bytes makes two
+        return bytes(path.fs.cat_file(path.path))
     except FileNotFoundError:
         return None
 
 
-def _fixed_width(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    # NumPy does not find the width of variable-length strings by itself
-    width = max(1, int(np.strings.str_len(array).max(initial=0)))
-    return array.astype(f"<U{width}")
+def _without_objects(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    if array.dtype.kind == "T":
+        # NumPy does not find the width of variable-length strings by itself
+        return array.astype(f"<U{max(1, int(np.strings.str_len(array).max(initial=0)))}")
+    if array.dtype.hasobject:
+        raise SchemaMismatch(f"{name} holds objects, which are never stored; give numbers or strings")
+    return array
 
 
 def _text(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:

@@ -4,9 +4,9 @@ An image id is a position in the index: shards in the order they were read (sort
 the tar.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
 import zarr
@@ -24,83 +24,109 @@ NO_LABEL = -1
 TEXT = np.dtypes.StringDType()
 
 
-@dataclass(frozen=True)
-class SampleRows:
-    """Columns of the index, one row per image seen.
-
-    ``shard`` is the position in ``ShardRows``; ``offset`` and ``size`` are the image's bytes in its tar, and
-    ``checksum`` is their CRC-32 (0 where they were not read); ``label`` is −1 where unknown; ``key`` is text;
-    ``status`` is a ``Status``.
-    """
-
-    shard: Int32[np.ndarray, "image"]
-    offset: Int64[np.ndarray, "image"]
-    size: Int64[np.ndarray, "image"]
-    label: Int32[np.ndarray, "image"]
-    key: Shaped[np.ndarray, "image"]
-    status: UInt8[np.ndarray, "image"]
-    checksum: UInt32[np.ndarray, "image"]
-
-    def __len__(self) -> int:
-        return int(self.shard.shape[0])
-
-    @staticmethod
-    def empty() -> "SampleRows":
-        """No rows; the identity of ``concat``."""
-        return SampleRows(**{name: np.empty(0, dtype) for name, dtype in _SAMPLE_TYPES.items()})
-
-    @staticmethod
-    def from_columns(columns: dict[str, Any]) -> "SampleRows":
-        """From sequences by column name, in any type that converts."""
-        return SampleRows(**{name: np.asarray(columns[name], dtype) for name, dtype in _SAMPLE_TYPES.items()})
-
-    @staticmethod
-    def concat(parts: Sequence["SampleRows"]) -> "SampleRows":
-        """The rows of all parts, in order."""
-        return SampleRows(**_joined(parts, _SAMPLE_TYPES))
-
-    def columns(self) -> dict[str, Shaped[np.ndarray, "image"]]:
-        """The columns by name, as ``partials.write_arrays`` takes them."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+R = TypeVar("R", bound="Rows")
 
 
 @dataclass(frozen=True)
-class ShardRows:
-    """Columns of ``shards``, one row per shard.
+class StoredColumn:
+    """What the array of a column is in the store: its type, "str" for text, and what it means."""
 
-    ``size`` and ``digest`` are of the tar's bytes; ``images`` counts its rows of the index, ``rejected`` those of
-    them that were not used; ``short`` says why a shard ends too early and is empty for a whole one.
-    """
+    dtype: str
+    meaning: str
+    units: str = ""
+    fill: int | str = 0
 
-    name: Shaped[np.ndarray, "shard"]
-    url: Shaped[np.ndarray, "shard"]
-    size: Int64[np.ndarray, "shard"]
-    images: Int64[np.ndarray, "shard"]
-    rejected: Int64[np.ndarray, "shard"]
-    digest: Shaped[np.ndarray, "shard"]
-    short: Shaped[np.ndarray, "shard"]
+    @property
+    def in_memory(self) -> Any:
+        """NumPy's type of the column."""
+        return TEXT if self.dtype == "str" else np.dtype(self.dtype)
+
+
+class Rows:
+    """Columns of one length. A subclass is a dataclass whose fields are annotated with the `StoredColumn` they are."""
 
     def __len__(self) -> int:
-        return int(self.name.shape[0])
+        return len(next(iter(self.columns().values())))
 
-    @staticmethod
-    def empty() -> "ShardRows":
+    @classmethod
+    def stored(cls) -> dict[str, StoredColumn]:
+        """What each column is, by name."""
+        return {name: hint.__metadata__[0] for name, hint in get_type_hints(cls, include_extras=True).items()}
+
+    @classmethod
+    def empty(cls: type[R]) -> R:
         """No rows; the identity of ``concat``."""
-        return ShardRows(**{name: np.empty(0, dtype) for name, dtype in _SHARD_TYPES.items()})
+        return cls.concat([])
 
-    @staticmethod
-    def from_columns(columns: dict[str, Any]) -> "ShardRows":
+    @classmethod
+    def from_columns(cls: type[R], columns: Mapping[str, Any]) -> R:
         """From sequences by column name, in any type that converts."""
-        return ShardRows(**{name: np.asarray(columns[name], dtype) for name, dtype in _SHARD_TYPES.items()})
+        return cls(**{name: np.asarray(columns[name], column.in_memory) for name, column in cls.stored().items()})
 
-    @staticmethod
-    def concat(parts: Sequence["ShardRows"]) -> "ShardRows":
+    @classmethod
+    def concat(cls: type[R], parts: Sequence[R]) -> R:
         """The rows of all parts, in order."""
-        return ShardRows(**_joined(parts, _SHARD_TYPES))
+        joined = {}
+        for name, column in cls.stored().items():
+            arrays = [np.empty(0, column.in_memory), *(getattr(part, name) for part in parts)]
+            joined[name] = np.concatenate(arrays)
+        return cls.from_columns(joined)
 
-    def columns(self) -> dict[str, Shaped[np.ndarray, "shard"]]:
-        """The columns by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    @classmethod
+    def read(cls: type[R], group: zarr.Group, folder: str, count: int) -> R:
+        """The first ``count`` rows of the arrays in a folder of the store."""
+        return cls.from_columns({name: array_at(group, f"{folder}/{name}")[:count] for name in cls.stored()})
+
+    @classmethod
+    def specs(cls, folder: str, axis: str) -> list[ArraySpec]:
+        """The arrays of the columns in a folder of the store, empty and growing along ``axis``."""
+        return [
+            ArraySpec(f"{folder}/{name}", (axis,), (0,), growing=True, **asdict(column))
+            for name, column in cls.stored().items()
+        ]
+
+    def columns(self) -> dict[str, Shaped[np.ndarray, "row"]]:
+        """The columns by name, as `stores.files.write_arrays` takes them."""
+        return {name: getattr(self, name) for name in self.stored()}
+
+
+_STATUSES = ", ".join(f"{status.value} {meaning}" for status, meaning in STATUS_MEANINGS.items())
+
+
+@dataclass(frozen=True)
+class SampleRows(Rows):
+    """Columns of ``index``, one row per image seen."""
+
+    shard: Annotated[Int32[np.ndarray, "image"], StoredColumn("int32", "position of the image's shard in shards/")]
+    offset: Annotated[Int64[np.ndarray, "image"], StoredColumn("int64", "first byte of the image in its tar", "byte")]
+    size: Annotated[Int64[np.ndarray, "image"], StoredColumn("int64", "length of the image in its tar", "byte")]
+    label: Annotated[Int32[np.ndarray, "image"], StoredColumn("int32", "class number, -1 where unknown", "", NO_LABEL)]
+    key: Annotated[Shaped[np.ndarray, "image"], StoredColumn("str", "key of the sample in its shard", "", "")]
+    status: Annotated[
+        UInt8[np.ndarray, "image"],
+        StoredColumn("uint8", f"what became of the image: {_STATUSES}", "", int(Status.UNSEEN)),
+    ]
+    checksum: Annotated[
+        UInt32[np.ndarray, "image"],
+        StoredColumn("uint32", "CRC-32 of the image's bytes, 0 where they were not read"),
+    ]
+
+
+@dataclass(frozen=True)
+class ShardRows(Rows):
+    """Columns of ``shards``, one row per shard."""
+
+    name: Annotated[Shaped[np.ndarray, "shard"], StoredColumn("str", "base name of the tar", "", "")]
+    url: Annotated[
+        Shaped[np.ndarray, "shard"], StoredColumn("str", "where the tar was read from, without credentials", "", "")
+    ]
+    size: Annotated[Int64[np.ndarray, "shard"], StoredColumn("int64", "length of the tar", "byte")]
+    images: Annotated[Int64[np.ndarray, "shard"], StoredColumn("int64", "rows of the index from this shard")]
+    rejected: Annotated[Int64[np.ndarray, "shard"], StoredColumn("int64", "rows of them that were not used")]
+    digest: Annotated[Shaped[np.ndarray, "shard"], StoredColumn("str", "digest of the tar's bytes", "", "")]
+    short: Annotated[
+        Shaped[np.ndarray, "shard"], StoredColumn("str", "why the tar ends too early, empty if it is whole", "", "")
+    ]
 
     def identities(self) -> list[ShardIdentity]:
         """What the dataset's fingerprint is made of."""
@@ -110,53 +136,12 @@ class ShardRows:
         ]
 
 
-_SAMPLE_TYPES: dict[str, Any] = {
-    "shard": np.int32,
-    "offset": np.int64,
-    "size": np.int64,
-    "label": np.int32,
-    "key": TEXT,
-    "status": np.uint8,
-    "checksum": np.uint32,
-}
-_SHARD_TYPES: dict[str, Any] = {
-    "name": TEXT,
-    "url": TEXT,
-    "size": np.int64,
-    "images": np.int64,
-    "rejected": np.int64,
-    "digest": TEXT,
-    "short": TEXT,
-}
-
-
 def index_specs() -> list[ArraySpec]:
     """Arrays of ``index/`` and ``shards/``, empty and growing."""
-    statuses = ", ".join(f"{status.value} {meaning}" for status, meaning in STATUS_MEANINGS.items())
-    samples: dict[str, tuple[str, str, str, int | str]] = {
-        "shard": ("int32", "position of the image's shard in shards/", "", 0),
-        "offset": ("int64", "first byte of the image in its tar", "byte", 0),
-        "size": ("int64", "length of the image in its tar", "byte", 0),
-        "label": ("int32", "class number, -1 where unknown", "", NO_LABEL),
-        "key": ("str", "key of the sample in its shard", "", ""),
-        "status": ("uint8", f"what became of the image: {statuses}", "", int(Status.UNSEEN)),
-        "checksum": ("uint32", "CRC-32 of the image's bytes, 0 where they were not read", "", 0),
-    }
-    shards: dict[str, tuple[str, str, str, int | str]] = {
-        "name": ("str", "base name of the tar", "", ""),
-        "url": ("str", "where the tar was read from, without credentials", "", ""),
-        "size": ("int64", "length of the tar", "byte", 0),
-        "images": ("int64", "rows of the index from this shard", "", 0),
-        "rejected": ("int64", "rows of them that were not used", "", 0),
-        "digest": ("str", "digest of the tar's bytes", "", ""),
-        "short": ("str", "why the tar ends too early, empty if it is whole", "", ""),
-        "done": ("uint8", "1 when the rows of the shard are in the index", "", 0),
-    }
-    return [
-        ArraySpec(f"{folder}/{name}", (axis,), (0,), dtype, meaning, units, fill, growing=True)
-        for folder, axis, columns in (("index", "image", samples), ("shards", "shard", shards))
-        for name, (dtype, meaning, units, fill) in columns.items()
-    ]
+    done = ArraySpec(
+        "shards/done", ("shard",), (0,), "uint8", "1 when the rows of the shard are in the index", growing=True
+    )
+    return [*SampleRows.specs("index", "image"), *ShardRows.specs("shards", "shard"), done]
 
 
 def append_index(group: zarr.Group, rows: SampleRows, shards: ShardRows) -> None:
@@ -190,20 +175,10 @@ def append_index(group: zarr.Group, rows: SampleRows, shards: ShardRows) -> None
 
 def read_index(group: zarr.Group) -> SampleRows:
     """All rows of the shards that are done; raises SchemaMismatch where there is no index."""
-    count = int(read_shards(group).images.sum())
-    return SampleRows.from_columns({name: array_at(group, f"index/{name}")[:count] for name in _SAMPLE_TYPES})
+    return SampleRows.read(group, "index", int(read_shards(group).images.sum()))
 
 
 def read_shards(group: zarr.Group) -> ShardRows:
     """The shards that are done; raises SchemaMismatch where there is no index."""
     done = np.asarray(array_at(group, "shards/done")[:])
-    count = int(done.argmin()) if not done.all() else len(done)
-    return ShardRows.from_columns({name: array_at(group, f"shards/{name}")[:count] for name in _SHARD_TYPES})
-
-
-def _joined(parts: Sequence[Any], types: dict[str, Any]) -> dict[str, Any]:
-    empty = [np.empty(0, dtype) for dtype in types.values()]
-    return {
-        name: np.concatenate([nothing, *(getattr(part, name) for part in parts)]).astype(dtype, copy=False)
-        for (name, dtype), nothing in zip(types.items(), empty, strict=True)
-    }
+    return ShardRows.read(group, "shards", int(done.argmin()) if not done.all() else len(done))

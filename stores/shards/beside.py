@@ -1,5 +1,6 @@
 """What lies beside shards: how many samples each should hold, and the names of the classes."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -7,16 +8,15 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
-
 from stores.errors import MissingShard, UnreadableShard
-from stores.files import local_path, safe_url
+from stores.files import read_bytes, safe_url, universal_path
 from stores.shards.reading import ShardFile
 
-BESIDE = "sizes.json"
+MANIFEST = "sizes.json"
 """What webdataset's own tools call it, and `stores.shards.writing` too."""
-LIMIT = 64 << 20
-"""Bytes of a manifest: a hundred for each of 600,000 shards."""
+MANIFEST_BYTES = 64 << 20
+"""At most: a hundred for each of 600,000 shards."""
+CLASS_NAMES = "classes.json"
 
 
 def stated(shards: Sequence[ShardFile], manifest: str | None) -> list[ShardFile]:
@@ -27,6 +27,7 @@ def stated(shards: Sequence[ShardFile], manifest: str | None) -> list[ShardFile]
         MissingShard: the manifest is not there, or names a shard of these folders that is missing.
         UnreadableShard: it is no manifest.
     """
+    counts: dict[str, int] = {}
     if manifest is not None:
         counts = read_manifest(manifest)
         if not any(shard.name in counts for shard in shards):
@@ -35,10 +36,10 @@ def stated(shards: Sequence[ShardFile], manifest: str | None) -> list[ShardFile]
                 "give the manifest of these shards"
             )
     else:
-        counts = {}
         for folder in dict.fromkeys(shard.url.rpartition("/")[0] for shard in shards):
-            if "?" not in folder and _exists(f"{folder}/{BESIDE}"):
-                counts |= read_manifest(f"{folder}/{BESIDE}")
+            if "?" not in folder:
+                with contextlib.suppress(MissingShard):
+                    counts |= read_manifest(f"{folder}/{MANIFEST}")
     return [replace(shard, stated=counts.get(shard.name, -1)) for shard in shards]
 
 
@@ -49,14 +50,16 @@ def read_manifest(url: str) -> dict[str, int]:
     ``{"shardlist": [{"url": "000.tar", "nsamples": 1000}, …]}``.
     """
     try:
-        with fsspec.open(url, "rb") as file:
-            content = file.read(LIMIT + 1)
+        with universal_path(url).open("rb") as file:
+            content = file.read(MANIFEST_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError):
         raise MissingShard(f"there is no manifest at {safe_url(url)}; check the path or URL") from None
     try:
-        found = json.loads(content[: LIMIT + 1])
+        stated = json.loads(content)
         pairs = (
-            [(part["url"], part["nsamples"]) for part in found["shardlist"]] if "shardlist" in found else found.items()
+            [(part["url"], part["nsamples"]) for part in stated["shardlist"]]
+            if "shardlist" in stated
+            else stated.items()
         )
         return {PurePosixPath(urlsplit(str(name)).path).name: _count(count) for name, count in pairs}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -72,36 +75,18 @@ def _count(value: Any) -> int:
     return value
 
 
-def _exists(url: str) -> bool:
-    path = local_path(url)
-    if path is not None:
-        return path.is_file()
-    filesystem, remote = fsspec.core.url_to_fs(url)
-    return bool(filesystem.exists(remote))
-
-
-FILE = "classes.json"
-
-
 def read_class_names(urls: Iterable[str]) -> list[str]:
     """Names by class number from the folder of the first shard that has them; none where no folder has a list.
 
     Shards of two folders with different lists have no common numbers, hence no names.
     """
-    lists = [names for folder in sorted({url.rpartition("/")[0] for url in urls}) if (names := _list(folder))]
+    lists = [names for folder in sorted({url.rpartition("/")[0] for url in urls}) if (names := _class_names(folder))]
     return lists[0] if lists and all(names == lists[0] for names in lists) else []
 
 
-def _list(folder: str) -> list[str]:
-    place = f"{folder}/{FILE}" if folder else FILE
-    path = local_path(place)
+def _class_names(folder: str) -> list[str]:
     try:
-        if path is not None:
-            text = path.read_text("utf-8")
-        else:
-            filesystem, remote = fsspec.core.url_to_fs(place)
-            text = filesystem.cat_file(remote).decode("utf-8")
-        found = json.loads(text)
+        names = json.loads(read_bytes(f"{folder}/{CLASS_NAMES}" if folder else CLASS_NAMES) or b"[]")
     except (OSError, ValueError):
         return []
-    return [str(name) for name in found] if isinstance(found, list) else []
+    return [str(name) for name in names] if isinstance(names, list) else []

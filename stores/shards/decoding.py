@@ -6,31 +6,20 @@ frame counts.
 """
 
 import io
-from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import Image, WebPImagePlugin
 
 from stores.errors import Status, UnreadableImage
 
-# Image.open would also try formats that nobody puts into a shard, and checks a process-wide size limit of its own
-# by warnings
-_READERS: tuple[tuple[Callable[[bytes], bool], type[ImageFile.ImageFile]], ...] = (
-    (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile),
-    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile),
-    (lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", WebPImageFile),
-    (lambda head: head[:2] in {b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"}, PpmImageFile),
-    (lambda head: head[:6] in {b"GIF87a", b"GIF89a"}, GifImageFile),
-    (lambda head: head.startswith(b"BM"), BmpImageFile),
-)
+FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "GIF", "BMP")
+"""What may be in a shard, as Pillow calls it; nobody puts its other formats there."""
+
+# register these formats, and none of the forty others
+Image.preinit()
+assert WebPImagePlugin
 
 SUBTRACTIVE = {"CMYK", "YCCK"}
 
@@ -60,25 +49,39 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height widt
         return None
 
 
+def format_of(data: bytes) -> str | None:
+    """The one of `FORMATS` that the first bytes announce, whatever the file's name is."""
+    for name in FORMATS:
+        _, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(data[:16]):
+            return name
+    return None
+
+
 def _decode_other(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height width 3"]:
-    reader = next((reader for accepts, reader in _READERS if accepts(data[:16])), None)
-    if reader is None:
+    kind = format_of(data)
+    if kind is None:
         raise UnreadableImage(
             f"{len(data)} bytes are no image of a known format; give JPEG, PNG, WebP, PPM, GIF or BMP",
             Status.UNDECODABLE,
         )
     try:
-        with reader(io.BytesIO(data)) as image:
+        # the format's own reader, not Image.open: that has a limit of its own for the whole process, which warns of
+        # what is refused here, and it keeps to itself what is wrong with a header
+        with Image.OPEN[kind][0](io.BytesIO(data), "") as image:
             _bound(image.height, image.width, max_pixels)
             image.load()
             return _rgb(image)
     except (UnreadableImage, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        # of WebP, whose reader checks the size before it can be asked for it
+        raise UnreadableImage(f"an image is far too large ({error}); make it smaller", Status.TOO_LARGE) from error
     except Exception as error:
         # Pillow's readers raise whatever the damage leads to: OSError, SyntaxError, struct.error, IndexError,
         # zlib.error, …
         raise UnreadableImage(
-            f"{len(data)} bytes cannot be decoded as {reader.format} ({error}); replace the file or leave it rejected",
+            f"{len(data)} bytes cannot be decoded as {kind} ({error}); replace the file or leave it rejected",
             Status.UNDECODABLE,
         ) from error
 
@@ -88,6 +91,8 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
         # 16 bits per pixel, which Pillow would clip instead of scale
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of no known range")
     if image.mode in {"P", "PA"} and "transparency" in image.info:
         # dropping a palette's transparency in one step makes Pillow warn
         image = image.convert("RGBA")

@@ -15,7 +15,7 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import group_by_keys
 
 from stores.errors import MissingShard, Status, UnreadableShard
-from stores.files import local_path, safe_url
+from stores.files import local_path, safe_url, universal_path
 from stores.shards.tar import HashedStream, TarMember, TarMembers, compressed_refusal
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "ppm", "pgm", "pbm", "pnm", "gif", "bmp")
@@ -28,8 +28,8 @@ MAX_LABEL = 2**31 - 1
 @dataclass(frozen=True)
 class ShardFile:
     """A tar to read. ``url`` may hold credentials and is for reading only; ``size`` in bytes, −1 where unknown;
-    ``digest`` is the SHA-256 that its bytes must have, where it was read before. ``version`` is what the place it lies
-    in says of its last change; ``stated`` how many samples a manifest says it has, −1 where none does."""
+    ``digest`` is the SHA-256 that its bytes must have, where it was read before. ``version`` is what the disk or
+    service tells of its last change; ``stated`` how many samples a manifest says it has, −1 where none does."""
 
     name: str
     url: str
@@ -75,20 +75,20 @@ def expand(patterns: Sequence[str]) -> list[ShardFile]:
         MissingShard: a pattern names nothing.
         UnreadableShard: a compressed tar, or two shards of one base name.
     """
-    found: dict[str, ShardFile] = {}
+    shards: dict[str, ShardFile] = {}
     for pattern in patterns:
         for shard in _matches(pattern):
             if shard.name.lower().endswith(COMPRESSED):
                 raise UnreadableShard(compressed_refusal(shard.name))
-            if shard.name in found:
+            if shard.name in shards:
                 raise UnreadableShard(
-                    f"{safe_url(shard.url)} and {safe_url(found[shard.name].url)} have the same base name, by which a "
+                    f"{safe_url(shard.url)} and {safe_url(shards[shard.name].url)} have the same base name, by which a "
                     "store knows its shards; name each shard once, or rename one"
                 )
-            found[shard.name] = shard
-    if not found:
+            shards[shard.name] = shard
+    if not shards:
         raise MissingShard("no shards were given; name at least one tar, folder, pattern or URL")
-    return [found[name] for name in sorted(found)]
+    return [shards[name] for name in sorted(shards)]
 
 
 class ShardReader:
@@ -114,9 +114,8 @@ class ShardReader:
 
     def __iter__(self) -> Iterator[Sample]:
         self._summary = None
-        path = local_path(self.file.url)
         try:
-            opened = path.open("rb") if path is not None else fsspec.open(self.file.url, "rb").open()
+            opened = universal_path(self.file.url).open("rb")
         except (FileNotFoundError, IsADirectoryError):
             raise _missing(self.file.url) from None
         with opened as raw:
@@ -148,16 +147,11 @@ def read_images(url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         MissingShard: there is no such file.
         UnreadableShard: the file ends before a span does.
     """
-    path = local_path(url)
+    path = universal_path(url)
+    starts = [offset for offset, _ in spans]
+    ends = [offset + size for offset, size in spans]
     try:
-        if path is not None:
-            with path.open("rb") as file:
-                contents = [_read_at(file, offset, size) for offset, size in spans]
-        else:
-            filesystem, remote = fsspec.core.url_to_fs(url)
-            starts = [offset for offset, _ in spans]
-            ends = [offset + size for offset, size in spans]
-            contents = list(filesystem.cat_ranges([remote] * len(spans), starts, ends, on_error="raise"))
+        contents = list(path.fs.cat_ranges([path.path] * len(spans), starts, ends, on_error="raise"))
     except (FileNotFoundError, IsADirectoryError):
         raise _missing(url) from None
     for (offset, size), content in zip(spans, contents, strict=True):
@@ -205,6 +199,7 @@ def _label(member: TarMember | None) -> tuple[int, bool]:
 def _matches(pattern: str) -> Iterator[ShardFile]:
     for url in _braces(pattern):
         try:
+            # not UPath, whose glob wants a folder and a pattern apart
             filesystem, path = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise MissingShard(
@@ -244,14 +239,9 @@ def _shard(filesystem: Any, path: str, url: str) -> ShardFile:
         raise _missing(url) from None
     local = local_path(url)
     name = PurePosixPath(urlsplit(url).path).name if local is None else local.name
-    size, place = known.get("size"), url if local is None else str(local.absolute())
+    size, location = known.get("size"), url if local is None else str(local.absolute())
     version = next((str(known[part]) for part in ("ETag", "mtime", "LastModified") if known.get(part)), "")
-    return ShardFile(name, place, -1 if size is None else int(size), version=version)
-
-
-def _read_at(file: Any, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return bytes(file.read(size))
+    return ShardFile(name, location, -1 if size is None else int(size), version=version)
 
 
 def _missing(url: str) -> MissingShard:

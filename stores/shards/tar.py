@@ -1,4 +1,4 @@
-"""A tar as a stream: its files with their places, the digest of its bytes, and whether it is whole.
+"""A tar as a stream: its files with their positions, the digest of its bytes, and whether it is whole.
 
 ``tarfile`` ends silently at a damaged header and at a missing end mark, so the bytes that pass are watched here.
 """
@@ -38,7 +38,7 @@ class ByteSource(Protocol):
 
 
 class HashedStream:
-    """Counts and hashes what passes, and remembers where the last byte stood that was not zero."""
+    """Counts and hashes what passes, and remembers the position of the last byte that was not zero."""
 
     def __init__(self, raw: ByteSource) -> None:
         self._raw = raw
@@ -67,7 +67,7 @@ class HashedStream:
 class TarMembers:
     """Iterates over a tar's files as ``group_by_keys`` takes them, and can say afterwards whether the tar was whole.
 
-    Files are read where ``wanted(extension, size)`` says so, and only their place is given otherwise. Raises
+    Files are read where ``wanted(extension, size)`` says so, and only their position is given otherwise. Raises
     UnreadableShard, while iterating, for what is no tar from its first byte.
     """
 
@@ -90,7 +90,7 @@ class TarMembers:
                         break
                     if not info.isreg():
                         continue
-                    found, extension = base_plus_ext(info.name)
+                    stem, extension = base_plus_ext(info.name)
                     wanted = extension is not None and self._wanted(extension.lower(), info.size)
                     data = _content(archive, info) if wanted else None
                     member = TarMember(info.offset_data, info.size, data)
@@ -102,10 +102,10 @@ class TarMembers:
                 finally:
                     # tarfile keeps every header it has seen
                     archive.members = []
-                if found is None:
+                if stem is None:
                     continue
-                if found != key:
-                    key, extensions = found, set()
+                if stem != key:
+                    key, extensions = stem, set()
                 elif extension.lower() in extensions:
                     # the same name again: a sample of its own, which group_by_keys would refuse
                     extensions = set()
@@ -145,8 +145,8 @@ def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
 
 
 def compressed_refusal(name: str) -> str:
-    """What to say of a compressed tar."""
+    """The sentence that refuses the compressed tar called ``name``."""
     return (
-        f"{name} is compressed, but images are read by their place in a plain tar; decompress it first (for example "
-        "with gunzip or zstd -d)"
+        f"{name} is compressed, but images are read by their position in a plain tar; decompress it first (for "
+        "example with gunzip or zstd -d)"
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stores.errors import UnsuitableFolder
+from stores.shards.decoding import format_of
 from stores.shards.reading import IMAGE_EXTENSIONS, LABEL_EXTENSION, Sample, ShardReader, expand
 
 
@@ -55,7 +56,7 @@ def pack(
                 _add(archive, item)
                 if progress is not None:
                     progress(position + 1, len(items))
-    counts = {name: min(per_shard, len(items) - place * per_shard) for place, name in enumerate(names)}
+    counts = {name: min(per_shard, len(items) - number * per_shard) for number, name in enumerate(names)}
     (unfinished / "sizes.json").write_text(json.dumps(counts, indent=1) + "\n", "utf-8")
     (unfinished / "classes.json").write_text(json.dumps(classes, ensure_ascii=False, indent=1) + "\n", "utf-8")
     unfinished.rename(out)
@@ -136,8 +137,8 @@ def hold_out(shards: Sequence[str], out: Path) -> tuple[Path, Path]:
             classes[sample.label].append(sample)
     chosen = {
         sample.key
-        for members in classes.values()
-        for sample in sorted(members, key=_lot)[len(members) - len(members) // 2 :]
+        for of_class in classes.values()
+        for sample in sorted(of_class, key=_key_digest)[len(of_class) - len(of_class) // 2 :]
     }
     out.mkdir(parents=True, exist_ok=True)
     paths = out / "references.tar", out / "held-out.tar"
@@ -151,7 +152,7 @@ def hold_out(shards: Sequence[str], out: Path) -> tuple[Path, Path]:
     return paths
 
 
-def _lot(sample: Sample) -> bytes:
+def _key_digest(sample: Sample) -> bytes:
     return hashlib.sha256(f"held out {sample.key}".encode()).digest()
 
 
@@ -159,13 +160,9 @@ def _add_kept(archive: tarfile.TarFile, sample: Sample, labelled: bool) -> None:
     assert sample.image is not None
     if labelled:
         add_file(archive, f"{sample.key}.{LABEL_EXTENSION}", str(sample.label).encode())
-    add_file(archive, f"{sample.key}.{_ending(sample.image)}", sample.image)
-
-
-def _ending(data: bytes) -> str:
-    """The extension that belongs to an image's first bytes; readers go by the bytes, people by the name."""
-    kinds = {b"\\xff\\xd8": "jpg", b"\\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp"}
-    return next((ending for start, ending in kinds.items() if data.startswith(start)), "jpg")
+    # readers go by the bytes, people by the name
+    extension = (format_of(sample.image) or "JPEG").lower().replace("jpeg", "jpg")
+    add_file(archive, f"{sample.key}.{extension}", sample.image)
 
 
 def members(shard: Path) -> list[Sample]:

@@ -13,28 +13,47 @@ TEXT = np.dtypes.StringDType()
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         return f"{request.getfixturevalue('s3')}/{tmp_path.name}"
     return f"memory://{tmp_path.name}" if request.param == "memory" else str(tmp_path / "store")
 
 
-def test_arrays_come_back_and_can_be_removed(place: str) -> None:
-    assert read_arrays(place, "select/000001") is None
+def test_arrays_come_back_and_can_be_removed(store: str) -> None:
+    assert read_arrays(store, "select/000001") is None
     arrays = {"scores": np.arange(6.0).reshape(2, 3), "key": np.array(["a", "bé"], TEXT), "count": np.array(3)}
-    write_arrays(place, "select/000001", arrays)
-    found = read_arrays(place, "select/000001")
+    write_arrays(store, "select/000001", arrays)
+    found = read_arrays(store, "select/000001")
     assert found is not None
     assert found.keys() == arrays.keys()
     assert found["key"].dtype == TEXT
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
-    write_arrays(place, "select/000001", {"scores": np.zeros(1)})
-    again = read_arrays(place, "select/000001")
+    write_arrays(store, "select/000001", {"scores": np.zeros(1)})
+    again = read_arrays(store, "select/000001")
     assert again is not None
     assert list(again) == ["scores"]
-    remove_arrays(place, "select/000001")
-    remove_arrays(place, "select/000001")
-    assert read_arrays(place, "select/000001") is None
+    remove_arrays(store, "select/000001")
+    remove_arrays(store, "select/000001")
+    assert read_arrays(store, "select/000001") is None
+
+
+def test_a_name_is_no_pattern_when_it_is_removed(store: str) -> None:
+    for name in ("a*", "ab", "[a]", "a"):
+        write_arrays(store, name, {"x": np.zeros(1)})
+    remove_arrays(store, "a*")
+    remove_arrays(store, "[a]")
+    assert [name for name in ("a*", "ab", "[a]", "a") if read_arrays(store, name)] == ["ab", "a"]
+
+
+def test_a_store_below_a_folder_called_tilde_is_not_in_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_arrays("~/store", "a", {"x": np.arange(2)})
+    assert (tmp_path / "~/store/runs/a.npz").is_file()
+    assert read_arrays("~/store", "a")
+    remove_arrays("~/store", "a")
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 @settings(deadline=None, max_examples=50)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import count as counter
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 from stores.arrays.schema import array_at, declare, grow, open_store
 from stores.dataset.index import (
@@ -52,6 +54,14 @@ def rows(first: int, counts: list[int], bad: int = 0) -> tuple[SampleRows, Shard
         }
     )
     return samples, shards
+
+
+def test_a_column_of_another_type_or_length_is_no_index() -> None:
+    """The annotations that say what is stored still say what is held."""
+    samples, _ = rows(0, [3])
+    for changed in (samples.status.astype(np.int32), samples.status[:2]):
+        with pytest.raises(TypeCheckError, match="status"):
+            replace(samples, status=changed)
 
 
 def same(one: SampleRows | ShardRows, two: SampleRows | ShardRows) -> bool:

@@ -72,6 +72,28 @@ def test_a_bomb_is_refused_without_a_warning() -> None:
     assert caught.value.status is Status.TOO_LARGE
 
 
+def test_a_bomb_just_above_the_limit_makes_no_warning_of_pillow_s() -> None:
+    """Pillow's own check warns between 89 and 179 million pixels."""
+    with pytest.raises(UnreadableImage, match="10000 × 10000") as caught:
+        decode(saved(Image.new("1", (10000, 10000)), "PNG"))
+    assert caught.value.status is Status.TOO_LARGE
+
+
+def test_a_webp_bomb_is_too_large() -> None:
+    """A header alone: 16384 × 16384, the greatest WebP there is."""
+    side = (16383).to_bytes(3, "little")
+    chunk = b"VP8X" + (10).to_bytes(4, "little") + bytes(4) + side + side
+    with pytest.raises(UnreadableImage) as caught:
+        decode(b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk)
+    assert caught.value.status is Status.TOO_LARGE
+
+
+def test_floating_point_pixels_have_no_range() -> None:
+    with pytest.raises(UnreadableImage, match="floating-point") as caught:
+        decode(saved(Image.fromarray(np.full((3, 4), 0.5, np.float32)), "PPM"))
+    assert caught.value.status is Status.UNDECODABLE
+
+
 def test_damage_that_libjpeg_forgives_is_forgiven(jpeg: Callable[..., bytes]) -> None:
     data = jpeg(90)
     # stray bytes before the next marker

@@ -1,13 +1,15 @@
+import io
 import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from stores.errors import Status, UnsuitableFolder
 from stores.shards.reading import ShardReader, expand
-from stores.shards.writing import pack
+from stores.shards.writing import hold_out, pack
 
 Jpeg = Callable[..., bytes]
 
@@ -72,3 +74,15 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(UnsuitableFolder, match="exists already"):
         pack(mixed / "class", tmp_path / "out")
+
+
+def test_what_is_held_out_is_named_after_its_bytes(tmp_path: Path, jpeg: Jpeg) -> None:
+    png = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(png, "PNG")
+    folder = fill(tmp_path / "photos", {"a/one.jpg": jpeg(1), "a/two.jpg": png.getvalue()})
+    pack(folder, tmp_path / "shards")
+    names = []
+    for path in hold_out([str(tmp_path / "shards")], tmp_path / "parted"):
+        with tarfile.open(path) as archive:
+            names += archive.getnames()
+    assert sorted(names) == ["a__one.cls", "a__one.jpg", "a__two.cls", "a__two.png"]
