@@ -1,1 +1,283 @@
-"""Recipes: which shards go through which model, where tasks run, and what is written."""
+"""Recipes: which shards go through which network, where tasks run, and what is written.
+
+    s = flows.references("shards/*.tar", "s.zarr", model="resnet50", layers=["layer4.2"])     # a stores.Statistics
+    flows.targets(s, "layer4.2", neurons="0:64")                                              # a stores.Targets
+    a = flows.atlas(s, "layer4.2", "a.zarr", neurons="0:64", steps=500)                       # a stores.Atlas
+    flows.evaluate(a, judges=["squeezenet"])                                                  # the same, with metrics
+    flows.report("report", seeds=3)                                                           # the path of a page
+
+Each runs the flow of the same step and gives the store that it filled. Settings are keyword arguments by the names of
+the command's options. The work is done in this process unless ``workers`` or ``scheduler`` is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from stores import Atlas, Statistics, Targets
+    from vital import Model
+    from vital.settings import ModelSettings
+
+__all__ = ["atlas", "evaluate", "references", "report", "targets"]
+
+Paths: TypeAlias = "str | Path | Sequence[str | Path]"
+
+
+def references(
+    shards: Paths,
+    store: str | Path,
+    *,
+    model: str | ModelSettings | Model,
+    layers: Sequence[str],
+    directions: Paths = (),
+    manifest: str | Path | None = None,
+    allow_rejected: float = 0.0,
+    extend: bool = False,
+    **settings: Any,
+) -> Statistics:
+    """Stream shards through a network once: which images excite which neuron, and statistics of its layers.
+
+    Args:
+        shards: tars: paths, folders, globs, braces {000..009} or fsspec URLs.
+        store: the statistics store to write: a path or URL. What it has already is not computed again.
+        model: a network's name or settings; or a model of this program (`vital.wrap`), where tasks run in this process.
+        layers: the layers whose neurons get references, such as ``layer4.2``, or ``classes``.
+        directions: files of matrices of directions × channels; ``LAYER~NAME`` has a neuron for each row.
+        manifest: a JSON file with the number of samples that each shard should hold.
+        allow_rejected: the share of shards that may end early without an error, 0 to 1.
+        extend: add the shards that the store has not read.
+        **settings: fields of `vital.settings.StatisticsSettings` and of `flows.jobs.Running`.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    _quiet()
+    from flows.jobs import ReferencesJob, Running
+    from flows.recipes.references import select_references
+    from stores import open_statistics
+    from vital.settings import StatisticsSettings
+
+    parts = _parts(settings, statistics=StatisticsSettings, running=Running)
+    select_references(
+        _job(
+            ReferencesJob,
+            shards=_many(shards),
+            store=str(store),
+            model=_model(model),
+            layers=_many(layers),
+            directions=_many(directions),
+            manifest=None if manifest is None else str(manifest),
+            allow_rejected=allow_rejected,
+            extend=extend,
+            **parts,
+        )
+    )
+    return open_statistics(str(store))
+
+
+def targets(
+    statistics: Statistics | str | Path,
+    layer: str,
+    *,
+    neurons: str | Iterable[int] = "",
+    shards: Paths = (),
+    model: Model | None = None,
+    **settings: Any,
+) -> Targets:
+    """Measure neurons' references: what their pictures are to match.
+
+    Args:
+        statistics: the statistics store, or its path or URL.
+        layer: the neurons' layer, or ``classes``.
+        neurons: numbers, or ranges and lists such as ``0:64,70``; all by default. Rounded out to whole blocks.
+        shards: where the shards are now, when they moved.
+        model: the network again, where it is a model of another program.
+        **settings: fields of `vital.settings.VariantSettings` and of `flows.jobs.Running`.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    _quiet()
+    from flows.jobs import Running, TargetsJob
+    from flows.recipes.targets import measure_targets
+    from stores import open_statistics
+    from vital.settings import VariantSettings
+
+    if model is not None:
+        _model(model)
+    url, parts = _url(statistics), _parts(settings, variant=VariantSettings, running=Running)
+    variant = measure_targets(
+        _job(TargetsJob, store=url, layer=layer, neurons=_ranges(neurons), shards=_many(shards), **parts)
+    )
+    return open_statistics(url).targets(layer, variant)
+
+
+def atlas(
+    statistics: Statistics | str | Path,
+    layer: str,
+    out: str | Path,
+    *,
+    neurons: str | Iterable[int] = "",
+    batch: int | str = "auto",
+    model: Model | None = None,
+    **settings: Any,
+) -> Atlas:
+    """Make neurons' pictures from their targets.
+
+    Args:
+        statistics: the statistics store with the targets, or its path or URL.
+        layer: the neurons' layer, or ``classes``.
+        out: the atlas to write: a path or URL. Pictures that it has already are left alone.
+        neurons: numbers, or ranges and lists such as ``0:64,70``; all by default. Rounded out to whole blocks.
+        batch: pictures that are optimised together; ``auto`` measures one and takes what fits.
+        model: the network again, where it is a model of another program.
+        **settings: fields of `vital.settings.PictureSettings`, such as ``steps``; of `VariantSettings`, as the targets
+            were measured; and of `flows.jobs.Running`.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    _quiet()
+    from flows.jobs import AtlasJob, Running
+    from flows.recipes.atlas import build_atlas
+    from stores import open_atlas
+    from vital.settings import PictureSettings, VariantSettings
+
+    if model is not None:
+        _model(model)
+    parts = _parts(settings, picture=PictureSettings, variant=VariantSettings, running=Running)
+    asked = {"layer": layer, "neurons": _ranges(neurons), "batch": batch}
+    build_atlas(_job(AtlasJob, store=_url(statistics), out=str(out), **asked, **parts))
+    return open_atlas(str(out))
+
+
+def evaluate(
+    atlas: Atlas | str | Path,
+    *,
+    layers: Sequence[str] = (),
+    judges: Sequence[str] = (),
+    store: Statistics | str | Path | None = None,
+    siblings: Paths = (),
+    shards: Paths = (),
+    download: bool = False,
+    model: Model | None = None,
+    **settings: Any,
+) -> Atlas:
+    """Measure an atlas's pictures; the metrics are kept beside them.
+
+    Args:
+        atlas: the atlas, or its path or URL.
+        layers: the layers to measure; all by default.
+        judges: other networks that look at the pictures, by name.
+        store: its statistics, when they moved.
+        siblings: atlases of the same neurons made with other seeds: adds how much pictures differ.
+        shards: where the shards are now, when they moved.
+        download: fetch judges' weights that are not in the local cache.
+        model: the network again, where it is a model of another program.
+        **settings: fields of `flows.jobs.Running`.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    _quiet()
+    from flows.jobs import EvaluateJob, Running
+    from flows.recipes.evaluation import evaluate_atlas
+    from stores import open_atlas
+
+    if model is not None:
+        _model(model)
+    url, parts = _url(atlas), _parts(settings, running=Running)
+    evaluate_atlas(
+        _job(
+            EvaluateJob,
+            atlas=url,
+            store=None if store is None else _url(store),
+            layers=_many(layers),
+            judges=_many(judges),
+            siblings=_many(siblings),
+            shards=_many(shards),
+            download=download,
+            **parts,
+        )
+    )
+    return open_atlas(url)
+
+
+def report(out: str | Path, **settings: Any) -> Path:
+    """Compare methods on the same neurons; returns the path of the report's page.
+
+    Args:
+        out: the folder for the report and everything that it was made from.
+        **settings: fields of `flows.reports.plan.ReportJob` and of `flows.jobs.Running`.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    _quiet()
+    from flows.jobs import Running
+    from flows.recipes.comparison import compare_methods
+    from flows.reports.plan import ReportJob
+
+    where = {name: settings.pop(name) for name in Running.model_fields if name in settings}
+    return Path(compare_methods(_job(ReportJob, out=str(out), **settings, **_parts(where, running=Running))))
+
+
+def _quiet() -> None:
+    """Before Prefect is imported: nothing is reported to anybody, and only trouble is logged."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+
+
+def _url(store: Any) -> str:
+    return str(getattr(store, "url", store))
+
+
+def _many(values: Any) -> tuple[str, ...]:
+    return (str(values),) if isinstance(values, (str, Path)) else tuple(str(value) for value in values)
+
+
+def _ranges(neurons: str | Iterable[int]) -> str:
+    return neurons if isinstance(neurons, str) else ",".join(str(int(neuron)) for neuron in neurons)
+
+
+def _model(model: Any) -> ModelSettings:
+    from vital import Model
+    from vital.errors import UnsuitableInput
+    from vital.settings import ModelSettings
+
+    if isinstance(model, Model):
+        from flows.running.process import hand_over
+
+        return hand_over(model)
+    if isinstance(model, (str, ModelSettings)):
+        return ModelSettings(name=model) if isinstance(model, str) else model
+    raise UnsuitableInput(
+        f"model = {type(model).__name__} was given, but a name, settings or a model was expected: "
+        "make one of a module with vital.wrap(module, side=…, mean=…, std=…)"
+    )
+
+
+def _job(kind: Any, **values: Any) -> Any:
+    from vital.settings import checked
+
+    return checked(kind, values)
+
+
+def _parts(settings: Mapping[str, Any], **kinds: Any) -> dict[str, Any]:
+    """Settings given flat, as the parts of a job that they belong to; an unknown name is refused with the nearest."""
+    from vital.errors import UnsuitableInput, nearest
+    from vital.settings import checked
+
+    known = [name for kind in kinds.values() for name in kind.model_fields]
+    if unknown := [name for name in settings if name not in known]:
+        raise UnsuitableInput(f"there is no setting {unknown[0]!r}; the nearest are {nearest(unknown[0], known)}")
+    return {
+        part: checked(kind, {name: value for name, value in settings.items() if name in kind.model_fields})
+        for part, kind in kinds.items()
+    }
