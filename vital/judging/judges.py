@@ -75,7 +75,7 @@ def own_judge(model: Model) -> Judge:
 
 
 def load_judge(name: str, classes: Sequence[str], device: torch.device | None = None, download: bool = False) -> Judge:
-    """The judge of this name: one of the models of `vital.models`, or ``open_clip:ARCHITECTURE/WEIGHTS``, which names
+    """The judge of this name: one of the models of `vital.network.models`, or ``open_clip:ARCHITECTURE/WEIGHTS``, which names
     ``classes`` without having been trained to (zero-shot).
 
     Raises:

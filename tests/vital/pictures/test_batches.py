@@ -73,7 +73,7 @@ def test_a_real_lack_of_memory_halves_the_batch() -> None:
     """A process that may not have more than 3 GB of address space on top of what torch takes."""
     program = (
         "import resource, torch\n"
-        "from vital.batches import in_batches\n"
+        "from vital.pictures.device import in_batches\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**30, resource.getrlimit(resource.RLIMIT_AS)[1]))\n"
         "done = list(in_batches(4, 4, lambda part: torch.empty((part.stop - part.start) * 2**29)))\n"
