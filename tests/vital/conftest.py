@@ -1,29 +1,18 @@
-"""Checks the shapes in vital's signatures while its tests run; makes a small model."""
+"""Makes a small model, and gives every test the same random stream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 from tests.reference.networks import SIDE, Tiny, randomise
 
 if TYPE_CHECKING:
     from vital.network.models import Model
-
-# beartype knows neither the Self that pydantic's validators return, nor a protocol that is not checkable at run time.
-UNCHECKED = ("__init__", "settings", "optimise")
-FOLDER = Path(__file__).parents[2]
-MODULES = [
-    ".".join(file.relative_to(FOLDER).with_suffix("").parts) for file in sorted((FOLDER / "vital").rglob("*.py"))
-]
-install_import_hook([name for name in MODULES if name.rpartition(".")[2] not in UNCHECKED], "beartype.beartype")
-
 
 # A deadline would measure what else the machine is doing.
 settings.register_profile("unhurried", deadline=None)

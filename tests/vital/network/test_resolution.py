@@ -40,6 +40,12 @@ def test_embeddings_are_those_of_torchvision_s_own_interpolation(vit: Model, sid
     larger: Any = at_side(vit, side).network
     assert torch.equal(larger.encoder.pos_embedding, expected)
     assert not larger.encoder.pos_embedding.requires_grad
+    # The class token's stays; the patches of the corners are the corners of any grid.
+    new, old = larger.encoder.pos_embedding, network.encoder.pos_embedding
+    patches = side // 8
+    assert torch.equal(new[:, 0], old[:, 0])
+    grid, before = new[0, 1:].reshape(patches, patches, -1), old[0, 1:].reshape(4, 4, -1)
+    torch.testing.assert_close(grid[:: patches - 1, :: patches - 1], before[::3, ::3], rtol=0, atol=1e-5)
 
 
 def test_the_twin_shares_its_weights_and_the_original_is_untouched(vit: Model) -> None:
