@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Everything that changes what must be installed.
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: .venv/demo.installed
 	$(BIN)/vital demo --out demo
@@ -17,6 +17,10 @@ check: .venv/test.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, in site/. Nothing is fetched, and a warning ends the build.
+docs: .venv/docs.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
@@ -35,5 +39,9 @@ check: .venv/test.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,test]'
 	@touch $@ .venv/demo.installed
 
+.venv/docs.installed: .venv/torch.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,24 @@
+"""Of the site under construction: no page may fetch anything from elsewhere."""
+
+import re
+from typing import Any
+
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio)\b[^>]*?\ssrc\s*=\s*["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|<link\b(?=[^>]*\brel\s*=\s*["']?(?:stylesheet|preconnect|preload|icon|dns-prefetch))[^>]*?"""
+    r"""\shref\s*=\s*["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|@import\s+(?:url\()?["']?((?:https?:)?//[^"'\s)]+)""",
+    re.IGNORECASE,
+)
+
+
+def fetched(html: str) -> list[str]:
+    """Addresses of what a browser would fetch from elsewhere to show a page; links that a reader follows are none."""
+    return [next(filter(None, match.groups())) for match in FETCHED.finditer(html)]
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Ends the build where a page fetches something from elsewhere."""
+    if addresses := fetched(output):
+        raise ValueError(f"{page.file.src_uri} fetches {', '.join(addresses)}: ship it with the site, or leave it out")
+    return output
