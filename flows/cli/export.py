@@ -23,7 +23,7 @@ from stores.arrays.schema import array_at, open_store
 from stores.atlas import made, read_pictures
 from stores.errors import SchemaMismatch, UnsuitableFolder
 from stores.pages.sheets import Cell, contact_sheet, sheet_png
-from stores.pages.website import place_name
+from stores.pages.website import folder_name
 from vital.errors import UnknownNeuron
 
 Format = Literal["png", "webp"]
@@ -130,7 +130,7 @@ def _table(atlas: zarr.Group, layer: str, chosen: Sequence[int], kind: Format) -
 
 
 def _file_name(layer: str, neuron: int, kind: str) -> str:
-    return f"{place_name(layer)}-{neuron:05d}.{kind}"
+    return f"{folder_name(layer)}-{neuron:05d}.{kind}"
 
 
 def _write_zip(out: Path, files: Iterator[tuple[str, bytes]]) -> None:
