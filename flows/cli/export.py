@@ -20,7 +20,7 @@ from flows.running.neurons import parse_neurons
 from stores import AtlasLayer, open_atlas
 from stores.errors import UnsuitableFolder
 from stores.pages.sheets import Cell, contact_sheet, sheet_png
-from stores.pages.website import place_name
+from stores.pages.website import folder_name
 from vital.errors import UnknownNeuron
 
 Format = Literal["png", "webp"]
@@ -126,7 +126,7 @@ def _table(pictures: AtlasLayer, chosen: Sequence[int], kind: Format) -> bytes:
 
 
 def _file_name(layer: str, neuron: int, kind: str) -> str:
-    return f"{place_name(layer)}-{neuron:05d}.{kind}"
+    return f"{folder_name(layer)}-{neuron:05d}.{kind}"
 
 
 def _write_zip(out: Path, files: Iterator[tuple[str, bytes]]) -> None:

@@ -79,9 +79,9 @@ def view(folder: Path, port: int, no_browser: bool) -> None:
 def show(url: str, layer: str, neuron: int, out: Path | None, side: int | None, mask: bool) -> None:
     """Save one picture of the atlas at URL as PNG, WebP or JPEG, by the file's ending."""
     from flows.cli.export import save_picture
-    from stores.pages.website import place_name
+    from stores.pages.website import folder_name
 
-    click.echo(save_picture(url, layer, neuron, out or Path(f"{place_name(layer)}-{neuron}.png"), side, mask))
+    click.echo(save_picture(url, layer, neuron, out or Path(f"{folder_name(layer)}-{neuron}.png"), side, mask))
 
 
 @click.command()

@@ -91,7 +91,7 @@ class LayerPage:
 
 @dataclass(frozen=True)
 class AtlasPage:
-    """An atlas of the site: a short title, what it was made from, where it lies."""
+    """An atlas of the site: a short title, its store's URL, and what it was made from."""
 
     title: str
     url: str

@@ -1,4 +1,4 @@
-"""The folder that a site lies in: writes only what changed, remembers of which data each part was made, and removes
+"""The folder of a site: writes only what changed, remembers of which data each part was made, and removes
 what no part needs any more."""
 
 import hashlib
@@ -9,17 +9,17 @@ from pathlib import Path
 
 from stores.errors import UnsuitableFolder
 
-OWN = "vital-site"
-"""Everything but the index page and the contact sheet lies below this folder, which is ours alone."""
+SITE_FOLDER = "vital-site"
+"""Everything but the index page and the contact sheet is below this folder, which is ours alone."""
 
 
 def digest(*parts: bytes) -> str:
     """32 hexadecimal digits of the parts, each with its length."""
-    found = hashlib.blake2b(digest_size=16)
+    total = hashlib.blake2b(digest_size=16)
     for part in parts:
-        found.update(len(part).to_bytes(8, "little"))
-        found.update(part)
-    return found.hexdigest()
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
 
 
 class SiteFolder:
@@ -31,13 +31,13 @@ class SiteFolder:
 
     def __init__(self, root: Path) -> None:
         # earlier versions wrote their contact sheet beside the index page, too, but had no folder of their own
-        ours = (root / OWN).is_dir() or (root / "contact-sheet.png").exists()
+        ours = (root / SITE_FOLDER).is_dir() or (root / "contact-sheet.png").exists()
         if (root / "index.html").exists() and not ours:
             raise UnsuitableFolder(
                 f"{root} holds an index.html that is not of an atlas's pages; give a new folder, or remove it"
             )
         self.root = root
-        self._records = root / OWN / "parts"
+        self._records = root / SITE_FOLDER / "parts"
         self._records.mkdir(parents=True, exist_ok=True)
         self._wanted: set[Path] = set()
         self.written = 0
@@ -47,7 +47,9 @@ class SiteFolder:
         record = self._record(part)
         try:
             known = json.loads(record.read_text("utf-8"))
-            files = [self.root / OWN / place / name for place, names in known["files"].items() for name in names]
+            files = [
+                self.root / SITE_FOLDER / folder / name for folder, names in known["files"].items() for name in names
+            ]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
         if known.get("made_of") != made_of or not all(file.is_file() for file in files):
@@ -60,8 +62,8 @@ class SiteFolder:
         self._record(part).unlink(missing_ok=True)
 
     def complete(self, part: str, made_of: str, files: Mapping[str, Sequence[str]]) -> None:
-        """Record that the part's files are written: names by folder below `OWN`."""
-        text = json.dumps({"made_of": made_of, "files": {place: sorted(names) for place, names in files.items()}})
+        """Record that the part's files are written: names by folder below `SITE_FOLDER`."""
+        text = json.dumps({"made_of": made_of, "files": {folder: sorted(names) for folder, names in files.items()}})
         self.write(str(self._record(part).relative_to(self.root)), text.encode())
 
     def write(self, name: str, content: bytes) -> None:
@@ -85,8 +87,8 @@ class SiteFolder:
         return True
 
     def sweep(self) -> None:
-        """Remove every file below `OWN` that this run neither wrote nor kept, and the folders that became empty."""
-        for path in sorted((self.root / OWN).rglob("*"), reverse=True):
+        """Remove every file below `SITE_FOLDER` that this run neither wrote nor kept, and folders that became empty."""
+        for path in sorted((self.root / SITE_FOLDER).rglob("*"), reverse=True):
             if path.is_dir():
                 if not any(path.iterdir()):
                     path.rmdir()

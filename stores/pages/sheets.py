@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 from jaxtyping import UInt8
@@ -39,13 +40,13 @@ def mask_file(alpha: UInt8[np.ndarray, "side side"]) -> bytes:
 def sheet_files(
     pictures: Mapping[int, UInt8[np.ndarray, "side side 3"]],
 ) -> dict[str, bytes]:
-    """Sheets of at most `PER_SHEET` pictures by size, each at its place of the sheet; other places stay grey."""
+    """Sheets of at most `PER_SHEET` pictures by size, each at its position of the sheet; other positions stay grey."""
     sheets = {name: Image.new("RGB", (side * ACROSS,) * 2, (128, 128, 128)) for name, (side, _) in TILES.items()}
-    for place, pixels in sorted(pictures.items()):
+    for position, pixels in sorted(pictures.items()):
         image = Image.fromarray(pixels)
         for name, (side, _) in TILES.items():
             small = image.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
-            sheets[name].paste(small, (place % ACROSS * side, place // ACROSS * side))
+            sheets[name].paste(small, (position % ACROSS * side, position // ACROSS * side))
     return {name: webp(sheet, TILES[name][1]) for name, sheet in sheets.items()}
 
 
@@ -164,12 +165,9 @@ def strips_sheet(strips: Sequence[Strip], heads: Sequence[str], side: int = 128,
     """Rows of pictures one below the other, a group beside the next under its head, names below the pictures."""
     small = 12
     named = min(260, 2 * gap + max((math.ceil(_font(small + 1).getlength(strip.title)) for strip in strips), default=0))
-    widths = [max((len(strip.groups[place]) for strip in strips), default=0) for place in range(len(heads))]
-    starts = [
-        named + sum(width * (side + gap // 2) + 2 * gap for width in widths[:place]) for place in range(len(heads))
-    ]
+    longest = [max((len(strip.groups[group]) for strip in strips), default=0) for group in range(len(heads))]
+    *starts, total = accumulate((count * (side + gap // 2) + 2 * gap for count in longest), initial=named)
     line = side + 2 * small + gap
-    total = named + sum(width * (side + gap // 2) + 2 * gap for width in widths)
     sheet = Image.new("RGB", (total, 3 * small + gap + len(strips) * line), PAGE)
     draw = ImageDraw.Draw(sheet)
     for head, left in zip(heads, starts, strict=True):
@@ -178,8 +176,8 @@ def strips_sheet(strips: Sequence[Strip], heads: Sequence[str], side: int = 128,
         upper = 3 * small + gap + row * line
         draw.text((gap, upper), _shortened(strip.title, named - 2 * gap, small + 1), INK, _font(small + 1))
         for group, left in zip(strip.groups, starts, strict=True):
-            for place, (name, pixels) in enumerate(group):
-                corner = left + place * (side + gap // 2)
+            for position, (name, pixels) in enumerate(group):
+                corner = left + position * (side + gap // 2)
                 sheet.paste(_square(pixels, side), (corner, upper))
                 draw.text((corner, upper + side + 3), _shortened(name, side, small - 1), QUIET, _font(small - 1))
     return sheet

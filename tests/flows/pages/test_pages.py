@@ -29,7 +29,7 @@ from flows.steps.pictures import ALGORITHMS
 from flows.steps.targets import variant_of
 from stores import open_atlas, open_statistics
 from stores.arrays.schema import array_at, open_store
-from stores.pages.folder import OWN
+from stores.pages.folder import SITE_FOLDER
 from tests.flows import walkable
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, SIDE, Walkable
 from vital.settings import VariantSettings
@@ -66,7 +66,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_layer_half_finished_says_so(site: Path) -> None:
-    said = data(site / OWN / "0" / LATER / "layer.js")
+    said = data(site / SITE_FOLDER / "0" / LATER / "layer.js")
     assert said["made"] == [row for row in range(32) if said["status"][row] == "1"]
     assert said["status"][32:] == "0" * 8
     # the second block is not made yet, and one neuron of the first is dead
@@ -79,16 +79,16 @@ def test_a_layer_half_finished_says_so(site: Path) -> None:
 
 
 def test_class_names_come_from_the_shards_folder(site: Path) -> None:
-    said = data(site / OWN / "0" / "classes" / "layer.js")
+    said = data(site / SITE_FOLDER / "0" / "classes" / "layer.js")
     assert said["names"] == [CLASS_NAMES[neuron] for neuron in said["made"]]
-    photos = data(site / OWN / "0" / "classes" / "neurons-0.js")["1"]["photos"]
+    photos = data(site / SITE_FOLDER / "0" / "classes" / "neurons-0.js")["1"]["photos"]
     assert {photo[3] for photo in photos} == {CLASS_NAMES[1]}
     assert all(photo[5] is None for photo in photos)
     assert EVIL in {photo[1] for photo in photos}
 
 
 def test_a_neuron_has_its_sources_photographs_and_curves(made: Walkable, site: Path) -> None:
-    one = data(site / OWN / "0" / LATER / "neurons-0.js")["3"]
+    one = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")["3"]
     assert [node for node, _, _ in one["sources"]] == ["1", "0"]
     store = open_store(str(made.store), "statistics", "r")
     row = np.asarray(array_at(store, f"targets/{LATER}/patch-lrp/{EARLIER}/importance")[3])
@@ -103,7 +103,7 @@ def test_a_neuron_has_its_sources_photographs_and_curves(made: Walkable, site: P
     box = np.asarray(array_at(store, f"references/{LATER}/box")[3, 0])
     np.testing.assert_allclose([top, left], box[:2] / 32, atol=1e-4)
     for photo in one["photos"]:
-        with Image.open(site / OWN / "photos" / photo[0][:2] / f"{photo[0]}.jpg") as image:
+        with Image.open(site / SITE_FOLDER / "photos" / photo[0][:2] / f"{photo[0]}.jpg") as image:
             assert image.size == (160, 160)
 
 
@@ -111,7 +111,7 @@ def test_credits_are_of_the_photographs_shown(made: Walkable, tmp_path: Path) ->
     (tmp_path / "credits.csv").write_text('key,author,licence\nimage0001,"<i>Ada</i>",CC0\nunknown,Bob,CC0\n')
     said = vital("pages", made.atlas, "--out", tmp_path / "out", "--credits", tmp_path / "credits.csv")
     assert said.exit_code == 0, said.output
-    assert data(tmp_path / "out" / OWN / "credits.js") == [["image0001", "<i>Ada</i>, CC0"]]
+    assert data(tmp_path / "out" / SITE_FOLDER / "credits.js") == [["image0001", "<i>Ada</i>, CC0"]]
 
 
 def test_the_same_atlas_gives_the_same_bytes_and_a_second_run_writes_nothing(
@@ -136,8 +136,8 @@ def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walk
         assert vital("pages", made.atlas, "--out", tmp_path / "c", "--store", store).exit_code == 0
     finally:
         store.rename(made.store)
-    assert data(tmp_path / "b" / OWN / "0" / LATER / "layer.js")["places"] is None
-    assert data(tmp_path / "c" / OWN / "0" / LATER / "layer.js")["places"] is not None
+    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is None
+    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is not None
 
 
 def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_pages_are_served_on_this_machine_only(site: Path) -> None:
         with urllib.request.urlopen(url, timeout=20) as answer:
             assert answer.read() == (site / "index.html").read_bytes()
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"{url}{OWN}/", timeout=20)
+            urllib.request.urlopen(f"{url}{SITE_FOLDER}/", timeout=20)
         port = url.rstrip("/").rpartition(":")[2]
         refused(vital("view", site, "--no-browser", "--port", port), port, "--port")
 

@@ -13,9 +13,10 @@ from PIL import Image
 
 from stores.errors import UnsuitableFolder
 from stores.pages.content import AtlasPage, Column, Curve, LayerPage, NeuronPage, Photo, Sources
-from stores.pages.folder import OWN
+from stores.pages.folder import SITE_FOLDER
+from stores.pages.scripts import number, script
 from stores.pages.sheets import PER_SHEET, TILES
-from stores.pages.website import SCRIPTS, STYLES, Site, number, place_name, script
+from stores.pages.website import SCRIPTS, STYLES, Site, folder_name
 
 Jpeg = Callable[..., bytes]
 EVIL = '</script><img src=x onerror=alert(1)>&"\u2028\udcff'
@@ -63,8 +64,8 @@ def write(
     for one in neurons:
         chunks.setdefault(one.neuron // PER_SHEET, []).append(one)
     written = [
-        site.chunk(0, page.name, number_, part, lambda names: {name: photos[name] for name in names})
-        for number_, part in chunks.items()
+        site.chunk(0, page.name, sheet, part, lambda names: {name: photos[name] for name in names})
+        for sheet, part in chunks.items()
     ]
     site.layer(0, page)
     site.credits({"a/key": "Ada, CC0"} if photos else {})
@@ -101,39 +102,39 @@ def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: T
     write(tmp_path, pool, [neuron(0), neuron(1, 90)], layer(), {"ab12": jpeg(9)})
     page = Page((tmp_path / "index.html").read_text("utf-8"))
     files = [link for link in page.links if not link.startswith("#")]
-    assert {f"{OWN}/page/{name}" for name in (*SCRIPTS, *STYLES)} | {f"{OWN}/site.js"} == set(files)
+    assert {f"{SITE_FOLDER}/page/{name}" for name in (*SCRIPTS, *STYLES)} | {f"{SITE_FOLDER}/site.js"} == set(files)
     assert all((tmp_path / link).is_file() for link in files)
     assert page.inline == 0
     for path in tmp_path.rglob("*"):
         if path.suffix in {".html", ".css", ".js"}:
             text = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
             assert not re.search(r"https?:|//[a-z]+\.|fetch\(|import |innerHTML|type=\"module\"", text), path
-    here = tmp_path / OWN / "0" / LAYER
+    here = tmp_path / SITE_FOLDER / "0" / LAYER
     assert {path.name for path in here.iterdir()} == {
         "layer.js", "neurons-0.js", "sheet-0-small.webp", "sheet-0-middle.webp",
         "0.webp", "0-mask.webp", "1.webp", "1-mask.webp",
     }  # fmt: skip
-    assert (tmp_path / OWN / "photos/ab/ab12.jpg").read_bytes() == jpeg(9)
+    assert (tmp_path / SITE_FOLDER / "photos/ab/ab12.jpg").read_bytes() == jpeg(9)
     assert not list(tmp_path.rglob("*unfinished"))
 
 
 def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
     places = np.array([[0, 1], [0.5, 0.25], [0, 0]])
     write(tmp_path, pool, [neuron(0), neuron(1)], layer(places=places, names=["a", "b", "c"]), {"ab12": jpeg()})
-    said = data(tmp_path / OWN / "0" / LAYER / "layer.js")
+    said = data(tmp_path / SITE_FOLDER / "0" / LAYER / "layer.js")
     assert said["made"] == [0, 1]
     assert said["names"] == ["a", "b"]
     assert said["places"] == [[0, 5000], [9999, 2500]]
     assert said["missing"] == [[0, 1]]
     assert said["columns"][0]["values"] == [0, 0.5]
-    one = data(tmp_path / OWN / "0" / LAYER / "neurons-0.js")["1"]
+    one = data(tmp_path / SITE_FOLDER / "0" / LAYER / "neurons-0.js")["1"]
     assert one["loss"] == [3, 2, None]
     assert one["sources"] == [["conv1", [3, 1], [1, 0.25]]]
     assert one["photos"] == [["ab12", "a/key", 3.5, "bee", "Ada, CC0", [0.25, 0.5, 0.25, 0.25]]]
     node, low, high, target, picture = one["curves"][0]
     assert (node, low, high) == ("conv1", 0, 2)
     assert (len(target), target[0], target[-1], picture[0], picture[-1]) == (36, 0, 500, 500, 999)
-    assert data(tmp_path / OWN / "credits.js") == [["a/key", "Ada, CC0"]]
+    assert data(tmp_path / SITE_FOLDER / "credits.js") == [["a/key", "Ada, CC0"]]
 
 
 def test_nothing_can_leave_a_script_or_the_folder(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
@@ -153,12 +154,12 @@ def test_nothing_can_leave_a_script_or_the_folder(tmp_path: Path, pool: ThreadPo
 
 @pytest.mark.parametrize("name", ["layer4.2", "classes"])
 def test_a_safe_layer_keeps_its_name(name: str) -> None:
-    assert place_name(name) == name
+    assert folder_name(name) == name
 
 
 def test_unsafe_layers_stay_apart() -> None:
     names = ["a/b", "a b", "..", "", "a" * 300, "a" * 301, EVIL]
-    places = {place_name(name) for name in names}
+    places = {folder_name(name) for name in names}
     assert len(places) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_.~-]{1,100}", place) and not place.startswith(".") for place in places)
 
@@ -167,7 +168,7 @@ def test_pictures_lie_at_their_place_of_the_sheet(tmp_path: Path, pool: ThreadPo
     made = [neuron(PER_SHEET + 1, 10), neuron(PER_SHEET + 9, 240)]
     write(tmp_path, pool, made, layer([0] * 65 + [1] + [0] * 7 + [1]), {"ab12": jpeg()})
     for size, (side, _) in TILES.items():
-        with Image.open(tmp_path / OWN / "0" / LAYER / f"sheet-1-{size}.webp") as sheet:
+        with Image.open(tmp_path / SITE_FOLDER / "0" / LAYER / f"sheet-1-{size}.webp") as sheet:
             pixels = np.asarray(sheet.convert("RGB")).astype(int)
         middle = side // 2
         assert abs(pixels[middle, side + middle] - 10).max() < 6
@@ -189,14 +190,14 @@ def test_a_second_run_touches_only_what_changed(tmp_path: Path, pool: ThreadPool
     assert write(tmp_path, pool, neurons, page, {}) == [False, False]
     without_credits = state(tmp_path)
     assert {name for name in before if before[name] != without_credits.get(name)} == {
-        f"{OWN}/credits.js", f"{OWN}/site.js"
+        f"{SITE_FOLDER}/credits.js", f"{SITE_FOLDER}/site.js"
     }  # fmt: skip
     neurons[1] = neuron(1, 200)
     assert write(tmp_path, pool, neurons, page, {}) == [True, False]
     after = state(tmp_path)
     assert {name for name in after if after[name] != without_credits[name]} == {
-        f"{OWN}/0/{LAYER}/1.webp", f"{OWN}/0/{LAYER}/sheet-0-small.webp", f"{OWN}/0/{LAYER}/sheet-0-middle.webp",
-        f"{OWN}/parts/0-{LAYER}-0.json",
+        f"{SITE_FOLDER}/0/{LAYER}/1.webp", f"{SITE_FOLDER}/parts/0-{LAYER}-0.json",
+        f"{SITE_FOLDER}/0/{LAYER}/sheet-0-small.webp", f"{SITE_FOLDER}/0/{LAYER}/sheet-0-middle.webp",
     }  # fmt: skip
 
 
@@ -214,7 +215,7 @@ def test_a_run_that_was_killed_is_made_good(tmp_path: Path, pool: ThreadPoolExec
     # the old data is not taken for written: its record went before the files
     assert write(tmp_path, pool, [neuron(0)], layer((1,)), photos) == [True]
     assert {name: content for name, (content, _) in state(tmp_path).items()} == whole
-    (tmp_path / OWN / "0" / LAYER / "0.webp").unlink()
+    (tmp_path / SITE_FOLDER / "0" / LAYER / "0.webp").unlink()
     assert write(tmp_path, pool, [neuron(0)], layer((1,)), photos) == [True]
     assert {name: content for name, (content, _) in state(tmp_path).items()} == whole
 
@@ -228,9 +229,9 @@ def test_what_is_left_over_goes_and_what_is_not_ours_stays(
     write(tmp_path, pool, [neuron(0, photos=())], layer((1, 0, 0)), {})
     names = set(state(tmp_path))
     assert "photos/mine.jpg" in names
-    assert not [name for name in names if name.endswith(".jpg") and name.startswith(OWN)]
-    assert f"{OWN}/0/{LAYER}/1.webp" not in names
-    assert not (tmp_path / OWN / "photos").exists()
+    assert not [name for name in names if name.endswith(".jpg") and name.startswith(SITE_FOLDER)]
+    assert f"{SITE_FOLDER}/0/{LAYER}/1.webp" not in names
+    assert not (tmp_path / SITE_FOLDER / "photos").exists()
 
 
 def test_another_s_index_page_is_not_written_over(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
