@@ -113,7 +113,7 @@ def summarised(key: str, url: str, what: str, count: int | Callable[[], int]) ->
 
 
 def _leave(key: str, url: str, said: str) -> None:
-    from flows.cli.describe import store_summary
+    from flows.cli.summary import store_summary
 
     first, *lines = (line.strip() for line in store_summary(url))
     listed = "\n".join(f"- {line}" for line in lines)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.cli.describe import store_summary
+from flows.cli.summary import store_summary
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
