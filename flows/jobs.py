@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stores.files import has_secret, safe_url
 from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
@@ -36,6 +36,16 @@ def _local(location: str) -> str:
 
 Folder = Annotated[str, Field(min_length=1), AfterValidator(_local)]
 """A path on this machine."""
+
+
+def _auto_or_number(batch: object) -> object:
+    if batch != "auto" and not (str(batch).isdecimal() and int(str(batch)) > 0):
+        raise ValueError(f"auto or a number from 1 was expected, but {str(batch)!r} was given")
+    return batch
+
+
+Batch = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_auto_or_number)]
+BATCH = "pictures optimised together; auto measures one and takes what fits. Halved when memory runs out"
 
 BLOCK = 32
 """Neurons of a block: one Zarr shard, written by one task."""
@@ -144,7 +154,7 @@ class AtlasJob(Settings):
     neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
     variant: VariantSettings = VariantSettings()
     picture: PictureSettings = PictureSettings()
-    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="pictures optimised together")
+    batch: Batch = Field("auto", description=BATCH)
     running: Running = Running()
 
 
@@ -206,7 +216,7 @@ class FullJob(Settings):
         0.0, ge=0, le=1, description="share of shards that may be short without failing the run"
     )
     extend: bool = Field(False, description="add shards that the store has not read, as in a references job")
-    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="pictures optimised together")
+    batch: Batch = Field("auto", description=BATCH)
     running: Running = Running()
 
     def references(self) -> ReferencesJob:

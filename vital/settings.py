@@ -14,6 +14,9 @@ Kind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 Method = Literal["vital", "pixel", "fourier", "maco", "deepinversion"]
 
+CLASSES = "classes"
+"""The name of the network's output as a layer: one channel a class, one site."""
+
 EMBEDDED = "efficientnet_lite0"
 """The name of the model whose weights come as a package (extra ``demo``)."""
 

@@ -1,19 +1,14 @@
-"""Words about models and stores: what there is, how complete it is, what it was made from."""
+"""Words about models: the layers there are, how much relevance arrives where, which neurons a block rounds out to."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from flows.jobs import BLOCK, Running
 from flows.running.neurons import blocks_of, parse_neurons
 from flows.running.process import load_stored
-from stores import Statistics, open_any, open_statistics
-from stores.arrays.blocks import Blocks, neurons_of_block
+from stores import open_statistics
+from stores.arrays.blocks import neurons_of_block
 from stores.errors import SchemaMismatch
 from vital.network.layers import survey
 from vital.network.models import load_model
@@ -72,31 +67,3 @@ def rounding(store: str, layer: str, neurons: str) -> Iterator[str]:
     whole = sum(len(neurons_of_block(block, BLOCK, count)) for block in blocks)
     if whole != len(asked):
         yield f"{len(asked)} neurons asked, rounded out to {len(blocks)} whole blocks of {BLOCK}: {whole} neurons"
-
-
-EVERY = 2.0
-"""Seconds between two looks."""
-
-
-def watch(url: str, console: Console | None = None, every: float = EVERY) -> None:
-    """Show the summary until every block that is declared is written, or the user has seen enough (Ctrl-C)."""
-    with Live(console=console or Console(), auto_refresh=False) as live:
-        try:
-            while True:
-                waiting = open_blocks(url)
-                live.update(Text("\n".join(open_any(url).summary())), refresh=True)
-                if not waiting:
-                    return
-                time.sleep(every)
-        except KeyboardInterrupt:
-            return
-
-
-def open_blocks(url: str) -> int:
-    """Blocks of targets or pictures that are declared and not written."""
-    store = open_any(url)
-    if isinstance(store, Statistics):
-        parts: list[Blocks] = list(store.all_targets())
-    else:
-        parts = [store.layer(name) for name in store.layers]
-    return sum(int((~part.done()).sum()) for part in parts)

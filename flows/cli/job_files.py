@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-import click
 import yaml
 from pydantic import ValidationError
 
+from flows.cli.options import RENAMED, UsageError, unsuitable
 from flows.jobs import AtlasJob, EvaluateJob, FullJob, ReferencesJob, TargetsJob
 from flows.reports.plan import ReportJob
 from vital.settings import Settings
@@ -24,6 +25,14 @@ JOBS: dict[str, type[Settings]] = {
     "report": ReportJob,
 }
 """The deployments of prefect.yaml, and what each is asked to do."""
+FLOWS = {
+    "full-run": "flows.recipes.full:full_run",
+    "references": "flows.recipes.references:select_references",
+    "targets": "flows.recipes.targets:measure_targets",
+    "atlas": "flows.recipes.atlas:build_atlas",
+    "evaluate": "flows.recipes.evaluation:evaluate_atlas",
+    "report": "flows.recipes.comparison:compare_methods",
+}
 
 
 @dataclass(frozen=True)
@@ -35,53 +44,40 @@ class JobFile:
 
 
 def read_job(file: Path) -> JobFile:
-    """The job of a settings file; raises click's usage error, one sentence naming the field, where it is none.
+    """The job of a settings file.
 
     The part under the flow's name is a deployment's parameter ``job`` as it stands.
+
+    Raises:
+        UsageError: the file holds none; one sentence that names the field.
     """
     try:
         content = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = " ".join(str(error).split())
-        raise click.UsageError(f"{file} is no YAML file: {first}") from error
-    if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in JOBS:
-        said = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise click.UsageError(
-            f"{file} holds {said or 'nothing'} at its top: one key was expected, {', '.join(JOBS)}, with the job's "
+        raise UsageError(f"{file} is no YAML file: {' '.join(str(error).split())}") from error
+    keys = list(content) if isinstance(content, dict) else []
+    _refuse_old(file, "", keys)
+    if len(keys) != 1 or keys[0] not in JOBS:
+        held = ", ".join(map(str, keys)) if isinstance(content, dict) else type(content).__name__
+        raise UsageError(
+            f"{file} holds {held or 'nothing'} at its top: one key was expected, {', '.join(JOBS)}, with the job's "
             "fields under it; docs/job.yaml is an example"
         )
     [(flow, fields)] = content.items()
+    _refuse_old(file, f"{flow}.", fields if isinstance(fields, dict) else ())
     try:
         return JobFile(flow, JOBS[flow].model_validate(fields))
     except ValidationError as error:
-        first_error = error.errors()[0]
-        place = ".".join(map(str, (flow, *first_error["loc"])))
-        given = "" if first_error["type"] == "missing" else f", but {first_error['input']!r} was given"
-        raise click.UsageError(f"{file}: {place}: {first_error['msg']}{given}") from error
+        path, text = unsuitable(error)
+        raise UsageError(f"{file}: {'.'.join((flow, *path))}: {text}") from error
+
+
+def _refuse_old(file: Path, inside: str, keys: Any) -> None:
+    for old in RENAMED.keys() & set(keys):
+        raise UsageError(f"{file}: {inside}{old} is called {RENAMED[old]} now: rename it in the file")
 
 
 def flow_of(name: str) -> Callable[[Any], object]:
     """The flow of a job; imported when asked for, since Prefect takes seconds."""
-    if name == "full-run":
-        from flows.recipes.full import full_run
-
-        return full_run
-    if name == "references":
-        from flows.recipes.references import select_references
-
-        return select_references
-    if name == "targets":
-        from flows.recipes.targets import measure_targets
-
-        return measure_targets
-    if name == "evaluate":
-        from flows.recipes.evaluation import evaluate_atlas
-
-        return evaluate_atlas
-    if name == "report":
-        from flows.recipes.comparison import compare_methods
-
-        return compare_methods
-    from flows.recipes.atlas import build_atlas
-
-    return build_atlas
+    flow: Callable[[Any], object] = resolve_name(FLOWS[name])
+    return flow

@@ -1,88 +1,134 @@
-"""Settings as options of the command: one description, one set of bounds, for both."""
+"""Settings as options of the command: one description, one set of bounds, for both; and what is said of a wrong one.
+
+A command takes a job as its parameter: cyclopts gives it an option for every field, those of nested settings included,
+and pydantic checks the values. What the user leaves out is left to the settings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Literal, get_args, get_origin
 
-import click
+from annotated_types import Ge, Gt, Le, Lt
+from cyclopts import CycloptsError, Group, Parameter, exceptions
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-_Command = Callable[..., Any]
-T = TypeVar("T", bound=BaseModel)
+from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, Running, TargetsJob
+from flows.reports.plan import ReportJob
+from stores.errors import StoreError
+from stores.files import safe_url
+from vital.errors import VitalError
+from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
+
+HEADINGS: dict[type[BaseModel], str] = {
+    **dict.fromkeys((ReferencesJob, TargetsJob, AtlasJob, EvaluateJob, ReportJob), "Options"),
+    StatisticsSettings: "What is kept", PictureSettings: "Pictures", VariantSettings: "Targets",
+    ModelSettings: "Network", Running: "Where tasks run",
+}  # fmt: skip
+"""Settings whose fields are options, and what stands above these in a command's help."""
+GROUPS = {heading: Group(heading, sort_key=order) for order, heading in enumerate(dict.fromkeys(HEADINGS.values()))}
+FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "siblings", "methods")} | {"name": "--model"}
+"""The option of each field, where it is not the field's name: one that may be repeated bears the singular."""
+BOUNDS = {Ge: "from {0.ge:g}", Gt: "above {0.gt:g}", Le: "to {0.le:g}", Lt: "to below {0.lt:g}"}
+RENAMED = {"moments": "targets", "place": "running"}
+"""Words of earlier versions, and what is said instead."""
 
 
-def options(
-    settings: type[BaseModel], only: Collection[str] = (), names: Mapping[str, str] | None = None
-) -> Callable[[_Command], _Command]:
-    """Give a command an option for each field of ``settings`` (those in ``only``, if given). What the user does not
-    say stays None."""
-    renamed = names or {}
-
-    def decorate(command: _Command) -> _Command:
-        for name, field in reversed(settings.model_fields.items()):
-            if not only or name in only:
-                command = _option(renamed.get(name, name), field)(command)
-        return command
-
-    return decorate
+class UsageError(Exception):
+    """The command line, or a job file, asks for what cannot be; the text is one sentence for the user."""
 
 
-def _option(name: str, field: FieldInfo) -> Callable[[_Command], _Command]:
-    flag = f"--{name.replace('_', '-')}"
-    default = None if field.default is None or field.default in ((), "") or field.is_required() else field.default
-    text = f"{field.description}" + (
-        f"  [default: {default}]" if default is not None and not isinstance(default, bool) else ""
-    )
-    kind = field.annotation
-    if kind is bool:
-        return click.option(flag, is_flag=True, default=None, help=text)
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if len(parts) == 2 and parts[1] is Ellipsis:
-            return click.option(flag, multiple=True, help=text)
-        return click.option(flag, type=tuple(_bare(part) for part in parts), default=None, help=text)
-    bare = [part for part in get_args(kind) if part is not type(None)] if type(None) in get_args(kind) else [kind]
-    inner = bare[0] if len(bare) == 1 else str
-    if get_origin(inner) is tuple:
-        return click.option(flag, type=tuple(get_args(inner)), default=None, help=text)
-    if get_origin(inner) is Literal:
-        return click.option(
-            flag, type=click.Choice([str(choice) for choice in get_args(inner)]), default=None, help=text
-        )
-    return click.option(flag, type=inner if inner in (int, float) else str, default=None, help=text)
+def without(*fields: str) -> Parameter:
+    """Annotation of a command's settings some of whose fields are none of its options."""
+    return Parameter(parse=rf"^(?!({'|'.join(fields)})$)")
 
 
-def _bare(kind: Any) -> Any:
-    """A type without the bounds that are annotated to it."""
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+def _declare(settings: type[BaseModel], heading: str) -> None:
+    """Tell cyclopts what it does not see in pydantic's fields: an option's name and heading, its bounds in words."""
+    Parameter(name="*", group=GROUPS[heading])(settings)  # the star: --steps instead of --picture.steps
+    for name, field in settings.model_fields.items():
+        field.kw_only = (settings, name) != (ReferencesJob, "shards")  # these stand without a name before them
+        if field.annotation not in HEADINGS:
+            flag = FLAGS.setdefault(name, f"--{name.replace('_', '-')}")
+            metavar = None if re.search(r"\b(int|float)\b", str(field.annotation)) else "TEXT"
+            field.metadata.append(Parameter(name=flag, help=_words(field), metavar=metavar))
 
 
-def build(settings: type[T], values: Mapping[str, Any]) -> T:
-    """Settings from what the user said; raises click's usage error, one sentence, when a value is out of bounds."""
-    said = {
-        name: value
-        for name, value in values.items()
-        if name in settings.model_fields and value is not None and value != ()
-    }
-    try:
-        return settings(**said)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
-        if first["type"] == "value_error":  # our own checks say what came; nothing here repeats a password
-            raise click.UsageError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
-        raise click.UsageError(f"{place}: {first['msg']}, but {first['input']!r} was given") from None
+def _words(field: FieldInfo) -> str:
+    """A field's description; in brackets its choices or bounds, and its default."""
+    text, _, own = (field.description or "").removesuffix("]").partition("  [")
+    kind, default = field.annotation, field.default
+    repeated = get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
+    inner = [info for part in get_args(kind) for info in getattr(part, "__metadata__", ())]
+    limits = [*field.metadata, *(limit for info in inner for limit in getattr(info, "metadata", ()))]
+    bounds = dict.fromkeys(BOUNDS[type(limit)].format(limit) for limit in limits if type(limit) in BOUNDS)
+    marks = [", ".join(map(str, get_args(kind))) if get_origin(kind) is Literal else " ".join(bounds)]
+    marks += ["repeatable" * repeated, "required" * field.is_required(), own]
+    if not (field.is_required() or default in (None, "", ()) or isinstance(default, bool)):
+        values = default if isinstance(default, tuple) else (default,)
+        marks.append(f"default: {(', ' if repeated else ' ').join(map(str, values))}")
+    return f"{text}  [{said}]" if (said := "; ".join(filter(None, marks))) else text
 
 
-def pick(said: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """What the user said of these options."""
-    return {name: said[name] for name in names if said.get(name) is not None}
+def refusal(error: BaseException) -> tuple[str, int]:
+    """One sentence on an error, and the exit code: 2 where the command line or a job file is wrong, 1 for all else."""
+    if isinstance(error, CycloptsError | UsageError):
+        return _usage(error) if isinstance(error, CycloptsError) else str(error), 2
+    if isinstance(error, VitalError | StoreError | OSError | KeyboardInterrupt):
+        return str(error) or "interrupted", 1
+    first = (str(error).splitlines() or [""])[0]  # a bug, or an input that nobody foresaw
+    return f"unexpected {type(error).__name__}: {first}; `vital --verbose …` shows where it came from", 1
 
 
-def require(said: Mapping[str, Any], *names: str) -> None:
-    """Raise click's usage error for the first of these options that was not given."""
-    for name in names:
-        if said.get(name) is None:
-            raise click.UsageError(f"Missing option '--{name}'.")
+def _usage(error: CycloptsError) -> str:
+    """What is wrong with a command line, by the option's name, and without repeating a password."""
+    more = f"`{' '.join(('vital', *(error.command_chain or ()), '--help'))}`"
+    argument, unused = error.argument, (error.unused_tokens or [""])[0]
+    name = argument.name if argument else "the command line"
+    name = name.removeprefix("--").upper() if argument and argument.index is not None else name
+    match error:
+        case exceptions.UnknownCommandError() if unused in RENAMED:
+            return f"`vital {unused}` is called `vital {RENAMED[unused]}` now: say that instead"
+        case exceptions.UnknownCommandError():
+            return _unknown(unused, error.app or (), more)
+        case exceptions.UnknownOptionError(token=token):
+            known = [flag for one in error.argument_collection if one.parse for flag in one.names]
+            return _unknown((token.keyword or token.value).partition("=")[0], known, more)
+        case exceptions.UnusedCliTokensError():
+            return f"{_shown(unused)} is one argument too many: {more} says what is taken"
+        case exceptions.MissingArgumentError():
+            count = argument.token_count()[0] if argument else 1
+            lacks = f"needs {count} value{'s' * (count > 1)}" if error.keyword or error.tokens_so_far else "is missing"
+            return f"{name} {lacks}: {more} says what it takes"
+        case _ if isinstance(error.__cause__, ValidationError):
+            path, text = unsuitable(error.__cause__)
+            return f"{next((FLAGS[part] for part in path if part in FLAGS), 'settings')}: {text}"
+    return str(error).removesuffix(".").replace(". ", ": ")
+
+
+def _unknown(word: str, known: Iterable[str], more: str) -> str:
+    near = get_close_matches(word, known, 1)
+    what = "option" if word.startswith("-") else "command"
+    return f"there is no {what} {word}: {f'the nearest is {near[0]}, and ' if near else ''}{more} lists all"
+
+
+def unsuitable(error: ValidationError) -> tuple[tuple[str, ...], str]:
+    """The path of the first wrong field, and what is wrong with it, without repeating a password."""
+    first = error.errors()[0]
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] not in ("missing", "value_error"):  # our own checks say themselves what came
+        text += f", but {_shown(first['input'])} was given"
+    return tuple(map(str, first["loc"])), text
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return repr(safe_url(value))
+    return repr(value) if isinstance(value, int | float | None) else f"a {type(value).__name__}"
+
+
+for _settings, _heading in HEADINGS.items():
+    _declare(_settings, _heading)

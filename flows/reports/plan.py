@@ -10,8 +10,15 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 
 from flows.jobs import AtlasJob, EvaluateJob, Folder, Location, ReferencesJob, Running, TargetsJob
-from vital.network.probe import CLASSES
-from vital.settings import Method, ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
+from vital.settings import (
+    CLASSES,
+    Method,
+    ModelSettings,
+    PictureSettings,
+    Settings,
+    StatisticsSettings,
+    VariantSettings,
+)
 
 VITAL = "vital"
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -14,9 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vital.network.out_of_place import OutOfPlace
-
-CLASSES = "classes"
-"""The name of the network's output as a layer: one channel a class, one site."""
+from vital.settings import CLASSES as CLASSES
 
 INPUT = "input"
 """The name of the network's input as a node: three channels, the colours of a picture in the network's units."""

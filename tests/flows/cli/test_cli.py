@@ -6,19 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from flows.cli.main import main
+from flows.cli.main import COMMANDS
 from tests.flows import tiny
+from tests.flows.command import Result, vital
 from tests.flows.conftest import LAYER, Made
 
 TINY = ("--model", "tests.flows.tiny:network", "--input-size", str(tiny.SIDE))
-
-
-def vital(*arguments: object) -> Result:
-    """Run the command in this process."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def refused(result: Result, *words: str, code: int = 1) -> None:
@@ -42,7 +37,7 @@ def references(shards: Path, store: Path, *more: object) -> Result:
     )
 
 
-@pytest.mark.parametrize("command", ["", *main.commands])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_of_every_command(command: str) -> None:
     result = vital(*filter(None, [command]), "--help")
     assert result.exit_code == 0
@@ -50,7 +45,7 @@ def test_help_of_every_command(command: str) -> None:
 
 
 def test_nothing_is_listed_that_does_not_exist_yet() -> None:
-    assert set(main.commands) == {
+    assert set(COMMANDS) == {
         "demo",
         "layers",
         "pack",

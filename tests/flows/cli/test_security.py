@@ -20,9 +20,10 @@ from flows.jobs import ReferencesJob
 from flows.reports.plan import ReportJob
 from stores.files import has_secret
 from tests.flows import tiny
+from tests.flows.command import vital
 from tests.flows.conftest import LAYER, Made
 from tests.flows.running.test_cluster import ROOT
-from tests.flows.steps.test_inputs import done, refused, vital
+from tests.flows.steps.test_inputs import done, refused
 from tests.object_storage import bucket
 
 MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--references", 2, "--levels", 16)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.cli.describe import open_blocks, watch
+from flows.cli.watching import open_blocks, watch
 from flows.recipes.atlas import build_atlas
 from tests.flows.conftest import Made, atlas_job
 

@@ -18,11 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 from flows.cli.export import served
-from flows.cli.main import main
 from flows.pages import again as recipes
 from flows.pages.atlas import titles, write_gallery
 from flows.steps.pictures import ALGORITHMS
@@ -31,6 +29,7 @@ from stores import open_atlas, open_statistics
 from stores.arrays.schema import array_at, open_store
 from stores.pages.folder import SITE_FOLDER
 from tests.flows import walkable
+from tests.flows.command import Result, vital
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, SIDE, Walkable
 from vital.settings import VariantSettings
 
@@ -45,10 +44,6 @@ def site(made: Walkable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site") / "pages"
     write_gallery(str(made.atlas), out, credits_={"image0001": "Ada, CC0"})
     return out
-
-
-def vital(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def refused(said: Result, *parts: str) -> None:

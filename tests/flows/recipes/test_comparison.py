@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from flows.cli.main import main
 from flows.jobs import Running
 from flows.recipes.comparison import compare_methods
 from flows.reports.plan import ABLATIONS, METHODS, Case, ReportJob
@@ -21,6 +19,7 @@ from stores.arrays.schema import open_store
 from stores.errors import StoreError
 from stores.shards.writing import hold_out, members
 from tests.flows import tiny
+from tests.flows.command import vital
 from tests.flows.conftest import LAYER, MODEL
 from vital.errors import UnsuitableInput
 from vital.settings import ModelSettings, PictureSettings
@@ -153,7 +152,7 @@ def test_bad_input_is_said_before_work(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="among the shards and the held-out ones"):
         compare_methods(job(tmp_path, held_out=(str(tmp_path / "shards"),)))
     assert not (tmp_path / "report" / "statistics.zarr").exists()
-    ran = CliRunner().invoke(main, ["report", "--out", str(tmp_path / "r"), "--preset", "iccv2025"])
+    ran = vital("report", "--out", tmp_path / "r", "--preset", "iccv2025")
     assert ran.exit_code == 2
     assert "preset iccv2025 needs ImageNet" in ran.output
 
@@ -163,14 +162,11 @@ def test_the_papers_table_runs_on_random_weights_and_few_steps(tmp_path: Path) -
     tiny.shards(tmp_path / "train", count=1, images=10)
     tiny.shards(tmp_path / "val", count=1, images=10)
     (tmp_path / "val" / next(iter((tmp_path / "val").iterdir())).name).rename(tmp_path / "val" / "val-000000.tar")
-    ran = CliRunner().invoke(
-        main,
-        [
-            "report", "--preset", "iccv2025", "--out", str(tmp_path / "r"), "--shards", str(tmp_path / "train"),
-            "--held-out", str(tmp_path / "val"), "--model", "resnet18", "--weights", "random", "--input-size", "64",
-            "--side", "64", "--steps", "1", "--seeds", "1", "--classes", "0:4", "--references", "2",
-            "--judge", "tests.flows.tiny:thousand_classes", "--threads", "1",
-        ],
+    ran = vital(
+        "report", "--preset", "iccv2025", "--out", tmp_path / "r", "--shards", tmp_path / "train",
+        "--held-out", tmp_path / "val", "--model", "resnet18", "--weights", "random", "--input-size", 64,
+        "--side", 64, "--steps", 1, "--seeds", 1, "--classes", "0:4", "--references", 2,
+        "--judge", "tests.flows.tiny:thousand_classes", "--threads", 1,
     )  # fmt: skip
     assert ran.exit_code == 0, ran.output
     found = json.loads((tmp_path / "r" / "report.json").read_text())

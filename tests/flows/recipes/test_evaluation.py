@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from click.testing import CliRunner
 
-from flows.cli.main import main
 from flows.jobs import EvaluateJob, Running
 from flows.pages.again import commands
 from flows.pages.layer import LayerSource
@@ -23,6 +21,7 @@ from stores import AtlasLayer, open_atlas, open_statistics
 from stores.arrays.schema import array_at, open_store
 from stores.errors import SchemaMismatch, StoreError
 from tests.flows import tiny
+from tests.flows.command import vital
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
 from vital.errors import UnsuitableInput
 from vital.judging.names import meaning_of
@@ -128,21 +127,21 @@ def test_what_cannot_be_measured_is_said_before_work(made: Made, copied: Path, t
 
 
 def test_the_command_prints_the_means(copied: Path) -> None:
-    ran = CliRunner().invoke(main, ["evaluate", "--atlas", str(copied), "--layer", "classes", "--judge", JUDGE])
+    ran = vital("evaluate", "--atlas", copied, "--layer", "classes", "--judge", JUDGE)
     assert ran.exit_code == 0, ran.output
     assert "top1_own" in ran.output
     assert f"frechet_{JUDGE_NAME}" in ran.output
     assert LAYER + "  peak" not in ran.output
-    refused = CliRunner().invoke(main, ["evaluate", "--atlas", str(copied), "--judge", "resnet5O"])
+    refused = vital("evaluate", "--atlas", copied, "--judge", "resnet5O")
     assert refused.exit_code == 1
     assert "no model 'resnet5O'; the nearest are" in refused.output
-    assert "--atlas" in CliRunner().invoke(main, ["evaluate"]).output
+    assert "--atlas" in vital("evaluate").output
 
 
 def test_an_atlas_of_a_baseline_says_how_it_was_made(made: Made, tmp_path: Path) -> None:
     url = tmp_path / "maco.zarr"
     build_atlas(atlas_job(made.store, url, picture=PictureSettings(method="maco", side=24, steps=2)))
-    assert "method maco, 2 steps" in CliRunner().invoke(main, ["info", str(url)]).output
+    assert "method maco, 2 steps" in vital("info", url).output
     statistics = open_statistics(str(made.store))
     last = commands(str(url), open_atlas(str(url)).layer(LAYER), str(made.store), statistics)[-1]
     assert "--method maco --steps 2 --side 24 --seed 0" in last

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
 from flows.cli.job_files import JOBS, read_job
-from flows.cli.main import main
 from flows.jobs import FullJob
 from stores import AtlasLayer
 from stores.arrays.schema import open_store
 from tests.flows import tiny
+from tests.flows.command import Result, vital
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
 from tests.flows.recipes.test_pipeline import digests
 
@@ -38,7 +37,7 @@ def written(folder: Path, content: object) -> Path:
 
 
 def vital_run(file: Path) -> Result:
-    return CliRunner().invoke(main, ["run", str(file)])
+    return vital("run", file)
 
 
 def test_a_full_run_makes_what_its_parts_make_and_runs_again(made: Made, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from stores.arrays.schema import array_at, open_store
 from stores.dataset.index import read_index
 from stores.dataset.references import read_references
 from tests.flows import tiny
+from tests.flows.command import vital
 from tests.flows.conftest import LAYER, Made
-from tests.flows.steps.test_inputs import done, refused, vital
+from tests.flows.steps.test_inputs import done, refused
 from tests.object_storage import bucket
 
 MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--references", 3, "--levels", 16)

@@ -11,8 +11,9 @@ import xarray
 
 from flows.recipes.atlas import build_atlas
 from stores.errors import PictureStatus
+from tests.flows.command import vital
 from tests.flows.conftest import LAYER, Made, atlas_job
-from tests.flows.steps.test_inputs import done, vital
+from tests.flows.steps.test_inputs import done
 
 
 @pytest.fixture(scope="module")

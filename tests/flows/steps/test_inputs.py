@@ -8,20 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from flows.cli.main import main
 from stores.arrays.schema import array_at, open_store
 from stores.errors import PictureStatus
 from tests.flows import tiny
+from tests.flows.command import Result, vital
 from tests.flows.conftest import LAYER, Made
 
 ENCODER = "encoder.layers.encoder_layer_2"
-
-
-def vital(*arguments: object) -> Result:
-    """Run the command in this process."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def done(result: Result) -> str:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
 
 from stores.arrays.schema import open_store
 from stores.dataset.index import read_index
 from stores.errors import Status
 from tests.flows import tiny
+from tests.flows.command import Result, vital
 from tests.flows.conftest import LAYER
-from tests.flows.steps.test_inputs import done, refused, vital
+from tests.flows.steps.test_inputs import done, refused
 
 MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--references", 3, "--levels", 16)
 

@@ -1,0 +1,136 @@
+"""The commands that show what there is, stores, pages and pictures: each yields the lines to print."""
+
+from __future__ import annotations
+
+import signal
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.types import Directory, ExistingDirectory, ExistingFile, Port
+from cyclopts.validators import Number
+
+Text = Annotated[str, Parameter(metavar="TEXT")]
+Side = Annotated[int, Parameter(validator=Number(gte=8, lte=4096))]
+
+
+def info(url: str, /, *, watch: bool = False) -> Iterator[str]:
+    """What a store holds, how complete it is, and what it was made from.
+
+    Args:
+        url: statistics or atlas store
+        watch: keep it up to date until every block is written; Ctrl-C ends it
+    """
+    if watch:
+        from flows.cli.watching import watch as keep_watching
+
+        keep_watching(url)
+    else:
+        from stores import open_any
+
+        yield from open_any(url).summary()
+
+
+def pages(
+    *url: Annotated[str, Parameter(required=True)],
+    out: Directory,
+    no_references: bool = False,
+    store: Text | None = None,
+    shards: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = (),
+    credits_: ExistingFile | None = None,
+    title: Text = "VITAL Atlas",
+) -> Iterator[str]:
+    """Write the atlas at URL as a folder of static pages, with a contact sheet; several atlases can be compared there.
+
+    What is there already from the same data is left alone.
+
+    For example:
+      vital pages atlas.zarr --out pages
+      vital pages natural.zarr paper.zarr --out pages
+
+    Args:
+        url: atlas stores
+        out: folder for the pages  [required]
+        no_references: leave the photographs out
+        store: where the statistics are, when they moved
+        shards: where the shards are, when they moved  [repeatable]
+        credits_: CSV with key, author, licence
+        title: heading of the pages  [default: VITAL Atlas]
+    """
+    from flows.pages.atlas import read_credits, write_gallery
+
+    yield str(write_gallery(url, out, store, shards, read_credits(credits_), not no_references, title))
+
+
+def view(folder: ExistingDirectory, /, *, port: Port = 0, no_browser: bool = False) -> Iterator[str]:
+    """Serve the pages in FOLDER on this machine and open them; Ctrl-C ends it.
+
+    Args:
+        folder: what `vital pages` wrote
+        port: port on this machine  [from 0 to 65535; default: any free one]
+        no_browser: serve only, and print the address
+    """
+    from flows.cli.export import served
+
+    over = Event()
+    # in the background of a script Ctrl-C does not arrive, but a request to end does
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
+    with served(folder, port) as url:
+        yield f"{url}  (Ctrl-C ends it)"
+        if not no_browser:
+            webbrowser.open(url)
+        try:
+            over.wait()
+        except KeyboardInterrupt:
+            yield "ended"
+
+
+def show(
+    url: str, layer: str, neuron: int, /, *, out: Path | None = None, side: Side | None = None, mask: bool = False
+) -> Iterator[str]:
+    """Save one picture of the atlas at URL as PNG, WebP or JPEG, by the file's ending.
+
+    Args:
+        url: atlas store
+        layer: the picture's layer, or 'classes'
+        neuron: number of the channel or class
+        out: file to write  [default: LAYER-NEURON.png]
+        side: side in pixels  [from 8 to 4096; default: as it was made]
+        mask: with its opacity: what mattered little is transparent
+    """
+    from flows.cli.export import save_picture
+    from stores.pages.website import folder_name
+
+    yield str(save_picture(url, layer, neuron, out or Path(f"{folder_name(layer)}-{neuron}.png"), side, mask))
+
+
+def export(
+    url: str,
+    /,
+    *,
+    layer: Text,
+    out: Path,
+    neurons: Text = "",
+    format_: Literal["png", "webp"] = "png",
+    mask: bool = False,
+    no_sheet: bool = False,
+) -> Iterator[str]:
+    """Save a selection of pictures of the atlas at URL, with a contact sheet and a table, as a folder or a zip.
+
+    Example: vital export atlas.zarr --layer layer4.2 --neurons 0:64,70 --out a.zip
+
+    Args:
+        url: atlas store
+        layer: the pictures' layer, or 'classes'  [required]
+        out: folder, or a file that ends in .zip  [required]
+        neurons: ranges and lists, e.g. 0:64,70  [default: all]
+        format_: of the pictures  [png, webp; default: png]
+        mask: with their opacity: what mattered little is transparent
+        no_sheet: without the contact sheet
+    """
+    from flows.cli.export import export as export_pictures
+
+    yield f"{export_pictures(url, layer, neurons, out, format_, mask, not no_sheet)} pictures in {out}"

@@ -1,0 +1,164 @@
+"""The commands that make something: each takes what its flow is asked, runs it, and yields the lines to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import ExistingDirectory, ExistingFile, PositiveInt
+from cyclopts.validators import Number
+
+from flows.cli.options import without
+from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, TargetsJob
+from flows.reports.plan import ReportJob, models_of
+from vital.settings import ModelSettings
+
+Neurons = Annotated[int, Parameter(validator=Number(gte=1, lte=192))]
+Layer = Annotated[str | None, Parameter(metavar="LAYER")]
+Network = Annotated[ModelSettings, without("name")]
+USUAL = ModelSettings()
+
+
+def demo(*, out: Path = Path("demo"), steps: PositiveInt | None = None, neurons: Neurons = 32) -> Iterator[str]:
+    """The whole pipeline on the embedded model and photographs; prints the atlas's path.
+
+    Args:
+        out: folder for stores and pages  [default: demo]
+        steps: optimisation steps  [from 1; default: as the demo is tuned]
+        neurons: channels of the layer  [from 1 to 192; default: 32]
+    """
+    from flows.recipes.demonstration import run_demo
+
+    yield from run_demo(out, steps, neurons)
+
+
+def layers(
+    model: str, /, *, all_: bool = False, conservation: Layer = None, settings: Network = USUAL
+) -> Iterator[str]:
+    """Layers, channels and default nodes of MODEL.
+
+    For example:
+      vital layers resnet50 --weights random
+      vital layers resnet50 --weights random --conservation layer4.2
+
+    Args:
+        model: torchvision name, efficientnet_lite0, or package.module:factory
+        all_: every module, not only stages, blocks and activations
+        conservation: instead: how much relevance of this layer's neurons arrives at their nodes, and what loses it
+    """
+    from flows.cli.describe import conservation_table, layer_table
+
+    settings = settings.model_copy(update={"name": model})
+    yield from conservation_table(settings, conservation) if conservation else layer_table(settings, all_)
+
+
+def pack(folder: ExistingDirectory, /, *, out: Path, per_shard: PositiveInt = 1000) -> Iterator[str]:
+    """Write a folder of images (torchvision's ImageFolder, or flat) as webdataset shards.
+
+    Args:
+        folder: images, a sub-folder for each class or all in one
+        out: folder for the shards  [required]
+        per_shard: images of a shard  [from 1; default: 1000]
+    """
+    from flows.running.progress import bar
+    from stores.shards.writing import pack as pack_folder
+
+    with bar("images packed", None) as line:
+        written = pack_folder(folder, out, per_shard, line.reach)
+    yield f"{len(written)} shards in {out}"
+
+
+def references(job: ReferencesJob) -> Iterator[str]:
+    """Stream SHARDS once: which images excite which neuron, and statistics of the layers.
+
+    For example:
+      vital references 'train-{000000..001280}.tar' --store stats.zarr \\
+          --model resnet50 --layer layer4.2 --layer classes
+    """
+    from flows.recipes.references import select_references
+    from stores import open_any
+
+    select_references(job)
+    yield from open_any(job.store).summary()
+
+
+def targets(*, job: TargetsJob) -> Iterator[str]:
+    """Measure neurons' references: the targets that their pictures will match.
+
+    Example: vital targets --store stats.zarr --layer layer4.2 --neurons 0:64
+    """
+    from flows.cli.describe import rounding
+    from flows.recipes.targets import measure_targets
+
+    yield from rounding(job.store, job.layer, job.neurons)
+    yield f"targets/{job.layer}/{measure_targets(job)} of {job.store}"
+
+
+def atlas(*, job: Annotated[AtlasJob, without("fewest", "nodes")]) -> Iterator[str]:
+    """Make the pictures.
+
+    Example: vital atlas --store s.zarr --layer layer4.2 --neurons 0:64 --out a.zarr
+    """
+    from flows.cli.describe import rounding
+    from flows.recipes.atlas import build_atlas
+    from stores import open_any
+
+    yield from rounding(job.store, job.layer, job.neurons)
+    build_atlas(job)
+    yield from open_any(job.out).summary()
+
+
+def evaluate(*, job: EvaluateJob) -> Iterator[str]:
+    """Measure an atlas's pictures; the metrics are kept beside them and shown on its pages.
+
+    For example:
+      vital evaluate --atlas atlas.zarr
+      vital evaluate --atlas atlas.zarr --judge efficientnet_lite2 --judge squeezenet
+    """
+    from flows.recipes.evaluation import evaluate_atlas
+    from stores import open_atlas
+
+    yield from open_atlas(evaluate_atlas(job)).metric_lines(list(job.layers))
+
+
+def report(*, job: Annotated[ReportJob, without("models")], network: ModelSettings = USUAL) -> Iterator[str]:
+    """Compare methods: the same neurons by each of them, measured in the same way, as a page, plots and report.json.
+
+    With --model, on that network alone instead of the preset's.
+
+    For example:
+      vital report --out report
+      vital report --out report --layer classes --method vital --method maco \\
+          --seeds 1 --steps 100
+      vital report --out report --preset iccv2025 \\
+          --shards 'train-{000000..001280}.tar' --held-out 'val-*.tar'
+    """
+    from flows.recipes.comparison import compare_methods
+    from flows.running.cluster import unwatched
+
+    asked = network.model_dump(exclude_unset=True)
+    models = models_of(job.preset, asked.pop("name", None), asked)
+    with unwatched():
+        yield f"report: {compare_methods(job.model_copy(update={'models': models}))}"
+
+
+def run(file: ExistingFile, /) -> Iterator[str]:
+    """Run what a settings file says: full-run, references, targets, atlas, evaluate or report.
+
+    The part under a flow's name is the parameter `job` of the deployment of that name; docs/job.yaml is an example.
+
+    Args:
+        file: YAML with a flow's name, and under it what the flow is asked
+    """
+    from flows.cli.job_files import flow_of, read_job
+    from stores import open_any
+
+    asked = read_job(file)
+    flow_of(asked.flow)(asked.job)
+    if asked.flow == "report":
+        yield f"report: {asked.job.out}"  # type: ignore[attr-defined]
+        return
+    written = (getattr(asked.job, name, None) for name in ("out", "atlas", "store"))
+    yield from open_any(next(url for url in written if url)).summary()
