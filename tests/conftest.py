@@ -11,4 +11,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from jaxtyping import install_import_hook
 
 # Before anything of them is imported, whichever tests come first.
-install_import_hook(["flows", "stores", "vital"], "beartype.beartype")
+install_import_hook(["stores", "vital"], "beartype.beartype")

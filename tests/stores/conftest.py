@@ -5,11 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jaxtyping import install_import_hook
 
 from tests.object_storage import bucket
-
-install_import_hook("stores", "beartype.beartype")
 
 
 @pytest.fixture
