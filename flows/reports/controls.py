@@ -1,4 +1,4 @@
-"""The work of a comparison: what is checked before it, what each method costs, and how real photographs score."""
+"""What surrounds the runs of a comparison: checks before them, what each method costs, how real photographs score."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def checked(job: ReportJob) -> list[Comparison]:
     """The comparison of every network. Networks, judges, layers, neurons and photographs are tried before any work."""
     out = Path(job.out).absolute()
     shards, held_out = _photographs(job, out)
-    found = []
+    comparisons = []
     for model in job.models:
-        here = load(model, job.running.of_flow)
+        loaded = load(model, job.running.of_flow)
         for layer in job.layers:
             asked = job.classes if layer == CLASSES else job.neurons
-            parse_neurons(asked, here.survey.layer(layer).channels, layer)
-        judges_at(job.judges, here, job.running.of_flow, model.download, job.layers)
+            parse_neurons(asked, loaded.survey.layer(layer).channels, layer)
+        judges_at(job.judges, loaded, job.running.of_flow, model.download, job.layers)
         left_out: dict[str, str] = {}
         for method in job.methods:
             try:
-                check_method(here.model, PictureSettings(method=method))
+                check_method(loaded.model, PictureSettings(method=method))
             except UnsuitableInput as error:
                 left_out[method] = str(error)
         folder = out / model.name.replace(":", "_") if len(job.models) > 1 else out
         folder.mkdir(parents=True, exist_ok=True)
-        found.append(Comparison(job, model, shards, held_out, folder, left_out))
-    return found
+        comparisons.append(Comparison(job, model, shards, held_out, folder, left_out))
+    return comparisons
 
 
 def _photographs(job: ReportJob, out: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -101,7 +101,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
+    """Write a JSON record of the comparison, whole or not at all."""
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
     unfinished.rename(path)
@@ -113,12 +113,12 @@ def photographs(comparison: Comparison) -> None:
     if CLASSES not in comparison.job.layers:
         return
     job, statistics = comparison.job, open_statistics(comparison.store)
-    here = load_stored(statistics, job.running)
-    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.running, comparison.model.download)}
+    loaded = load_stored(statistics, job.running)
+    judges = {OWN: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, comparison.model.download)}
     pictured = _pictured(comparison)
     wanted = set(pictured)
     photos = (
-        (sample.label, here.model.preprocessing.crop(decode(sample.image)))
+        (sample.label, loaded.model.preprocessing.crop(decode(sample.image)))
         for file in expand(comparison.held_out)
         for sample in ShardReader(file)
         if sample.image is not None and sample.label in wanted
@@ -131,15 +131,14 @@ def photographs(comparison: Comparison) -> None:
         for metric, values in naming_metrics(seen[f"{name}/logits"], seen["labels"], name).items():
             for label in np.unique(seen["labels"]):
                 scores[str(label)][metric] = float(values[seen["labels"] == label].mean())
-    found = statistics.references(CLASSES)
-    images = np.unique(found.image[pictured])
+    images = np.unique(statistics.references(CLASSES).image[pictured])
     crops = (
         (0, crop)
-        for _, crop in load_images(statistics, images[images != NOBODY].tolist(), here.model.preprocessing, {})
+        for _, crop in load_images(statistics, images[images != NOBODY].tolist(), loaded.model.preprocessing, {})
     )
-    known = _looked(crops, judges)
+    references = _looked(crops, judges)
     apart = {
-        metric_name("frechet", name): frechet_distance(seen[f"{name}/features"], known[f"{name}/features"])
+        metric_name("frechet", name): frechet_distance(seen[f"{name}/features"], references[f"{name}/features"])
         for name in judges
     }
     write_record(
@@ -150,11 +149,11 @@ def photographs(comparison: Comparison) -> None:
 
 def _pictured(comparison: Comparison) -> list[int]:
     """Classes with a picture by any method."""
-    found: set[int] = set()
+    classes: set[int] = set()
     for case in comparison.cases():
         if case.layer == CLASSES:
-            found |= set(np.flatnonzero(open_atlas(comparison.atlas(case)).layer(CLASSES).made()).tolist())
-    return sorted(found)
+            classes |= set(np.flatnonzero(open_atlas(comparison.atlas(case)).layer(CLASSES).made()).tolist())
+    return sorted(classes)
 
 
 def _looked(photos: Iterator[tuple[int, torch.Tensor]], judges: Mapping[str, Judge]) -> dict[str, np.ndarray]:
@@ -168,4 +167,4 @@ def _looked(photos: Iterator[tuple[int, torch.Tensor]], judges: Mapping[str, Jud
             look = judge.look(shown)
             parts[f"{name}/logits"].append(look.logits.float().numpy(force=True))
             parts[f"{name}/features"].append(look.features.float().numpy(force=True))
-    return {name: np.concatenate(found) for name, found in parts.items()} | {"labels": np.array(labels, np.int64)}
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()} | {"labels": np.array(labels, np.int64)}

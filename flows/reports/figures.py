@@ -24,8 +24,10 @@ Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
 
 
 @dataclass(frozen=True)
-class Method:
-    """One method on one layer: values by metric, of the same neurons in the same order, seeds side by side."""
+class MethodFigures:
+    """What one method reached on one layer: values by metric, of the same neurons in the same order, seeds side by
+    side; ``of_layer`` are the metrics of all its pictures together. ``failed`` has a line for every picture that became
+    undefined, ``seconds`` is what a picture took, NaN where that is not known."""
 
     label: str
     neurons: Sequence[int]
@@ -35,10 +37,10 @@ class Method:
     seconds: float
     cases: Sequence[Case]
 
-    def figures(self) -> dict[str, Interval]:
+    def intervals(self) -> dict[str, Interval]:
         """A mean with its interval for every metric; of the layer as a whole over seeds alone."""
-        found = {name: interval(values) for name, values in self.values.items()}
-        return found | {name: interval(values[None]) for name, values in self.of_layer.items()}
+        of_neurons = {name: interval(values) for name, values in self.values.items()}
+        return of_neurons | {name: interval(values[None]) for name, values in self.of_layer.items()}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Lead:
 
     @property
     def pictures(self) -> int:
-        """Of each of the two."""
+        """How many pictures of each of the two were compared."""
         return self.difference.neurons * self.difference.seeds
 
     @property
@@ -67,16 +69,21 @@ class Lead:
 
 def _gain(metric: str, difference: Interval) -> tuple[float, float]:
     """The bounds of a difference, turned so that more is better."""
-    low, high = sorted((_sign(metric) * difference.low, _sign(metric) * difference.high))
+    sign = better_sign(metric)
+    low, high = sorted((sign * difference.low, sign * difference.high))
     return low, high
 
 
-def _sign(metric: str) -> int:
-    """What a metric is multiplied by so that more is better."""
-    return -1 if meaning_of(metric).better == "low" else 1
+def better_sign(metric: str) -> int:
+    """What a metric is multiplied by so that more is better; 0 where neither end is.
+
+    >>> better_sign("top1_squeezenet"), better_sign("rank"), better_sign("variation")
+    (1, -1, 0)
+    """
+    return {"high": 1, "low": -1, "": 0}[meaning_of(metric).better]
 
 
-def methods_of(comparison: Comparison, layer: str) -> list[Method]:
+def methods_of(comparison: Comparison, layer: str) -> list[MethodFigures]:
     """Every method's values on a layer; a method's neurons are those with a picture under every seed."""
     cases = [case for case in comparison.cases() if case.layer == layer]
     costs = read_record(comparison.folder / COSTS)
@@ -86,13 +93,13 @@ def methods_of(comparison: Comparison, layer: str) -> list[Method]:
     ]
 
 
-def _method(comparison: Comparison, cases: Sequence[Case], costs: Mapping[str, Mapping[str, float]]) -> Method:
+def _method(comparison: Comparison, cases: Sequence[Case], costs: Mapping[str, Mapping[str, float]]) -> MethodFigures:
     layer = cases[0].layer
     atlases = [open_atlas(comparison.atlas(case)).layer(layer) for case in cases]
-    there = np.logical_and.reduce([atlas.made() for atlas in atlases])
+    pictured = np.logical_and.reduce([atlas.made() for atlas in atlases])
     tables = [atlas.metrics() for atlas in atlases]
     values = {
-        name: np.stack([table[name][there] for table in tables], 1).astype(np.float64)
+        name: np.stack([table[name][pictured] for table in tables], 1).astype(np.float64)
         for name in tables[0]
         if all(name in table for table in tables)
     }
@@ -110,7 +117,7 @@ def _method(comparison: Comparison, cases: Sequence[Case], costs: Mapping[str, M
     known = [costs[key] for case in cases if (key := f"{layer}/{case.name}") in costs]
     pictures = sum(cost["pictures"] for cost in known)
     seconds = sum(cost["seconds"] for cost in known) / pictures if pictures else float("nan")
-    return Method(cases[0].label, np.flatnonzero(there).tolist(), values, of_layer, failed, seconds, cases)
+    return MethodFigures(cases[0].label, np.flatnonzero(pictured).tolist(), values, of_layer, failed, seconds, cases)
 
 
 def real_figures(comparison: Comparison) -> dict[str, Interval]:
@@ -120,8 +127,8 @@ def real_figures(comparison: Comparison) -> dict[str, Interval]:
         return {}
     classes = record["classes"].values()
     names = sorted({name for scores in classes for name in scores})
-    found = {name: interval(np.array([[scores[name]] for scores in classes])) for name in names}
-    return found | {name: interval(np.array([[value]])) for name, value in record["layer"].items()}
+    of_classes = {name: interval(np.array([[scores[name]] for scores in classes])) for name in names}
+    return of_classes | {name: interval(np.array([[value]])) for name, value in record["layer"].items()}
 
 
 def photograph_count(comparison: Comparison) -> tuple[int, int]:
@@ -130,13 +137,13 @@ def photograph_count(comparison: Comparison) -> tuple[int, int]:
     return (int(record["count"]), len(record["classes"])) if record else (0, 0)
 
 
-def leads(methods: Sequence[Method]) -> list[Lead]:
+def leads(methods: Sequence[MethodFigures]) -> list[Lead]:
     """The method against the baseline with the best mean, by transfer under each judge."""
     ours = next((method for method in methods if method.label == VITAL), None)
     others = [method for method in methods if method.label != VITAL and method.label not in ABLATIONS]
     if ours is None or not others:
         return []
-    found = []
+    ahead = []
     known = {name: split_name(name) for name in sorted(ours.values)}
     transfers = [
         (name, best_value)
@@ -145,20 +152,20 @@ def leads(methods: Sequence[Method]) -> list[Lead]:
         if metric == wanted and judge not in ("", OWN)
     ]
     for name, best_value in transfers:
-        best = max(others, key=lambda method: _sign(name) * float(np.nanmean(method.values[name])))
+        best = max(others, key=lambda method: better_sign(name) * float(np.nanmean(method.values[name])))
         shared = sorted(set(ours.neurons) & set(best.neurons))
         mine, theirs = (
             method.values[name][[list(method.neurons).index(neuron) for neuron in shared]] for method in (ours, best)
         )
         ideal = paired(np.full_like(theirs, best_value), theirs)
         sums = float(mine.sum()), float(theirs.sum())
-        found.append(Lead(name, best.label, paired(mine, theirs), sums, _gain(name, ideal)[0] > 0))
-    return found
+        ahead.append(Lead(name, best.label, paired(mine, theirs), sums, _gain(name, ideal)[0] > 0))
+    return ahead
 
 
-def badness(method: Method, layer: str) -> Float[np.ndarray, "neuron"]:
+def badness(method: MethodFigures, layer: str) -> Float[np.ndarray, "neuron"]:
     """By what the median and the worst cases are chosen, under the first seed: for classes the mean over judges of how
-    many classes they prefer; else how many neurons are raised more, then how little the neuron is."""
+    many classes they prefer; else how many neurons are activated more, then how little the neuron is."""
     if layer == CLASSES:
         judged = [values[:, 0] for name, values in method.values.items() if name.startswith("rank_")]
         foreign = [

@@ -101,12 +101,12 @@ _ICCV: dict[str, object] = {
 """The table in VITAL's experiments; its pictures are as published (`--preset paper`)."""
 
 
-def models_of(preset: str | None, name: str | None, said: Mapping[str, object]) -> tuple[ModelSettings, ...]:
-    """The networks of a preset, or the one named, with what was ``said`` of weights and input."""
+def models_of(preset: str | None, name: str | None, changes: Mapping[str, object]) -> tuple[ModelSettings, ...]:
+    """The networks of a preset, or the one named, each with ``changes`` of its weights and input."""
     usual = _ICCV["models"] if preset == "iccv2025" else (ModelSettings(),)
     assert isinstance(usual, tuple)
-    found = (ModelSettings(name=name),) if name else usual
-    return tuple(ModelSettings.model_validate({**one.model_dump(), **said}) for one in found)
+    models = (ModelSettings(name=name),) if name else usual
+    return tuple(ModelSettings.model_validate({**model.model_dump(), **changes}) for model in models)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Of its atlas."""
+        """The name of its atlas's folder, without the ending."""
         return f"{self.label.replace(', ', '-').replace(' ', '-')}-seed{self.seed}"
 
 
@@ -138,15 +138,15 @@ class Comparison:
 
     @property
     def store(self) -> str:
-        """The statistics."""
+        """Path of the statistics store."""
         return str(self.folder / "statistics.zarr")
 
     def atlas(self, case: Case) -> str:
-        """Where a case's pictures are."""
+        """Path of the atlas of a case's pictures."""
         return str(self.folder / "atlases" / f"{case.name}.zarr")
 
     def references(self) -> ReferencesJob:
-        """The pass over the photographs."""
+        """The job that reads the photographs and chooses references among them."""
         return ReferencesJob(
             shards=self.shards, store=self.store, model=self.model, layers=self.job.layers,
             statistics=StatisticsSettings(references=self.job.references), running=self.job.running,
@@ -165,11 +165,11 @@ class Comparison:
         return min(4, self.job.references) if self.job.preset == "embedded" else None
 
     def asked(self, layer: str) -> str:
-        """The neurons of a layer."""
+        """The neurons of a layer that get pictures, as a job names them; "" for all."""
         return self.job.classes if layer == CLASSES else self.job.neurons
 
     def targets(self, layer: str) -> TargetsJob:
-        """The targets of a layer."""
+        """The job that measures a layer's targets."""
         return TargetsJob(
             store=self.store,
             layer=layer,
@@ -179,14 +179,14 @@ class Comparison:
         )
 
     def pictures(self, case: Case) -> AtlasJob:
-        """The pictures of a case."""
+        """The job that makes a case's pictures."""
         return AtlasJob(
             store=self.store, layer=case.layer, out=self.atlas(case), neurons=self.asked(case.layer),
             variant=self.variant(case.layer), picture=case.picture, batch=self.job.batch, running=self.job.running,
         )  # fmt: skip
 
     def evaluation(self, case: Case, cases: list[Case]) -> EvaluateJob:
-        """The metrics of a case; the same method's other seeds are its siblings."""
+        """The job that measures a case's metrics; the same method's other seeds are its siblings."""
         siblings = [
             self.atlas(one)
             for one in cases
@@ -216,7 +216,7 @@ class Comparison:
         for label, changed in ABLATIONS.items():
             if layer == CLASSES and label == "vital, no relevance":
                 continue  # class neurons have none
-            said: dict[str, object] = {**shared, **changed}
+            settings: dict[str, object] = {**shared, **changed}
             if layer == CLASSES and "plain_weight" in changed:
-                said["relevant_weight"] = 0.0  # for classes whole activations are the relevant ones
-            yield Case(label, layer, 0, PictureSettings.model_validate(said))
+                settings["relevant_weight"] = 0.0  # for classes whole activations are the relevant ones
+            yield Case(label, layer, 0, PictureSettings.model_validate(settings))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flows.reports.figures import Lead, Method, leads
+from flows.reports.figures import Lead, MethodFigures, better_sign, leads
 from vital.judging.names import naming_metrics
 
 NEURONS = 30
 
 
-def method(label: str, **values: np.ndarray) -> Method:
+def method(label: str, **values: np.ndarray) -> MethodFigures:
     """Two seeds: the given value of each neuron, twice."""
     columns = {name: np.stack([row.astype(float)] * 2, 1) for name, row in values.items()}
-    return Method(label, list(range(NEURONS)), columns, {}, [], 1.0, [])
+    return MethodFigures(label, list(range(NEURONS)), columns, {}, [], 1.0, [])
 
 
-def lead(metric: str, *methods: Method) -> Lead:
+def lead(metric: str, *methods: MethodFigures) -> Lead:
     return next(one for one in leads(methods) if one.metric == metric)
 
 
@@ -31,6 +31,10 @@ def test_the_best_baseline_is_the_lowest_where_low_is_better() -> None:
     named = lead("top1_judge", ours, worse, better)
     assert (named.baseline, named.sums, named.pictures) == ("maco", (60, 40), 60)
     assert named.standing == "ahead, clear of zero"
+
+
+def test_more_is_better_less_is_or_neither() -> None:
+    assert [better_sign(name) for name in ("top1_judge", "surprise_judge", "peak_ratio", "variation")] == [1, -1, 1, 0]
 
 
 def test_behind_and_undecided_are_called_so() -> None:
