@@ -46,14 +46,13 @@ class Layout(PlainFormatter):
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         """Print a heading, and its options or commands."""
-        if not panel.entries:
-            return
         table = Table.grid(padding=(0, 2))
         table.add_column(min_width=26 if panel.format == "parameter" else None, no_wrap=True)
         for entry in panel.entries:
             labels = [entry.positional_label] if entry.positional_label else entry.display_labels_with_metavar
             table.add_row(f"  {', '.join(labels)}", entry.description)
-        console.print(f"{panel.title}:", table, "", sep="\n")
+        if panel.entries:
+            console.print(f"{panel.title}:", table, "", sep="\n")
 
 
 def command_line(asked: str | None = None) -> App:
@@ -83,8 +82,7 @@ def main(words: Sequence[str] | None = None) -> int:
     _quiet(verbose)
     try:
         for line in command_line(*words[:1])(words) or ():
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
+            print(line, flush=True)  # noqa: T201
         return 0 if words else 2  # without a command there is only its help
     except (Exception, KeyboardInterrupt) as error:
         from flows.cli.options import refusal

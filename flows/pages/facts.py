@@ -9,7 +9,8 @@ import zarr
 
 from stores.arrays.provenance import claimed
 from stores.arrays.schema import group_at
-from vital.settings import CLASSES
+
+CLASSES = "classes"  # as in vital.settings, which would import pydantic for it
 
 
 def atlas_layers(atlas: zarr.Group) -> list[str]:
