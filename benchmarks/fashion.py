@@ -72,7 +72,7 @@ def write_shards(source: Path, folder: Path) -> None:
 
 def passed(shards: Path, store: Path) -> tuple[float, int]:
     """Seconds and peak memory of the command."""
-    watched = "import resource, sys\nfrom flows.cli import main\nmain(sys.argv[1:], standalone_mode=False)\n"
+    watched = "import resource\nfrom flows.cli.main import main\nassert main() == 0\n"
     watched += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     arguments = ["references", str(shards), "--store", str(store), "--model", "benchmarks.fashion:network",
                  "--input-size", "32", "--layer", LAYER, "--layer", "classes"]  # fmt: skip

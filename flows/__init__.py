@@ -55,7 +55,7 @@ def references(
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    _quiet()
+    calm_prefect()
     from flows.jobs import ReferencesJob, Running
     from flows.recipes.references import select_references
     from stores import open_statistics
@@ -101,7 +101,7 @@ def targets(
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    _quiet()
+    calm_prefect()
     from flows.jobs import Running, TargetsJob
     from flows.recipes.targets import measure_targets
     from stores import open_statistics
@@ -141,7 +141,7 @@ def atlas(
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    _quiet()
+    calm_prefect()
     from flows.jobs import AtlasJob, Running
     from flows.recipes.atlas import build_atlas
     from stores import open_atlas
@@ -183,7 +183,7 @@ def evaluate(
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    _quiet()
+    calm_prefect()
     from flows.jobs import EvaluateJob, Running
     from flows.recipes.evaluation import evaluate_atlas
     from stores import open_atlas
@@ -217,7 +217,7 @@ def report(out: str | Path, **settings: Any) -> Path:
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    _quiet()
+    calm_prefect()
     from flows.jobs import Running
     from flows.recipes.comparison import compare_methods
     from flows.reports.plan import ReportJob
@@ -226,11 +226,12 @@ def report(out: str | Path, **settings: Any) -> Path:
     return Path(compare_methods(_job(ReportJob, out=str(out), **settings, **_parts(where, running=Running))))
 
 
-def _quiet() -> None:
-    """Before Prefect is imported: nothing is reported to anybody, and only trouble is logged."""
+def calm_prefect(logged: str = "CRITICAL") -> None:
+    """Before Prefect is imported: nothing is reported to anybody, and only trouble is ``logged``. What the environment
+    says already stays."""
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", logged)
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,6 +11,8 @@ from cyclopts import App, Group, Parameter
 from cyclopts.help import HelpPanel, PlainFormatter
 from rich.console import Console, ConsoleOptions
 from rich.table import Table
+
+from flows import calm_prefect
 
 HELP = """Pictures of what every neuron of a vision network responds to.
 
@@ -46,14 +47,13 @@ class Layout(PlainFormatter):
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         """Print a heading, and its options or commands."""
-        if not panel.entries:
-            return
         table = Table.grid(padding=(0, 2))
         table.add_column(min_width=26 if panel.format == "parameter" else None, no_wrap=True)
         for entry in panel.entries:
             labels = [entry.positional_label] if entry.positional_label else entry.display_labels_with_metavar
             table.add_row(f"  {', '.join(labels)}", entry.description)
-        console.print(f"{panel.title}:", table, "", sep="\n")
+        if panel.entries:
+            console.print(f"{panel.title}:", table, "", sep="\n")
 
 
 def command_line(asked: str | None = None) -> App:
@@ -80,11 +80,10 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     verbose = words[:1] == ["--verbose"]
     words = words[verbose:]
-    _quiet(verbose)
+    calm_prefect("INFO" if verbose else "CRITICAL")
     try:
         for line in command_line(*words[:1])(words) or ():
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
+            print(line, flush=True)  # noqa: T201
         return 0 if words else 2  # without a command there is only its help
     except (Exception, KeyboardInterrupt) as error:
         from flows.cli.options import refusal
@@ -94,14 +93,6 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"Error: {sentence}\n")
         return code
-
-
-def _quiet(verbose: bool) -> None:
-    """Before Prefect is imported: nothing is reported to anybody, and only trouble is logged."""
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 
 
 if __name__ == "__main__":

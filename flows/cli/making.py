@@ -39,9 +39,7 @@ def layers(
 ) -> Iterator[str]:
     """Layers, channels and default nodes of MODEL.
 
-    For example:
-      vital layers resnet50 --weights random
-      vital layers resnet50 --weights random --conservation layer4.2
+    Example: vital layers resnet50 --weights random --conservation layer4.2
 
     Args:
         model: torchvision name, efficientnet_lite0, or package.module:factory
@@ -113,9 +111,7 @@ def atlas(*, job: Annotated[AtlasJob, without("fewest", "nodes")]) -> Iterator[s
 def evaluate(*, job: EvaluateJob) -> Iterator[str]:
     """Measure an atlas's pictures; the metrics are kept beside them and shown on its pages.
 
-    For example:
-      vital evaluate --atlas atlas.zarr
-      vital evaluate --atlas atlas.zarr --judge efficientnet_lite2 --judge squeezenet
+    Example: vital evaluate --atlas atlas.zarr --judge efficientnet_lite2
     """
     from flows.recipes.evaluation import evaluate_atlas
     from stores import open_atlas
@@ -129,7 +125,6 @@ def report(*, job: Annotated[ReportJob, without("models")], network: ModelSettin
     With --model, on that network alone instead of the preset's.
 
     For example:
-      vital report --out report
       vital report --out report --layer classes --method vital --method maco \\
           --seeds 1 --steps 100
       vital report --out report --preset iccv2025 \\
@@ -157,8 +152,5 @@ def run(file: ExistingFile, /) -> Iterator[str]:
 
     asked = read_job(file)
     flow_of(asked.flow)(asked.job)
-    if asked.flow == "report":
-        yield f"report: {asked.job.out}"  # type: ignore[attr-defined]
-        return
-    written = (getattr(asked.job, name, None) for name in ("out", "atlas", "store"))
-    yield from open_any(next(url for url in written if url)).summary()
+    url = next(filter(None, (getattr(asked.job, name, None) for name in ("out", "atlas", "store"))))
+    yield from [f"report: {url}"] if asked.flow == "report" else open_any(url).summary()

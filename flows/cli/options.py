@@ -28,8 +28,7 @@ HEADINGS: dict[type[BaseModel], str] = {
     StatisticsSettings: "What is kept", PictureSettings: "Pictures", VariantSettings: "Targets",
     ModelSettings: "Network", Running: "Where tasks run",
 }  # fmt: skip
-"""Settings whose fields are options, and what stands above these in a command's help."""
-GROUPS = {heading: Group(heading, sort_key=order) for order, heading in enumerate(dict.fromkeys(HEADINGS.values()))}
+"""Settings whose fields are options, and what stands above these in a command's help, in this order."""
 FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "siblings", "methods")} | {"name": "--model"}
 """The option of each field, where it is not the field's name: one that may be repeated bears the singular."""
 BOUNDS = {Ge: "from {0.ge:g}", Gt: "above {0.gt:g}", Le: "to {0.le:g}", Lt: "to below {0.lt:g}"}
@@ -46,9 +45,9 @@ def without(*fields: str) -> Parameter:
     return Parameter(parse=rf"^(?!({'|'.join(fields)})$)")
 
 
-def _declare(settings: type[BaseModel], heading: str) -> None:
+def _declare(settings: type[BaseModel], heading: Group) -> None:
     """Tell cyclopts what it does not see in pydantic's fields: an option's name and heading, its bounds in words."""
-    Parameter(name="*", group=GROUPS[heading])(settings)  # the star: --steps instead of --picture.steps
+    Parameter(name="*", group=heading)(settings)  # the star: --steps instead of --picture.steps
     for name, field in settings.model_fields.items():
         field.kw_only = (settings, name) != (ReferencesJob, "shards")  # these stand without a name before them
         if field.annotation not in HEADINGS:
@@ -87,29 +86,40 @@ def _usage(error: CycloptsError) -> str:
     """What is wrong with a command line, by the option's name, and without repeating a password."""
     more = f"`{' '.join(('vital', *(error.command_chain or ()), '--help'))}`"
     argument, unused = error.argument, (error.unused_tokens or [""])[0]
-    name = argument.name if argument else "the command line"
-    name = name.removeprefix("--").upper() if argument and argument.index is not None else name
+    name = argument.name if argument else ""
+    name = name if not argument or argument.index is None else name.removeprefix("--").upper()
     match error:
         case exceptions.UnknownCommandError() if unused in RENAMED:
             return f"`vital {unused}` is called `vital {RENAMED[unused]}` now: say that instead"
         case exceptions.UnknownCommandError():
             return _unknown(unused, error.app or (), more)
         case exceptions.UnknownOptionError(token=token):
-            known = [flag for one in error.argument_collection if one.parse for flag in one.names]
-            return _unknown((token.keyword or token.value).partition("=")[0], known, more)
+            return _unknown(token.keyword or token.value, _flags(error), more)
         case exceptions.UnusedCliTokensError():
             return f"{_shown(unused)} is one argument too many: {more} says what is taken"
-        case exceptions.MissingArgumentError():
+        case exceptions.MissingArgumentError() if error.keyword or error.tokens_so_far:
             count = argument.token_count()[0] if argument else 1
-            lacks = f"needs {count} value{'s' * (count > 1)}" if error.keyword or error.tokens_so_far else "is missing"
-            return f"{name} {lacks}: {more} says what it takes"
+            return f"{name} needs {count} value{'s' * (count > 1)}: {more} says what it takes"
+        case exceptions.MissingArgumentError() if unused.startswith("-"):  # misspelt: that is why another is missing
+            return _unknown(unused, _flags(error), more)
+        case exceptions.MissingArgumentError():
+            return f"{name} is missing: {more} says what it takes"
         case _ if isinstance(error.__cause__, ValidationError):
             path, text = unsuitable(error.__cause__)
             return f"{next((FLAGS[part] for part in path if part in FLAGS), 'settings')}: {text}"
     return str(error).removesuffix(".").replace(". ", ": ")
 
 
+def _flags(error: CycloptsError) -> list[str]:
+    return (
+        [flag for one in error.app.assemble_argument_collection() if one.parse for flag in one.names]
+        if error.app
+        else []
+    )
+
+
 def _unknown(word: str, known: Iterable[str], more: str) -> str:
+    word = word.partition("=")[0]
     near = get_close_matches(word, known, 1)
     what = "option" if word.startswith("-") else "command"
     return f"there is no {what} {word}: {f'the nearest is {near[0]}, and ' if near else ''}{more} lists all"
@@ -125,10 +135,9 @@ def unsuitable(error: ValidationError) -> tuple[tuple[str, ...], str]:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return repr(safe_url(value))
-    return repr(value) if isinstance(value, int | float | None) else f"a {type(value).__name__}"
+    plain = safe_url(value) if isinstance(value, str) else value
+    return repr(plain) if isinstance(plain, str | int | float | None) else f"a {type(plain).__name__}"
 
 
 for _settings, _heading in HEADINGS.items():
-    _declare(_settings, _heading)
+    _declare(_settings, Group(_heading, sort_key=[*dict.fromkeys(HEADINGS.values())].index(_heading)))

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -184,10 +185,9 @@ def _imagenet_names() -> tuple[str, ...]:
 
 def from_factory(settings: ModelSettings) -> Loaded:
     """What ``package.module:factory`` makes, with ImageNet's usual preprocessing."""
-    module, _, factory = settings.name.partition(":")
     try:
-        network = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
+        network = resolve_name(settings.name)()
+    except (ImportError, AttributeError, ValueError) as error:  # the last is of a name that is none
         raise UnknownModel(
             f"{settings.name!r} cannot be imported ({error}): give package.module:factory, importable from here"
         ) from error

@@ -79,6 +79,11 @@ def test_the_example_is_a_job() -> None:
         ("", "one key was expected, full-run, references, targets, atlas"),
         ({"pages": {}}, "holds pages at its top: one key was expected"),
         ({"atlas": {}, "targets": {}}, "holds atlas, targets at its top"),
+        ({"moments": {"store": "a", "layer": "b"}}, "moments is called targets now: rename it in the file"),
+        (
+            {"targets": {"store": "a", "layer": "b", "place": {"workers": 2}}},
+            "targets.place is called running now: rename it in the file",
+        ),
         ({"atlas": {"store": "a", "layer": "b"}}, "atlas.out: Field required"),
         (
             {"atlas": {"store": "a", "layer": "b", "out": "c", "picture": {"steps": 0}}},
