@@ -8,7 +8,12 @@ import os
 # gain, above all on a busy machine, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
+
+# A deadline would measure what else the machine is doing.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # Before anything of them is imported, whichever tests come first.
 install_import_hook(["stores", "vital"], "beartype.beartype")

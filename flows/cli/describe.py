@@ -13,7 +13,6 @@ from stores.errors import SchemaMismatch
 from vital.network.layers import survey
 from vital.network.models import load_model
 from vital.network.nodes import default_nodes
-from vital.network.probe import INPUT
 from vital.network.sources import RANDOM
 from vital.propagation.conservation import conservation, liveliest, noise
 from vital.settings import EMBEDDED, ModelSettings
@@ -21,14 +20,7 @@ from vital.settings import EMBEDDED, ModelSettings
 
 def layer_table(settings: ModelSettings, every: bool) -> Iterator[str]:
     """A line a layer: name, channels, sites, and the nodes that are matched by default for its neurons."""
-    model = load_model(_weights_or_random(settings))
-    found = survey(model)
-    shown = [layer for layer in found.layers.values() if every or layer.block or layer.classes]
-    width = max(len(layer.name) for layer in shown)
-    yield f"{'layer':<{width}}  channels  sites  nodes matched by default"
-    for layer in shown:
-        nodes = ", ".join((INPUT, *default_nodes(found, layer.name, model.name)))
-        yield f"{layer.name:<{width}}  {layer.channels:>8}  {layer.sites:>5}  {nodes}"
+    yield str(load_model(_weights_or_random(settings)).layers(every))
 
 
 def _weights_or_random(settings: ModelSettings) -> ModelSettings:
@@ -43,9 +35,9 @@ def conservation_table(settings: ModelSettings, layer: str) -> Iterator[str]:
     neuron on each of four pictures of 1/f noise, relevance kind lrp."""
     settings = _weights_or_random(settings)
     model = load_model(settings)
-    found = survey(model)
-    nodes, images = default_nodes(found, found.layer(layer).name, model.name), noise(model, 4)
-    shares = conservation(model, found, layer, nodes, liveliest(model, found, layer, images), images)
+    known = survey(model)
+    nodes, images = default_nodes(known, known.layer(layer).name, model.name), noise(model, 4)
+    shares = conservation(model, known, layer, nodes, liveliest(model, known, layer, images), images)
     weights = "random weights: " if settings.weights == RANDOM else ""
     yield f"{weights}relevance of the liveliest neurons of {layer} on 4 pictures of noise, 1 being all that was started"
     width = max(len(name) for name in (*nodes, *shares.lost))

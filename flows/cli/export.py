@@ -167,7 +167,7 @@ def _require_picture(pictures: AtlasLayer, atlas_url: str, neuron: int) -> None:
         )
 
 
-HERE = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 """Nobody but this machine may see the pages: photographs may be private."""
 
 
@@ -202,7 +202,7 @@ def served(folder: Path, port: int = 0) -> Iterator[str]:
     require_pages(folder)
     handler = functools.partial(_Quiet, directory=str(folder))
     try:
-        server = http.server.ThreadingHTTPServer((HERE, port), handler)
+        server = http.server.ThreadingHTTPServer((LOOPBACK, port), handler)
     except OSError as error:
         raise UnsuitableFolder(
             f"port {port} cannot be used ({error.strerror}): give another --port, or none for any free one"
@@ -210,7 +210,7 @@ def served(folder: Path, port: int = 0) -> Iterator[str]:
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://{HERE}:{server.server_port}/"
+        yield f"http://{LOOPBACK}:{server.server_port}/"
     finally:
         server.shutdown()
         server.server_close()

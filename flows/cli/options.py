@@ -1,4 +1,4 @@
-"""Settings as options of the command: one description, one set of bounds, for both; and what is said of a wrong one.
+"""Settings as options of the command: one description, one set of bounds, for both; and the sentence on a wrong one.
 
 A command takes a job as its parameter: cyclopts gives it an option for every field, those of nested settings included,
 and pydantic checks the values. What the user leaves out is left to the settings.
@@ -33,7 +33,7 @@ FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "sibli
 """The option of each field, where it is not the field's name: one that may be repeated bears the singular."""
 BOUNDS = {Ge: "from {0.ge:g}", Gt: "above {0.gt:g}", Le: "to {0.le:g}", Lt: "to below {0.lt:g}"}
 RENAMED = {"moments": "targets", "place": "running"}
-"""Words of earlier versions, and what is said instead."""
+"""Words of earlier versions, and those that replace them."""
 
 
 class UsageError(Exception):
@@ -69,7 +69,7 @@ def _words(field: FieldInfo) -> str:
     if not (field.is_required() or default in (None, "", ()) or isinstance(default, bool)):
         values = default if isinstance(default, tuple) else (default,)
         marks.append(f"default: {(', ' if repeated else ' ').join(map(str, values))}")
-    return f"{text}  [{said}]" if (said := "; ".join(filter(None, marks))) else text
+    return f"{text}  [{marked}]" if (marked := "; ".join(filter(None, marks))) else text
 
 
 def refusal(error: BaseException) -> tuple[str, int]:

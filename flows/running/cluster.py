@@ -117,8 +117,8 @@ def unhurried_memory() -> Iterator[None]:
     for name, value in hurried.items():
         if os.environ.get(name) == value:
             os.environ.pop(name, None)
-    said = dask.config.get(NURSED)
-    with dask.config.set({NURSED: {name: value for name, value in said.items() if str(value) != hurried.get(name)}}):
+    known = dask.config.get(NURSED)
+    with dask.config.set({NURSED: {name: value for name, value in known.items() if str(value) != hurried.get(name)}}):
         yield
 
 

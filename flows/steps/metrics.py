@@ -202,13 +202,13 @@ def _raised(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[s
     # As the statistics have it: pictures of another side are read at the same place.
     readout = loaded.survey.layer(part.layer).readout
     usual = [part.statistics.statistic(part.layer, name) for name in USUAL]
-    peaks, places = [], []
+    peaks, ranks = [], []
     for start, pixels in zip(range(0, len(part.neurons), CHUNK), part.pixels(part.neurons), strict=True):
         neurons = part.neurons[start : start + CHUNK]
         one = raised(at_side.model, part.layer, neurons, pixels, loaded.survey.layouts(), (usual[0], usual[1]), readout)
         peaks.append(one.peak)
-        places.append(one.rank)
-    peak, rank = np.concatenate(peaks), np.concatenate(places)
+        ranks.append(one.rank)
+    peak, rank = np.concatenate(peaks), np.concatenate(ranks)
     best = np.nanmax(scores, axis=1)
     return {
         "peak": peak,

@@ -49,12 +49,12 @@ class Lease:
 def take(group: zarr.Group, path: str, block: int, holder: Holder, term: float) -> Lease | None:
     """Take the lease of the blocks from ``block`` on of the group at ``path``; where another run has one that counts,
     that is returned and nothing changed. A run's own lease is renewed."""
-    found = read_lease(group, path, block)
-    if found is not None and found.holder.run != holder.run and found.alive(term):
-        return found
-    place = _place(path, block)
+    lease = read_lease(group, path, block)
+    if lease is not None and lease.holder.run != holder.run and lease.alive(term):
+        return lease
+    location = _lease_path(path, block)
     try:
-        group.create_group(place, attributes={"lease": asdict(holder) | {"renewed": time.time()}}, overwrite=True)
+        group.create_group(location, attributes={"lease": asdict(holder) | {"renewed": time.time()}}, overwrite=True)
     except (ContainsGroupError, FileNotFoundError):  # another run was here at the same moment: see who it is
         return read_lease(group, path, block)
     return None
@@ -63,26 +63,26 @@ def take(group: zarr.Group, path: str, block: int, holder: Holder, term: float) 
 def renew(group: zarr.Group, path: str, block: int, holder: Holder) -> None:
     """Say that the holder still works on it."""
     group.create_group(
-        _place(path, block), attributes={"lease": asdict(holder) | {"renewed": time.time()}}, overwrite=True
+        _lease_path(path, block), attributes={"lease": asdict(holder) | {"renewed": time.time()}}, overwrite=True
     )
 
 
 def release(group: zarr.Group, path: str, block: int) -> None:
     """Give it back; nothing happens where there is none."""
     with suppress(KeyError, FileNotFoundError):
-        del group[_place(path, block)]
+        del group[_lease_path(path, block)]
 
 
 def read_lease(group: zarr.Group, path: str, block: int) -> Lease | None:
     """The lease as it stands, None where nobody has one."""
     try:
-        found: Any = group[_place(path, block)].attrs["lease"]
-        return Lease(Holder(str(found["run"]), str(found["host"]), int(found["pid"])), float(found["renewed"]))
+        lease: Any = group[_lease_path(path, block)].attrs["lease"]
+        return Lease(Holder(str(lease["run"]), str(lease["host"]), int(lease["pid"])), float(lease["renewed"]))
     except (KeyError, FileNotFoundError, ValueError):  # gone, or half written by a store without whole writes
         return None
 
 
-def _place(path: str, block: int) -> str:
+def _lease_path(path: str, block: int) -> str:
     return f"{RUNS}/lease-{path.replace('/', '+')}-{block}"
 
 

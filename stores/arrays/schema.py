@@ -113,18 +113,18 @@ def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> None:
 
 def array_at(group: zarr.Group, path: str) -> zarr.Array[Any]:
     """The array at ``path``; raises SchemaMismatch where there is none."""
-    found = group.get(path)
-    if not isinstance(found, zarr.Array):
+    member = group.get(path)
+    if not isinstance(member, zarr.Array):
         raise SchemaMismatch(f"{_place(group, path)} is not in this store; run the step that writes it first")
-    return found
+    return member
 
 
 def group_at(group: zarr.Group, path: str) -> zarr.Group:
     """The group at ``path``; raises SchemaMismatch where there is none."""
-    found = group.get(path)
-    if not isinstance(found, zarr.Group):
+    member = group.get(path)
+    if not isinstance(member, zarr.Group):
         raise SchemaMismatch(f"{_place(group, path)} is not in this store; run the step that writes it first")
-    return found
+    return member
 
 
 def block_length(array: zarr.Array[Any]) -> int:
@@ -210,15 +210,15 @@ def _backend(url: str, read_only: bool) -> Store:
 
 
 def _check_root(root: zarr.Group, kind: str, url: str) -> None:
-    found = root.attrs.get("kind"), root.attrs.get("schema_version")
-    if found[0] != kind:
+    stored, version = root.attrs.get("kind"), root.attrs.get("schema_version")
+    if stored != kind:
         raise SchemaMismatch(
-            f"{safe_url(url)} is {'no store of this project' if found[0] is None else f'of kind {found[0]}'} but a "
+            f"{safe_url(url)} is {'no store of this project' if stored is None else f'of kind {stored}'} but a "
             f"store of kind {kind} was expected; give another URL"
         )
-    if found[1] != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
         raise SchemaMismatch(
-            f"{safe_url(url)} has schema version {found[1]} but this program reads version {SCHEMA_VERSION}; make the "
+            f"{safe_url(url)} has schema version {version} but this program reads version {SCHEMA_VERSION}; make the "
             "store anew, or use the version of the program that wrote it"
         )
 
@@ -279,11 +279,11 @@ def _check_array(array: zarr.Array[Any], spec: ArraySpec) -> None:
         ("axes", getattr(array.metadata, "dimension_names", None), spec.axes),
         ("block", (array.shards or array.chunks)[:1], (shards or chunks)[:1]),
     )
-    for what, found, expected in comparisons:
+    for what, existing, expected in comparisons:
         # a rank-0 array has no axes to name
-        if found != expected and (found or expected):
+        if existing != expected and (existing or expected):
             raise SchemaMismatch(
-                f"{array.path} exists with {what} {found} but {expected} was asked for; repeat the settings it was "
+                f"{array.path} exists with {what} {existing} but {expected} was asked for; repeat the settings it was "
                 "made with, or use a new store"
             )
 

@@ -22,9 +22,9 @@ NOBODY = -1
 class References:
     """References of the neurons of one layer, best first.
 
-    ``image`` is an image id, −1 where a neuron has fewer; ``score`` the neuron's activation
-    (for classes minus the lot of the image's key), NaN where there is no image; ``site`` the row-major position of its
-    maximum, −1 where there is no image; ``box`` is top, left, height, width in pixels of the preprocessed input.
+    ``image`` is an image id, −1 where a neuron has fewer; ``score`` the neuron's activation (for classes minus a number
+    drawn from the image's key), NaN where there is no image; ``site`` the row-major position of its maximum, −1 where
+    there is no image; ``box`` is top, left, height, width in pixels of the preprocessed input.
     """
 
     image: Int64[np.ndarray, "neuron rank"]
@@ -94,7 +94,7 @@ def read_references(group: zarr.Group, layer: str) -> References:
     )
 
 
-PLACE = "directions"
+DIRECTIONS = "directions"
 
 
 def read_matrix(location: str) -> tuple[str, Float32[np.ndarray, "direction channel"]]:
@@ -130,7 +130,7 @@ def write_directions(group: zarr.Group, name: str, matrix: Float32[np.ndarray, "
         SchemaMismatch: another matrix has this name.
     """
     digest = hashlib.blake2b(repr(matrix.shape).encode() + matrix.tobytes(), digest_size=16).hexdigest()
-    kept = group.attrs.get(f"{PLACE}/{name}")
+    kept = group.attrs.get(f"{DIRECTIONS}/{name}")
     if kept == digest:
         return
     if kept is not None:
@@ -138,14 +138,18 @@ def write_directions(group: zarr.Group, name: str, matrix: Float32[np.ndarray, "
             f"the store has other directions {name!r} (digest {kept}, given {digest}): give the file another name"
         )
     spec = ArraySpec(
-        f"{PLACE}/{name}", ("direction", "channel"), matrix.shape, "float32", "directions in a layer's channel space"
+        f"{DIRECTIONS}/{name}",
+        ("direction", "channel"),
+        matrix.shape,
+        "float32",
+        "directions in a layer's channel space",
     )
     declare(group, [spec])
     write_whole(array_at(group, spec.path), matrix)
-    group.attrs[f"{PLACE}/{name}"] = digest
+    group.attrs[f"{DIRECTIONS}/{name}"] = digest
 
 
 def read_directions(group: zarr.Group) -> dict[str, Float32[np.ndarray, "direction channel"]]:
     """Every matrix that is kept, by name."""
-    names = [key.removeprefix(f"{PLACE}/") for key in group.attrs if key.startswith(f"{PLACE}/")]
-    return {name: np.asarray(array_at(group_at(group, PLACE), name)[:]) for name in names}
+    names = [key.removeprefix(f"{DIRECTIONS}/") for key in group.attrs if key.startswith(f"{DIRECTIONS}/")]
+    return {name: np.asarray(array_at(group_at(group, DIRECTIONS), name)[:]) for name in names}

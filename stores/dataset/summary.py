@@ -34,8 +34,8 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
         yield f"  references/{layer}: {live} of {len(image)} neurons have references, up to {image.shape[1]} each"
     for targets in statistics.all_targets():
         done = targets.done()
-        said = counted(targets.status(), PICTURE_STATUS_MEANINGS)
-        yield f"  {targets.path}: {int(done.sum())} of {len(done)} blocks, {said}"
+        counts = counted(targets.status(), PICTURE_STATUS_MEANINGS)
+        yield f"  {targets.path}: {int(done.sum())} of {len(done)} blocks, {counts}"
 
 
 def _layers_begun(root: zarr.Group) -> list[str]:

@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from hypothesis import settings
 
 from tests.reference.networks import SIDE, Tiny, randomise
 
 if TYPE_CHECKING:
     from vital.network.models import Model
-
-# A deadline would measure what else the machine is doing.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

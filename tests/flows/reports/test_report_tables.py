@@ -10,7 +10,7 @@ from vital.judging.intervals import Interval
 
 
 def figure(mean: float, neurons: int = 4) -> Interval:
-    return Interval(mean, mean - 0.5, mean + 0.5, neurons, 1)
+    return Interval(float(mean), mean - 0.5, mean + 0.5, neurons, 1)
 
 
 FIGURES = {

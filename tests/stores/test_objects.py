@@ -1,0 +1,176 @@
+"""Statistics and Atlas as objects: what they hold comes back named, masked, in words and in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import stores
+from stores.dataset.index import SampleRows, ShardRows
+from stores.errors import ForeignStore, MissingStore, PictureStatus, SchemaMismatch, Status
+
+NEURONS, BLOCK, SIDE, RECORDS = 5, 2, 8, 3
+BASE: dict[str, Any] = {"model": "m", "weights": "w", "levels": 4}
+
+
+@pytest.fixture
+def statistics(tmp_path: Path) -> stores.Statistics:
+    """A store of one shard with three images, one layer's statistics and its references."""
+    made = stores.open_statistics(str(tmp_path / "s.zarr"), "a")
+    made.claim(BASE, {"name": "m"})
+    rows = SampleRows.from_columns(
+        {
+            "shard": [0, 0, 0], "offset": [512, 1024, 2048], "size": [5, 6, 7], "label": [0, 1, -1],
+            "key": ["a", "b", "c"], "status": [Status.OK, Status.OK, Status.UNDECODABLE], "checksum": [1, 2, 0],
+        }
+    )  # fmt: skip
+    shards = {"name": ["x.tar"], "url": ["/x.tar"], "size": [9], "images": [3], "rejected": [1], "digest": ["d"]}
+    made.append(rows, ShardRows.from_columns({**shards, "short": [""]}))
+    level, row = np.array([0.25, 0.75]), np.arange(6, dtype=np.float32).reshape(3, 2)
+    made.write_layer("layer4", level, {"quantiles": row, "mean": row.mean(1)}, {"quantiles": "rows", "mean": "a mean"})
+    image = np.array([[0, 1], [1, -1], [-1, -1]])
+    whole = np.zeros((3, 2, 4), np.int32)
+    made.write_references("layer4", stores.References(image, image.astype(np.float32), image.astype(np.int32), whole))
+    return made
+
+
+@pytest.fixture
+def atlas(statistics: stores.Statistics, tmp_path: Path) -> stores.Atlas:
+    """Five neurons of which the first block is written: one picture, one dead neuron."""
+    made = stores.open_atlas(str(tmp_path / "a.zarr"), "a")
+    made.claim(statistics)
+    layer = made.layer("layer4")
+    settings: dict[str, Any] = {
+        "variant": "image",
+        "side": SIDE,
+        "steps": 7,
+        "seed": 0,
+        "preset": "natural",
+        "method": "vital",
+    }
+    layer.claim(settings)
+    layer.declare(NEURONS, RECORDS, BLOCK, {"conv1": 2})
+    arrays = layer.empty(0)
+    arrays["pixels"][0] = np.arange(SIDE * SIDE * 3).reshape(SIDE, SIDE, 3) % 256
+    arrays["loss"][0] = [3, 2, 1]
+    arrays["status"][:] = [PictureStatus.MADE, PictureStatus.DEAD]
+    layer.write(0, arrays)
+    return made.again("r+")
+
+
+def test_what_is_marked_complete_is_readable_and_what_is_not_is_refused(statistics: stores.Statistics) -> None:
+    with pytest.raises(SchemaMismatch, match=r"no references of layer 'layer4', it has those of none"):
+        statistics.references("layer4")
+    assert statistics.claimed_ranks("layer4") == 2
+    assert statistics.measured() == []
+    statistics.mark(["layer4"], {"layer4": 2})
+    again = statistics.again()
+    assert again.measured() == ["layer4"]
+    assert again.ranked() == {"layer4": 2}
+    assert again.references("layer4").live(2).tolist() == [True, False, False]
+    assert again.references("layer4", 1).image.tolist() == [[0], [1], [-1]]
+    with pytest.raises(SchemaMismatch, match="9 references were asked for and the store keeps 2"):
+        again.references("layer4", 9)
+    statistics.unmark(["layer4"], ["layer4"])
+    assert statistics.again().ranked() == {}
+
+
+def test_more_shards_leave_earlier_statistics_unmarked(statistics: stores.Statistics) -> None:
+    statistics.mark(["layer4"], {})
+    more = {"name": ["y.tar"], "url": ["/y.tar"], "size": [9], "images": [0], "rejected": [0], "digest": ["e"]}
+    statistics.append(SampleRows.empty(), ShardRows.from_columns({**more, "short": [""]}))
+    assert statistics.again().measured() == []
+
+
+def test_the_network_of_a_store_is_checked_by_field(statistics: stores.Statistics) -> None:
+    statistics.check({"weights": "w"})
+    with pytest.raises(ForeignStore, match="base field weights = w but now it is other"):
+        statistics.check({"weights": "other"})
+
+
+def test_statistics_say_what_they_hold(statistics: stores.Statistics) -> None:
+    assert any("not finished" in line for line in statistics.summary())
+    statistics.mark(["layer4"], {"layer4": 2})
+    lines = statistics.again().summary()
+    assert lines[0].endswith("statistics of m, weights w")
+    assert "  shards: 1, images: 3, 2 used, 1 not decodable" in lines[2] or "images: 3" in lines[2]
+    assert lines[-1] == "  references/layer4: 2 of 3 neurons have references, up to 2 each"
+    html = statistics.again()._repr_html_()
+    assert html.count("<li>") == len(lines) - 1
+
+
+def test_statistics_of_a_layer_have_named_axes(statistics: stores.Statistics) -> None:
+    data = statistics.dataset("layer4")
+    assert data["quantiles"].dims == ("channel", "level")
+    assert data["level"].values.tolist() == [0.25, 0.75]
+    assert data["mean"].values.tolist() == [0.5, 2.5, 4.5]
+    assert statistics.meaning("layer4", "mean") == "a mean"
+
+
+def test_a_picture_is_had_by_layer_and_number(atlas: stores.Atlas) -> None:
+    picture = atlas["layer4", 0]
+    assert picture.status == PictureStatus.MADE
+    assert picture.loss.tolist() == [3, 2, 1]
+    shown = re.search(r"base64,([^\"]+)", picture._repr_html_())
+    assert shown is not None
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(shown[1])))), picture.pixels)
+    assert atlas["layer4", 1].status == PictureStatus.DEAD
+    assert "<img" not in atlas["layer4", 1]._repr_html_()
+    assert atlas["layer4", 4].status == PictureStatus.NOT_MADE
+    with pytest.raises(SchemaMismatch, match="has 0 to 4"):
+        atlas["layer4", 5]
+    with pytest.raises(SchemaMismatch, match="no layer 'layer5', it has layer4"):
+        atlas["layer5", 0]
+
+
+def test_a_layer_s_dataset_masks_what_was_not_made(atlas: stores.Atlas) -> None:
+    atlas.layer("layer4").write_metrics({"peak": np.arange(5.0)}, {"peak": ("a peak", "")})
+    data = atlas.again().dataset("layer4")
+    assert data["pixels"].dims == ("neuron", "row", "column", "colour")
+    assert np.isfinite(data["pixels"].values).all(axis=(1, 2, 3)).tolist() == [True, False, False, False, False]
+    np.testing.assert_array_equal(data["pixels"].values[0].astype(np.uint8), atlas["layer4", 0].pixels)
+    assert data["peak"].values.tolist() == [0, 1, 2, 3, 4]
+    assert data["status"].dtype == np.uint8
+    assert data.attrs["made_from"] == atlas.provenance
+
+
+def test_an_atlas_finds_its_statistics_and_refuses_others(
+    atlas: stores.Atlas, statistics: stores.Statistics, tmp_path: Path
+) -> None:
+    assert atlas.statistics().url == statistics.url
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("a.zarr", "s.zarr"):
+        (tmp_path / name).rename(moved / name)
+    assert stores.open_atlas(str(moved / "a.zarr")).statistics().url == str(moved / "s.zarr")  # beside it
+    other = stores.open_statistics(str(tmp_path / "other.zarr"), "a")
+    other.claim({**BASE, "weights": "others"}, {"name": "m"})
+    with pytest.raises(SchemaMismatch, match="give the store it was made from with --store"):
+        stores.open_atlas(str(moved / "a.zarr")).statistics(other.url)
+
+
+def test_an_atlas_shows_itself(atlas: stores.Atlas) -> None:
+    assert atlas.layers == ["layer4"]
+    assert not atlas.empty
+    html = atlas._repr_html_()
+    assert html.count("<img") == 1
+    assert "1 of 3 blocks" in html
+    assert "layer4: image, preset natural, 7 steps, 8 px, seed 0" in html
+
+
+def test_stores_are_opened_by_kind(atlas: stores.Atlas, statistics: stores.Statistics, tmp_path: Path) -> None:
+    assert isinstance(stores.open_any(atlas.url), stores.Atlas)
+    assert isinstance(stores.open_any(statistics.url), stores.Statistics)
+    for mode in ("r", "r+"):
+        with pytest.raises(MissingStore):
+            stores.open_statistics(str(tmp_path / "none"), mode)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(AttributeError, match="no attribute 'atlases'"):
+        stores.atlases  # noqa: B018
