@@ -121,12 +121,12 @@ def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: T
 def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
     places = np.array([[0, 1], [0.5, 0.25], [0, 0]])
     write(tmp_path, pool, [neuron(0), neuron(1)], layer(places=places, names=["a", "b", "c"]), {"ab12": jpeg()})
-    said = data(tmp_path / SITE_FOLDER / "0" / LAYER / "layer.js")
-    assert said["made"] == [0, 1]
-    assert said["names"] == ["a", "b"]
-    assert said["places"] == [[0, 5000], [9999, 2500]]
-    assert said["missing"] == [[0, 1]]
-    assert said["columns"][0]["values"] == [0, 0.5]
+    overview = data(tmp_path / SITE_FOLDER / "0" / LAYER / "layer.js")
+    assert overview["made"] == [0, 1]
+    assert overview["names"] == ["a", "b"]
+    assert overview["places"] == [[0, 5000], [9999, 2500]]
+    assert overview["missing"] == [[0, 1]]
+    assert overview["columns"][0]["values"] == [0, 0.5]
     one = data(tmp_path / SITE_FOLDER / "0" / LAYER / "neurons-0.js")["1"]
     assert one["loss"] == [3, 2, None]
     assert one["sources"] == [["conv1", [3, 1], [1, 0.25]]]
