@@ -5,8 +5,8 @@
 Every ``--try`` is a JSON object of picture settings; ``nodes``, ``references``, ``crop`` and ``relevance`` in it are
 settings of the targets. The first row of the sheet is each neuron's best reference, then one row per try. All figures
 are of the stored 8-bit pictures, shifted by 8 px and blurred by 1 px (at 224 px): the share of channels whose peak
-reaches the references' mean peak, and that of the best natural image; the share that are among the three most raised of
-their layer; for classes the share that the network names first.
+reaches the references' mean peak, and that of the best natural image; the share that are among the three most
+activated of their layer; for classes the share that the network classifies as theirs.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from flows.running.process import load
 from flows.steps.images import load_images
 from flows.steps.targets import declare_targets, live_neurons, measure_blocks, read_targets, variant_of
 from stores import open_statistics
-from vital.judging.metrics import class_ranks, raised
-from vital.measuring.light import Colours
+from vital.judging.metrics import class_ranks, peak_ranks
+from vital.measuring.light import ColourDistribution
 from vital.network.probe import CLASSES
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
@@ -95,7 +95,9 @@ def attempt_pictures(
     for start in range(0, len(neurons), 8):
         target = read_targets(statistics, targets, neurons[start : start + 8])
         kind = variant_of(targets).relevance
-        made = optimise(loaded.model, target, settings, loaded.survey.layouts(), kind, Colours(*statistics.colours()))
+        made = optimise(
+            loaded.model, target, settings, loaded.survey.layouts(), kind, ColourDistribution(*statistics.colours())
+        )
         pixels.append(made.pixels)
     seconds, pictures = time.perf_counter() - begun, np.concatenate(pixels)
     references = statistics.references(layer, variant.references)
@@ -109,7 +111,7 @@ def attempt_pictures(
         figures |= {"top1": float((ranks == 0).mean()), "top5": float((ranks < 5).mean())}
     else:
         mean, deviation = (statistics.statistic(layer, name) for name in ("peak_mean", "peak_deviation"))
-        found = raised(loaded.model, layer, neurons, pictures, loaded.survey.layouts(), (mean, deviation))
+        found = peak_ranks(loaded.model, layer, neurons, pictures, loaded.survey.layouts(), (mean, deviation))
         scores = np.where(references.image[neurons] >= 0, references.score[neurons], np.nan)
         share = found.peak / np.nanmean(scores, 1)
         figures |= {

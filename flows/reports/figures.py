@@ -13,7 +13,7 @@ from flows.reports.plan import ABLATIONS, VITAL, Case, Comparison
 from stores import open_atlas
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
 from vital.judging.intervals import Interval, interval, paired
-from vital.judging.names import OWN, meaning_of, split_name
+from vital.judging.names import OWN_NETWORK, meaning_of, split_name
 from vital.network.probe import CLASSES
 
 REAL = "photographs"
@@ -149,7 +149,7 @@ def leads(methods: Sequence[MethodFigures]) -> list[Lead]:
         (name, best_value)
         for wanted, best_value in TRANSFER.items()
         for name, (metric, judge) in known.items()
-        if metric == wanted and judge not in ("", OWN)
+        if metric == wanted and judge not in ("", OWN_NETWORK)
     ]
     for name, best_value in transfers:
         best = max(others, key=lambda method: better_sign(name) * float(np.nanmean(method.values[name])))
@@ -169,7 +169,9 @@ def badness(method: MethodFigures, layer: str) -> Float[np.ndarray, "neuron"]:
     if layer == CLASSES:
         judged = [values[:, 0] for name, values in method.values.items() if name.startswith("rank_")]
         foreign = [
-            values[:, 0] for name, values in method.values.items() if name.startswith("rank_") and OWN not in name
+            values[:, 0]
+            for name, values in method.values.items()
+            if name.startswith("rank_") and OWN_NETWORK not in name
         ]
         chosen = foreign or judged
         return np.mean(chosen, axis=0) if chosen else np.zeros(len(method.neurons))

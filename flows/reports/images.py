@@ -17,7 +17,7 @@ from stores import open_atlas
 from stores.pages.plots import MeanBar, bars_png
 from stores.pages.report import PageImage
 from stores.pages.sheets import Strip, sheet_png, strips_sheet
-from vital.judging.names import OWN, meaning_of, metric_name
+from vital.judging.names import OWN_NETWORK, meaning_of, metric_name
 from vital.network.probe import CLASSES
 
 SHOWN = 5
@@ -51,7 +51,7 @@ def _panels(layer: str, judges: Sequence[str], figures: Figures) -> dict[str, li
     """The bars of each metric that is plotted of the layer and that any method has."""
     panels: dict[str, list[MeanBar]] = {}
     for plotted in PLOTTED.get(layer, PLOTTED[""]):
-        for metric in _names(plotted, (OWN, *judges)):
+        for metric in _names(plotted, (OWN_NETWORK, *judges)):
             bars = [
                 MeanBar(label, one.mean, one.low if one.bounded else math.nan, one.high if one.bounded else math.nan)
                 for label, metrics in figures.items()

@@ -9,11 +9,11 @@ from flows.reports.figures import REAL, Lead, better_sign
 from flows.reports.plan import ABLATIONS, VITAL
 from stores.pages.report import Table, TableCell, TableColumn
 from vital.judging.intervals import Interval
-from vital.judging.names import OWN, meaning_of, split_name
+from vital.judging.names import OWN_NETWORK, meaning_of, split_name
 
 Figures = Mapping[str, Mapping[str, Interval]]
 """A mean with its interval by label of a method and name of a metric."""
-ORDER = ("top1", "top5", "rank", "surprise", "most_raised", "peak", "peak_ratio", "references_reached", "frechet")
+ORDER = ("top1", "top5", "rank", "surprise", "most_activated", "peak", "peak_ratio", "references_reached", "frechet")
 """Metrics from left to right; others follow by name."""
 UNKNOWN = "–"
 
@@ -42,7 +42,7 @@ def _methods_by_metrics(
 ) -> Table:
     def order(name: str) -> tuple[int, int, str]:
         metric, judge = split_name(name, judges)
-        return _index(ORDER, metric), _index((OWN, *judges), judge), name
+        return _index(ORDER, metric), _index((OWN_NETWORK, *judges), judge), name
 
     names = sorted({name for metrics in figures.values() for name in metrics}, key=order)
     meanings = [meaning_of(name, judges) for name in names]

@@ -107,7 +107,7 @@ def write_gathered(
         module = survey.layer(survey.layer(ranked_layer(name)).reads.layer)
         references = _as_references(name, ranking, module.sites, preprocessing, module.leading_tokens)
         statistics.write_references(name, references)
-    light = gathered.light
+    light = gathered.image_sums
     colours, added = light.colours(), {part.name: np.asarray(getattr(light, part.name)) for part in fields(light)}
     statistics.write_images(light.spectrum / max(light.count, 1), colours.mean, colours.covariance, added)
     ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}

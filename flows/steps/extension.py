@@ -23,8 +23,8 @@ from stores.errors import ForeignStore
 from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.reading import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan
-from vital.measuring.light import Light
-from vital.measuring.ranking import NOBODY, Ranking, lot
+from vital.measuring.light import ImageSums
+from vital.measuring.ranking import NOBODY, Ranking, unit_hash
 from vital.measuring.sums import LayerSums
 from vital.network.probe import CLASSES
 
@@ -69,14 +69,14 @@ def kept_sums(statistics: Statistics, plan: Plan) -> Gathered:
     count = int(light.pop("count"))
     keys = statistics.index().key
     rankings = {name: _kept_ranking(statistics, name, keys) for name in plan.ranked}
-    return Gathered(rankings, sums, Light(**light, count=count))
+    return Gathered(rankings, sums, ImageSums(**light, count=count))
 
 
 def _kept_ranking(statistics: Statistics, name: str, keys: np.ndarray) -> Ranking:
     references = statistics.references(name)
     scores = references.score.astype(np.float64)
     if name == CLASSES:  # what is stored is rounded, the key is not
-        drawn = [[-lot(str(keys[image])) for image in row] for row in references.image]
+        drawn = [[-unit_hash(str(keys[image])) for image in row] for row in references.image]
         scores = np.array(drawn).reshape(scores.shape)
     elif name.endswith(LOWEST):
         scores = -scores

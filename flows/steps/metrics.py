@@ -24,14 +24,14 @@ from stores.errors import SchemaMismatch
 from stores.files import safe_url
 from vital.errors import nearest
 from vital.judging.judges import Judge, own_judge
-from vital.judging.metrics import curve_distance, diversity, frechet_distance, nearest_similarity, raised, variation
-from vital.judging.names import OWN, meaning_of, metric_name, naming_metrics
+from vital.judging.metrics import curve_distance, diversity, frechet_distance, nearest_similarity, peak_ranks, variation
+from vital.judging.names import OWN_NETWORK, classification_metrics, meaning_of, metric_name
 from vital.network.probe import CLASSES
 
 CHUNK = 32
 """Pictures in memory at a time."""
 USUAL = ("peak_mean", "peak_deviation")
-"""Statistics of a layer that tell how far a neuron is raised."""
+"""Statistics of a layer that tell how far a neuron is peak_ranks."""
 COMPARED = 10
 """References of a neuron that its picture is compared with, the best first."""
 
@@ -123,30 +123,30 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     loaded = load_stored(part.statistics, job.running)
     judges = judges_at(job.judges, loaded, job.running, job.download)
     at_side = load_at_side(stored_model(part.statistics), job.running, part.side)
-    mine, looks = own_judge(at_side.model), _Looks(layer == CLASSES, part.neurons)
+    mine, judged = own_judge(at_side.model), _Judged(layer == CLASSES, part.neurons)
     for pixels in part.pixels(part.neurons):
-        looks.add({OWN: mine, **judges}, _tensor(pixels, at_side))
+        judged.add({OWN_NETWORK: mine, **judges}, _tensor(pixels, at_side))
         tick(len(pixels))
     columns: dict[str, np.ndarray] = {"curve_distance": _distances(part)}
-    for name in (OWN, *judges):
-        columns |= looks.named(name)
+    for name in (OWN_NETWORK, *judges):
+        columns |= judged.named(name)
     if layer != CLASSES:
-        columns |= _raised(part, loaded, at_side)
+        columns |= _activated(part, loaded, at_side)
     unnamed = job.model_copy(update={"atlas": "", "layers": (), "siblings": ()})
     neurons, variant = tuple(part.neurons), part.pictures.variant
     photos = _references(unnamed, part.statistics.url, layer, variant, neurons, part.side)
     columns["nearest_reference"] = nearest_similarity(
-        looks.features(OWN), [photos.features[OWN][rows] for rows in photos.rows]
+        judged.features(OWN_NETWORK), [photos.features[OWN_NETWORK][rows] for rows in photos.rows]
     )
     natural = np.array([photos.variation[rows].mean() if len(rows) else np.nan for rows in photos.rows])
     columns["variation"] = np.concatenate([variation(pixels) for pixels in part.pixels(part.neurons)]) / natural
     if job.siblings:
-        columns["diversity"] = diversity(np.stack([looks.features(OWN), *_siblings(job, part, mine, at_side)]))
+        columns["diversity"] = diversity(np.stack([judged.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]))
     apart = {
-        metric_name("frechet", name): frechet_distance(looks.features(name), photos.features[name])
-        for name in (OWN, *judges)
+        metric_name("frechet", name): frechet_distance(judged.features(name), photos.features[name])
+        for name in (OWN_NETWORK, *judges)
     }
-    meanings = {name: meaning_of(name, (OWN, *judges)) for name in (*columns, *apart)}
+    meanings = {name: meaning_of(name, (OWN_NETWORK, *judges)) for name in (*columns, *apart)}
     open_atlas(job.atlas, "r+").layer(layer).write_metrics(
         {name: part.over_layer(values) for name, values in columns.items()},
         {name: (meaning.text, meaning.units) for name, meaning in meanings.items()},
@@ -155,7 +155,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     )
 
 
-class _Looks:
+class _Judged:
     """What networks say of a layer's pictures, chunk by chunk."""
 
     def __init__(self, classes: bool, neurons: Sequence[int]) -> None:
@@ -168,12 +168,12 @@ class _Looks:
         for name, judge in judges.items():
             seen = self._features.setdefault(name, [])
             before = sum(map(len, seen))
-            look = judge.look(pixels)
-            seen.append(look.features.float().numpy(force=True))
+            output = judge.outputs(pixels)
+            seen.append(output.features.float().numpy(force=True))
             if self._classes:
                 own = self._neurons[before : before + len(pixels)]
                 self._named.setdefault(name, []).append(
-                    naming_metrics(look.logits.float().numpy(force=True), own, name)
+                    classification_metrics(output.logits.float().numpy(force=True), own, name)
                 )
 
     def features(self, name: str) -> Float[np.ndarray, "picture feature"]:
@@ -196,7 +196,7 @@ def _distances(part: Measured) -> np.ndarray:
     return np.full(len(part.neurons), np.nan) if distances is None else distances[part.neurons]
 
 
-def _raised(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[str, np.ndarray]:
+def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[str, np.ndarray]:
     """What the pictures do to their own neuron, against what natural images do."""
     scores = part.statistics.references(part.layer).score[part.neurons]
     # As the statistics have it: pictures of another side are read at the same place.
@@ -205,7 +205,9 @@ def _raised(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[s
     peaks, ranks = [], []
     for start, pixels in zip(range(0, len(part.neurons), CHUNK), part.pixels(part.neurons), strict=True):
         neurons = part.neurons[start : start + CHUNK]
-        one = raised(at_side.model, part.layer, neurons, pixels, loaded.survey.layouts(), (usual[0], usual[1]), readout)
+        one = peak_ranks(
+            at_side.model, part.layer, neurons, pixels, loaded.survey.layouts(), (usual[0], usual[1]), readout
+        )
         peaks.append(one.peak)
         ranks.append(one.rank)
     peak, rank = np.concatenate(peaks), np.concatenate(ranks)
@@ -215,7 +217,7 @@ def _raised(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[s
         "peak_ratio": np.where(best > 0, peak / np.where(best > 0, best, 1), np.nan),
         "references_reached": 100 * (scores <= peak[:, None]).sum(1) / np.isfinite(scores).sum(1),
         "rank": rank,
-        "most_raised": rank == 0,
+        "most_activated": rank == 0,
     }
 
 
@@ -235,7 +237,7 @@ def _references(job: EvaluateJob, store: str, layer: str, variant: str, neurons:
     only what does not name an atlas counts."""
     statistics = open_statistics(store)
     loaded = load_stored(statistics, job.running)
-    judges = {OWN: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}
+    judges = {OWN_NETWORK: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}
     used = variant_of(statistics.targets(layer, variant)).references
     references = statistics.references(layer, used).best(COMPARED)
     whole, urls = variant.startswith("image"), moved_urls(statistics, job.shards)
@@ -251,7 +253,7 @@ def _references(job: EvaluateJob, store: str, layer: str, variant: str, neurons:
             count += 1
         shown = torch.stack([pixels for pixels, _ in part])
         for name, judge in judges.items():
-            features[name].append(judge.look(shown).features.float().numpy(force=True))
+            features[name].append(judge.outputs(shown).features.float().numpy(force=True))
         smaller = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
         flat.append(variation(smaller.permute(0, 2, 3, 1).numpy()))
     return _Photos(rows, {name: np.concatenate(parts) for name, parts in features.items()}, np.concatenate(flat))
@@ -263,7 +265,7 @@ def _siblings(job: EvaluateJob, part: Measured, mine: Judge, loaded: LoadedModel
     for url in job.siblings:
         other = Measured.of(open_atlas(url), part.statistics, part.layer)
         looked = [
-            mine.look(_tensor(pixels, loaded)).features.float().numpy(force=True)
+            mine.outputs(_tensor(pixels, loaded)).features.float().numpy(force=True)
             for pixels in other.pixels(part.neurons)
         ]
         there = np.isin(part.neurons, other.neurons)

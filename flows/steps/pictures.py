@@ -13,16 +13,16 @@ from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
 from stores.errors import PictureStatus
-from vital.judging.metrics import Reached, reached
-from vital.measuring.light import Colours
+from vital.judging.metrics import MatchedCurve, matched_curves
+from vital.measuring.light import ColourDistribution
 from vital.measuring.targets import Target
 from vital.network.probe import CLASSES
 from vital.pictures.baselines import check_method
 from vital.pictures.device import in_batches, measured_batch
 from vital.pictures.optimise import Pictures, optimise, records_of
-from vital.settings import Method
+from vital.settings import PictureMethod
 
-ALGORITHMS: Mapping[Method, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
+ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
 windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data."""
 
@@ -81,7 +81,7 @@ class _Work:
         # As the statistics have it: pictures of another side are read at the same place.
         readout = load_stored(self.statistics, self.job.running).survey.layer(self.job.layer).readout
         target = read_targets(self.statistics, self.targets, neurons, readout)
-        kind, colours = variant_of(self.targets).relevance, Colours(*self.statistics.colours())
+        kind, colours = variant_of(self.targets).relevance, ColourDistribution(*self.statistics.colours())
         spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
         layouts = self.loaded.survey.layouts()
         return target, optimise(self.loaded.model, target, settings, layouts, kind, colours, progress, spectrum)
@@ -90,7 +90,7 @@ class _Work:
         """The rows of the atlas of every one of ``neurons``."""
         share = len(neurons) / self.job.picture.steps
         target, pictures = self.pictures(neurons, lambda step: tick(share))
-        curves = reached(self.loaded.model, target, pictures.pixels, self.loaded.survey.layouts())
+        curves = matched_curves(self.loaded.model, target, pictures.pixels, self.loaded.survey.layouts())
         return {neuron: _row(pictures, curves, position) for position, neuron in enumerate(neurons)}
 
 
@@ -107,7 +107,7 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
         layer.write(block, _block_arrays(layer, block, job.picture.seed, status, made))
 
 
-def _row(pictures: Pictures, curves: Mapping[str, Reached], position: int) -> dict[str, np.ndarray]:
+def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int) -> dict[str, np.ndarray]:
     row: dict[str, np.ndarray] = {
         "pixels": pictures.pixels[position],
         "alpha": pictures.alpha[position],

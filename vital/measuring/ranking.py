@@ -69,11 +69,11 @@ class Ranking:
         return filled
 
 
-def lot(key: str) -> float:
+def unit_hash(key: str) -> float:
     """A number from 0 to 1 that depends on nothing but the key: the first of a class by it are its references,
     however sharded.
 
-    >>> 0 <= lot("n01440764_10026") < 1
+    >>> 0 <= unit_hash("n01440764_10026") < 1
     True
     """
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()

@@ -48,7 +48,7 @@ def test_every_picture_gets_its_metrics_and_others_none(copied: Path) -> None:
     atlas = evaluated(copied)
     for layer, names in {
         "classes": {"top1_own", "top5_own", "rank_own", f"top1_{JUDGE_NAME}", f"rank_{JUDGE_NAME}"},
-        LAYER: {"peak", "peak_ratio", "references_reached", "rank", "most_raised"},
+        LAYER: {"peak", "peak_ratio", "references_reached", "rank", "most_activated"},
     }.items():
         found, there = AtlasLayer(atlas, layer).metrics(), AtlasLayer(atlas, layer).made()
         assert names | {"curve_distance", "nearest_reference", "variation"} <= found.keys()
