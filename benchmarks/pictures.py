@@ -43,8 +43,8 @@ from stores.arrays.schema import array_at, open_store
 from stores.dataset.layers import read_colours
 from stores.dataset.targets import done_blocks
 from stores.errors import PictureStatus
-from vital.judging.metrics import class_ranks, raised
-from vital.measuring.sums import Colours
+from vital.judging.metrics import class_ranks, peak_ranks
+from vital.measuring.sums import ColourDistribution
 from vital.network.probe import CLASSES
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
@@ -107,7 +107,9 @@ def attempt_pictures(
     for start in range(0, len(neurons), 8):
         target = read_targets(group, layer, label, neurons[start : start + 8])
         kind = recorded_variant(group, layer, label).relevance
-        made = optimise(here.model, target, settings, here.found.layouts(), kind, Colours(*read_colours(group)))
+        made = optimise(
+            here.model, target, settings, here.found.layouts(), kind, ColourDistribution(*read_colours(group))
+        )
         pixels.append(made.pixels)
     seconds, pictures = time.perf_counter() - begun, np.concatenate(pixels)
     references = references_of(group, layer, variant.references)
@@ -123,7 +125,7 @@ def attempt_pictures(
         mean, deviation = (
             np.asarray(array_at(group, f"layers/{layer}/{name}")[:]) for name in ("peak_mean", "peak_deviation")
         )
-        found = raised(here.model, layer, neurons, pictures, here.found.layouts(), (mean, deviation))
+        found = peak_ranks(here.model, layer, neurons, pictures, here.found.layouts(), (mean, deviation))
         scores = np.where(references.image[neurons] >= 0, references.score[neurons], np.nan)
         share = found.peak / np.nanmean(scores, 1)
         figures |= {

@@ -4,13 +4,13 @@
 
     VitalError
     ├── UnknownModel          no such model, or its weights cannot be had
-    ├── UnknownLayer          no such layer; the message names the nearest ones
+    ├── UnknownLayer          no such layer; the message gives the nearest names
     ├── UnknownNeuron         a neuron that the layer does not have
     ├── UnsupportedOperation  an operation of the network without a relevance rule
     ├── UnsuitableInput       a size or a setting that this network cannot take
     └── DoesNotFit            a batch that does not fit into memory
 
-Every message says what came, what was expected and the way out.
+Every message states what came, what was expected and the way out.
 """
 
 from collections.abc import Sequence

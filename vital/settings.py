@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vital.errors import UnsuitableInput, nearest
 
-Kind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
+RelevanceKind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
-Method = Literal["vital", "pixel", "fourier", "maco", "deepinversion"]
+PictureMethod = Literal["vital", "pixel", "fourier", "maco", "deepinversion"]
 
 EMBEDDED = "efficientnet_lite0"
 """The name of the model whose weights come as a package (extra ``demo``)."""
@@ -52,7 +52,7 @@ def checked(kind: type[S], values: Mapping[str, Any]) -> S:
 
 
 class ModelSettings(Settings):
-    """Which network, with which weights, seeing images how."""
+    """Which network, with which weights and which preprocessing."""
 
     name: str = Field(EMBEDDED, description=f"a torchvision model, {EMBEDDED} (embedded), or package.module:factory")
     weights: str | None = Field(
@@ -72,7 +72,7 @@ class ModelSettings(Settings):
 
 
 class StatisticsSettings(Settings):
-    """What one pass over the shards keeps."""
+    """How much one pass over the shards keeps: references of each neuron, levels of each row."""
 
     references: int = Field(50, ge=1, le=1000, description="reference images kept for each neuron")
     lowest: bool = Field(False, description="keep the images with each neuron's most negative activations, too")
@@ -85,7 +85,7 @@ class VariantSettings(Settings):
     crop: Literal["patch", "image"] = Field(
         "patch", description="the patch around the winning site, or the whole image; classes use images"
     )
-    relevance: Kind = Field("lrp", description="how relevance to a neuron inside the network is computed")
+    relevance: RelevanceKind = Field("lrp", description="how relevance to a neuron inside the network is computed")
     references: int | None = Field(
         None, ge=1, le=1000, description="references used, the best first; all that are stored by default"
     )
@@ -110,10 +110,10 @@ class PictureSettings(Settings):
         "--steps 2000 --parametrisation pixel --learning-rate 1 --warmup 100 --betas 0.5 0.9 --jitter 30 "
         "and relevant activations alone at the published weights",
     )
-    method: Method = Field(
+    method: PictureMethod = Field(
         "vital",
-        description="vital; or a baseline, which raises the neuron instead of matching its target and has defaults of "
-        "its own: pixel (Erhan et al. 2009), fourier (Olah et al. 2017), maco (Fel et al. 2023), "
+        description="vital; or a baseline, which activates the neuron instead of matching its target and has defaults "
+        "of its own: pixel (Erhan et al. 2009), fourier (Olah et al. 2017), maco (Fel et al. 2023), "
         "deepinversion (Yin et al. 2020)",
     )
     steps: int = Field(300, ge=1, le=100_000, description="optimisation steps")
@@ -145,14 +145,14 @@ class PictureSettings(Settings):
     )
     window: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
         (0.4, 0.9),
-        description="least and greatest share of the side that a step sees, enlarged to the whole; of method vital "
-        "only for classes, every second step, judged by the class's logit alone",
+        description="least and greatest share of the side of a random crop, enlarged to the whole; of method vital "
+        "only for classes, every second step, whose loss is the class's logit alone",
     )
-    grain: float = Field(
+    noise: float = Field(
         0.3,
         ge=0,
-        description="deviation of noise added to what a step sees, in the network's units; falls to zero; of method "
-        "vital only for classes, in steps that see a window",
+        description="deviation of noise added to a step's picture, in the network's units; falls to zero; of method "
+        "vital only for classes, in steps with a random crop",
     )
     softness: float = Field(
         0.5,
@@ -164,15 +164,15 @@ class PictureSettings(Settings):
         0.3,
         ge=0,
         le=1,
-        description="share of the steps, the first ones, that see the picture at half its side: what is begun large is "
+        description="share of the steps, the first ones, with the picture at half its side: what is begun large is "
         "not doubled later; for networks that take any size, and pictures of at least their input's side; "
-        "not for classes that are seen by windows",
+        "not for classes with random crops",
     )
     own_weight: float = Field(
         2.0,
         ge=0,
         description="weight of matching the neuron's own activations; for a class, of its cross-entropy, and "
-        "of a tenth of its logit in steps that see a window",
+        "of a tenth of its logit in steps with a random crop",
     )
     own_boost: float = Field(
         1.8, ge=1, description="own activations aimed at, as a multiple of the references' own; not for classes"
@@ -212,6 +212,8 @@ class PictureSettings(Settings):
     def _fill_preset(cls, data: object) -> object:
         if not isinstance(data, dict):
             return data
+        if "grain" in data:
+            raise ValueError("grain is called noise since version 0.2.0: give noise")
         usual = _PAPER if data.get("preset") == "paper" else _BASELINES.get(str(data.get("method")), {})
         return {**usual, **{name: value for name, value in data.items() if value is not None}}
 
@@ -230,20 +232,20 @@ class PictureSettings(Settings):
 _PAPER = {
     "steps": 2000, "parametrisation": "pixel", "learning_rate": 1.0, "warmup": 100, "betas": (0.5, 0.9), "jitter": 30,
     "softness": 0.0, "coarse": 0.0, "own_weight": 0.0, "own_boost": 1.0, "own_share": 1.0, "plain_weight": 0.0,
-    "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "grain": 0.0,
+    "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "noise": 0.0,
     "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published",
 }  # fmt: skip
 """VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.network.nodes`."""
 
 _ASCENT = {
     "softness": 0.0, "coarse": 0.0, "warmup": 0, "betas": (0.9, 0.999), "rotation": 0.0, "zoom": 0.0,
-    "window": (1.0, 1.0), "grain": 0.0,
+    "window": (1.0, 1.0), "noise": 0.0,
 }  # fmt: skip
 _BASELINES: dict[str, dict[str, object]] = {
     "pixel": _ASCENT | {"parametrisation": "pixel", "learning_rate": 0.05, "jitter": 0, "norm": 0.01},
     "fourier": _ASCENT | {"learning_rate": 0.05, "jitter": 12, "rotation": 10.0, "zoom": 0.1},
     "maco": _ASCENT
-    | {"parametrisation": "phase", "learning_rate": 0.3, "jitter": 0, "window": (0.3, 0.8), "grain": 0.3},
+    | {"parametrisation": "phase", "learning_rate": 0.3, "jitter": 0, "window": (0.3, 0.8), "noise": 0.3},
     "deepinversion": _ASCENT
     | {
         "parametrisation": "pixel", "learning_rate": 0.25, "betas": (0.5, 0.9), "jitter": 30,

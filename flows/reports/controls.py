@@ -29,7 +29,7 @@ from stores.shards.writing import hold_out
 from vital.errors import UnsuitableInput
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import frechet_distance
-from vital.judging.names import OWN, metric_name, naming_metrics
+from vital.judging.names import OWN_NETWORK, classification_metrics, metric_name
 from vital.measuring.sums import NOBODY
 from vital.network.probe import CLASSES
 from vital.pictures.baselines import check_method
@@ -116,7 +116,7 @@ def photographs(comparison: Comparison) -> None:
         return
     job, statistics = comparison.job, open_store(comparison.store, "statistics", "r")
     here = stored_worker(statistics, job.running)
-    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.running, comparison.model.download)}
+    judges = {OWN_NETWORK: own_judge(here.model), **judges_at(job.judges, here, job.running, comparison.model.download)}
     pictured = _pictured(comparison)
     wanted = set(pictured)
     photos = (
@@ -130,7 +130,7 @@ def photographs(comparison: Comparison) -> None:
         return
     scores: dict[str, dict[str, float]] = defaultdict(dict)
     for name in judges:
-        for metric, values in naming_metrics(seen[f"{name}/logits"], seen["labels"], name).items():
+        for metric, values in classification_metrics(seen[f"{name}/logits"], seen["labels"], name).items():
             for label in np.unique(seen["labels"]):
                 scores[str(label)][metric] = float(values[seen["labels"] == label].mean())
     found = references_of(statistics, CLASSES, None)
@@ -167,7 +167,7 @@ def _looked(photos: Iterator[tuple[int, torch.Tensor]], judges: Mapping[str, Jud
         labels += [label for label, _ in part]
         shown = torch.stack([crop for _, crop in part])
         for name, judge in judges.items():
-            look = judge.look(shown)
-            parts[f"{name}/logits"].append(look.logits.float().numpy(force=True))
-            parts[f"{name}/features"].append(look.features.float().numpy(force=True))
+            output = judge.outputs(shown)
+            parts[f"{name}/logits"].append(output.logits.float().numpy(force=True))
+            parts[f"{name}/features"].append(output.features.float().numpy(force=True))
     return {name: np.concatenate(found) for name, found in parts.items()} | {"labels": np.array(labels, np.int64)}

@@ -14,7 +14,7 @@ from stores.arrays.schema import array_at, open_store
 from stores.atlas import made, read_layer_metrics, read_metrics
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
 from vital.judging.intervals import Interval, interval, paired
-from vital.judging.names import OWN, meaning_of, split_name
+from vital.judging.names import OWN_NETWORK, meaning_of, split_name
 from vital.network.probe import CLASSES
 
 REAL = "photographs"
@@ -144,7 +144,7 @@ def leads(methods: Sequence[Method]) -> list[Lead]:
         (name, best_value)
         for wanted, best_value in TRANSFER.items()
         for name, (metric, judge) in known.items()
-        if metric == wanted and judge not in ("", OWN)
+        if metric == wanted and judge not in ("", OWN_NETWORK)
     ]
     for name, best_value in transfers:
         best = max(others, key=lambda method: _sign(name) * float(np.nanmean(method.values[name])))
@@ -164,7 +164,9 @@ def badness(method: Method, layer: str) -> Float[np.ndarray, "neuron"]:
     if layer == CLASSES:
         judged = [values[:, 0] for name, values in method.values.items() if name.startswith("rank_")]
         foreign = [
-            values[:, 0] for name, values in method.values.items() if name.startswith("rank_") and OWN not in name
+            values[:, 0]
+            for name, values in method.values.items()
+            if name.startswith("rank_") and OWN_NETWORK not in name
         ]
         chosen = foreign or judged
         return np.mean(chosen, axis=0) if chosen else np.zeros(len(method.neurons))

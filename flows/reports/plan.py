@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 
 from flows.jobs import AtlasJob, EvaluateJob, Folder, Location, ReferencesJob, Running, TargetsJob
 from vital.network.probe import CLASSES
-from vital.settings import Method, ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
+from vital.settings import ModelSettings, PictureMethod, PictureSettings, Settings, StatisticsSettings, VariantSettings
 
 VITAL = "vital"
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS: tuple[PictureMethod, ...] = get_args(PictureMethod)
 
 ABLATIONS: Mapping[str, Mapping[str, object]] = {
     "vital, no relevance": {"relevant_weight": 0.0},
@@ -48,7 +48,7 @@ class ReportJob(Settings):
     )
     classes: str = Field("", description="class neurons, e.g. 0:64; all that have references by default")
     neurons: str = Field("0:32", description="neurons of the other layers, rounded out to whole blocks")
-    methods: tuple[Method, ...] = Field(METHODS, min_length=1, description="methods to compare")
+    methods: tuple[PictureMethod, ...] = Field(METHODS, min_length=1, description="methods to compare")
     no_ablation: bool = Field(
         False, description="leave out the method without each of its parts, which is made under the first seed"
     )

@@ -20,7 +20,7 @@ from stores.atlas import read_pictures
 from stores.pages.report import Bar, Cell, Column, Image, Report, Section, Table, bars_png, page_html
 from stores.pages.sheets import Strip, sheet_png, strips_sheet
 from vital.judging.intervals import Interval
-from vital.judging.names import OWN, meaning_of, metric_name, split_name
+from vital.judging.names import OWN_NETWORK, meaning_of, metric_name, split_name
 from vital.network.probe import CLASSES
 
 SHOWN = 5
@@ -165,7 +165,7 @@ def _table(
     seconds: Mapping[str, float],
     note: str,
 ) -> Table:
-    order = [OWN, *judges]
+    order = [OWN_NETWORK, *judges]
     names = sorted(
         {name for found in rows.values() for name in found},
         key=lambda name: (_rank_of(split_name(name, judges)[0]), _place(order, split_name(name, judges)[1]), name),
@@ -186,7 +186,17 @@ def _table(
 
 
 def _rank_of(metric: str) -> int:
-    order = ("top1", "top5", "rank", "surprise", "most_raised", "peak", "peak_ratio", "references_reached", "frechet")
+    order = (
+        "top1",
+        "top5",
+        "rank",
+        "surprise",
+        "most_activated",
+        "peak",
+        "peak_ratio",
+        "references_reached",
+        "frechet",
+    )
     return order.index(metric) if metric in order else len(order)
 
 
@@ -225,7 +235,7 @@ def _images(
 ) -> list[Image]:
     stem = name.replace("/", "-").replace(":", "-")
     wanted = PLOTTED.get(layer, PLOTTED[""])
-    order = [OWN, *comparison.job.judges]
+    order = [OWN_NETWORK, *comparison.job.judges]
     groups: dict[str, list[Bar]] = {}
     for metric in (full for part in wanted for full in _full(part, order)):
         bars = [

@@ -133,9 +133,11 @@ def write_gathered(
             name,
             _as_references(name, ranking, module.sites, preprocessing, module.leading_tokens),
         )
-    colours = gathered.light.colours()
-    write_light(group, gathered.light.spectrum / max(gathered.light.count, 1), colours.mean, colours.covariance)
-    write_light_sums(group, *(getattr(gathered.light, part.name) for part in fields(gathered.light)))
+    colours = gathered.image_sums.colours()
+    write_light(
+        group, gathered.image_sums.spectrum / max(gathered.image_sums.count, 1), colours.mean, colours.covariance
+    )
+    write_light_sums(group, *(getattr(gathered.image_sums, part.name) for part in fields(gathered.image_sums)))
     ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
     done = {f"layers/{name}": now for name in gathered.sums}
     done |= {f"references/{name}": f"{now}/{count}" for name, count in ranks.items()}

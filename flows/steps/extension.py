@@ -28,7 +28,7 @@ from stores.errors import ForeignStore
 from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.reading import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan
-from vital.measuring.sums import NOBODY, LayerSums, Light, Ranking, lot
+from vital.measuring.sums import NOBODY, ImageSums, LayerSums, Ranking, unit_hash
 from vital.network.probe import CLASSES
 
 PENDING = "extension"
@@ -83,14 +83,16 @@ def kept_sums(group: zarr.Group, plan: Plan) -> Gathered:
     spectrum, colour, products, count = read_light_sums(group)
     keys = read_index(group).key
     rankings = {name: _kept_ranking(group, name, keys) for name in plan.ranked}
-    return Gathered(rankings, sums, Light(spectrum, colour, products, count))
+    return Gathered(rankings, sums, ImageSums(spectrum, colour, products, count))
 
 
 def _kept_ranking(group: zarr.Group, name: str, keys: np.ndarray) -> Ranking:
     found = read_references(group, name)
     scores = found.score.astype(np.float64)
     if name == CLASSES:  # what is stored is rounded, the key is not
-        scores = np.array([[-lot(str(keys[image])) for image in row] for row in found.image]).reshape(scores.shape)
+        scores = np.array([[-unit_hash(str(keys[image])) for image in row] for row in found.image]).reshape(
+            scores.shape
+        )
     elif name.endswith(LOWEST):
         scores = -scores
     return Ranking(np.where(found.image == NOBODY, -np.inf, scores), found.image, found.site.astype(np.int64))

@@ -30,8 +30,8 @@ from stores.errors import SchemaMismatch
 from stores.files import safe_url
 from vital.errors import nearest
 from vital.judging.judges import Judge, own_judge
-from vital.judging.metrics import diversity, frechet_distance, nearest_similarity, raised, variation
-from vital.judging.names import OWN, meaning_of, metric_name, naming_metrics
+from vital.judging.metrics import diversity, frechet_distance, nearest_similarity, peak_ranks, variation
+from vital.judging.names import OWN_NETWORK, classification_metrics, meaning_of, metric_name
 from vital.network.probe import CLASSES
 
 CHUNK = 32
@@ -133,27 +133,27 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     at_side = worker_at(stored_model(part.statistics), job.running, part.side)
     mine, found = own_judge(at_side.model), _Looks(layer == CLASSES, part.neurons)
     for pixels in part.pixels(part.neurons):
-        found.add({OWN: mine, **judges}, _tensor(pixels, at_side))
+        found.add({OWN_NETWORK: mine, **judges}, _tensor(pixels, at_side))
         tick(len(pixels))
     columns: dict[str, np.ndarray] = {"curve_distance": _distances(part)}
-    for name in (OWN, *judges):
+    for name in (OWN_NETWORK, *judges):
         columns |= found.named(name)
     if layer != CLASSES:
         columns |= _raised(part, here, at_side)
     unnamed = job.model_copy(update={"atlas": "", "layers": (), "siblings": ()})
     photos = _references(unnamed, part.store, layer, str(part.fields["variant"]), tuple(part.neurons), part.side)
     columns["nearest_reference"] = nearest_similarity(
-        found.features(OWN), [photos.features[OWN][rows] for rows in photos.rows]
+        found.features(OWN_NETWORK), [photos.features[OWN_NETWORK][rows] for rows in photos.rows]
     )
     natural = np.array([photos.variation[rows].mean() if len(rows) else np.nan for rows in photos.rows])
     columns["variation"] = np.concatenate([variation(pixels) for pixels in part.pixels(part.neurons)]) / natural
     if job.siblings:
-        columns["diversity"] = diversity(np.stack([found.features(OWN), *_siblings(job, part, mine, at_side)]))
+        columns["diversity"] = diversity(np.stack([found.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]))
     apart = {
         metric_name("frechet", name): frechet_distance(found.features(name), photos.features[name])
-        for name in (OWN, *judges)
+        for name in (OWN_NETWORK, *judges)
     }
-    meanings = {name: meaning_of(name, (OWN, *judges)) for name in (*columns, *apart)}
+    meanings = {name: meaning_of(name, (OWN_NETWORK, *judges)) for name in (*columns, *apart)}
     write_metrics(
         open_store(job.atlas, "atlas", "a"),
         layer,
@@ -177,12 +177,12 @@ class _Looks:
         for name, judge in judges.items():
             seen = self._features.setdefault(name, [])
             before = sum(map(len, seen))
-            look = judge.look(pixels)
-            seen.append(look.features.float().numpy(force=True))
+            output = judge.outputs(pixels)
+            seen.append(output.features.float().numpy(force=True))
             if self._classes:
                 own = self._neurons[before : before + len(pixels)]
                 self._named.setdefault(name, []).append(
-                    naming_metrics(look.logits.float().numpy(force=True), own, name)
+                    classification_metrics(output.logits.float().numpy(force=True), own, name)
                 )
 
     def features(self, name: str) -> Float[np.ndarray, "picture feature"]:
@@ -221,7 +221,9 @@ def _raised(part: Measured, here: Worker, at_side: Worker) -> dict[str, np.ndarr
     peaks, places = [], []
     for start, pixels in zip(range(0, len(part.neurons), CHUNK), part.pixels(part.neurons), strict=True):
         neurons = part.neurons[start : start + CHUNK]
-        one = raised(at_side.model, part.layer, neurons, pixels, here.found.layouts(), (usual[0], usual[1]), readout)
+        one = peak_ranks(
+            at_side.model, part.layer, neurons, pixels, here.found.layouts(), (usual[0], usual[1]), readout
+        )
         peaks.append(one.peak)
         places.append(one.rank)
     peak, rank = np.concatenate(peaks), np.concatenate(places)
@@ -231,7 +233,7 @@ def _raised(part: Measured, here: Worker, at_side: Worker) -> dict[str, np.ndarr
         "peak_ratio": np.where(best > 0, peak / np.where(best > 0, best, 1), np.nan),
         "references_reached": 100 * (scores <= peak[:, None]).sum(1) / np.isfinite(scores).sum(1),
         "rank": rank,
-        "most_raised": rank == 0,
+        "most_activated": rank == 0,
     }
 
 
@@ -251,7 +253,7 @@ def _references(job: EvaluateJob, store: str, layer: str, variant: str, neurons:
     only what does not name an atlas counts."""
     statistics = open_store(store, "statistics", "r")
     here = stored_worker(statistics, job.running)
-    judges = {OWN: own_judge(here.model), **judges_at(job.judges, here, job.running, job.download)}
+    judges = {OWN_NETWORK: own_judge(here.model), **judges_at(job.judges, here, job.running, job.download)}
     used = recorded_variant(statistics, layer, variant).references
     found = references_of(statistics, layer, used).best(COMPARED)
     whole, urls = variant.startswith("image"), moved_urls(statistics, job.shards)
@@ -267,7 +269,7 @@ def _references(job: EvaluateJob, store: str, layer: str, variant: str, neurons:
             count += 1
         shown = torch.stack([pixels for pixels, _ in part])
         for name, judge in judges.items():
-            features[name].append(judge.look(shown).features.float().numpy(force=True))
+            features[name].append(judge.outputs(shown).features.float().numpy(force=True))
         smaller = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
         flat.append(variation(smaller.permute(0, 2, 3, 1).numpy()))
     return _Photos(rows, {name: np.concatenate(parts) for name, parts in features.items()}, np.concatenate(flat))
@@ -279,7 +281,8 @@ def _siblings(job: EvaluateJob, part: Measured, mine: Judge, here: Worker) -> li
     for url in job.siblings:
         other = Measured(open_store(url, "atlas", "r"), part.statistics, part.layer, part.store)
         looked = [
-            mine.look(_tensor(pixels, here)).features.float().numpy(force=True) for pixels in other.pixels(part.neurons)
+            mine.outputs(_tensor(pixels, here)).features.float().numpy(force=True)
+            for pixels in other.pixels(part.neurons)
         ]
         there = np.isin(part.neurons, other.neurons)
         features.append(np.where(there[:, None], np.concatenate(looked), np.nan))

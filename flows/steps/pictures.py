@@ -23,16 +23,16 @@ from stores.dataset.layers import read_colours, read_spectrum
 from stores.dataset.targets import done_blocks, read_target_levels
 from stores.errors import PictureStatus, SchemaMismatch
 from stores.files import safe_url
-from vital.judging.metrics import Reached, reached
-from vital.measuring.sums import Colours
+from vital.judging.metrics import MatchedCurve, matched_curves
+from vital.measuring.sums import ColourDistribution
 from vital.measuring.targets import Target
 from vital.network.probe import CLASSES
 from vital.pictures.baselines import check_method
 from vital.pictures.device import in_batches, measured_batch
 from vital.pictures.optimise import Pictures, optimise, records_of
-from vital.settings import Method, PictureSettings
+from vital.settings import PictureMethod, PictureSettings
 
-ALGORITHMS: Mapping[Method, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
+ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
 windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data."""
 
@@ -132,7 +132,7 @@ def _optimise(
 ) -> dict[int, dict[str, np.ndarray]]:
     share = len(neurons) / job.picture.steps
     target, pictures = _pictures(job, statistics, here, variant, neurons, lambda step: tick(share))
-    rows = reached(here.model, target, pictures.pixels, here.found.layouts())
+    rows = matched_curves(here.model, target, pictures.pixels, here.found.layouts())
     return {neuron: _row(pictures, rows, place) for place, neuron in enumerate(neurons)}
 
 
@@ -147,12 +147,15 @@ def _pictures(
     # As the statistics have it: pictures of another side are read at the same place.
     readout = stored_worker(statistics, job.running).found.layer(job.layer).readout
     target = read_targets(statistics, job.layer, variant, neurons, readout)
-    kind, colours = recorded_variant(statistics, job.layer, variant).relevance, Colours(*read_colours(statistics))
+    kind, colours = (
+        recorded_variant(statistics, job.layer, variant).relevance,
+        ColourDistribution(*read_colours(statistics)),
+    )
     spectrum = read_spectrum(statistics) if job.picture.parametrisation == "phase" else None
     return target, optimise(here.model, target, job.picture, here.found.layouts(), kind, colours, progress, spectrum)
 
 
-def _row(pictures: Pictures, rows: Mapping[str, Reached], place: int) -> dict[str, np.ndarray]:
+def _row(pictures: Pictures, rows: Mapping[str, MatchedCurve], place: int) -> dict[str, np.ndarray]:
     parts: dict[str, np.ndarray] = {
         "pixels": pictures.pixels[place],
         "alpha": pictures.alpha[place],

@@ -1,1 +1,1 @@
-"""How good pictures are: networks that look at them, metrics, and intervals."""
+"""How good pictures are: what other networks make of them, metrics, and intervals."""

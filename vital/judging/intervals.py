@@ -24,14 +24,14 @@ class Interval:
 
     @property
     def bounded(self) -> bool:
-        """Whether the bounds say anything: a single value has no spread."""
+        """Whether the bounds mean anything: a single value has no spread."""
         return self.neurons * self.seeds > 1
 
 
 def interval(values: Float[np.ndarray, "neuron seed"]) -> Interval:
-    """Of one metric over neurons and seeds, which are resampled independently of each other: both could have been
-    others (Owen, "The pigeonhole bootstrap", 2007). Wider than a bootstrap of all pictures as if they were
-    independent.
+    """The mean of one metric with its interval. Neurons and seeds are resampled independently of each other: both
+    could have been others (Owen, "The pigeonhole bootstrap", 2007). Wider than a bootstrap of all pictures as if they
+    were independent.
 
     Neurons without a value under every seed are left out.
 
@@ -53,7 +53,7 @@ def interval(values: Float[np.ndarray, "neuron seed"]) -> Interval:
 
 
 def paired(values: Float[np.ndarray, "neuron seed"], others: Float[np.ndarray, "neuron seed"]) -> Interval:
-    """Of the difference between two methods on the same neurons, seed by seed.
+    """The mean difference between two methods on the same neurons, seed by seed, with its interval.
 
     >>> paired(np.array([[3.0], [5.0]]), np.array([[1.0], [3.0]])).mean
     2.0

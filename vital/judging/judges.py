@@ -1,4 +1,4 @@
-"""Other networks that look at pictures: what they name, and what features they see.
+"""Judges, which are networks that pictures were not made for: how they classify pictures, and with what features.
 
 A judge gets the stored bytes, resized to its own input and normalised as its weights want.
 """
@@ -28,8 +28,8 @@ SCALE = 100.0
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a judge sees in some pictures."""
+class JudgeOutput:
+    """What a judge gives for some pictures."""
 
     logits: Float[Tensor, "picture class"]
     features: Float[Tensor, "picture feature"]
@@ -44,19 +44,19 @@ class Judge:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     classes: int
-    see: Callable[[Float[Tensor, "picture 3 side side"]], Look]
-    """Of normalised pictures at the judge's side."""
+    forward: Callable[[Float[Tensor, "picture 3 side side"]], JudgeOutput]
+    """The network, on normalised pictures at its own side."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     identity: Mapping[str, Any] = field(default_factory=dict)
 
-    def look(self, pixels: UInt8[Tensor, "picture 3 row column"]) -> Look:
-        """What the judge sees in pictures of any side."""
+    def outputs(self, pixels: UInt8[Tensor, "picture 3 row column"]) -> JudgeOutput:
+        """Logits and features of pictures of any side."""
         side = self.preprocessing.side
         shown = pixels.to(self.device).float()
         if shown.shape[-2:] != (side, side):
             shown = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
         with torch.inference_mode():
-            return self.see(self.preprocessing.normalise(shown))
+            return self.forward(self.preprocessing.normalise(shown))
 
 
 def own_judge(model: Model) -> Judge:
@@ -64,14 +64,14 @@ def own_judge(model: Model) -> Judge:
     network = model.network
     device = next(network.parameters()).device
 
-    def see(images: Tensor) -> Look:
+    def forward(images: Tensor) -> JudgeOutput:
         return _both(network, images)
 
     side = model.preprocessing.side
     with torch.inference_mode():
-        classes = see(torch.zeros(1, 3, side, side, device=device)).logits.shape[1]
+        classes = forward(torch.zeros(1, 3, side, side, device=device)).logits.shape[1]
     identity = {"model": model.name, "weights": model.identity.get("weights", "")}
-    return Judge(model.name, model.preprocessing, model.class_names, classes, see, device, identity)
+    return Judge(model.name, model.preprocessing, model.class_names, classes, forward, device, identity)
 
 
 def load_judge(name: str, classes: Sequence[str], device: torch.device | None = None, download: bool = False) -> Judge:
@@ -79,7 +79,7 @@ def load_judge(name: str, classes: Sequence[str], device: torch.device | None = 
     ``open_clip:ARCHITECTURE/WEIGHTS``, which classifies into ``classes`` without having been trained to (zero-shot).
 
     Raises:
-        UnknownModel: there is no such model, or its weights are not here; with the way out.
+        UnknownModel: there is no such model, or its weights cannot be had; with the way out.
     """
     if name.startswith(CLIP):
         return _clip(name, classes, device or torch.device("cpu"), download)
@@ -91,8 +91,8 @@ def load_judge(name: str, classes: Sequence[str], device: torch.device | None = 
 def same_classes(judge: Judge, class_names: Sequence[str], classes: int) -> None:
     """Raises `UnsuitableInput` where the judge tells other classes apart than the network that pictures were made for.
 
-    As many, and where both bear names at least half of these alike: packages spell ImageNet's names differently, and
-    two different sets of classes have hardly one in common.
+    As many, and where both have names for them, at least half of these alike: packages spell ImageNet's names
+    differently, and two different sets of classes have hardly one in common.
     """
     if judge.classes != classes:
         raise UnsuitableInput(
@@ -115,7 +115,7 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.split(",")[0].casefold() if letter.isalnum())
 
 
-def _both(network: nn.Module, images: Tensor) -> Look:
+def _both(network: nn.Module, images: Tensor) -> JudgeOutput:
     last: list[Tensor] = []
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -134,7 +134,7 @@ def _both(network: nn.Module, images: Tensor) -> Look:
     features = last[0].float()
     if features.dim() > 2:  # maps are (picture, channel, row, column), tokens (picture, token, channel)
         features = features.flatten(2).mean(2) if features.dim() == 4 else features.mean(1)
-    return Look(logits, features)
+    return JudgeOutput(logits, features)
 
 
 def _clip(name: str, classes: Sequence[str], device: torch.device, download: bool) -> Judge:
@@ -153,25 +153,25 @@ def _clip(name: str, classes: Sequence[str], device: torch.device, download: boo
         )
     if weights and not (download or Path(weights).is_file()):
         raise UnknownModel(
-            f"the weights {weights!r} of {architecture} are no file here: add --download to fetch them by name, or "
+            f"the weights {weights!r} of {architecture} are no file: add --download to fetch them by name, or "
             f"give a file as {CLIP}{architecture}/FILE"
         )
     network, _, _ = package.create_model_and_transforms(architecture, pretrained=weights or None, device=device)
     network.requires_grad_(False).eval()
     tokens = package.get_tokenizer(architecture)([PROMPT.format(one) for one in classes]).to(device)
     with torch.inference_mode():
-        named = F.normalize(torch.cat([network.encode_text(part) for part in tokens.split(64)]), dim=-1)
+        texts = F.normalize(torch.cat([network.encode_text(part) for part in tokens.split(64)]), dim=-1)
 
-    def see(images: Tensor) -> Look:
+    def forward(images: Tensor) -> JudgeOutput:
         features = F.normalize(network.encode_image(images), dim=-1)
-        return Look(SCALE * features @ named.T, features)
+        return JudgeOutput(SCALE * features @ texts.T, features)
 
     visual = network.visual
     side = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
     shown = Preprocessing(int(side), tuple(visual.image_mean or _MEAN), tuple(visual.image_std or _STD))
     identity = {"model": name, "weights": weights_digest(network)}
-    return Judge(name, shown, tuple(classes), len(classes), see, device, identity)
+    return Judge(name, shown, tuple(classes), len(classes), forward, device, identity)
 
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's own (Radford et al., 2021), for models that say nothing."""
+"""CLIP's own (Radford et al., 2021), for models that state none."""

@@ -1,5 +1,5 @@
-"""What is measured of pictures: how far they raise their neuron, how networks name them, how near they come to the
-references."""
+"""What is measured of pictures: how far they activate their neuron, how networks classify them, how near they come to
+the references."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from vital.measuring.targets import Target
 from vital.network.models import Model
 from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, Layout, probe
-from vital.pictures.views import REFERENCE_SIDE
+from vital.pictures.transforms import REFERENCE_SIDE
 
 SHIFT = 8
 """Pixels that a picture is moved by, of a 224-pixel one, down and to the right."""
 BLUR = 1.0
-"""Deviation in pixels, of a 224-pixel picture, of the blur that takes away what only a network sees."""
+"""Deviation in pixels, of a 224-pixel picture, of the blur that takes away what only a network responds to."""
 
 
 @dataclass(frozen=True)
-class Raised:
-    """How far pictures raise their own channel: ``peak`` is its greatest activation, ``rank`` how many channels of the
-    layer are raised more (0 is best), each measured by its peaks over the data set (z-score)."""
+class PeakRanks:
+    """How far pictures activate their own channel: ``peak`` is its greatest activation, ``rank`` how many channels of
+    the layer are activated more (0 is best), each measured by its peaks over the data set (z-score)."""
 
     peak: Float[np.ndarray, "picture"]
     rank: Int[np.ndarray, "picture"]
@@ -47,7 +47,7 @@ def softened(pixels: UInt8[Tensor, "picture 3 row column"]) -> UInt8[Tensor, "pi
     return smooth.round().clamp(0, 255).to(torch.uint8)
 
 
-def raised(
+def peak_ranks(
     model: Model,
     layer: str,
     neurons: Sequence[int],
@@ -55,18 +55,18 @@ def raised(
     layouts: dict[str, Layout],
     usual: tuple[Float[np.ndarray, "channel"], Float[np.ndarray, "channel"]],
     readout: Readout | None = None,
-) -> Raised:
-    """What each picture, softened, does to its own channel of ``layer``.
+) -> PeakRanks:
+    """How far each picture, softened, activates its own channel of ``layer``.
 
     ``usual`` are mean and deviation over the data set of each channel's peak. Channels that never vary are not ranked.
-    ``readout`` says how the neurons read a layer, which ``layer`` then only names.
+    ``readout`` is how the neurons read a layer where they are not its channels; ``layer`` is then its name alone.
     """
     peaks = _peaks(model, readout or Readout(layer), pixels, layouts)
     mean, deviation = usual
     score = np.where(deviation > 0, (peaks - mean) / np.where(deviation > 0, deviation, 1), -np.inf)
-    places = np.arange(len(neurons)), np.asarray(neurons)
-    own = score[places]
-    return Raised(peaks[places], (score > own[:, None]).sum(1))
+    pictures, numbers = np.arange(len(neurons)), np.asarray(neurons)
+    own = score[pictures, numbers]
+    return PeakRanks(peaks[pictures, numbers], (score > own[:, None]).sum(1))
 
 
 def class_ranks(
@@ -85,7 +85,7 @@ def ranks(
     array([1])
     """
     own = logits[np.arange(len(classes)), np.asarray(classes)]
-    # A network that says nothing is not right.
+    # A network whose output is not a number is not right.
     preferred: np.ndarray = (~(logits <= own[:, None])).sum(1) + (logits == own[:, None]).sum(1) - 1
     return preferred
 
@@ -93,13 +93,13 @@ def ranks(
 def surprise(
     logits: Float[np.ndarray, "picture class"], classes: Sequence[int] | Int[np.ndarray, "picture"]
 ) -> Float[np.ndarray, "picture"]:
-    """Cross-entropy of each picture's own class, in nats; not a number where a network says nothing.
+    """Cross-entropy of each picture's own class, in nats; not a number where a network gives none.
 
     >>> surprise(np.zeros((1, 1000)), [2]).round(3)
     array([6.908])
     """
-    said, own = torch.from_numpy(np.asarray(logits, np.float64)), torch.as_tensor(np.asarray(classes, np.int64))
-    return F.cross_entropy(said, own, reduction="none").numpy()
+    given, own = torch.from_numpy(np.asarray(logits, np.float64)), torch.as_tensor(np.asarray(classes, np.int64))
+    return F.cross_entropy(given, own, reduction="none").numpy()
 
 
 def _peaks(
@@ -108,34 +108,34 @@ def _peaks(
     device = next(model.network.parameters()).device
     images = softened(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device))
     with torch.inference_mode(), probe(model.network, [reads.layer], layouts) as run:
-        seen = reads.maps(run(model.preprocessing.normalise(images))[reads.layer])
-    peaks: np.ndarray = seen.amax(-1).float().numpy(force=True)
+        maps = reads.maps(run(model.preprocessing.normalise(images))[reads.layer])
+    peaks: np.ndarray = maps.amax(-1).float().numpy(force=True)
     return peaks
 
 
 @dataclass(frozen=True)
-class Reached:
+class MatchedCurve:
     """A node's own row of every picture and the target's, both averaged over channels by importance."""
 
     picture: Float[np.ndarray, "picture level"]
     target: Float[np.ndarray, "picture level"]
 
 
-def reached(
+def matched_curves(
     model: Model, target: Target, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
-) -> Mapping[str, Reached]:
-    """The rows of the stored 8-bit pictures, at the target's levels."""
+) -> Mapping[str, MatchedCurve]:
+    """By node: the rows that stored 8-bit pictures give, and those they were to match, at the target's levels."""
     device = next(model.network.parameters()).device
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
     with torch.inference_mode(), probe(model.network, list(target.nodes), layouts) as run:
-        seen = run(model.preprocessing.normalise(images))
+        activations = run(model.preprocessing.normalise(images))
         rows = {}
         for name, node in target.nodes.items():
-            ordered = sort_rows(seen[name].float())
+            ordered = sort_rows(activations[name].float())
             mine = resample(ordered, site_levels(ordered.shape[-1]), node.levels).numpy(force=True)
             weight = np.ones(mine.shape[:2]) if node.importance is None else node.importance
             share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)
-            rows[name] = Reached(
+            rows[name] = MatchedCurve(
                 *(np.einsum("pc,pcl->pl", share, part).astype(np.float32) for part in (mine, node.quantiles))
             )
     return rows
@@ -200,7 +200,7 @@ def diversity(features: Float[np.ndarray, "seed picture feature"]) -> Float[np.n
 
 def variation(pixels: UInt8[np.ndarray, "picture side side 3"]) -> Float[np.ndarray, "picture"]:
     """Mean absolute difference of neighbouring pixels, in bytes, over both directions and all colours. It does not
-    depend on the side of smooth pictures' grain, only on how much neighbours differ."""
+    depend on the side of smooth pictures, only on how much neighbours differ."""
     values = pixels.astype(np.float64)
     down, right = np.abs(np.diff(values, axis=1)), np.abs(np.diff(values, axis=2))
     mean: np.ndarray = (down.mean((1, 2, 3)) + right.mean((1, 2, 3))) / 2

@@ -1,4 +1,4 @@
-"""What the metrics are called, and what they mean: one table for stores, pages and reports."""
+"""Names of the metrics, and what they mean: one table for stores, pages and reports."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jaxtyping import Float, Int, Shaped
 
 from vital.judging.metrics import ranks, surprise
 
-OWN = "own"
+OWN_NETWORK = "own"
 """Stands for the network that the pictures were made for, where others stand as judges."""
 
 
 class Meaning(NamedTuple):
-    """What a metric says, its unit, and which end is the better one, where there is one."""
+    """What a metric means, its unit, and which end is the better one, where there is one."""
 
     text: str
     units: str = ""
@@ -24,11 +24,11 @@ class Meaning(NamedTuple):
 
 
 _OF_JUDGE = {
-    "top1": Meaning("1 where {judge} names the picture's class first, else 0", "", "high"),
+    "top1": Meaning("1 where {judge} classifies the picture as its class, else 0", "", "high"),
     "top5": Meaning("1 where the picture's class is among the first five of {judge}, else 0", "", "high"),
     "rank": Meaning("how many classes {judge} prefers to the picture's; 0 is best", "", "low"),
     "surprise": Meaning(
-        "cross-entropy of the picture's class in what {judge} says; it still tells pictures apart that are all named",
+        "cross-entropy of the picture's class under {judge}; it tells pictures apart that are all classified right",
         "nat",
         "low",
     ),
@@ -49,12 +49,12 @@ _OF_PICTURE = {
         "high",
     ),
     "rank": Meaning(
-        "how many neurons of the layer the picture raises more than its own, each measured by its peaks over the data "
-        "set; 0 is best",
+        "how many neurons of the layer the picture activates more than its own, each measured by its peaks over the "
+        "data set; 0 is best",
         "",
         "low",
     ),
-    "most_raised": Meaning("1 where the picture raises its own neuron the most of the layer, else 0", "", "high"),
+    "most_activated": Meaning("1 where the picture activates its own neuron the most of the layer, else 0", "", "high"),
     "curve_distance": Meaning(
         "distance of the picture's sorted rows from the target's, over the target's length, mean over nodes", "", "low"
     ),
@@ -81,15 +81,15 @@ def metric_name(metric: str, judge: str = "") -> str:
     return f"{metric}_{re.sub(r'[^A-Za-z0-9.-]+', '_', judge)}" if judge else metric
 
 
-def naming_metrics(
+def classification_metrics(
     logits: Float[np.ndarray, "picture class"], classes: Sequence[int] | Int[np.ndarray, "picture"], judge: str
 ) -> dict[str, Shaped[np.ndarray, "picture"]]:
-    """The metrics of how a judge names pictures, from its logits and the class of each picture."""
-    places = ranks(logits, classes)
+    """The metrics of how a judge classifies pictures, from its logits and the class of each picture."""
+    preferred = ranks(logits, classes)
     return {
-        metric_name("top1", judge): places < 1,
-        metric_name("top5", judge): places < 5,
-        metric_name("rank", judge): places,
+        metric_name("top1", judge): preferred < 1,
+        metric_name("top5", judge): preferred < 5,
+        metric_name("rank", judge): preferred,
         metric_name("surprise", judge): surprise(logits, classes),
     }
 
@@ -98,8 +98,8 @@ def split_name(name: str, judges: Sequence[str] = ()) -> tuple[str, str]:
     """The metric and the judge of a name as `metric_name` gives it; as far as the name alone tells, where the judge is
     not among ``judges``.
 
-    >>> split_name("top1_squeezenet"), split_name("most_raised")
-    (('top1', 'squeezenet'), ('most_raised', ''))
+    >>> split_name("top1_squeezenet"), split_name("most_activated")
+    (('top1', 'squeezenet'), ('most_activated', ''))
     """
     for metric in _OF_JUDGE:
         if name.startswith(f"{metric}_"):
@@ -109,9 +109,9 @@ def split_name(name: str, judges: Sequence[str] = ()) -> tuple[str, str]:
 
 
 def meaning_of(name: str, judges: Sequence[str] = ()) -> Meaning:
-    """What the metric of this name means."""
+    """Text, unit and better end of the metric of this name; ``judges`` are those that it may be of."""
     metric, judge = split_name(name, judges)
     if not judge:
         return _OF_PICTURE[metric]
-    found = _OF_JUDGE[metric]
-    return found._replace(text=found.text.format(judge="the network itself" if judge == OWN else judge))
+    meaning = _OF_JUDGE[metric]
+    return meaning._replace(text=meaning.text.format(judge="the network itself" if judge == OWN_NETWORK else judge))

@@ -13,7 +13,7 @@ from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
 from vital.measuring.rows import stored_levels
-from vital.measuring.sums import LayerSums, Light, Ranking, lot
+from vital.measuring.sums import ImageSums, LayerSums, Ranking, unit_hash
 from vital.network.layers import Survey
 from vital.network.models import Model
 from vital.network.probe import CLASSES, probe
@@ -44,35 +44,37 @@ class Gathered:
 
     rankings: Mapping[str, Ranking]
     sums: Mapping[str, LayerSums]
-    light: Light
+    image_sums: ImageSums
 
     @classmethod
-    def none(cls, plan: Plan, found: Survey, side: int) -> Gathered:
-        """Of no image."""
-        layers = found.layers
+    def none(cls, plan: Plan, survey: Survey, side: int) -> Gathered:
+        """What is known of no image: the identity of ``+``."""
+        layers = survey.layers
         return cls(
-            {name: Ranking.none(found.layer(ranked_layer(name)).channels, plan.ranks) for name in plan.ranked},
+            {name: Ranking.none(survey.layer(ranked_layer(name)).channels, plan.ranks) for name in plan.ranked},
             {
                 name: LayerSums.none(layers[name].channels, len(stored_levels(layers[name].sites, plan.levels)))
                 for name in plan.measured
             },
-            Light.none(side),
+            ImageSums.none(side),
         )
 
     def __add__(self, other: Gathered) -> Gathered:
         return Gathered(
             {name: ranking + other.rankings[name] for name, ranking in self.rankings.items()},
             {name: sums + other.sums[name] for name, sums in self.sums.items()},
-            self.light + other.light,
+            self.image_sums + other.image_sums,
         )
 
     def shifted(self, by: int) -> Gathered:
-        """The same with image ids counted from another start."""
-        return Gathered({name: ranking.shifted(by) for name, ranking in self.rankings.items()}, self.sums, self.light)
+        """All of it with ``by`` added to the image ids: from a shard's own rows to the data set's."""
+        return Gathered(
+            {name: ranking.shifted(by) for name, ranking in self.rankings.items()}, self.sums, self.image_sums
+        )
 
     def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
         """Everything as named arrays, for storage; `from_arrays` is the inverse."""
-        parts: dict[str, Any] = {"light": self.light}
+        parts: dict[str, Any] = {"light": self.image_sums}
         parts |= {f"rankings/{name}": ranking for name, ranking in self.rankings.items()}
         parts |= {f"sums/{name}": sums for name, sums in self.sums.items()}
         return {
@@ -83,7 +85,7 @@ class Gathered:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> Gathered:
-        """What `arrays` gave."""
+        """The inverse of `arrays`: named arrays from storage as what is known of their images."""
         parts: dict[str, dict[str, Any]] = {}
         for path, array in arrays.items():
             owner, _, name = path.rpartition("/")
@@ -96,12 +98,12 @@ class Gathered:
                 if owner.startswith(f"{kind}/")
             }
 
-        return cls(of("rankings", Ranking), of("sums", LayerSums), Light(**parts["light"]))
+        return cls(of("rankings", Ranking), of("sums", LayerSums), ImageSums(**parts["light"]))
 
 
 def gather(
     model: Model,
-    found: Survey,
+    survey: Survey,
     plan: Plan,
     pixels: UInt8[Tensor, "image 3 side side"],
     rows: Int[np.ndarray, "image"],
@@ -111,26 +113,26 @@ def gather(
     """What a batch of images gives: one forward pass to the deepest layer of the plan.
 
     A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
-    ``labels`` are −1 where unknown; class members are ranked by `lot` of their key.
+    ``labels`` are −1 where unknown; class members are ranked by `unit_hash` of their key.
     """
-    read = (found.layer(ranked_layer(name)).reads.layer for name in plan.ranked if name != CLASSES)
+    read = (survey.layer(ranked_layer(name)).reads.layer for name in plan.ranked if name != CLASSES)
     inner = tuple(dict.fromkeys((*read, *plan.measured)))
     rankings: dict[str, Ranking] = {}
     sums: dict[str, LayerSums] = {}
-    seen: dict[str, Tensor] = {}
+    activations: dict[str, Tensor] = {}
     if inner:
         device = next(model.network.parameters()).device
-        with torch.inference_mode(), probe(model.network, inner, found.layouts()) as run:
-            seen = run(model.preprocessing.normalise(pixels.to(device)))
+        with torch.inference_mode(), probe(model.network, inner, survey.layouts()) as run:
+            activations = run(model.preprocessing.normalise(pixels.to(device)))
             for name in plan.measured:
-                sums[name] = LayerSums.of(seen[name], plan.levels)
+                sums[name] = LayerSums.of(activations[name], plan.levels)
     for name in plan.ranked:
         if name == CLASSES:
-            rankings[name] = _members(found.layer(name).channels, plan.ranks, rows, labels, keys)
+            rankings[name] = _members(survey.layer(name).channels, plan.ranks, rows, labels, keys)
             continue
-        reads = found.layer(ranked_layer(name)).reads
-        skip = found.layer(reads.layer).leading_tokens
-        maps = reads.maps(seen[reads.layer])
+        reads = survey.layer(ranked_layer(name)).reads
+        skip = survey.layer(reads.layer).leading_tokens
+        maps = reads.maps(activations[reads.layer])
         maps = -maps if name.endswith(LOWEST) else maps
         peaks, sites = (
             part.numpy(force=True) for part in (maps if reads.site is not None else maps[..., skip:]).max(-1)
@@ -138,14 +140,14 @@ def gather(
         if reads.site is not None:
             sites = sites + max(0, reads.site - skip)
         rankings[name] = Ranking.of(peaks, rows, sites, plan.ranks)
-    return Gathered(rankings, sums, Light.of(pixels))
+    return Gathered(rankings, sums, ImageSums.of(pixels))
 
 
 def _members(
     classes: int, ranks: int, rows: Int[np.ndarray, "image"], labels: Int[np.ndarray, "image"], keys: Sequence[str]
 ) -> Ranking:
     scores = np.full((len(rows), classes), -np.inf)
-    for place, (label, key) in enumerate(zip(labels, keys, strict=True)):
+    for row, (label, key) in enumerate(zip(labels, keys, strict=True)):
         if 0 <= label < classes:
-            scores[place, label] = -lot(key)
+            scores[row, label] = -unit_hash(key)
     return Ranking.of(scores, rows, np.zeros(scores.shape, np.int64), ranks)

@@ -19,14 +19,14 @@ from vital.network.neurons import check_neurons, parse_neuron
 from vital.network.nodes import check_nodes, default_nodes
 from vital.network.probe import probe
 from vital.propagation.mode import relevance_mode
-from vital.settings import Kind
+from vital.settings import RelevanceKind
 
 BATCH = 8
 """Photographs in one pass."""
 
 
 def relevance(
-    model: Model, neuron: str, photos: Photos, kind: Kind = "lrp", node: str | None = None
+    model: Model, neuron: str, photos: Photos, kind: RelevanceKind = "lrp", node: str | None = None
 ) -> Float[xarray.DataArray, "image row column"]:
     """How much every site of the layer ``node`` contributed to a neuron, on each photograph: relevance, its channels
     summed.
@@ -46,23 +46,23 @@ def relevance(
         UnsuitableInput: a photograph cannot be read, or the node has no map.
         UnsupportedOperation: the network has an operation without a relevance rule.
     """
-    found, asked = survey(model, "give the side that it takes"), parse_neuron(neuron, model.class_names)
-    layer = found.layer(asked.layer)
+    layers, asked = survey(model, "give the side that it takes"), parse_neuron(neuron, model.class_names)
+    layer = layers.layer(asked.layer)
     check_neurons(layer.name, layer.channels, [asked.number])
-    name = node or next(iter(default_nodes(found, layer.name, model.name)), None)
+    name = node or next(iter(default_nodes(layers, layer.name, model.name)), None)
     if name is None:
         raise UnsuitableInput(f"no layer comes before {layer.name!r} where relevance could arrive: ask for a later one")
-    check_nodes(found, layer.name, [name])
-    grid = _grid(found.layer(name))
+    check_nodes(layers, layer.name, [name])
+    grid = _grid(layers.layer(name))
     shown = read_photos(photos, model.preprocessing)
     mode, device = relevance_mode(kind), next(model.network.parameters()).device
     maps = []
-    with probe(model.network, [name, layer.reads.layer], found.layouts(), mode) as run:
+    with probe(model.network, [name, layer.reads.layer], layers.layouts(), mode) as run:
         for pixels in shown.pixels.split(BATCH):
-            seen = run(model.preprocessing.normalise(pixels.to(device)).requires_grad_())
+            activations = run(model.preprocessing.normalise(pixels.to(device)).requires_grad_())
             numbers = torch.full((len(pixels),), asked.number, device=device)
-            arrived = node_relevance(mode, seen, layer.reads, [name], numbers, kind)[name]
-            maps.append(_as_maps(arrived, found.layer(name).leading_tokens, grid))
+            arrived = node_relevance(mode, activations, layer.reads, [name], numbers, kind)[name]
+            maps.append(_as_maps(arrived, layers.layer(name).leading_tokens, grid))
     centres = (np.arange(grid) + 0.5) * model.preprocessing.side / grid
     return xarray.DataArray(
         np.concatenate(maps),

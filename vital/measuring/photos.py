@@ -53,12 +53,12 @@ def read_photos(photos: Photos, preprocessing: Preprocessing) -> Photographs:
 
 def _listed(photos: Photos) -> list[Photo]:
     if isinstance(photos, (str, os.PathLike)) and Path(photos).is_dir():
-        found = list(_images_below(Path(photos)))
-        if not found:
+        files = list(_images_below(Path(photos)))
+        if not files:
             raise UnsuitableInput(
                 f"the folder {os.fspath(photos)!r} holds no photograph: files ending in {', '.join(SUFFIXES)} are taken"
             )
-        return found
+        return files
     if isinstance(photos, (str, os.PathLike, Image.Image)):
         return [photos]
     if isinstance(photos, np.ndarray) and photos.ndim < 4:

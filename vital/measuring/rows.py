@@ -65,7 +65,7 @@ T = TypeVar("T")
 CACHE = 1 << 18
 """Values sorted at a time on a CPU: a megabyte."""
 _MAGNITUDE = np.int32(0x7FFFFFFF)
-_PLACE = np.int64(0xFFFFFFFF)
+_INDEX = np.int64(0xFFFFFFFF)
 _LITTLE = np.little_endian
 
 
@@ -108,7 +108,7 @@ def sort_in_place(rows: Float[np.ndarray, "row site"]) -> Int[np.ndarray, "row*s
     """Put each row (C-contiguous) in ascending order and return where in the flattened rows each value came from.
 
     Of equal values the earlier site comes first, so the order depends on the values alone. The keys of single precision
-    are integers of twice its size, the value's bits above its place: sorting them is two to four times faster than
+    are integers of twice its size, the value's bits above its index: sorting them is two to four times faster than
     ``argsort``, most where many values are equal, as after a ReLU.
     """
     if rows.dtype != np.float32 or not _LITTLE:
@@ -123,7 +123,7 @@ def sort_in_place(rows: Float[np.ndarray, "row site"]) -> Int[np.ndarray, "row*s
     halves[..., 1] = _ascending(bits)
     keys.sort(axis=1)
     bits[...] = _ascending(halves[..., 1])
-    keys &= _PLACE
+    keys &= _INDEX
     return keys.reshape(-1)
 
 

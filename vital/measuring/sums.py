@@ -188,11 +188,11 @@ class Ranking:
         return filled
 
 
-def lot(key: str) -> float:
+def unit_hash(key: str) -> float:
     """A number from 0 to 1 that depends on nothing but the key: the first of a class by it are its references,
     however sharded.
 
-    >>> 0 <= lot("n01440764_10026") < 1
+    >>> 0 <= unit_hash("n01440764_10026") < 1
     True
     """
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
@@ -204,7 +204,7 @@ LOGIT_MARGIN = 0.02
 
 
 @dataclass(frozen=True)
-class Colours:
+class ColourDistribution:
     """Mean and covariance of the logits of a data set's colours (red, green, blue in 0..1)."""
 
     mean: Float[np.ndarray, "3"]
@@ -218,12 +218,12 @@ class Colours:
         return root
 
 
-GREY = Colours(np.zeros(3), np.eye(3))
+GREY = ColourDistribution(np.zeros(3), np.eye(3))
 """No knowledge of colours: independent ones around a medium grey."""
 
 
 @dataclass(frozen=True)
-class Light:
+class ImageSums:
     """Sums over images of the amplitude spectrum (3, row frequency, column frequency), and of colour logits with
     their products."""
 
@@ -232,16 +232,16 @@ class Light:
     products: Float[np.ndarray, "3 3"]
     count: int
 
-    def __add__(self, other: Light) -> Light:
-        return Light(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+    def __add__(self, other: ImageSums) -> ImageSums:
+        return ImageSums(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
 
     @classmethod
-    def none(cls, side: int) -> Light:
+    def none(cls, side: int) -> ImageSums:
         """The light of no image."""
         return cls(np.zeros((3, side, side // 2 + 1)), np.zeros(3), np.zeros((3, 3)), 0)
 
     @classmethod
-    def of(cls, pixels: UInt8[Tensor, "image 3 side side"]) -> Light:
+    def of(cls, pixels: UInt8[Tensor, "image 3 side side"]) -> ImageSums:
         """The sums of a batch, one image added after the other, so that they do not depend on how images were
         batched."""
         colours = pixels.float() / 255
@@ -250,7 +250,7 @@ class Light:
         products = logits @ logits.transpose(1, 2) / logits.shape[2]
         return cls(sum_in_order(amplitudes), sum_in_order(logits.mean(2)), sum_in_order(products), len(pixels))
 
-    def colours(self) -> Colours:
+    def colours(self) -> ColourDistribution:
         """Mean and covariance of the colour logits."""
         mean = self.colour / max(self.count, 1)
-        return Colours(mean, self.products / max(self.count, 1) - np.outer(mean, mean))
+        return ColourDistribution(mean, self.products / max(self.count, 1) - np.outer(mean, mean))

@@ -16,7 +16,7 @@ from vital.network.models import Model
 from vital.network.neurons import Readout, importance, relevance_map
 from vital.network.probe import CLASSES, INPUT, Activations, Layout, probe
 from vital.propagation.mode import Relevance, gradient_times_activation, relevance_mode
-from vital.settings import Kind
+from vital.settings import RelevanceKind
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Target:
     own: Float[np.ndarray, "neuron level"]
     count: Int[np.ndarray, "neuron"]
     readout: Readout | None = None
-    """How the neurons read their layer; its channels, where nothing is said."""
+    """How the neurons read their layer; its channels, where there is none."""
 
     @property
     def reads(self) -> Readout:
-        """How the neurons read their layer."""
+        """The readout, which is of the layer's channels where none is given."""
         return self.readout or Readout(self.layer)
 
     @property
@@ -58,7 +58,7 @@ class Target:
         return len(self.neurons)
 
     def take(self, rows: slice) -> Target:
-        """Some of the neurons."""
+        """The target of the neurons in these rows."""
         nodes = {
             name: NodeTarget(
                 node.levels,
@@ -124,7 +124,7 @@ def measure(
     crops: Iterable[Crop],
     nodes: Sequence[str],
     layouts: dict[str, Layout],
-    kind: Kind = "lrp",
+    kind: RelevanceKind = "lrp",
     levels: int = 128,
     batch: int = 8,
     progress: Callable[[int], None] = lambda references: None,
@@ -136,8 +136,20 @@ def measure(
     relevance of it. Sums are exact, so that a target does not depend on the crops' order or on which neurons are
     measured together, beyond the float32 of the network's own passes, which on some processors depends on the size of
     a batch. Memory: side² × 3 bytes for each crop, 16 bytes for each number of the targets, and one batch's
-    activations. ``progress`` is told of every round's references. ``readout`` says how the neurons read a layer, which
-    ``layer`` then only names.
+    activations.
+
+    Args:
+        model: the network.
+        layer: the neurons' layer; with a ``readout`` its name alone.
+        neurons: numbers of the neurons, a row of the target each.
+        crops: the references, each with the rows that it is a reference of.
+        nodes: layers whose activations are to be matched, in the order in which they run.
+        layouts: where each layer keeps its channels (`vital.network.layers.Survey.layouts`).
+        kind: how relevance to a neuron inside the network is computed.
+        levels: levels kept of a sorted row with more sites than that.
+        batch: crops in one pass.
+        progress: told of every round's references.
+        readout: how the neurons read their layer, where they are not its channels.
     """
     inner, reads = layer != CLASSES, readout or Readout(layer)
     mode = relevance_mode(kind) if inner else None
@@ -151,24 +163,24 @@ def measure(
         while part := list(islice(source, batch)):
             images = model.preprocessing.normalise(torch.stack([crop.pixels for crop in part]).to(device))
             with torch.set_grad_enabled(inner):
-                seen = run(images.requires_grad_(inner))
-            sites = {name: activations.shape[-1] for name, activations in seen.items()}
-            stored = {name: _stored(seen[name].detach(), levels) for name in nodes}
+                activations = run(images.requires_grad_(inner))
+            sites = {name: read.shape[-1] for name, read in activations.items()}
+            stored = {name: _stored(activations[name].detach(), levels) for name in nodes}
             # Round r asks for the r-th neuron of every crop that has one.
             for turn in range(max(len(crop.rows) for crop in part)):
-                present = [place for place, crop in enumerate(part) if turn < len(crop.rows)]
-                rows = [part[place].rows[turn] for place in present]
+                present = [index for index, crop in enumerate(part) if turn < len(crop.rows)]
+                rows = [part[index].rows[turn] for index in present]
                 progress(len(rows))
                 np.add.at(count, rows, 1)  # a neuron may have several crops in one batch
                 asked = torch.zeros(len(part), dtype=torch.long, device=device)
                 asked[present] = torch.tensor([neurons[row] for row in rows], device=device)
-                own = reads.own(seen[reads.layer].detach(), asked)[present]
+                own = reads.own(activations[reads.layer].detach(), asked)[present]
                 sums.add("own", rows, _stored(own[:, None], levels)[:, 0])
                 for name in nodes:
                     sums.add(f"{name}/quantiles", rows, stored[name][present])
-                flows = node_relevance(mode, seen, reads, nodes, asked, kind) if inner else {}
-                for name, relevance in flows.items():
-                    matched = relevance_map(relevance[present]) * seen[name].detach()[present]
+                relevances = node_relevance(mode, activations, reads, nodes, asked, kind) if inner else {}
+                for name, relevance in relevances.items():
+                    matched = relevance_map(relevance[present]) * activations[name].detach()[present]
                     sums.add(f"{name}/relevant", rows, _stored(matched, levels))
                     sums.add(f"{name}/importance", rows, importance(relevance[present]))
     own_sites = 1 if reads.site is not None else sites[reads.layer]
@@ -177,21 +189,21 @@ def measure(
 
 def node_relevance(
     mode: Relevance | None,
-    seen: Activations,
+    activations: Activations,
     reads: Readout,
     nodes: Sequence[str],
     neurons: Int[Tensor, "image"],
-    kind: Kind,
+    kind: RelevanceKind,
 ) -> Activations:
     """Relevance at every node of each image's own neuron; none at the input, where z⁺ means nothing."""
     nodes = [name for name in nodes if name != INPUT]
     if not nodes:
         return {}
-    read = seen[reads.layer]
+    read = activations[reads.layer]
     start = reads.start(read, neurons, kind)
     if mode is None:
-        return gradient_times_activation(read, start, {name: seen[name] for name in nodes})
-    return dict(zip(nodes, mode.backward(read, start, [seen[name] for name in nodes]), strict=True))
+        return gradient_times_activation(read, start, {name: activations[name] for name in nodes})
+    return dict(zip(nodes, mode.backward(read, start, [activations[name] for name in nodes]), strict=True))
 
 
 def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Float[Tensor, "image channel level"]:

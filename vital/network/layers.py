@@ -46,14 +46,14 @@ class Layer:
     block: bool
     """Whether it is a whole stage, block or activation of the network's outer structure."""
     begun: int
-    """Its place in the order in which modules begin; `ended` likewise."""
+    """When it begins, counted in begins and ends of all modules; `ended` likewise."""
     ended: int
     readout: Readout | None = None
     """What its neurons read of a module, where they are not its channels: then it is named after that."""
 
     @property
     def reads(self) -> Readout:
-        """How its neurons read their module."""
+        """The readout, which is of the module's channels where none is given."""
         return self.readout or Readout(self.name)
 
     @property
@@ -96,16 +96,16 @@ class Survey:
     def _at_site(self, layer: Layer, name: str, part: str) -> Layer:
         width = 0 if layer.layout == "channels-last" and layer.leading_tokens else round(layer.sites**0.5)
         tokens = width**2 != layer.sites
-        found = re.fullmatch(r"(0|[1-9]\d*)" if tokens else r"(0|[1-9]\d*),(0|[1-9]\d*)", part)
-        places = [int(place) for place in found.groups()] if found else []
+        match = re.fullmatch(r"(0|[1-9]\d*)" if tokens else r"(0|[1-9]\d*),(0|[1-9]\d*)", part)
+        indices = [int(index) for index in match.groups()] if match else []
         size = [layer.sites] if tokens else [width, width]
-        if layer.classes or not places or any(place >= most for place, most in zip(places, size, strict=True)):
+        if layer.classes or not indices or any(index >= most for index, most in zip(indices, size, strict=True)):
             form = "MODULE@TOKEN" if tokens else "MODULE@ROW,COLUMN"
             raise UnknownLayer(
                 f"{name!r} names no site of {layer.name!r}, which has {' × '.join(map(str, size))}: "
                 f"a site is written {form}, counted from 0"
             )
-        site = places[0] if tokens else places[0] * width + places[1]
+        site = indices[0] if tokens else indices[0] * width + indices[1]
         return replace(
             layer,
             name=name,
@@ -131,7 +131,7 @@ class Survey:
         return replace(layer, name=name, channels=len(matrix), block=False, readout=readout)
 
     def layouts(self) -> dict[str, Layout]:
-        """Where each layer keeps its channels."""
+        """The axis of the channels of each layer's output, by its name."""
         return {layer.name: layer.layout for layer in self.layers.values()}
 
     def before(self, layer: Layer) -> list[Layer]:
@@ -163,13 +163,13 @@ def survey(model: Surveyed, way_out: str = "leave out --input-size, or give a si
         small = _trace(model.network, max(32, side * 5 // 7 // 32 * 32))
     except (RuntimeError, AssertionError, ValueError, IndexError):
         small = {}  # the network takes one size only
-    found, blocks = {}, set(_blocks(model.network))
+    layers, blocks = {}, set(_blocks(model.network))
     for name, (output, begun, ended) in large.items():
         other = small.get(name)
         layout = _layout(output, other[0] if other else None)
         sites = to_sites(output, layout)
-        found[name] = Layer(name, sites.shape[1], sites.shape[2], layout, name in blocks, begun, ended)
-    return Survey(dict(sorted(found.items(), key=lambda item: item[1].ended)))
+        layers[name] = Layer(name, sites.shape[1], sites.shape[2], layout, name in blocks, begun, ended)
+    return Survey(dict(sorted(layers.items(), key=lambda item: item[1].ended)))
 
 
 def _blocks(module: nn.Module, prefix: str = "") -> Iterator[str]:

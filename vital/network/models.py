@@ -25,7 +25,7 @@ from vital.settings import EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings,
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A frozen network in evaluation mode, and how it sees images."""
+    """A frozen network in evaluation mode, and how images are prepared for it."""
 
     name: str
     network: nn.Module
@@ -169,7 +169,7 @@ def at_resolution(network: nn.Module, side: int) -> nn.Module:
     """The network for images of ``side`` pixels: itself where it has no embeddings of positions; else a twin that
     shares every other weight with it. The one that is given is not changed.
 
-    Raises `UnsuitableInput` for a side that the patches do not divide. Whether any other network takes the size is seen
+    Raises `UnsuitableInput` for a side that the patches do not divide. Whether any other network takes the size shows
     when it runs (`vital.network.layers.survey`).
     """
     if not _is_vision_transformer(network) or network.image_size == side:

@@ -1,4 +1,4 @@
-"""What a picture shows: how neurons read a layer, and where their relevance begins."""
+"""Neurons: how they are written, how they read a layer, and where their relevance begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vital.errors import UnknownNeuron, nearest
 from vital.network.probe import CLASSES
-from vital.settings import Kind
+from vital.settings import RelevanceKind
 
 EPSILON = 1e-5
 """Added to the denominator of z⁺, as published."""
@@ -37,14 +37,14 @@ class Readout:
     site: int | None = None
     directions: Float[np.ndarray, "neuron channel"] | None = None
     sites: int = 0
-    """Sites of the map that ``site`` is counted in, where maps may have another size; the same place is then read."""
+    """Sites of the map that ``site`` is counted in; of a map of another size the site in the same position is read."""
     leading: int = 0
     """Sites before the map's own (a class token)."""
 
-    def place(self, sites: int) -> int:
-        """Where ``site`` lies in a map of so many sites.
+    def site_among(self, sites: int) -> int:
+        """The site in the same position of a map with so many sites.
 
-        >>> Readout("layer4", site=24, sites=49).place(196)  # the middle of 7 × 7 in 14 × 14
+        >>> Readout("layer4", site=24, sites=49).site_among(196)  # the middle of 7 × 7 in 14 × 14
         105
         """
         assert self.site is not None  # asked for only where there is one
@@ -71,7 +71,7 @@ class Readout:
         return torch.einsum("pc,pcs->ps", self._rows(activations, neurons), activations)
 
     def start(
-        self, activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"], kind: Kind
+        self, activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"], kind: RelevanceKind
     ) -> Float[Tensor, "picture channel site"]:
         """What relevance begins with in the layer: zero save for the channels and sites that the neuron reads.
 
@@ -81,29 +81,29 @@ class Readout:
         """
         activations = activations.detach()
         start = torch.zeros_like(activations)
-        seen, read = self._read(start), self._read(activations)
+        begin, read = self._read(start), self._read(activations)
         own = self.own(activations, neurons)
         if kind == "lrp-restricted":
             aligned = own / (read.square().sum(1).sqrt() + GUARD)
             own = torch.zeros_like(own).scatter_(1, aligned.argmax(1, keepdim=True), 1)
         pictures = torch.arange(len(neurons), device=activations.device)
         if self.directions is None:
-            seen[pictures, neurons] = own
+            begin[pictures, neurons] = own
             return start
         direction = self._rows(activations, neurons)[..., None]
         if kind == "gradient-x-activation":
-            seen += own[:, None] * direction
+            begin += own[:, None] * direction
             return start
         parts = (direction * read).clamp(min=0)
-        seen += own[:, None] * parts / (parts.sum(1, keepdim=True) + EPSILON)
+        begin += own[:, None] * parts / (parts.sum(1, keepdim=True) + EPSILON)
         return start
 
     def _read(self, activations: Tensor) -> Tensor:
         """A view of the sites that count."""
         if self.site is None:
             return activations
-        place = self.place(activations.shape[-1])
-        return activations[..., place : place + 1]
+        site = self.site_among(activations.shape[-1])
+        return activations[..., site : site + 1]
 
     def _rows(self, like: Tensor, neurons: Int[Tensor, "picture"] | slice) -> Tensor:
         assert self.directions is not None  # asked for only where there are directions

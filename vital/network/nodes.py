@@ -52,7 +52,7 @@ _FAMILIES = {"resnet": _RESNET, "resnext": _RESNET, "wide_resnet": _RESNET}
 
 
 def published(model: str) -> Published | None:
-    """What the paper uses for this torchvision model, or for its family; None where it says nothing."""
+    """What the paper uses for this torchvision model, or for its family; None where it has neither."""
     if model in _TABLE:
         return _TABLE[model]
     return next((entry for family, entry in _FAMILIES.items() if model.startswith(family)), None)
@@ -78,21 +78,21 @@ def prior_weight(model: str, inner: bool) -> float:
     return INNER_PRIOR if inner else (entry.prior if entry else 0.0)
 
 
-def default_nodes(found: Survey, name: str, model_name: str = "", count: int = 5) -> tuple[str, ...]:
+def default_nodes(survey: Survey, name: str, model_name: str = "", count: int = 5) -> tuple[str, ...]:
     """The layers matched for neurons of layer ``name``: the published ones where there are, else the last layer of
     each map size.
 
     For a neuron inside the network only layers before its own are taken; the first layer has none.
     """
-    layer = found.layer(name)
-    earlier = [other for other in found.before(layer) if other.sites > 1]
+    layer = survey.layer(name)
+    earlier = [other for other in survey.before(layer) if other.sites > 1]
     names = {other.name for other in earlier}
     published = [node for node in published_nodes(model_name) if node in names]
     if published:
         return tuple(published)
     blocks = [other for other in earlier if other.block] or earlier
     chosen = _last_of_each_size(blocks)
-    if len(_last_of_each_size([other for other in found.layers.values() if other.block and other.sites > 1])) < 4:
+    if len(_last_of_each_size([other for other in survey.layers.values() if other.block and other.sites > 1])) < 4:
         # tokens: one size throughout
         chosen = _spread([other.name for other in blocks], count)
     return tuple(chosen[-count:])
@@ -109,19 +109,19 @@ def _last_of_each_size(blocks: Sequence[Layer]) -> list[str]:
 def _spread(names: Sequence[str], count: int) -> list[str]:
     if len(names) <= count:
         return list(names)
-    return [names[round(place * (len(names) - 1) / (count - 1))] for place in range(count)]
+    return [names[round(index * (len(names) - 1) / (count - 1))] for index in range(count)]
 
 
-def check_nodes(found: Survey, name: str, nodes: Sequence[str]) -> None:
+def check_nodes(survey: Survey, name: str, nodes: Sequence[str]) -> None:
     """Raise `UnknownLayer` for a node that is not there or does not come before the neuron's layer."""
-    layer = found.layer(name)
-    earlier = {other.name for other in found.before(layer)}
+    layer = survey.layer(name)
+    earlier = {other.name for other in survey.before(layer)}
     for node in nodes:
-        found.layer(node)
+        survey.layer(node)
         if node not in earlier:
             raise UnknownLayer(
                 f"node {node!r} does not come before layer {name!r}, so the neuron cannot depend on it: "
-                f"choose from {', '.join(default_nodes(found, name))} or other earlier layers"
+                f"choose from {', '.join(default_nodes(survey, name))} or other earlier layers"
             )
 
 
@@ -171,12 +171,12 @@ class LayerTable:
         return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def layer_table(found: Survey, model_name: str = "", every: bool = False) -> LayerTable:
+def layer_table(survey: Survey, model_name: str = "", every: bool = False) -> LayerTable:
     """Blocks and classes, or ``every`` layer; the colours of the picture are matched beside all default nodes."""
-    shown = [layer for layer in found.layers.values() if every or layer.block or layer.classes]
+    shown = [layer for layer in survey.layers.values() if every or layer.block or layer.classes]
     return LayerTable(
         tuple(
-            LayerRow(layer.name, layer.channels, layer.sites, (INPUT, *default_nodes(found, layer.name, model_name)))
+            LayerRow(layer.name, layer.channels, layer.sites, (INPUT, *default_nodes(survey, layer.name, model_name)))
             for layer in shown
         )
     )

@@ -2,7 +2,7 @@
 
 A call such as ``x.add_(y)`` runs as ``x + y``, and x is remembered to hold the sum from then on: whoever reads x later
 in the pass, or a view of it made before or after, gets what it would hold. Nothing is lost when a network discards
-the result of such a call, and nothing that was seen changes under the reader.
+the result of such a call, and no activation changes once it was read.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class _Write:
     whole: bool = False
 
 
-class Overwritten:
-    """The values of tensors that a pass has overwritten, by the memory that they lie in.
+class WrittenValues:
+    """What tensors hold after in-place writes that were not carried out on them, by the memory that they lie in.
 
     A written tensor's memory is never written again: later writes go to the memory of its new value, so every reader
     follows the same chain. Entries go when their memory is freed: a pass without gradients keeps no activation longer
@@ -46,7 +46,7 @@ class Overwritten:
         return len(self._writes)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all writes, once the pass is over."""
         self._writes.clear()
 
     def write(self, target: Tensor, value: Tensor) -> None:
@@ -73,17 +73,17 @@ class Overwritten:
         mine = _geometry(tensor)
         if mine == entry.geometry:
             return entry.value
-        if not entry.whole:  # a part was written: all of the memory, with the part in its place
+        if not entry.whole:  # a part was written: all of the memory, with the part inside
             base = tensor._base if tensor._base is not None else tensor
             if not tensor.requires_grad:
                 length = tensor.untyped_storage().nbytes() // tensor.element_size()
                 base = tensor.as_strided((length,), (1,), 0)
-            part, place = self.read(entry.value), _within(base, entry.geometry)
+            part, position = self.read(entry.value), _within(base, entry.geometry)
             # Not as_strided_scatter: its derivative is wrong where the part depends on the base (torch 2.13).
             entry.value = base.clone()
-            entry.value.as_strided(*place).copy_(part)
+            entry.value.as_strided(*position).copy_(part)
             entry.geometry, entry.whole = _geometry(base), True
-            self.write(part, entry.value.as_strided(*place))  # whoever has the part sees later writes to the whole
+            self.write(part, entry.value.as_strided(*position))  # whoever has the part gets later writes to the whole
         if mine == entry.geometry:
             return entry.value
         return entry.value.as_strided(mine[0], mine[1], mine[2] - entry.geometry[2])
@@ -94,7 +94,7 @@ def _geometry(tensor: Tensor) -> _Geometry:
 
 
 def _within(base: Tensor, geometry: _Geometry) -> tuple[torch.Size, tuple[int, ...], int]:
-    """A tensor's place in a copy of its base, which begins at the base's first value."""
+    """A tensor's position in a copy of its base, which begins at the base's first value."""
     return geometry[0], geometry[1], geometry[2] - int(base.storage_offset())
 
 
@@ -112,11 +112,11 @@ class OutOfPlace(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._overwritten = Overwritten()
+        self._written = WrittenValues()
 
     def __exit__(self, *error: Any) -> None:
         """The pass is over."""
-        self._overwritten.clear()
+        self._written.clear()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def operate(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -129,7 +129,7 @@ class OutOfPlace(TorchFunctionMode):
         if getattr(func, "__name__", "") in _SHAPES:
             return func(*args, **kwargs)
         twin = _out_of_place(func, kwargs)
-        args, kwargs = self._overwritten.read(args), self._overwritten.read(kwargs)
+        args, kwargs = self._written.read(args), self._written.read(kwargs)
         if twin is None:
             return self.operate(func, args, kwargs)
         result = self.operate(
@@ -138,7 +138,7 @@ class OutOfPlace(TorchFunctionMode):
         target = kwargs.get("out", args[0] if args else kwargs.get("input"))
         if isinstance(target, Tensor) and isinstance(result, Tensor):
             result = result if result.dtype == target.dtype else result.to(target.dtype)
-            self._overwritten.write(target, result)
+            self._written.write(target, result)
         return result
 
 
@@ -156,7 +156,7 @@ class OnACopy:
         self._func, self.__name__ = func, func.__name__
 
     def __call__(self, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The changed copy."""
+        """The copy of ``target`` after the operation."""
         copy = target.clone()
         self._func(copy, *args, **kwargs)
         return copy
@@ -185,5 +185,5 @@ def _twin(func: Any) -> Callable[..., Any] | None:
         return OnACopy(func)
     if not name.endswith("_") or name.endswith("__") or name in _ATTRIBUTES:
         return None
-    known = (getattr(place, name[:-1], None) for place in (torch, F, Tensor))
+    known = (getattr(owner, name[:-1], None) for owner in (torch, F, Tensor))
     return next((twin for twin in known if callable(twin)), None) or OnACopy(func)

@@ -1,4 +1,4 @@
-"""From a decoded image to what a network sees: shorter side to 256/224 of the input's side, centre crop,
+"""From a decoded image to what a network gets: shorter side to 256/224 of the input's side, centre crop,
 normalisation."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PATCH = 64 / 224
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network sees images: the side of its input in pixels, mean and deviation of each colour in 0..1."""
+    """How images are prepared for a network: its input's side in pixels, mean and deviation of each colour in 0..1."""
 
     side: int
     mean: tuple[float, float, float]
@@ -54,8 +54,8 @@ class Preprocessing:
         across = round(sites**0.5)
         size = self.patch_side()
         corner = [
-            min(max(int((place + 0.5) * self.side / across - size / 2), 0), self.side - size)
-            for place in divmod(site, across)
+            min(max(int((index + 0.5) * self.side / across - size / 2), 0), self.side - size)
+            for index in divmod(site, across)
         ]
         return corner[0], corner[1], size, size
 

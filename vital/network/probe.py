@@ -26,12 +26,12 @@ Activations = dict[str, Float[Tensor, "image _channel _site"]]
 Layout = Literal["channels-first", "channels-last", "vector"]
 
 
-class _Reached(Exception):
-    """Every layer asked for has been seen."""
+class _AllRead(Exception):
+    """Every layer asked for has run."""
 
 
 def guess_layout(output: Tensor) -> Layout:
-    """The place of the channels by the number of axes alone: (image, channel, …), tokens (image, site, channel), or
+    """The axis of the channels by the number of axes alone: (image, channel, …), tokens (image, site, channel), or
     (image, channel)."""
     return {2: "vector", 3: "channels-last"}.get(output.dim(), "channels-first")  # type: ignore[return-value]
 
@@ -46,7 +46,7 @@ def to_sites(output: Tensor, layout: Layout) -> Float[Tensor, "image channel sit
 
 
 def from_sites(activations: Float[Tensor, "image channel site"], shape: torch.Size, layout: Layout) -> Tensor:
-    """The inverse of `to_sites`."""
+    """A layer's output of this ``shape`` and layout from (image, channel, site): the inverse of `to_sites`."""
     if layout == "vector":
         return activations.squeeze(-1)
     if layout == "channels-first":
@@ -63,36 +63,36 @@ def probe(
 ) -> Iterator[Callable[[Float[Tensor, "image 3 row column"]], Activations]]:
     """A function from images to the activations of ``layers``, while the block lasts.
 
-    ``layouts`` says where a layer keeps its channels (`vital.network.layers.survey` finds it; else it is guessed). The
+    ``layouts`` has the axis of each layer's channels (from `vital.network.layers.survey`; else it is guessed). The
     activations lie on the path of the graph: gradients and relevance of a later one with respect to an earlier one
     can be asked for. ``mode`` is the function mode of the pass, `OutOfPlace` by default.
     """
     layouts = layouts or {}
-    seen: Activations = {}
+    activations: Activations = {}
     inner = [layer for layer in dict.fromkeys(layers) if layer not in (CLASSES, INPUT)]
     whole = CLASSES in layers
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
             layout = layouts.get(name) or guess_layout(output)
-            seen[name] = to_sites(output, layout)
-            if not whole and len(seen) == len(inner):
-                raise _Reached
-            return from_sites(seen[name], output.shape, layout)
+            activations[name] = to_sites(output, layout)
+            if not whole and len(activations) == len(inner):
+                raise _AllRead
+            return from_sites(activations[name], output.shape, layout)
 
         return hook
 
     def run(images: Tensor) -> Activations:
-        seen.clear()
+        activations.clear()
         colours = to_sites(images, "channels-first")
         try:
             with mode or OutOfPlace():
                 output = network(images)
                 if whole:
-                    seen[CLASSES] = to_sites(output, "vector")
-        except _Reached:
+                    activations[CLASSES] = to_sites(output, "vector")
+        except _AllRead:
             pass
-        return {layer: colours if layer == INPUT else seen[layer] for layer in layers}
+        return {layer: colours if layer == INPUT else activations[layer] for layer in layers}
 
     handles = [network.get_submodule(layer).register_forward_hook(watch(layer)) for layer in inner]
     try:
@@ -100,4 +100,4 @@ def probe(
     finally:
         for handle in handles:
             handle.remove()
-        seen.clear()
+        activations.clear()

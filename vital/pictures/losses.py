@@ -57,20 +57,20 @@ def _match_on_cpu(
     pictures, channels, sites = values.shape
     step = max(LINE, CACHED // sites)
 
-    def work(place: tuple[int, slice]) -> None:
-        rows = np.array(values[place], order="C")
-        scale = None if relevant is None else _map(relevant[place])
+    def work(part: tuple[int, slice]) -> None:
+        rows = np.array(values[part], order="C")
+        scale = None if relevant is None else _map(relevant[part])
         if scale is not None:
             rows *= scale
         order = sort_in_place(rows)
-        rows -= targets[place]
-        squares[place] = np.einsum("rs,rs->r", rows, rows) * weights[place]
-        rows *= 2 * weights[place][:, None]
+        rows -= targets[part]
+        squares[part] = np.einsum("rs,rs->r", rows, rows) * weights[part]
+        rows *= 2 * weights[part][:, None]
         back = np.empty_like(rows)
         back.reshape(-1)[order] = rows.reshape(-1)
         if scale is not None:
             back *= scale
-        out[place] = back
+        out[part] = back
 
     share_out(
         [(picture, slice(first, first + step)) for picture in range(pictures) for first in range(0, channels, step)],
@@ -97,7 +97,7 @@ def sort_matching(
 ) -> Float[Tensor, "picture"]:
     """Mean over channels and sites of (sort(A) − q)², each channel weighted by its importance (VITAL, section 3).
 
-    With ``relevance``, a constant, R̂ · A is matched in place of A (`vital.network.neurons.relevance_map`).
+    With ``relevance``, a constant, R̂ · A is matched instead of A (`vital.network.neurons.relevance_map`).
     ``quantiles`` are sorted rows at the picture's own sites (`vital.measuring.rows.resample`).
 
     >>> a = torch.tensor([[[3.0, 1.0, 2.0]]])

@@ -1,4 +1,4 @@
-"""What the pictures of a batch are judged by at each step: the losses of the nodes and of the neurons themselves."""
+"""The loss of every picture of a batch at each step, from the nodes and from the neurons themselves."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vital.network.nodes import node_weight
 from vital.network.probe import INPUT, Activations
 from vital.pictures.losses import sort_matching
 from vital.propagation.mode import Relevance
-from vital.settings import Kind, PictureSettings
+from vital.settings import PictureSettings, RelevanceKind
 
 FLOOR = 1e-3
 """Least variance of a target, as a share of its node's mean square: a constant row must not divide by nothing."""
 
-EVIDENCE = 0.1
-"""Weight of a logit in a glimpse of a class's picture: greater ones drown what the picture is matched with in the other
-steps (docs/results.md)."""
+LOGIT_WEIGHT = 0.1
+"""Weight of a logit in a random crop of a class's picture: greater ones drown what the picture is matched with in the
+other steps (docs/results.md)."""
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _TargetRows:
     """Rows to match at the sites that the pictures have, and the weight of their loss for each picture."""
 
     rows: Float[Tensor, "picture channel site"]
@@ -41,15 +41,15 @@ class _Rows:
 class _Wanted:
     """What a node is matched with: whole activations, relevant ones, or both."""
 
-    whole: _Rows | None
-    relevant: _Rows | None
+    whole: _TargetRows | None
+    relevant: _TargetRows | None
 
 
 class Objective:
     """The loss of every picture from the activations of one step. Nothing of a step waits for the device."""
 
     def __init__(
-        self, model: Model, target: Target, settings: PictureSettings, kind: Kind, mode: Relevance | None
+        self, model: Model, target: Target, settings: PictureSettings, kind: RelevanceKind, mode: Relevance | None
     ) -> None:
         self._model, self._target, self._settings, self._kind, self._mode = model, target, settings, kind, mode
         weight = next(model.network.parameters())
@@ -65,33 +65,33 @@ class Objective:
                 "which no layer comes before: use preset natural"
             )
         self._wanted: dict[tuple[str, int], _Wanted] = {}
-        self._own: dict[int, _Rows] = {}
+        self._own: dict[int, _TargetRows] = {}
 
-    def __call__(self, seen: Activations, glimpse: bool = False) -> Float[Tensor, "picture"]:
-        """The loss of every picture; ``seen`` has all nodes, and the neurons' own layer where it counts. Of a
-        ``glimpse`` only the neurons themselves are judged."""
+    def __call__(self, activations: Activations, random_crop: bool = False) -> Float[Tensor, "picture"]:
+        """The loss of every picture; ``activations`` are of all nodes, and of the neurons' own layer where it counts.
+        In a step with a ``random_crop`` only the neurons themselves count."""
         target = self._target
-        if glimpse:
-            return self._settings.own_weight * self._evidence(self._precise(seen[target.reads.layer]))
+        if random_crop:
+            return self._settings.own_weight * self._logit_loss(self._precise(activations[target.reads.layer]))
         loss = torch.zeros(len(target), device=self._device, dtype=self._dtype)
-        flows: Activations = {}
+        relevance: Activations = {}
         if not target.classes and self._settings.relevant_weight > 0:
-            flows = node_relevance(self._mode, seen, target.reads, self._nodes, self._neurons, self._kind)
+            relevance = node_relevance(self._mode, activations, target.reads, self._nodes, self._neurons, self._kind)
         for name in self._nodes:
-            activations = self._precise(seen[name])
-            sites = activations.shape[-1]
+            at_node = self._precise(activations[name])
+            sites = at_node.shape[-1]
             if (name, sites) not in self._wanted:
                 self._wanted[name, sites] = self._prepare(name, sites)
             wanted = self._wanted[name, sites]
             if wanted.whole is not None:
-                loss = loss + wanted.whole.weight * sort_matching(activations, wanted.whole.rows)
-            if name in flows and wanted.relevant is not None:
-                found = sort_matching(
-                    activations, wanted.relevant.rows, wanted.relevant.importance, self._precise(flows[name])
+                loss = loss + wanted.whole.weight * sort_matching(at_node, wanted.whole.rows)
+            if name in relevance and wanted.relevant is not None:
+                distance = sort_matching(
+                    at_node, wanted.relevant.rows, wanted.relevant.importance, self._precise(relevance[name])
                 )
-                loss = loss + wanted.relevant.weight * found
+                loss = loss + wanted.relevant.weight * distance
         if self._settings.own_weight > 0:
-            loss = loss + self._settings.own_weight * self._own_loss(self._precise(seen[target.reads.layer]))
+            loss = loss + self._settings.own_weight * self._own_loss(self._precise(activations[target.reads.layer]))
         return loss
 
     def _precise(self, activations: Tensor) -> Tensor:
@@ -103,25 +103,25 @@ class Objective:
     def _prepare(self, name: str, sites: int) -> _Wanted:
         """Read the target at the pictures' sites, once: a target has no resolution of its own."""
         node, settings = self._target.nodes[name], self._settings
-        place, count = list(self._target.nodes).index(name), len(self._target.nodes)
+        order, count = list(self._target.nodes).index(name), len(self._target.nodes)
 
         def rows(values: np.ndarray) -> Tensor:
             return resample(self._tensor(values), node.levels, site_levels(sites))
 
-        def weighed(values: Tensor, weight: float, importance: Tensor | None = None) -> _Rows | None:
+        def weighed(values: Tensor, weight: float, importance: Tensor | None = None) -> _TargetRows | None:
             if weight == 0:
                 return None
             if settings.scaling == "published":
                 scale = values.new_full((len(values),), node_weight(self._model.name, name, not self._target.classes))
             else:
-                depth = 1 + settings.depth * place / max(count - 1, 1)
+                depth = 1 + settings.depth * order / max(count - 1, 1)
                 scale = depth / (count * (1 + settings.depth / 2)) / _spread(values, importance)
-            return _Rows(values, weight * scale, importance)
+            return _TargetRows(values, weight * scale, importance)
 
         whole = rows(node.quantiles)
         if settings.emphasis > 0 and node.usual is not None:
             whole = whole + settings.emphasis * (whole - rows(node.usual))
-        plain = settings.plain_weight if place < settings.plain_nodes else 0.0
+        plain = settings.plain_weight if order < settings.plain_nodes else 0.0
         if self._target.classes:  # they have no relevance: whole activations are the relevant ones
             return _Wanted(weighed(whole, max(plain, settings.relevant_weight)), None)
         if node.relevant is None or node.importance is None:
@@ -129,15 +129,15 @@ class Objective:
         importance = self._tensor(node.importance)
         return _Wanted(weighed(whole, plain), weighed(rows(node.relevant), settings.relevant_weight, importance))
 
-    def _evidence(self, activations: Float[Tensor, "picture class 1"]) -> Float[Tensor, "picture"]:
-        """Minus a share of the class's logit. Cross-entropy says nothing more once the network is sure, long before
+    def _logit_loss(self, activations: Float[Tensor, "picture class 1"]) -> Float[Tensor, "picture"]:
+        """Minus a share of the class's logit. Cross-entropy has no more gradient once the network is sure, long before
         others are (Zhao, Liu, Larson, "On success and simplicity: a second look at transferable targeted attacks",
         NeurIPS 2021)."""
-        return -EVIDENCE * activations[..., 0].gather(1, self._neurons[:, None])[:, 0]
+        return -LOGIT_WEIGHT * activations[..., 0].gather(1, self._neurons[:, None])[:, 0]
 
     def _own_loss(self, activations: Float[Tensor, "picture channel site"]) -> Float[Tensor, "picture"]:
         if self._target.classes:
-            # A picture that says nothing has the loss 1, whatever the number of classes.
+            # A picture of no class in particular has the loss 1, whatever the number of classes.
             surprise = torch.nn.functional.cross_entropy(activations[..., 0], self._neurons, reduction="none")
             return surprise / math.log(max(activations.shape[1], 2))
         own = self._target.reads.own(activations, self._neurons)
@@ -146,7 +146,7 @@ class Objective:
             rows = self._tensor(self._target.own)[:, None]
             rows = rows + (self._settings.own_boost - 1) * rows.abs()
             rows = resample(rows, self._target.own_levels, site_levels(sites))
-            self._own[sites] = _Rows(rows, 1 / _spread(rows, None))
+            self._own[sites] = _TargetRows(rows, 1 / _spread(rows, None))
         wanted = self._own[sites]
         kept = max(1, round(self._settings.own_share * sites))
         if kept < sites:

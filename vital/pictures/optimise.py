@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from vital.errors import UnsuitableInput
-from vital.measuring.sums import GREY, Colours
+from vital.measuring.sums import GREY, ColourDistribution
 from vital.measuring.targets import Target
 from vital.network.models import Model
 from vital.network.nodes import prior_weight
@@ -33,9 +33,9 @@ from vital.pictures.pixels import (
     to_bytes,
     transparency,
 )
-from vital.pictures.views import blur, draw, glimpses, rate, shift, view
+from vital.pictures.transforms import blur, draw, random_crop_steps, rate, shift, warp
 from vital.propagation.mode import relevance_mode
-from vital.settings import Kind, PictureSettings
+from vital.settings import PictureSettings, RelevanceKind
 
 RECORDS = 50
 """Losses kept of a run, evenly spaced."""
@@ -56,16 +56,24 @@ def optimise(
     target: Target,
     settings: PictureSettings,
     layouts: dict[str, Layout] | None = None,
-    kind: Kind = "lrp",
-    colours: Colours = GREY,
+    kind: RelevanceKind = "lrp",
+    colours: ColourDistribution = GREY,
     progress: Callable[[int], None] = lambda step: None,
     spectrum: Float[np.ndarray, "3 row column"] | None = None,
 ) -> Pictures:
     """Pictures of the target's neurons (VITAL, sections 3 and 4; other methods: `vital.pictures.baselines`), one
-    batch, each with its own loss and random stream.
+    batch, each with its own loss and random stream. A picture whose loss is not finite stops moving and is marked; its
+    neighbours go on.
 
-    ``progress`` is told the number of steps done. A picture whose loss is not finite stops moving and is marked; its
-    neighbours go on. ``spectrum`` is the data set's, for pictures that are phases.
+    Args:
+        model: the network, at the pictures' side (`vital.network.models.at_side`).
+        target: what the activations of each picture must match, a row a picture.
+        settings: how a picture is optimised.
+        layouts: where each layer keeps its channels (`vital.network.layers.Survey.layouts`); guessed by default.
+        kind: how relevance to a neuron inside the network is computed; the one that the target was measured with.
+        colours: the distribution of colours that pictures begin from; grey and independent by default.
+        progress: told the number of steps done.
+        spectrum: the data set's mean amplitude spectrum, for pictures that are phases.
 
     Raises:
         UnsuitableInput: the method asks for what the network or the statistics do not have.
@@ -75,12 +83,12 @@ def optimise(
     # A class's own activation is its logit: it has no relevance.
     mode = relevance_mode(kind) if matching and inner and settings.relevant_weight > 0 else None
     prior = prior_weight(model.name, inner) if settings.scaling == "published" else 0.0
-    variation, norm = (prior if said is None else said for said in (settings.total_variation, settings.norm))
+    variation, norm = (prior if given is None else given for given in (settings.total_variation, settings.norm))
     layers = list(target.nodes) if matching else []
     if inner or settings.own_weight > 0 or not matching:
         layers.append(target.reads.layer)
     draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
-    losses, glimpsed = [], glimpses(settings, target.classes)
+    losses, cropped = [], random_crop_steps(settings, target.classes)
     records = set(recorded_steps(settings.steps).tolist())
     with ExitStack() as running:
         model = running.enter_context(reduced(model, settings.precision))
@@ -97,14 +105,14 @@ def optimise(
         matched = Objective(model, target, settings, kind, mode) if matching else None
         objective = running.enter_context(ascent(model, target, settings))
         adam = torch.optim.Adam([pictures.parameters], settings.learning_rate, settings.betas)
-        grain = draws.noise.to(weight.device)
-        saliency = torch.zeros_like(grain)
+        noise = draws.noise.to(weight.device)
+        saliency = torch.zeros_like(noise)
         blurs = torch.from_numpy(draws.blurs).to(weight.device)  # all at once: a step waits for nothing
-        views = None if draws.views is None else torch.from_numpy(draws.views).to(weight.device)
+        warps = None if draws.warps is None else torch.from_numpy(draws.warps).to(weight.device)
         alive = torch.ones(len(target), dtype=torch.bool, device=weight.device)
         coarse = settings.coarse * settings.steps
-        # Below half its input's side a network hardly sees anything. Windows show things at every size already.
-        large = settings.side >= model.preprocessing.side and not glimpsed.any()
+        # Below half its input's side a network hardly responds. Random crops show things at every size already.
+        large = settings.side >= model.preprocessing.side and not cropped.any()
         if coarse and not (large and _takes(run, draws.noise[:1, :, ::2, ::2].to(weight))):
             coarse = 0
         for step in range(settings.steps):
@@ -112,21 +120,21 @@ def optimise(
                 group["lr"] = settings.learning_rate * rate(step, settings)
             shown = pictures.pictures()
             moved = shift(blur(shown, blurs[:, step]) if settings.softness else shown, draws.shifts[:, step])
-            if views is not None:
-                moved = view(moved, views[:, step])
-            if draws.places is not None and (not matching or glimpsed[step]):
-                left = settings.grain * (1 - step / settings.steps)
-                moved = moved + left * shift(grain, draws.places[:, step])
+            if warps is not None:
+                moved = warp(moved, warps[:, step])
+            if draws.noise_shifts is not None and (not matching or cropped[step]):
+                deviation = settings.noise * (1 - step / settings.steps)
+                moved = moved + deviation * shift(noise, draws.noise_shifts[:, step])
             if step < coarse:
                 moved = avg_pool2d(moved, 2)
-            seen = run(moved.to(weight.dtype))
-            loss = matched(seen, bool(glimpsed[step])) if matched else objective(seen)
+            activations = run(moved.to(weight.dtype))
+            loss = matched(activations, bool(cropped[step])) if matched else objective(activations)
             if variation:
                 loss = loss + variation * total_variation(shown)
             if norm:
                 loss = loss + norm * frobenius(shown)
-            if not glimpsed[step]:
-                whole = loss.detach()  # what is recorded: glimpses are judged by another measure
+            if not cropped[step]:
+                whole = loss.detach()  # what is recorded: random crops have another loss
             gradient, of_picture = torch.autograd.grad(loss.sum(), [pictures.parameters, shown])
             alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
             saliency += torch.where(alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
@@ -171,7 +179,7 @@ def _parametrise(
     model: Model,
     settings: PictureSettings,
     classes: bool,
-    colours: Colours,
+    colours: ColourDistribution,
     spectrum: np.ndarray | None,
 ) -> Parametrisation:
     if settings.parametrisation == "pixel":

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vital.measuring.sums import Colours
+from vital.measuring.sums import ColourDistribution
 from vital.network.preprocessing import Preprocessing
 
 
@@ -58,7 +58,7 @@ class FourierPictures:
         self,
         noise: Float[Tensor, "picture 3 side side"],
         preprocessing: Preprocessing,
-        colours: Colours,
+        colours: ColourDistribution,
         palette: Palette,
     ) -> None:
         side = noise.shape[-1]
@@ -95,7 +95,7 @@ class PhasePictures:
         self,
         noise: Float[Tensor, "picture 3 side side"],
         preprocessing: Preprocessing,
-        colours: Colours,
+        colours: ColourDistribution,
         spectrum: Float[np.ndarray, "3 row column"],
     ) -> None:
         self._side = noise.shape[-1]
@@ -126,8 +126,8 @@ def resized(spectrum: Float[np.ndarray, "3 row column"], side: int) -> Float[np.
     rows, columns = np.fft.fftfreq(side, 1 / side), np.arange(side // 2 + 1)
     low, high = -(known // 2), (known - 1) // 2
     kept = np.clip(rows, low, high).astype(int)[:, None], np.minimum(columns, spectrum.shape[-1] - 1)[None]
-    asked, found = np.hypot(rows[:, None], columns[None]), np.hypot(*kept)
-    falling = np.where(asked > 0, found / np.maximum(asked, 1e-12), 1)
+    asked, known_frequency = np.hypot(rows[:, None], columns[None]), np.hypot(*kept)
+    falling = np.where(asked > 0, known_frequency / np.maximum(asked, 1e-12), 1)
     scaled: np.ndarray = spectrum[:, kept[0], kept[1]] * falling * (side / known)
     return scaled
 
@@ -137,16 +137,16 @@ class Palette:
     """How Fourier coefficients become colours."""
 
     decay: float = 1.3
-    """Amplitudes fall as 1/f to this power: steeper than natural images, against grain."""
+    """Amplitudes fall as 1/f to this power: steeper than natural images, against noise."""
     contrast: float = 0.5
-    """Contrast of unit coefficients, in units of the data's own; Adam raises it where the target asks for more."""
+    """Contrast of unit coefficients, in units of the data's own; Adam increases it where the target asks for more."""
     start: float = 0.1
     """Contrast of the noise that pictures begin as, in units of the data's own."""
 
 
 CLASS_PALETTE = Palette(contrast=1.0)
-"""For class pictures, which say in bold what holds against the grain of glimpses: other networks name them more often
-(docs/results.md)."""
+"""For class pictures, which show in bold what holds against the noise of random crops: other networks classify them
+right more often (docs/results.md)."""
 
 PLAIN_PALETTE = Palette(decay=1.0, contrast=1.0, start=0.1)
 """As published for feature visualization (Olah et al., 2017)."""

@@ -18,7 +18,7 @@ from PIL import Image
 from vital.errors import UnsuitableInput
 from vital.measuring.gathering import Gathered, Plan, gather
 from vital.measuring.photos import Photographs, Photos, read_photos
-from vital.measuring.sums import NOBODY, Light, Ranking
+from vital.measuring.sums import NOBODY, ImageSums, Ranking
 from vital.measuring.targets import Crop, Target, measure
 from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model, at_side
@@ -26,7 +26,7 @@ from vital.network.neurons import check_neurons, parse_neuron
 from vital.network.nodes import check_nodes, default_nodes
 from vital.network.probe import INPUT
 from vital.pictures.optimise import Pictures, optimise, recorded_steps
-from vital.settings import Kind, PictureSettings, VariantSettings, checked
+from vital.settings import PictureSettings, RelevanceKind, VariantSettings, checked
 
 BATCH = 8
 """Photographs in one pass."""
@@ -109,7 +109,7 @@ def render(
     photos: Photos,
     *,
     crop: Literal["patch", "image"] = "patch",
-    relevance: Kind = "lrp",
+    relevance: RelevanceKind = "lrp",
     references: int = 50,
     nodes: Sequence[str] = (),
     progress: Callable[[int], None] = lambda step: None,
@@ -137,67 +137,67 @@ def render(
     variant = checked(
         VariantSettings, {"crop": crop, "relevance": relevance, "references": references, "nodes": tuple(nodes)}
     )
-    found, asked = survey(model, "give the side that it takes"), parse_neuron(neuron, model.class_names)
-    layer = found.layer(asked.layer)
+    layers, asked = survey(model, "give the side that it takes"), parse_neuron(neuron, model.class_names)
+    layer = layers.layer(asked.layer)
     check_neurons(layer.name, layer.channels, [asked.number])
     shown = read_photos(photos, model.preprocessing)
-    chosen = _references(model, found, layer, asked.number, shown, variant)
-    target = _target(model, found, layer, asked.number, [crop for _, crop in chosen], variant) if chosen else None
+    chosen = _references(model, layers, layer, asked.number, shown, variant)
+    target = _target(model, layers, layer, asked.number, [crop for _, crop in chosen], variant) if chosen else None
     if target is None or not (layer.classes or target.own.any()):
         raise UnsuitableInput(f"none of the {len(shown)} photographs activates {asked}: give others, or another neuron")
-    light = Light.of(shown.pixels)
+    sums = ImageSums.of(shown.pixels)
     larger = at_side(model, wanted.side)
     if larger is not model:
         survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes")
-    spectrum = light.spectrum / light.count if wanted.parametrisation == "phase" else None
-    made = optimise(larger, target, wanted, found.layouts(), variant.relevance, light.colours(), progress, spectrum)
+    spectrum = sums.spectrum / sums.count if wanted.parametrisation == "phase" else None
+    made = optimise(larger, target, wanted, layers.layouts(), variant.relevance, sums.colours(), progress, spectrum)
     names = tuple(shown.names[index] for index, _ in chosen)
     return _picture(made, str(asked), wanted, variant, names, model)
 
 
 def _references(
-    model: Model, found: Survey, layer: Layer, number: int, shown: Photographs, variant: VariantSettings
+    model: Model, layers: Survey, layer: Layer, number: int, shown: Photographs, variant: VariantSettings
 ) -> list[tuple[int, Crop]]:
     """Indices of the photographs that are matched, the best first, each with what is cut out of it."""
     most = min(variant.references or len(shown), len(shown))
     if layer.classes:
         return [(index, Crop(shown.pixels[index], (0,))) for index in range(most)]
-    ranking = _ranking(model, found, layer, shown, most)
-    sites, leading = layer.reads.sites or layer.sites, found.layer(layer.reads.layer).leading_tokens
+    ranking = _ranking(model, layers, layer, shown, most)
+    sites, leading = layer.reads.sites or layer.sites, layers.layer(layer.reads.layer).leading_tokens
     chosen = []
     for image, site in zip(ranking.images[number].tolist(), ranking.sites[number].tolist(), strict=True):
         if image == NOBODY:
             continue
         pixels = shown.pixels[image]
         across = round((sites - leading) ** 0.5)
-        # A single site sees the whole image, not its middle.
+        # A single site reads the whole image, not its middle.
         if variant.crop == "patch" and across > 1 and across**2 == sites - leading:
             pixels = model.preprocessing.cut(pixels, model.preprocessing.box(site, sites - leading))
         chosen.append((image, Crop(pixels, (0,))))
     return chosen
 
 
-def _ranking(model: Model, found: Survey, layer: Layer, shown: Photographs, most: int) -> Ranking:
+def _ranking(model: Model, layers: Survey, layer: Layer, shown: Photographs, most: int) -> Ranking:
     """The photographs that activate each neuron of a layer most, and where, as `vital references` ranks them."""
     plan = Plan((layer.name,), (), most, 128)
-    total = Gathered.none(plan, found, model.preprocessing.side)
+    total = Gathered.none(plan, layers, model.preprocessing.side)
     for start in range(0, len(shown), BATCH):
         pixels = shown.pixels[start : start + BATCH]
         rows = np.arange(start, start + len(pixels))
-        total += gather(model, found, plan, pixels, rows, np.full(len(rows), -1), shown.names[start : start + BATCH])
+        total += gather(model, layers, plan, pixels, rows, np.full(len(rows), -1), shown.names[start : start + BATCH])
     return total.rankings[layer.name]
 
 
 def _target(
-    model: Model, found: Survey, layer: Layer, number: int, crops: Sequence[Crop], variant: VariantSettings
+    model: Model, layers: Survey, layer: Layer, number: int, crops: Sequence[Crop], variant: VariantSettings
 ) -> Target:
-    nodes = variant.nodes or default_nodes(found, layer.name, model.name)
+    nodes = variant.nodes or default_nodes(layers, layer.name, model.name)
     inner = set(nodes) - {INPUT}
-    check_nodes(found, layer.name, sorted(inner))
+    check_nodes(layers, layer.name, sorted(inner))
     # In the order in which they run: weights depend on it.
-    matched = (INPUT, *sorted(inner, key=lambda node: found.layer(node).ended))
+    matched = (INPUT, *sorted(inner, key=lambda node: layers.layer(node).ended))
     return measure(
-        model, layer.name, [number], crops, matched, found.layouts(), variant.relevance, readout=layer.readout
+        model, layer.name, [number], crops, matched, layers.layouts(), variant.relevance, readout=layer.readout
     )
 
 

@@ -43,8 +43,8 @@ def through_product(
     with torch.enable_grad():
         parts = [part.detach().requires_grad_() for part in (*_signs(first), *_signs(second))]
         z = product(parts[0], parts[2]) + product(parts[1], parts[3])
-        found = torch.autograd.grad(z, parts, output / (z.detach() + EPSILON) / takers)
-    shares = [part.detach() * back for part, back in zip(parts, found, strict=True)]
+        gradients = torch.autograd.grad(z, parts, output / (z.detach() + EPSILON) / takers)
+    shares = [part.detach() * back for part, back in zip(parts, gradients, strict=True)]
     return shares[0] + shares[1], shares[2] + shares[3]
 
 
@@ -69,8 +69,8 @@ def attention_weights(
     1 / √channel unless given."""
     scores = queries @ keys.transpose(-2, -1) * (1 / math.sqrt(queries.shape[-1]) if scale is None else scale)
     if causal:
-        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~seen, -math.inf)
+        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~visible, -math.inf)
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
     return scores.softmax(-1)

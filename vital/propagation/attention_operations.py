@@ -32,7 +32,7 @@ class Pass(Protocol):
         """``output`` with ``rule`` as its relevance backward."""
 
     def weights(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """(W⁺, W⁻)."""
+        """The positive part W⁺ and the negative part W⁻ of a weight."""
 
 
 def are_weights(tensor: Tensor) -> bool:
@@ -102,11 +102,11 @@ def _dot_product_attention(
     query, key, value = (given[name].detach() for name in names[:3])
     if not given["value"].requires_grad:
         return mode.follow(result, [given["query"]], lambda r: (None,)) if given["query"].requires_grad else result
-    options = given.get("attn_mask"), bool(given.get("is_causal")), given.get("scale")
+    how = given.get("attn_mask"), bool(given.get("is_causal")), given.get("scale")
 
     @cache
     def weights() -> Tensor:
-        return attention.attention_weights(query, key, *options)
+        return attention.attention_weights(query, key, *how)
 
     return mode.follow(result, [given["value"]], lambda r: (attention.through_weighted_sum(r, weights(), value),))
 
@@ -120,7 +120,7 @@ _MULTI_HEAD = (
 
 
 def _multi_head_attention(mode: Pass, func: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    """The value path written out from the projections, since the mode does not see inside; the forward pass and the
+    """The value path written out from the projections, since the mode does not reach inside; the forward pass and the
     gradient are torch's own."""
     output, seen_weights = func(*args, **kwargs)
     given = {**dict.fromkeys(_MULTI_HEAD), **dict(zip(_MULTI_HEAD, args, strict=False)), **kwargs}

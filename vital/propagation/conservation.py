@@ -1,6 +1,6 @@
 """How much relevance arrives at a node of what was started, and which operations lost the rest.
 
-No rule here makes relevance; published ones lose some of it: ε in a denominator, an output that nothing contributed
+No rule makes relevance; published ones lose some of it: ε in a denominator, an output that nothing contributed
 to positively, a bias or another constant that took part in a sum of activations, padding. What is lost stays visible.
 """
 
@@ -23,7 +23,7 @@ from vital.network.neurons import check_neurons
 from vital.network.nodes import check_nodes
 from vital.network.probe import probe
 from vital.propagation.mode import Relevance
-from vital.settings import Kind
+from vital.settings import RelevanceKind
 
 ELSEWHERE = "elsewhere"
 
@@ -48,12 +48,12 @@ class _Audit(Relevance):
         self._name = ""
 
     def operate(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """As usual, and remember whose rule is about to be made."""
+        """Run the operation, and note its name for the rule that follows it."""
         self._name = (resolve_name(func) or getattr(func, "__name__", repr(func))).rpartition(".")[2].strip("_")
         return super().operate(func, args, kwargs)
 
     def follow(self, output: Tensor, inputs: Sequence[Tensor], rule: Any) -> Tensor:
-        """As usual, with the rule's sums compared."""
+        """Let the rule follow, and add up what goes into it and does not come out."""
         name = self._name
 
         def watched(upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -67,12 +67,12 @@ class _Audit(Relevance):
 
 def conservation(
     model: Model,
-    found: Survey,
+    survey: Survey,
     layer: str,
     nodes: Sequence[str],
     neurons: Sequence[int],
     images: Float[Tensor, "image 3 row column"],
-    kind: Kind = "lrp",
+    kind: RelevanceKind = "lrp",
 ) -> Conservation:
     """Relevance of one neuron of ``layer`` on each of ``images`` (normalised; ``neurons`` has one number an image), at
     every node.
@@ -85,31 +85,33 @@ def conservation(
         raise UnsuitableInput(f"layer {layer!r} has no nodes before it where relevance could arrive: name a later one")
     if kind == "gradient-x-activation":
         raise UnsuitableInput("gradient-x-activation hands on a derivative, which is not conserved: ask for lrp")
-    check_nodes(found, layer, nodes)
-    check_neurons(layer, found.layer(layer).channels, neurons)
-    reads, audit = found.layer(layer).reads, _Audit()
-    with probe(model.network, [*nodes, reads.layer], found.layouts(), audit) as run:
-        seen = run(images.detach().requires_grad_())
-    # A class's relevance is not asked for elsewhere; here its logit begins it.
-    start = reads.start(seen[reads.layer], torch.tensor(neurons, device=images.device), kind)
+    check_nodes(survey, layer, nodes)
+    check_neurons(layer, survey.layer(layer).channels, neurons)
+    reads, audit = survey.layer(layer).reads, _Audit()
+    with probe(model.network, [*nodes, reads.layer], survey.layouts(), audit) as run:
+        activations = run(images.detach().requires_grad_())
+    # Relevance of a class begins with its logit.
+    start = reads.start(activations[reads.layer], torch.tensor(neurons, device=images.device), kind)
     begun = float(start.double().sum())
     if begun == 0:
         raise UnsuitableInput(
             f"none of the neurons of {layer!r} is active on these images, so there is no relevance to follow: "
             "take others"
         )
-    found_at = audit.backward(seen[reads.layer], start, [seen[node] for node in nodes], retain_graph=False)
-    arrived = {node: float(relevance.double().sum()) / begun for node, relevance in zip(nodes, found_at, strict=True)}
+    at_nodes = audit.backward(
+        activations[reads.layer], start, [activations[node] for node in nodes], retain_graph=False
+    )
+    arrived = {node: float(relevance.double().sum()) / begun for node, relevance in zip(nodes, at_nodes, strict=True)}
     lost = {name: value / begun for name, value in sorted(audit.lost.items(), key=lambda item: -abs(item[1]))}
-    first = min(nodes, key=lambda node: found.layer(node).ended)
+    first = min(nodes, key=lambda node: survey.layer(node).ended)
     lost[ELSEWHERE] = 1 - arrived[first] - sum(lost.values())
     return Conservation(arrived, lost)
 
 
-def liveliest(model: Model, found: Survey, layer: str, images: Float[Tensor, "image 3 row column"]) -> list[int]:
+def liveliest(model: Model, survey: Survey, layer: str, images: Float[Tensor, "image 3 row column"]) -> list[int]:
     """The neuron of ``layer`` that each image activates most in total, so that there is relevance to follow."""
-    reads = found.layer(layer).reads
-    with torch.inference_mode(), probe(model.network, [reads.layer], found.layouts()) as run:
+    reads = survey.layer(layer).reads
+    with torch.inference_mode(), probe(model.network, [reads.layer], survey.layouts()) as run:
         return [int(neuron) for neuron in reads.maps(run(images)[reads.layer]).sum(-1).argmax(1)]
 
 

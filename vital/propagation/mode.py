@@ -2,11 +2,11 @@
 
 `Relevance` is a torch function mode. While it is active every operation runs as it always does, and those whose
 relevance is not their gradient are followed by an identity with two backward behaviours: normally it passes the
-gradient on to the operation, which differentiates itself; in `backward` it takes the operation's place and hands its
-inputs what the rule says. Functions are intercepted, not modules: no architecture needs code of its own, and an
-operation without a rule is an error that names it.
+gradient on to the operation, which differentiates itself; in `backward` it stands in for the operation and hands its
+inputs what the rule gives. Functions are intercepted, not modules: no architecture needs code of its own, and an
+operation without a rule is an error that gives its name.
 
-Conservation: every rule here hands on exactly the relevance it got, up to ε in a denominator and relevance at outputs
+Conservation: every rule hands on exactly the relevance it got, up to ε in a denominator and relevance at outputs
 which no input contributes to positively; a norm as identity and a gate as constant conserve by definition. Attention
 and products: `vital.propagation.attention`. How much arrives: `vital.propagation.conservation`, and docs/relevance.md
 for every architecture.
@@ -27,7 +27,7 @@ from vital.errors import UnsupportedOperation
 from vital.network.out_of_place import OnACopy, OutOfPlace
 from vital.propagation import rules
 from vital.propagation.operations import RULES
-from vital.settings import Kind
+from vital.settings import RelevanceKind
 
 Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
 
@@ -39,7 +39,7 @@ class _Switch:
 
 
 class _TwoBackwards(torch.autograd.Function):
-    """Identity on an operation's output that can answer in the operation's place."""
+    """Identity on an operation's output that can answer for the operation."""
 
     @staticmethod
     def forward(ctx: Any, switch: _Switch, rule: Backward, output: Tensor, *inputs: Tensor) -> Tensor:
@@ -104,8 +104,8 @@ class Relevance(OutOfPlace):
         """Relevance of ``output`` at each of ``nodes``, beginning with ``start``; zero at nodes that do not lead to
         the output."""
         with self._relevant():
-            found = torch.autograd.grad(output, nodes, start, retain_graph=retain_graph, allow_unused=True)
-        return [torch.zeros_like(node) if part is None else part for node, part in zip(nodes, found, strict=True)]
+            gradients = torch.autograd.grad(output, nodes, start, retain_graph=retain_graph, allow_unused=True)
+        return [torch.zeros_like(node) if part is None else part for node, part in zip(nodes, gradients, strict=True)]
 
     def follow(self, output: Tensor, inputs: Sequence[Tensor], rule: Backward) -> Tensor:
         """``output`` with ``rule`` as its relevance backward."""
@@ -115,7 +115,7 @@ class Relevance(OutOfPlace):
         return result
 
     def weights(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """(W⁺, W⁻)."""
+        """The positive part W⁺ and the negative part W⁻ of a weight, made once."""
         return self._weights.of(weight)
 
 
@@ -124,14 +124,14 @@ def gradient_times_activation(
 ) -> dict[str, Float[Tensor, "image _channel _site"]]:
     """The derivative of ``output``, weighted by ``start``, times the activation of each node: needs no mode and no
     rules."""
-    found = torch.autograd.grad(output, list(nodes.values()), start, retain_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(output, list(nodes.values()), start, retain_graph=True, allow_unused=True)
     return {
         name: torch.zeros_like(node) if part is None else (part * node).detach()
-        for (name, node), part in zip(nodes.items(), found, strict=True)
+        for (name, node), part in zip(nodes.items(), gradients, strict=True)
     }
 
 
-def relevance_mode(kind: Kind) -> Relevance | None:
+def relevance_mode(kind: RelevanceKind) -> Relevance | None:
     """The mode that a forward pass needs for this kind of relevance; the gradient needs none, so any network will
     do."""
     return None if kind == "gradient-x-activation" else Relevance()

@@ -29,17 +29,17 @@ def _mark(tensor: Tensor, nonnegative: bool) -> Tensor:
     return tensor
 
 
-def _argument(args: Sequence[Any], kwargs: dict[str, Any], place: int, name: str, default: Any) -> Any:
-    return args[place] if len(args) > place else kwargs.get(name, default)
+def _argument(args: Sequence[Any], kwargs: dict[str, Any], index: int, name: str, default: Any) -> Any:
+    return args[index] if len(args) > index else kwargs.get(name, default)
 
 
 def _convolution(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     inputs, weight = args[0], _argument(args, kwargs, 1, "weight", None)
-    options = [
-        _argument(args, kwargs, place, name, default)
-        for place, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1), (6, "groups", 1))
+    geometry = [
+        _argument(args, kwargs, index, name, default)
+        for index, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1), (6, "groups", 1))
     ]
-    convolution, sign = rules.Convolution(*options), _nonnegative(inputs)
+    convolution, sign = rules.Convolution(*geometry), _nonnegative(inputs)
     kept = inputs.detach()
     return mode.follow(
         func(*args, **kwargs),
@@ -59,20 +59,20 @@ def _linear(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
 def _identity(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     inputs = args[0] if args else kwargs["input"]
     result = mode.follow(func(*args, **kwargs), [inputs], lambda r: (r,))
-    # ReLU6 arrives here as a hardtanh from 0.
+    # ReLU6 is a hardtanh from 0.
     floor = _argument(args, kwargs, 1, "min_val", -1.0) if func is F.hardtanh else -1.0
     return _mark(result, func in _RECTIFIERS or floor >= 0)
 
 
 def _max_pool(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     inputs, kernel = args[0], _argument(args, kwargs, 1, "kernel_size", None)
-    options = {
-        name: _argument(args, kwargs, place, name, None)
-        for place, name in ((2, "stride"), (3, "padding"), (5, "ceil_mode"))
+    geometry = {
+        name: _argument(args, kwargs, index, name, None)
+        for index, name in ((2, "stride"), (3, "padding"), (5, "ceil_mode"))
     }
     kept, sign = inputs.detach(), _nonnegative(inputs)
     result = mode.follow(
-        func(*args, **kwargs), [inputs], lambda r: (rules.through_max_pool(r, kept, kernel, options, sign),)
+        func(*args, **kwargs), [inputs], lambda r: (rules.through_max_pool(r, kept, kernel, geometry, sign),)
     )
     return _mark(result, sign)
 

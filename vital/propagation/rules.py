@@ -56,7 +56,7 @@ class PositiveWeights:
         self._kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """(W⁺, W⁻) of one weight."""
+        """W⁺ and W⁻ of one weight."""
         kept = self._kept.get(id(weight))
         if kept is None or kept[0] is not weight:
             kept = (weight, weight.detach().clamp(min=0), weight.detach().clamp(max=0))
@@ -124,7 +124,7 @@ def through_average(output: Tensor, inputs: Tensor, average: Callable[[Tensor], 
 
 
 def through_max_pool(
-    output: Tensor, inputs: Tensor, kernel: Any, options: Mapping[str, Any], nonnegative: bool
+    output: Tensor, inputs: Tensor, kernel: Any, geometry: Mapping[str, Any], nonnegative: bool
 ) -> Tensor:
     """A max-pool as a 2 × 2 average pool where that gives the same size (as published), else as an average over its
     own windows."""
@@ -132,7 +132,7 @@ def through_max_pool(
     rows, columns = inputs.shape[-2:]
     if (rows // 2, columns // 2) == tuple(output.shape[-2:]):
         return share(output, a, lambda x: F.avg_pool2d(x, 2))
-    keep = {name: options[name] for name in ("stride", "padding", "ceil_mode") if options.get(name) is not None}
+    keep = {name: geometry[name] for name in ("stride", "padding", "ceil_mode") if geometry.get(name) is not None}
     return share(output, a, lambda x: F.avg_pool2d(x, kernel, **keep))
 
 

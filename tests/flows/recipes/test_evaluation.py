@@ -51,7 +51,7 @@ def test_every_picture_gets_its_metrics_and_others_none(copied: Path) -> None:
     atlas = evaluated(copied)
     for layer, names in {
         "classes": {"top1_own", "top5_own", "rank_own", f"top1_{JUDGE_NAME}", f"rank_{JUDGE_NAME}"},
-        LAYER: {"peak", "peak_ratio", "references_reached", "rank", "most_raised"},
+        LAYER: {"peak", "peak_ratio", "references_reached", "rank", "most_activated"},
     }.items():
         found, there = read_metrics(atlas, layer), pictured(atlas, layer)
         assert names | {"curve_distance", "nearest_reference", "variation"} <= found.keys()

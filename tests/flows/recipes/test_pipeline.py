@@ -23,7 +23,7 @@ from stores.dataset.references import read_references
 from stores.errors import PictureStatus, SchemaMismatch, Status
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made, atlas_job, make, references_job, targets_job
-from vital.measuring.sums import lot
+from vital.measuring.sums import unit_hash
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -68,7 +68,7 @@ def test_class_references_are_drawn_by_key(made: Made) -> None:
     found, index = read_references(group, "classes"), read_index(group)
     for label in range(3):
         members = np.flatnonzero(index.label == label)
-        drawn = sorted(members, key=lambda image: lot(str(index.key[image])))[:3]
+        drawn = sorted(members, key=lambda image: unit_hash(str(index.key[image])))[:3]
         assert found.image[label].tolist() == drawn
     assert (found.image[3:] == -1).all()
 

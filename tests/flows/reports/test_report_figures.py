@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flows.reports.figures import Lead, Method, leads
-from vital.judging.names import naming_metrics
+from vital.judging.names import classification_metrics
 
 NEURONS = 30
 
@@ -65,9 +65,9 @@ def test_how_a_judge_names_pictures() -> None:
     logits = np.random.default_rng(0).normal(size=(6, 10)) * 5
     classes = [3, 1, 4, 1, 5, 9]
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    found = naming_metrics(logits, classes, "judge")
+    found = classification_metrics(logits, classes, "judge")
     np.testing.assert_allclose(found["surprise_judge"], -np.log(shares[range(6), classes]), rtol=1e-9)
     assert (found["top1_judge"] == (logits.argmax(1) == classes)).all()
-    silent = naming_metrics(np.full((1, 10), np.nan, np.float32), [2], "judge")
+    silent = classification_metrics(np.full((1, 10), np.nan, np.float32), [2], "judge")
     assert not silent["top1_judge"][0]
     assert np.isnan(silent["surprise_judge"][0])

@@ -56,31 +56,31 @@ def test_real_photographs_score_as_real_photographs(
     """109 of them; measured 82, 83 and 67 right at first."""
     judge, (images, labels) = judge_of(name), photographs
     pixels = torch.stack([judge.preprocessing.crop(image) for image in images])
-    logits = torch.cat([judge.look(part).logits for part in pixels.split(32)]).numpy()
-    place = ranks(logits, labels)
-    assert (place < 1).mean() > right
-    assert (place < 5).mean() > right + 0.15
+    logits = torch.cat([judge.outputs(part).logits for part in pixels.split(32)]).numpy()
+    rank = ranks(logits, labels)
+    assert (rank < 1).mean() > right
+    assert (rank < 5).mean() > right + 0.15
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite2", "squeezenet"])
 def test_noise_scores_as_noise(name: str) -> None:
     judge = judge_of(name)
     noise = torch.randint(0, 256, (40, 3, 100, 100), dtype=torch.uint8)
-    place = ranks(judge.look(noise).logits.numpy(), np.random.default_rng(0).integers(0, 1000, 40))
-    assert (place < 1).mean() <= 0.05
-    assert 200 < np.median(place) < 800
+    rank = ranks(judge.outputs(noise).logits.numpy(), np.random.default_rng(0).integers(0, 1000, 40))
+    assert (rank < 1).mean() <= 0.05
+    assert 200 < np.median(rank) < 800
 
 
 @pytest.mark.parametrize(("name", "features"), [("efficientnet_lite2", 1280), ("squeezenet", 512)])
 def test_a_look_has_logits_and_features_of_each_picture_alone(name: str, features: int) -> None:
     judge = judge_of(name)
     pixels = torch.randint(0, 256, (3, 3, 90, 90), dtype=torch.uint8)
-    look = judge.look(pixels)
-    assert look.logits.shape == (3, 1000)
-    assert look.features.shape == (3, features)
-    alone = judge.look(pixels[1:2])
-    torch.testing.assert_close(look.logits[1:2], alone.logits, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(look.features[1:2], alone.features, rtol=1e-3, atol=1e-3)
+    output = judge.outputs(pixels)
+    assert output.logits.shape == (3, 1000)
+    assert output.features.shape == (3, features)
+    alone = judge.outputs(pixels[1:2])
+    torch.testing.assert_close(output.logits[1:2], alone.logits, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(output.features[1:2], alone.features, rtol=1e-3, atol=1e-3)
     assert judge.identity["weights"]
 
 
@@ -92,8 +92,8 @@ class Linear(nn.Module):
         self.last = nn.Linear(3, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        found: Tensor = self.last(images.mean((2, 3)))
-        return found
+        result: Tensor = self.last(images.mean((2, 3)))
+        return result
 
 
 def small(classes: int, names: tuple[str, ...] = ()) -> Judge:
@@ -103,7 +103,7 @@ def small(classes: int, names: tuple[str, ...] = ()) -> Judge:
 def test_features_are_what_the_last_map_is_given() -> None:
     judge = small(4)
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    torch.testing.assert_close(judge.look(pixels).features, pixels.float().mean((2, 3)) / 255)
+    torch.testing.assert_close(judge.outputs(pixels).features, pixels.float().mean((2, 3)) / 255)
 
 
 def test_other_classes_are_refused() -> None:
@@ -145,8 +145,8 @@ def test_a_pickle_of_anything_but_arrays_of_numbers_is_refused(
 
 def test_a_pickle_of_arrays_is_read() -> None:
     content = {"conv1": [np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(2, np.float32)]}
-    found = read_arrays(pickle.dumps(content, protocol=4))
-    np.testing.assert_array_equal(found["conv1"][0], content["conv1"][0])
+    result = read_arrays(pickle.dumps(content, protocol=4))
+    np.testing.assert_array_equal(result["conv1"][0], content["conv1"][0])
 
 
 def test_lite2_is_a_model_too() -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.reference.networks import SIDE
 from vital.measuring.gathering import Gathered, Plan, gather
-from vital.measuring.sums import NOBODY, Light, Ranking, lot
+from vital.measuring.sums import NOBODY, ImageSums, Ranking, unit_hash
 from vital.network.layers import Survey, survey
 from vital.network.models import Model
 from vital.network.preprocessing import Preprocessing
@@ -28,8 +28,8 @@ class Images:
         self.labels = np.array([0, 1, 0, -1, 0, 0, 9, 0, 10])  # 10: no such class
         self.keys = [f"image-{row}" for row in self.rows]
 
-    def gather(self, model: Model, found: Survey, of: slice = slice(None), plan: Plan = PLAN) -> Gathered:
-        return gather(model, found, plan, self.pixels[of], self.rows[of], self.labels[of], self.keys[of])
+    def gather(self, model: Model, layers: Survey, of: slice = slice(None), plan: Plan = PLAN) -> Gathered:
+        return gather(model, layers, plan, self.pixels[of], self.rows[of], self.labels[of], self.keys[of])
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def test_groups_of_images_merge_to_what_one_pass_gives(
     tiny: Callable[..., Model], images: Images, cuts: tuple[int, int]
 ) -> None:
     model = tiny()
-    found = survey(model)
-    whole, none = images.gather(model, found), Gathered.none(PLAN, found, SIDE)
+    layers = survey(model)
+    whole, none = images.gather(model, layers), Gathered.none(PLAN, layers, SIDE)
     parts = [slice(0, cuts[0]), slice(cuts[0], cuts[1]), slice(cuts[1], COUNT)]
-    a, b, c = (images.gather(model, found, part) if part.start < part.stop else none for part in parts)
+    a, b, c = (images.gather(model, layers, part) if part.start < part.stop else none for part in parts)
     assert_same(a + b + c, whole, 1e-5)
     assert_same(none + whole, whole)
     assert_same(whole + none, whole)
@@ -65,10 +65,10 @@ def test_groups_of_images_merge_to_what_one_pass_gives(
 
 def test_a_shard_s_own_rows_become_the_data_set_s(tiny: Callable[..., Model], images: Images) -> None:
     model = tiny()
-    found = survey(model)
+    layers = survey(model)
     late = slice(4, COUNT)
-    own = gather(model, found, PLAN, images.pixels[late], np.arange(COUNT - 4), images.labels[late], images.keys[late])
-    assert_same(own.shifted(4), images.gather(model, found, late))
+    own = gather(model, layers, PLAN, images.pixels[late], np.arange(COUNT - 4), images.labels[late], images.keys[late])
+    assert_same(own.shifted(4), images.gather(model, layers, late))
 
 
 def test_scores_are_the_maxima_of_maps_at_the_first_such_site(tiny: Callable[..., Model], images: Images) -> None:
@@ -87,7 +87,7 @@ def test_scores_are_the_maxima_of_maps_at_the_first_such_site(tiny: Callable[...
 def test_members_of_a_class_are_drawn_by_lot(tiny: Callable[..., Model], images: Images) -> None:
     model = tiny()
     ranking = images.gather(model, survey(model)).rankings[CLASSES]
-    members = sorted([0, 2, 4, 5, 7], key=lambda row: lot(f"image-{row}"))
+    members = sorted([0, 2, 4, 5, 7], key=lambda row: unit_hash(f"image-{row}"))
     assert ranking.images[0].tolist() == members[:4]
     assert ranking.images[1].tolist() == [1, NOBODY, NOBODY, NOBODY]
     assert ranking.images[9].tolist() == [6, NOBODY, NOBODY, NOBODY]
@@ -96,9 +96,9 @@ def test_members_of_a_class_are_drawn_by_lot(tiny: Callable[..., Model], images:
 
 def test_class_members_alone_need_no_forward_pass(tiny: Callable[..., Model], images: Images) -> None:
     model = tiny()
-    found = survey(model)
+    layers = survey(model)
     model.network.register_forward_pre_hook(lambda module, inputs: pytest.fail("the network was run"))
-    assert images.gather(model, found, plan=Plan((CLASSES,), (), 4, 20)).rankings.keys() == {CLASSES}
+    assert images.gather(model, layers, plan=Plan((CLASSES,), (), 4, 20)).rankings.keys() == {CLASSES}
 
 
 def test_sums_are_those_of_the_activations(tiny: Callable[..., Model], images: Images) -> None:
@@ -119,13 +119,13 @@ def test_everything_comes_back_from_its_arrays(tiny: Callable[..., Model], image
     back = Gathered.from_arrays(whole.arrays())
     assert_same(back, whole)
     assert isinstance(back.sums["0"].count, int)
-    assert isinstance(back.light.count, int)
+    assert isinstance(back.image_sums.count, int)
     assert isinstance(back.rankings["2"], Ranking)
 
 
 def test_names_with_slashes_and_dots_come_back() -> None:
     ranking = Ranking.of(np.ones((2, 1)), np.arange(2), np.zeros((2, 1), np.int64), 2)
-    whole = Gathered({"_blocks.13": ranking, "a/b": ranking}, {}, Light.none(4))
+    whole = Gathered({"_blocks.13": ranking, "a/b": ranking}, {}, ImageSums.none(4))
     assert Gathered.from_arrays(whole.arrays()).rankings.keys() == {"_blocks.13", "a/b"}
 
 
@@ -144,10 +144,10 @@ def test_the_class_token_is_no_site_to_rank() -> None:
 
     model = Model("tokens", Tokens().eval(), Preprocessing(16, (0.5,) * 3, (0.25,) * 3))
     pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
-    found = survey(model)
-    assert found.layer("tokens").sites == 5
+    layers = survey(model)
+    assert layers.layer("tokens").sites == 5
     ranking = gather(
-        model, found, Plan(("tokens",), (), 3, 8), pixels, np.arange(3), np.full(3, -1), ["a", "b", "c"]
+        model, layers, Plan(("tokens",), (), 3, 8), pixels, np.arange(3), np.full(3, -1), ["a", "b", "c"]
     ).rankings["tokens"]
     with torch.inference_mode():
         maps = model.network.get_submodule("embed")(model.preprocessing.normalise(pixels)).flatten(2).numpy()
@@ -160,16 +160,16 @@ def test_the_class_token_is_no_site_to_rank() -> None:
 
 def test_light_is_what_numpy_finds() -> None:
     pixels = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
-    light = Light.of(pixels)
+    light = ImageSums.of(pixels)
     colours = pixels.double().numpy() / 255
     centred = colours - colours.mean((2, 3), keepdims=True)
     spectrum = np.abs(np.fft.rfft2(centred, norm="ortho")).sum(0)
     np.testing.assert_allclose(light.spectrum, spectrum, rtol=1e-4, atol=1e-5)
     clipped = np.clip(colours, 0.02, 0.98)
     logits = np.log(clipped / (1 - clipped))
-    found, samples = light.colours(), logits.transpose(1, 0, 2, 3).reshape(3, -1)
-    np.testing.assert_allclose(found.mean, samples.mean(1), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.covariance, np.cov(samples, bias=True), rtol=1e-4, atol=1e-5)
-    halves = Light.of(pixels[:1]) + Light.of(pixels[1:])
-    for part in fields(Light):
+    result, samples = light.colours(), logits.transpose(1, 0, 2, 3).reshape(3, -1)
+    np.testing.assert_allclose(result.mean, samples.mean(1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.covariance, np.cov(samples, bias=True), rtol=1e-4, atol=1e-5)
+    halves = ImageSums.of(pixels[:1]) + ImageSums.of(pixels[1:])
+    for part in fields(ImageSums):
         np.testing.assert_allclose(getattr(halves, part.name), getattr(light, part.name), rtol=1e-6, atol=1e-9)

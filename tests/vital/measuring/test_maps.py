@@ -17,7 +17,7 @@ from vital.network.models import Model, wrap
 from vital.network.probe import probe
 from vital.network.sources import torchvision_models
 from vital.propagation.mode import Relevance
-from vital.settings import Kind
+from vital.settings import RelevanceKind
 
 COUNT = BATCH + 2
 FIRST = "0.2"
@@ -40,20 +40,22 @@ def normalised(model: Model) -> Tensor:
 def test_the_map_is_the_rules_written_out(tiny: Callable[..., Model]) -> None:
     network = Residual()
     model = tiny(3, network)
-    found = relevance(model, "out:2", photos(2), node="conv1")
-    assert found.dims == ("image", "row", "column")
-    assert found.dtype == np.float32
+    maps = relevance(model, "out:2", photos(2), node="conv1")
+    assert maps.dims == ("image", "row", "column")
+    assert maps.dtype == np.float32
     for number, image in enumerate(normalised(model)[:2]):
         expected = literal_relevance(network, image, 2).relevance["conv1"].sum(0)
-        np.testing.assert_allclose(found[number], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+        np.testing.assert_allclose(maps[number], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted"])
 @pytest.mark.parametrize(("neuron", "layer"), [("2:7", "2"), ("classes:4", "classes")])
-def test_its_sum_is_what_the_pass_hands_back(tiny: Callable[..., Model], neuron: str, layer: str, kind: Kind) -> None:
+def test_its_sum_is_what_the_pass_hands_back(
+    tiny: Callable[..., Model], neuron: str, layer: str, kind: RelevanceKind
+) -> None:
     model, number = tiny(), int(neuron.rpartition(":")[2])
-    found = relevance(model, neuron, photos(), kind)
-    assert found.attrs == {"neuron": neuron, "node": FIRST, "kind": kind, "model": "tiny"}
+    maps = relevance(model, neuron, photos(), kind)
+    assert maps.attrs == {"neuron": neuron, "node": FIRST, "kind": kind, "model": "tiny"}
     mode = Relevance()
     with probe(model.network, [FIRST, layer], mode=mode) as run:
         seen = run(normalised(model).requires_grad_())
@@ -64,34 +66,34 @@ def test_its_sum_is_what_the_pass_hands_back(tiny: Callable[..., Model], neuron:
             lengths = seen[layer].detach().square().sum(1).sqrt() + 1e-6
             start[torch.arange(COUNT), number, (seen[layer].detach()[:, number] / lengths).argmax(1)] = 1
         [expected] = mode.backward(seen[layer], start, [seen[FIRST]])
-    np.testing.assert_allclose(found.sum(("row", "column")), expected.sum((1, 2)).numpy(), rtol=1e-3, atol=1e-5)
-    assert found.sizes == {"image": COUNT, "row": 16, "column": 16}
+    np.testing.assert_allclose(maps.sum(("row", "column")), expected.sum((1, 2)).numpy(), rtol=1e-3, atol=1e-5)
+    assert maps.sizes == {"image": COUNT, "row": 16, "column": 16}
 
 
 def test_gradient_times_activation_is_torch_s_own_gradient(tiny: Callable[..., Model]) -> None:
     model = tiny()
-    found = relevance(model, "2:7", photos(), "gradient-x-activation", node="1")
+    maps = relevance(model, "2:7", photos(), "gradient-x-activation", node="1")
     first, second, rest = (model.network.get_submodule(str(number)) for number in range(3))
     at = second(first(normalised(model))).detach().requires_grad_()
     own = rest(at.clone())[:, 7]
     (gradient,) = torch.autograd.grad(own, at, own.detach())
     expected = (gradient * at).detach().sum(1).numpy()
-    np.testing.assert_allclose(found.values, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(maps.values, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def test_coordinates_say_where_on_the_photograph_a_site_lies(tiny: Callable[..., Model]) -> None:
-    found = relevance(tiny(), "2:7", photos(2), node="1")
-    np.testing.assert_array_equal(found.row, [2, 6, 10, 14, 18, 22, 26, 30])
-    np.testing.assert_array_equal(found.column, found.row)
-    assert found.image.values.tolist() == ["0", "1"]
+    maps = relevance(tiny(), "2:7", photos(2), node="1")
+    np.testing.assert_array_equal(maps.row, [2, 6, 10, 14, 18, 22, 26, 30])
+    np.testing.assert_array_equal(maps.column, maps.row)
+    assert maps.image.values.tolist() == ["0", "1"]
 
 
 def test_tokens_lie_as_their_patches_do_and_the_class_token_is_left_out() -> None:
     made = torchvision_models().VisionTransformer(32, 8, 3, 4, 32, 64, num_classes=10)
     model = wrap(randomise(made, 0), side=32, **COLOURS)
     layer, node = "encoder.layers.encoder_layer_2", "encoder.layers.encoder_layer_0"
-    found = relevance(model, f"{layer}:5", photos(3), node=node)
-    assert found.shape == (3, 4, 4)
+    maps = relevance(model, f"{layer}:5", photos(3), node=node)
+    assert maps.shape == (3, 4, 4)
     mode = Relevance()
     images = model.preprocessing.normalise(torch.stack([model.preprocessing.crop(one) for one in photos(3)]))
     with probe(model.network, [node, layer], mode=mode) as run:
@@ -100,7 +102,7 @@ def test_tokens_lie_as_their_patches_do_and_the_class_token_is_left_out() -> Non
         start[:, 5] = seen[layer].detach()[:, 5]
         [expected] = mode.backward(seen[layer], start, [seen[node]])
     tokens = expected.sum(1)[:, 1:].reshape(3, 4, 4).numpy()
-    np.testing.assert_allclose(found.values, tokens, rtol=1e-3, atol=1e-4 * np.abs(tokens).max())
+    np.testing.assert_allclose(maps.values, tokens, rtol=1e-3, atol=1e-4 * np.abs(tokens).max())
 
 
 def test_neurons_and_nodes_that_are_not_there_are_refused(tiny: Callable[..., Model]) -> None:

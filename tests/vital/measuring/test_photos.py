@@ -46,9 +46,9 @@ def test_a_folder_files_images_and_arrays_give_the_same_pixels(folder: Path) -> 
 
 def test_one_photograph_needs_no_list(folder: Path) -> None:
     for given in (folder / "b.png", some(0), Image.fromarray(some(0))):
-        found = read_photos(given, PREPROCESSING)
-        assert len(found) == 1
-        assert torch.equal(found.pixels[0], PREPROCESSING.crop(some(0)))
+        photographs = read_photos(given, PREPROCESSING)
+        assert len(photographs) == 1
+        assert torch.equal(photographs.pixels[0], PREPROCESSING.crop(some(0)))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "1"])

@@ -54,17 +54,17 @@ def test_sums_of_parts_are_those_of_the_whole(a: np.ndarray, cut: int) -> None:
 
 @given(batches())
 def test_sums_are_what_numpy_finds(a: np.ndarray) -> None:
-    found = sums(a, levels=9)  # as many levels as sites: nothing is interpolated
+    result = sums(a, levels=9)  # as many levels as sites: nothing is interpolated
     wide = a.astype(np.float64)
-    np.testing.assert_allclose(found.quantiles, np.sort(wide, -1).sum(0), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found.total, wide.mean(-1).sum(0), rtol=1e-5, atol=1e-2)
-    np.testing.assert_allclose(found.squares, (wide**2).mean(-1).sum(0), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.active, (wide > 0).mean(-1).sum(0), rtol=1e-6)
-    np.testing.assert_allclose(found.peaks, wide.max(-1).sum(0), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found.peak_squares, (wide.max(-1) ** 2).sum(0), rtol=1e-6, atol=1e-9)
-    np.testing.assert_array_equal(found.minimum, wide.min((0, 2), initial=np.inf))
-    np.testing.assert_array_equal(found.maximum, wide.max((0, 2), initial=-np.inf))
-    assert found.count == len(a)
+    np.testing.assert_allclose(result.quantiles, np.sort(wide, -1).sum(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result.total, wide.mean(-1).sum(0), rtol=1e-5, atol=1e-2)
+    np.testing.assert_allclose(result.squares, (wide**2).mean(-1).sum(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result.active, (wide > 0).mean(-1).sum(0), rtol=1e-6)
+    np.testing.assert_allclose(result.peaks, wide.max(-1).sum(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result.peak_squares, (wide.max(-1) ** 2).sum(0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(result.minimum, wide.min((0, 2), initial=np.inf))
+    np.testing.assert_array_equal(result.maximum, wide.max((0, 2), initial=-np.inf))
+    assert result.count == len(a)
 
 
 def test_sums_of_different_nodes_cannot_be_added() -> None:
@@ -98,8 +98,8 @@ def test_resampling_is_linear_between_levels_and_constant_beyond(
     rows: np.ndarray, sites: int, wanted: list[float]
 ) -> None:
     have, want = stored_levels(1000, 7), np.asarray(wanted)
-    found = resample(torch.from_numpy(rows), have, want).numpy()
-    np.testing.assert_allclose(found, [np.interp(want, have, row) for row in rows], rtol=1e-9, atol=1e-9)
+    result = resample(torch.from_numpy(rows), have, want).numpy()
+    np.testing.assert_allclose(result, [np.interp(want, have, row) for row in rows], rtol=1e-9, atol=1e-9)
     sized = resample(torch.from_numpy(rows), have, site_levels(sites)).numpy()
     np.testing.assert_allclose(sized, [np.interp(site_levels(sites), have, row) for row in rows], rtol=1e-9, atol=1e-9)
 

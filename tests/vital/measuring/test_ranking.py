@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vital.measuring.sums import NOBODY, Ranking, lot
+from vital.measuring.sums import NOBODY, Ranking, unit_hash
 
 NEURONS = 3
 Entry = tuple[int, tuple[float, ...], tuple[int, ...]]
@@ -55,11 +55,11 @@ def assert_same(first: Ranking, second: Ranking) -> None:
 
 @given(entries, ranks)
 def test_a_ranking_is_what_sorting_everything_gives(of: list[Entry], count: int) -> None:
-    found, (kept, images, sites) = ranking(of, count), oracle(of, count)
-    np.testing.assert_array_equal(found.scores, kept)
-    np.testing.assert_array_equal(found.images, images)
-    np.testing.assert_array_equal(found.sites[images != NOBODY], sites[images != NOBODY])
-    np.testing.assert_array_equal(found.taken, (images >= 0).sum(1))
+    result, (kept, images, sites) = ranking(of, count), oracle(of, count)
+    np.testing.assert_array_equal(result.scores, kept)
+    np.testing.assert_array_equal(result.images, images)
+    np.testing.assert_array_equal(result.sites[images != NOBODY], sites[images != NOBODY])
+    np.testing.assert_array_equal(result.taken, (images >= 0).sum(1))
 
 
 @given(entries, st.lists(st.integers(0, 12), min_size=2, max_size=2), ranks)
@@ -86,23 +86,23 @@ def test_shifting_moves_ids_and_leaves_nobody(of: list[Entry], count: int, by: i
 
 
 def test_scores_that_are_no_numbers_are_no_candidates() -> None:
-    found = Ranking.of(np.array([[np.nan], [2.0]]), np.array([0, 1]), np.array([[3], [4]]), 2)
-    assert found.images.tolist() == [[1, NOBODY]]
-    assert found.scores.tolist() == [[2.0, -np.inf]]
-    assert found.taken.tolist() == [1]
+    result = Ranking.of(np.array([[np.nan], [2.0]]), np.array([0, 1]), np.array([[3], [4]]), 2)
+    assert result.images.tolist() == [[1, NOBODY]]
+    assert result.scores.tolist() == [[2.0, -np.inf]]
+    assert result.taken.tolist() == [1]
 
 
 def test_fewer_images_than_ranks_leave_the_last_ranks_empty() -> None:
-    found = Ranking.of(np.array([[1.0], [5.0]]), np.array([7, 3]), np.array([[0], [1]]), 4)
-    assert found.images.tolist() == [[3, 7, NOBODY, NOBODY]]
-    assert found.sites[0, :2].tolist() == [1, 0]
+    result = Ranking.of(np.array([[1.0], [5.0]]), np.array([7, 3]), np.array([[0], [1]]), 4)
+    assert result.images.tolist() == [[3, 7, NOBODY, NOBODY]]
+    assert result.sites[0, :2].tolist() == [1, 0]
 
 
 def test_equal_scores_go_by_the_image_id_whatever_the_order_they_came_in() -> None:
     images = np.array([9, 2, 5])
-    found = Ranking.of(np.ones((3, 1)), images, images[:, None] * 10, 2)
-    assert found.images.tolist() == [[2, 5]]
-    assert found.sites.tolist() == [[20, 50]]
+    result = Ranking.of(np.ones((3, 1)), images, images[:, None] * 10, 2)
+    assert result.images.tolist() == [[2, 5]]
+    assert result.sites.tolist() == [[20, 50]]
 
 
 def test_rankings_of_different_layers_cannot_be_merged() -> None:
@@ -112,15 +112,15 @@ def test_rankings_of_different_layers_cannot_be_merged() -> None:
 
 @given(st.text())
 def test_a_lot_is_a_number_below_one_that_depends_on_the_key_alone(key: str) -> None:
-    assert 0 <= lot(key) < 1
+    assert 0 <= unit_hash(key) < 1
     expected = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") / 2**64
-    assert abs(lot(key) - expected) < 2**-52
+    assert abs(unit_hash(key) - expected) < 2**-52
 
 
 def test_lots_are_the_same_on_every_machine_and_spread_evenly() -> None:
     # BLAKE2b of the UTF-8 key, eight bytes as a little-endian fraction of 2⁶⁴
-    assert lot("n01440764_10026") == pytest.approx(0.467449055633266, abs=1e-15)
-    drawn = np.array([lot(f"image-{number}") for number in range(4000)])
+    assert unit_hash("n01440764_10026") == pytest.approx(0.467449055633266, abs=1e-15)
+    drawn = np.array([unit_hash(f"image-{number}") for number in range(4000)])
     histogram, _ = np.histogram(drawn, bins=10, range=(0, 1))
     assert len(set(drawn)) == 4000
     assert abs(histogram - 400).max() < 80

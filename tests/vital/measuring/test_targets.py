@@ -13,7 +13,7 @@ from vital.measuring.rows import stored_levels
 from vital.measuring.targets import Crop, NodeTarget, Target, _Sums, measure
 from vital.network.models import Model, load_model
 from vital.network.probe import CLASSES, INPUT, Layout, probe
-from vital.settings import Kind, ModelSettings
+from vital.settings import ModelSettings, RelevanceKind
 
 NODES = ("0", "1")
 LAYER = "2"
@@ -45,12 +45,12 @@ def test_targets_are_the_paper_s(tiny: Callable[..., Model], seed: int) -> None:
     model = tiny(seed, network)
     neurons, rows = [0, 3, 5], [(0, 1), (1,), (0, 2), (2, 1, 0)]
     given = crops(rows, seed, 16)
-    found = measure(model, "out", neurons, given, ["conv1", "pool"], {}, levels=LEVELS, batch=3)
-    assert found.count.tolist() == [3, 3, 2]
-    for place, neuron in enumerate(neurons):
+    target = measure(model, "out", neurons, given, ["conv1", "pool"], {}, levels=LEVELS, batch=3)
+    assert target.count.tolist() == [3, 3, 2]
+    for index, neuron in enumerate(neurons):
         own, plain, relevant, relevances = [], [], [], []
         for crop in given:
-            if place not in crop.rows:
+            if index not in crop.rows:
                 continue
             literal = literal_relevance(network, model.preprocessing.normalise(crop.pixels[None])[0], neuron)
             maps = {name: values.reshape(len(values), -1) for name, values in literal.activations.items()}
@@ -60,18 +60,18 @@ def test_targets_are_the_paper_s(tiny: Callable[..., Model], seed: int) -> None:
             relevant.append({name: np.sort(formulas.relevance_map(flows[name]) * maps[name], -1) for name in flows})
             relevances.append(flows)
         close: Any = {"rtol": 1e-4, "atol": 1e-5}
-        np.testing.assert_allclose(found.own[place], np.mean(own, 0), **close)
-        for name, node in found.nodes.items():
+        np.testing.assert_allclose(target.own[index], np.mean(own, 0), **close)
+        for name, node in target.nodes.items():
             assert node.relevant is not None
             assert node.importance is not None
-            np.testing.assert_allclose(node.quantiles[place], np.mean([part[name] for part in plain], 0), **close)
-            np.testing.assert_allclose(node.relevant[place], np.mean([part[name] for part in relevant], 0), **close)
+            np.testing.assert_allclose(node.quantiles[index], np.mean([part[name] for part in plain], 0), **close)
+            np.testing.assert_allclose(node.relevant[index], np.mean([part[name] for part in relevant], 0), **close)
             expected = formulas.importance([part[name] for part in relevances])
-            np.testing.assert_allclose(node.importance[place], expected, **close)
+            np.testing.assert_allclose(node.importance[index], expected, **close)
 
 
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
-def test_the_batch_size_does_not_matter(tiny: Callable[..., Model], kind: Kind) -> None:
+def test_the_batch_size_does_not_matter(tiny: Callable[..., Model], kind: RelevanceKind) -> None:
     model, neurons = tiny(), [1, 4, 7]
     given = crops([(0,), (1, 2), (2, 0), (), (0, 1, 2), (1,), (2,)])
     whole, *others = (
@@ -84,9 +84,9 @@ def test_the_batch_size_does_not_matter(tiny: Callable[..., Model], kind: Kind) 
 def test_a_crop_that_neurons_share_counts_for_each_as_its_own(tiny: Callable[..., Model]) -> None:
     model, neurons = tiny(), [1, 4]
     shared = measure(model, LAYER, neurons, crops([(0, 1), (1, 0)]), NODES, {}, levels=LEVELS)
-    for place, neuron in enumerate(neurons):
+    for index, neuron in enumerate(neurons):
         alone = measure(model, LAYER, [neuron], crops([(0,), (0,)]), NODES, {}, levels=LEVELS)
-        assert_same(shared.take(slice(place, place + 1)), alone, 1e-6)
+        assert_same(shared.take(slice(index, index + 1)), alone, 1e-6)
 
 
 def test_what_a_neuron_gets_has_the_same_bits_however_its_references_are_ordered_and_shared(
@@ -98,10 +98,10 @@ def test_what_a_neuron_gets_has_the_same_bits_however_its_references_are_ordered
     given = crops(rows)
     whole = measure(model, LAYER, neurons, given, NODES, {}, batch=1)
     for order in ([6, 5, 4, 3, 2, 1, 0], [3, 0, 6, 2, 5, 1, 4]):
-        assert_same(whole, measure(model, LAYER, neurons, [given[place] for place in order], NODES, {}, batch=1), 0)
-    for place, neuron in enumerate(neurons):
-        own = [Crop(crop.pixels, (0,)) for crop in given if place in crop.rows]
-        assert_same(whole.take(slice(place, place + 1)), measure(model, LAYER, [neuron], own, NODES, {}, batch=1), 0)
+        assert_same(whole, measure(model, LAYER, neurons, [given[index] for index in order], NODES, {}, batch=1), 0)
+    for index, neuron in enumerate(neurons):
+        own = [Crop(crop.pixels, (0,)) for crop in given if index in crop.rows]
+        assert_same(whole.take(slice(index, index + 1)), measure(model, LAYER, [neuron], own, NODES, {}, batch=1), 0)
 
 
 def test_sums_are_exact() -> None:
@@ -129,7 +129,7 @@ def test_a_shared_crop_is_forwarded_once(tiny: Callable[..., Model]) -> None:
 def test_a_gradient_kind_measures_the_derivative_times_the_activation(tiny: Callable[..., Model]) -> None:
     model = tiny()
     given = crops([(0,)])
-    found = measure(model, LAYER, [4], given, ["1"], {}, kind="gradient-x-activation", levels=LEVELS)
+    target = measure(model, LAYER, [4], given, ["1"], {}, kind="gradient-x-activation", levels=LEVELS)
     images = model.preprocessing.normalise(given[0].pixels[None])
     first = model.network.get_submodule("0")(images)
     second = model.network.get_submodule("1")(first).detach().requires_grad_()
@@ -138,20 +138,20 @@ def test_a_gradient_kind_measures_the_derivative_times_the_activation(tiny: Call
     flow = (gradient * second)[0].detach().flatten(1).double().numpy()
     activations = second[0].detach().flatten(1).double().numpy()
     expected = np.sort(formulas.relevance_map(flow) * activations, -1)
-    node = found.nodes["1"]
+    node = target.nodes["1"]
     assert node.relevant is not None
     np.testing.assert_allclose(node.relevant[0], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_classes_have_no_relevance_and_their_own_is_the_logit(tiny: Callable[..., Model]) -> None:
     model, given = tiny(), crops([(0,), (0, 1), (1,)])
-    found = measure(model, CLASSES, [2, 9], given, NODES, {}, levels=LEVELS)
-    assert found.classes
+    target = measure(model, CLASSES, [2, 9], given, NODES, {}, levels=LEVELS)
+    assert target.classes
     logits = model.network(model.preprocessing.normalise(torch.stack([crop.pixels for crop in given])))
-    np.testing.assert_allclose(found.own[:, 0], [logits[:2, 2].mean(), logits[1:, 9].mean()], rtol=1e-5)
+    np.testing.assert_allclose(target.own[:, 0], [logits[:2, 2].mean(), logits[1:, 9].mean()], rtol=1e-5)
     with probe(model.network, NODES) as run:
         seen = run(model.preprocessing.normalise(torch.stack([crop.pixels for crop in given])))
-    for name, node in found.nodes.items():
+    for name, node in target.nodes.items():
         assert node.relevant is None
         assert node.importance is None
         rows = np.sort(seen[name].double().numpy(), -1)
@@ -178,11 +178,11 @@ def test_long_rows_are_kept_at_stored_levels(tiny: Callable[..., Model]) -> None
 
 
 def test_a_neuron_without_references_is_zero_and_counted_so(tiny: Callable[..., Model]) -> None:
-    found = measure(tiny(), LAYER, [4, 5], crops([(0,)]), NODES, {})
-    assert found.count.tolist() == [1, 0]
-    assert not found.own[1].any()
-    assert not found.nodes["0"].quantiles[1].any()
-    assert found.nodes["0"].quantiles[0].any()
+    target = measure(tiny(), LAYER, [4, 5], crops([(0,)]), NODES, {})
+    assert target.count.tolist() == [1, 0]
+    assert not target.own[1].any()
+    assert not target.nodes["0"].quantiles[1].any()
+    assert target.nodes["0"].quantiles[0].any()
 
 
 def test_taking_some_neurons_takes_every_part_of_them(tiny: Callable[..., Model]) -> None:
@@ -198,7 +198,7 @@ def test_taking_some_neurons_takes_every_part_of_them(tiny: Callable[..., Model]
 
 
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
-def test_a_network_with_attention_is_measured_by_every_kind(kind: Kind) -> None:
+def test_a_network_with_attention_is_measured_by_every_kind(kind: RelevanceKind) -> None:
     model = load_model(ModelSettings(name="vit_b_32", weights="random"))
     pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 224, 224), np.uint8))
     layer, nodes = "encoder.layers.encoder_layer_1", ["conv_proj", "encoder.layers.encoder_layer_0"]

@@ -39,18 +39,18 @@ def test_every_family_is_here() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_nodes_are_few_spread_over_depth_and_before_the_layer(name: str) -> None:
-    found = surveyed(name)
-    late = [layer.name for layer in found.layers.values() if layer.block and layer.sites > 1][-1]
+    layers = surveyed(name)
+    late = [layer.name for layer in layers.layers.values() if layer.block and layer.sites > 1][-1]
     for layer in (CLASSES, late):
-        nodes = default_nodes(found, layer, name)
-        check_nodes(found, layer, nodes)
+        nodes = default_nodes(layers, layer, name)
+        check_nodes(layers, layer, nodes)
         assert 3 + (layer == CLASSES) <= len(nodes) <= 5
-        places = [found.layer(node).ended for node in nodes]
-        assert places == sorted(set(places))
-        sites = [found.layer(node).sites for node in nodes]
+        ends = [layers.layer(node).ended for node in nodes]
+        assert ends == sorted(set(ends))
+        sites = [layers.layer(node).sites for node in nodes]
         if name in TOKENS:
-            whole = found.layer(CLASSES).ended
-            gaps = [later - earlier for earlier, later in pairwise(places)]
+            whole = layers.layer(CLASSES).ended
+            gaps = [later - earlier for earlier, later in pairwise(ends)]
             assert max(gaps) < whole / 2
         else:  # every map is clearly smaller than the one before
             assert all(later < earlier / 1.5 for earlier, later in pairwise(sites)), sites

@@ -44,14 +44,14 @@ def resnet() -> Survey:
 
 
 def test_layers_are_listed_in_the_order_they_end_with_their_sizes(repeats: Survey) -> None:
-    found = {name: (layer.channels, layer.sites, layer.layout) for name, layer in repeats.layers.items()}
-    assert found == {
+    result = {name: (layer.channels, layer.sites, layer.layout) for name, layer in repeats.layers.items()}
+    assert result == {
         "first": (4, 1024, "channels-first"),
         "tokens": (6, 256, "channels-last"),
         "head": (5, 1, "vector"),
         CLASSES: (5, 1, "vector"),
     }
-    assert list(found) == ["first", "tokens", "head", CLASSES]
+    assert list(result) == ["first", "tokens", "head", CLASSES]
 
 
 def test_layers_that_run_twice_never_or_give_no_tensor_are_left_out(repeats: Survey) -> None:
@@ -100,15 +100,15 @@ def test_published_nodes_are_the_default_as_far_as_they_come_before(
     ],
 )
 def test_every_family_has_default_nodes_for_its_classes_and_a_late_layer(name: str, side: int, late: str) -> None:
-    found = random_survey(name, side)
+    layers = random_survey(name, side)
     for layer in (CLASSES, late):
         for given in ("", name):
-            nodes = default_nodes(found, layer, given)
+            nodes = default_nodes(layers, layer, given)
             assert 3 <= len(nodes) <= 5
             assert len(set(nodes)) == len(nodes)
-            check_nodes(found, layer, nodes)
-            assert [found.layer(node).ended for node in nodes] == sorted(found.layer(node).ended for node in nodes)
-            assert all(found.layer(node).sites > 1 for node in nodes)
+            check_nodes(layers, layer, nodes)
+            assert [layers.layer(node).ended for node in nodes] == sorted(layers.layer(node).ended for node in nodes)
+            assert all(layers.layer(node).sites > 1 for node in nodes)
 
 
 def test_without_published_nodes_each_map_size_gives_its_last_block(resnet: Survey) -> None:
@@ -125,8 +125,8 @@ def test_a_layer_that_nothing_comes_before_has_no_nodes(resnet: Survey) -> None:
 
 
 def test_a_container_is_matched_at_what_it_holds() -> None:
-    found = survey(load_model(ModelSettings(name="vgg11", weights="random", input_size=64)))
-    nodes = default_nodes(found, "features")
+    layers = survey(load_model(ModelSettings(name="vgg11", weights="random", input_size=64)))
+    nodes = default_nodes(layers, "features")
     assert len(nodes) >= 3
     assert all(node.startswith("features.") for node in nodes)
     assert nodes[-1] != "features.20"  # the last child gives what the container gives
@@ -165,14 +165,14 @@ def test_a_survey_leaves_nothing_on_the_network() -> None:
 
 def test_a_model_s_table_has_the_survey_s_layers_and_their_default_nodes() -> None:
     model = load_model("resnet18", weights="random", input_size=64)
-    found, table = survey(model), model.layers()
+    layers, table = survey(model), model.layers()
     assert [row.layer for row in table] == [
-        name for name, layer in found.layers.items() if layer.block or name == CLASSES
+        name for name, layer in layers.layers.items() if layer.block or name == CLASSES
     ]
-    assert len(model.layers(every=True)) == len(found.layers)
+    assert len(model.layers(every=True)) == len(layers.layers)
     row = table["layer4.1"]
     assert (row.channels, row.sites) == (512, 4)
-    assert row.nodes == ("input", *default_nodes(found, "layer4.1", "resnet18"))
+    assert row.nodes == ("input", *default_nodes(layers, "layer4.1", "resnet18"))
     with pytest.raises(UnknownLayer, match=r"no layer 'layer4.2'; the nearest are .*layer4\.1.*every=True"):
         _ = table["layer4.2"]
 

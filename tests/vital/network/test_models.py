@@ -237,9 +237,9 @@ def test_a_wrapped_network_gives_the_activations_of_the_bare_one() -> None:
     logits = bare(normalised)
     model.network.double()
     with probe(model.network, ["layer3", "classes"]) as run:
-        found = run(normalised)
-    torch.testing.assert_close(found["layer3"], seen[0].flatten(2))
-    torch.testing.assert_close(found["classes"][..., 0], logits)
+        activations = run(normalised)
+    torch.testing.assert_close(activations["layer3"], seen[0].flatten(2))
+    torch.testing.assert_close(activations["classes"][..., 0], logits)
 
 
 def test_a_wrapped_module_stays_as_it_is_and_what_it_learns_does_not_reach_the_copy() -> None:

@@ -28,10 +28,10 @@ def test_a_crop_is_what_pillow_gives(size: tuple[int, int]) -> None:
     resized = Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR)  # antialiased when it shrinks
     top, left = (rows - PLAIN.side) // 2, (columns - PLAIN.side) // 2
     expected = np.asarray(resized.crop((left, top, left + PLAIN.side, top + PLAIN.side)), np.int64)
-    found = PLAIN.crop(image)
-    assert found.shape == (3, 64, 64)
-    assert found.dtype == torch.uint8
-    assert np.abs(found.permute(1, 2, 0).numpy().astype(np.int64) - expected).max() <= 2
+    result = PLAIN.crop(image)
+    assert result.shape == (3, 64, 64)
+    assert result.dtype == torch.uint8
+    assert np.abs(result.permute(1, 2, 0).numpy().astype(np.int64) - expected).max() <= 2
 
 
 def test_an_image_of_the_right_size_is_only_cropped() -> None:
@@ -47,9 +47,9 @@ def test_an_image_that_may_not_be_written_to_is_taken() -> None:
 
 def test_normalisation_is_the_formula() -> None:
     pixels = torch.from_numpy(photo(6, 5)).permute(2, 0, 1)[None]
-    found = PLAIN.normalise(pixels)
+    result = PLAIN.normalise(pixels)
     expected = (pixels.double().numpy() / 255 - np.reshape(PLAIN.mean, (3, 1, 1))) / np.reshape(PLAIN.std, (3, 1, 1))
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @given(st.integers(16, 600), st.integers(1, 30), st.data())
@@ -60,8 +60,8 @@ def test_a_box_stays_inside_and_holds_the_winning_site(side: int, across: int, d
     assert height == width == round(side * 64 / 224)
     assert 0 <= top <= side - height
     assert 0 <= left <= side - width
-    for corner, place in ((top, site // across), (left, site % across)):
-        centre = (place + 0.5) * side / across
+    for corner, index in ((top, site // across), (left, site % across)):
+        centre = (index + 0.5) * side / across
         assert corner <= centre <= corner + height
         if 0 < corner < side - height:  # not shifted: the site is in the middle
             assert abs(corner + height / 2 - centre) <= 1
@@ -77,10 +77,10 @@ def test_boxes_at_the_corners_are_shifted_inside() -> None:
 
 def test_a_patch_is_cut_from_its_box_and_resized_to_the_input() -> None:
     image = torch.from_numpy(photo(64, 64)).permute(2, 0, 1)
-    found = PLAIN.cut(image, (10, 20, 18, 18))
+    result = PLAIN.cut(image, (10, 20, 18, 18))
     part = Image.fromarray(image.permute(1, 2, 0).numpy()[10:28, 20:38])
     expected = np.asarray(part.resize((64, 64), Image.Resampling.BILINEAR), np.int64)
-    assert np.abs(found.permute(1, 2, 0).numpy().astype(np.int64) - expected).max() <= 2
+    assert np.abs(result.permute(1, 2, 0).numpy().astype(np.int64) - expected).max() <= 2
 
 
 def test_a_box_of_the_whole_image_leaves_it_as_it_is() -> None:

@@ -159,6 +159,6 @@ def test_a_swin_transformer_keeps_its_channels_last() -> None:
         network(images)
         handle.remove()
         with probe(network, ["features.1"], {"features.1": "channels-last"}) as run:
-            found = run(images)["features.1"]
+            activations = run(images)["features.1"]
     assert seen[0].shape == (1, 16, 16, 96)
-    assert torch.equal(found, seen[0].permute(0, 3, 1, 2).flatten(2))
+    assert torch.equal(activations, seen[0].permute(0, 3, 1, 2).flatten(2))

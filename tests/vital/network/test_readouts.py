@@ -18,7 +18,7 @@ from vital.network.neurons import Readout
 from vital.network.nodes import default_nodes
 from vital.network.probe import probe
 from vital.pictures.optimise import optimise
-from vital.settings import Kind, PictureSettings
+from vital.settings import PictureSettings, RelevanceKind
 
 LAYER, CHANNELS, WIDTH = "2", 12, 4
 NODES = ("0", "1")
@@ -63,23 +63,25 @@ def assert_same_targets(first: Target, second: Target, rtol: float) -> None:
 
 # The site of lrp-restricted is chosen by the feature vector that is read, which one more layer would replace.
 @pytest.mark.parametrize("kind", ["lrp", "gradient-x-activation"])
-def test_a_direction_is_a_channel_of_one_more_linear_layer(model: Model, kind: Kind) -> None:
+def test_a_direction_is_a_channel_of_one_more_linear_layer(model: Model, kind: RelevanceKind) -> None:
     read = Readout(LAYER, directions=DIRECTIONS)
-    found = measure(model, f"{LAYER}~some", range(3), crops(3), NODES, {}, kind, readout=read)
+    target = measure(model, f"{LAYER}~some", range(3), crops(3), NODES, {}, kind, readout=read)
     other = measure(with_a_layer_for(model, DIRECTIONS), "3", range(3), crops(3), NODES, {}, kind)
-    assert_same_targets(found, other, 1e-4)
+    assert_same_targets(target, other, 1e-4)
 
 
 @KINDS
-def test_a_direction_along_an_axis_is_that_channel(model: Model, kind: Kind) -> None:
+def test_a_direction_along_an_axis_is_that_channel(model: Model, kind: RelevanceKind) -> None:
     axes = np.eye(CHANNELS, dtype=np.float32)
-    found = measure(model, f"{LAYER}~axes", (3, 7, 10), crops(3), NODES, {}, kind, readout=Readout(LAYER, None, axes))
-    assert_same_targets(found, measure(model, LAYER, (3, 7, 10), crops(3), NODES, {}, kind), 1e-4)
+    target = measure(model, f"{LAYER}~axes", (3, 7, 10), crops(3), NODES, {}, kind, readout=Readout(LAYER, None, axes))
+    assert_same_targets(target, measure(model, LAYER, (3, 7, 10), crops(3), NODES, {}, kind), 1e-4)
 
 
 @KINDS
 @pytest.mark.parametrize("directions", [None, DIRECTIONS])
-def test_relevance_of_one_site_begins_there_alone(model: Model, kind: Kind, directions: np.ndarray | None) -> None:
+def test_relevance_of_one_site_begins_there_alone(
+    model: Model, kind: RelevanceKind, directions: np.ndarray | None
+) -> None:
     read, whole = Readout(LAYER, 6, directions), Readout(LAYER, None, directions)
     with torch.no_grad(), probe(model.network, [LAYER]) as run:
         seen = run(model.preprocessing.normalise(pixels(3)))[LAYER]
@@ -87,7 +89,7 @@ def test_relevance_of_one_site_begins_there_alone(model: Model, kind: Kind, dire
     start, own = read.start(seen, neurons, kind), read.own(seen, neurons)
     assert own.shape == (3, 1)
     torch.testing.assert_close(own[:, 0], whole.own(seen, neurons)[:, 6])
-    assert not start[..., [place for place in range(WIDTH**2) if place != 6]].any()
+    assert not start[..., [index for index in range(WIDTH**2) if index != 6]].any()
     if kind != "lrp-restricted":
         torch.testing.assert_close(start[..., 6], whole.start(seen, neurons, kind)[..., 6])
 
@@ -113,16 +115,16 @@ def test_pictures_raise_what_they_show(model: Model, read: Readout) -> None:
 
 
 @pytest.fixture
-def found(model: Model) -> Survey:
+def layers(model: Model) -> Survey:
     return replace(survey(model), directions={"some": DIRECTIONS, "wide": np.zeros((2, 99), np.float32)})
 
 
-def test_layers_of_sites_and_directions_are_named_after_their_module(found: Survey) -> None:
-    site, along = found.layer("2@1,2"), found.layer("2~some")
+def test_layers_of_sites_and_directions_are_named_after_their_module(layers: Survey) -> None:
+    site, along = layers.layer("2@1,2"), layers.layer("2~some")
     assert (site.name, site.channels, site.sites, site.reads.site) == ("2@1,2", CHANNELS, 1, 6)
     assert (along.name, along.channels, along.sites) == ("2~some", 3, WIDTH**2)
     assert along.reads.layer == site.reads.layer == "2"
-    assert default_nodes(found, "2@1,2") == default_nodes(found, "2~some") == default_nodes(found, "2")
+    assert default_nodes(layers, "2@1,2") == default_nodes(layers, "2~some") == default_nodes(layers, "2")
 
 
 @pytest.mark.parametrize(
@@ -138,24 +140,24 @@ def test_layers_of_sites_and_directions_are_named_after_their_module(found: Surv
         ("7@0,0", "no layer '7'"),
     ],
 )
-def test_a_name_of_nothing_is_refused_with_the_way_out(found: Survey, name: str, words: str) -> None:
+def test_a_name_of_nothing_is_refused_with_the_way_out(layers: Survey, name: str, words: str) -> None:
     with pytest.raises(UnknownLayer, match=words):
-        found.layer(name)
+        layers.layer(name)
 
 
 def test_a_site_is_the_same_place_in_a_map_of_another_size() -> None:
     tokens = Readout("layer", site=1 + 5, sites=17, leading=1)  # row 1, column 1 of 4 × 4 after a class token
-    assert tokens.place(1 + 64) == 1 + 3 * 8 + 3
-    assert tokens.place(17) == 6
-    assert Readout("layer", site=0, sites=17, leading=1).place(65) == 0  # the class token
-    assert Readout("layer", site=15, sites=16).place(4) == 3
+    assert tokens.site_among(1 + 64) == 1 + 3 * 8 + 3
+    assert tokens.site_among(17) == 6
+    assert Readout("layer", site=0, sites=17, leading=1).site_among(65) == 0  # the class token
+    assert Readout("layer", site=15, sites=16).site_among(4) == 3
 
 
-def test_references_of_sites_and_directions_are_ranked_by_what_is_read(model: Model, found: Survey) -> None:
+def test_references_of_sites_and_directions_are_ranked_by_what_is_read(model: Model, layers: Survey) -> None:
     images = pixels(5)
     nobody = np.full(5, -1)
     plan = Plan(("2@1,2", "2~some", "2"), ("0",), 2, 16)
-    gathered = gather(model, found, plan, images, np.arange(5), nobody, [str(row) for row in range(5)])
+    gathered = gather(model, layers, plan, images, np.arange(5), nobody, [str(row) for row in range(5)])
     with torch.no_grad(), probe(model.network, ["2"]) as run:
         seen = run(model.preprocessing.normalise(images))["2"].numpy()
     along = np.einsum("nc,ics->ins", DIRECTIONS, seen)

@@ -83,8 +83,8 @@ def test_networks_without_embeddings_are_themselves_at_any_size() -> None:
 def test_a_model_loads_at_another_size_and_its_weights_keep_their_digest() -> None:
     usual = load_model(ModelSettings(name="vit_b_32", weights="random"))
     smaller = load_model(ModelSettings(name="vit_b_32", weights="random", input_size=64))
-    found = survey(smaller)
-    assert found.layer("encoder.layers.encoder_layer_0").sites == 5
+    layers = survey(smaller)
+    assert layers.layer("encoder.layers.encoder_layer_0").sites == 5
     assert smaller.identity["weights"] == usual.identity["weights"]
     assert smaller.identity != usual.identity
     with pytest.raises(UnsuitableInput, match="multiple of 32"):
@@ -103,12 +103,12 @@ def test_a_size_that_another_network_cannot_take_is_refused_with_the_way_out_giv
 
 @pytest.mark.parametrize("side", [16, 64])
 def test_pictures_of_a_transformer_may_be_larger_than_its_references(vit: Model, side: int) -> None:
-    found = survey(vit)
-    assert default_nodes(found, LAYER)
+    layers = survey(vit)
+    assert default_nodes(layers, LAYER)
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     crops = [Crop(one, (0, 1)) for one in pixels]
-    target = measure(vit, LAYER, [3, 4], crops, [INPUT, *NODES], found.layouts())
-    pictures = optimise(at_side(vit, side), target, PictureSettings(side=side, steps=8), found.layouts())
+    target = measure(vit, LAYER, [3, 4], crops, [INPUT, *NODES], layers.layouts())
+    pictures = optimise(at_side(vit, side), target, PictureSettings(side=side, steps=8), layers.layouts())
     assert pictures.pixels.shape == (2, side, side, 3)
     assert pictures.finite.all()
     assert (pictures.loss[:, -1] < pictures.loss[:, 0]).all()

@@ -19,7 +19,7 @@ from vital.network.probe import probe
 from vital.pictures.baselines import FIRST_NORM, ascent, check_method
 from vital.pictures.optimise import Pictures, optimise
 from vital.pictures.pixels import PhasePictures, resized
-from vital.pictures.views import random_views, view
+from vital.pictures.transforms import random_warps, warp
 from vital.settings import PictureSettings
 
 SPECTRUM = np.random.default_rng(3).uniform(0.5, 2, (3, SIDE, SIDE // 2 + 1))
@@ -63,17 +63,17 @@ def test_a_picture_does_not_depend_on_its_batch(
     double(normed)
     together = optimise(normed, target, settings(method), spectrum=SPECTRUM)
     assert together.finite.all()
-    for place in range(len(neurons)):
-        alone = optimise(normed, target.take(slice(place, place + 1)), settings(method), spectrum=SPECTRUM)
-        np.testing.assert_allclose(together.loss[place], alone.loss[0], rtol=1e-6, atol=1e-9)
-        assert np.abs(together.pixels[place].astype(int) - alone.pixels[0]).max() <= 1
+    for index in range(len(neurons)):
+        alone = optimise(normed, target.take(slice(index, index + 1)), settings(method), spectrum=SPECTRUM)
+        np.testing.assert_allclose(together.loss[index], alone.loss[0], rtol=1e-6, atol=1e-9)
+        assert np.abs(together.pixels[index].astype(int) - alone.pixels[0]).max() <= 1
 
 
 @METHODS
 @LAYERS
-def test_the_neuron_is_raised(normed: Model, method: str, layer: str, neurons: tuple[int, ...]) -> None:
+def test_the_neuron_is_activated(normed: Model, method: str, layer: str, neurons: tuple[int, ...]) -> None:
     """On the stored bytes, against the same method's first step."""
-    still = {"jitter": 0, "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "grain": 0.0, "norm": 0.0}
+    still = {"jitter": 0, "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "noise": 0.0, "norm": 0.0}
     still |= {"total_variation": 0.0}
     first, last = (made(normed, layer, neurons, settings(method, steps, **still)) for steps in (1, 60))
     with torch.inference_mode(), probe(normed.network, [layer]) as run:
@@ -81,8 +81,8 @@ def test_the_neuron_is_raised(normed: Model, method: str, layer: str, neurons: t
             run(normed.preprocessing.normalise(torch.from_numpy(one.pixels).permute(0, 3, 1, 2)))[layer].mean(-1)
             for one in (first, last)
         )
-    places = torch.arange(len(neurons)), torch.tensor(neurons)
-    assert (after[places] > before[places]).all()
+    indices = torch.arange(len(neurons)), torch.tensor(neurons)
+    assert (after[indices] > before[indices]).all()
 
 
 @METHODS
@@ -98,7 +98,7 @@ def test_norm_matching_is_the_distance_from_what_the_batch_norms_kept(normed: Mo
     target = target_of(normed, LAYER, NEURONS[:2])
     wanted = settings("deepinversion", norm_matching=1.0)
     with ascent(normed, target, wanted) as objective, probe(normed.network, [LAYER]) as run:
-        found = objective(run(images))
+        result = objective(run(images))
     blocks = list(normed.network.children())
     expected = -blocks[2](blocks[1](blocks[0](images)))[range(2), NEURONS[:2]].mean((1, 2))
     seen = images
@@ -111,7 +111,7 @@ def test_norm_matching_is_the_distance_from_what_the_batch_norms_kept(normed: Mo
             (mean - norm.running_mean).norm(dim=1) + (variance - norm.running_var).norm(dim=1)
         )
         seen = block(seen)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def test_no_hook_stays_behind(normed: Model) -> None:
@@ -140,8 +140,8 @@ def test_phase_pictures_keep_the_amplitudes_of_the_data(normed: Model) -> None:
         pictures.parameters += torch.randn_like(pictures.parameters)
         logits = torch.logit(pictures.pictures())
     assert logits.var((2, 3), correction=0).mean() == pytest.approx(1, rel=0.15)
-    found = torch.fft.rfft2(logits, norm="ortho").abs()[..., 1:-1]
-    ratio = found / torch.from_numpy(SPECTRUM.mean(0))[:, 1:-1]
+    result = torch.fft.rfft2(logits, norm="ortho").abs()[..., 1:-1]
+    ratio = result / torch.from_numpy(SPECTRUM.mean(0))[:, 1:-1]
     assert ratio.std() / ratio.mean() < 1e-6
 
 
@@ -161,17 +161,17 @@ def test_a_resized_spectrum_is_that_of_the_resized_waves() -> None:
 
 def test_a_view_turns_enlarges_and_crops() -> None:
     picture = torch.arange(16.0).view(1, 1, 4, 4).expand(1, 3, 4, 4)
-    turned = view(picture, torch.tensor([[[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]]))
+    turned = warp(picture, torch.tensor([[[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]]))
     torch.testing.assert_close(
         turned, picture.rot90(1, (2, 3)) if turned[0, 0, 0, 0] == 3 else picture.rot90(-1, (2, 3))
     )
-    torch.testing.assert_close(view(picture, torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])), picture)
-    upper_left = view(picture, torch.tensor([[[0.5, 0.0, -0.5], [0.0, 0.5, -0.5]]]))
+    torch.testing.assert_close(warp(picture, torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])), picture)
+    upper_left = warp(picture, torch.tensor([[[0.5, 0.0, -0.5], [0.0, 0.5, -0.5]]]))
     assert upper_left.max() <= picture[..., :3, :3].max()
 
 
 def test_windows_stay_inside_the_picture() -> None:
-    maps = random_views(np.random.default_rng(0), 1000, 0.0, 0.0, (0.2, 0.9))
+    maps = random_warps(np.random.default_rng(0), 1000, 0.0, 0.0, (0.2, 0.9))
     share, centre = maps[:, 0, 0], maps[..., 2]
     assert share.min() >= 0.2
     assert share.max() <= 0.9

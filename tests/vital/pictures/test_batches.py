@@ -38,7 +38,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_later_ones_too(error: BaseE
 @given(st.integers(0, 40), st.integers(1, 16), st.integers(1, 16))
 def test_everything_is_done_once_and_in_order(count: int, size: int, most: int) -> None:
     done = list(in_batches(count, size, room_for(most, MemoryError(), [])))
-    assert [place for part in done for place in range(part.start, part.stop)] == list(range(count))
+    assert [index for part in done for index in range(part.start, part.stop)] == list(range(count))
 
 
 def test_one_that_does_not_fit_is_an_error_with_the_way_out() -> None:

@@ -13,9 +13,9 @@ from vital.measuring.targets import Crop, Target, measure
 from vital.network.models import Model
 from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, Activations, probe
-from vital.pictures.objective import EVIDENCE, Objective
+from vital.pictures.objective import LOGIT_WEIGHT, Objective
 from vital.pictures.optimise import Pictures, optimise
-from vital.pictures.views import draw, glimpses
+from vital.pictures.transforms import draw, random_crop_steps
 from vital.settings import PictureSettings
 
 NODES = ("0", "1")
@@ -64,11 +64,11 @@ def test_a_picture_does_not_depend_on_its_batch(
     double(model)
     together = optimise(model, target, settings(preset))
     assert together.finite.all()
-    for place in range(len(neurons)):
-        alone = optimise(model, target.take(slice(place, place + 1)), settings(preset))
-        np.testing.assert_allclose(together.loss[place], alone.loss[0], rtol=1e-6)
+    for index in range(len(neurons)):
+        alone = optimise(model, target.take(slice(index, index + 1)), settings(preset))
+        np.testing.assert_allclose(together.loss[index], alone.loss[0], rtol=1e-6)
         # A colour that falls between two bytes may be rounded to either.
-        assert np.abs(together.pixels[place].astype(int) - alone.pixels[0]).max() <= 1
+        assert np.abs(together.pixels[index].astype(int) - alone.pixels[0]).max() <= 1
 
 
 @LAYERS
@@ -81,9 +81,9 @@ def test_the_final_loss_is_within_two_per_cent_of_that_alone(
     target = target_of(model, layer, neurons)
     wanted = settings(preset, 50, learning_rate=0.05)
     together = optimise(model, target, wanted)
-    for place in range(len(neurons)):
-        alone = optimise(model, target.take(slice(place, place + 1)), wanted)
-        np.testing.assert_allclose(together.loss[place, -1], alone.loss[0, -1], rtol=0.02)
+    for index in range(len(neurons)):
+        alone = optimise(model, target.take(slice(index, index + 1)), wanted)
+        np.testing.assert_allclose(together.loss[index, -1], alone.loss[0, -1], rtol=0.02)
 
 
 @LAYERS
@@ -92,21 +92,21 @@ def test_the_loss_falls(tiny: Callable[..., Model], preset: str, layer: str, neu
     model = tiny()
     rate = 0.05  # the paper's rate of 1 is for 2000 steps
     wanted = settings(preset, 60, jitter=0, warmup=5, learning_rate=rate)
-    found = optimise(model, target_of(model, layer, neurons), wanted)
-    assert found.loss.shape == (3, 50)
-    assert np.isfinite(found.loss).all()
-    assert (found.loss[:, -1] < 0.7 * found.loss[:, 0]).all()
+    pictures = optimise(model, target_of(model, layer, neurons), wanted)
+    assert pictures.loss.shape == (3, 50)
+    assert np.isfinite(pictures.loss).all()
+    assert (pictures.loss[:, -1] < 0.7 * pictures.loss[:, 0]).all()
 
 
 def test_the_pictures_have_the_size_asked_for(tiny: Callable[..., Model]) -> None:
     """Larger than the references: targets have no resolution."""
     model = tiny()
-    found = optimise(model, target_of(model, LAYER), settings(steps=3, side=48))
-    assert found.pixels.shape == (3, 48, 48, 3)
-    assert found.alpha.shape == (3, 48, 48)
-    assert found.pixels.dtype == found.alpha.dtype == np.uint8
-    assert found.loss.shape == (3, 3)
-    assert found.alpha.max(axis=(1, 2)).tolist() == [255] * 3
+    pictures = optimise(model, target_of(model, LAYER), settings(steps=3, side=48))
+    assert pictures.pixels.shape == (3, 48, 48, 3)
+    assert pictures.alpha.shape == (3, 48, 48)
+    assert pictures.pixels.dtype == pictures.alpha.dtype == np.uint8
+    assert pictures.loss.shape == (3, 3)
+    assert pictures.alpha.max(axis=(1, 2)).tolist() == [255] * 3
 
 
 @PRESETS
@@ -119,8 +119,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_another_picture(
     torch.rand(7)  # the global stream is nobody's business
     assert_same(first, optimise(model, target, settings(preset, 4, seed=1)))
     other = optimise(model, target, settings(preset, 4, seed=2))
-    for place in range(3):
-        assert (first.pixels[place] != other.pixels[place]).mean() > 0.5
+    for index in range(3):
+        assert (first.pixels[index] != other.pixels[index]).mean() > 0.5
 
 
 def test_neurons_of_one_seed_begin_differently(tiny: Callable[..., Model]) -> None:
@@ -143,12 +143,12 @@ def test_a_target_that_is_no_number_marks_its_picture_and_leaves_the_others_alon
     quantiles, relevant = node.quantiles.copy(), node.relevant.copy()
     quantiles[1] = relevant[1] = np.nan
     broken = replace(target, nodes={**target.nodes, "0": replace(node, quantiles=quantiles, relevant=relevant)})
-    found, whole = optimise(model, broken, settings(preset)), optimise(model, target, settings(preset))
-    assert found.finite.tolist() == [True, False, True]
-    for place in (0, 2):
-        np.testing.assert_allclose(found.loss[place], whole.loss[place], rtol=1e-6)
-        assert np.abs(found.pixels[place].astype(int) - whole.pixels[place]).max() <= 1
-    assert not np.isfinite(found.loss[1]).any()
+    marked, whole = optimise(model, broken, settings(preset)), optimise(model, target, settings(preset))
+    assert marked.finite.tolist() == [True, False, True]
+    for index in (0, 2):
+        np.testing.assert_allclose(marked.loss[index], whole.loss[index], rtol=1e-6)
+        assert np.abs(marked.pixels[index].astype(int) - whole.pixels[index]).max() <= 1
+    assert not np.isfinite(marked.loss[1]).any()
 
 
 @LAYERS
@@ -222,13 +222,13 @@ def test_the_paper_s_class_pictures_are_those_of_its_loop_written_out(tiny: Call
         with torch.no_grad():
             picture.copy_(torch.minimum(torch.maximum(picture, (0 - mean) / std), (1 - mean) / std))
         losses.append(loss.item())
-    found = optimise(model, target, wanted)
-    np.testing.assert_allclose(found.loss[0], losses, rtol=1e-4)
+    pictures = optimise(model, target, wanted)
+    np.testing.assert_allclose(pictures.loss[0], losses, rtol=1e-4)
     colours = ((picture.detach()[0] * std + mean) * 255).permute(1, 2, 0).numpy()
-    assert np.abs(found.pixels[0] - colours).max() <= 0.6
+    assert np.abs(pictures.pixels[0] - colours).max() <= 0.6
     shown = saliency.mean(0).numpy()
     alpha = 255 * np.clip(shown / np.quantile(shown, 0.98), 0, 1)
-    assert np.abs(found.alpha[0] - alpha).max() <= 1.01
+    assert np.abs(pictures.alpha[0] - alpha).max() <= 1.01
 
 
 def test_the_paper_s_inner_loss_weighs_relevance_importance_and_priors(tiny: Callable[..., Model]) -> None:
@@ -240,49 +240,51 @@ def test_the_paper_s_inner_loss_weighs_relevance_importance_and_priors(tiny: Cal
     target = target_of(model, LAYER)
     double(model)
     wanted = settings("paper", 1, jitter=0)
-    found = optimise(model, target, wanted)
+    pictures = optimise(model, target, wanted)
     noise = draw(wanted, LAYER, list(NEURONS)).noise.double().requires_grad_()
     mode = Relevance()
     with probe(model.network, [*NODES, LAYER], mode=mode) as run:
         seen = run(noise)
     flows = node_relevance(mode, seen, Readout(LAYER), NODES, torch.tensor(NEURONS), "lrp")
-    for place in range(len(NEURONS)):
-        picture = noise[place].detach().numpy()
+    for index in range(len(NEURONS)):
+        picture = noise[index].detach().numpy()
         expected = 3e-7 * (formulas.total_variation(picture) + formulas.frobenius(picture))
         for name, node in target.nodes.items():
             assert node.relevant is not None
             assert node.importance is not None
-            matched = formulas.relevance_map(flows[name][place].numpy()) * seen[name][place].detach().numpy()
+            matched = formulas.relevance_map(flows[name][index].numpy()) * seen[name][index].detach().numpy()
             sites = matched.shape[1]
             levels = (np.arange(sites) + 0.5) / sites
-            rows = np.stack([np.interp(levels, node.levels, row) for row in node.relevant[place]])
-            expected += formulas.sort_matching(matched, rows, node.importance[place])
-        np.testing.assert_allclose(found.loss[place, 0], expected, rtol=1e-5)
+            rows = np.stack([np.interp(levels, node.levels, row) for row in node.relevant[index]])
+            expected += formulas.sort_matching(matched, rows, node.importance[index])
+        np.testing.assert_allclose(pictures.loss[index, 0], expected, rtol=1e-5)
 
 
-def test_every_second_step_of_a_class_sees_a_window_judged_by_its_logit_alone(tiny: Callable[..., Model]) -> None:
+def test_every_second_step_of_a_class_has_a_random_crop_and_its_logit_as_loss(
+    tiny: Callable[..., Model],
+) -> None:
     model = tiny()
     target, wanted = target_of(model, CLASSES, (0, 4, 9)), settings(own_weight=3.0)
-    assert glimpses(wanted, classes=True).tolist() == [False, True] * 5
+    assert random_crop_steps(wanted, classes=True).tolist() == [False, True] * 5
     for others in (settings(window=(1.0, 1.0)), settings(own_weight=0.0)):
-        assert not glimpses(others, classes=True).any()
-    assert not glimpses(wanted, classes=False).any()
-    views = draw(wanted, CLASSES, [0, 4, 9]).views
-    assert views is not None
-    shares = np.sqrt(np.abs(np.linalg.det(views[..., :2])))
+        assert not random_crop_steps(others, classes=True).any()
+    assert not random_crop_steps(wanted, classes=False).any()
+    warps = draw(wanted, CLASSES, [0, 4, 9]).warps
+    assert warps is not None
+    shares = np.sqrt(np.abs(np.linalg.det(warps[..., :2])))
     assert shares[:, 1::2].max() <= 0.9 * 1.1
     assert shares[:, 0::2].min() >= 0.9
     with probe(model.network, [*NODES, CLASSES]) as run:
         seen = run(torch.randn(3, 3, SIDE, SIDE))
-    found = Objective(model, target, wanted, "lrp", None)(seen, glimpse=True)
+    loss = Objective(model, target, wanted, "lrp", None)(seen, random_crop=True)
     logits = seen[CLASSES][..., 0]
-    torch.testing.assert_close(found, -3 * EVIDENCE * logits[[0, 1, 2], [0, 4, 9]])
+    torch.testing.assert_close(loss, -3 * LOGIT_WEIGHT * logits[[0, 1, 2], [0, 4, 9]])
 
 
 @pytest.mark.parametrize(
     ("layer", "neurons", "expected"), [(CLASSES, (0, 4), [False, True] * 2), (LAYER, (3, 7), [False] * 4)]
 )
-def test_the_steps_of_windows_are_judged_as_such(
+def test_the_loss_of_steps_with_random_crops_is_their_own(
     tiny: Callable[..., Model],
     monkeypatch: pytest.MonkeyPatch,
     layer: str,
@@ -292,9 +294,9 @@ def test_the_steps_of_windows_are_judged_as_such(
     asked: list[bool] = []
     judge = Objective.__call__
 
-    def watched(self: Objective, seen: Activations, glimpse: bool = False) -> torch.Tensor:
-        asked.append(glimpse)
-        return judge(self, seen, glimpse)
+    def watched(self: Objective, seen: Activations, random_crop: bool = False) -> torch.Tensor:
+        asked.append(random_crop)
+        return judge(self, seen, random_crop)
 
     monkeypatch.setattr(Objective, "__call__", watched)
     model = tiny()
@@ -302,17 +304,17 @@ def test_the_steps_of_windows_are_judged_as_such(
     assert asked == expected
 
 
-def test_grain_is_in_windows_alone(tiny: Callable[..., Model]) -> None:
-    """What the network sees with and without it: the same in a whole step, apart by noise of the grain's deviation in
-    the window that follows."""
+def test_noise_is_in_random_crops_alone(tiny: Callable[..., Model]) -> None:
+    """What the network gets with and without it: the same in a whole step, apart by noise of this deviation in
+    the random crop that follows."""
     model = tiny()
     target, seen = target_of(model, CLASSES, (0, 4)), []
     hook = model.network.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0].detach().clone()))
-    for grain in (0.0, 0.4):
-        optimise(model, target, settings(steps=2, grain=grain))
+    for noise in (0.0, 0.4):
+        optimise(model, target, settings(steps=2, noise=noise))
     hook.remove()
-    plain, grained = seen[:2], seen[2:]
-    torch.testing.assert_close(plain[0], grained[0], rtol=0, atol=0)
-    assert float((grained[1] - plain[1]).std()) == pytest.approx(0.4 / 2, rel=0.1)
-    assert draw(settings(grain=0.4), LAYER, [3]).places is None
-    assert draw(settings(grain=0.4), CLASSES, [3]).places is not None
+    plain, noisy = seen[:2], seen[2:]
+    torch.testing.assert_close(plain[0], noisy[0], rtol=0, atol=0)
+    assert float((noisy[1] - plain[1]).std()) == pytest.approx(0.4 / 2, rel=0.1)
+    assert draw(settings(noise=0.4), LAYER, [3]).noise_shifts is None
+    assert draw(settings(noise=0.4), CLASSES, [3]).noise_shifts is not None

@@ -72,9 +72,9 @@ def test_the_loss_of_a_device_is_that_of_the_cpu(
 ) -> None:
     model = tiny()
     target, settings = target_of(model, layer), PictureSettings(steps=5, side=SIDE)
-    here = optimise(model, target, settings)
+    on_cpu = optimise(model, target, settings)
     monkeypatch.setattr(losses, "_match_on_cpu", losses._match)
-    np.testing.assert_allclose(optimise(model, target, settings).loss, here.loss, rtol=1e-4)
+    np.testing.assert_allclose(optimise(model, target, settings).loss, on_cpu.loss, rtol=1e-4)
 
 
 @WHERE

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.reference.networks import SIDE
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
-from vital.measuring.sums import Colours
+from vital.measuring.sums import ColourDistribution
 from vital.measuring.targets import Crop, measure
 from vital.network.layers import survey
 from vital.network.models import Model
@@ -43,14 +43,14 @@ def crops_of(model: Model, photos: list[np.ndarray]) -> Tensor:
 
 def by_hand(model: Model, layer: str, crops: list[Tensor], photos: list[np.ndarray], **settings: Any) -> Pictures:
     """Measured and optimised with the parts, the colours' statistics computed pixel by pixel in NumPy."""
-    found = survey(model)
+    layers = survey(model)
     target = measure(
-        model, layer, [NEURON], [Crop(one, (0,)) for one in crops], (INPUT, *NODES[layer]), found.layouts()
+        model, layer, [NEURON], [Crop(one, (0,)) for one in crops], (INPUT, *NODES[layer]), layers.layouts()
     )
     pixels = crops_of(model, photos).permute(0, 2, 3, 1).reshape(-1, 3).double().numpy() / 255
     logits = np.log(pixels.clip(0.02, 0.98) / (1 - pixels.clip(0.02, 0.98)))
-    colours = Colours(logits.mean(0), np.cov(logits.T, bias=True))
-    return optimise(model, target, PictureSettings(side=SIDE, **settings), found.layouts(), colours=colours)
+    colours = ColourDistribution(logits.mean(0), np.cov(logits.T, bias=True))
+    return optimise(model, target, PictureSettings(side=SIDE, **settings), layers.layouts(), colours=colours)
 
 
 def assert_same(picture: Picture, expected: Pictures) -> None:

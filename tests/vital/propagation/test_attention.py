@@ -30,7 +30,7 @@ def relevance_of(function: Callable[..., Tensor], start: Tensor, *inputs: Tensor
         output = function(*live)
     flat = [value.requires_grad_() for value in live]
     with mode._relevant():
-        found = torch.autograd.grad(output, flat, start, retain_graph=True, allow_unused=True)
+        result = torch.autograd.grad(output, flat, start, retain_graph=True, allow_unused=True)
     gradient = torch.autograd.grad(output, flat, start, allow_unused=True)
     bare = [value.detach().clone().requires_grad_() for value in inputs]
     expected = torch.autograd.grad(function(*bare), bare, start, allow_unused=True)
@@ -38,7 +38,7 @@ def relevance_of(function: Callable[..., Tensor], start: Tensor, *inputs: Tensor
         assert (mine is None) == (true is None)
         if true is not None:
             torch.testing.assert_close(mine, true)
-    return [torch.zeros_like(value) if part is None else part for value, part in zip(live, found, strict=True)]
+    return [torch.zeros_like(value) if part is None else part for value, part in zip(live, result, strict=True)]
 
 
 def test_weights_are_the_softmax_of_products_with_every_kind_of_mask() -> None:
@@ -46,22 +46,22 @@ def test_weights_are_the_softmax_of_products_with_every_kind_of_mask() -> None:
     hidden = np.triu(np.full((4, 4), -np.inf), 1)
     expected = literal.attention_weights(queries.numpy(), keys.numpy(), hidden)
     seen = torch.ones(4, 4, dtype=torch.bool).tril()
-    for found in (
+    for result in (
         attention_weights(queries, keys, causal=True),
         attention_weights(queries, keys, seen),
         attention_weights(queries, keys, torch.from_numpy(hidden)),
         attention_weights(queries * 2, keys, seen, scale=0.5 / math.sqrt(3)),
     ):
-        np.testing.assert_allclose(found.numpy(), expected)
+        np.testing.assert_allclose(result.numpy(), expected)
 
 
 def test_a_weighted_sum_gives_to_the_values_of_its_sign_and_loses_nothing() -> None:
     weights, values, relevance = draw(5, 5).softmax(-1), draw(5, 4), draw(5, 4)
-    found = through_weighted_sum(relevance, weights, values)
+    result = through_weighted_sum(relevance, weights, values)
     np.testing.assert_allclose(
-        found.numpy(), literal.weighted_sum(relevance.numpy(), weights.numpy(), values.numpy()), rtol=1e-10
+        result.numpy(), literal.weighted_sum(relevance.numpy(), weights.numpy(), values.numpy()), rtol=1e-10
     )
-    torch.testing.assert_close(found.sum(), relevance.sum(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(result.sum(), relevance.sum(), rtol=1e-3, atol=1e-3)
     assert through_weighted_sum(relevance.abs(), weights, -values.abs()).min() >= 0  # bounded whatever the signs
 
 
@@ -82,8 +82,8 @@ def test_a_parameter_in_a_product_takes_nothing() -> None:
     inputs, weight, relevance = draw(6, 4), draw(4, 5), draw(6, 5)
     expected = literal.projection(relevance.numpy(), inputs.numpy(), weight.T.numpy())
     for function in (lambda x: x @ weight, lambda x: (weight.T @ x.T).T, lambda x: torch.matmul(x, weight)):
-        [found] = relevance_of(function, relevance, inputs)
-        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+        [result] = relevance_of(function, relevance, inputs)
+        np.testing.assert_allclose(result.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def test_multi_head_attention_is_the_written_out_path_of_its_values(masked: bool
     module, tokens, relevance = multi_head(), draw(2, 5, 6), draw(2, 5, 6)
     hidden = torch.ones(5, 5, dtype=torch.bool).triu(1) if masked else None
     added = np.triu(np.full((5, 5), -np.inf), 1) if masked else None
-    [found] = relevance_of(lambda x: module(x, x, x, need_weights=False, attn_mask=hidden)[0], relevance, tokens)
+    [result] = relevance_of(lambda x: module(x, x, x, need_weights=False, attn_mask=hidden)[0], relevance, tokens)
     assert module.in_proj_weight is not None
     projections = tuple(part.numpy() for part in module.in_proj_weight.detach().chunk(3))
     biases = tuple(part.numpy() for part in module.in_proj_bias.detach().chunk(3))
@@ -123,7 +123,7 @@ def test_multi_head_attention_is_the_written_out_path_of_its_values(masked: bool
             relevance[image].numpy(), tokens[image].numpy(), projections, biases,  # type: ignore[arg-type]
             module.out_proj.weight.detach().numpy(), 2, added,
         )  # fmt: skip
-        np.testing.assert_allclose(found[image].numpy(), expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(result[image].numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_multi_head_attention_in_its_other_spellings() -> None:

@@ -20,13 +20,13 @@ from vital.network.probe import probe
 from vital.network.sources import torchvision_models
 from vital.propagation.conservation import ELSEWHERE, Conservation, conservation, liveliest, noise
 from vital.propagation.mode import Relevance
-from vital.settings import Kind, ModelSettings
+from vital.settings import ModelSettings, RelevanceKind
 
 
 def of(network: nn.Module, layer: str, nodes: list[str], side: int = SIDE) -> Conservation:
     model = Model("given", network.eval().requires_grad_(False), Preprocessing(side, (0.5,) * 3, (0.25,) * 3))
-    found, images = survey(model), noise(model, 2)
-    return conservation(model, found, layer, nodes, liveliest(model, found, layer, images), images)
+    layers, images = survey(model), noise(model, 2)
+    return conservation(model, layers, layer, nodes, liveliest(model, layers, layer, images), images)
 
 
 def test_all_arrives_where_every_weight_is_positive() -> None:
@@ -34,10 +34,10 @@ def test_all_arrives_where_every_weight_is_positive() -> None:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.abs_().add_(5 * name.endswith("1.bias"))  # and every rectifier lets through
-    found = of(network, "2", ["0", "1"])
-    assert list(found.arrived) == ["0", "1"]
-    assert all(share == pytest.approx(1, abs=1e-4) for share in found.arrived.values())
-    assert all(abs(share) < 1e-4 for share in found.lost.values())
+    conserved = of(network, "2", ["0", "1"])
+    assert list(conserved.arrived) == ["0", "1"]
+    assert all(share == pytest.approx(1, abs=1e-4) for share in conserved.arrived.values())
+    assert all(abs(share) < 1e-4 for share in conserved.lost.values())
 
 
 def test_an_output_without_positive_contributions_is_reported_with_its_operation() -> None:
@@ -50,10 +50,10 @@ def test_an_output_without_positive_contributions_is_reported_with_its_operation
     with torch.no_grad():
         last.weight.fill_(-1)
         last.bias.fill_(3)
-    found = of(network, "1", ["0"])
-    assert found.arrived["0"] == 0
-    assert found.lost["conv2d"] == pytest.approx(1)
-    assert found.lost[ELSEWHERE] == pytest.approx(0, abs=1e-9)
+    conserved = of(network, "1", ["0"])
+    assert conserved.arrived["0"] == 0
+    assert conserved.lost["conv2d"] == pytest.approx(1)
+    assert conserved.lost[ELSEWHERE] == pytest.approx(0, abs=1e-9)
 
 
 def test_what_ends_in_padding_is_elsewhere() -> None:
@@ -69,22 +69,22 @@ def test_what_ends_in_padding_is_elsewhere() -> None:
             result: torch.Tensor = self.second(nn.functional.pad(x, [SIDE // 2] * 4, value=1.0))
             return result
 
-    found = of(Padded(), "second", ["first"])
-    assert found.arrived["first"] == pytest.approx(0.25, rel=1e-4)
-    assert found.lost[ELSEWHERE] == pytest.approx(0.75, rel=1e-4)
+    shares = of(Padded(), "second", ["first"])
+    assert shares.arrived["first"] == pytest.approx(0.25, rel=1e-4)
+    assert shares.lost[ELSEWHERE] == pytest.approx(0.75, rel=1e-4)
 
 
 def test_what_cannot_be_asked_is_refused(tiny: Callable[..., Model]) -> None:
     model = tiny()
-    found, images = survey(model), noise(model, 1)
+    layers, images = survey(model), noise(model, 1)
     with pytest.raises(UnsuitableInput, match="not conserved"):
-        conservation(model, found, "2", ["0"], [0], images, "gradient-x-activation")
+        conservation(model, layers, "2", ["0"], [0], images, "gradient-x-activation")
     with pytest.raises(UnknownLayer, match="does not come before"):
-        conservation(model, found, "1", ["2"], [0], images)
+        conservation(model, layers, "1", ["2"], [0], images)
     with pytest.raises(UnknownNeuron, match="neuron 12"):
-        conservation(model, found, "2", ["0"], [12], images)
+        conservation(model, layers, "2", ["0"], [12], images)
     with pytest.raises(UnsuitableInput, match="no nodes"):
-        conservation(model, found, "0", [], [0], images)
+        conservation(model, layers, "0", [], [0], images)
     dead = tiny(network=Tiny())
     with torch.no_grad():
         dead.network[2][1].weight.fill_(0)  # type: ignore[index]
@@ -118,7 +118,7 @@ NETWORKS = [
 ]
 
 
-KINDS: list[tuple[Kind, Relevance | None]] = [("lrp-restricted", Relevance()), ("gradient-x-activation", None)]
+KINDS: list[tuple[RelevanceKind, Relevance | None]] = [("lrp-restricted", Relevance()), ("gradient-x-activation", None)]
 
 
 @pytest.mark.parametrize(("name", "side", "leaks"), NETWORKS, ids=[entry[0] for entry in NETWORKS])
@@ -127,16 +127,16 @@ def test_every_architecture_conserves_but_for_what_published_rules_lose(name: st
     model = load_model(ModelSettings(name=name, weights=None if embedded else "random", input_size=side))
     if any(isinstance(module, nn.BatchNorm2d | nn.LayerNorm) for module in model.network.modules()) and not embedded:
         randomise(model.network, 0)  # as initialised, some networks' activations vanish
-    found, images = survey(model), noise(model, 1)
-    layer = [block.name for block in found.layers.values() if block.block and block.sites > 1][-1]
-    nodes = default_nodes(found, layer, name)
-    shares = conservation(model, found, layer, nodes, liveliest(model, found, layer, images), images)
+    layers, images = survey(model), noise(model, 1)
+    layer = [block.name for block in layers.layers.values() if block.block and block.sites > 1][-1]
+    nodes = default_nodes(layers, layer, name)
+    shares = conservation(model, layers, layer, nodes, liveliest(model, layers, layer, images), images)
     assert all(0 < share <= 1 + 1e-4 for share in shares.arrived.values()), shares
     for operation, share in shares.lost.items():
         assert abs(share) < 1e-4 or (operation in leaks and 0 < share < 1), shares
     assert shares.arrived[nodes[0]] + sum(shares.lost.values()) == pytest.approx(1)
     for kind, mode in KINDS:
-        with probe(model.network, [*nodes, layer], found.layouts(), mode) as run:
+        with probe(model.network, [*nodes, layer], layers.layouts(), mode) as run:
             seen = run(images.requires_grad_())
         found_at = node_relevance(mode, seen, Readout(layer), nodes, torch.tensor([1]), kind)
         for node in nodes:
@@ -150,10 +150,12 @@ def test_blocks_of_windows_and_grids_conserve() -> None:
     """A small MaxViT: attention by einsum, a signed average pool beside it, squeeze-excite."""
     torchvision = torchvision_models()
     network = torchvision.maxvit.MaxVit((64, 64), 8, 2, [8, 16], [1, 2], 4, 0.0)
-    found = of(randomise(network, 0), "blocks.1", ["stem", "blocks.0"], 64)
-    assert found.lost.keys() >= {"einsum", "avg_pool2d", "layer_norm"}
-    assert all(abs(share) < 1e-3 for name, share in found.lost.items() if name not in ("conv2d", "linear")), found
-    assert 0.5 < found.arrived["stem"] <= found.arrived["blocks.0"] <= 1 + 1e-4
+    conserved = of(randomise(network, 0), "blocks.1", ["stem", "blocks.0"], 64)
+    assert conserved.lost.keys() >= {"einsum", "avg_pool2d", "layer_norm"}
+    assert all(abs(share) < 1e-3 for name, share in conserved.lost.items() if name not in ("conv2d", "linear")), (
+        conserved
+    )
+    assert 0.5 < conserved.arrived["stem"] <= conserved.arrived["blocks.0"] <= 1 + 1e-4
 
 
 @pytest.mark.parametrize(("name", "side"), [("vit_b_32", 96), ("swin_t", 64), ("swin_v2_t", 64), ("inception_v3", 96)])

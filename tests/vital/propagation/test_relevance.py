@@ -23,8 +23,8 @@ def relevance_of(function: Callable[..., Tensor], start: Tensor | None = None, *
     mode = Relevance()
     with mode:
         output = function(*shaped)
-    found = mode.backward(output, output.detach() if start is None else start, live)
-    return [value.reshape(like.shape) for value, like in zip(found, inputs, strict=True)]
+    relevance = mode.backward(output, output.detach() if start is None else start, live)
+    return [value.reshape(like.shape) for value, like in zip(relevance, inputs, strict=True)]
 
 
 class Stopped(nn.Module):
@@ -55,7 +55,7 @@ def test_a_residual_network_s_relevance_is_the_paper_s(seed: int) -> None:
     start = torch.zeros_like(seen["out"])
     for image, channel in enumerate(channels):
         start[image, channel] = seen["out"][image, channel].detach()
-    found = dict(zip(["conv1", "pool"], mode.backward(seen["out"], start, [seen["conv1"], seen["pool"]]), strict=True))
+    result = dict(zip(["conv1", "pool"], mode.backward(seen["out"], start, [seen["conv1"], seen["pool"]]), strict=True))
     for image, channel in enumerate(channels):  # each image of the batch has its own neuron
         literal = literal_relevance(network, images[image].detach(), channel)
         assert literal.relevance["conv1"].any()
@@ -63,7 +63,7 @@ def test_a_residual_network_s_relevance_is_the_paper_s(seed: int) -> None:
             activations = literal.activations[node]
             np.testing.assert_allclose(seen[node][image].detach().numpy(), activations.reshape(len(activations), -1))
             np.testing.assert_allclose(
-                found[node][image].numpy(), expected.reshape(len(expected), -1), rtol=1e-8, atol=1e-12
+                result[node][image].numpy(), expected.reshape(len(expected), -1), rtol=1e-8, atol=1e-12
             )
 
 
@@ -145,8 +145,8 @@ def test_a_plain_network_conserves_relevance(seed: int) -> None:
         for parameter in network.parameters():
             parameter.abs_()
     start = torch.rand(2, 5)
-    (found,) = relevance_of(network, start, torch.rand(2, 4, 12, 12) + 0.1)
-    torch.testing.assert_close(found.sum(), start.sum(), rtol=1e-4, atol=0)
+    (result,) = relevance_of(network, start, torch.rand(2, 4, 12, 12) + 0.1)
+    torch.testing.assert_close(result.sum(), start.sum(), rtol=1e-4, atol=0)
 
 
 def test_what_follows_a_rectifier_is_known_to_be_nonnegative() -> None:
@@ -206,10 +206,10 @@ def test_gradient_times_activation_needs_no_rules() -> None:
     x = torch.rand(1, 2, 3).requires_grad_()
     y = x.erf()
     start = torch.randn(1, 2, 3)
-    found = gradient_times_activation(y, start, {"x": x, "y": y})
-    torch.testing.assert_close(found["x"], (2 / np.pi**0.5 * (-x.square()).exp() * x * start).detach())
-    torch.testing.assert_close(found["y"], (start * y).detach())
-    assert not found["x"].requires_grad
+    result = gradient_times_activation(y, start, {"x": x, "y": y})
+    torch.testing.assert_close(result["x"], (2 / np.pi**0.5 * (-x.square()).exp() * x * start).detach())
+    torch.testing.assert_close(result["y"], (start * y).detach())
+    assert not result["x"].requires_grad
 
 
 def test_a_node_that_does_not_lead_to_the_neuron_has_no_relevance() -> None:
@@ -217,9 +217,9 @@ def test_a_node_that_does_not_lead_to_the_neuron_has_no_relevance() -> None:
     mode = Relevance()
     with mode:
         y = x.relu()
-    found = mode.backward(y, torch.ones_like(y), [x, other])
-    assert found[0].all()
-    assert not found[1].any()
+    relevance = mode.backward(y, torch.ones_like(y), [x, other])
+    assert relevance[0].all()
+    assert not relevance[1].any()
     assert not gradient_times_activation(y, torch.ones_like(y), {"other": other})["other"].any()
 
 
@@ -267,8 +267,8 @@ def test_torchvision_networks_have_relevance_and_keep_their_gradient(
     with probe(network, [*nodes, layer], mode=mode) as run:
         seen = run(images)
     start = torch.rand_like(seen[layer])
-    found = mode.backward(seen[layer], start, [seen[node] for node in nodes])
-    for relevance in found:
+    result = mode.backward(seen[layer], start, [seen[node] for node in nodes])
+    for relevance in result:
         assert relevance.isfinite().all()
         assert relevance.flatten(1).any(1).all()
         # Sums of positive shares cannot exceed what was there, whatever signs the network feeds its convolutions.
@@ -290,9 +290,9 @@ def test_the_classes_of_a_network_can_be_asked_too() -> None:
     with probe(network, ["0", CLASSES], mode=mode) as run:
         seen = run(images)
     assert torch.equal(seen[CLASSES][..., 0], network(images))
-    (found,) = mode.backward(seen[CLASSES], torch.ones_like(seen[CLASSES]), [seen["0"]])
-    assert found.shape == seen["0"].shape
-    assert found.any()
+    (result,) = mode.backward(seen[CLASSES], torch.ones_like(seen[CLASSES]), [seen["0"]])
+    assert result.shape == seen["0"].shape
+    assert result.any()
 
 
 def test_the_mode_is_over_after_the_block_even_after_an_error() -> None:

@@ -39,10 +39,10 @@ def test_convolution_shares_by_positive_contributions(seed: int, options: dict[s
     inputs = inputs if signed else inputs.relu()
     convolution, output = convolved(inputs, weight, options)
     relevance = draw(seed + 20, *output.shape)
-    found = rules.through_convolution(relevance, inputs, both(weight), convolution, nonnegative=not signed)
+    result = rules.through_convolution(relevance, inputs, both(weight), convolution, nonnegative=not signed)
     for image in range(2):
         expected = formulas.convolution(relevance[image].numpy(), inputs[image].numpy(), weight.numpy(), **options)
-        np.testing.assert_allclose(found[image].numpy(), expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(result[image].numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_on_nonnegative_inputs_the_signed_rule_is_the_published_one() -> None:
@@ -71,12 +71,12 @@ def test_padding_same_is_torch_s_own() -> None:
 def test_linear_shares_by_positive_contributions(seed: int, signed: bool) -> None:
     inputs, weight, relevance = draw(seed, 2, 6), draw(seed + 1, 4, 6), draw(seed + 2, 2, 4)
     inputs = inputs if signed else inputs.relu()
-    found = rules.through_linear(relevance, inputs, both(weight), nonnegative=not signed)
+    result = rules.through_linear(relevance, inputs, both(weight), nonnegative=not signed)
     for image in range(2):
         expected = formulas.linear(relevance[image].numpy(), inputs[image].numpy(), weight.numpy())
-        np.testing.assert_allclose(found[image].numpy(), expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(result[image].numpy(), expected, rtol=1e-9, atol=1e-9)
     tokens = rules.through_linear(relevance[:, None], inputs[:, None], both(weight), nonnegative=not signed)
-    torch.testing.assert_close(tokens[:, 0], found)
+    torch.testing.assert_close(tokens[:, 0], result)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -84,19 +84,19 @@ def test_a_max_pool_is_a_two_by_two_average(seed: int) -> None:
     inputs = draw(seed, 2, 3, 8, 8).relu()
     relevance = draw(seed + 1, 2, 3, 4, 4)
     options = {"stride": 2, "padding": 1, "ceil_mode": False}
-    found = rules.through_max_pool(relevance, inputs, 3, options, nonnegative=True)
+    result = rules.through_max_pool(relevance, inputs, 3, options, nonnegative=True)
     for image in range(2):
         expected = formulas.max_pool(relevance[image].numpy(), inputs[image].numpy())
-        np.testing.assert_allclose(found[image].numpy(), expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(result[image].numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_residual_sum_splits_by_size(seed: int) -> None:
     main, skip, relevance = draw(seed, 3, 4), draw(seed + 1, 3, 4), draw(seed + 2, 3, 4)
     main[0, 0] = skip[0, 0] = 0
-    found = rules.through_sum(relevance, main, skip)
+    result = rules.through_sum(relevance, main, skip)
     expected = formulas.split_sum(relevance.numpy(), main.numpy(), skip.numpy())
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(result, expected, strict=True):
         np.testing.assert_allclose(one.numpy(), other, rtol=1e-12)
 
 
@@ -130,9 +130,9 @@ def test_linear_maps_conserve_relevance(signed: bool) -> None:
 def test_signed_inputs_keep_relevance_positive_and_bounded() -> None:
     inputs, weight = draw(0, 2, 4, 9, 9), draw(1, 8, 4, 3, 3)
     relevance = draw(2, 2, 8, 7, 7).abs()
-    found = rules.through_convolution(relevance, inputs, both(weight), rules.Convolution(1, 0, 1, 1), False)
-    assert found.min() >= 0
-    assert found.sum() <= relevance.sum()
+    result = rules.through_convolution(relevance, inputs, both(weight), rules.Convolution(1, 0, 1, 1), False)
+    assert result.min() >= 0
+    assert result.sum() <= relevance.sum()
 
 
 def test_averages_conserve_relevance() -> None:
@@ -152,10 +152,10 @@ def test_an_average_of_signed_inputs_gives_to_those_of_its_sign() -> None:
         ([[1.0, -5.0], [3.0, 0.0]], [[0.0, 8.0], [0.0, 0.0]]),
         ([[1.0, -2.0], [3.0, 0.0]], [[2.0, 0.0], [6.0, 0.0]]),
     ):
-        found = rules.through_average(
+        result = rules.through_average(
             torch.tensor([[[[8.0]]]]), torch.tensor([[signed]]), lambda x: F.avg_pool2d(x, 2), nonnegative=False
         )
-        torch.testing.assert_close(found, torch.tensor([[expected]]), rtol=1e-4, atol=0)
+        torch.testing.assert_close(result, torch.tensor([[expected]]), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(

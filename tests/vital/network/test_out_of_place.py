@@ -142,11 +142,11 @@ def test_relevance_flows_through_what_was_overwritten() -> None:
     mode = Relevance()
     with probe(network, ["first", "skip", "second"], mode=mode) as run:
         seen = run(images)
-    found = mode.backward(seen["second"], seen["second"].detach(), [seen["first"], seen["skip"]])
-    assert all(part.any() for part in found)
+    relevance = mode.backward(seen["second"], seen["second"].detach(), [seen["first"], seen["skip"]])
+    assert all(part.any() for part in relevance)
     share = seen["first"].abs() / (seen["first"].abs() + seen["skip"].abs())
-    whole = found[0] + found[1]
-    torch.testing.assert_close(found[0], (whole * share).detach())
+    whole = relevance[0] + relevance[1]
+    torch.testing.assert_close(relevance[0], (whole * share).detach())
 
 
 def test_nothing_is_kept_after_the_pass_or_longer_than_its_memory() -> None:
@@ -156,6 +156,6 @@ def test_nothing_is_kept_after_the_pass_or_longer_than_its_memory() -> None:
         kept.add_(1)
         for _ in range(5):
             torch.zeros(3).add_(1)
-        assert len(mode._overwritten) <= 2  # the one that lives, and the last of the others
-    assert not len(mode._overwritten)
+        assert len(mode._written) <= 2  # the one that lives, and the last of the others
+    assert not len(mode._written)
     assert torch.equal(kept, torch.zeros(3))

@@ -1,4 +1,5 @@
-"""How a step sees a picture: shifted, turned, enlarged, blurred, and the learning rate it moves with."""
+"""What a step does to a picture before the network runs: it is shifted, turned, enlarged, cropped, blurred. And the
+learning rate of the step."""
 
 from __future__ import annotations
 
@@ -28,10 +29,10 @@ def rate(step: int, settings: PictureSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
 
 
-def glimpses(settings: PictureSettings, classes: bool) -> Bool[np.ndarray, "step"]:
-    """Steps of method ``vital`` that see a window of a class's picture, and are judged by the class's logit alone:
-    targets are of whole references. Every second one, where there are windows; what names a class in its parts, and
-    not only as a whole, names it to other networks, too (docs/baselines.md)."""
+def random_crop_steps(settings: PictureSettings, classes: bool) -> Bool[np.ndarray, "step"]:
+    """Steps of method ``vital`` with a random crop of a class's picture. Their loss is the class's logit alone, since
+    targets are of whole references. Every second one, where crops are asked for: what shows a class in its parts, and
+    not only as a whole, shows it to other networks, too (docs/baselines.md)."""
     every: np.ndarray = np.arange(settings.steps) % 2 == 1
     return every & (settings.method == "vital" and classes and settings.own_weight > 0 and settings.window[0] < 1)
 
@@ -51,37 +52,37 @@ class Draws:
     """Down and right, in pixels."""
     blurs: Float[np.ndarray, "picture step"]
     """Deviation of a Gaussian, in pixels."""
-    views: Float[np.ndarray, "picture step 2 3"] | None = None
-    """The part of the picture that each step sees (`vital.pictures.views`); the whole where there is none."""
-    places: Int[np.ndarray, "picture step 2"] | None = None
-    """Where in the first noise the grain of each step is taken from."""
+    warps: Float[np.ndarray, "picture step 2 3"] | None = None
+    """The affine map of each step (`random_warps`); the identity where there is none."""
+    noise_shifts: Int[np.ndarray, "picture step 2"] | None = None
+    """The first noise, rolled down and right by this, is what each step adds; nothing where there is none."""
 
 
 def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws:
     """All draws of a run, each picture's from its own stream."""
     scale = settings.side / REFERENCE_SIDE
     reach = round(settings.jitter * scale)
-    noise, shifts, blurs, views, places = [], [], [], [], []
+    noise, shifts, blurs, warps, noise_shifts = [], [], [], [], []
     matching, classes = settings.method == "vital", layer == CLASSES
-    viewed = settings.rotation > 0 or settings.zoom > 0 or settings.window[0] < 1
-    viewed &= classes or not matching
-    grained = settings.grain > 0 and (not matching or bool(glimpses(settings, classes).any()))
+    warped = settings.rotation > 0 or settings.zoom > 0 or settings.window[0] < 1
+    warped &= classes or not matching
+    noisy = settings.noise > 0 and (not matching or bool(random_crop_steps(settings, classes).any()))
     for neuron in neurons:
         source = stream(settings.seed, layer, neuron)
         noise.append(source.standard_normal((3, settings.side, settings.side), np.float32))
         shifts.append(source.integers(-reach, reach, (settings.steps, 2), endpoint=True))
         blurs.append(source.uniform(0, settings.softness * scale, settings.steps))
-        if viewed:
-            whole = ~glimpses(settings, classes) if matching else None
-            views.append(random_views(source, settings.steps, settings.rotation, settings.zoom, settings.window, whole))
-        if grained:
-            places.append(source.integers(0, settings.side, (settings.steps, 2)))
+        if warped:
+            whole = ~random_crop_steps(settings, classes) if matching else None
+            warps.append(random_warps(source, settings.steps, settings.rotation, settings.zoom, settings.window, whole))
+        if noisy:
+            noise_shifts.append(source.integers(0, settings.side, (settings.steps, 2)))
     return Draws(
         torch.from_numpy(np.stack(noise)),
         np.stack(shifts),
         np.stack(blurs),
-        np.stack(views) if views else None,
-        np.stack(places) if places else None,
+        np.stack(warps) if warps else None,
+        np.stack(noise_shifts) if noise_shifts else None,
     )
 
 
@@ -108,7 +109,7 @@ def shift(
     return torch.stack(rolled).contiguous(memory_format=torch.channels_last)
 
 
-def random_views(
+def random_warps(
     source: np.random.Generator,
     steps: int,
     rotation: float,
@@ -116,9 +117,9 @@ def random_views(
     window: tuple[float, float],
     whole: Bool[np.ndarray, "step"] | None = None,
 ) -> Float[np.ndarray, "step 2 3"]:
-    """Affine maps from what is seen to the picture, both in -1..1: an angle up to ``rotation`` degrees, a scale
-    within 1 ± ``zoom``, and a window of a random share of the side at a random place inside the picture; no window in
-    steps that are ``whole``."""
+    """Affine maps from positions in the result to positions in the picture, both in -1..1: an angle up to ``rotation``
+    degrees, a scale within 1 ± ``zoom``, and a random crop, whose side is a share of the picture's from ``window`` and
+    which lies inside the picture; no crop in steps that are ``whole``."""
     angle = np.deg2rad(source.uniform(-rotation, rotation, steps))
     share = source.uniform(*window, steps)
     if whole is not None:
@@ -129,7 +130,7 @@ def random_views(
     return np.concatenate([scale[:, None, None] * turned, centre[..., None]], -1)
 
 
-def view(
+def warp(
     pictures: Float[Tensor, "picture 3 side side"], maps: Float[Tensor, "picture 2 3"]
 ) -> Float[Tensor, "picture 3 side side"]:
     """Each picture through its own affine map, bilinear; beyond the edge it is mirrored."""

@@ -38,10 +38,10 @@ def test_the_frechet_distance_of_a_set_from_itself_is_zero_and_grows_with_a_shif
 def test_a_copy_has_similarity_one_and_a_neuron_without_references_none() -> None:
     features = np.random.default_rng(2).normal(size=(3, 8))
     references = [np.stack([features[1], 2 * features[0]]), np.empty((0, 8)), -features[2:]]
-    found = nearest_similarity(features, references)
-    assert found[0] == pytest.approx(1)
-    assert np.isnan(found[1])
-    assert found[2] == pytest.approx(-1)
+    result = nearest_similarity(features, references)
+    assert result[0] == pytest.approx(1)
+    assert np.isnan(result[1])
+    assert result[2] == pytest.approx(-1)
 
 
 def test_diversity_is_zero_for_the_same_pictures_and_unknown_for_one_seed() -> None:
