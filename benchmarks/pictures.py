@@ -34,7 +34,7 @@ from flows.steps.images import load_images
 from flows.steps.targets import declare_targets, live_neurons, measure_blocks, read_targets, variant_of
 from stores import open_statistics
 from vital.judging.metrics import class_ranks, peak_ranks
-from vital.measuring.light import ColourDistribution
+from vital.measuring.image_sums import ColourDistribution
 from vital.network.probe import CLASSES
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings

@@ -99,7 +99,7 @@ def refuse_short(statistics: Statistics, allowed: float) -> None:
 def write_gathered(
     statistics: Statistics, gathered: Gathered, survey: Survey, preprocessing: Preprocessing, levels: int
 ) -> None:
-    """Rankings as references with their patches, sums as layer statistics, light. What is complete is marked last."""
+    """Rankings as references with their patches, sums as layer statistics, sums over images. What is complete is marked last."""
     for name, sums in gathered.sums.items():
         level = stored_levels(survey.layer(name).sites, levels)
         statistics.write_layer(name, level, sums.stored(), LayerSums.meanings())
@@ -107,9 +107,9 @@ def write_gathered(
         module = survey.layer(survey.layer(ranked_layer(name)).reads.layer)
         references = _as_references(name, ranking, module.sites, preprocessing, module.leading_tokens)
         statistics.write_references(name, references)
-    light = gathered.image_sums
-    colours, added = light.colours(), {part.name: np.asarray(getattr(light, part.name)) for part in fields(light)}
-    statistics.write_images(light.spectrum / max(light.count, 1), colours.mean, colours.covariance, added)
+    images = gathered.image_sums
+    colours, added = images.colours(), {part.name: np.asarray(getattr(images, part.name)) for part in fields(images)}
+    statistics.write_images(images.spectrum / max(images.count, 1), colours.mean, colours.covariance, added)
     ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
     statistics.mark(list(gathered.sums), ranks)
 

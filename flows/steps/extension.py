@@ -23,7 +23,7 @@ from stores.errors import ForeignStore
 from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.reading import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan
-from vital.measuring.light import ImageSums
+from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import NOBODY, Ranking, unit_hash
 from vital.measuring.sums import LayerSums
 from vital.network.probe import CLASSES
@@ -65,11 +65,11 @@ def kept_plan(statistics: Statistics) -> Plan:
 def kept_sums(statistics: Statistics, plan: Plan) -> Gathered:
     """What the store has gathered, with every sum as exact as when it was written."""
     sums = {name: LayerSums.from_stored(statistics.layer(name)) for name in plan.measured}
-    light = statistics.image_sums()
-    count = int(light.pop("count"))
+    images = statistics.image_sums()
+    count = int(images.pop("count"))
     keys = statistics.index().key
     rankings = {name: _kept_ranking(statistics, name, keys) for name in plan.ranked}
-    return Gathered(rankings, sums, ImageSums(**light, count=count))
+    return Gathered(rankings, sums, ImageSums(**images, count=count))
 
 
 def _kept_ranking(statistics: Statistics, name: str, keys: np.ndarray) -> Ranking:

@@ -14,7 +14,7 @@ from flows.steps.targets import read_targets, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
 from stores.errors import PictureStatus
 from vital.judging.metrics import MatchedCurve, matched_curves
-from vital.measuring.light import ColourDistribution
+from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
 from vital.network.probe import CLASSES
 from vital.pictures.baselines import check_method

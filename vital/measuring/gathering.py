@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 
-from vital.measuring.light import ImageSums
+from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import Ranking, unit_hash
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums

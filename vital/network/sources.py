@@ -186,11 +186,14 @@ def _imagenet_names() -> tuple[str, ...]:
 def from_factory(settings: ModelSettings) -> Loaded:
     """What ``package.module:factory`` makes, with ImageNet's usual preprocessing."""
     try:
-        network = resolve_name(settings.name)()
+        factory = resolve_name(settings.name)
+        if not callable(factory):
+            raise ValueError(f"{type(factory).__name__} is no function")
     except (ImportError, AttributeError, ValueError) as error:  # the last is of a name that is none
         raise UnknownModel(
             f"{settings.name!r} cannot be imported ({error}): give package.module:factory, importable in this process"
         ) from error
+    network = factory()
     if not isinstance(network, nn.Module):
         raise UnknownModel(
             f"{settings.name!r} returned {type(network).__name__}, not a torch.nn.Module: "

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from vital.errors import UnsuitableInput
-from vital.measuring.light import GREY, ColourDistribution
+from vital.measuring.image_sums import GREY, ColourDistribution
 from vital.measuring.targets import Target
 from vital.network.models import Model
 from vital.network.nodes import prior_weight

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vital.measuring.light import ColourDistribution
+from vital.measuring.image_sums import ColourDistribution
 from vital.network.preprocessing import Preprocessing
 
 

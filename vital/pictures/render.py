@@ -17,7 +17,7 @@ from PIL import Image
 
 from vital.errors import UnsuitableInput
 from vital.measuring.gathering import Gathered, Plan, gather
-from vital.measuring.light import ImageSums
+from vital.measuring.image_sums import ImageSums
 from vital.measuring.photos import Photographs, Photos, read_photos
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.targets import Crop, Target, measure

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.reference.networks import SIDE
 from vital.measuring.gathering import Gathered, Plan, gather
-from vital.measuring.light import ImageSums
+from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import NOBODY, Ranking, unit_hash
 from vital.network.layers import Survey, survey
 from vital.network.models import Model

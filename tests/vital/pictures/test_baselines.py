@@ -12,7 +12,7 @@ from torch import nn
 from tests.reference.networks import SIDE
 from tests.vital.pictures.test_optimise import LAYER, LAYERS, NEURONS, double, target_of
 from vital.errors import UnsuitableInput
-from vital.measuring.light import GREY
+from vital.measuring.image_sums import GREY
 from vital.network.models import Model
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import probe

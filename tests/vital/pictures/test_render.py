@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.reference.networks import SIDE
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
-from vital.measuring.light import ColourDistribution
+from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Crop, measure
 from vital.network.layers import survey
 from vital.network.models import Model

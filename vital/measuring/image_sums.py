@@ -49,7 +49,7 @@ class ImageSums:
 
     @classmethod
     def none(cls, side: int) -> ImageSums:
-        """The light of no image."""
+        """The sums of no image."""
         return cls(np.zeros((3, side, side // 2 + 1)), np.zeros(3), np.zeros((3, 3)), 0)
 
     @classmethod
