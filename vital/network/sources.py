@@ -110,7 +110,10 @@ def _imagenet_names() -> tuple[str, ...]:
 def from_factory(settings: ModelSettings) -> Loaded:
     """What ``package.module:factory`` makes, with ImageNet's usual preprocessing."""
     try:
-        network = resolve_name(settings.name)()
+        factory = resolve_name(settings.name)
+        if isinstance(factory, ModuleType):  # nothing stands behind the colon
+            raise AttributeError("a module is no factory")
+        network = factory()
     except (ImportError, AttributeError, ValueError) as error:  # the last is of a name that is none
         raise UnknownModel(
             f"{settings.name!r} cannot be imported ({error}): give package.module:factory, importable from here"
