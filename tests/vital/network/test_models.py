@@ -181,7 +181,7 @@ def test_a_factory_of_one_s_own_is_called(factories: str, tmp_path: Path) -> Non
     assert isinstance(load_model(ModelSettings(name=f"{factories}:small")).network, nn.Module)
 
 
-@pytest.mark.parametrize("name", ["missing_module:small", "{}:missing", "{}:"])
+@pytest.mark.parametrize("name", ["missing_module:small", "{}:missing", "{}:", "{}:a:b", "no-name:small"])
 def test_a_factory_that_cannot_be_imported_is_said_so(factories: str, name: str) -> None:
     with pytest.raises(UnknownModel, match=r"cannot be imported .*package\.module:factory"):
         load_model(ModelSettings(name=name.format(factories)))
