@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -60,7 +60,7 @@ class Running(Settings):
     )
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _one_place(self) -> Running:
         if self.workers and self.scheduler:
             raise ValueError("workers are started here, a scheduler has its own: give one of the two")
         return self

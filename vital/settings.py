@@ -3,7 +3,7 @@ records."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -184,7 +184,7 @@ class PictureSettings(Settings):
         return {**usual, **{name: value for name, value in data.items() if value is not None}}
 
     @model_validator(mode="after")
-    def _something_to_match(self) -> Self:
+    def _something_to_match(self) -> PictureSettings:
         if self.method != "vital" and self.preset == "paper":
             raise ValueError(f"preset paper is of method vital: leave out the preset for method {self.method}")
         if self.window[0] > self.window[1]:

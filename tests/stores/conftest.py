@@ -1,15 +1,12 @@
-"""Checks the shapes in stores' signatures while its tests run; makes JPEGs, tars and an object store."""
+"""Makes JPEGs, tars and an object store."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from jaxtyping import install_import_hook
 
 from tests.object_storage import bucket
-
-install_import_hook("stores", "beartype.beartype")
 
 
 @pytest.fixture

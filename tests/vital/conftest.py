@@ -1,29 +1,18 @@
-"""Checks the shapes in vital's signatures while its tests run; makes a small model."""
+"""Makes a small model, and gives every test the same random stream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 from tests.reference.networks import SIDE, Tiny, randomise
 
 if TYPE_CHECKING:
     from vital.network.models import Model
-
-# beartype knows neither the Self that pydantic's validators return, nor a protocol that is not checkable at run time.
-UNCHECKED = ("__init__", "settings", "optimise")
-FOLDER = Path(__file__).parents[2]
-MODULES = [
-    ".".join(file.relative_to(FOLDER).with_suffix("").parts) for file in sorted((FOLDER / "vital").rglob("*.py"))
-]
-install_import_hook([name for name in MODULES if name.rpartition(".")[2] not in UNCHECKED], "beartype.beartype")
-
 
 # A deadline would measure what else the machine is doing.
 settings.register_profile("unhurried", deadline=None)
@@ -36,15 +25,6 @@ def _same_random_stream() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks lose far more to waiting threads than they gain, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

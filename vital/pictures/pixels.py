@@ -8,7 +8,7 @@ Fourier coefficients scaled by 1/f and decorrelated colours: Olah, Mordvintsev, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from vital.measuring.sums import Colours
 from vital.network.preprocessing import Preprocessing
 
 
+@runtime_checkable
 class Parametrisation(Protocol):
     """Parameters with a batch of pictures that they stand for."""
 
