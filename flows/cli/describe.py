@@ -12,15 +12,16 @@ from stores.arrays.blocks import neurons_of_block
 from stores.errors import SchemaMismatch
 from vital.network.layers import survey
 from vital.network.models import load_model
-from vital.network.nodes import default_nodes
+from vital.network.nodes import default_nodes, layer_table
 from vital.network.sources import RANDOM
 from vital.propagation.conservation import conservation, liveliest, noise
 from vital.settings import EMBEDDED, ModelSettings
 
 
-def layer_table(settings: ModelSettings, every: bool) -> Iterator[str]:
+def layer_lines(settings: ModelSettings, every: bool) -> Iterator[str]:
     """A line a layer: name, channels, sites, and the nodes that are matched by default for its neurons."""
-    yield str(load_model(_weights_or_random(settings)).layers(every))
+    model = load_model(_weights_or_random(settings))
+    yield str(layer_table(survey(model), model.name, every))
 
 
 def _weights_or_random(settings: ModelSettings) -> ModelSettings:

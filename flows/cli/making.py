@@ -46,10 +46,10 @@ def layers(
         all_: every module, not only stages, blocks and activations
         conservation: instead: how much relevance of this layer's neurons arrives at their nodes, and what loses it
     """
-    from flows.cli.describe import conservation_table, layer_table
+    from flows.cli.describe import conservation_table, layer_lines
 
     settings = settings.model_copy(update={"name": model})
-    yield from conservation_table(settings, conservation) if conservation else layer_table(settings, all_)
+    yield from conservation_table(settings, conservation) if conservation else layer_lines(settings, all_)
 
 
 def pack(folder: ExistingDirectory, /, *, out: Path, per_shard: PositiveInt = 1000) -> Iterator[str]:

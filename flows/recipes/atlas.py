@@ -32,7 +32,7 @@ def build_atlas(job: AtlasJob) -> str:
     tasks = tasks_of(pictures, neurons, live_neurons(statistics, targets))
     targets.require_blocks([block for blocks in tasks for block in blocks])
     made = targets.made()
-    counted = {blocks: sum(made[targets.neurons_of(block)].sum() for block in blocks) for blocks in tasks}
+    counted = {blocks: sum(int(made[targets.neurons_of(block)].sum()) for block in blocks) for blocks in tasks}
     at = BlocksAt(job.out, "atlas", pictures.path)
     run_blocks(picture, job, BlockWork(at, counted, "pictures", f"{job.layer}: neurons done"), "atlas")
     return job.out

@@ -99,7 +99,7 @@ def refuse_short(statistics: Statistics, allowed: float) -> None:
 def write_gathered(
     statistics: Statistics, gathered: Gathered, survey: Survey, preprocessing: Preprocessing, levels: int
 ) -> None:
-    """Rankings as references with their patches, sums as layer statistics, sums over images. What is complete is marked last."""
+    """Rankings as references with their patches, and all sums as statistics. What is complete is marked last."""
     for name, sums in gathered.sums.items():
         level = stored_levels(survey.layer(name).sites, levels)
         statistics.write_layer(name, level, sums.stored(), LayerSums.meanings())

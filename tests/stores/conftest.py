@@ -1,4 +1,4 @@
-"""Checks the shapes in stores' signatures while its tests run; makes JPEGs, tars and an object store."""
+"""Makes JPEGs, tars and an object store."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,0 +1,46 @@
+"""Shapes in signatures are checked in every module of the three packages that has any."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from flows.running.neurons import joined_blocks
+from stores.pages.content import NeuronPage
+from tests.conftest import PACKAGES, is_unchecked
+from vital.measuring.rows import resample, site_levels
+
+ROOT = Path(__file__).parents[1]
+FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def test_every_module_is_checked_but_those_of_flows() -> None:
+    unchecked = []
+    for file in FILES:
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        spec = importlib.import_module(name).__spec__
+        assert spec is not None
+        if not type(spec.loader).__module__.startswith("jaxtyping"):
+            unchecked.append(file)
+    assert unchecked == [file for file in FILES if is_unchecked(file)]
+
+
+def test_modules_of_flows_have_no_arrays() -> None:
+    for file in filter(is_unchecked, FILES):
+        text = file.read_text("utf-8")
+        assert "\n@flow(" in text, file
+        assert not {"jaxtyping", "numpy", "torch"} & set(text.replace(".", " ").split()), file
+
+
+def test_a_wrong_shape_is_refused_in_each_package() -> None:
+    with pytest.raises(TypeCheckError, match="live"):
+        joined_blocks(np.ones((2, 3), bool), 4)
+    with pytest.raises(TypeCheckError, match="pixels"):
+        NeuronPage(0, np.zeros((4, 5, 3), np.uint8))
+    with pytest.raises(TypeCheckError, match="rows"):
+        resample(torch.ones(()), site_levels(3), site_levels(4))
