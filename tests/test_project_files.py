@@ -193,6 +193,7 @@ def test_what_a_page_fetches_from_elsewhere_is_seen() -> None:
     ]
     assert hooks.fetched('<link rel="stylesheet" href="https://a/b.css">') == ["https://a/b.css"]
     assert hooks.fetched("<style>@import url('https://fonts/x.css')</style>") == ["https://fonts/x.css"]
+    assert hooks.fetched("const a = (await import('https://a/m.mjs')).default") == ["https://a/m.mjs"]
     own = '<script src="../a.js"></script><img src="data:image/png;base64,x"><link rel="canonical" href="https://a/">'
     assert hooks.fetched(f'{own}<a href="https://a/b">follow</a>') == []
 

@@ -49,7 +49,7 @@ def bar(name: str, total: float | None, whole: int | None = None) -> Iterator[Ba
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+    with Progress(*columns, console=Console(file=sys.stderr, force_jupyter=False)) as progress:
         current = Bar(progress, name, total, whole)
         _open.append(current)
         try:

@@ -1,0 +1,122 @@
+"""What the README and the notebooks show runs as it stands, with fewer steps, in processes of their own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+LARGEST = 300_000
+"""Bytes of a notebook."""
+
+CELLS = """
+import ast, json, sys
+names = {"__name__": "__main__"}
+for number, source in enumerate(json.load(sys.stdin)):
+    body = ast.parse(source, f"cell {number}").body
+    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), f"cell {number}", "exec"), names)
+    if last is not None:
+        shown = eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names)
+        assert repr(shown)
+        for kind in ("_repr_html_", "_repr_png_"):
+            if hasattr(type(shown), kind):
+                assert getattr(shown, kind)(), (number, kind)
+"""
+"""Runs cells one after the other and has the last value of each show itself, as a notebook does."""
+
+
+def run(folder: Path, *command: str, given: str = "") -> str:
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(folder / "prefect"), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
+    }  # fmt: skip
+    ran = subprocess.run(command, cwd=folder, env=environment, input=given, capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+QUICKER = ((r"\bsteps(=| )\d+", r"steps\g<1>2"), (r"\breferences=\d+", "references=1"), (r"\b0:64\b", "0:32"))
+"""Two steps a picture, one reference a neuron, one block."""
+
+
+def quicker(text: str) -> str:
+    for pattern, instead in QUICKER:
+        text = re.sub(pattern, instead, text)
+    return text
+
+
+def run_cells(folder: Path, cells: list[str]) -> None:
+    run(folder, sys.executable, "-c", CELLS, given=json.dumps([quicker(cell) for cell in cells]))
+
+
+def block(language: str) -> str:
+    """The README's block of code in a language."""
+    [found] = re.findall(
+        rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    return str(found)
+
+
+def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    with tarfile.open(next((ROOT / "flows" / "demo").glob("*.tar"))) as tar:
+        members = [member for member in tar if member.name.endswith(".jpg")]
+        for member in members[:4]:
+            file = tar.extractfile(member)
+            assert file is not None
+            (photos / member.name).write_bytes(file.read())
+    pack, *commands = [shlex.split(quicker(line), comments=True) for line in block("bash").splitlines()]
+    vital = (sys.executable, "-m", "flows.cli.main")
+    run(tmp_path, *vital, *pack[1:])
+    run_cells(tmp_path, [block("python")])
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a.zarr").rglob("c/*") if path.is_file()}
+    assert written
+    said = {}
+    for name, *arguments in commands:
+        assert name == "vital"
+        said[arguments[0]] = run(tmp_path, *vital, *arguments)
+    assert "1 of 6 blocks" in said["info"]
+    assert (tmp_path / "neuron7.png").stat().st_size > 1000
+    assert (tmp_path / "pages" / "index.html").exists()
+    # What the session had made, the commands took as done: both ask for the same.
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def cells_of(notebook: Path) -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = json.loads(notebook.read_text("utf-8"))["cells"]
+    return cells
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(notebook: Path, tmp_path: Path) -> None:
+    run_cells(tmp_path, ["".join(cell["source"]) for cell in cells_of(notebook) if cell["cell_type"] == "code"])
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_executed_and_small(notebook: Path) -> None:
+    assert notebook.stat().st_size < LARGEST
+    code = [cell for cell in cells_of(notebook) if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+    assert any(cell["outputs"] for cell in code)
+    assert "Traceback" not in notebook.read_text("utf-8")
+    for cell in code:
+        ast.parse("".join(cell["source"]))
+
+
+def test_there_are_three_notebooks() -> None:
+    assert len(NOTEBOOKS) == 3
