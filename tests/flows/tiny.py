@@ -6,6 +6,7 @@ import io
 import os
 import resource
 import tarfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,12 +21,25 @@ SIDE = 32
 CHANNELS, CLASSES = 40, 5
 
 
+class Gated(nn.Conv2d):
+    """A convolution at which a run can be held, where the environment says so."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """As the convolution. Once there is a file TINY_GATE_AFTER, it waits until the named pipe TINY_GATE is opened
+        by somebody else (`tests.flows.processes.Gate`)."""
+        gate, after = os.environ.get("TINY_GATE"), os.environ.get("TINY_GATE_AFTER")
+        if gate and after and Path(after).exists() and Path(gate).exists():
+            Path(gate).read_bytes()
+        made: torch.Tensor = super().forward(images)
+        return made
+
+
 def network() -> nn.Module:
     """Three convolutions and a classifier, the same weights every time; 40 channels make two blocks."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return nn.Sequential(
-            nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
+            nn.Sequential(Gated(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
             nn.Sequential(nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12), nn.ReLU(inplace=True)),
             nn.Sequential(nn.Conv2d(12, CHANNELS, 3, padding=1), nn.ReLU(inplace=True)),
             nn.AdaptiveAvgPool2d(1),
@@ -88,8 +102,9 @@ class Hungry(nn.Conv2d):
             taken = torch.ones(len(images), hunger, dtype=torch.uint8)
         finally:  # a process that may not even start a thread would be another fault
             resource.setrlimit(resource.RLIMIT_AS, before)
-        while os.environ.get("TINY_HOLD"):  # until it is killed
-            taken.add_(0)
+        if os.environ.get("TINY_HOLD"):
+            threading.Event().wait()  # until it is killed
+        del taken
         made: torch.Tensor = super().forward(images)
         return made
 

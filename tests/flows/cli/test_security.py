@@ -138,7 +138,6 @@ def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str, tmp_path:
     assert not (tmp_path / "s.zarr").exists()
 
 
-@pytest.mark.timeout(240)
 def test_credentials_of_the_environment_are_kept_nowhere(tmp_path: Path) -> None:
     """A whole run against a bucket; then every file that it left is searched, Prefect's database and logs included."""
     with contextlib.contextmanager(bucket)() as url:
@@ -150,9 +149,7 @@ def test_credentials_of_the_environment_are_kept_nowhere(tmp_path: Path) -> None
         }  # fmt: skip
         arguments = ["--verbose", "references", str(tmp_path / "shards"), "--store", f"{url}/secret-stats.zarr"]
         arguments += ["--layer", LAYER, *map(str, MODEL)]
-        ran = subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", *arguments], env=environment, capture_output=True, timeout=200
-        )
+        ran = subprocess.run([sys.executable, "-m", "flows.cli.main", *arguments], env=environment, capture_output=True)
         assert ran.returncode == 0, ran.stderr
         files = s3fs.S3FileSystem(anon=False)
         kept = [files.cat_file(name) for name in files.find(f"{url}/secret-stats.zarr")]

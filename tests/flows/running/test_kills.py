@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from flows.jobs import FullJob, Running
@@ -44,7 +43,6 @@ def killed(job: FullJob, folder: Path, after: int) -> bool:
     return not ended
 
 
-@pytest.mark.timeout(300)
 def test_many_kills_at_random_moments_leave_the_same_bytes(tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     tiny.shards(shards, count=6, images=12)
