@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["atlas", "evaluate", "references", "report", "targets"]
 
+RENAMED = {"moments": "targets", "place": "running", "grain": "noise"}
+"""Words of earlier versions, and those that replace them."""
 Paths: TypeAlias = "str | Path | Sequence[str | Path]"
 
 
@@ -83,7 +85,7 @@ def targets(
     statistics: Statistics | str | Path,
     layer: str,
     *,
-    neurons: str | Iterable[int] = "",
+    neurons: str | int | Iterable[int] = "",
     shards: Paths = (),
     model: Model | None = None,
     **settings: Any,
@@ -107,9 +109,8 @@ def targets(
     from stores import open_statistics
     from vital.settings import VariantSettings
 
-    if model is not None:
-        _model(model)
     url, parts = _url(statistics), _parts(settings, variant=VariantSettings, running=Running)
+    _hand_over_again(model, open_statistics(url))
     variant = measure_targets(
         _job(TargetsJob, store=url, layer=layer, neurons=_ranges(neurons), shards=_many(shards), **parts)
     )
@@ -121,7 +122,7 @@ def atlas(
     layer: str,
     out: str | Path,
     *,
-    neurons: str | Iterable[int] = "",
+    neurons: str | int | Iterable[int] = "",
     batch: int | str = "auto",
     model: Model | None = None,
     **settings: Any,
@@ -144,12 +145,11 @@ def atlas(
     calm_prefect()
     from flows.jobs import AtlasJob, Running
     from flows.recipes.atlas import build_atlas
-    from stores import open_atlas
+    from stores import open_atlas, open_statistics
     from vital.settings import PictureSettings, VariantSettings
 
-    if model is not None:
-        _model(model)
     parts = _parts(settings, picture=PictureSettings, variant=VariantSettings, running=Running)
+    _hand_over_again(model, open_statistics(_url(statistics)))
     asked = {"layer": layer, "neurons": _ranges(neurons), "batch": batch}
     build_atlas(_job(AtlasJob, store=_url(statistics), out=str(out), **asked, **parts))
     return open_atlas(str(out))
@@ -188,9 +188,9 @@ def evaluate(
     from flows.recipes.evaluation import evaluate_atlas
     from stores import open_atlas
 
-    if model is not None:
-        _model(model)
     url, parts = _url(atlas), _parts(settings, running=Running)
+    if model is not None:
+        _hand_over_again(model, open_atlas(url).statistics(None if store is None else _url(store)))
     evaluate_atlas(
         _job(
             EvaluateJob,
@@ -243,8 +243,18 @@ def _many(values: Any) -> tuple[str, ...]:
     return (str(values),) if isinstance(values, (str, Path)) else tuple(str(value) for value in values)
 
 
-def _ranges(neurons: str | Iterable[int]) -> str:
-    return neurons if isinstance(neurons, str) else ",".join(str(int(neuron)) for neuron in neurons)
+def _ranges(neurons: str | int | Iterable[int]) -> str:
+    from vital.errors import UnknownNeuron
+
+    if isinstance(neurons, str):
+        return neurons
+    try:
+        chosen = [int(neuron) for neuron in (neurons if isinstance(neurons, Iterable) else [neurons])]
+    except (TypeError, ValueError):
+        raise UnknownNeuron(f"neurons = {neurons!r} are no numbers: give numbers, or text such as '0:64,70'") from None
+    if not chosen:
+        raise UnknownNeuron("no neuron was chosen: give numbers, or leave neurons out for all of the layer")
+    return ",".join(map(str, chosen))
 
 
 def _model(model: Any) -> ModelSettings:
@@ -253,6 +263,8 @@ def _model(model: Any) -> ModelSettings:
     from vital.settings import ModelSettings
 
     if isinstance(model, Model):
+        if model.settings is not None:  # other programs can load it, too
+            return model.settings
         from flows.running.process import hand_over
 
         return hand_over(model)
@@ -262,6 +274,13 @@ def _model(model: Any) -> ModelSettings:
         f"model = {type(model).__name__} was given, but a name, settings or a model was expected: "
         "make one of a module with vital.wrap(module, side=…, mean=…, std=…)"
     )
+
+
+def _hand_over_again(model: Any, statistics: Statistics) -> None:
+    """The network of a store once more, where the store was made of a module; another one is refused by field."""
+    if model is not None:
+        _model(model)
+        statistics.check(model.identity)
 
 
 def _job(kind: Any, **values: Any) -> Any:
@@ -276,6 +295,8 @@ def _parts(settings: Mapping[str, Any], **kinds: Any) -> dict[str, Any]:
     from vital.settings import checked
 
     known = [name for kind in kinds.values() for name in kind.model_fields]
+    if old := RENAMED.keys() & settings.keys():
+        raise UnsuitableInput(f"{min(old)} is called {RENAMED[min(old)]} now: rename it")
     if unknown := [name for name in settings if name not in known]:
         raise UnsuitableInput(f"there is no setting {unknown[0]!r}; the nearest are {nearest(unknown[0], known)}")
     return {

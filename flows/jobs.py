@@ -70,7 +70,7 @@ class Running(Settings):
     )
 
     @model_validator(mode="after")
-    def _one_place(self) -> Running:
+    def _workers_or_scheduler(self) -> Running:
         if self.workers and self.scheduler:
             raise ValueError("workers are started here, a scheduler has its own: give one of the two")
         return self

@@ -51,7 +51,21 @@ def checked(kind: type[S], values: Mapping[str, Any]) -> S:
             known = nearest(name, list(kind.model_fields))
             raise UnsuitableInput(f"there is no setting {name!r}; the nearest are {known}") from None
         text = first["msg"].removeprefix("Value error, ")
-        raise UnsuitableInput(f"{name} = {values[str(first['loc'][0])]!r}: {text}" if name else text) from None
+        if first["type"] == "value_error":  # our own checks say what came, and never a password
+            raise UnsuitableInput(f"{name}: {text}" if name else text) from None
+        if first["type"] == "missing":
+            raise UnsuitableInput(f"{name} is missing: give it") from None
+        raise UnsuitableInput(f"{name} = {_at(values, first['loc'])!r}: {text}" if name else text) from None
+
+
+def _at(values: Any, path: tuple[int | str, ...]) -> Any:
+    """The value that a path leads to; what it is in, where the path goes on into a choice of types."""
+    for part in path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return values
 
 
 class ModelSettings(Settings):

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from flows.cli.options import RENAMED, UsageError, unsuitable
+from flows import RENAMED
+from flows.cli.options import UsageError, unsuitable
 from flows.jobs import AtlasJob, EvaluateJob, FullJob, ReferencesJob, TargetsJob
 from flows.reports.plan import ReportJob
 from vital.settings import Settings

@@ -16,6 +16,7 @@ from cyclopts import CycloptsError, Group, Parameter, exceptions
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from flows import RENAMED
 from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, Running, TargetsJob
 from flows.reports.plan import ReportJob
 from stores.errors import StoreError
@@ -32,8 +33,6 @@ HEADINGS: dict[type[BaseModel], str] = {
 FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "siblings", "methods")} | {"name": "--model"}
 """The option of each field, where it is not the field's name: one that may be repeated bears the singular."""
 BOUNDS = {Ge: "from {0.ge:g}", Gt: "above {0.gt:g}", Le: "to {0.le:g}", Lt: "to below {0.lt:g}"}
-RENAMED = {"moments": "targets", "place": "running"}
-"""Words of earlier versions, and those that replace them."""
 
 
 class UsageError(Exception):
@@ -120,6 +119,8 @@ def _flags(error: CycloptsError) -> list[str]:
 
 def _unknown(word: str, known: Iterable[str], more: str) -> str:
     word = word.partition("=")[0]
+    if (new := RENAMED.get(word.removeprefix("--"))) and word.startswith("--"):
+        return f"{word} is called --{new} now: say that instead"
     near = get_close_matches(word, known, 1)
     what = "option" if word.startswith("-") else "command"
     return f"there is no {what} {word}: {f'the nearest is {near[0]}, and ' if near else ''}{more} lists all"

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from flows.running.process import LIVE, stored_model
 from flows.steps.targets import variant_of
 from stores import Atlas, AtlasLayer, Statistics
 from vital.network.probe import CLASSES, INPUT
@@ -17,8 +18,15 @@ NEURON = "{neuron}"
 
 
 def commands(atlas_url: str, pictures: AtlasLayer, store: str, statistics: Statistics | None) -> list[str]:
-    """The ``vital`` commands that lead to a layer's pictures; without the statistics only the last one is known."""
+    """The ``vital`` commands that lead to a layer's pictures; without the statistics only the last one is known.
+
+    There are none where a command could not say it: for a module of a Python program, and for settings that this
+    version does not have.
+    """
     layer = pictures.name
+    live = statistics is not None and stored_model(statistics).name.startswith(LIVE)
+    if live or set(pictures.settings) - set(PictureSettings.model_fields) - {"variant", "algorithm"}:
+        return []
     chosen = _variant_options(statistics, layer, str(pictures.settings.get("variant", "")))
     lines = []
     if statistics is not None:
@@ -70,7 +78,7 @@ def options(settings: Settings, usual: Settings, always: tuple[str, ...] = ()) -
 
 
 def _references(statistics: Statistics, layer: str, store: str) -> str:
-    model = ModelSettings.model_validate(statistics.model)
+    model = stored_model(statistics)
     base, shards = statistics.base, statistics.shards()
     folders = sorted({str(url).rpartition("/")[0] or "." for url in shards.url})
     ranks = statistics.ranked().get(layer)

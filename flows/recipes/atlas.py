@@ -9,7 +9,7 @@ from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
 from flows.running.process import load_at_side, load_stored, stored_model
-from flows.steps.pictures import declare_pictures, make_blocks, targets_of
+from flows.steps.pictures import declare_pictures, make_blocks, pictures_of, targets_of
 from flows.steps.targets import live_neurons
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
@@ -32,7 +32,7 @@ def build_atlas(job: AtlasJob) -> str:
     tasks = tasks_of(pictures, neurons, live_neurons(statistics, targets))
     targets.require_blocks([block for blocks in tasks for block in blocks])
     made = targets.made()
-    counted = {blocks: sum(int(made[targets.neurons_of(block)].sum()) for block in blocks) for blocks in tasks}
+    counted = {blocks: pictures_of(made, blocks) for blocks in tasks}
     at = BlocksAt(job.out, "atlas", pictures.path)
     run_blocks(picture, job, BlockWork(at, counted, "pictures", f"{job.layer}: neurons done"), "atlas")
     return job.out

@@ -25,8 +25,8 @@ def measure_targets(job: TargetsJob) -> str:
     references = statistics.references(job.layer, job.variant.references)
     neurons = parse_neurons(job.neurons, loaded.survey.layer(job.layer).channels, job.layer)
     targets = declare_targets(statistics, job, loaded)
-    tasks = tasks_of(targets, neurons, references.live(job.variant.fewest))
-    counted = {blocks: crops_of(targets, references, job.variant.fewest, blocks) for blocks in tasks}
+    live = references.live(job.variant.fewest)
+    counted = {blocks: crops_of(references, live, blocks) for blocks in tasks_of(targets, neurons, live)}
     at = BlocksAt(job.store, "statistics", targets.path)
     run_blocks(measure, job, BlockWork(at, counted, "references", f"{job.layer}: references measured"), "targets")
     return targets.variant

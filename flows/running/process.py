@@ -11,6 +11,7 @@ import torch
 
 from flows.jobs import Running
 from stores import Statistics
+from stores.arrays.provenance import fingerprint
 from vital.errors import UnknownModel, UnsuitableInput
 from vital.judging.judges import Judge, load_judge, same_classes
 from vital.network.layers import Survey, survey
@@ -47,8 +48,11 @@ def load(settings: ModelSettings, running: Running) -> LoadedModel:
 
 
 def hand_over(model: Model) -> ModelSettings:
-    """Make a network of this program known to the tasks of this process; the settings name it."""
-    name = f"{LIVE}{model.name}-{str(model.identity.get('weights', ''))[:8]}"
+    """Make a network of this program known to the tasks of this process; the settings name it.
+
+    The name tells apart what differs in weights, preprocessing or the names of classes.
+    """
+    name = f"{LIVE}{model.name}-{fingerprint({**model.identity, 'class_names': model.class_names})}"
     _live[name] = model
     return ModelSettings(name=name)
 
@@ -61,8 +65,8 @@ def _check_live(name: str, running: Running) -> None:
         )
     if name not in _live:
         raise UnknownModel(
-            f"{name.removeprefix(LIVE)!r} was a module of another program: hand the same module over again as model=, "
-            "or name a function that makes it, package.module:factory"
+            f"{name.removeprefix(LIVE)!r} was a module of a Python program: hand the same module over there, as model= "
+            "of flows.targets, flows.atlas or flows.evaluate, or begin a store with package.module:factory"
         )
 
 

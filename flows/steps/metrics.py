@@ -31,7 +31,7 @@ from vital.network.probe import CLASSES
 CHUNK = 32
 """Pictures in memory at a time."""
 USUAL = ("peak_mean", "peak_deviation")
-"""Statistics of a layer that tell how far a neuron is peak_ranks."""
+"""Statistics of a layer that tell how strongly a neuron is activated."""
 COMPARED = 10
 """References of a neuron that its picture is compared with, the best first."""
 
@@ -134,7 +134,8 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
         columns |= _activated(part, loaded, at_side)
     unnamed = job.model_copy(update={"atlas": "", "layers": (), "siblings": ()})
     neurons, variant = tuple(part.neurons), part.pictures.variant
-    photos = _references(unnamed, part.statistics.url, layer, variant, neurons, part.side)
+    made_of = tuple(part.statistics.provenance.values())
+    photos = _references(unnamed, part.statistics.url, made_of, layer, variant, neurons, part.side)
     columns["nearest_reference"] = nearest_similarity(
         judged.features(OWN_NETWORK), [photos.features[OWN_NETWORK][rows] for rows in photos.rows]
     )
@@ -232,9 +233,18 @@ class _Photos:
 
 
 @lru_cache(maxsize=2)
-def _references(job: EvaluateJob, store: str, layer: str, variant: str, neurons: tuple[int, ...], side: int) -> _Photos:
-    """Each image and crop is looked at once. The same for all atlases of the same neurons, so it is kept: of ``job``
-    only what does not name an atlas counts."""
+def _references(
+    job: EvaluateJob,
+    store: str,
+    made_of: tuple[str, ...],
+    layer: str,
+    variant: str,
+    neurons: tuple[int, ...],
+    side: int,
+) -> _Photos:
+    """Each image and crop is judged once. The same for all atlases of the same neurons, so it is kept: of ``job`` only
+    what does not name an atlas counts; ``made_of``, the store's fingerprints, tells apart a store that was made anew.
+    """
     statistics = open_statistics(store)
     loaded = load_stored(statistics, job.running)
     judges = {OWN_NETWORK: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}

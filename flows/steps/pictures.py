@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 
 from flows.jobs import BLOCK, AtlasJob
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
+from stores.arrays.blocks import neurons_of_block
 from stores.errors import PictureStatus
 from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
@@ -46,6 +48,11 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes)
     layer.write_names(list(loaded.model.class_names) if job.layer == CLASSES else [])
     return layer
+
+
+def pictures_of(made: Bool[np.ndarray, "neuron"], blocks: Sequence[int]) -> int:
+    """How many pictures the task of ``blocks`` has to make, of neurons whose targets are ``made``."""
+    return sum(int(made[neurons_of_block(block, BLOCK, len(made))].sum()) for block in blocks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import tick
 from flows.steps.images import moved_urls, reference_crops
 from stores import References, Statistics, Targets, open_statistics
+from stores.arrays.blocks import neurons_of_block
 from stores.errors import PictureStatus, SchemaMismatch
 from vital.measuring.ranking import NOBODY
 from vital.measuring.rows import stored_levels
@@ -50,7 +51,7 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     targets = statistics.targets(job.layer, job.variant.label(classes))
     # What was chosen first stays: the greatest activation may grow with the data set.
     half = all(_largest(statistics, node) < HALF_LIMIT for node in nodes)
-    dtype = targets.settings.get("type") or ("float16" if half else "float32")
+    dtype = (targets.claimed or {}).get("type") or ("float16" if half else "float32")
     targets.claim({**_identity(job.variant, nodes, classes), "type": dtype})
     dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
     targets.declare(at, channels, survey.layer(job.layer).channels, BLOCK, () if classes else nodes[1:], dtypes)
@@ -85,10 +86,9 @@ def live_neurons(statistics: Statistics, targets: Targets) -> Bool[np.ndarray, "
     return statistics.references(targets.layer, variant.references).live(variant.fewest)
 
 
-def crops_of(targets: Targets, references: References, fewest: int, blocks: Sequence[int]) -> int:
+def crops_of(references: References, live: Bool[np.ndarray, "neuron"], blocks: Sequence[int]) -> int:
     """How many references the task of ``blocks`` has to measure."""
-    live = references.live(fewest)
-    rows = [row for block in blocks for row in targets.neurons_of(block) if live[row]]
+    rows = [row for block in blocks for row in neurons_of_block(block, BLOCK, len(live)) if live[row]]
     return int((references.image[rows] != NOBODY).sum())
 
 

@@ -33,8 +33,10 @@ def lines_html(lines: Sequence[str]) -> str:
 
 def image_html(pixels: UInt8[np.ndarray, "row column colour"], side: int, title: str = "") -> str:
     """Pixels as an ``img`` that carries its own PNG, ``side`` CSS pixels wide."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    buffer, image = io.BytesIO(), Image.fromarray(pixels)
+    if image.width > 2 * side:  # no finer than a fine screen shows
+        image = image.resize((2 * side, 2 * side), Image.Resampling.LANCZOS)
+    image.save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return (
         f'<img src="data:image/png;base64,{data}" width="{side}" height="{side}" '

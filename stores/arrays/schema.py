@@ -95,6 +95,16 @@ def open_store(url: str, kind: Kind, mode: Mode) -> zarr.Group:
     return root
 
 
+def stored_kind(url: str) -> str | None:
+    """Which kind of store lies at ``url``, as it says itself; None where there is none of ours."""
+    try:
+        root = zarr.open_group(_backend(url, read_only=True), mode="r", zarr_format=3, use_consolidated=False)
+    except (FileNotFoundError, GroupNotFoundError, ContainsArrayError):
+        return None
+    kind = root.attrs.get("kind")
+    return kind if isinstance(kind, str) else None
+
+
 def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> None:
     """Create the arrays and the groups above them; what exists already and agrees is left alone.
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from stores.arrays.blocks import read_rows
 from stores.arrays.display import counted, image_html, lines_html
 from stores.arrays.provenance import claim, claimed
-from stores.arrays.schema import Mode, open_store
+from stores.arrays.schema import Mode, open_store, stored_kind
 from stores.atlas.layer import AtlasLayer
 from stores.atlas.picture import AtlasPicture
 from stores.dataset.store import Statistics, open_statistics
@@ -35,6 +36,9 @@ class Atlas:
 
     url: str
     root: zarr.Group
+
+    def __repr__(self) -> str:
+        return f"<atlas at {safe_url(self.url)}>"
 
     def again(self, mode: Mode = "r") -> Atlas:
         """The same store opened anew, with the attributes that others have written since."""
@@ -68,7 +72,11 @@ class Atlas:
             SchemaMismatch: no such layer or neuron.
         """
         layer, number = self.require_layer(neuron[0]), int(neuron[1])
-        rows = layer.rows([number])
+        if not 0 <= number < layer.count:
+            raise SchemaMismatch(
+                f"neuron {number} was asked of {layer.name}, which has 0 to {layer.count - 1}; ask for one of these"
+            )
+        rows = {part: read_rows(layer.array(part), np.array([number])) for part in ("pixels", "alpha", "loss")}
         status = PictureStatus(int(layer.status()[number]))
         name = layer.neuron_name(number)
         return AtlasPicture(layer.name, number, name, status, rows["pixels"][0], rows["alpha"][0], rows["loss"][0])
@@ -114,11 +122,11 @@ class Atlas:
                 return statistics
             if url != beside:
                 raise SchemaMismatch(
-                    f"the statistics at {url!r} have base {statistics.base_fingerprint} but {self.url} was made from "
-                    f"base {asked}: give the store it was made from with --store"
+                    f"the statistics at {safe_url(url)!r} have base {statistics.base_fingerprint} but "
+                    f"{safe_url(self.url)} was made from base {asked}: give the store it was made from with --store"
                 )
         raise SchemaMismatch(
-            f"the atlas's statistics are not at {given or recorded!r}: say where they are with --store, "
+            f"the atlas's statistics are not at {safe_url(given or recorded)!r}: say where they are with --store, "
             "or leave the photos out with --no-references"
         )
 
@@ -130,7 +138,7 @@ class Atlas:
 
     def _lines(self) -> Iterator[str]:
         made_from = self.provenance
-        yield f"{self.url}: atlas"
+        yield f"{safe_url(self.url)}: atlas"
         yield (
             f"  made from base {made_from.get('base', '?')}, dataset {made_from.get('dataset', '?')} "
             f"at {self.statistics_url or '?'}"
@@ -143,7 +151,7 @@ class Atlas:
 
     def metric_lines(self, layers: list[str] | None = None) -> Iterator[str]:
         """The metrics of every layer, or of ``layers``: its own, and the mean of each over its neurons."""
-        yield f"{self.url}: metrics"
+        yield f"{safe_url(self.url)}: metrics"
         for name in layers or self.layers:
             layer = self.layer(name)
             for metric, values in sorted(layer.metrics().items()):
@@ -155,10 +163,13 @@ class Atlas:
                 yield f"  {name}  {metric:<28} {'not measured' if value is None else f'{value:.4g} of the layer'}"
 
     def _repr_html_(self) -> str:
-        made = [(name, int(neuron)) for name in self.layers for neuron in np.flatnonzero(self.layer(name).made())]
-        shown = [self[neuron] for neuron in made[:: max(1, -(-len(made) // SHOWN))]]
-        images = "".join(image_html(picture.pixels, SHOWN_SIDE, picture.title) for picture in shown)
-        return f"{lines_html(self.summary())}<div>{images}</div>"
+        layers = [self.layer(name) for name in self.layers]
+        made = [(layer, int(neuron)) for layer in layers for neuron in np.flatnonzero(layer.made())]
+        images = [
+            image_html(layer.pixels([neuron])[0], SHOWN_SIDE, f"{layer.name}:{neuron} {layer.neuron_name(neuron)}")
+            for layer, neuron in made[:: max(1, -(-len(made) // SHOWN))]
+        ]
+        return f"{lines_html(self.summary())}<div>{''.join(images)}</div>"
 
     def dataset(self, layer: str) -> xarray.Dataset:
         """A layer's pictures, losses and metrics with named axes, read when used; what was not made is NaN.
@@ -175,9 +186,10 @@ class Atlas:
             for name, array in whole.data_vars.items()
             if "neuron" in array.dims
         }
+        masked["status"] = whole["status"].copy(data=part.status())  # of blocks that are not done: not made
         metrics = {name: ("neuron", values) for name, values in part.metrics().items()}
         neurons: dict[str, Any] = {"neuron": np.arange(part.count)}
-        if part.names:
+        if len(part.names) == part.count:
             neurons["name"] = ("neuron", part.names)
         attributes = {"layer": layer, "made_from": self.provenance}
         return xarray.Dataset({**masked, **metrics}, coords=neurons, attrs=attributes)
@@ -196,10 +208,7 @@ def open_atlas(url: str, mode: Mode = "r") -> Atlas:
 
 def open_any(url: str) -> Statistics | Atlas:
     """Whichever of the two kinds of store lies at ``url``, to read it; raises MissingStore and SchemaMismatch."""
-    try:
-        return open_statistics(url)
-    except SchemaMismatch:
-        return open_atlas(url)
+    return open_atlas(url) if stored_kind(url) == "atlas" else open_statistics(url)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

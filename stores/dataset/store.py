@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32, Shaped, UInt8
 
 from stores.arrays.display import lines_html
 from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
@@ -30,6 +30,7 @@ from stores.dataset.references import (
 from stores.dataset.summary import statistics_lines
 from stores.dataset.targets import TARGETS, Targets
 from stores.errors import SchemaMismatch
+from stores.files import safe_url
 
 if TYPE_CHECKING:
     import xarray
@@ -47,6 +48,9 @@ class Statistics:
 
     url: str
     root: zarr.Group
+
+    def __repr__(self) -> str:
+        return f"<statistics at {safe_url(self.url)}>"
 
     def again(self, mode: Mode = "r") -> Statistics:
         """The same store opened anew, with the attributes that others have written since."""
@@ -109,6 +113,10 @@ class Statistics:
     def index(self) -> SampleRows:
         """Every image that was seen; an image id is a row of it."""
         return read_index(self.root)
+
+    def image_status(self) -> UInt8[np.ndarray, "image"]:
+        """What became of every image: the one column of the index that a summary needs."""
+        return np.asarray(array_at(self.root, "index/status")[: int(self.shards().images.sum())])
 
     def append(self, rows: SampleRows, shards: ShardRows) -> None:
         """Add shards and their images at the end; a single writer."""

@@ -11,6 +11,7 @@ from stores.arrays.display import counted
 from stores.arrays.provenance import dataset_fingerprint
 from stores.arrays.schema import group_at
 from stores.errors import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS
+from stores.files import safe_url
 
 if TYPE_CHECKING:
     from stores.dataset.store import Statistics
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
 
 def statistics_lines(statistics: Statistics) -> Iterator[str]:
     """Lines for a terminal: what it was made from, its shards and images, references and targets of every layer."""
-    base, shards, index = statistics.base, statistics.shards(), statistics.index()
+    base, shards, status = statistics.base, statistics.shards(), statistics.image_status()
     dataset = dataset_fingerprint(shards.identities())
-    yield f"{statistics.url}: statistics of {base.get('model', '?')}, weights {base.get('weights', '?')}"
+    yield f"{safe_url(statistics.url)}: statistics of {base.get('model', '?')}, weights {base.get('weights', '?')}"
     yield f"  fingerprints: base {statistics.base_fingerprint}, dataset {dataset}"
-    yield f"  shards: {len(shards)}, images: {len(index)}, {counted(index.status, STATUS_MEANINGS)}"
+    yield f"  shards: {len(shards)}, images: {len(status)}, {counted(status, STATUS_MEANINGS)}"
     yield from (f"  short shard {name}: {why}" for name, why in zip(shards.name, shards.short, strict=True) if why)
     ranked = statistics.ranked()
     for layer in _layers_begun(statistics.root):
         if layer not in ranked:
             yield f"  references/{layer}: not finished, run `vital references` again"
             continue
-        image = statistics.references(layer).image
-        live = int(statistics.references(layer).live().sum())
-        yield f"  references/{layer}: {live} of {len(image)} neurons have references, up to {image.shape[1]} each"
+        references = statistics.references(layer)
+        live, (neurons, ranks) = int(references.live().sum()), references.image.shape
+        yield f"  references/{layer}: {live} of {neurons} neurons have references, up to {ranks} each"
     for targets in statistics.all_targets():
         done = targets.done()
         counts = counted(targets.status(), PICTURE_STATUS_MEANINGS)

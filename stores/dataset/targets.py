@@ -34,11 +34,14 @@ class Targets(Blocks):
     def require(self) -> Targets:
         """The same; raises SchemaMismatch with the way out when the variant was not measured."""
         if not self.declared:
-            raise SchemaMismatch(
-                f"the store has no targets {self.variant!r} of layer {self.layer!r}: "
-                f"run `vital targets --layer {self.layer}` with the same variant first"
-            )
+            raise SchemaMismatch(self._unmeasured())
         return self
+
+    def _unmeasured(self) -> str:
+        return (
+            f"the store has no targets {self.variant!r} of layer {self.layer!r}: "
+            f"run `vital targets --layer {self.layer}` with the same variant first"
+        )
 
     def require_blocks(self, blocks: Collection[int]) -> None:
         """Refuse blocks whose targets were not measured: a picture of nothing must not be recorded as decided."""
@@ -51,9 +54,17 @@ class Targets(Blocks):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What they were measured with, by name; empty where nothing was claimed, as before the first run."""
+        """What they were measured with, by name; raises SchemaMismatch with the way out where they were not."""
+        claimed_settings = self.claimed
+        if claimed_settings is None:
+            raise SchemaMismatch(self._unmeasured())
+        return claimed_settings
+
+    @property
+    def claimed(self) -> dict[str, Any] | None:
+        """The same, None before the first run."""
         group = self.root.get(self.path)
-        return (claimed(group, "variant") if isinstance(group, zarr.Group) else None) or {}
+        return claimed(group, "variant") if isinstance(group, zarr.Group) else None
 
     @property
     def nodes(self) -> tuple[str, ...]:

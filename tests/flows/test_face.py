@@ -14,7 +14,7 @@ import vital
 from stores.errors import StoreError
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made
-from vital.errors import UnknownModel, UnsuitableInput
+from vital.errors import UnknownModel, UnknownNeuron, UnsuitableInput
 
 NODES = ("0", "1")
 
@@ -88,3 +88,41 @@ def test_importing_the_faces_imports_nothing_heavy() -> None:
     code = "import sys, flows, stores, vital; print([m for m in ('torch','prefect','zarr','dask') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_password_in_a_setting_is_not_repeated(made: Made, tmp_path: Path) -> None:
+    secret = "https://me:hunter2@host/a.tar"
+    for shards, store in ((secret, str(tmp_path / "s.zarr")), ("x.tar", "s3://b/s?X-Amz-Signature=hunter2")):
+        with pytest.raises(UnsuitableInput, match="give credentials in the environment") as refused:
+            flows.references(shards, store, model="resnet18", layers=[LAYER])
+        assert "hunter2" not in str(refused.value)
+
+
+def test_what_is_wrapped_anew_is_another_network(shards: Path, tmp_path: Path) -> None:
+    """The same weights seen through another mean: neither its activations nor its store are those of the first."""
+    means = (0.5, 0.5, 0.5), (0.1, 0.1, 0.1)
+    models = [vital.wrap(tiny.network(), side=tiny.SIDE, mean=mean, std=(0.5,) * 3, name="mine") for mean in means]
+    first = flows.references(shards, tmp_path / "1.zarr", model=models[0], layers=[LAYER], references=2, levels=8)
+    second = flows.references(shards, tmp_path / "2.zarr", model=models[1], layers=[LAYER], references=2, levels=8)
+    assert second.base["mean"] == [0.1, 0.1, 0.1]
+    assert not np.array_equal(first.statistic("0", "mean"), second.statistic("0", "mean"))
+    with pytest.raises(StoreError, match="base field mean"):
+        flows.targets(first, LAYER, neurons=[0], nodes=NODES, model=models[1])
+
+
+def test_a_network_that_has_a_name_is_recorded_by_it(shards: Path, tmp_path: Path) -> None:
+    """So that the command, and workers, can load it again."""
+    named = vital.load_model("tests.flows.tiny:network", input_size=tiny.SIDE)
+    s = flows.references(shards, tmp_path / "s.zarr", model=named, layers=[LAYER], references=2, levels=8)
+    assert s.model["name"] == "tests.flows.tiny:network"
+    assert s.model["input_size"] == tiny.SIDE
+
+
+def test_an_empty_choice_of_neurons_is_not_all_of_them(made: Made) -> None:
+    with pytest.raises(UnknownNeuron, match="no neuron was chosen"):
+        flows.targets(str(made.store), LAYER, neurons=[])
+
+
+def test_words_of_earlier_versions_are_told_the_new_ones(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(UnsuitableInput, match="grain is called noise now"):
+        flows.atlas(str(made.store), LAYER, tmp_path / "a.zarr", grain=0.1)

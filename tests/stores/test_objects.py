@@ -174,3 +174,38 @@ def test_stores_are_opened_by_kind(atlas: stores.Atlas, statistics: stores.Stati
     assert not (tmp_path / "none").exists()
     with pytest.raises(AttributeError, match="no attribute 'atlases'"):
         stores.atlases  # noqa: B018
+
+
+def test_what_is_not_marked_done_is_not_made_in_any_view(atlas: stores.Atlas) -> None:
+    """A run that was killed between the data and their mark."""
+    atlas.layer("layer4").forget([0])
+    assert not atlas.layer("layer4").made().any()
+    data = atlas.again().dataset("layer4")
+    assert data["status"].values.tolist() == [PictureStatus.NOT_MADE] * NEURONS
+    assert np.isnan(data["pixels"].values).all()
+    assert atlas["layer4", 0].status == PictureStatus.NOT_MADE
+
+
+def test_targets_that_were_not_measured_have_no_settings(statistics: stores.Statistics) -> None:
+    targets = statistics.targets("layer4", "image")
+    assert targets.claimed is None
+    for read in (lambda: targets.settings, lambda: targets.nodes, targets.require):
+        with pytest.raises(SchemaMismatch, match="no targets 'image' of layer 'layer4': run `vital targets"):
+            read()
+
+
+def test_passwords_are_not_shown(atlas: stores.Atlas, statistics: stores.Statistics) -> None:
+    url = "https://me:hunter2@host/x.zarr"
+    for store in (stores.Atlas(url, atlas.root), stores.Statistics(url, statistics.root)):
+        assert "hunter2" not in repr(store) + store._repr_html_() + "".join(store.summary())
+
+
+def test_a_store_of_another_version_is_called_so(statistics: stores.Statistics) -> None:
+    statistics.root.attrs["schema_version"] = 1
+    with pytest.raises(SchemaMismatch, match="has schema version 1"):
+        stores.open_any(statistics.url)
+
+
+def test_names_that_are_not_of_the_neurons_stay_away(atlas: stores.Atlas) -> None:
+    atlas.layer("layer4").write_names(["one", "two"])
+    assert "name" not in atlas.again().dataset("layer4").coords

@@ -12,7 +12,7 @@ from torch import Tensor
 from vital.measuring.sums import joined_in_order
 
 LOGIT_MARGIN = 0.02
-"""ColourDistribution are kept this far from black and white when their logits are taken."""
+"""Colours are kept this far from black and white when their logits are taken."""
 
 
 @dataclass(frozen=True)

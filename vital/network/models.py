@@ -33,6 +33,8 @@ class Model:
     class_names: tuple[str, ...] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
     """What makes two models the same: name, digest of the weights, preprocessing."""
+    settings: ModelSettings | None = None
+    """What it was loaded by, where it was: other programs can load it again."""
 
     def layers(self, every: bool = False) -> LayerTable:
         """Its blocks and its classes, or ``every`` layer: channels, sites, and the nodes matched by default.
@@ -75,7 +77,12 @@ def load_model(
     if settings.input_size:
         network = at_resolution(network, settings.input_size)
     return Model(
-        settings.name, network, preprocessing, loaded.class_names, _identity(settings.name, digest, preprocessing)
+        settings.name,
+        network,
+        preprocessing,
+        loaded.class_names,
+        _identity(settings.name, digest, preprocessing),
+        settings,
     )
 
 

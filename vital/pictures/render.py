@@ -146,7 +146,9 @@ def render(
     target = _target(model, layers, layer, asked.number, [crop for _, crop in chosen], variant) if chosen else None
     if target is None or not (layer.classes or target.own.any()):
         raise UnsuitableInput(f"none of the {len(shown)} photographs activates {asked}: give others, or another neuron")
-    sums = ImageSums.of(shown.pixels)
+    sums = ImageSums.none(model.preprocessing.side)
+    for part in shown.pixels.split(BATCH):
+        sums += ImageSums.of(part)
     larger = at_side(model, wanted.side)
     if larger is not model:
         survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes")
