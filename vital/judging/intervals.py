@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -43,13 +44,21 @@ def interval(values: Float[np.ndarray, "neuron seed"]) -> Interval:
     neurons, seeds = values.shape
     if not values.size:
         return Interval(float("nan"), float("nan"), float("nan"), 0, seeds)
-    source = np.random.default_rng(0)  # the same figures from the same pictures
-    means = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        rows, columns = source.integers(0, neurons, neurons), source.integers(0, seeds, seeds)
-        means[draw] = values[rows][:, columns].mean()
+    rows, columns = _resamples(neurons, seeds)
+    means = ((rows @ values) * columns).sum(1) / values.size
     low, high = np.quantile(means, (0.025, 0.975))
     return Interval(float(values.mean()), float(low), float(high), neurons, seeds)
+
+
+@lru_cache(maxsize=8)
+def _resamples(neurons: int, seeds: int) -> tuple[Float[np.ndarray, "draw neuron"], Float[np.ndarray, "draw seed"]]:
+    """How often each resample has each neuron and each seed."""
+    source = np.random.default_rng(0)  # the same figures from the same pictures
+    rows, columns = np.empty((DRAWS, neurons)), np.empty((DRAWS, seeds))
+    for draw in range(DRAWS):
+        rows[draw] = np.bincount(source.integers(0, neurons, neurons), minlength=neurons)
+        columns[draw] = np.bincount(source.integers(0, seeds, seeds), minlength=seeds)
+    return rows, columns
 
 
 def paired(values: Float[np.ndarray, "neuron seed"], others: Float[np.ndarray, "neuron seed"]) -> Interval:
