@@ -16,6 +16,8 @@ from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made
 from vital.errors import UnknownModel, UnknownNeuron, UnsuitableInput
 
+pytestmark = pytest.mark.slow
+
 NODES = ("0", "1")
 
 

@@ -20,6 +20,8 @@ from vital.pictures.losses import frobenius, sort_matching, total_variation
 from vital.propagation.mode import Relevance
 from vital.settings import ModelSettings
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(os.environ.get("VITAL_GOLDEN") or Path(__file__).parents[1] / "golden")
 FILES = sorted([*FOLDER.glob("class_*.npz"), *FOLDER.glob("inner_*.npz")])
 TOLERANCE = 1e-4

@@ -26,6 +26,8 @@ from tests.flows.running.test_cluster import ROOT
 from tests.flows.steps.test_inputs import done, refused
 from tests.object_storage import bucket
 
+pytestmark = pytest.mark.slow
+
 MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--references", 2, "--levels", 16)
 SECRET = "hunter2-very-secret"
 """What must be found nowhere."""

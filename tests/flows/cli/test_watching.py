@@ -6,11 +6,14 @@ import io
 import threading
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from flows.cli.watching import open_blocks, watch
 from flows.recipes.atlas import build_atlas
 from tests.flows.conftest import Made, atlas_job
+
+pytestmark = pytest.mark.slow
 
 
 def screen() -> Console:

@@ -33,6 +33,8 @@ from tests.flows.command import Result, vital
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, SIDE, Walkable
 from vital.settings import VariantSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Walkable:

@@ -19,6 +19,8 @@ from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = pytest.mark.slow
+
 WALL = f"#/0/{LATER}"
 
 

@@ -24,6 +24,8 @@ from tests.flows.conftest import LAYER, MODEL
 from vital.errors import UnsuitableInput
 from vital.settings import ModelSettings, PictureSettings
 
+pytestmark = pytest.mark.slow
+
 JUDGE = "tests.flows.tiny:other_network"
 
 

@@ -27,6 +27,8 @@ from vital.errors import UnsuitableInput
 from vital.judging.names import meaning_of
 from vital.settings import PictureSettings
 
+pytestmark = pytest.mark.slow
+
 JUDGE = "tests.flows.tiny:other_network"
 JUDGE_NAME = "tests.flows.tiny_other_network"
 

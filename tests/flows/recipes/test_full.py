@@ -16,6 +16,8 @@ from tests.flows.command import Result, vital
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
 from tests.flows.recipes.test_pipeline import digests
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[3] / "docs" / "job.yaml"
 
 

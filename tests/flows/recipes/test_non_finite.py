@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
@@ -14,6 +15,8 @@ from stores.arrays.schema import array_at, open_store
 from stores.errors import PictureStatus
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, references_job, targets_job
+
+pytestmark = pytest.mark.slow
 
 LARGE, INFINITE = 4, 7
 """Channels that `tiny.overflowing_network` spoils."""

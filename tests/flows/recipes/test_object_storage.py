@@ -22,6 +22,8 @@ from tests.flows.conftest import LAYER, Made
 from tests.flows.steps.test_inputs import done, refused
 from tests.object_storage import bucket
 
+pytestmark = pytest.mark.slow
+
 MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--references", 3, "--levels", 16)
 
 

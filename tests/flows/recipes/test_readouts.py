@@ -20,6 +20,8 @@ from tests.flows.conftest import LAYER, Made, atlas_job, references_job, targets
 from tests.flows.recipes.test_pipeline import oracle_activations
 from vital.errors import UnknownLayer
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 8
 MATRIX = np.random.default_rng(4).standard_normal((5, tiny.CHANNELS)).astype(np.float32)
 

@@ -21,6 +21,8 @@ from stores.arrays.schema import open_store
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 

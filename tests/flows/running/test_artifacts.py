@@ -21,6 +21,8 @@ from stores.errors import StoreError
 from tests.flows.conftest import LAYER, Made, atlas_job, references_job
 from tests.flows.running.test_cluster import job_at
 
+pytestmark = pytest.mark.slow
+
 
 def latest(key: str) -> str:
     with get_client(sync_client=True) as client:

@@ -30,6 +30,8 @@ from tests.flows.processes import Gate
 from tests.flows.recipes.test_pipeline import digests
 from vital.settings import StatisticsSettings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 MALLOC = "MALLOC_TRIM_THRESHOLD_"
 

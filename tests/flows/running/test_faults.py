@@ -29,6 +29,8 @@ from tests.flows.processes import Gate, ended, one_sentence, scheduler, vital_ru
 from tests.flows.recipes.test_pipeline import digests
 from tests.object_storage import bucket
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = 2
 
 

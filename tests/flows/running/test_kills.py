@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from flows.jobs import FullJob, Running
 from tests.flows import tiny
 from tests.flows.running.test_cluster import ROOT, compared, everything, job_at
+
+pytestmark = pytest.mark.slow
 
 KILLS = 4
 

@@ -25,6 +25,8 @@ from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
 from tests.flows.recipes.test_pipeline import digests
 from tests.flows.running.test_cluster import ROOT
 
+pytestmark = pytest.mark.slow
+
 SLOW = PICTURE.model_copy(update={"steps": 60})
 OTHER = Holder("other", "another-machine", 1)
 

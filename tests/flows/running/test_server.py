@@ -13,6 +13,8 @@ import pytest
 from flows.cli.job_files import JOBS, flow_of
 from flows.running.server import SECONDS, STARTUP
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import importlib, json, os, sys

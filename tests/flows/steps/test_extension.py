@@ -24,6 +24,8 @@ from tests.flows.conftest import LAYER, Made, references_job, targets_job
 from tests.flows.recipes.test_pipeline import digests, oracle_activations
 from vital.settings import StatisticsSettings
 
+pytestmark = pytest.mark.slow
+
 KEPT = StatisticsSettings(references=3, levels=16, lowest=True)
 
 

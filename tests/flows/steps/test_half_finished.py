@@ -15,6 +15,8 @@ from tests.flows.command import vital
 from tests.flows.conftest import LAYER, Made, atlas_job
 from tests.flows.steps.test_inputs import done
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def half(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,6 +15,8 @@ from tests.flows import tiny
 from tests.flows.command import Result, vital
 from tests.flows.conftest import LAYER, Made
 
+pytestmark = pytest.mark.slow
+
 ENCODER = "encoder.layers.encoder_layer_2"
 
 

@@ -16,6 +16,8 @@ from stores.shards.reading import expand
 from tests.flows.conftest import LAYER, MODEL, Made
 from vital.measuring.gathering import Plan
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PIECES = """
 import os

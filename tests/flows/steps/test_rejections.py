@@ -21,6 +21,8 @@ from tests.flows.command import Result, vital
 from tests.flows.conftest import LAYER
 from tests.flows.steps.test_inputs import done, refused
 
+pytestmark = pytest.mark.slow
+
 MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--references", 3, "--levels", 16)
 
 

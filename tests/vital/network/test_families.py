@@ -14,6 +14,8 @@ from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 from vital.network.sources import torchvision_models
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = [
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
     "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "resnext50_32x4d",

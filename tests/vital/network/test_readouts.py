@@ -20,6 +20,8 @@ from vital.network.probe import probe
 from vital.pictures.optimise import optimise
 from vital.settings import PictureSettings, RelevanceKind
 
+pytestmark = pytest.mark.slow
+
 LAYER, CHANNELS, WIDTH = "2", 12, 4
 NODES = ("0", "1")
 DIRECTIONS = np.random.default_rng(5).standard_normal((3, CHANNELS)).astype(np.float32)

@@ -21,6 +21,8 @@ from vital.network.sources import torchvision_models
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings
 
+pytestmark = pytest.mark.slow
+
 LAYER, NODES = "encoder.layers.encoder_layer_2", ("conv_proj", "encoder.layers.encoder_layer_0")
 
 

@@ -22,6 +22,8 @@ from vital.pictures.pixels import PhasePictures, resized
 from vital.pictures.transforms import random_warps, warp
 from vital.settings import PictureSettings
 
+pytestmark = pytest.mark.slow
+
 SPECTRUM = np.random.default_rng(3).uniform(0.5, 2, (3, SIDE, SIDE // 2 + 1))
 METHODS = pytest.mark.parametrize("method", ["pixel", "fourier", "maco", "deepinversion"])
 

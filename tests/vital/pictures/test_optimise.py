@@ -18,6 +18,8 @@ from vital.pictures.optimise import Pictures, optimise
 from vital.pictures.transforms import draw, random_crop_steps
 from vital.settings import PictureSettings
 
+pytestmark = pytest.mark.slow
+
 NODES = ("0", "1")
 LAYER = "2"
 NEURONS = (3, 7, 10)

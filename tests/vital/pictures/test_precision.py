@@ -18,6 +18,8 @@ from vital.pictures.device import reduced
 from vital.pictures.optimise import optimise
 from vital.settings import PictureSettings, Precision
 
+pytestmark = pytest.mark.slow
+
 LAYER, NODES = "2", ("0", "1")
 WHERE = pytest.mark.parametrize("layer", [LAYER, CLASSES])
 

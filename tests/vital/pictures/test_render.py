@@ -26,6 +26,8 @@ from vital.pictures.optimise import Pictures, optimise
 from vital.pictures.render import Picture, render
 from vital.settings import PictureSettings
 
+pytestmark = pytest.mark.slow
+
 COUNT, NEURON = 11, 7
 NODES = {"2": ("0.2", "0", "1.2", "1"), CLASSES: ("0.2", "0", "1.2", "2.2", "2")}
 """The default ones of the small network."""

@@ -22,6 +22,8 @@ from vital.propagation.conservation import ELSEWHERE, Conservation, conservation
 from vital.propagation.mode import Relevance
 from vital.settings import ModelSettings, RelevanceKind
 
+pytestmark = pytest.mark.slow
+
 
 def of(network: nn.Module, layer: str, nodes: list[str], side: int = SIDE) -> Conservation:
     model = Model("given", network.eval().requires_grad_(False), Preprocessing(side, (0.5,) * 3, (0.25,) * 3))
