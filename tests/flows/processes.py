@@ -53,12 +53,20 @@ def vital_run(job: AtlasJob | FullJob, folder: Path, **more: str) -> subprocess.
 
 def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code, and what the command said when it failed: its error without the progress bars."""
-    try:
-        _, said = run.communicate()  # the test's own time limit ends this
-    except BaseException:
-        os.killpg(run.pid, signal.SIGKILL)
-        raise
+    with killed(run):  # in case that the test's own time limit ends this
+        _, said = run.communicate()
     return run.returncode, said[said.find("Error: ") :].strip() if "Error: " in said else said
+
+
+@contextmanager
+def killed(run: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """The run, which is killed with -9 when the block ends, with all that it has started."""
+    try:
+        yield run
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
 
 
 def one_sentence(said: str) -> bool:

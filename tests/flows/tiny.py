@@ -62,6 +62,19 @@ def ten_classes() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10))
 
 
+def two_layers() -> nn.Module:
+    """Two convolutions and a classifier, the same weights every time: a store of it has few arrays."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.Conv2d(8, CHANNELS, 3, stride=2, padding=1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(CHANNELS, CLASSES),
+        )
+
+
 def thousand_classes() -> nn.Module:
     """A small network with as many classes as ImageNet."""
     return nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 1000))

@@ -150,7 +150,7 @@ def test_credentials_of_the_environment_are_kept_nowhere(tmp_path: Path) -> None
             "PYTHONPATH": str(ROOT), "PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_LOGGING_TO_API_ENABLED": "true",
         }  # fmt: skip
         arguments = ["--verbose", "references", str(tmp_path / "shards"), "--store", f"{url}/secret-stats.zarr"]
-        arguments += ["--layer", LAYER, *map(str, MODEL)]
+        arguments += ["--layer", "1", *map(str, MODEL), "--model", "tests.flows.tiny:two_layers"]
         ran = subprocess.run([sys.executable, "-m", "flows.cli.main", *arguments], env=environment, capture_output=True)
         assert ran.returncode == 0, ran.stderr
         files = s3fs.S3FileSystem(anon=False)
