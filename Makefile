@@ -4,13 +4,23 @@ BIN := .venv/bin
 # Everything that changes what must be installed.
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check clean
+# Files of tests run side by side; more than a few of them only start more Prefect servers.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test check fast coverage clean
 
 demo: .venv/demo.installed
 	$(BIN)/vital demo --out demo
 
 test: .venv/test.installed check
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
+
+# The quick tier: `make check fast` while working.
+fast: .venv/test.installed
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
+
+coverage: .venv/test.installed
+	$(BIN)/pytest $(SIDE_BY_SIDE) --cov --cov-report=term:skip-covered
 
 check: .venv/test.installed
 	$(BIN)/ruff check .
@@ -36,4 +46,4 @@ check: .venv/test.installed
 	@touch $@ .venv/demo.installed
 
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*

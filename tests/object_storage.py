@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import urllib.request
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ def bucket() -> Iterator[str]:
     from moto.server import ThreadedMotoServer
     from zarr.core.sync import sync
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     patch = pytest.MonkeyPatch()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

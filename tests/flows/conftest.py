@@ -29,7 +29,7 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     from flows.running.cluster import unwatched
 
-    with prefect_test_harness(server_startup_timeout=120), unwatched():
+    with prefect_test_harness(server_startup_timeout=300), unwatched():
         yield
 
 

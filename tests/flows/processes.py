@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,22 @@ def environment(**more: str) -> dict[str, str]:
     return {**ours, **server, "PYTHONPATH": str(ROOT), **more}
 
 
+class Gate:
+    """Holds a run of `tests.flows.tiny.network` in the middle of its work, whoever has the processor meanwhile."""
+
+    def __init__(self, folder: Path, after: Path) -> None:
+        """From the moment on when ``after`` is there."""
+        self._pipe = folder / "gate"
+        os.mkfifo(self._pipe)
+        self.environment = {"TINY_GATE": str(self._pipe), "TINY_GATE_AFTER": str(after)}
+
+    def open(self) -> None:
+        """Let the run go on, whether it waits already or not."""
+        both = os.open(self._pipe, os.O_RDWR)  # waits for nobody
+        self._pipe.unlink()
+        os.close(both)
+
+
 def vital_run(job: AtlasJob | FullJob, folder: Path, **more: str) -> subprocess.Popen[str]:
     """``vital run`` of the job, in a process group of its own."""
     file = folder / "job.yaml"
@@ -37,8 +54,20 @@ def vital_run(job: AtlasJob | FullJob, folder: Path, **more: str) -> subprocess.
 
 def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code, and what the command said when it failed: its error without the progress bars."""
-    _, said = run.communicate(timeout=200)
+    with killed(run):  # in case that the test's own time limit ends this
+        _, said = run.communicate()
     return run.returncode, said[said.find("Error: ") :].strip() if "Error: " in said else said
+
+
+@contextmanager
+def killed(run: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """The run, which is killed with -9 when the block ends, with all that it has started."""
+    try:
+        yield run
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
 
 
 def one_sentence(said: str) -> bool:

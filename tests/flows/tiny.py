@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import resource
 import tarfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,12 +22,26 @@ SIDE = 32
 CHANNELS, CLASSES = 40, 5
 
 
+class Gated(nn.Conv2d):
+    """A convolution at which a run can be held, where the environment says so."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """As the convolution. Once there is a file TINY_GATE_AFTER, it waits until the named pipe TINY_GATE is opened
+        by somebody else (`tests.flows.processes.Gate`)."""
+        gate, after = os.environ.get("TINY_GATE"), os.environ.get("TINY_GATE_AFTER")
+        if gate and after and Path(after).exists():
+            with contextlib.suppress(FileNotFoundError):  # it was opened before
+                Path(gate).read_bytes()
+        made: torch.Tensor = super().forward(images)
+        return made
+
+
 def network() -> nn.Module:
     """Three convolutions and a classifier, the same weights every time; 40 channels make two blocks."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return nn.Sequential(
-            nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
+            nn.Sequential(Gated(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
             nn.Sequential(nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12), nn.ReLU(inplace=True)),
             nn.Sequential(nn.Conv2d(12, CHANNELS, 3, padding=1), nn.ReLU(inplace=True)),
             nn.AdaptiveAvgPool2d(1),
@@ -46,6 +62,19 @@ def other_network() -> nn.Module:
 def ten_classes() -> nn.Module:
     """A network that tells more classes apart."""
     return nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 10))
+
+
+def two_layers() -> nn.Module:
+    """Two convolutions and a classifier, the same weights every time: a store of it has few arrays."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.Conv2d(8, CHANNELS, 3, stride=2, padding=1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(CHANNELS, CLASSES),
+        )
 
 
 def thousand_classes() -> nn.Module:
@@ -88,8 +117,9 @@ class Hungry(nn.Conv2d):
             taken = torch.ones(len(images), hunger, dtype=torch.uint8)
         finally:  # a process that may not even start a thread would be another fault
             resource.setrlimit(resource.RLIMIT_AS, before)
-        while os.environ.get("TINY_HOLD"):  # until it is killed
-            taken.add_(0)
+        if os.environ.get("TINY_HOLD"):
+            threading.Event().wait()  # until it is killed
+        del taken
         made: torch.Tensor = super().forward(images)
         return made
 

@@ -17,17 +17,29 @@ from stores.atlas import made as made_of
 from stores.dataset.index import read_index
 from stores.dataset.references import read_references
 from tests.flows import tiny
-from tests.flows.conftest import LAYER, Made
 from tests.flows.steps.test_inputs import done, refused, vital
 from tests.object_storage import bucket
 
-MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--references", 3, "--levels", 16)
+LAYER = "1"
+MODEL = ("--model", "tests.flows.tiny:two_layers", "--input-size", tiny.SIDE, "--references", 3, "--levels", 16)
+NAMES = ("tiny-000000.tar", "tiny-000001.tar")
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     with contextlib.contextmanager(bucket)() as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def here(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards, references and targets on a disk."""
+    folder = tmp_path_factory.mktemp("here")
+    tiny.shards(folder / "shards")
+    store = ("--store", folder / "stats.zarr", "--layer", LAYER)
+    done(vital("references", folder / "shards", *store, "--layer", "classes", *MODEL))
+    done(vital("targets", *store, "--neurons", "0:32", "--node", "0"))
+    return folder
 
 
 def put(folder: Path, prefix: str, *names: str) -> None:
@@ -37,17 +49,17 @@ def put(folder: Path, prefix: str, *names: str) -> None:
 
 
 def test_the_commands_work_in_a_bucket_and_give_what_they_give_on_a_disk(
-    made: Made, s3: str, monkeypatch: pytest.MonkeyPatch
+    here: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(made.shards, "shards", "tiny-000000.tar", "tiny-000001.tar")
+    put(here / "shards", "shards", *NAMES)
     store, atlas = f"{s3}/stats.zarr", f"{s3}/atlas.zarr"
     layers = ("--layer", LAYER, "--layer", "classes")
     said = done(vital("references", f"{s3}/shards/tiny-{{000000..000001}}.tar", "--store", store, *layers, *MODEL))
     assert "shards: 2, images: 20, 20 read and used" in said
-    local, remote = (open_store(str(url), "statistics", "r") for url in (made.store, store))
-    here, there = read_references(local, LAYER), read_references(remote, LAYER)
+    local, remote = (open_store(str(url), "statistics", "r") for url in (here / "stats.zarr", store))
+    near, there = read_references(local, LAYER), read_references(remote, LAYER)
     for part in ("image", "score", "site", "box"):
-        np.testing.assert_array_equal(getattr(there, part), getattr(here, part))
+        np.testing.assert_array_equal(getattr(there, part), getattr(near, part))
 
     reads: list[tuple[str, Any, Any]] = []
     real = s3fs.S3FileSystem._cat_file
@@ -62,13 +74,13 @@ def test_the_commands_work_in_a_bucket_and_give_what_they_give_on_a_disk(
     with monkeypatch.context() as patch:
         patch.setattr(s3fs.S3FileSystem, "_cat_file", watched)
         patch.setattr(s3fs.S3FileSystem, "_open", opened)
-        done(vital("targets", "--store", store, "--layer", LAYER, "--neurons", "0:32", "--node", "0", "--node", "1"))
+        done(vital("targets", "--store", store, "--layer", LAYER, "--neurons", "0:32", "--node", "0"))
     index = read_index(remote)
     wanted = np.unique(there.image[:32][there.image[:32] >= 0])  # one block
     spans = sorted((f"atlas/shards/tiny-{index.shard[i]:06d}.tar", *_span(index, i)) for i in wanted)
     assert sorted(read for read in reads if read[0].endswith(".tar")) == spans  # every image once, and only its bytes
 
-    name = f"targets/{LAYER}/patch-lrp/1/quantiles"
+    name = f"targets/{LAYER}/patch-lrp/0/quantiles"
     np.testing.assert_array_equal(
         np.asarray(array_at(open_store(store, "statistics", "r"), name)[:32]),
         np.asarray(array_at(local, name)[:32]),
@@ -83,17 +95,19 @@ def _span(index: Any, image: int) -> tuple[int, int]:
     return int(index.offset[image]), int(index.offset[image] + index.size[image])
 
 
-def test_a_store_in_a_bucket_grows(made: Made, s3: str) -> None:
+def test_a_store_in_a_bucket_grows(here: Path, s3: str) -> None:
     store = f"{s3}/grown.zarr"
-    put(made.shards, "growing", "tiny-000000.tar")
+    put(here / "shards", "growing", NAMES[0])
     command = ("references", f"{s3}/growing/*.tar", "--store", store, "--layer", LAYER, *MODEL)
     done(vital(*command))
-    put(made.shards, "growing", "tiny-000001.tar")
+    put(here / "shards", "growing", NAMES[1])
     refused(vital(*command), "made from 1 shards and 2 are given", "--extend", "tiny-000001.tar")
     done(vital(*command, "--extend"))
-    here, there = (read_references(open_store(str(url), "statistics", "r"), LAYER) for url in (made.store, store))
-    np.testing.assert_array_equal(there.image, here.image)
-    np.testing.assert_array_equal(there.score, here.score)
+    near, there = (
+        read_references(open_store(str(url), "statistics", "r"), LAYER) for url in (here / "stats.zarr", store)
+    )
+    np.testing.assert_array_equal(there.image, near.image)
+    np.testing.assert_array_equal(there.score, near.score)
 
 
 def test_shards_and_stores_that_are_not_in_the_bucket_are_refused(s3: str, tmp_path: Path) -> None:

@@ -25,17 +25,16 @@ from stores.atlas import done_picture_blocks, read_pictures
 from stores.atlas import made as made_of
 from stores.errors import StoreError
 from tests.flows import tiny
-from tests.flows.conftest import LAYER, MODEL, PICTURE, Made, atlas_job, references_job, targets_job
-from tests.flows.processes import ended, one_sentence, scheduler, vital_run, worker
+from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, references_job, targets_job
+from tests.flows.processes import Gate, ended, killed, one_sentence, scheduler, vital_run, worker
 from tests.flows.recipes.test_pipeline import digests
 from tests.object_storage import bucket
 
-SLOW = PICTURE.model_copy(update={"steps": 150})
 BLOCKS = 2
 
 
 def job_of(made: Made, atlas: Path, **running: object) -> AtlasJob:
-    return atlas_job(made.store, atlas, picture=SLOW, running=Running.model_validate({"threads": 1, **running}))
+    return atlas_job(made.store, atlas, running=Running.model_validate({"threads": 1, **running}))
 
 
 def bytes_of(atlas: Path) -> dict[str, str]:
@@ -52,8 +51,17 @@ def blocks_made(atlas: Path) -> list[int]:
 
 def until(run: subprocess.Popen[str], seen: Callable[[], object]) -> None:
     """Wait for a state that the run brings about."""
-    while not seen():
-        assert run.poll() is None, ended(run)
+    try:
+        while not seen():
+            assert run.poll() is None, ended(run)
+    except BaseException:
+        with killed(run):
+            raise
+
+
+def first_is_done(atlas: Path) -> Path:
+    """What is there once the first block is written."""
+    return atlas / LAYER / "done" / "c" / "0"
 
 
 def chunk_times(atlas: Path) -> dict[Path, int]:
@@ -68,12 +76,12 @@ def expected(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return bytes_of(atlas)
 
 
-@pytest.mark.timeout(240)
 def test_a_scheduler_that_is_killed_ends_the_run_in_one_sentence(
     made: Made, tmp_path: Path, expected: dict[str, str]
 ) -> None:
     atlas = tmp_path / "atlas.zarr"
-    with scheduler(tmp_path) as (process, address), worker(tmp_path, address, "--no-nanny"):
+    held = Gate(tmp_path, first_is_done(atlas)).environment
+    with scheduler(tmp_path) as (process, address), worker(tmp_path, address, "--no-nanny", **held):
         run = vital_run(job_of(made, atlas, scheduler=address), tmp_path)
         until(run, lambda: blocks_made(atlas))
         process.kill()
@@ -101,7 +109,6 @@ def hungry(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
 MEBIBYTE = 1 << 20
 
 
-@pytest.mark.timeout(240)
 def test_a_worker_whose_memory_ends_makes_the_same_pictures_in_smaller_batches(hungry: Made, tmp_path: Path) -> None:
     """A real refusal of the allocator: batches of four need 400 MiB where 300 may be added, batches of two fit."""
     atlas, short = tmp_path / "atlas.zarr", {"TINY_HUNGER": str(100 * MEBIBYTE), "TINY_ROOM": str(300 * MEBIBYTE)}
@@ -118,7 +125,6 @@ def test_a_worker_whose_memory_ends_makes_the_same_pictures_in_smaller_batches(h
     np.testing.assert_allclose(mine, other, rtol=1e-3)
 
 
-@pytest.mark.timeout(240)
 def test_workers_that_die_of_memory_again_and_again_end_the_run_in_one_sentence(hungry: Made, tmp_path: Path) -> None:
     """The nanny ends a worker at 95 % of its bound and starts another; after the fourth Dask gives the task up."""
     atlas, greedy = tmp_path / "atlas.zarr", {"TINY_HUNGER": str(1 << 30), "TINY_HOLD": "1"}
@@ -154,17 +160,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.timeout(240)
 def test_a_full_disk_ends_the_run_in_one_sentence_and_hides_nothing_half_written(
     made: Made, small_disk: Path, tmp_path: Path, expected: dict[str, str]
 ) -> None:
     """Full after the first block; when there is room again, the same command makes the rest."""
     atlas = small_disk / "atlas.zarr"
-    job = job_of(made, atlas)
-    run = vital_run(job, tmp_path)
+    job, gate = job_of(made, atlas), Gate(tmp_path, first_is_done(atlas))
+    run = vital_run(job, tmp_path, **gate.environment)
     until(run, lambda: blocks_made(atlas))
     with pytest.raises(OSError, match="No space left"):
         fill(small_disk / "filler")
+    gate.open()
     code, said = ended(run)
     assert (code, one_sentence(said)) == (1, True), said
     assert "No space left on device" in said
@@ -179,11 +185,12 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_hides_nothing_half_written
 
 
 class Outage:
-    """A proxy before the object store that answers 503 while ``down`` says so, and counts what it refused."""
+    """A proxy before the object store that answers 503 as often as ``left`` says, and counts what it refused. Once
+    something was written at ``after``, it answers nothing else."""
 
     def __init__(self, behind: str) -> None:
         outage = self
-        self.refused, self.left = 0, 0
+        self.refused, self.left, self.after = 0, 0, "/nowhere"
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -201,6 +208,8 @@ class Outage:
                     status, content = 503, b"<Error><Code>ServiceUnavailable</Code></Error>"
                 else:
                     status, headers, content = self._asked(body)
+                    if self.command == "PUT" and self.path.partition("?")[0].endswith(outage.after):
+                        outage.left = 1_000_000
                 self.send_response(status)
                 for name, value in headers.items():
                     if name.lower() not in {"content-length", "connection", "transfer-encoding", "date", "server"}:
@@ -238,7 +247,6 @@ def outage() -> Iterator[Outage]:
             serving.join()
 
 
-@pytest.mark.timeout(240)
 def test_a_store_that_answers_errors_for_a_while_costs_time_and_a_lasting_one_the_run(
     made: Made, outage: Outage, tmp_path: Path, expected: dict[str, str]
 ) -> None:
@@ -246,15 +254,13 @@ def test_a_store_that_answers_errors_for_a_while_costs_time_and_a_lasting_one_th
     atlas = "s3://atlas/faults.zarr"
     job = job_of(made, Path("nowhere")).model_copy(update={"out": atlas})
     through = {"AWS_ENDPOINT_URL": outage.url}
-    run = vital_run(job, tmp_path, **through)
-    until(run, lambda: remote_blocks(atlas))
-    outage.left = 1_000_000
-    code, said = ended(run)
+    outage.after = f"/{LAYER}/done/c/0"
+    code, said = ended(vital_run(job, tmp_path, **through))
     assert (code, one_sentence(said)) == (1, True), said
     assert atlas in said
     assert "run the same command again" in said
     assert outage.refused >= 5
-    outage.left = 0
+    outage.left, outage.after = 0, "/nowhere"
     assert remote_blocks(atlas) == 1
 
     outage.refused, outage.left = 0, 4

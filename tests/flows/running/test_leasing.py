@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-import yaml
 
 from flows.jobs import AtlasJob, Running
 from flows.recipes import atlas as flow
@@ -21,10 +16,10 @@ from stores.arrays.leases import Holder, read_lease, take
 from stores.arrays.schema import open_store
 from stores.atlas import done_picture_blocks
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
+from tests.flows.processes import Gate, ended, killed, vital_run
 from tests.flows.recipes.test_pipeline import digests
-from tests.flows.running.test_cluster import ROOT
 
-SLOW = PICTURE.model_copy(update={"steps": 60})
+SLOW = PICTURE.model_copy(update={"steps": 10})
 OTHER = Holder("other", "another-machine", 1)
 
 
@@ -46,40 +41,27 @@ def expected(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return bytes_of(atlas)
 
 
-def started(job: AtlasJob, folder: Path, name: str) -> subprocess.Popen[bytes]:
-    """The command in a process of its own, with a server of its own."""
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({"atlas": job.model_dump(mode="json")}))
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    environment = {**ours, "PREFECT_HOME": str(folder / name), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "run", str(file)], env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-@pytest.mark.timeout(240)
 def test_two_runs_at_once_both_end_with_the_whole_atlas(made: Made, tmp_path: Path, expected: dict[str, str]) -> None:
     atlas = tmp_path / "atlas.zarr"
-    runs = [started(job_of(made, atlas), tmp_path, name) for name in ("one", "two")]
-    for run in runs:
-        _, said = run.communicate(timeout=200)
-        assert run.returncode == 0, said
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    for run in [vital_run(job_of(made, atlas), folder) for folder in folders]:
+        code, said = ended(run)
+        assert code == 0, said
     assert bytes_of(atlas) == expected
     assert not [path for path in (atlas / "runs").iterdir() if path.name.startswith("lease")]
 
 
-@pytest.mark.timeout(240)
 def test_a_run_killed_at_work_is_taken_over_at_once_on_its_machine(
     made: Made, tmp_path: Path, expected: dict[str, str]
 ) -> None:
-    """Killed with -9 while it holds a lease that would last a day."""
+    """Killed with -9 at its second block, while it holds a lease that would last a day."""
     atlas = tmp_path / "atlas.zarr"
-    job = job_of(made, atlas, lease=86400.0)
-    with started(job, tmp_path, "killed") as run:
-        while not list((atlas / "runs").glob("lease-*")):
+    job, first = job_of(made, atlas, lease=86400.0), atlas / LAYER / "done" / "c" / "0"
+    with killed(vital_run(job, tmp_path, **Gate(tmp_path, first).environment)) as run:
+        while not (first.exists() and list((atlas / "runs").glob("lease-*"))):
             assert run.poll() is None, "the run ended before it could be killed"
-        os.killpg(run.pid, signal.SIGKILL)
     assert not done_picture_blocks(open_store(str(atlas), "atlas", "r"), LAYER).all()
     build_atlas(job)
     assert bytes_of(atlas) == expected
