@@ -36,9 +36,10 @@ class Gate:
         self.environment = {"TINY_GATE": str(self._pipe), "TINY_GATE_AFTER": str(after)}
 
     def open(self) -> None:
-        """Let the run go on; waits until it has come to the gate."""
-        with self._pipe.open("wb"):
-            self._pipe.unlink()
+        """Let the run go on, whether it waits already or not."""
+        both = os.open(self._pipe, os.O_RDWR)  # waits for nobody
+        self._pipe.unlink()
+        os.close(both)
 
 
 def vital_run(job: AtlasJob | FullJob, folder: Path, **more: str) -> subprocess.Popen[str]:
