@@ -151,7 +151,7 @@ def measure(
         progress: told of every round's references.
         readout: how the neurons read their layer, where they are not its channels.
     """
-    inner, reads = layer != CLASSES, readout or Readout(layer)
+    inner, reads = layer != CLASSES, (readout or Readout(layer)).of(neurons)
     mode = relevance_mode(kind) if inner else None
     sums = _Sums(len(neurons))
     count = np.zeros(len(neurons), np.int64)
