@@ -15,11 +15,11 @@ from torch.nn.functional import avg_pool2d
 from vital.errors import UnsuitableInput
 from vital.measuring.image_sums import GREY, ColourDistribution
 from vital.measuring.targets import Target
+from vital.network.arithmetic import arithmetic
 from vital.network.models import Model
 from vital.network.nodes import prior_weight
 from vital.network.probe import Layout, probe
 from vital.pictures.baselines import ascent, check_method
-from vital.pictures.device import reduced
 from vital.pictures.losses import frobenius, total_variation
 from vital.pictures.objective import Objective
 from vital.pictures.pixels import (
@@ -91,7 +91,7 @@ def optimise(
     losses, cropped = [], random_crop_steps(settings, target.classes)
     records = set(recorded_steps(settings.steps).tolist())
     with ExitStack() as running:
-        model = running.enter_context(reduced(model, settings.precision))
+        model = running.enter_context(arithmetic(model, settings.precision))
         run = running.enter_context(probe(model.network, layers, layouts, mode))
         weight = next(model.network.parameters())
         pictures = _parametrise(
