@@ -71,15 +71,17 @@ def open_store(url: str, kind: Kind, mode: Mode) -> zarr.Group:
         MissingStore: nothing is there, and mode is not "a".
         SchemaMismatch: another kind of store, another schema version, or no store of ours.
     """
-    # Opened to read first where nothing may be made: a local store makes its folder when it is opened to write.
-    store = _backend(url, read_only=mode != "a")
+    missing = MissingStore(f"there is no {kind} store at {safe_url(url)}; check the URL, or make the store first")
+    path = local_path(url)
+    # a local store makes its folder when it is opened to write
+    if mode == "r+" and path is not None and not path.is_dir():
+        raise missing
+    store = _backend(url, read_only=mode == "r")
     try:
-        root = zarr.open_group(store, mode="r+" if mode == "a" else "r", zarr_format=3, use_consolidated=False)
+        root = zarr.open_group(store, mode="r" if mode == "r" else "r+", zarr_format=3, use_consolidated=False)
     except (FileNotFoundError, GroupNotFoundError, ContainsArrayError):
         if mode != "a":
-            raise MissingStore(
-                f"there is no {kind} store at {safe_url(url)}; check the URL, or make the store first"
-            ) from None
+            raise missing from None
         root = zarr.open_group(
             store,
             mode="a",
@@ -90,8 +92,6 @@ def open_store(url: str, kind: Kind, mode: Mode) -> zarr.Group:
         # a plain folder in a Zarr hierarchy makes every reader warn, an empty group does not
         root.require_group("runs")
     _check_root(root, kind, url)
-    if mode == "r+":
-        return zarr.open_group(_backend(url, read_only=False), mode="r+", zarr_format=3, use_consolidated=False)
     return root
 
 
