@@ -72,7 +72,8 @@ class Blocks:
         nothing was declared."""
         flags = self.array(DONE)
         asked = np.arange(flags.shape[0]) if blocks is None else np.asarray(blocks, np.int64)
-        return np.equal(read_rows(flags, asked), 1)
+        done: np.ndarray = read_rows(flags, asked) == 1
+        return done
 
     def unwritten(self, blocks: Iterable[int]) -> list[int]:
         """Those of ``blocks`` that are not written, in their order."""
@@ -118,10 +119,7 @@ class Blocks:
     def empty(self, block: int) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
         """Zeros of every array that `write` wants for ``block``, by relative path."""
         count = len(self.neurons_of(block))
-        return {
-            name: np.zeros((count, *array.shape[1:]), array.dtype)
-            for name, array in self._by_neuron.items()
-        }
+        return {name: np.zeros((count, *array.shape[1:]), array.dtype) for name, array in self._by_neuron.items()}
 
     def write(self, block: int, arrays: Mapping[str, Shaped[np.ndarray, "neuron ..."]]) -> None:
         """Write one block of every array along ``neuron``: the data, then ``status``, then ``done``.
@@ -149,8 +147,8 @@ class Blocks:
     def rows(
         self, neurons: Sequence[int], names: Iterable[str] | None = None
     ) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
-        """The rows of ``neurons``, in that order, of every array along ``neuron`` or of those that are named, by relative
-        path.
+        """The rows of ``neurons``, in that order, by relative path: of every array along ``neuron``, or of those that
+        are named.
 
         Raises:
             SchemaMismatch: such an array was not declared, or a neuron is out of range.
