@@ -16,10 +16,12 @@ from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import Ranking, unit_hash
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums
+from vital.network.arithmetic import arithmetic, widened
 from vital.network.layers import Layer, Survey
 from vital.network.models import Model
 from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, probe
+from vital.settings import Precision
 
 LOWEST = "/lowest"
 """Ends the name of a ranking by the least activation instead of the greatest, as in ``layer4.2/lowest``."""
@@ -40,6 +42,8 @@ class Plan:
     measured: tuple[str, ...]
     ranks: int
     levels: int
+    precision: Precision = "float32"
+    """Arithmetic of the network; what it gives is ranked and summed in single precision at least."""
 
 
 def levels_of(layer: Layer, levels: int) -> Float[np.ndarray, "level"]:
@@ -124,22 +128,37 @@ def gather(
     A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
     ``labels`` are −1 where unknown; class members are ranked by `unit_hash` of their key.
     """
+    with arithmetic(model, plan.precision) as used:
+        return _gather(used, survey, plan, pixels, rows, labels, keys)
+
+
+def _gather(
+    model: Model,
+    survey: Survey,
+    plan: Plan,
+    pixels: UInt8[Tensor, "image 3 side side"],
+    rows: Int[np.ndarray, "image"],
+    labels: Int[np.ndarray, "image"],
+    keys: Sequence[str],
+) -> Gathered:
     every = dict.fromkeys((*plan.measured, *(ranked_layer(name) for name in plan.ranked if name != CLASSES)))
     inner = tuple(dict.fromkeys(survey.layer(name).reads.layer for name in every))
     rankings: dict[str, Ranking] = {}
     sums: dict[str, LayerSums] = {}
     if inner:
-        device = next(model.network.parameters()).device
+        weight = next(model.network.parameters())
         with torch.inference_mode(), probe(model.network, inner, survey.layouts()) as run:
-            activations = run(model.preprocessing.normalise(pixels.to(device)))
+            images = model.preprocessing.normalise(pixels.to(weight.device))
+            activations = {name: widened(read) for name, read in run(images.to(weight.dtype)).items()}
             for name in every:
                 layer = survey.layer(name)
                 maps = layer.reads.maps(activations[layer.reads.layer])  # of many directions the dearest: once
                 if name in plan.measured:
                     sums[name] = LayerSums.of(maps, plan.levels if layer.readout is None else 0)
                 skip = survey.layer(layer.reads.layer).leading_tokens
-                for ranked, scored in ((name, maps), (f"{name}{LOWEST}", -maps)):
+                for ranked in (name, f"{name}{LOWEST}"):
                     if ranked in plan.ranked and ranked != CLASSES:
+                        scored = -maps if ranked.endswith(LOWEST) else maps
                         rankings[ranked] = _ranked(layer.reads, scored, rows, skip, plan.ranks)
     if CLASSES in plan.ranked:
         rankings[CLASSES] = _members(survey.layer(CLASSES).channels, plan.ranks, rows, labels, keys)
