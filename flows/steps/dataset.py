@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -29,7 +29,12 @@ ALGORITHM = 1
 def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
     """The store, made or found to be of the same base; its model's settings are kept for later commands."""
     statistics = open_statistics(job.store, "a")
-    base = {**loaded.model.identity, "levels": job.statistics.levels, "precision": "float32", "algorithm": ALGORITHM}
+    base = {
+        **loaded.model.identity,
+        "levels": job.statistics.levels,
+        "precision": job.precision,
+        "algorithm": ALGORITHM,
+    }
     statistics.claim(base, job.model.model_copy(update={"download": False}).model_dump(mode="json"))
     for name, matrix in loaded.survey.directions.items():
         statistics.write_directions(name, matrix)
@@ -54,7 +59,8 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
     for layer in job.layers:
         ranked += [layer, f"{layer}{LOWEST}"] if job.statistics.lowest and layer != CLASSES else [layer]
         measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer]
-    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
+    kept = job.statistics
+    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), kept.references, kept.levels, job.precision)
 
 
 def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
@@ -76,11 +82,10 @@ def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) 
                 f"repeat --references {ranks}, or write to another store"
             )
     complete, measured = statistics.ranked(), set(statistics.measured())
-    return Plan(
-        tuple(name for name in plan.ranked if name not in complete),
-        tuple(name for name in plan.measured if name not in measured),
-        plan.ranks,
-        plan.levels,
+    return replace(
+        plan,
+        ranked=tuple(name for name in plan.ranked if name not in complete),
+        measured=tuple(name for name in plan.measured if name not in measured),
     )
 
 
