@@ -57,12 +57,13 @@ def relevance(
     grid = _grid(layers.layer(name))
     shown = read_photos(photos, model.preprocessing)
     mode, device = relevance_mode(kind), next(model.network.parameters()).device
+    reads = layer.reads.of([asked.number])
     maps = []
     with rounding(), probe(model.network, [name, layer.reads.layer], layers.layouts(), mode) as run:
         for pixels in shown.pixels.split(BATCH):
             activations = run(model.preprocessing.normalise(pixels.to(device)).requires_grad_())
             numbers = torch.full((len(pixels),), asked.number, device=device)
-            arrived = node_relevance(mode, activations, layer.reads, [name], numbers, kind)[name]
+            arrived = node_relevance(mode, activations, reads, [name], numbers, kind)[name]
             maps.append(_as_maps(arrived, layers.layer(name).leading_tokens, grid))
     centres = (np.arange(grid) + 0.5) * model.preprocessing.side / grid
     return xarray.DataArray(

@@ -154,7 +154,7 @@ def measure(
         readout: how the neurons read their layer, where they are not its channels.
         precision: arithmetic of the network; what it gives is sorted and summed in single precision at least.
     """
-    inner, reads = layer != CLASSES, readout or Readout(layer)
+    inner, reads = layer != CLASSES, (readout or Readout(layer)).of(neurons)
     mode = relevance_mode(kind) if inner else None
     sums = _Sums(len(neurons))
     count = np.zeros(len(neurons), np.int64)
