@@ -159,7 +159,7 @@ def test_the_dearest_steps_are_measured(tiny: Callable[..., Model], layer: str) 
         return kept_bytes(lambda: optimise(model, target, settings))
 
     whole, first = bytes_of(settings), bytes_of(settings.model_copy(update={"steps": 1}))
-    assert bytes_of(dearest(settings)) == whole
+    assert bytes_of(dearest(settings)) == pytest.approx(whole, rel=0.01)  # a longer run draws more shifts
     if layer == LAYER:
         assert first < 0.75 * whole  # what the first step keeps is no measure of the others
     assert dearest(settings).steps == 2
