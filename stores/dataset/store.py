@@ -18,7 +18,7 @@ from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, 
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
 from stores.dataset.images import read_colours, read_image_sums, read_spectrum, write_image_sums, write_images
 from stores.dataset.index import SampleRows, ShardRows, append_index, index_specs, read_index, read_shards
-from stores.dataset.layers import layer_specs, read_layer, write_layer
+from stores.dataset.layers import SUMS, layer_specs, read_layer, write_layer
 from stores.dataset.references import (
     References,
     read_directions,
@@ -283,7 +283,7 @@ class Statistics:
 
         arrays = read_layer(self.root, layer)
         axes = {name: array_at(self.root, f"{LAYERS}/{layer}/{name}").metadata.dimension_names for name in arrays}  # type: ignore[union-attr]
-        shown = {name: (axes[name], values) for name, values in arrays.items() if not name.startswith("sums/")}
+        shown = {name: (axes[name], values) for name, values in arrays.items() if not name.startswith(SUMS)}
         return xarray.Dataset(
             {name: value for name, value in shown.items() if name != "level"}, coords={"level": shown["level"]}
         )
