@@ -16,9 +16,11 @@ from vital.measuring.image_sums import ImageSums, ImageTotal
 from vital.measuring.ranking import Ranker, Ranking
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums, LayerTotal
+from vital.network.arithmetic import arithmetic, rounding, widened
 from vital.network.layers import Survey
 from vital.network.models import Model
 from vital.network.probe import CLASSES, probe
+from vital.settings import Precision
 
 LOWEST = "/lowest"
 """Ends the name of a ranking by the least activation instead of the greatest, as in ``layer4.2/lowest``."""
@@ -38,6 +40,8 @@ class Plan:
     measured: tuple[str, ...]
     ranks: int
     levels: int
+    precision: Precision = "float32"
+    """Arithmetic of the network; what it gives is ranked and summed in single precision at least."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,8 @@ class Gathered:
 
 
 class Gathering:
-    """What a pass gathers while it goes on. Sums stay on the network's device until they are asked for; of the maps only
-    every neuron's peak, and the site of it, leaves the device with each batch.
+    """What a pass gathers while it goes on. Sums stay on the network's device until they are asked for. Of the maps
+    only every neuron's peak, and the site of it, leaves the device with each batch.
     """
 
     def __init__(self, model: Model, survey: Survey, plan: Plan) -> None:
@@ -141,22 +145,27 @@ class Gathering:
         rank. After an error, such as of memory, what was gathered is of no use.
         """
         pixels = pixels.to(self._device, non_blocking=True)
-        activations: dict[str, Tensor] = {}
-        if self._inner:
-            with torch.inference_mode(), probe(self._model.network, self._inner, self._survey.layouts()) as run:
-                activations = run(self._model.preprocessing.normalise(pixels))
-        with torch.inference_mode():
+        with arithmetic(self._model, self._plan.precision) as used, torch.inference_mode():
+            activations = self._activations(used, pixels)
             peaks = {name: self._peaks(name, activations) for name in self._rankers}
             copied = torch.cuda.current_stream(self._device).record_event() if pixels.is_cuda else None
             for name, sums in self._sums.items():
                 sums.add(activations[name], self._plan.levels)
-            self._images.add(pixels)
+            with rounding():  # whatever the network may round
+                self._images.add(pixels)
         self._seen.append((rows, labels, keys))
         self._catch_up()
         if copied is None:
             self._rank(peaks, rows)
         else:
             self._behind = copied, peaks, rows
+
+    def _activations(self, used: Model, pixels: UInt8[Tensor, "image 3 side side"]) -> dict[str, Tensor]:
+        if not self._inner:
+            return {}
+        with probe(used.network, self._inner, self._survey.layouts()) as run:
+            images = used.preprocessing.normalise(pixels).to(next(used.network.parameters()).dtype)
+            return {name: widened(read) for name, read in run(images).items()}
 
     def gathered(self) -> Gathered:
         """What is known of all images that were added."""
