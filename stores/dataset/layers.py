@@ -18,14 +18,13 @@ def layer_specs(node: str, channels: int, levels: int, meanings: Mapping[str, st
     """Arrays of ``layers/NODE``, one writer: the data set's statistics, and under ``sums`` and ``rests``, the two parts
     of every exact sum, what extends them.
 
-    ``meanings`` says by relative path which statistics there are and what they mean: ``quantiles`` are rows, all others
-    a number a channel; means are float32, sums float64.
+    ``meanings`` says by relative path which statistics there are and what they mean: ``quantiles`` are rows, which
+    there are with ``levels`` alone, all others a number a channel; means are float32, sums float64.
     """
     path, rows = f"layers/{node}", ("channel", "level")
-    specs = [
-        ArraySpec(f"{path}/level", ("level",), (levels,), "float64", LEVEL),
-        ArraySpec(f"{path}/{COUNT}", (), (), "int64", "images in the sums"),
-    ]
+    specs = [ArraySpec(f"{path}/{COUNT}", (), (), "int64", "images in the sums")]
+    if levels:
+        specs.append(ArraySpec(f"{path}/level", ("level",), (levels,), "float64", LEVEL))
     for name, meaning in meanings.items():
         axes = rows if name.rpartition("/")[2] == "quantiles" else rows[:1]
         dtype = "float64" if name.startswith(SUMS) else "float32"

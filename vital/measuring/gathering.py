@@ -17,7 +17,7 @@ from vital.measuring.ranking import Ranker, Ranking
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums, LayerTotal
 from vital.network.arithmetic import arithmetic, rounding, widened
-from vital.network.layers import Survey
+from vital.network.layers import Layer, Survey
 from vital.network.models import Model
 from vital.network.probe import CLASSES, probe
 from vital.settings import Precision
@@ -34,7 +34,8 @@ def ranked_layer(name: str) -> str:
 @dataclass(frozen=True)
 class Plan:
     """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label; ``LAYER/lowest``: by
-    the negated least activation), ``measured`` ones sums."""
+    the negated least activation), ``measured`` ones sums; those of sites and directions, which are never matched, have
+    no rows."""
 
     ranked: tuple[str, ...]
     measured: tuple[str, ...]
@@ -42,6 +43,11 @@ class Plan:
     levels: int
     precision: Precision = "float32"
     """Arithmetic of the network; what it gives is ranked and summed in single precision at least."""
+
+
+def levels_of(layer: Layer, levels: int) -> Float[np.ndarray, "level"]:
+    """The levels at which a layer's sorted rows are kept; none for sites and directions of another one."""
+    return stored_levels(layer.sites, levels) if layer.readout is None else np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,12 @@ class Gathered:
     @classmethod
     def none(cls, plan: Plan, survey: Survey, side: int) -> Gathered:
         """What is known of no image: the identity of ``+``."""
-        layers = survey.layers
+        measured = {name: survey.layer(name) for name in plan.measured}
         return cls(
             {name: Ranking.none(survey.layer(ranked_layer(name)).channels, plan.ranks) for name in plan.ranked},
             {
-                name: LayerSums.none(layers[name].channels, len(stored_levels(layers[name].sites, plan.levels)))
-                for name in plan.measured
+                name: LayerSums.none(layer.channels, len(levels_of(layer, plan.levels)))
+                for name, layer in measured.items()
             },
             ImageSums.none(side),
         )
@@ -115,12 +121,13 @@ class Gathering:
     def __init__(self, model: Model, survey: Survey, plan: Plan) -> None:
         self._model, self._survey, self._plan = model, survey, plan
         self._device = next(model.network.parameters()).device
-        read = (survey.layer(ranked_layer(name)).reads.layer for name in plan.ranked if name != CLASSES)
-        self._inner = tuple(dict.fromkeys((*read, *plan.measured)))
-        layers = {name: survey.layers[name] for name in plan.measured}
+        ranked = (ranked_layer(name) for name in plan.ranked if name != CLASSES)
+        self._layers = {name: survey.layer(name) for name in dict.fromkeys((*plan.measured, *ranked))}
+        self._inner = tuple(dict.fromkeys(layer.reads.layer for layer in self._layers.values()))
         self._sums = {
-            name: LayerTotal(layer.channels, len(stored_levels(layer.sites, plan.levels)), self._device)
-            for name, layer in layers.items()
+            name: LayerTotal(layer.channels, len(levels_of(layer, plan.levels)), self._device)
+            for name, layer in self._layers.items()
+            if name in plan.measured
         }
         self._images = ImageTotal(model.preprocessing.side, self._device)
         self._rankers = {
@@ -147,10 +154,12 @@ class Gathering:
         pixels = pixels.to(self._device, non_blocking=True)
         with arithmetic(self._model, self._plan.precision) as used, torch.inference_mode():
             activations = self._activations(used, pixels)
-            peaks = {name: self._peaks(name, activations) for name in self._rankers}
+            # of many directions the dearest: once
+            maps = {name: layer.reads.maps(activations[layer.reads.layer]) for name, layer in self._layers.items()}
+            peaks = {name: self._peaks(name, maps) for name in self._rankers}
             copied = torch.cuda.current_stream(self._device).record_event() if pixels.is_cuda else None
             for name, sums in self._sums.items():
-                sums.add(activations[name], self._plan.levels)
+                sums.add(maps[name], self._plan.levels if self._layers[name].readout is None else 0)
             with rounding():  # whatever the network may round
                 self._images.add(pixels)
         self._seen.append((rows, labels, keys))
@@ -188,13 +197,13 @@ class Gathering:
         for name, ranker in self._rankers.items():
             ranker.add(peaks[name].scores.numpy(), rows, peaks[name].sites)
 
-    def _peaks(self, name: str, activations: Mapping[str, Tensor]) -> _Peaks:
-        reads = self._survey.layer(ranked_layer(name)).reads
+    def _peaks(self, name: str, maps: Mapping[str, Tensor]) -> _Peaks:
+        layer = ranked_layer(name)
+        reads = self._layers[layer].reads
         skip = self._survey.layer(reads.layer).leading_tokens
-        maps = reads.maps(activations[reads.layer])
         if reads.site is None:
-            return _Peaks.of(maps[..., skip:], name.endswith(LOWEST))
-        return _Peaks.of(maps, name.endswith(LOWEST), max(0, reads.site - skip))
+            return _Peaks.of(maps[layer][..., skip:], name.endswith(LOWEST))
+        return _Peaks.of(maps[layer], name.endswith(LOWEST), max(0, reads.site - skip))
 
     def _members(self) -> Ranking:
         none = np.zeros(0, np.int64)
