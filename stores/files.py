@@ -30,12 +30,24 @@ SECRET = re.compile(r"(^|[?&])[^=&]*(sig|signature|token|secret|password|passwd|
 def local_path(url: str) -> Path | None:
     """Path on this machine, given plainly or as ``file://``; None for any other URL.
 
-    >>> local_path("shards/a.tar"), local_path("s3://bucket/a.tar")
-    (PosixPath('shards/a.tar'), None)
+    One rule for shards, stores, job files and options: a plain path is meant as it stands, only that a first ``~`` is
+    the home folder where nothing here is called so; a ``file://`` URL is percent-encoded.
+
+    >>> local_path("shards/a%20b.tar"), local_path("s3://bucket/a.tar")
+    (PosixPath('shards/a%20b.tar'), None)
+    >>> local_path("file:///data/a%20b.tar")
+    PosixPath('/data/a b.tar')
     """
     if url.startswith("file://"):
-        return Path(unquote(urlsplit(url).path))
-    return None if "://" in url else Path(url)
+        host, _, rest = url.removeprefix("file://").partition("/")
+        return Path(unquote(f"/{rest}" if host in ("", "localhost") else f"{host}/{rest}"))
+    if "://" in url:
+        return None
+    path = Path(url)
+    if url.startswith("~") and not Path(path.parts[0]).exists():
+        with contextlib.suppress(RuntimeError):  # nobody of that name
+            return path.expanduser()
+    return path
 
 
 def universal_path(url: str) -> upath.UPath:

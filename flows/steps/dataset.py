@@ -12,7 +12,7 @@ from flows.running.process import LoadedModel
 from stores import References, Statistics, open_statistics
 from stores.dataset.references import read_matrix
 from stores.errors import SchemaMismatch, UnreadableShard
-from stores.shards.reading import ShardFile
+from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, ranked_layer
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.rows import stored_levels
