@@ -105,7 +105,7 @@ def write_gathered(
         statistics.write_layer(name, level, sums.stored(), LayerSums.meanings())
     for name, ranking in gathered.rankings.items():
         module = survey.layer(survey.layer(ranked_layer(name)).reads.layer)
-        references = _as_references(name, ranking, module.sites, preprocessing, module.leading_tokens)
+        references = _as_references(name, ranking, module.sites - module.leading_tokens, preprocessing)
         statistics.write_references(name, references)
     images = gathered.image_sums
     colours, added = images.colours(), {part.name: np.asarray(getattr(images, part.name)) for part in fields(images)}
@@ -114,15 +114,10 @@ def write_gathered(
     statistics.mark(list(gathered.sums), ranks)
 
 
-def _as_references(name: str, ranking: Ranking, sites: int, preprocessing: Preprocessing, leading: int) -> References:
-    whole = (0, 0, preprocessing.side, preprocessing.side)
-    # A single site sees the whole image, not its middle.
-    square = name != CLASSES and sites - leading > 1 and round((sites - leading) ** 0.5) ** 2 == sites - leading
-    boxes = np.array(
-        [preprocessing.box(site, sites - leading) for site in range(sites - leading)] if square else [whole], np.int32
-    )
+def _as_references(name: str, ranking: Ranking, sites: int, preprocessing: Preprocessing) -> References:
+    """``sites`` are those of the map that can be ranked."""
     empty = ranking.images == NOBODY
-    box = boxes[np.where(empty, 0, ranking.sites) if square else np.zeros_like(ranking.sites)]
+    box = preprocessing.boxes(sites)[np.where(empty, 0, ranking.sites)]
     box[empty] = 0
     scores = -ranking.scores if name.endswith(LOWEST) else ranking.scores
     score = np.where(empty, np.nan, scores).astype(np.float32)

@@ -19,7 +19,7 @@ from vital.measuring.ranking import NOBODY
 from vital.measuring.rows import stored_levels
 from vital.measuring.targets import Crop, NodeTarget, Target, measure
 from vital.network.neurons import Readout
-from vital.network.nodes import check_nodes, default_nodes
+from vital.network.nodes import matched_nodes
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import VariantSettings
 
@@ -32,11 +32,7 @@ def planned_nodes(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) 
     """The nodes that are matched, in the order in which they run; nothing is written. Refuses another model than the
     store's, and nodes that come too late."""
     statistics.check(loaded.model.identity)
-    survey = loaded.survey
-    nodes = job.variant.nodes or default_nodes(survey, job.layer, loaded.model.name)
-    check_nodes(survey, job.layer, [node for node in nodes if node != INPUT])
-    # In the order in which they run: weights depend on the position.
-    return (INPUT, *sorted(set(nodes) - {INPUT}, key=lambda node: survey.layer(node).ended))
+    return matched_nodes(loaded.survey, job.layer, job.variant.nodes, loaded.model.name)
 
 
 def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> Targets:

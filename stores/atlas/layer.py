@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from jaxtyping import Float, Shaped, UInt8
 
-from stores.arrays.blocks import Blocks, block_specs, read_rows
+from stores.arrays.blocks import Blocks, block_specs
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
 
@@ -86,8 +86,8 @@ class AtlasLayer(Blocks):
     # Pictures
 
     def pixels(self, neurons: Sequence[int]) -> UInt8[np.ndarray, "neuron side side 3"]:
-        """Pictures of some neurons, in that order."""
-        return read_rows(self.array("pixels"), np.asarray(neurons, np.int64))
+        """Pictures of some neurons, in that order; raises SchemaMismatch where one is out of range."""
+        return self.rows(neurons, ["pixels"])["pixels"]
 
     def reached(self) -> dict[str, tuple[Float[np.ndarray, "neuron level"], Float[np.ndarray, "neuron level"]]]:
         """By node, the pictures' own rows and their targets', both averaged over channels; empty where none are

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 
 import numpy as np
 import zarr
 from jaxtyping import Bool, Float32, Int32, Int64
 
+from stores.arrays.blocks import read_rows
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
 from stores.errors import MissingStore, SchemaMismatch
 from stores.files import local_path
@@ -84,14 +85,11 @@ def write_references(group: zarr.Group, layer: str, references: References) -> N
         write_whole(array_at(group, f"references/{layer}/{name}"), getattr(references, name))
 
 
-def read_references(group: zarr.Group, layer: str) -> References:
-    """References of a layer; raises SchemaMismatch where there are none."""
-    return References(
-        **{
-            name: np.asarray(array_at(group, f"references/{layer}/{name}")[...])
-            for name in ("image", "score", "site", "box")
-        }
-    )
+def read_references(group: zarr.Group, layer: str, neurons: Int64[np.ndarray, "neuron"] | None = None) -> References:
+    """References of a layer, or of some of its neurons in that order; raises SchemaMismatch where there are none."""
+    arrays = {part.name: array_at(group, f"references/{layer}/{part.name}") for part in fields(References)}
+    wanted = np.arange(arrays["image"].shape[0]) if neurons is None else neurons
+    return References(**{name: read_rows(array, wanted) for name, array in arrays.items()})
 
 
 DIRECTIONS = "directions"

@@ -5,7 +5,7 @@ Its attributes, completion marks and array paths are spelled here and in the fil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,13 @@ from stores.arrays.display import lines_html
 from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
 from stores.dataset.images import read_colours, read_image_sums, read_spectrum, write_image_sums, write_images
-from stores.dataset.index import SampleRows, ShardRows, append_index, index_specs, read_index, read_shards
+from stores.dataset.index import SampleRows, ShardRows, append_parts, index_specs, read_columns, read_index, read_shards
 from stores.dataset.layers import layer_specs, read_layer, write_layer
+from stores.dataset.places import Places, read_places, read_reference_places, write_reference_places
 from stores.dataset.references import (
     References,
     read_directions,
     read_references,
-    reference_specs,
     write_directions,
     write_references,
 )
@@ -114,13 +114,29 @@ class Statistics:
         """Every image that was seen; an image id is a row of it."""
         return read_index(self.root)
 
+    def image_count(self) -> int:
+        """Images that were seen: rows of the index."""
+        return int(self.shards().images.sum())
+
     def image_status(self) -> UInt8[np.ndarray, "image"]:
         """What became of every image: the one column of the index that a summary needs."""
-        return np.asarray(array_at(self.root, "index/status")[: int(self.shards().images.sum())])
+        return np.asarray(array_at(self.root, "index/status")[: self.image_count()])
+
+    def keys(self, images: Sequence[int]) -> list[str]:
+        """The keys of some images, in that order; raises SchemaMismatch where there is no such image."""
+        return [str(key) for key in read_columns(self.root, np.asarray(images, np.int64), ["key"])["key"]]
+
+    def places(self, images: Sequence[int]) -> Places:
+        """Where some images lie, each once in ascending order; raises SchemaMismatch where there is no such image."""
+        return read_places(self.root, np.asarray(images, np.int64))
 
     def append(self, rows: SampleRows, shards: ShardRows) -> None:
         """Add shards and their images at the end; a single writer."""
-        append_index(self.root, rows, shards)
+        self.append_parts([(rows, shards)])
+
+    def append_parts(self, parts: Iterable[tuple[SampleRows, ShardRows]]) -> None:
+        """The same of many parts in their order, of which a few are in memory together."""
+        append_parts(self.root, parts)
 
     # Statistics of layers, and of the images themselves
 
@@ -189,34 +205,44 @@ class Statistics:
         kept = claimed(group, "references") if isinstance(group, zarr.Group) else None
         return int(kept["references"]) if kept else None
 
-    def references(self, layer: str, count: int | None = None) -> References:
-        """A layer's references, the best ``count``, or all.
+    def references(self, layer: str, count: int | None = None, neurons: Sequence[int] | None = None) -> References:
+        """A layer's references, the best ``count``, or all; of all its neurons, or of some in that order.
 
         Raises:
             SchemaMismatch: the layer has none, or fewer than ``count`` are kept.
         """
+        count = self._ranks(layer, count)
+        return read_references(self.root, layer, None if neurons is None else np.asarray(neurons, np.int64)).best(count)
+
+    def reference_places(self, layer: str, neurons: Sequence[int], count: int | None = None) -> Places:
+        """Where the images of some neurons' references lie: what is read does not grow with the index.
+
+        Raises:
+            SchemaMismatch: the layer has no references, or fewer than ``count`` are kept.
+        """
+        return read_reference_places(self.root, layer, np.asarray(neurons, np.int64), self._ranks(layer, count))
+
+    def _ranks(self, layer: str, count: int | None) -> int:
         ranks = self.ranked()
         if layer not in ranks or f"{REFERENCES}/{layer}" not in self.root:  # marked last: a killed run leaves no mark
             raise SchemaMismatch(
                 f"the store has no references of layer {layer!r}, it has those of {', '.join(ranks) or 'none'}: "
                 f"run `vital references … --layer {layer}` on the same shards first"
             )
-        kept = read_references(self.root, layer)
-        if count is None:
-            return kept
-        if count > kept.image.shape[1]:
+        if count is not None and count > ranks[layer]:
             raise SchemaMismatch(
-                f"{count} references were asked for and the store keeps {kept.image.shape[1]} of layer {layer!r}: "
+                f"{count} references were asked for and the store keeps {ranks[layer]} of layer {layer!r}: "
                 f"ask for fewer, or make the store with --references {count}"
             )
-        return kept.best(count)
+        return ranks[layer] if count is None else count
 
     def write_references(self, layer: str, references: References) -> None:
-        """Claim, declare and write a layer's references; a single writer."""
-        neurons, ranks = references.image.shape
+        """Claim, declare and write a layer's references and where their images lie, which the index must know; a single
+        writer."""
+        ranks = references.image.shape[1]
         # Claimed before the arrays are there: another number is refused by name, also after a killed run.
         claim(self.root.require_group(f"{REFERENCES}/{layer}"), "references", {"references": ranks})
-        declare(self.root, reference_specs(layer, neurons, ranks))
+        write_reference_places(self.root, layer, references.image)
         write_references(self.root, layer, references)
 
     def directions(self) -> dict[str, Float32[np.ndarray, "direction channel"]]:

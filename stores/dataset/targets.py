@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 from jaxtyping import Float, Shaped
 
-from stores.arrays.blocks import Blocks, block_specs, read_rows
+from stores.arrays.blocks import Blocks, block_specs
 from stores.arrays.provenance import JSON, claim, claimed
 from stores.arrays.schema import ArraySpec, declare, write_whole
 from stores.dataset.layers import LEVEL
@@ -75,13 +75,13 @@ class Targets(Blocks):
         """Share of each channel of a node in the relevance of some neurons; None where the node has none."""
         if f"{self.path}/{node}/importance" not in self.root:
             return None
-        return read_rows(self.array(f"{node}/importance"), np.asarray(neurons, np.int64))
+        name = f"{node}/importance"
+        return self.rows(neurons, [name])[name]
 
     def mean_rows(self, node: str, neurons: Sequence[int]) -> Float[np.ndarray, "neuron channel"]:
         """The mean over levels of what some neurons' channels are matched by: relevant rows where there are any."""
-        name = "relevant" if f"{self.path}/{node}/relevant" in self.root else "quantiles"
-        rows = read_rows(self.array(f"{node}/{name}"), np.asarray(neurons, np.int64))
-        return np.asarray(rows.mean(2, dtype=np.float32))
+        name = f"{node}/relevant" if f"{self.path}/{node}/relevant" in self.root else f"{node}/quantiles"
+        return np.asarray(self.rows(neurons, [name])[name].mean(2, dtype=np.float32))
 
     def claim(self, settings: Mapping[str, JSON]) -> None:
         """Record what they are measured with, or refuse other settings under the same name by the field that

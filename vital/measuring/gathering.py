@@ -16,9 +16,11 @@ from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import Ranking, unit_hash
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums
+from vital.network.arithmetic import arithmetic, widened
 from vital.network.layers import Survey
 from vital.network.models import Model
 from vital.network.probe import CLASSES, probe
+from vital.settings import Precision
 
 LOWEST = "/lowest"
 """Ends the name of a ranking by the least activation instead of the greatest, as in ``layer4.2/lowest``."""
@@ -38,6 +40,8 @@ class Plan:
     measured: tuple[str, ...]
     ranks: int
     levels: int
+    precision: Precision = "float32"
+    """Arithmetic of the network; what it gives is ranked and summed in single precision at least."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +121,29 @@ def gather(
     A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
     ``labels`` are −1 where unknown; class members are ranked by `unit_hash` of their key.
     """
+    with arithmetic(model, plan.precision) as used:
+        return _gather(used, survey, plan, pixels, rows, labels, keys)
+
+
+def _gather(
+    model: Model,
+    survey: Survey,
+    plan: Plan,
+    pixels: UInt8[Tensor, "image 3 side side"],
+    rows: Int[np.ndarray, "image"],
+    labels: Int[np.ndarray, "image"],
+    keys: Sequence[str],
+) -> Gathered:
     read = (survey.layer(ranked_layer(name)).reads.layer for name in plan.ranked if name != CLASSES)
     inner = tuple(dict.fromkeys((*read, *plan.measured)))
     rankings: dict[str, Ranking] = {}
     sums: dict[str, LayerSums] = {}
     activations: dict[str, Tensor] = {}
     if inner:
-        device = next(model.network.parameters()).device
+        weight = next(model.network.parameters())
         with torch.inference_mode(), probe(model.network, inner, survey.layouts()) as run:
-            activations = run(model.preprocessing.normalise(pixels.to(device)))
+            images = model.preprocessing.normalise(pixels.to(weight.device))
+            activations = {name: widened(read) for name, read in run(images.to(weight.dtype)).items()}
             for name in plan.measured:
                 sums[name] = LayerSums.of(activations[name], plan.levels)
     for name in plan.ranked:
