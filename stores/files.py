@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import numpy as np
 import upath
@@ -23,6 +23,7 @@ from jaxtyping import Shaped
 from stores.errors import SchemaMismatch
 
 MEMORY = "memory://"
+PRINTABLE = "".join(map(chr, range(32, 127))).replace("%", "")
 SECRET = re.compile(r"(^|[?&])[^=&]*(sig|signature|token|secret|password|passwd|key|credential)[^=&]*=", re.IGNORECASE)
 """Names of a query's parts that give access."""
 
@@ -122,7 +123,11 @@ def write_arrays(url: str, name: str, arrays: Mapping[str, Shaped[np.ndarray, ".
 
     Arrays of strings are stored in fixed width. Raises SchemaMismatch for arrays of objects.
     """
-    plain = {key: _without_objects(f"{name}/{key}", np.asarray(array)) for key, array in sorted(arrays.items())}
+    # zipfile ends a name at a zero byte
+    plain = {
+        quote(key, safe=PRINTABLE): _without_objects(f"{name}/{key}", np.asarray(array))
+        for key, array in sorted(arrays.items())
+    }
     buffer = io.BytesIO()
     # zipfile dates what it is given no date for 1980, so equal arrays give equal bytes
     np.savez(buffer, allow_pickle=False, **plain)
@@ -141,7 +146,7 @@ def read_arrays(url: str, name: str) -> dict[str, Shaped[np.ndarray, "..."]] | N
         return None
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {key: _text(archive[key]) for key in archive.files}
+            return {unquote(key): _text(archive[key]) for key in archive.files}
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
         raise SchemaMismatch(f"{safe_url(file)} is damaged ({error}); remove it and it is made again") from None
 
