@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
 from flows.jobs import ReferencesJob
 from flows.running.process import LoadedModel
 from stores import References, Statistics, open_statistics
+from stores.arrays.names import placed
 from stores.dataset.references import read_matrix
 from stores.errors import SchemaMismatch, UnreadableShard
-from stores.shards.reading import ShardFile
+from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, levels_of, ranked_layer
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.sums import LayerSums
@@ -21,7 +22,7 @@ from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Version of what the numbers mean; a store of another version is refused."""
 
 
@@ -56,8 +57,15 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
     measured: list[str] = []
     ranked: list[str] = []
     for layer in job.layers:
+        if layer.endswith(LOWEST):
+            raise SchemaMismatch(
+                f"layer {layer!r} ends in {LOWEST}, which the least activations of another layer would be kept under: "
+                "give the module another name"
+            )
         ranked += [layer, f"{layer}{LOWEST}"] if job.statistics.lowest and layer != CLASSES else [layer]
         measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer, layer]
+    for name in (*job.layers, *measured):
+        placed(name)  # refuses what a store cannot hold, before there is one
     kept = job.statistics
     return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), kept.references, kept.levels, job.precision)
 
@@ -111,8 +119,8 @@ def write_gathered(
         references = _as_references(name, ranking, module.sites - module.leading_tokens, preprocessing)
         statistics.write_references(name, references)
     images = gathered.image_sums
-    colours, added = images.colours(), {part.name: np.asarray(getattr(images, part.name)) for part in fields(images)}
-    statistics.write_images(images.spectrum / max(images.count, 1), colours.mean, colours.covariance, added)
+    colours = images.colours()
+    statistics.write_images(images.mean_spectrum(), colours.mean, colours.covariance, images.stored())
     ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
     statistics.mark(list(gathered.sums), ranks)
 
