@@ -94,7 +94,7 @@ def probe(
         activations.clear()  # the caller alone decides how long a pass is kept
         return seen
 
-    handles = [network.get_submodule(layer).register_forward_hook(watch(layer)) for layer in inner]
+    handles = [network.get_submodule(layer.removeprefix(".")).register_forward_hook(watch(layer)) for layer in inner]
     try:
         yield run
     finally:
