@@ -47,7 +47,7 @@ def select_references(job: ReferencesJob) -> str:
     """
     job = settled(job)
     shards = stated(expand(job.shards), job.manifest)
-    loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job))
+    loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions))
     plan = plan_for(job, loaded.survey, loaded.model.name)
     statistics = claim_statistics(job, loaded)
     finish_extension(statistics, loaded)  # of a run that was killed

@@ -13,9 +13,8 @@ from stores import References, Statistics, open_statistics
 from stores.dataset.references import read_matrix
 from stores.errors import SchemaMismatch, UnreadableShard
 from stores.shards.reading import ShardFile
-from vital.measuring.gathering import LOWEST, Gathered, Plan, ranked_layer
+from vital.measuring.gathering import LOWEST, Gathered, Plan, levels_of, ranked_layer
 from vital.measuring.ranking import NOBODY, Ranking
-from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey
 from vital.network.nodes import default_nodes
@@ -36,10 +35,10 @@ def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
     return statistics
 
 
-def given_directions(job: ReferencesJob) -> dict[str, np.ndarray]:
-    """The matrices that a job names; two of one name are refused."""
+def given_directions(locations: Sequence[str]) -> dict[str, np.ndarray]:
+    """The matrices of some files, by name; two of one name are refused."""
     matrices: dict[str, np.ndarray] = {}
-    for location in job.directions:
+    for location in locations:
         name, matrix = read_matrix(location)
         if name in matrices:
             raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
@@ -53,7 +52,7 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
     ranked: list[str] = []
     for layer in job.layers:
         ranked += [layer, f"{layer}{LOWEST}"] if job.statistics.lowest and layer != CLASSES else [layer]
-        measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer]
+        measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer, layer]
     return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
 
 
@@ -101,8 +100,7 @@ def write_gathered(
 ) -> None:
     """Rankings as references with their patches, and all sums as statistics. What is complete is marked last."""
     for name, sums in gathered.sums.items():
-        level = stored_levels(survey.layer(name).sites, levels)
-        statistics.write_layer(name, level, sums.stored(), LayerSums.meanings())
+        statistics.write_layer(name, levels_of(survey.layer(name), levels), sums.stored(), LayerSums.meanings())
     for name, ranking in gathered.rankings.items():
         module = survey.layer(survey.layer(ranked_layer(name)).reads.layer)
         references = _as_references(name, ranking, module.sites - module.leading_tokens, preprocessing)

@@ -17,14 +17,13 @@ LEVEL = "position of the level in a sorted row, from 0, the smallest, to 1"
 def layer_specs(node: str, channels: int, levels: int, meanings: Mapping[str, str]) -> list[ArraySpec]:
     """Arrays of ``layers/NODE``, one writer: the data set's statistics, and under ``sums`` what extends them.
 
-    ``meanings`` says by relative path which statistics there are and what they mean: ``quantiles`` are rows, all others
-    a number a channel; means are float32, sums float64.
+    ``meanings`` says by relative path which statistics there are and what they mean: ``quantiles`` are rows, which
+    there are with ``levels`` alone, all others a number a channel; means are float32, sums float64.
     """
     path, rows = f"layers/{node}", ("channel", "level")
-    specs = [
-        ArraySpec(f"{path}/level", ("level",), (levels,), "float64", LEVEL),
-        ArraySpec(f"{path}/{COUNT}", (), (), "int64", "images in the sums"),
-    ]
+    specs = [ArraySpec(f"{path}/{COUNT}", (), (), "int64", "images in the sums")]
+    if levels:
+        specs.append(ArraySpec(f"{path}/level", ("level",), (levels,), "float64", LEVEL))
     for name, meaning in meanings.items():
         axes = rows if name.rpartition("/")[2] == "quantiles" else rows[:1]
         dtype = "float64" if name.startswith("sums/") else "float32"

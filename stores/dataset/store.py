@@ -165,10 +165,11 @@ class Statistics:
         arrays: Mapping[str, Shaped[np.ndarray, "..."]],
         meanings: Mapping[str, str],
     ) -> None:
-        """Declare and write a layer's statistics, whose meanings are given by path; a single writer."""
-        channels, levels = arrays["quantiles"].shape
-        declare(self.root, layer_specs(name, channels, levels, meanings))
-        write_layer(self.root, name, {"level": level, **arrays})
+        """Declare and write a layer's statistics, whose meanings are given by path; a single writer. Without levels
+        there are no rows."""
+        given = {path: meaning for path, meaning in meanings.items() if path in arrays}
+        declare(self.root, layer_specs(name, len(arrays["mean"]), len(level), given))
+        write_layer(self.root, name, {**({"level": level} if len(level) else {}), **arrays})
 
     def colours(self) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:
         """Mean and covariance of the images' colour logits."""
@@ -310,9 +311,8 @@ class Statistics:
         arrays = read_layer(self.root, layer)
         axes = {name: array_at(self.root, f"{LAYERS}/{layer}/{name}").metadata.dimension_names for name in arrays}  # type: ignore[union-attr]
         shown = {name: (axes[name], values) for name, values in arrays.items() if not name.startswith("sums/")}
-        return xarray.Dataset(
-            {name: value for name, value in shown.items() if name != "level"}, coords={"level": shown["level"]}
-        )
+        coordinates = {name: shown.pop(name) for name in ("level",) if name in shown}
+        return xarray.Dataset(shown, coords=coordinates)
 
 
 def open_statistics(url: str, mode: Mode = "r") -> Statistics:
