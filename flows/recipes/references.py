@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prefect import flow, task
 
-from flows.jobs import ReferencesJob, settled
+from flows.jobs import ReferencesJob, Running, settled
 from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, run_tasks
 from flows.running.process import LoadedModel, load, with_directions
@@ -17,17 +17,14 @@ from flows.steps.dataset import (
     missing_of,
     plan_for,
     refuse_short,
-    write_gathered,
 )
 from flows.steps.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.steps.merging import (
     Branch,
     Leaf,
     Tree,
-    index_rows,
     join_partials,
-    joined_partials,
-    remove_partials,
+    merge_partials,
     write_partial,
     written_partials,
 )
@@ -81,11 +78,16 @@ def gathered(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> Tre
     # Tasks here tick images, and how far in the shards they are; of tasks elsewhere bytes are known.
     with bar("bytes read", size) if job.running.elsewhere else bar("images seen", None, size):
         run_tasks(job.running, scan, calls)
-    for level in filter(None, missing.levels):
-        with bar("partials joined", sum(len(branch.parts) for branch in level)):
-            joins = [({"store": job.store, "branch": branch}, len(branch.parts)) for branch in level]
-            run_tasks(job.running, join, joins)
+    join_levels(job.running, job.store, missing)
     return tree
+
+
+def join_levels(running: Running, store: str, tree: Tree) -> None:
+    """Have tasks join the partials of a store, level by level."""
+    for level in filter(None, tree.levels):
+        calls = [({"store": store, "branch": branch}, len(branch.parts)) for branch in level]
+        with bar("partials joined", sum(count for _, count in calls)):
+            run_tasks(running, join, calls)
 
 
 def _loaded(job: ReferencesJob) -> LoadedModel:
@@ -113,12 +115,7 @@ def join(store: str, branch: Branch) -> None:
 def merge(job: ReferencesJob, plan: Plan, tree: Tree) -> None:
     """All that the shards add into the store; afterwards the partials are removed."""
     loaded = _loaded(job.model_copy(update={"running": job.running.of_flow}))
-    statistics = open_statistics(job.store, "r+")
-    whole, _ = joined_partials(job.store, tree.top)
-    if not len(statistics.shards()):
-        statistics.append_parts(index_rows(job.store, tree.read))
-    write_gathered(statistics, whole, loaded.survey, loaded.model.preprocessing, plan.levels)
-    remove_partials(job.store, tree.names, tree.read)
+    merge_partials(open_statistics(job.store, "r+"), loaded.survey, loaded.model.preprocessing, plan, tree)
 
 
 @task(name="add-shards")

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Shaped
 
+from flows.steps.dataset import write_gathered
 from flows.steps.shards import Partial
+from stores import Statistics
 from stores.arrays.provenance import JSON, fingerprint
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import SchemaMismatch
 from stores.files import list_arrays, read_arrays, remove_arrays, safe_url, write_arrays
 from stores.shards.reading import ShardFile
 from vital.measuring.gathering import Gathered, Plan
+from vital.network.layers import Survey
+from vital.network.preprocessing import Preprocessing
 
 PARTIALS = "partials"
 ROWS = "-rows"
@@ -59,13 +64,12 @@ class Tree:
     def of(cls, plan: Plan, shards: Sequence[ShardFile], tasks: int = TASKS, fan: int = FAN) -> Tree:
         """The tree of some shards in their order: at most ``tasks`` leaves, and ``fan`` parts of a branch. What the
         shards add in the end does not depend on it."""
-        size = -(-len(shards) // tasks)
-        parts = [tuple(shards[start : start + size]) for start in range(0, len(shards), size)]
+        parts = [tuple(shards[some]) for some in _groups(len(shards), min(tasks, len(shards)))]
         leaves = tuple(Leaf(_name("leaf", repr(plan), *map(_said, part)), part) for part in parts)
         levels: list[tuple[Branch, ...]] = []
         names = [leaf.name for leaf in leaves]
         while len(names) > fan:
-            groups = [tuple(map(str, group)) for group in np.array_split(names, -(-len(names) // fan))]
+            groups = [tuple(names[some]) for some in _groups(len(names), -(-len(names) // fan))]
             joins = {group: Branch(_name("branch", *group), group) for group in groups if len(group) > 1}
             levels.append(tuple(joins.values()))
             names = [joins[group].name if group in joins else group[0] for group in groups]
@@ -122,6 +126,17 @@ def joined_partials(url: str, names: Sequence[str]) -> tuple[Gathered, int]:
     return total, images
 
 
+def merge_partials(
+    statistics: Statistics, survey: Survey, preprocessing: Preprocessing, plan: Plan, tree: Tree
+) -> None:
+    """Write all that shards add into a store of these shards or of none, and remove the partials."""
+    whole, _ = joined_partials(statistics.url, tree.top)
+    if not len(statistics.shards()):
+        statistics.append_parts(index_rows(statistics.url, tree.read))
+    write_gathered(statistics, whole, survey, preprocessing, plan.levels)
+    remove_partials(statistics.url, tree.names, tree.read)
+
+
 def index_rows(url: str, names: Sequence[str], before: int = 0) -> Iterator[tuple[SampleRows, ShardRows]]:
     """The rows of the leaves ``names``, one leaf after the other; ``before`` shards are in the index already."""
     for name in names:
@@ -161,6 +176,12 @@ def _present(url: str, name: str) -> dict[str, Shaped[np.ndarray, "..."]]:
             "it: run the same command again, which makes what is missing"
         )
     return arrays
+
+
+def _groups(count: int, groups: int) -> list[slice]:
+    """Neighbours in so many groups, whose lengths differ by one at most."""
+    edges = [count * group // groups for group in range(groups + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 def _said(shard: ShardFile) -> JSON:
