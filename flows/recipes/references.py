@@ -31,7 +31,7 @@ from flows.steps.merging import (
 from flows.steps.shards import Partial, bytes_of, joined, scan_shard
 from stores import open_statistics
 from stores.shards.beside import stated
-from stores.shards.reading import ShardFile, expand
+from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Gathered, Plan
 
 
