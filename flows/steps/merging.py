@@ -8,7 +8,7 @@ stay with the task that read them until all are appended, so that no task ever h
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +21,7 @@ from stores.arrays.provenance import JSON, fingerprint
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import SchemaMismatch
 from stores.files import list_arrays, read_arrays, remove_arrays, safe_url, write_arrays
-from stores.shards.reading import ShardFile
+from stores.shards.finding import ShardFile
 from vital.measuring.gathering import Gathered, Plan
 from vital.network.layers import Survey
 from vital.network.preprocessing import Preprocessing
@@ -185,8 +185,8 @@ def _groups(count: int, groups: int) -> list[slice]:
 
 
 def _said(shard: ShardFile) -> JSON:
-    """What makes a shard's partial another one; its digest is not known before it is read."""
-    return [shard.name, shard.size, shard.version, shard.stated]
+    """What makes a shard's partial another one: not where it is, nor its digest, which is known once it was read."""
+    return {name: value for name, value in asdict(shard).items() if name not in ("url", "digest")}
 
 
 def _name(*parts: JSON) -> str:

@@ -26,7 +26,7 @@ from flows.steps.merging import (
 from flows.steps.shards import Partial, joined
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import SchemaMismatch
-from stores.shards.reading import ShardFile
+from stores.shards.finding import ShardFile
 from vital.measuring.gathering import Gathered, Plan
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import Ranking
@@ -129,7 +129,9 @@ def test_a_partial_is_of_its_plan_and_of_shards_as_they_were_found() -> None:
     [leaf] = Tree.of(PLAN, files(1)).leaves
     other = Plan(("layer",), ("layer",), 4, 4)
     shard = {part.name: getattr(files(1)[0], part.name) for part in fields(ShardFile)}
-    for change in ({"name": "b.tar"}, {"size": 1}, {"version": "changed"}, {"stated": 3}):
+    for change in (
+        {"name": "b.tar"}, {"size": 1}, {"version": "changed"}, {"stated": 3}, {"part": (0, 9)}, {"label": 3},
+    ):  # fmt: skip
         assert Tree.of(PLAN, [ShardFile(**{**shard, **change})]).read != (leaf.name,)
     for change in ({"digest": "told later"}, {"url": "https://me:secret@elsewhere/0000.tar"}):
         assert Tree.of(PLAN, [ShardFile(**{**shard, **change})]).read == (leaf.name,)
