@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Version of what the numbers mean; a store of another version is refused."""
 
 
@@ -114,8 +113,8 @@ def write_gathered(
         references = _as_references(name, ranking, module.sites - module.leading_tokens, preprocessing)
         statistics.write_references(name, references)
     images = gathered.image_sums
-    colours, added = images.colours(), {part.name: np.asarray(getattr(images, part.name)) for part in fields(images)}
-    statistics.write_images(images.spectrum / max(images.count, 1), colours.mean, colours.covariance, added)
+    colours = images.colours()
+    statistics.write_images(images.mean_spectrum(), colours.mean, colours.covariance, images.stored())
     ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
     statistics.mark(list(gathered.sums), ranks)
 

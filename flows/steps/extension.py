@@ -65,10 +65,8 @@ def kept_plan(statistics: Statistics) -> Plan:
 def kept_sums(statistics: Statistics, plan: Plan) -> Gathered:
     """What the store has gathered, with every sum as exact as when it was written."""
     sums = {name: LayerSums.from_stored(statistics.layer(name)) for name in plan.measured}
-    images = statistics.image_sums()
-    count = int(images.pop("count"))
     rankings = {name: _kept_ranking(statistics, name) for name in plan.ranked}
-    return Gathered(rankings, sums, ImageSums(**images, count=count))
+    return Gathered(rankings, sums, ImageSums.from_stored(statistics.image_sums()))
 
 
 def _kept_ranking(statistics: Statistics, name: str) -> Ranking:

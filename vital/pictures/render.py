@@ -145,13 +145,11 @@ def render(
     target = _target(model, layers, layer, asked.number, [crop for _, crop in chosen], variant) if chosen else None
     if target is None or not (layer.classes or target.own.any()):
         raise UnsuitableInput(f"none of the {len(shown)} photographs activates {asked}: give others, or another neuron")
-    sums = ImageSums.none(model.preprocessing.side)
-    for part in shown.pixels.split(BATCH):
-        sums += ImageSums.of(part)
+    sums = ImageSums.of(shown.pixels)
     larger = at_side(model, wanted.side)
     if larger is not model:
         survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes")
-    spectrum = sums.spectrum / sums.count if wanted.parametrisation == "phase" else None
+    spectrum = sums.mean_spectrum() if wanted.parametrisation == "phase" else None
     made = optimise(larger, target, wanted, layers.layouts(), variant.relevance, sums.colours(), progress, spectrum)
     names = tuple(shown.names[index] for index, _ in chosen)
     return _picture(made, str(asked), wanted, variant, names, model)
