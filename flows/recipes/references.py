@@ -33,6 +33,7 @@ from stores import open_statistics
 from stores.shards.beside import stated
 from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Gathered, Plan
+from vital.network.arithmetic import repeatable
 
 
 @flow(name="select-references", task_runner=in_process())
@@ -101,7 +102,9 @@ def scan(job: ReferencesJob, plan: Plan, leaf: Leaf) -> None:
         return
     loaded = _loaded(job)
     nothing = Partial.none(Gathered.none(plan, loaded.survey, loaded.model.preprocessing.side))
-    write_partial(job.store, leaf.name, joined(nothing, (scan_shard(shard, loaded, plan) for shard in leaf.shards)))
+    with repeatable(job.running.deterministic):
+        whole = joined(nothing, (scan_shard(shard, loaded, plan) for shard in leaf.shards))
+    write_partial(job.store, leaf.name, whole)
 
 
 @task(name="join-partials")
