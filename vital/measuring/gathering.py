@@ -18,7 +18,7 @@ from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey
 from vital.network.models import Model
-from vital.network.probe import CLASSES, probe
+from vital.network.probe import CLASSES, anchor, probe
 
 LOWEST = "/lowest"
 """Ends the name of a ranking by the least activation instead of the greatest, as in ``layer4.2/lowest``."""
@@ -123,7 +123,7 @@ def gather(
     sums: dict[str, LayerSums] = {}
     activations: dict[str, Tensor] = {}
     if inner:
-        device = next(model.network.parameters()).device
+        device = anchor(model.network).device
         with torch.inference_mode(), probe(model.network, inner, survey.layouts()) as run:
             activations = run(model.preprocessing.normalise(pixels.to(device)))
             for name in plan.measured:

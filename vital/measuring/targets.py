@@ -14,7 +14,7 @@ from torch import Tensor
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
 from vital.network.models import Model
 from vital.network.neurons import Readout, importance, relevance_map
-from vital.network.probe import CLASSES, INPUT, Activations, Layout, probe
+from vital.network.probe import CLASSES, INPUT, Activations, Layout, anchor, probe
 from vital.propagation.mode import Relevance, gradient_times_activation, relevance_mode
 from vital.settings import RelevanceKind
 
@@ -155,7 +155,7 @@ def measure(
     mode = relevance_mode(kind) if inner else None
     sums = _Sums(len(neurons))
     count = np.zeros(len(neurons), np.int64)
-    device = next(model.network.parameters()).device
+    device = anchor(model.network).device
     sites: dict[str, int] = {}
     with probe(model.network, [*nodes, reads.layer], layouts, mode) as run:
         # Crops that are references of equally many neurons lie side by side: no round runs for a few of a batch.

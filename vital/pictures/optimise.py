@@ -17,7 +17,7 @@ from vital.measuring.image_sums import GREY, ColourDistribution
 from vital.measuring.targets import Target
 from vital.network.models import Model
 from vital.network.nodes import prior_weight
-from vital.network.probe import Layout, probe
+from vital.network.probe import Layout, anchor, probe
 from vital.pictures.baselines import ascent, check_method
 from vital.pictures.device import reduced
 from vital.pictures.losses import frobenius, total_variation
@@ -93,7 +93,7 @@ def optimise(
     with ExitStack() as running:
         model = running.enter_context(reduced(model, settings.precision))
         run = running.enter_context(probe(model.network, layers, layouts, mode))
-        weight = next(model.network.parameters())
+        weight = anchor(model.network)
         pictures = _parametrise(
             draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32)),
             model,

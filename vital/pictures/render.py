@@ -138,7 +138,7 @@ def render(
     variant = checked(
         VariantSettings, {"crop": crop, "relevance": relevance, "references": references, "nodes": tuple(nodes)}
     )
-    layers, asked = survey(model, "give the side that it takes"), parse_neuron(neuron, model.class_names)
+    layers, asked = survey(model, "give the side that it takes", ()), parse_neuron(neuron, model.class_names)
     layer = layers.layer(asked.layer)
     check_neurons(layer.name, layer.channels, [asked.number])
     shown = read_photos(photos, model.preprocessing)
@@ -151,7 +151,8 @@ def render(
         sums += ImageSums.of(part)
     larger = at_side(model, wanted.side)
     if larger is not model:
-        survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes")
+        needed = {target.reads.layer, *target.nodes} - {INPUT}
+        survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes", needed)
     spectrum = sums.spectrum / sums.count if wanted.parametrisation == "phase" else None
     made = optimise(larger, target, wanted, layers.layouts(), variant.relevance, sums.colours(), progress, spectrum)
     names = tuple(shown.names[index] for index, _ in chosen)
