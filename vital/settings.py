@@ -12,6 +12,7 @@ from vital.errors import UnsuitableInput, nearest
 
 RelevanceKind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
+AskedPrecision = Literal["auto", "float32", "tf32", "bfloat16"]
 PictureMethod = Literal["vital", "pixel", "fourier", "maco", "deepinversion"]
 
 CLASSES = "classes"

@@ -25,7 +25,7 @@ from stores import open_statistics
 from stores.arrays.provenance import fingerprint
 from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.beside import stated
-from stores.shards.reading import ShardFile, expand
+from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Gathered, Plan
 
 
@@ -38,7 +38,7 @@ def select_references(job: ReferencesJob) -> str:
     """
     job = settled(job)
     shards = stated(expand(job.shards), job.manifest)
-    loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job))
+    loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions))
     plan = plan_for(job, loaded.survey, loaded.model.name)
     statistics = claim_statistics(job, loaded)
     finish_extension(statistics, loaded)  # of a run that was killed

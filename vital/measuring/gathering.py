@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import Ranking, unit_hash
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums
-from vital.network.layers import Survey
+from vital.network.arithmetic import arithmetic, widened
+from vital.network.layers import Layer, Survey
 from vital.network.models import Model
+from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, anchor, probe
+from vital.settings import Precision
 
 LOWEST = "/lowest"
 """Ends the name of a ranking by the least activation instead of the greatest, as in ``layer4.2/lowest``."""
@@ -32,12 +35,20 @@ def ranked_layer(name: str) -> str:
 @dataclass(frozen=True)
 class Plan:
     """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label; ``LAYER/lowest``: by
-    the negated least activation), ``measured`` ones sums."""
+    the negated least activation), ``measured`` ones sums; those of sites and directions, which are never matched, have
+    no rows."""
 
     ranked: tuple[str, ...]
     measured: tuple[str, ...]
     ranks: int
     levels: int
+    precision: Precision = "float32"
+    """Arithmetic of the network; what it gives is ranked and summed in single precision at least."""
+
+
+def levels_of(layer: Layer, levels: int) -> Float[np.ndarray, "level"]:
+    """The levels at which a layer's sorted rows are kept; none for sites and directions of another one."""
+    return stored_levels(layer.sites, levels) if layer.readout is None else np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,12 @@ class Gathered:
     @classmethod
     def none(cls, plan: Plan, survey: Survey, side: int) -> Gathered:
         """What is known of no image: the identity of ``+``."""
-        layers = survey.layers
+        measured = {name: survey.layer(name) for name in plan.measured}
         return cls(
             {name: Ranking.none(survey.layer(ranked_layer(name)).channels, plan.ranks) for name in plan.ranked},
             {
-                name: LayerSums.none(layers[name].channels, len(stored_levels(layers[name].sites, plan.levels)))
-                for name in plan.measured
+                name: LayerSums.none(layer.channels, len(levels_of(layer, plan.levels)))
+                for name, layer in measured.items()
             },
             ImageSums.none(side),
         )
@@ -117,32 +128,50 @@ def gather(
     A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
     ``labels`` are −1 where unknown; class members are ranked by `unit_hash` of their key.
     """
-    read = (survey.layer(ranked_layer(name)).reads.layer for name in plan.ranked if name != CLASSES)
-    inner = tuple(dict.fromkeys((*read, *plan.measured)))
+    with arithmetic(model, plan.precision) as used:
+        return _gather(used, survey, plan, pixels, rows, labels, keys)
+
+
+def _gather(
+    model: Model,
+    survey: Survey,
+    plan: Plan,
+    pixels: UInt8[Tensor, "image 3 side side"],
+    rows: Int[np.ndarray, "image"],
+    labels: Int[np.ndarray, "image"],
+    keys: Sequence[str],
+) -> Gathered:
+    every = dict.fromkeys((*plan.measured, *(ranked_layer(name) for name in plan.ranked if name != CLASSES)))
+    inner = tuple(dict.fromkeys(survey.layer(name).reads.layer for name in every))
     rankings: dict[str, Ranking] = {}
     sums: dict[str, LayerSums] = {}
-    activations: dict[str, Tensor] = {}
     if inner:
-        device = anchor(model.network).device
+        weight = anchor(model.network)
         with torch.inference_mode(), probe(model.network, inner, survey.layouts()) as run:
-            activations = run(model.preprocessing.normalise(pixels.to(device)))
-            for name in plan.measured:
-                sums[name] = LayerSums.of(activations[name], plan.levels)
-    for name in plan.ranked:
-        if name == CLASSES:
-            rankings[name] = _members(survey.layer(name).channels, plan.ranks, rows, labels, keys)
-            continue
-        reads = survey.layer(ranked_layer(name)).reads
-        skip = survey.layer(reads.layer).leading_tokens
-        maps = reads.maps(activations[reads.layer])
-        maps = -maps if name.endswith(LOWEST) else maps
-        peaks, sites = (
-            part.numpy(force=True) for part in (maps if reads.site is not None else maps[..., skip:]).max(-1)
-        )
-        if reads.site is not None:
-            sites = sites + max(0, reads.site - skip)
-        rankings[name] = Ranking.of(peaks, rows, sites, plan.ranks)
+            images = model.preprocessing.normalise(pixels.to(weight.device))
+            activations = {name: widened(read) for name, read in run(images.to(weight.dtype)).items()}
+            for name in every:
+                layer = survey.layer(name)
+                maps = layer.reads.maps(activations[layer.reads.layer])  # of many directions the dearest: once
+                if name in plan.measured:
+                    sums[name] = LayerSums.of(maps, plan.levels if layer.readout is None else 0)
+                skip = survey.layer(layer.reads.layer).leading_tokens
+                for ranked in (name, f"{name}{LOWEST}"):
+                    if ranked in plan.ranked and ranked != CLASSES:
+                        scored = -maps if ranked.endswith(LOWEST) else maps
+                        rankings[ranked] = _ranked(layer.reads, scored, rows, skip, plan.ranks)
+    if CLASSES in plan.ranked:
+        rankings[CLASSES] = _members(survey.layer(CLASSES).channels, plan.ranks, rows, labels, keys)
     return Gathered(rankings, sums, ImageSums.of(pixels))
+
+
+def _ranked(
+    reads: Readout, maps: Float[Tensor, "image neuron site"], rows: Int[np.ndarray, "image"], skip: int, ranks: int
+) -> Ranking:
+    peaks, sites = (part.numpy(force=True) for part in (maps if reads.site is not None else maps[..., skip:]).max(-1))
+    if reads.site is not None:
+        sites = sites + max(0, reads.site - skip)
+    return Ranking.of(peaks, rows, sites, ranks)
 
 
 def _members(

@@ -27,7 +27,8 @@ def site_levels(sites: int) -> Float[np.ndarray, "site"]:
 
 
 def stored_levels(sites: int, count: int) -> Float[np.ndarray, "level"]:
-    """Levels kept on disk of a row of ``sites`` activations: all of them, or ``count``, denser towards both ends.
+    """Levels kept on disk of a row of ``sites`` activations: all of them, or ``count``, denser towards both ends; none
+    for a ``count`` of 0.
 
     The spacing is that of Chebyshev nodes, (1 − cos πt)/2: activations have long tails, and what a network responds
     to lies there. The first and the last site are always kept.

@@ -97,7 +97,7 @@ class LayerSums:
 
     @classmethod
     def of(cls, activations: Float[Tensor, "image channel site"], levels: int) -> LayerSums:
-        """The sums of a batch of images, at ``stored_levels(sites, levels)``."""
+        """The sums of a batch of images, at ``stored_levels(sites, levels)``; without rows for 0 levels."""
         rows = _described(activations.float(), levels)
         return cls(
             **{name: statistic.of_batch(rows) for name, statistic in cls.statistics().items()}, count=len(activations)
@@ -119,19 +119,16 @@ class LayerSums:
         """
         with np.errstate(invalid="ignore", over="ignore"):
             means = {name: np.asarray(mean.of(self), np.float32) for name, mean in MEANS.items()}
-        return {
-            **means,
-            **{f"sums/{name}": getattr(self, name) for name, one in self.statistics().items() if one.join is np.add},
-            "sums/count": np.asarray(self.count),
-        }
+        added = {f"sums/{name}": getattr(self, name) for name, one in self.statistics().items() if one.join is np.add}
+        kept = {path: values for path, values in (means | added).items() if values.size}
+        return {**kept, "sums/count": np.asarray(self.count)}
 
     @classmethod
     def from_stored(cls, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> LayerSums:
         """What `stored` gave; minima and maxima are kept once, in float32, which holds them exactly."""
-        sums = {
-            name: np.asarray(arrays[f"sums/{name}" if one.join is np.add else name], np.float64)
-            for name, one in cls.statistics().items()
-        }
+        paths = {name: f"sums/{name}" if one.join is np.add else name for name, one in cls.statistics().items()}
+        arrays = {paths[ROWS]: np.empty((len(arrays["minimum"]), 0)), **arrays}
+        sums = {name: np.asarray(arrays[path], np.float64) for name, path in paths.items()}
         return cls(**sums, count=int(arrays["sums/count"]))
 
     @classmethod
@@ -178,6 +175,10 @@ def _described(activations: Float[Tensor, "*row site"], levels: int) -> _Rows:
     sites = activations.shape[-1]
     have, want = site_levels(sites), stored_levels(sites, levels)
     if activations.device.type != "cpu":
+        if not len(want):
+            square, active = activations.square().mean(-1), (activations > 0).float().mean(-1)
+            ends = activations.amin(-1), activations.amax(-1)
+            return _Rows(activations[..., :0], activations.mean(-1), square, active, *ends)
         rows = sort_rows(activations)
         square, active = rows.square().mean(-1), (rows > 0).float().mean(-1)
         return _Rows(resample(rows, have, want), rows.mean(-1), square, active, rows[..., 0], rows[..., -1])
@@ -186,10 +187,14 @@ def _described(activations: Float[Tensor, "*row site"], levels: int) -> _Rows:
     parts = np.empty((5, len(flat)), np.float32)
 
     def work(part: slice) -> None:
-        rows = np.sort(flat[part], axis=1)
-        kept[part] = resample(torch.from_numpy(rows), have, want).numpy()
         mean, square, active, lowest, highest = parts[:, part]
-        lowest[:], highest[:] = rows[:, 0], rows[:, -1]
+        if len(want):
+            rows = np.sort(flat[part], axis=1)
+            kept[part] = resample(torch.from_numpy(rows), have, want).numpy()
+            lowest[:], highest[:] = rows[:, 0], rows[:, -1]
+        else:
+            rows = flat[part].copy()
+            lowest[:], highest[:] = rows.min(1), rows.max(1)
         with np.errstate(over="ignore", invalid="ignore"):  # an activation may be infinite
             mean[:], active[:] = rows.mean(1), (rows > 0).mean(1)
             square[:] = np.square(rows, out=rows).mean(1)

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from tests.reference.networks import SIDE
 from vital.measuring.gathering import Gathered, Plan, gather
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import NOBODY, Ranking, unit_hash
+from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey, survey
 from vital.network.models import Model
 from vital.network.preprocessing import Preprocessing
@@ -112,6 +113,43 @@ def test_sums_are_those_of_the_activations(tiny: Callable[..., Model], images: I
     np.testing.assert_allclose(sums["1"].maximum, maps.max((0, 2)), rtol=1e-5)
     assert sums["0"].quantiles.shape == (6, 20)
     np.testing.assert_allclose(sums[CLASSES].total, model.network(x).double().numpy().sum(0), rtol=1e-3, atol=1e-4)
+
+
+def test_a_direction_along_an_axis_has_the_sums_of_that_channel_and_a_lone_site_those_of_its_layer(
+    tiny: Callable[..., Model], images: Images
+) -> None:
+    model = tiny()
+    axes = 2 * np.eye(12, dtype=np.float32)[[3, 7]]  # twice as long: twice the activation
+    layers = replace(survey(model), directions={"axes": axes})
+    plan = Plan((), ("2", "2~axes", "2@1,2", "2@0,0", "3", "3@0,0"), 4, 20)
+    sums = images.gather(model, layers, plan=plan).sums
+    channels, along = sums["2"], sums["2~axes"]
+    for name, factor in {
+        "total": 2, "squares": 4, "minimum": 2, "maximum": 2, "active": 1, "peaks": 2, "peak_squares": 4
+    }.items():  # fmt: skip
+        np.testing.assert_allclose(getattr(along, name), factor * getattr(channels, name)[[3, 7]], rtol=1e-6)
+        np.testing.assert_allclose(getattr(sums["3@0,0"], name), getattr(sums["3"], name), rtol=1e-6)
+    maps = nn.Sequential(*list(model.network.children())[:3])(model.preprocessing.normalise(images.pixels)).flatten(2)
+    at_site = maps[:, :, 6].double().numpy()
+    np.testing.assert_allclose(sums["2@1,2"].peaks, at_site.sum(0), rtol=1e-6)
+    np.testing.assert_allclose(sums["2@1,2"].total, at_site.sum(0), rtol=1e-6)
+    np.testing.assert_array_equal(sums["2@1,2"].active, (at_site > 0).sum(0))
+    assert not np.array_equal(sums["2@1,2"].peaks, sums["2@0,0"].peaks)
+
+
+def test_sums_of_directions_have_no_rows_and_come_back_from_storage(tiny: Callable[..., Model], images: Images) -> None:
+    layers = replace(survey(tiny()), directions={"axes": np.eye(12, dtype=np.float32)})
+    plan = Plan((), ("2~axes",), 4, 20)
+    gathered = images.gather(tiny(), layers, plan=plan)
+    assert_same(Gathered.none(plan, layers, SIDE) + gathered, gathered)
+    assert_same(Gathered.from_arrays(gathered.arrays()), gathered)
+    sums = gathered.sums["2~axes"]
+    stored = sums.stored()
+    assert {"mean", "active", "peak_mean", "peak_deviation", "sums/peaks", "sums/count"} < stored.keys()
+    assert "quantiles" not in {path.removeprefix("sums/") for path in stored}
+    again = LayerSums.from_stored(stored)
+    for part in fields(LayerSums):
+        np.testing.assert_array_equal(getattr(again, part.name), getattr(sums, part.name))
 
 
 def test_everything_comes_back_from_its_arrays(tiny: Callable[..., Model], images: Images) -> None:

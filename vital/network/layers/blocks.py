@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from vital.network.layers.layer import Layer
+from vital.network.layers.layer import Layer, stated
 
 FEWEST = 2
 """Blocks with more than one site below which a network's modules are looked for elsewhere."""
@@ -20,11 +20,11 @@ def block_names(network: nn.Module, layers: Mapping[str, Layer]) -> set[str]:
     """
     depths = sorted(network.named_modules(), key=lambda one: one[0].count(".") + bool(one[0]))
     for name, module in depths:
-        names = set(_blocks(module, f"{name}." if name else ""))
+        names = {stated(one) for one in _blocks(module, f"{name}." if name else "")}
         if sum(layers[one].sites > 1 for one in names if one in layers) >= FEWEST:
             return names
     return {
-        name
+        stated(name)
         for name, module in network.named_modules()
         if next(module.children(), None) is None and not isinstance(module, (nn.Identity, nn.Dropout, nn.Flatten))
     }

@@ -11,7 +11,20 @@ from jaxtyping import Float
 
 from vital.errors import UnknownLayer, UnsuitableInput, nearest
 from vital.network.neurons import Readout
-from vital.network.probe import CLASSES, Layout
+from vital.network.probe import CLASSES, INPUT, Layout
+
+RESERVED = (CLASSES, INPUT, "own")
+"""What a module may be called in torch, but a layer means something else by."""
+
+
+def stated(name: str) -> str:
+    """A module's name as a layer's: with a dot before it where it begins with a reserved word, which no name in torch
+    has.
+
+    >>> stated("classes.0"), stated("layer4.2")
+    ('.classes.0', 'layer4.2')
+    """
+    return f".{name}" if name.partition(".")[0] in RESERVED else name
 
 
 @dataclass(frozen=True)
@@ -60,20 +73,26 @@ class Survey:
 
         ``layer4.2`` has a neuron for each channel; so has ``layer4.2@3,4``, whose neurons are read at row 3 and column
         4 of the map alone (``@3`` for token 3); ``layer4.2~NAME`` has one for each direction of the matrix ``NAME``.
+        A module called ``classes``, ``input`` or ``own`` is ``.classes`` and so on: the bare words mean other things.
+
+        A module that is no layer is refused with the reason; so is what lies beyond where the network stopped
+        (`UnsuitableInput`).
         """
-        for mark in re.finditer("[@~]", name) if name not in self.layers else ():  # a module's own name may have them
-            module, part = name[: mark.start()], name[mark.end() :]
-            if module in self.layers or not re.search("[@~]", part):
-                return (self._at_site if mark[0] == "@" else self._along)(self.layer(module), name, part)
-        if name not in self.layers and self.failure and name not in self.left_out:
-            raise UnsuitableInput(self.failure)
+        if name in self.layers:
+            return self.layers[name]
+        marks = [match.start() for match in re.finditer("[@~]", name)]
+        # a module's own name may hold these, too: what there is comes first
+        split = next((at for at in reversed(marks) if name[:at] in self.layers), marks[0] if marks else None)
+        if split is not None:
+            read = self._at_site if name[split] == "@" else self._along
+            return read(self.layer(name[:split]), name, name[split + 1 :])
         if name in self.left_out:
             raise UnknownLayer(f"{name!r} {self.left_out[name]}")
-        if name not in self.layers:
-            raise UnknownLayer(
-                f"no layer {name!r}; the nearest are {nearest(name, list(self.layers))}; `vital layers MODEL` lists all"
-            )
-        return self.layers[name]
+        if self.failure:
+            raise UnsuitableInput(self.failure)
+        raise UnknownLayer(
+            f"no layer {name!r}; the nearest are {nearest(name, list(self.layers))}; `vital layers MODEL` lists all"
+        )
 
     def _at_site(self, layer: Layer, name: str, part: str) -> Layer:
         width = 0 if layer.layout == "channels-last" and layer.leading_tokens else round(layer.sites**0.5)

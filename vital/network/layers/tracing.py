@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vital.errors import FailedForward, UnsuitableInput
 from vital.network.layers.blocks import block_names
-from vital.network.layers.layer import Layer, Survey
+from vital.network.layers.layer import Layer, Survey, stated
 from vital.network.layers.tokens import Constant, leading_tokens
 from vital.network.out_of_place import OutOfPlace
 from vital.network.preprocessing import Preprocessing
@@ -193,7 +193,7 @@ def _trace(network: nn.Module, side: int, images: int) -> _Trace:
         if len(run) > 1
     }
     if failure is None:
-        left_out |= {name: _unused(module) for name, module in network.named_modules() if name and name not in runs}
+        left_out |= {name: _unused(module) for name, module in _named(network) if name not in runs}
         if given is None:
             left_out[CLASSES] = f"is not there: {_no_scores(output)}; name a layer inside the network"
         else:
@@ -201,11 +201,15 @@ def _trace(network: nn.Module, side: int, images: int) -> _Trace:
     return _Trace(layers, left_out, failure)
 
 
+def _named(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((stated(name), module) for name, module in network.named_modules() if name)
+
+
 @contextmanager
 def _watched(network: nn.Module, enter: Any, leave: Any) -> Iterator[None]:
     handles = []
-    for name, module in network.named_modules():
-        if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+    for name, module in _named(network):
+        if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
             handles.append(module.register_forward_pre_hook(lambda m, i, name=name: enter(name, i)))
             handles.append(module.register_forward_hook(lambda m, i, output, name=name: leave(name, output)))
     try:
