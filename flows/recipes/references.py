@@ -27,6 +27,7 @@ from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.beside import stated
 from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Gathered, Plan
+from vital.network.arithmetic import repeatable
 
 
 @flow(name="select-references", task_runner=in_process())
@@ -86,7 +87,9 @@ def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[st
         }  # fmt: skip
         names.append(f"partials/{fingerprint(known)}")
         if read_arrays(job.store, names[-1]) is None:
-            write_arrays(job.store, names[-1], scan_shard(shard, _loaded(job), plan).arrays())
+            with repeatable(job.running.deterministic):
+                partial = scan_shard(shard, _loaded(job), plan)
+            write_arrays(job.store, names[-1], partial.arrays())
     return names
 
 
