@@ -26,6 +26,8 @@ __all__ = ["atlas", "evaluate", "references", "report", "targets"]
 
 RENAMED = {"moments": "targets", "place": "running", "grain": "noise"}
 """Words of earlier versions, and those that replace them."""
+KEPT = "what is finished stays; run the same command again, which makes what is missing"
+"""What a run says that is ended before it is done."""
 Paths: TypeAlias = "str | Path | Sequence[str | Path]"
 
 

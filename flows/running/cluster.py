@@ -36,7 +36,6 @@ Calls = Sequence[tuple[Mapping[str, Any], float]]
 """Parameters of every task, and what each counts for on the progress bar."""
 
 
-KEPT = "what is written stays; run the same command again, which makes what is missing"
 NURSED = "distributed.nanny.pre-spawn-environ"
 """Dask's name for what it puts into the environment of the workers that it starts."""
 
@@ -64,8 +63,7 @@ def run_tasks(running: Running, task: Task[..., Any], calls: Calls) -> list[Any]
         return []
     results: list[Any] = []
     showing = progress_artifact(task.name, sum(weight for _, weight in calls))
-    told = _interrupted_in_one_sentence(len(calls), results)
-    with _lost_in_one_sentence(running), told, showing as show, _outcomes(task, calls, place_of(running)) as outcomes:
+    with _lost_in_one_sentence(running), showing as show, _outcomes(task, calls, place_of(running)) as outcomes:
         for outcome, (_, weight) in zip(outcomes, calls, strict=True):
             results.append(outcome)
             if running.elsewhere:  # tasks of this process tick themselves
@@ -88,15 +86,6 @@ def _outcomes(task: Task[..., Any], calls: Calls, place: Place) -> Iterator[Iter
 
 
 @contextmanager
-def _interrupted_in_one_sentence(count: int, done: Sequence[Any]) -> Iterator[None]:
-    """Ctrl-C while tasks run, as a sentence that says what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"interrupted when {len(done)} of {count} tasks were done: {KEPT}") from error
-
-
-@contextmanager
 def unwatched() -> Iterator[None]:
     """No heartbeats of flows while the block lasts: they tell a server of runs that died, and ending them takes a
     second a flow. For many flows in one process that somebody watches anyway."""
@@ -108,7 +97,8 @@ def unwatched() -> Iterator[None]:
 def _lost_in_one_sentence(running: Running) -> Iterator[None]:
     """Dask's ways to say that it is gone, as an error that says what to do."""
     where = f"the Dask scheduler at {running.scheduler}" if running.scheduler else "the Dask scheduler of this run"
-    if running.elsewhere and os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
+    again = "what is written stays; run the same command again, which makes what is missing"
+    if running.elsewhere and _quiet():
         for name in ("distributed", "distributed.client"):  # the second has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -120,13 +110,17 @@ def _lost_in_one_sentence(running: Running) -> Iterator[None]:
             "again, which makes what is missing"
         ) from error
     except (FutureCancelledError, CommClosedError) as error:
-        raise ClusterLost(f"{where} went away while tasks were running: start it anew; {KEPT}") from error
+        raise ClusterLost(f"{where} went away while tasks were running: start it anew; {again}") from error
     except OSError as error:
         if running.scheduler and running.scheduler in str(error):
             raise ClusterLost(
                 f"{where} does not answer: start `dask scheduler` there or correct the address"
             ) from error
         raise
+
+
+def _quiet() -> bool:
+    return os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL"
 
 
 @contextmanager
@@ -173,6 +167,7 @@ def place_of(running: Running) -> Place:
         return Place(running)
     gpus = gpus_of_workers(running)
     shared: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0"}
+    shared["silence_logs"] = logging.CRITICAL if _quiet() else logging.WARNING
     if not gpus:
         at_cpu = running.model_copy(update={"device": "cpu"}) if running.device == "auto" else running
         return Place(at_cpu, _started_by("distributed.LocalCluster", n_workers=running.workers, **shared), here=True)
@@ -212,6 +207,7 @@ def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:
 
 @contextmanager
 def started(place: Place, runner: TaskRunner[Any]) -> Iterator[TaskRunner[Any]]:
+    """Workers that take tasks while the block lasts."""
     asked = annotate(resources=place.resources) if place.resources else nullcontext()
     with unhurried_memory(), _one_server(place), runner as started, asked:
         yield started

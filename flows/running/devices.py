@@ -51,9 +51,9 @@ def gpus_of_workers(running: Running) -> list[str]:
         found = found[int(number[1]) :][:1]
     if wanted > len(found):
         raise UnsuitableInput(
-            f"{wanted} workers were asked for, and each has a GPU of its own, but of device {running.device!r} there are "
-            f"{len(found)} ({', '.join(found) or 'none'}): give --workers {max(1, len(found))} or --device cpu, or name "
-            f"more GPUs or MIG instances in {VISIBLE}"
+            f"{wanted} workers were asked for, and each has a GPU of its own, but of device {running.device!r} there "
+            f"are {len(found)} ({', '.join(found) or 'none'}): give --workers {max(1, len(found))} or --device cpu, or "
+            f"name more GPUs or MIG instances in {VISIBLE}"
         )
     return found[:wanted]
 
