@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from stores.files import has_secret, safe_url
-from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
+from stores.files import has_secret, local_path, safe_url
+from vital.settings import ModelSettings, PictureSettings, Precision, Settings, StatisticsSettings, VariantSettings
 
 
 def _without_secret(location: str) -> str:
@@ -27,11 +26,12 @@ Location = Annotated[str, AfterValidator(_without_secret)]
 
 
 def _local(location: str) -> str:
-    if "://" in location:
+    path = local_path(location)
+    if path is None:
         raise ValueError(
             f"pages are written into a folder, and {safe_url(location)} is a URL: give a folder, and copy it"
         )
-    return location
+    return str(path)
 
 
 Folder = Annotated[str, Field(min_length=1), AfterValidator(_local)]
@@ -46,6 +46,8 @@ def _auto_or_number(batch: object) -> object:
 
 Batch = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_auto_or_number)]
 BATCH = "pictures optimised together; auto measures one and takes what fits. Halved when memory runs out"
+
+PRECISION = "arithmetic of the network: float32 is exact, tf32 and bfloat16 are faster on a GPU; kept in the store"
 
 BLOCK = 32
 """Neurons of a block: one Zarr shard, written by one task."""
@@ -62,6 +64,11 @@ class Running(Settings):
     )
     threads: int | None = Field(None, ge=1, description="torch's threads of a task  [default: cores / workers]")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    deterministic: bool = Field(
+        False,
+        description="the same bytes each time on the same kind of GPU: only operations that have one order, and "
+        "a batch that does not depend on free memory; slower",
+    )
     lease: float = Field(
         60.0,
         gt=0,
@@ -116,6 +123,7 @@ class ReferencesJob(Settings):
         "direction of the file NAME",
     )
     statistics: StatisticsSettings = StatisticsSettings()
+    precision: Precision = Field("float32", description=PRECISION)
     manifest: Location | None = Field(
         None,
         description="JSON file with the number of samples of each shard, against which they are checked  "
@@ -139,6 +147,7 @@ class TargetsJob(Settings):
     layer: str = Field(description="the neurons' layer, or 'classes'")
     neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
     variant: VariantSettings = VariantSettings()
+    precision: Precision = Field("float32", description=PRECISION)
     shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"
     )
@@ -207,6 +216,7 @@ class FullJob(Settings):
         (), description="matrices of directions × channels, as in a references job"
     )
     statistics: StatisticsSettings = StatisticsSettings()
+    precision: Precision = Field("float32", description=PRECISION)
     manifest: Location | None = Field(
         None,
         description="JSON file with the number of samples of each shard, against which they are checked  "
@@ -228,6 +238,7 @@ class FullJob(Settings):
             layers=tuple(dict.fromkeys(part.layer for part in self.layers)),
             directions=self.directions,
             statistics=self.statistics,
+            precision=self.precision,
             manifest=self.manifest,
             allow_rejected=self.allow_rejected,
             extend=self.extend,
@@ -241,6 +252,7 @@ class FullJob(Settings):
             layer=part.layer,
             neurons=part.neurons,
             variant=part.variant,
+            precision=self.precision,
             shards=self.shards,
             running=self.running,
         )
@@ -274,4 +286,5 @@ def settled(job: J) -> J:
 
 
 def _absolute(location: str) -> str:
-    return location if "://" in location else str(Path(location).absolute())
+    path = None if "://" in location else local_path(location)
+    return location if path is None else str(path.absolute())

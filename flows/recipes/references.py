@@ -25,8 +25,9 @@ from stores import open_statistics
 from stores.arrays.provenance import fingerprint
 from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.beside import stated
-from stores.shards.reading import ShardFile, expand
+from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Gathered, Plan
+from vital.network.arithmetic import repeatable
 
 
 @flow(name="select-references", task_runner=in_process())
@@ -38,7 +39,7 @@ def select_references(job: ReferencesJob) -> str:
     """
     job = settled(job)
     shards = stated(expand(job.shards), job.manifest)
-    loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job))
+    loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions))
     plan = plan_for(job, loaded.survey, loaded.model.name)
     statistics = claim_statistics(job, loaded)
     finish_extension(statistics, loaded)  # of a run that was killed
@@ -86,7 +87,9 @@ def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[st
         }  # fmt: skip
         names.append(f"partials/{fingerprint(known)}")
         if read_arrays(job.store, names[-1]) is None:
-            write_arrays(job.store, names[-1], scan_shard(shard, _loaded(job), plan).arrays())
+            with repeatable(job.running.deterministic):
+                partial = scan_shard(shard, _loaded(job), plan)
+            write_arrays(job.store, names[-1], partial.arrays())
     return names
 
 

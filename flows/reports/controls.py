@@ -17,12 +17,14 @@ import torch
 
 from flows.reports.plan import Case, Comparison, ReportJob
 from flows.running.neurons import parse_neurons
-from flows.running.process import judges_at, load, load_stored
+from flows.running.process import judges_at, load, load_stored, with_directions
+from flows.steps.dataset import given_directions
 from flows.steps.images import load_images
 from stores import open_atlas, open_statistics
 from stores.errors import StoreError
 from stores.shards.decoding import decode
-from stores.shards.reading import ShardReader, expand
+from stores.shards.finding import expand
+from stores.shards.reading import ShardReader
 from stores.shards.writing import hold_out
 from vital.errors import UnsuitableInput
 from vital.judging.judges import Judge, own_judge
@@ -44,7 +46,7 @@ def checked(job: ReportJob) -> list[Comparison]:
     shards, held_out = _photographs(job, out)
     comparisons = []
     for model in job.models:
-        loaded = load(model, job.running.of_flow)
+        loaded = with_directions(load(model, job.running.of_flow), given_directions(job.directions))
         for layer in job.layers:
             asked = job.classes if layer == CLASSES else job.neurons
             parse_neurons(asked, loaded.survey.layer(layer).channels, layer)

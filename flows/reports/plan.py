@@ -53,6 +53,9 @@ class ReportJob(Settings):
     layers: tuple[str, ...] = Field(
         (CLASSES, "_blocks.13"), min_length=1, description="layers whose neurons get pictures"
     )
+    directions: tuple[Location, ...] = Field(
+        (), description="matrices of directions × channels, whose neurons are those of the layers LAYER~NAME"
+    )
     classes: str = Field("", description="class neurons, e.g. 0:64; all that have references by default")
     neurons: str = Field("0:32", description="neurons of the other layers, rounded out to whole blocks")
     methods: tuple[PictureMethod, ...] = Field(METHODS, min_length=1, description="methods to compare")
@@ -149,7 +152,8 @@ class Comparison:
         """The job that reads the photographs and chooses references among them."""
         return ReferencesJob(
             shards=self.shards, store=self.store, model=self.model, layers=self.job.layers,
-            statistics=StatisticsSettings(references=self.job.references), running=self.job.running,
+            directions=self.job.directions, statistics=StatisticsSettings(references=self.job.references),
+            running=self.job.running,
         )  # fmt: skip
 
     def variant(self, layer: str) -> VariantSettings:

@@ -35,7 +35,7 @@ def write_report(comparisons: Sequence[Comparison]) -> str:
         facts |= _facts(comparison)
         for layer in job.layers:
             name = f"{comparison.model.name}/{layer}" if len(comparisons) > 1 else layer
-            title = f"{comparison.model.name}, {'class neurons' if layer == CLASSES else f'channels of {layer}'}"
+            title = f"{comparison.model.name}, {'class neurons' if layer == CLASSES else f'neurons of {layer}'}"
             methods = methods_of(comparison, layer)
             figures = {method.label: method.intervals() for method in methods}
             if layer == CLASSES and (real := real_figures(comparison)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -132,8 +132,8 @@ def _failing_in_one_sentence(url: str) -> Iterator[None]:
         ) from error
 
 
-def _unwritten(blocks: Blocks, tasks: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    missing = set(blocks.unwritten(range(len(blocks.done()))))
+def _unwritten(blocks: Blocks, tasks: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    missing = set(blocks.unwritten(sorted({block for task in tasks for block in task})))
     return [task for task in tasks if missing & set(task)]
 
 

@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 
 import numpy as np
 
 from flows.jobs import ReferencesJob
 from flows.running.process import LoadedModel
 from stores import References, Statistics, open_statistics
+from stores.arrays.names import placed
 from stores.dataset.references import read_matrix
 from stores.errors import SchemaMismatch, UnreadableShard
-from stores.shards.reading import ShardFile
-from vital.measuring.gathering import LOWEST, Gathered, Plan, ranked_layer
+from stores.shards.finding import ShardFile
+from vital.measuring.gathering import LOWEST, Gathered, Plan, levels_of, ranked_layer
 from vital.measuring.ranking import NOBODY, Ranking
-from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey
 from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Version of what the numbers mean; a store of another version is refused."""
 
 
 def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
     """The store, made or found to be of the same base; its model's settings are kept for later commands."""
     statistics = open_statistics(job.store, "a")
-    base = {**loaded.model.identity, "levels": job.statistics.levels, "precision": "float32", "algorithm": ALGORITHM}
+    base = {
+        **loaded.model.identity,
+        "levels": job.statistics.levels,
+        "precision": job.precision,
+        "algorithm": ALGORITHM,
+    }
     statistics.claim(base, job.model.model_copy(update={"download": False}).model_dump(mode="json"))
     for name, matrix in loaded.survey.directions.items():
         statistics.write_directions(name, matrix)
     return statistics
 
 
-def given_directions(job: ReferencesJob) -> dict[str, np.ndarray]:
-    """The matrices that a job names; two of one name are refused."""
+def given_directions(locations: Sequence[str]) -> dict[str, np.ndarray]:
+    """The matrices of some files, by name; two of one name are refused."""
     matrices: dict[str, np.ndarray] = {}
-    for location in job.directions:
+    for location in locations:
         name, matrix = read_matrix(location)
         if name in matrices:
             raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
@@ -52,9 +57,17 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
     measured: list[str] = []
     ranked: list[str] = []
     for layer in job.layers:
+        if layer.endswith(LOWEST):
+            raise SchemaMismatch(
+                f"layer {layer!r} ends in {LOWEST}, which the least activations of another layer would be kept under: "
+                "give the module another name"
+            )
         ranked += [layer, f"{layer}{LOWEST}"] if job.statistics.lowest and layer != CLASSES else [layer]
-        measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer]
-    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
+        measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer, layer]
+    for name in (*job.layers, *measured):
+        placed(name)  # refuses what a store cannot hold, before there is one
+    kept = job.statistics
+    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), kept.references, kept.levels, job.precision)
 
 
 def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
@@ -76,11 +89,10 @@ def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) 
                 f"repeat --references {ranks}, or write to another store"
             )
     complete, measured = statistics.ranked(), set(statistics.measured())
-    return Plan(
-        tuple(name for name in plan.ranked if name not in complete),
-        tuple(name for name in plan.measured if name not in measured),
-        plan.ranks,
-        plan.levels,
+    return replace(
+        plan,
+        ranked=tuple(name for name in plan.ranked if name not in complete),
+        measured=tuple(name for name in plan.measured if name not in measured),
     )
 
 
@@ -101,28 +113,22 @@ def write_gathered(
 ) -> None:
     """Rankings as references with their patches, and all sums as statistics. What is complete is marked last."""
     for name, sums in gathered.sums.items():
-        level = stored_levels(survey.layer(name).sites, levels)
-        statistics.write_layer(name, level, sums.stored(), LayerSums.meanings())
+        statistics.write_layer(name, levels_of(survey.layer(name), levels), sums.stored(), LayerSums.meanings())
     for name, ranking in gathered.rankings.items():
         module = survey.layer(survey.layer(ranked_layer(name)).reads.layer)
-        references = _as_references(name, ranking, module.sites, preprocessing, module.leading_tokens)
+        references = _as_references(name, ranking, module.sites - module.leading_tokens, preprocessing)
         statistics.write_references(name, references)
     images = gathered.image_sums
-    colours, added = images.colours(), {part.name: np.asarray(getattr(images, part.name)) for part in fields(images)}
-    statistics.write_images(images.spectrum / max(images.count, 1), colours.mean, colours.covariance, added)
+    colours = images.colours()
+    statistics.write_images(images.mean_spectrum(), colours.mean, colours.covariance, images.stored())
     ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
     statistics.mark(list(gathered.sums), ranks)
 
 
-def _as_references(name: str, ranking: Ranking, sites: int, preprocessing: Preprocessing, leading: int) -> References:
-    whole = (0, 0, preprocessing.side, preprocessing.side)
-    # A single site sees the whole image, not its middle.
-    square = name != CLASSES and sites - leading > 1 and round((sites - leading) ** 0.5) ** 2 == sites - leading
-    boxes = np.array(
-        [preprocessing.box(site, sites - leading) for site in range(sites - leading)] if square else [whole], np.int32
-    )
+def _as_references(name: str, ranking: Ranking, sites: int, preprocessing: Preprocessing) -> References:
+    """``sites`` are those of the map that can be ranked."""
     empty = ranking.images == NOBODY
-    box = boxes[np.where(empty, 0, ranking.sites) if square else np.zeros_like(ranking.sites)]
+    box = preprocessing.boxes(sites)[np.where(empty, 0, ranking.sites)]
     box[empty] = 0
     scores = -ranking.scores if name.endswith(LOWEST) else ranking.scores
     score = np.where(empty, np.nan, scores).astype(np.float32)

@@ -21,7 +21,7 @@ from stores.arrays.provenance import ShardIdentity, check_extension
 from stores.dataset.references import read_references
 from stores.errors import ForeignStore
 from stores.files import read_arrays, remove_arrays, write_arrays
-from stores.shards.reading import ShardFile
+from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import NOBODY, Ranking, unit_hash
@@ -58,18 +58,17 @@ def known_digests(statistics: Statistics, shards: Sequence[ShardFile]) -> list[S
 
 def kept_plan(statistics: Statistics) -> Plan:
     """Everything that a store has gathered: what new shards are asked for."""
-    ranked = statistics.ranked()
-    return Plan(tuple(ranked), tuple(statistics.measured()), max(ranked.values(), default=1), statistics.levels)
+    ranked, precision = statistics.ranked(), statistics.base["precision"]
+    ranks = max(ranked.values(), default=1)
+    return Plan(tuple(ranked), tuple(statistics.measured()), ranks, statistics.levels, precision)
 
 
 def kept_sums(statistics: Statistics, plan: Plan) -> Gathered:
     """What the store has gathered, with every sum as exact as when it was written."""
     sums = {name: LayerSums.from_stored(statistics.layer(name)) for name in plan.measured}
-    images = statistics.image_sums()
-    count = int(images.pop("count"))
     keys = statistics.index().key
     rankings = {name: _kept_ranking(statistics, name, keys) for name in plan.ranked}
-    return Gathered(rankings, sums, ImageSums(**images, count=count))
+    return Gathered(rankings, sums, ImageSums.from_stored(statistics.image_sums()))
 
 
 def _kept_ranking(statistics: Statistics, name: str, keys: np.ndarray) -> Ranking:

@@ -14,12 +14,13 @@ from flows.running.progress import tick
 from flows.steps.images import moved_urls, reference_crops
 from stores import References, Statistics, Targets, open_statistics
 from stores.arrays.blocks import neurons_of_block
+from stores.arrays.names import placed
 from stores.errors import PictureStatus, SchemaMismatch
 from vital.measuring.ranking import NOBODY
 from vital.measuring.rows import stored_levels
 from vital.measuring.targets import Crop, NodeTarget, Target, measure
 from vital.network.neurons import Readout
-from vital.network.nodes import check_nodes, default_nodes
+from vital.network.nodes import matched_nodes
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import VariantSettings
 
@@ -32,11 +33,7 @@ def planned_nodes(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) 
     """The nodes that are matched, in the order in which they run; nothing is written. Refuses another model than the
     store's, and nodes that come too late."""
     statistics.check(loaded.model.identity)
-    survey = loaded.survey
-    nodes = job.variant.nodes or default_nodes(survey, job.layer, loaded.model.name)
-    check_nodes(survey, job.layer, [node for node in nodes if node != INPUT])
-    # In the order in which they run: weights depend on the position.
-    return (INPUT, *sorted(set(nodes) - {INPUT}, key=lambda node: survey.layer(node).ended))
+    return matched_nodes(loaded.survey, job.layer, job.variant.nodes, loaded.model.name)
 
 
 def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> Targets:
@@ -52,15 +49,18 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     # What was chosen first stays: the greatest activation may grow with the data set.
     half = all(_largest(statistics, node) < HALF_LIMIT for node in nodes)
     dtype = (targets.claimed or {}).get("type") or ("float16" if half else "float32")
-    targets.claim({**_identity(job.variant, nodes, classes), "type": dtype})
+    targets.claim({**_identity(job, nodes), "type": dtype})
     dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
     targets.declare(at, channels, survey.layer(job.layer).channels, BLOCK, () if classes else nodes[1:], dtypes)
     return targets
 
 
-def _identity(variant: VariantSettings, nodes: Sequence[str], classes: bool) -> dict[str, Any]:
-    fields = variant.model_dump(mode="json", exclude={"nodes", "crop", "relevance"} if classes else {"nodes"})
-    return {**fields, "nodes": list(nodes), "block": BLOCK}
+def _identity(job: TargetsJob, nodes: Sequence[str]) -> dict[str, Any]:
+    left_out = {"nodes", "crop", "relevance"} if job.layer == CLASSES else {"nodes"}
+    fields = job.variant.model_dump(mode="json", exclude=left_out)
+    # Left out where it is exact: targets that were measured before there was a choice are of the same variant.
+    rough = {} if job.precision == "float32" else {"precision": job.precision}
+    return {**fields, **rough, "nodes": list(nodes), "block": BLOCK}
 
 
 def _largest(statistics: Statistics, node: str) -> float:
@@ -117,6 +117,7 @@ def measure_blocks(job: TargetsJob, blocks: Sequence[int]) -> None:
             statistics.levels,
             progress=tick,
             readout=loaded.survey.layer(job.layer).readout,
+            precision=job.precision,
         )
     for block in blocks:
         targets.write(block, _block_arrays(targets, target, block))
@@ -140,7 +141,7 @@ def _block_arrays(targets: Targets, target: Target | None, block: int) -> dict[s
             parts = {"quantiles": node.quantiles, "relevant": node.relevant, "importance": node.importance}
             for part, values in parts.items():
                 if values is not None:
-                    arrays[f"{name}/{part}"][row] = values[position]
+                    arrays[f"{placed(name)}/{part}"][row] = values[position]
     if not all(np.isfinite(values).all() for values in arrays.values()):
         finite = np.all([np.isfinite(values).reshape(len(neurons), -1).all(1) for values in arrays.values()], axis=0)
         arrays["status"][~finite] = PictureStatus.NON_FINITE
@@ -154,7 +155,7 @@ def read_targets(
     rows, levels = targets.rows(neurons), targets.levels()
 
     def part(node: str, name: str) -> np.ndarray | None:
-        values = rows.get(f"{node}/{name}")
+        values = rows.get(f"{placed(node)}/{name}")
         return None if values is None else np.asarray(values, np.float32)
 
     nodes = {}

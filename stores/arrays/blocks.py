@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,14 +62,23 @@ class Blocks:
         """One of its arrays by relative path; raises SchemaMismatch where there is none."""
         return array_at(self.root, f"{self.path}/{name}")
 
-    def done(self) -> Bool[np.ndarray, "block"]:
-        """Which blocks are written; raises SchemaMismatch where nothing was declared."""
-        return np.equal(self.array(DONE)[:], 1)
+    @cached_property
+    def _by_neuron(self) -> dict[str, zarr.Array[Any]]:
+        # looked for once: what was declared before the tasks does not change, and each look costs requests
+        return arrays_by_neuron(self.group)
+
+    def done(self, blocks: Sequence[int] | None = None) -> Bool[np.ndarray, "block"]:
+        """Which blocks are written, of all or of some, whose flags alone are then read; raises SchemaMismatch where
+        nothing was declared."""
+        flags = self.array(DONE)
+        asked = np.arange(flags.shape[0]) if blocks is None else np.asarray(blocks, np.int64)
+        done: np.ndarray = read_rows(flags, asked) == 1
+        return done
 
     def unwritten(self, blocks: Iterable[int]) -> list[int]:
         """Those of ``blocks`` that are not written, in their order."""
-        done = self.done()
-        return [block for block in blocks if not done[block]]
+        asked = list(blocks)
+        return [block for block, done in zip(asked, self.done(asked), strict=True) if not done]
 
     def forget(self, blocks: Iterable[int]) -> None:
         """Have ``blocks`` written again; a single writer."""
@@ -76,32 +86,40 @@ class Blocks:
         for block in blocks:
             done[block] = 0
 
-    def decided(self) -> Bool[np.ndarray, "neuron"]:
-        """Which neurons are decided: their block is written, with a result or the reason why there is none."""
-        decided: np.ndarray = np.repeat(self.done(), block_length(self.array(STATUS)))[: self.count]
-        return decided
+    def decided(self, neurons: Sequence[int] | None = None) -> Bool[np.ndarray, "neuron"]:
+        """Which neurons are decided: their block is written, with a result or the reason why there is none. Of all, or
+        of some, whose blocks' flags alone are then read."""
+        return self._decided(self.array(STATUS), neurons)
 
-    def status(self) -> UInt8[np.ndarray, "neuron"]:
-        """A `PictureStatus` for each neuron, ``NOT_MADE`` where the block is not written."""
-        status = np.asarray(self.array(STATUS)[:], np.uint8)
-        return np.where(self.decided(), status, np.uint8(PictureStatus.NOT_MADE))
+    def status(self, neurons: Sequence[int] | None = None) -> UInt8[np.ndarray, "neuron"]:
+        """A `PictureStatus` for each neuron, ``NOT_MADE`` where the block is not written; of all, or of some.
 
-    def made(self) -> Bool[np.ndarray, "neuron"]:
-        """Which neurons have a result."""
-        made: np.ndarray = self.status() == PictureStatus.MADE
+        Raises:
+            SchemaMismatch: nothing was declared there, or a neuron is out of range.
+        """
+        array = self.array(STATUS)
+        status = read_rows(array, self._within(array, neurons)).astype(np.uint8)
+        return np.where(self._decided(array, neurons), status, np.uint8(PictureStatus.NOT_MADE))
+
+    def made(self, neurons: Sequence[int] | None = None) -> Bool[np.ndarray, "neuron"]:
+        """Which neurons have a result; of all, or of some."""
+        made: np.ndarray = self.status(neurons) == PictureStatus.MADE
         return made
+
+    def _decided(self, status: zarr.Array[Any], neurons: Sequence[int] | None) -> Bool[np.ndarray, "neuron"]:
+        blocks, place = np.unique(self._within(status, neurons) // block_length(status), return_inverse=True)
+        decided: np.ndarray = self.done(blocks.tolist())[place]
+        return decided
 
     def neurons_of(self, block: int) -> range:
         """The neurons of a block; the last block may be shorter."""
-        return neurons_of_block(block, block_length(self.array(STATUS)), self.count)
+        status = self.array(STATUS)
+        return neurons_of_block(block, block_length(status), int(status.shape[0]))
 
     def empty(self, block: int) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
         """Zeros of every array that `write` wants for ``block``, by relative path."""
         count = len(self.neurons_of(block))
-        return {
-            name: np.zeros((count, *array.shape[1:]), array.dtype)
-            for name, array in arrays_by_neuron(self.group).items()
-        }
+        return {name: np.zeros((count, *array.shape[1:]), array.dtype) for name, array in self._by_neuron.items()}
 
     def write(self, block: int, arrays: Mapping[str, Shaped[np.ndarray, "neuron ..."]]) -> None:
         """Write one block of every array along ``neuron``: the data, then ``status``, then ``done``.
@@ -110,7 +128,7 @@ class Blocks:
             MisalignedBlock: an array is not exactly the block.
             SchemaMismatch: an array is missing, was not declared, or does not fit its type.
         """
-        declared = arrays_by_neuron(self.group)
+        declared = self._by_neuron
         if declared.keys() != arrays.keys():
             raise SchemaMismatch(
                 f"block {block} of {self.path} was given {_difference(arrays.keys() - declared.keys(), 'unknown')} and "
@@ -126,21 +144,30 @@ class Blocks:
             write_block(declared[name], block, np.asarray(arrays[name]))
         write_block(done, block, np.ones(1, np.uint8))
 
-    def rows(self, neurons: Sequence[int]) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
-        """The rows of ``neurons``, in that order, of every array along ``neuron``, by relative path.
+    def rows(
+        self, neurons: Sequence[int], names: Iterable[str] | None = None
+    ) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
+        """The rows of ``neurons``, in that order, by relative path: of every array along ``neuron``, or of those that
+        are named.
 
         Raises:
-            SchemaMismatch: nothing was declared there, or a neuron is out of range.
+            SchemaMismatch: such an array was not declared, or a neuron is out of range.
         """
-        arrays = arrays_by_neuron(self.group)
+        arrays = self._by_neuron if names is None else {name: self.array(name) for name in names}
+        return {name: read_rows(array, self._within(array, neurons)) for name, array in arrays.items()}
+
+    def _within(self, array: zarr.Array[Any], neurons: Sequence[int] | None) -> Int64[np.ndarray, "neuron"]:
+        """The rows of ``array`` that are asked for, all of them for None; refused where one is out of range."""
+        count = int(array.shape[0])
+        if neurons is None:
+            return np.arange(count)
         wanted = np.asarray(neurons, np.int64).reshape(-1)
-        for array in arrays.values():
-            if wanted.size and not (wanted.min() >= 0 and wanted.max() < array.shape[0]):
-                raise SchemaMismatch(
-                    f"neurons {wanted.min()} to {wanted.max()} were asked of {self.path}, which has 0 to "
-                    f"{array.shape[0] - 1}; ask for neurons in that range"
-                )
-        return {name: read_rows(array, wanted) for name, array in arrays.items()}
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < count):
+            raise SchemaMismatch(
+                f"neurons {wanted.min()} to {wanted.max()} were asked of {self.path}, which has 0 to {count - 1}; "
+                "ask for neurons in that range"
+            )
+        return wanted
 
 
 def block_specs(path: str, neurons: int, block: int) -> list[ArraySpec]:

@@ -5,7 +5,7 @@ before any task runs; afterwards tasks write whole blocks only (``write_block``)
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -21,12 +21,13 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore
 from stores.errors import MisalignedBlock, MissingStore, SchemaMismatch
 from stores.files import MEMORY, local_path, safe_url
 
-SCHEMA_VERSION = 2
-"""Raised when a store of the version before cannot be read any more."""
 Kind = Literal["statistics", "atlas"]
+SCHEMA_VERSIONS: Mapping[Kind, int] = {"statistics": 3, "atlas": 2}
+"""Of each kind; raised when a store of the version before cannot be read any more."""
 Mode = Literal["r", "r+", "a"]
 GROWING_CHUNK = 65536
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
+"""Of an array with a single writer: a task reads a whole chunk for a few rows of it."""
 
 _memory_stores: dict[str, MemoryStore] = {}
 _memory_lock = threading.Lock()
@@ -71,27 +72,27 @@ def open_store(url: str, kind: Kind, mode: Mode) -> zarr.Group:
         MissingStore: nothing is there, and mode is not "a".
         SchemaMismatch: another kind of store, another schema version, or no store of ours.
     """
-    # Opened to read first where nothing may be made: a local store makes its folder when it is opened to write.
-    store = _backend(url, read_only=mode != "a")
+    missing = MissingStore(f"there is no {kind} store at {safe_url(url)}; check the URL, or make the store first")
+    path = local_path(url)
+    # a local store makes its folder when it is opened to write
+    if mode == "r+" and path is not None and not path.is_dir():
+        raise missing
+    store = _backend(url, read_only=mode == "r")
     try:
-        root = zarr.open_group(store, mode="r+" if mode == "a" else "r", zarr_format=3, use_consolidated=False)
+        root = zarr.open_group(store, mode="r" if mode == "r" else "r+", zarr_format=3, use_consolidated=False)
     except (FileNotFoundError, GroupNotFoundError, ContainsArrayError):
         if mode != "a":
-            raise MissingStore(
-                f"there is no {kind} store at {safe_url(url)}; check the URL, or make the store first"
-            ) from None
+            raise missing from None
         root = zarr.open_group(
             store,
             mode="a",
             zarr_format=3,
             use_consolidated=False,
-            attributes={"kind": kind, "schema_version": SCHEMA_VERSION, "written_by": "vital-atlas"},
+            attributes={"kind": kind, "schema_version": SCHEMA_VERSIONS[kind], "written_by": "vital-atlas"},
         )
         # a plain folder in a Zarr hierarchy makes every reader warn, an empty group does not
         root.require_group("runs")
     _check_root(root, kind, url)
-    if mode == "r+":
-        return zarr.open_group(_backend(url, read_only=False), mode="r+", zarr_format=3, use_consolidated=False)
     return root
 
 
@@ -219,17 +220,17 @@ def _backend(url: str, read_only: bool) -> Store:
         ) from None
 
 
-def _check_root(root: zarr.Group, kind: str, url: str) -> None:
+def _check_root(root: zarr.Group, kind: Kind, url: str) -> None:
     stored, version = root.attrs.get("kind"), root.attrs.get("schema_version")
     if stored != kind:
         raise SchemaMismatch(
             f"{safe_url(url)} is {'no store of this project' if stored is None else f'of kind {stored}'} but a "
             f"store of kind {kind} was expected; give another URL"
         )
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSIONS[kind]:
         raise SchemaMismatch(
-            f"{safe_url(url)} has schema version {version} but this program reads version {SCHEMA_VERSION}; make the "
-            "store anew, or use the version of the program that wrote it"
+            f"{safe_url(url)} has schema version {version} but this program reads version {SCHEMA_VERSIONS[kind]}; "
+            "make the store anew, or use the version of the program that wrote it"
         )
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from stores.arrays.blocks import read_rows
 from stores.arrays.display import counted, image_html, lines_html
 from stores.arrays.provenance import claim, claimed
 from stores.arrays.schema import Mode, open_store, stored_kind
@@ -55,7 +54,7 @@ class Atlas:
 
     def layer(self, name: str) -> AtlasLayer:
         """One layer, whether it is there or not."""
-        return AtlasLayer(self.root, name)
+        return AtlasLayer.of(self.root, name)
 
     def require_layer(self, name: str) -> AtlasLayer:
         """One layer; raises SchemaMismatch that lists the layers where it is not there."""
@@ -72,12 +71,8 @@ class Atlas:
             SchemaMismatch: no such layer or neuron.
         """
         layer, number = self.require_layer(neuron[0]), int(neuron[1])
-        if not 0 <= number < layer.count:
-            raise SchemaMismatch(
-                f"neuron {number} was asked of {layer.name}, which has 0 to {layer.count - 1}; ask for one of these"
-            )
-        rows = {part: read_rows(layer.array(part), np.array([number])) for part in ("pixels", "alpha", "loss")}
-        status = PictureStatus(int(layer.status()[number]))
+        rows = layer.rows([number], ("pixels", "alpha", "loss"))
+        status = PictureStatus(int(layer.status([number])[0]))
         name = layer.neuron_name(number)
         return AtlasPicture(layer.name, number, name, status, rows["pixels"][0], rows["alpha"][0], rows["loss"][0])
 
@@ -179,7 +174,7 @@ class Atlas:
         import xarray
 
         part = self.require_layer(layer)
-        whole = xarray.open_zarr(self.root.store, group=layer, consolidated=False, chunks={}, mask_and_scale=False)
+        whole = xarray.open_zarr(self.root.store, group=part.path, consolidated=False, chunks={}, mask_and_scale=False)
         made = xarray.DataArray(part.made(), dims="neuron")
         masked = {
             name: array.astype(np.float32).where(made) if name in ("pixels", "alpha", "loss") else array

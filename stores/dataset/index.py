@@ -4,16 +4,17 @@ An image id is a position in the index: shards in the order they were read (sort
 the tar.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
 import zarr
 from jaxtyping import Int32, Int64, Shaped, UInt8, UInt32
 
+from stores.arrays.blocks import read_rows
 from stores.arrays.provenance import ShardIdentity
-from stores.arrays.schema import ArraySpec, array_at, declare, grow
+from stores.arrays.schema import GROWING_CHUNK, ArraySpec, array_at, declare, grow
 from stores.errors import STATUS_MEANINGS as STATUS_MEANINGS
 from stores.errors import USED as USED
 from stores.errors import SchemaMismatch
@@ -145,7 +146,13 @@ def index_specs() -> list[ArraySpec]:
 
 
 def append_index(group: zarr.Group, rows: SampleRows, shards: ShardRows) -> None:
-    """Append shards and the rows of their images; a single writer.
+    """Append shards and the rows of their images, as `append_parts` does."""
+    append_parts(group, [(rows, shards)])
+
+
+def append_parts(group: zarr.Group, parts: Iterable[tuple[SampleRows, ShardRows]]) -> None:
+    """Append shards and the rows of their images, part by part; a single writer. Of the images only a few parts are in
+    memory together.
 
     ``rows.shard`` counts from the first shard of the store. ``shards/done`` is written last and says how far the
     index counts: an append that was killed leaves nothing behind and may be repeated. ``rejected`` is counted here.
@@ -155,22 +162,59 @@ def append_index(group: zarr.Group, rows: SampleRows, shards: ShardRows) -> None
     """
     declare(group, index_specs())
     known = read_shards(group)
-    first_row, first_shard = int(known.images.sum()), len(known)
-    expected = np.repeat(np.arange(first_shard, first_shard + len(shards)), shards.images)
-    if not np.array_equal(rows.shard, expected):
+    row, first = int(known.images.sum()), len(known)
+    columns = {name: array_at(group, f"index/{name}") for name in SampleRows.stored()}
+    tables: list[ShardRows] = []
+    for rows, shards in _chunkfuls(parts):
+        before = first + sum(len(table) for table in tables)
+        expected = np.repeat(np.arange(before, before + len(shards)), shards.images)
+        if not np.array_equal(rows.shard, expected):
+            raise SchemaMismatch(
+                f"{len(rows)} rows of the index are not those of shards {before} to {before + len(shards) - 1} "
+                f"with {shards.images.tolist()} images; append each shard with all its rows, in order"
+            )
+        for name, column in rows.columns().items():
+            grow(columns[name], row, column)
+        row += len(rows)
+        rejected = np.bincount(rows.shard[~np.isin(rows.status, USED)] - before, minlength=len(shards))
+        tables.append(replace(shards, rejected=rejected.astype(np.int64)))
+    table = ShardRows.concat(tables)
+    table = replace(table, url=np.asarray([safe_url(str(url)) for url in table.url], TEXT))
+    for name, column in table.columns().items():
+        grow(array_at(group, f"shards/{name}"), first, column)
+    grow(array_at(group, "shards/done"), first, np.ones(len(table), np.uint8))
+
+
+def _chunkfuls(parts: Iterable[tuple[SampleRows, ShardRows]]) -> Iterator[tuple[SampleRows, ShardRows]]:
+    """The parts joined until they fill a chunk of the index: each write of less reads and writes the last one again."""
+    waiting: list[tuple[SampleRows, ShardRows]] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(len(rows) for rows, _ in waiting) >= GROWING_CHUNK:
+            yield _joined(waiting)
+            waiting = []
+    yield _joined(waiting)
+
+
+def _joined(parts: Sequence[tuple[SampleRows, ShardRows]]) -> tuple[SampleRows, ShardRows]:
+    return SampleRows.concat([rows for rows, _ in parts]), ShardRows.concat([shards for _, shards in parts])
+
+
+def read_columns(
+    group: zarr.Group, images: Int64[np.ndarray, "image"], names: Sequence[str]
+) -> dict[str, Shaped[np.ndarray, "image"]]:
+    """Columns of the index by name at the rows ``images``, in any order; only chunks that hold one of them are read.
+
+    Raises:
+        SchemaMismatch: there is no index, or it has no such image.
+    """
+    count = int(read_shards(group).images.sum())
+    if images.size and not (images.min() >= 0 and images.max() < count):
         raise SchemaMismatch(
-            f"{len(rows)} rows of the index are not those of shards {first_shard} to {first_shard + len(shards) - 1} "
-            f"with {shards.images.tolist()} images; append each shard with all its rows, in order"
+            f"images {images.min()} to {images.max()} were asked of an index that has 0 to {count - 1}; ask for images "
+            "of this store"
         )
-    for name, column in rows.columns().items():
-        grow(array_at(group, f"index/{name}"), first_row, column)
-    columns = shards.columns()
-    columns["url"] = np.asarray([safe_url(str(url)) for url in shards.url], TEXT)
-    rejected = rows.shard[~np.isin(rows.status, USED)] - first_shard
-    columns["rejected"] = np.bincount(rejected, minlength=len(shards)).astype(np.int64)
-    for name, column in columns.items():
-        grow(array_at(group, f"shards/{name}"), first_shard, column)
-    grow(array_at(group, "shards/done"), first_shard, np.ones(len(shards), np.uint8))
+    return {name: read_rows(array_at(group, f"index/{name}"), images) for name in names}
 
 
 def read_index(group: zarr.Group) -> SampleRows:

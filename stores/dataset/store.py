@@ -5,7 +5,7 @@ Its attributes, completion marks and array paths are spelled here and in the fil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,18 @@ import zarr
 from jaxtyping import Float, Float32, Shaped, UInt8
 
 from stores.arrays.display import lines_html
+from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
 from stores.dataset.images import read_colours, read_image_sums, read_spectrum, write_image_sums, write_images
-from stores.dataset.index import SampleRows, ShardRows, append_index, index_specs, read_index, read_shards
-from stores.dataset.layers import layer_specs, read_layer, write_layer
+from stores.dataset.index import SampleRows, ShardRows, append_parts, index_specs, read_columns, read_index, read_shards
+from stores.dataset.layers import SUMS, layer_specs, read_layer, write_layer
+from stores.dataset.places import Places, read_places, read_reference_places, write_reference_places
 from stores.dataset.references import (
     References,
     read_directions,
     read_references,
-    reference_specs,
+    references_path,
     write_directions,
     write_references,
 )
@@ -114,13 +116,29 @@ class Statistics:
         """Every image that was seen; an image id is a row of it."""
         return read_index(self.root)
 
+    def image_count(self) -> int:
+        """Images that were seen: rows of the index."""
+        return int(self.shards().images.sum())
+
     def image_status(self) -> UInt8[np.ndarray, "image"]:
         """What became of every image: the one column of the index that a summary needs."""
-        return np.asarray(array_at(self.root, "index/status")[: int(self.shards().images.sum())])
+        return np.asarray(array_at(self.root, "index/status")[: self.image_count()])
+
+    def keys(self, images: Sequence[int]) -> list[str]:
+        """The keys of some images, in that order; raises SchemaMismatch where there is no such image."""
+        return [str(key) for key in read_columns(self.root, np.asarray(images, np.int64), ["key"])["key"]]
+
+    def places(self, images: Sequence[int]) -> Places:
+        """Where some images lie, each once in ascending order; raises SchemaMismatch where there is no such image."""
+        return read_places(self.root, np.asarray(images, np.int64))
 
     def append(self, rows: SampleRows, shards: ShardRows) -> None:
         """Add shards and their images at the end; a single writer."""
-        append_index(self.root, rows, shards)
+        self.append_parts([(rows, shards)])
+
+    def append_parts(self, parts: Iterable[tuple[SampleRows, ShardRows]]) -> None:
+        """The same of many parts in their order, of which a few are in memory together."""
+        append_parts(self.root, parts)
 
     # Statistics of layers, and of the images themselves
 
@@ -136,11 +154,11 @@ class Statistics:
 
     def statistic(self, layer: str, name: str) -> Shaped[np.ndarray, "..."]:
         """One statistic of a layer; raises SchemaMismatch where it was not measured."""
-        return np.asarray(array_at(self.root, f"{LAYERS}/{layer}/{name}")[...])
+        return np.asarray(array_at(self.root, f"{LAYERS}/{placed(layer)}/{name}")[...])
 
     def meaning(self, layer: str, name: str) -> str:
         """What a statistic says, in words."""
-        return str(array_at(self.root, f"{LAYERS}/{layer}/{name}").attrs.get("meaning", name))
+        return str(array_at(self.root, f"{LAYERS}/{placed(layer)}/{name}").attrs.get("meaning", name))
 
     def write_layer(
         self,
@@ -149,10 +167,11 @@ class Statistics:
         arrays: Mapping[str, Shaped[np.ndarray, "..."]],
         meanings: Mapping[str, str],
     ) -> None:
-        """Declare and write a layer's statistics, whose meanings are given by path; a single writer."""
-        channels, levels = arrays["quantiles"].shape
-        declare(self.root, layer_specs(name, channels, levels, meanings))
-        write_layer(self.root, name, {"level": level, **arrays})
+        """Declare and write a layer's statistics, whose meanings are given by path; a single writer. Without levels
+        there are no rows."""
+        given = {path: meaning for path, meaning in meanings.items() if path in arrays}
+        declare(self.root, layer_specs(name, len(arrays["mean"]), len(level), given))
+        write_layer(self.root, name, {**({"level": level} if len(level) else {}), **arrays})
 
     def colours(self) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:
         """Mean and covariance of the images' colour logits."""
@@ -185,38 +204,48 @@ class Statistics:
 
     def claimed_ranks(self, layer: str) -> int | None:
         """How many references of a layer were asked for, also where they are not finished; None where none were."""
-        group = self.root.get(f"{REFERENCES}/{layer}")
+        group = self.root.get(references_path(layer))
         kept = claimed(group, "references") if isinstance(group, zarr.Group) else None
         return int(kept["references"]) if kept else None
 
-    def references(self, layer: str, count: int | None = None) -> References:
-        """A layer's references, the best ``count``, or all.
+    def references(self, layer: str, count: int | None = None, neurons: Sequence[int] | None = None) -> References:
+        """A layer's references, the best ``count``, or all; of all its neurons, or of some in that order.
 
         Raises:
             SchemaMismatch: the layer has none, or fewer than ``count`` are kept.
         """
+        count = self._ranks(layer, count)
+        return read_references(self.root, layer, None if neurons is None else np.asarray(neurons, np.int64)).best(count)
+
+    def reference_places(self, layer: str, neurons: Sequence[int], count: int | None = None) -> Places:
+        """Where the images of some neurons' references lie: what is read does not grow with the index.
+
+        Raises:
+            SchemaMismatch: the layer has no references, or fewer than ``count`` are kept.
+        """
+        return read_reference_places(self.root, layer, np.asarray(neurons, np.int64), self._ranks(layer, count))
+
+    def _ranks(self, layer: str, count: int | None) -> int:
         ranks = self.ranked()
-        if layer not in ranks or f"{REFERENCES}/{layer}" not in self.root:  # marked last: a killed run leaves no mark
+        if layer not in ranks or references_path(layer) not in self.root:  # marked last: a killed run leaves no mark
             raise SchemaMismatch(
                 f"the store has no references of layer {layer!r}, it has those of {', '.join(ranks) or 'none'}: "
                 f"run `vital references … --layer {layer}` on the same shards first"
             )
-        kept = read_references(self.root, layer)
-        if count is None:
-            return kept
-        if count > kept.image.shape[1]:
+        if count is not None and count > ranks[layer]:
             raise SchemaMismatch(
-                f"{count} references were asked for and the store keeps {kept.image.shape[1]} of layer {layer!r}: "
+                f"{count} references were asked for and the store keeps {ranks[layer]} of layer {layer!r}: "
                 f"ask for fewer, or make the store with --references {count}"
             )
-        return kept.best(count)
+        return ranks[layer] if count is None else count
 
     def write_references(self, layer: str, references: References) -> None:
-        """Claim, declare and write a layer's references; a single writer."""
-        neurons, ranks = references.image.shape
+        """Claim, declare and write a layer's references and where their images lie, which the index must know; a single
+        writer."""
+        ranks = references.image.shape[1]
         # Claimed before the arrays are there: another number is refused by name, also after a killed run.
-        claim(self.root.require_group(f"{REFERENCES}/{layer}"), "references", {"references": ranks})
-        declare(self.root, reference_specs(layer, neurons, ranks))
+        claim(self.root.require_group(references_path(layer)), "references", {"references": ranks})
+        write_reference_places(self.root, layer, references.image)
         write_references(self.root, layer, references)
 
     def directions(self) -> dict[str, Float32[np.ndarray, "direction channel"]]:
@@ -263,7 +292,8 @@ class Statistics:
         """Every variant that is declared, of all layers or of one; sorted."""
         if TARGETS not in self.root:
             return
-        for name, variants in sorted(group_at(self.root, TARGETS).groups()):
+        for part, variants in sorted(group_at(self.root, TARGETS).groups()):
+            name = unplaced(part)
             if layer in (None, name):
                 every = (self.targets(name, variant) for variant, _ in sorted(variants.groups()))
                 yield from (targets for targets in every if targets.declared)
@@ -282,11 +312,11 @@ class Statistics:
         import xarray
 
         arrays = read_layer(self.root, layer)
-        axes = {name: array_at(self.root, f"{LAYERS}/{layer}/{name}").metadata.dimension_names for name in arrays}  # type: ignore[union-attr]
-        shown = {name: (axes[name], values) for name, values in arrays.items() if not name.startswith("sums/")}
-        return xarray.Dataset(
-            {name: value for name, value in shown.items() if name != "level"}, coords={"level": shown["level"]}
-        )
+        folder = f"{LAYERS}/{placed(layer)}"
+        axes = {name: array_at(self.root, f"{folder}/{name}").metadata.dimension_names for name in arrays}  # type: ignore[union-attr]
+        shown = {name: (axes[name], values) for name, values in arrays.items() if not name.startswith(SUMS)}
+        coordinates = {name: shown.pop(name) for name in ("level",) if name in shown}
+        return xarray.Dataset(shown, coords=coordinates)
 
 
 def open_statistics(url: str, mode: Mode = "r") -> Statistics:

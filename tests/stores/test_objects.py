@@ -78,8 +78,25 @@ def test_what_is_marked_complete_is_readable_and_what_is_not_is_refused(statisti
     assert again.references("layer4", 1).image.tolist() == [[0], [1], [-1]]
     with pytest.raises(SchemaMismatch, match="9 references were asked for and the store keeps 2"):
         again.references("layer4", 9)
+    assert again.references("layer4", 1, [2, 0]).image.tolist() == [[-1], [0]]
     statistics.unmark(["layer4"], ["layer4"])
     assert statistics.again().ranked() == {}
+
+
+def test_references_know_where_their_images_lie_as_the_index_does(statistics: stores.Statistics) -> None:
+    statistics.mark([], {"layer4": 2})
+    again = statistics.again()
+    for neurons, count, images in (([0, 1, 2], 2, [0, 1]), ([0], 1, [0]), ([1], None, [1]), ([2], 2, [])):
+        found = again.reference_places("layer4", neurons, count)
+        assert found.image.tolist() == images
+        for name, values in vars(again.places(images)).items():
+            assert getattr(found, name).tolist() == values.tolist()
+    assert again.places([2, 1, 2]).size.tolist() == [6, 7]
+    assert again.keys([2, 0]) == ["c", "a"]
+    with pytest.raises(SchemaMismatch, match="9 references were asked for and the store keeps 2"):
+        again.reference_places("layer4", [0], 9)
+    with pytest.raises(SchemaMismatch, match="images 0 to 3 were asked of an index that has 0 to 2"):
+        again.places([0, 3])
 
 
 def test_more_shards_leave_earlier_statistics_unmarked(statistics: stores.Statistics) -> None:

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from vital.errors import UnknownModel, UnsuitableInput, nearest
+from vital.network.arithmetic import rounding
 from vital.network.models import Model, load_model, weights_digest
 from vital.network.preprocessing import Preprocessing
 from vital.settings import ModelSettings
@@ -49,6 +50,7 @@ class Judge:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     identity: Mapping[str, Any] = field(default_factory=dict)
 
+    @rounding()
     def outputs(self, pixels: UInt8[Tensor, "picture 3 row column"]) -> JudgeOutput:
         """Logits and features of pictures of any side."""
         side = self.preprocessing.side

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vital.measuring.rows import resample, site_levels, sort_rows
 from vital.measuring.targets import Target
+from vital.network.arithmetic import rounding
 from vital.network.models import Model
 from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, Layout, probe
@@ -102,6 +103,7 @@ def surprise(
     return F.cross_entropy(given, own, reduction="none").numpy()
 
 
+@rounding()
 def _peaks(
     model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
 ) -> Float[np.ndarray, "picture channel"]:
@@ -121,6 +123,7 @@ class MatchedCurve:
     target: Float[np.ndarray, "picture level"]
 
 
+@rounding()
 def matched_curves(
     model: Model, target: Target, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
 ) -> Mapping[str, MatchedCurve]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vital.errors import UnsuitableInput
 from vital.measuring.photos import Photos, read_photos
 from vital.measuring.targets import node_relevance
+from vital.network.arithmetic import rounding
 from vital.network.layers import Layer, survey
 from vital.network.models import Model
 from vital.network.neurons import check_neurons, parse_neuron
@@ -56,12 +57,13 @@ def relevance(
     grid = _grid(layers.layer(name))
     shown = read_photos(photos, model.preprocessing)
     mode, device = relevance_mode(kind), next(model.network.parameters()).device
+    reads = layer.reads.of([asked.number])
     maps = []
-    with probe(model.network, [name, layer.reads.layer], layers.layouts(), mode) as run:
+    with rounding(), probe(model.network, [name, layer.reads.layer], layers.layouts(), mode) as run:
         for pixels in shown.pixels.split(BATCH):
             activations = run(model.preprocessing.normalise(pixels.to(device)).requires_grad_())
             numbers = torch.full((len(pixels),), asked.number, device=device)
-            arrived = node_relevance(mode, activations, layer.reads, [name], numbers, kind)[name]
+            arrived = node_relevance(mode, activations, reads, [name], numbers, kind)[name]
             maps.append(_as_maps(arrived, layers.layer(name).leading_tokens, grid))
     centres = (np.arange(grid) + 0.5) * model.preprocessing.side / grid
     return xarray.DataArray(

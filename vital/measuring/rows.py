@@ -27,7 +27,8 @@ def site_levels(sites: int) -> Float[np.ndarray, "site"]:
 
 
 def stored_levels(sites: int, count: int) -> Float[np.ndarray, "level"]:
-    """Levels kept on disk of a row of ``sites`` activations: all of them, or ``count``, denser towards both ends.
+    """Levels kept on disk of a row of ``sites`` activations: all of them, or ``count``, denser towards both ends; none
+    for a ``count`` of 0.
 
     The spacing is that of Chebyshev nodes, (1 − cos πt)/2: activations have long tails, and what a network responds
     to lies there. The first and the last site are always kept.
@@ -120,14 +121,14 @@ def sort_in_place(rows: Float[np.ndarray, "row site"]) -> Int[np.ndarray, "row*s
     keys = np.empty(rows.shape, np.int64)
     halves = keys.view(np.int32).reshape(*rows.shape, 2)
     halves[..., 0] = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
-    halves[..., 1] = _ascending(bits)
+    halves[..., 1] = ascending(bits)
     keys.sort(axis=1)
-    bits[...] = _ascending(halves[..., 1])
+    bits[...] = ascending(halves[..., 1])
     keys &= _INDEX
     return keys.reshape(-1)
 
 
-def _ascending(bits: Int[np.ndarray, "row site"]) -> Int[np.ndarray, "row site"]:
+def ascending(bits: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
     """Bits of floats as integers of the same order (the magnitude of a negative one is inverted), and back again."""
     flipped: np.ndarray = bits >> 31
     flipped &= _MAGNITUDE

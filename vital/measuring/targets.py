@@ -12,11 +12,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
+from vital.network.arithmetic import arithmetic, widened
 from vital.network.models import Model
 from vital.network.neurons import Readout, importance, relevance_map
 from vital.network.probe import CLASSES, INPUT, Activations, Layout, probe
 from vital.propagation.mode import Relevance, gradient_times_activation, relevance_mode
-from vital.settings import RelevanceKind
+from vital.settings import Precision, RelevanceKind
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def measure(
     batch: int = 8,
     progress: Callable[[int], None] = lambda references: None,
     readout: Readout | None = None,
+    precision: Precision = "float32",
 ) -> Target:
     """Targets of ``neurons`` of ``layer`` from their references (VITAL, sections 3.1 and 3.2).
 
@@ -150,22 +152,25 @@ def measure(
         batch: crops in one pass.
         progress: told of every round's references.
         readout: how the neurons read their layer, where they are not its channels.
+        precision: arithmetic of the network; what it gives is sorted and summed in single precision at least.
     """
-    inner, reads = layer != CLASSES, readout or Readout(layer)
+    inner, reads = layer != CLASSES, (readout or Readout(layer)).of(neurons)
     mode = relevance_mode(kind) if inner else None
     sums = _Sums(len(neurons))
     count = np.zeros(len(neurons), np.int64)
-    device = next(model.network.parameters()).device
     sites: dict[str, int] = {}
-    with probe(model.network, [*nodes, reads.layer], layouts, mode) as run:
+    with arithmetic(model, precision) as model, probe(model.network, [*nodes, reads.layer], layouts, mode) as run:
+        weight = next(model.network.parameters())
+        device = weight.device
         # Crops that are references of equally many neurons lie side by side: no round runs for a few of a batch.
         source = iter(sorted(crops, key=lambda crop: -len(crop.rows)))
         while part := list(islice(source, batch)):
             images = model.preprocessing.normalise(torch.stack([crop.pixels for crop in part]).to(device))
             with torch.set_grad_enabled(inner):
-                activations = run(images.requires_grad_(inner))
+                activations = run(images.to(weight.dtype).requires_grad_(inner))
+            precise = {name: widened(read.detach()) for name, read in activations.items()}
             sites = {name: read.shape[-1] for name, read in activations.items()}
-            stored = {name: _stored(activations[name].detach(), levels) for name in nodes}
+            stored = {name: _stored(precise[name], levels) for name in nodes}
             # Round r asks for the r-th neuron of every crop that has one.
             for turn in range(max(len(crop.rows) for crop in part)):
                 present = [index for index, crop in enumerate(part) if turn < len(crop.rows)]
@@ -174,15 +179,16 @@ def measure(
                 np.add.at(count, rows, 1)  # a neuron may have several crops in one batch
                 asked = torch.zeros(len(part), dtype=torch.long, device=device)
                 asked[present] = torch.tensor([neurons[row] for row in rows], device=device)
-                own = reads.own(activations[reads.layer].detach(), asked)[present]
+                own = reads.own(precise[reads.layer], asked)[present]
                 sums.add("own", rows, _stored(own[:, None], levels)[:, 0])
                 for name in nodes:
                     sums.add(f"{name}/quantiles", rows, stored[name][present])
                 relevances = node_relevance(mode, activations, reads, nodes, asked, kind) if inner else {}
                 for name, relevance in relevances.items():
-                    matched = relevance_map(relevance[present]) * activations[name].detach()[present]
+                    arrived = widened(relevance[present])
+                    matched = relevance_map(arrived) * precise[name][present]
                     sums.add(f"{name}/relevant", rows, _stored(matched, levels))
-                    sums.add(f"{name}/importance", rows, importance(relevance[present]))
+                    sums.add(f"{name}/importance", rows, importance(arrived))
     own_sites = 1 if reads.site is not None else sites[reads.layer]
     return _finish(sums, layer, neurons, nodes, sites, own_sites, count, levels, readout)
 

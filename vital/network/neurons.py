@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -40,6 +41,20 @@ class Readout:
     """Sites of the map that ``site`` is counted in; of a map of another size the site in the same position is read."""
     leading: int = 0
     """Sites before the map's own (a class token)."""
+    numbers: Int[np.ndarray, "neuron"] | None = None
+    """The neurons that the directions are of, in ascending order; all of the layer's unless it is said."""
+
+    def of(self, neurons: Sequence[int] | Int[np.ndarray, "some"]) -> Readout:
+        """The same readout of these neurons alone: no other directions go to a device.
+
+        >>> Readout("layer4", directions=np.eye(1000, dtype=np.float32)).of([7, 3, 7]).directions.shape
+        (2, 1000)
+        """
+        if self.directions is None:
+            return self
+        numbers = np.unique(np.asarray(neurons))
+        rows = numbers if self.numbers is None else np.searchsorted(self.numbers, numbers)
+        return replace(self, directions=self.directions[rows], numbers=numbers)
 
     def site_among(self, sites: int) -> int:
         """The site in the same position of a map with so many sites.
@@ -59,7 +74,7 @@ class Readout:
         activations = self._read(activations)
         if self.directions is None:
             return activations
-        return torch.einsum("nc,ics->ins", self._rows(activations, slice(None)), activations)
+        return torch.einsum("nc,ics->ins", _on_device(self, activations)[0], activations)
 
     def own(
         self, activations: Float[Tensor, "picture channel site"], neurons: Int[Tensor, "picture"]
@@ -105,9 +120,25 @@ class Readout:
         site = self.site_among(activations.shape[-1])
         return activations[..., site : site + 1]
 
-    def _rows(self, like: Tensor, neurons: Int[Tensor, "picture"] | slice) -> Tensor:
-        assert self.directions is not None  # asked for only where there are directions
-        return torch.from_numpy(self.directions).to(like)[neurons]
+    def _rows(self, like: Tensor, neurons: Int[Tensor, "picture"]) -> Float[Tensor, "picture channel"]:
+        rows, numbers = _on_device(self, like)
+        return rows[neurons if numbers is None else torch.searchsorted(numbers, neurons)]
+
+
+_uploaded: WeakKeyDictionary[Readout, dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor | None]]]
+_uploaded = WeakKeyDictionary()
+
+
+def _on_device(readout: Readout, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A readout's directions and numbers beside some activations. They go there once: all directions of a layer may be
+    a gigabyte, and a step reads them three times."""
+    assert readout.directions is not None  # asked for only where there are directions
+    kept, place = _uploaded.setdefault(readout, {}), (like.device, like.dtype)
+    if place not in kept:
+        with torch.inference_mode(False):  # what an inference makes could not be used where there are gradients
+            numbers = None if readout.numbers is None else torch.from_numpy(readout.numbers).to(like.device)
+            kept[place] = torch.from_numpy(readout.directions).to(like), numbers
+    return kept[place]
 
 
 @dataclass(frozen=True)

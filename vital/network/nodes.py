@@ -125,6 +125,17 @@ def check_nodes(survey: Survey, name: str, nodes: Sequence[str]) -> None:
             )
 
 
+def matched_nodes(survey: Survey, name: str, nodes: Sequence[str] = (), model_name: str = "") -> tuple[str, ...]:
+    """What is matched for neurons of layer ``name``: the colours of the picture, then ``nodes``, or the default ones
+    where none are given, each once and in the order in which they run, since weights depend on the position.
+
+    Raises `UnknownLayer` for a node that is not there or does not come before the layer.
+    """
+    nodes = [node for node in nodes or default_nodes(survey, name, model_name) if node != INPUT]
+    check_nodes(survey, name, nodes)
+    return (INPUT, *sorted(set(nodes), key=lambda node: survey.layer(node).ended))
+
+
 @dataclass(frozen=True)
 class LayerRow:
     """A line of a `LayerTable`: how many channels (neurons) and sites a layer has, and the nodes that are matched for

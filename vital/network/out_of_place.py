@@ -7,9 +7,11 @@ the result of such a call, and no activation changes once it was read.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
+LOOKED_AT = 4
+"""Entries that a write looks at: it adds one, so at most a third as many as are alive wait to be dropped."""
 _Geometry = tuple[torch.Size, tuple[int, ...], int, torch.dtype]
 
 
@@ -40,7 +44,7 @@ class WrittenValues:
     """
 
     def __init__(self) -> None:
-        self._writes: dict[int, _Write] = {}
+        self._writes: OrderedDict[int, _Write] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._writes)
@@ -51,10 +55,19 @@ class WrittenValues:
 
     def write(self, target: Tensor, value: Tensor) -> None:
         """``target``, which `read` gave, holds ``value`` from now on, and so does all that shares its memory."""
-        self._writes = {key: entry for key, entry in self._writes.items() if not entry.memory.expired()}
+        self._forget()
         memory = target.untyped_storage()
         if value.untyped_storage()._cdata != memory._cdata:  # else nothing was computed, e.g. a dropout that is off
             self._writes[memory._cdata] = _Write(StorageWeakRef(memory), _geometry(target), value)
+
+    def _forget(self) -> None:
+        """Drop what is expired among a few entries, and put the others last: over some writes all are looked at, and
+        no write costs more where there are many."""
+        for key in list(islice(self._writes, LOOKED_AT)):
+            if self._writes[key].memory.expired():
+                del self._writes[key]
+            else:
+                self._writes.move_to_end(key)
 
     def read(self, value: Any) -> Any:
         """What ``value`` would be now; arguments of a call may be nested in lists, tuples and dictionaries."""

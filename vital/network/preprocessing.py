@@ -59,6 +59,16 @@ class Preprocessing:
         ]
         return corner[0], corner[1], size, size
 
+    def boxes(self, sites: int) -> Int[np.ndarray, "site 4"]:
+        """The box that a neuron's evidence at each site of a map is cut out by: the patch around the site; all of the
+        input where the sites are no square map, and for a single site, which sees the whole image and not its middle.
+
+        >>> Preprocessing(224, (0, 0, 0), (1, 1, 1)).boxes(1)
+        array([[  0,   0, 224, 224]], dtype=int32)
+        """
+        whole, square = (0, 0, self.side, self.side), sites > 1 and round(sites**0.5) ** 2 == sites
+        return np.array([self.box(site, sites) if square else whole for site in range(sites)], np.int32)
+
     def cut(
         self, image: UInt8[Tensor, "3 side side"], box: Int[np.ndarray, "4"] | Sequence[int]
     ) -> UInt8[Tensor, "3 side side"]:

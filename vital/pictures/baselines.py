@@ -46,15 +46,15 @@ def ascent(
     distance is each picture's own: published, it is of the whole batch, which ties its pictures together.
     """
     weight = next(model.network.parameters())
-    neurons = torch.from_numpy(target.neurons).to(weight.device)
+    neurons, reads = torch.from_numpy(target.neurons).to(weight.device), target.reads.of(target.neurons)
     with _norm_distances(model.network if settings.norm_matching > 0 else nn.Identity()) as distances:
 
         def objective(activations: Activations) -> Float[Tensor, "picture"]:
-            read = activations[target.reads.layer].float()
+            read = activations[reads.layer].float()
             if target.classes and settings.method == "deepinversion":
                 loss = nn.functional.cross_entropy(read[..., 0], neurons, reduction="none")
             else:
-                loss = -target.reads.own(read, neurons).mean(1)
+                loss = -reads.own(read, neurons).mean(1)
             if settings.norm_matching > 0:
                 loss = loss + settings.norm_matching * torch.stack(distances).sum(0)
                 distances.clear()

@@ -57,6 +57,7 @@ class Objective:
         # Losses of a network of less than single precision are of single precision.
         self._dtype = torch.promote_types(weight.dtype, torch.float32)
         self._neurons = torch.from_numpy(target.neurons).to(self._device)
+        self._reads = target.reads.of(target.neurons)
         # The published loss knows no colours.
         self._nodes = [name for name in target.nodes if name != INPUT or settings.scaling != "published"]
         if not self._nodes and settings.own_weight == 0:
@@ -76,7 +77,7 @@ class Objective:
         loss = torch.zeros(len(target), device=self._device, dtype=self._dtype)
         relevance: Activations = {}
         if not target.classes and self._settings.relevant_weight > 0:
-            relevance = node_relevance(self._mode, activations, target.reads, self._nodes, self._neurons, self._kind)
+            relevance = node_relevance(self._mode, activations, self._reads, self._nodes, self._neurons, self._kind)
         for name in self._nodes:
             at_node = self._precise(activations[name])
             sites = at_node.shape[-1]
@@ -84,7 +85,8 @@ class Objective:
                 self._wanted[name, sites] = self._prepare(name, sites)
             wanted = self._wanted[name, sites]
             if wanted.whole is not None:
-                loss = loss + wanted.whole.weight * sort_matching(at_node, wanted.whole.rows)
+                narrow = activations[name].detach()
+                loss = loss + wanted.whole.weight * sort_matching(at_node, wanted.whole.rows, narrow=narrow)
             if name in relevance and wanted.relevant is not None:
                 distance = sort_matching(
                     at_node, wanted.relevant.rows, wanted.relevant.importance, self._precise(relevance[name])
@@ -140,7 +142,7 @@ class Objective:
             # A picture of no class in particular has the loss 1, whatever the number of classes.
             surprise = torch.nn.functional.cross_entropy(activations[..., 0], self._neurons, reduction="none")
             return surprise / math.log(max(activations.shape[1], 2))
-        own = self._target.reads.own(activations, self._neurons)
+        own = self._reads.own(activations, self._neurons)
         sites = own.shape[-1]
         if sites not in self._own:
             rows = self._tensor(self._target.own)[:, None]

@@ -15,11 +15,11 @@ from torch.nn.functional import avg_pool2d
 from vital.errors import UnsuitableInput
 from vital.measuring.image_sums import GREY, ColourDistribution
 from vital.measuring.targets import Target
+from vital.network.arithmetic import arithmetic
 from vital.network.models import Model
 from vital.network.nodes import prior_weight
 from vital.network.probe import Layout, probe
 from vital.pictures.baselines import ascent, check_method
-from vital.pictures.device import reduced
 from vital.pictures.losses import frobenius, total_variation
 from vital.pictures.objective import Objective
 from vital.pictures.pixels import (
@@ -91,7 +91,7 @@ def optimise(
     losses, cropped = [], random_crop_steps(settings, target.classes)
     records = set(recorded_steps(settings.steps).tolist())
     with ExitStack() as running:
-        model = running.enter_context(reduced(model, settings.precision))
+        model = running.enter_context(arithmetic(model, settings.precision))
         run = running.enter_context(probe(model.network, layers, layouts, mode))
         weight = next(model.network.parameters())
         pictures = _parametrise(
@@ -107,6 +107,8 @@ def optimise(
         adam = torch.optim.Adam([pictures.parameters], settings.learning_rate, settings.betas)
         noise = draws.noise.to(weight.device)
         saliency = torch.zeros_like(noise)
+        shifts = torch.from_numpy(draws.shifts).to(weight.device)
+        noise_shifts = None if draws.noise_shifts is None else torch.from_numpy(draws.noise_shifts).to(weight.device)
         blurs = torch.from_numpy(draws.blurs).to(weight.device)  # all at once: a step waits for nothing
         warps = None if draws.warps is None else torch.from_numpy(draws.warps).to(weight.device)
         alive = torch.ones(len(target), dtype=torch.bool, device=weight.device)
@@ -119,12 +121,12 @@ def optimise(
             for group in adam.param_groups:
                 group["lr"] = settings.learning_rate * rate(step, settings)
             shown = pictures.pictures()
-            moved = shift(blur(shown, blurs[:, step]) if settings.softness else shown, draws.shifts[:, step])
+            moved = shift(blur(shown, blurs[:, step]) if settings.softness else shown, shifts[:, step])
             if warps is not None:
                 moved = warp(moved, warps[:, step])
-            if draws.noise_shifts is not None and (not matching or cropped[step]):
+            if noise_shifts is not None and (not matching or cropped[step]):
                 deviation = settings.noise * (1 - step / settings.steps)
-                moved = moved + deviation * shift(noise, draws.noise_shifts[:, step])
+                moved = moved + deviation * shift(noise, noise_shifts[:, step])
             if step < coarse:
                 moved = avg_pool2d(moved, 2)
             activations = run(moved.to(weight.dtype))

@@ -21,11 +21,11 @@ from vital.measuring.image_sums import ImageSums
 from vital.measuring.photos import Photographs, Photos, read_photos
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.targets import Crop, Target, measure
+from vital.network.arithmetic import resolved
 from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model, at_side
 from vital.network.neurons import check_neurons, parse_neuron
-from vital.network.nodes import check_nodes, default_nodes
-from vital.network.probe import INPUT
+from vital.network.nodes import matched_nodes
 from vital.pictures.optimise import Pictures, optimise, recorded_steps
 from vital.settings import PictureSettings, RelevanceKind, VariantSettings, checked
 
@@ -135,6 +135,8 @@ def render(
             or the network cannot take pictures of this side.
     """
     wanted = checked(PictureSettings, {"side": model.preprocessing.side, **settings})
+    precision = resolved(wanted.precision, next(model.network.parameters()).device)
+    wanted = wanted.model_copy(update={"precision": precision})  # what it was, for who sees the picture later
     variant = checked(
         VariantSettings, {"crop": crop, "relevance": relevance, "references": references, "nodes": tuple(nodes)}
     )
@@ -146,13 +148,11 @@ def render(
     target = _target(model, layers, layer, asked.number, [crop for _, crop in chosen], variant) if chosen else None
     if target is None or not (layer.classes or target.own.any()):
         raise UnsuitableInput(f"none of the {len(shown)} photographs activates {asked}: give others, or another neuron")
-    sums = ImageSums.none(model.preprocessing.side)
-    for part in shown.pixels.split(BATCH):
-        sums += ImageSums.of(part)
+    sums = ImageSums.of(shown.pixels)
     larger = at_side(model, wanted.side)
     if larger is not model:
         survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes")
-    spectrum = sums.spectrum / sums.count if wanted.parametrisation == "phase" else None
+    spectrum = sums.mean_spectrum() if wanted.parametrisation == "phase" else None
     made = optimise(larger, target, wanted, layers.layouts(), variant.relevance, sums.colours(), progress, spectrum)
     names = tuple(shown.names[index] for index, _ in chosen)
     return _picture(made, str(asked), wanted, variant, names, model)
@@ -166,17 +166,12 @@ def _references(
     if layer.classes:
         return [(index, Crop(shown.pixels[index], (0,))) for index in range(most)]
     ranking = _ranking(model, layers, layer, shown, most)
-    sites, leading = layer.reads.sites or layer.sites, layers.layer(layer.reads.layer).leading_tokens
-    chosen = []
+    sites = (layer.reads.sites or layer.sites) - layers.layer(layer.reads.layer).leading_tokens
+    boxes, chosen = model.preprocessing.boxes(1 if variant.crop == "image" else sites), []
     for image, site in zip(ranking.images[number].tolist(), ranking.sites[number].tolist(), strict=True):
-        if image == NOBODY:
-            continue
-        pixels = shown.pixels[image]
-        across = round((sites - leading) ** 0.5)
-        # A single site reads the whole image, not its middle.
-        if variant.crop == "patch" and across > 1 and across**2 == sites - leading:
-            pixels = model.preprocessing.cut(pixels, model.preprocessing.box(site, sites - leading))
-        chosen.append((image, Crop(pixels, (0,))))
+        if image != NOBODY:
+            box = boxes[0 if variant.crop == "image" else site]
+            chosen.append((image, Crop(model.preprocessing.cut(shown.pixels[image], box), (0,))))
     return chosen
 
 
@@ -194,13 +189,9 @@ def _ranking(model: Model, layers: Survey, layer: Layer, shown: Photographs, mos
 def _target(
     model: Model, layers: Survey, layer: Layer, number: int, crops: Sequence[Crop], variant: VariantSettings
 ) -> Target:
-    nodes = variant.nodes or default_nodes(layers, layer.name, model.name)
-    inner = set(nodes) - {INPUT}
-    check_nodes(layers, layer.name, sorted(inner))
-    # In the order in which they run: weights depend on it.
-    matched = (INPUT, *sorted(inner, key=lambda node: layers.layer(node).ended))
+    nodes = matched_nodes(layers, layer.name, variant.nodes, model.name)
     return measure(
-        model, layer.name, [number], crops, matched, layers.layouts(), variant.relevance, readout=layer.readout
+        model, layer.name, [number], crops, nodes, layers.layouts(), variant.relevance, readout=layer.readout
     )
 
 

@@ -87,7 +87,7 @@ def conservation(
         raise UnsuitableInput("gradient-x-activation hands on a derivative, which is not conserved: ask for lrp")
     check_nodes(survey, layer, nodes)
     check_neurons(layer, survey.layer(layer).channels, neurons)
-    reads, audit = survey.layer(layer).reads, _Audit()
+    reads, audit = survey.layer(layer).reads.of(neurons), _Audit()
     with probe(model.network, [*nodes, reads.layer], survey.layouts(), audit) as run:
         activations = run(images.detach().requires_grad_())
     # Relevance of a class begins with its logit.

@@ -8,7 +8,17 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores.arrays.schema import ArraySpec, array_at, block_count, declare, grow, open_store, write_block, write_whole
+from stores.arrays.schema import (
+    SCHEMA_VERSIONS,
+    ArraySpec,
+    array_at,
+    block_count,
+    declare,
+    grow,
+    open_store,
+    write_block,
+    write_whole,
+)
 from stores.errors import MisalignedBlock, MissingStore, SchemaMismatch
 
 
@@ -33,7 +43,7 @@ def test_a_store_is_made_once_and_found_again(place: str) -> None:
     open_store(place, "statistics", "a")
     again = open_store(place, "statistics", "r")
     assert np.asarray(array_at(again, "layers/layer4.2/mean")[:]).tolist() == [0, 1, 2]
-    assert again.attrs["schema_version"] == 2
+    assert again.attrs["schema_version"] == SCHEMA_VERSIONS["statistics"]
     with pytest.raises(ValueError, match="read-only"):
         again.require_group("more")
     with pytest.raises(SchemaMismatch, match="kind statistics but a store of kind atlas"):
@@ -44,9 +54,24 @@ def test_a_stranger_store_and_another_version_are_refused(tmp_path: Path) -> Non
     zarr.open_group(str(tmp_path / "stranger"), mode="w")
     with pytest.raises(SchemaMismatch, match="no store of this project"):
         open_store(str(tmp_path / "stranger"), "atlas", "a")
-    open_store(str(tmp_path / "newer"), "atlas", "a").attrs["schema_version"] = 3
-    with pytest.raises(SchemaMismatch, match="version 2"):
-        open_store(str(tmp_path / "newer"), "atlas", "r")
+    for kind, version in SCHEMA_VERSIONS.items():
+        for other in (version - 1, version + 1):
+            open_store(str(tmp_path / kind), kind, "a").attrs["schema_version"] = other
+            with pytest.raises(SchemaMismatch, match=f"version {other} but this program reads version {version}; make"):
+                open_store(str(tmp_path / kind), kind, "r")
+            zarr.open_group(str(tmp_path / kind), mode="r+").attrs["schema_version"] = version
+
+
+def test_a_store_to_write_into_is_not_made_by_looking_for_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingStore, match="make the store first"):
+        open_store(str(tmp_path / "none"), "atlas", "r+")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(MissingStore, match="make the store first"):
+        open_store(str(tmp_path / "folder"), "atlas", "r+")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+    open_store(str(tmp_path / "some"), "atlas", "a")
+    open_store(str(tmp_path / "some"), "atlas", "r+").attrs["more"] = 1
+    assert open_store(str(tmp_path / "some"), "atlas", "r").attrs["more"] == 1
 
 
 def test_the_root_lists_without_warnings_although_runs_holds_files(tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ def test_pictures_come_back_and_the_rest_is_not_made(group: zarr.Group, tmp_path
         np.testing.assert_array_equal(found[name][0], rows[1])
     assert AtlasLayer(group, "layer4.2").decided().tolist() == [False] * 8 + [True] * 2
     assert AtlasLayer(group, "layer4.2").done().tolist() == [False, False, True]
+    assert AtlasLayer(group, "layer4.2").done([2, 0]).tolist() == [True, False]
+    for asked in ([9, 0, 8, 9], []):
+        some = np.array(asked, np.int64)
+        for told in (AtlasLayer.decided, AtlasLayer.status, AtlasLayer.made):
+            whole = told(AtlasLayer(group, "layer4.2"))
+            assert told(AtlasLayer(group, "layer4.2"), asked).tolist() == whole[some].tolist()
+    for ask in (AtlasLayer.status, AtlasLayer.pixels):
+        with pytest.raises(SchemaMismatch, match="has 0 to 9"):
+            ask(AtlasLayer(group, "layer4.2"), [10])
     stored = {path.name for path in (tmp_path / "atlas/layer4.2/pixels/c").iterdir()}
     assert stored == {"2"}
 

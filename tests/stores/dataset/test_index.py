@@ -16,7 +16,9 @@ from stores.dataset.index import (
     ShardRows,
     Status,
     append_index,
+    append_parts,
     index_specs,
+    read_columns,
     read_index,
     read_shards,
 )
@@ -90,6 +92,33 @@ def test_two_stores_hold_the_same_bytes_whether_extended_or_not(tmp_path: Path) 
     for path in sorted((tmp_path / "a").rglob("*")):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path
+
+
+def test_many_small_parts_are_appended_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts join until they fill a chunk; here one of 8 rows, so that several are written."""
+    monkeypatch.setattr("stores.dataset.index.GROWING_CHUNK", 8)
+    monkeypatch.setattr("stores.arrays.schema.GROWING_CHUNK", 8)
+    counts = [3, 0, 5, 1, 1, 9, 2]
+    group = open_store(str(tmp_path / "s"), "statistics", "a")
+    append_index(group, *rows(0, [2], bad=1))
+    append_parts(group, (rows(1 + number, [count], bad=1) for number, count in enumerate(counts)))
+    samples, shards = rows(0, [2, *counts], bad=1)
+    assert same(read_index(group), samples)
+    assert read_shards(group).identities() == shards.identities()
+    assert read_shards(group).rejected.tolist() == [min(1, count) for count in (2, *counts)]
+
+
+def test_rows_of_the_index_come_in_any_order_and_only_those_that_are_there(tmp_path: Path) -> None:
+    group = open_store(str(tmp_path / "s"), "statistics", "a")
+    append_index(group, *rows(0, [3, 2]))
+    whole, wanted = rows(0, [3, 2])[0], np.array([4, 0, 4, 2])
+    found = read_columns(group, wanted, ["key", "offset", "checksum"])
+    assert found["key"].tolist() == whole.key[wanted].tolist()
+    assert found["offset"].tolist() == whole.offset[wanted].tolist()
+    assert found["checksum"].tolist() == whole.checksum[wanted].tolist()
+    for wrong in ([5], [-1]):
+        with pytest.raises(SchemaMismatch, match="has 0 to 4"):
+            read_columns(group, np.array(wrong), ["key"])
 
 
 def test_rejections_are_counted_and_credentials_dropped(tmp_path: Path) -> None:

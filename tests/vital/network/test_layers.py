@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from vital.errors import UnknownLayer, UnsuitableInput
 from vital.network.layers import Survey, survey
 from vital.network.models import load_model, wrap
-from vital.network.nodes import LayerRow, LayerTable, check_nodes, default_nodes
-from vital.network.probe import CLASSES
+from vital.network.nodes import LayerRow, LayerTable, check_nodes, default_nodes, matched_nodes
+from vital.network.probe import CLASSES, INPUT
 from vital.settings import ModelSettings
 
 
@@ -137,6 +137,16 @@ def test_nodes_that_are_not_before_the_layer_are_refused(resnet: Survey, node: s
     check_nodes(resnet, "layer3.1", ["conv1", "layer3.0"])
     with pytest.raises(UnknownLayer, match=rf"node '{node}' does not come before layer 'layer3\.1'"):
         check_nodes(resnet, "layer3.1", ["conv1", node])
+
+
+def test_what_is_matched_is_the_colours_and_every_node_once_as_it_runs(resnet: Survey) -> None:
+    asked = ["layer2", INPUT, "conv1", "layer2"]
+    assert matched_nodes(resnet, "layer3.1", asked) == (INPUT, "conv1", "layer2")
+    assert matched_nodes(resnet, "layer3.1") == (INPUT, *default_nodes(resnet, "layer3.1"))
+    published = matched_nodes(resnet, CLASSES, model_name="resnet18")
+    assert published == (INPUT, "conv1", "layer1", "layer2", "layer3", "layer4")
+    with pytest.raises(UnknownLayer, match=r"node 'fc' does not come before layer 'layer3\.1'"):
+        matched_nodes(resnet, "layer3.1", [INPUT, "fc"])
 
 
 def test_an_unknown_node_is_refused(resnet: Survey) -> None:

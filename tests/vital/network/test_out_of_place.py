@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from vital.network.out_of_place import OutOfPlace
 from vital.network.probe import probe
@@ -159,3 +160,30 @@ def test_nothing_is_kept_after_the_pass_or_longer_than_its_memory() -> None:
         assert len(mode._written) <= 2  # the one that lives, and the last of the others
     assert not len(mode._written)
     assert torch.equal(kept, torch.zeros(3))
+
+
+def test_a_write_costs_the_same_however_many_there_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tensors live, a write looks at four; of those that do not, a third as many are kept at most."""
+    looked = 0
+    expired = StorageWeakRef.expired
+
+    def watched(self: StorageWeakRef) -> bool:
+        nonlocal looked
+        looked += 1
+        return bool(expired(self))  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(StorageWeakRef, "expired", watched)
+    mode = OutOfPlace()
+    with mode:
+        kept = [torch.zeros(3) for _ in range(200)]
+        for one in kept:
+            one.add_(1)
+        assert looked <= 4 * 200
+        assert len(mode._written) == 200
+        for _ in range(1000):
+            torch.zeros(3).add_(1)
+        assert len(mode._written) <= 200 + 200 / 3 + 2
+        del kept, one
+        for _ in range(100):
+            torch.zeros(3).add_(1)
+        assert len(mode._written) <= 2

@@ -75,6 +75,13 @@ def test_boxes_at_the_corners_are_shifted_inside() -> None:
     assert preprocessing.box(0, 1) == (80, 80, 64, 64)
 
 
+def test_a_map_has_a_patch_for_each_site_and_what_is_no_map_the_whole_input() -> None:
+    preprocessing, whole = Preprocessing(224, (0.0,) * 3, (1.0,) * 3), [0, 0, 224, 224]
+    assert preprocessing.boxes(49).tolist() == [list(preprocessing.box(site, 49)) for site in range(49)]
+    assert preprocessing.boxes(1).tolist() == [whole]  # sees all of the image, not its middle
+    assert preprocessing.boxes(50).tolist() == [whole] * 50
+
+
 def test_a_patch_is_cut_from_its_box_and_resized_to_the_input() -> None:
     image = torch.from_numpy(photo(64, 64)).permute(2, 0, 1)
     result = PLAIN.cut(image, (10, 20, 18, 18))

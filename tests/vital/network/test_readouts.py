@@ -172,3 +172,46 @@ def test_references_of_sites_and_directions_are_ranked_by_what_is_read(model: Mo
     first = gathered.rankings["2~some"]
     peaks = [along[image, neuron].argmax() for neuron, image in enumerate(first.images[:, 0])]
     np.testing.assert_array_equal(first.sites[:, 0], peaks)
+
+
+@KINDS
+def test_a_readout_of_some_neurons_reads_them_as_the_whole_one_does(model: Model, kind: RelevanceKind) -> None:
+    many = np.random.default_rng(6).standard_normal((50, CHANNELS)).astype(np.float32)
+    whole = Readout(LAYER, directions=many)
+    some = whole.of([31, 4, 31, 17])
+    assert some.directions is not None
+    assert some.directions.shape == (3, CHANNELS)
+    again = some.of([17, 4])
+    with torch.no_grad(), probe(model.network, [LAYER]) as run:
+        seen = run(model.preprocessing.normalise(pixels(3)))[LAYER]
+    for read, neurons in ((some, [31, 17, 31]), (again, [17, 4, 17])):
+        asked = torch.tensor(neurons)
+        assert torch.equal(read.own(seen, asked), whole.own(seen, asked))
+        assert torch.equal(read.start(seen, asked, kind), whole.start(seen, asked, kind))
+    assert Readout(LAYER, 3).of([2]).site == 3
+
+
+def test_directions_go_to_a_device_once_and_only_those_of_the_task(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is counted that leaves NumPy while ten pictures' steps read three of 1000 directions."""
+    many = np.random.default_rng(6).standard_normal((1000, CHANNELS)).astype(np.float32)
+    read, taken = Readout(LAYER, directions=many), []
+    target = measure(model, f"{LAYER}~many", (20, 999, 4), crops(3), NODES, {}, readout=read)
+    take = torch.from_numpy
+
+    def watched(values: np.ndarray) -> torch.Tensor:
+        if values.shape[-1] == CHANNELS and values.dtype == np.float32:
+            taken.append(len(values))
+        return take(values)
+
+    monkeypatch.setattr(torch, "from_numpy", watched)
+    optimise(model, target, PictureSettings(steps=10, side=SIDE))
+    rows = [count for count in taken if count != len(target)]
+    assert not rows
+    before = len(taken)
+    optimise(model, target, PictureSettings(steps=1, side=SIDE))
+    assert len(taken) - before == before  # of no step, but of the run
+    taken.clear()
+    measure(model, f"{LAYER}~many", (20, 999, 4), crops(3), NODES, {}, readout=read)
+    assert taken == [3]

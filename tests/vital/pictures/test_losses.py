@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.reference import formulas
+from vital.pictures import losses
 from vital.pictures.losses import frobenius, sort_matching, total_variation
 
 SEEDS = range(3)
@@ -102,3 +103,20 @@ def test_the_priors_have_a_finite_gradient_at_a_plain_picture(prior: Prior) -> N
     picture = torch.zeros(1, 3, 4, 4, requires_grad=True)
     (gradient,) = torch.autograd.grad(prior(picture).sum(), picture)
     assert not gradient.any()
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_rows_sorted_in_16_bits_give_the_same_loss_and_gradient(kind: torch.dtype) -> None:
+    """As a GPU sorts them, many values equal; against the promoted rows there and on the CPU."""
+    stream = torch.Generator().manual_seed(0)
+    narrow = (torch.randn(2, 3, 400, generator=stream).relu() * 4).round().div(4).to(kind)
+    promoted, shares = narrow.float(), torch.rand(2, 3, generator=stream)
+    quantiles = torch.randn(2, 3, 400, generator=stream).sort(-1).values
+    squares, gradient = losses._match(promoted, quantiles, shares, narrow=narrow)
+    for others in (losses._match(promoted, quantiles, shares), losses._match_on_cpu(promoted, quantiles, shares, None)):
+        torch.testing.assert_close(squares, others[0])
+        torch.testing.assert_close(gradient, others[1])
+    assert torch.equal(gradient, losses._match(promoted, quantiles, shares)[1])
+    assert torch.equal(
+        sort_matching(promoted, quantiles, shares, narrow=narrow), sort_matching(promoted, quantiles, shares)
+    )

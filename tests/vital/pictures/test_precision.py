@@ -14,7 +14,6 @@ from vital.measuring.targets import Crop, Target, measure
 from vital.network.models import Model
 from vital.network.probe import CLASSES
 from vital.pictures import losses
-from vital.pictures.device import reduced
 from vital.pictures.optimise import optimise
 from vital.settings import PictureSettings, Precision
 
@@ -93,17 +92,3 @@ def test_less_precision_gives_nearly_the_same_loss(
     np.testing.assert_allclose(rough.loss[:, 0], exact.loss[:, 0], rtol=0.03 if precision == "bfloat16" else 0)
     if precision == "bfloat16":  # paths part, but end as far down, give or take
         assert (rough.loss[:, -1] < 1.6 * exact.loss[:, -1]).all()
-
-
-@pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("tf32", True), ("bfloat16", True)])
-def test_rounding_to_tf32_is_allowed_only_where_it_is_asked_for(
-    tiny: Callable[..., Model], precision: Precision, allowed: bool
-) -> None:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    model = tiny()
-    with reduced(model, precision) as inside:
-        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (allowed, allowed)
-        kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        assert {weight.dtype for weight in inside.network.parameters()} == {kind}
-    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
-    assert {weight.dtype for weight in model.network.parameters()} == {torch.float32}

@@ -1,0 +1,83 @@
+"""Where images lie in their shards: what it takes to read them again.
+
+References keep the places of their images beside them. A task then reads those of its own neurons, and never the
+index, which may have millions of rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import zarr
+from jaxtyping import Int32, Int64, UInt32
+
+from stores.arrays.blocks import read_rows
+from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
+from stores.dataset.index import SampleRows, read_columns
+from stores.dataset.references import NOBODY, references_path
+
+
+@dataclass(frozen=True)
+class Places:
+    """Distinct images in ascending order, and of each its shard (a row of ``shards/``), its first byte and length in
+    the tar, and the CRC-32 of its bytes."""
+
+    image: Int64[np.ndarray, "image"]
+    shard: Int32[np.ndarray, "image"]
+    offset: Int64[np.ndarray, "image"]
+    size: Int64[np.ndarray, "image"]
+    checksum: UInt32[np.ndarray, "image"]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+COLUMNS = tuple(part.name for part in fields(Places) if part.name != "image")
+
+
+def read_places(group: zarr.Group, images: Int64[np.ndarray, "..."]) -> Places:
+    """The places of any images by the index, each once; ranks that no image took are left out.
+
+    Raises:
+        SchemaMismatch: there is no index, or it has no such image.
+    """
+    distinct = np.unique(images[images != NOBODY])
+    return Places(distinct, **read_columns(group, distinct, COLUMNS))
+
+
+def read_reference_places(group: zarr.Group, layer: str, neurons: Int64[np.ndarray, "neuron"], count: int) -> Places:
+    """The places of the best ``count`` references of some neurons of a layer; raises SchemaMismatch where it has none.
+    What is read does not grow with the index."""
+    image, *columns = (
+        read_rows(array_at(group, f"{references_path(layer)}/{name}"), neurons)[:, :count]
+        for name in ("image", *COLUMNS)
+    )
+    distinct, first = np.unique(image, return_index=True)
+    taken = distinct != NOBODY
+    found = {name: column.reshape(-1)[first[taken]] for name, column in zip(COLUMNS, columns, strict=True)}
+    return Places(distinct[taken], **found)
+
+
+def write_reference_places(group: zarr.Group, layer: str, images: Int64[np.ndarray, "neuron rank"]) -> None:
+    """Declare and write the places of a layer's references from the index; a single writer.
+
+    Raises:
+        SchemaMismatch: the index has no such image, or the layer has references of another shape.
+    """
+    places, stored = read_places(group, images), SampleRows.stored()
+    row = np.searchsorted(places.image, images)
+    for name in COLUMNS:
+        column = stored[name]
+        spec = ArraySpec(
+            f"{references_path(layer)}/{name}",
+            ("neuron", "rank"),
+            images.shape,
+            column.dtype,
+            column.meaning,
+            column.units,
+        )
+        declare(group, [spec])
+        values = np.zeros(images.shape, column.in_memory)
+        values[images != NOBODY] = getattr(places, name)[row[images != NOBODY]]
+        write_whole(array_at(group, spec.path), values)
