@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Bool
 
 from flows.jobs import BLOCK, AtlasJob
-from flows.running.process import LoadedModel, device_name, load_at_side, load_stored, stored_model
+from flows.running.devices import device_name
+from flows.running.neurons import blocks_of
+from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
@@ -22,8 +24,9 @@ from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
 from vital.network.arithmetic import ON_GPU, resolved
+from vital.network.layers import Layer, Survey
 from vital.network.neurons import Readout
-from vital.network.probe import CLASSES
+from vital.network.probe import CLASSES, INPUT, anchor
 from vital.pictures.baselines import check_method
 from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
 from vital.pictures.device import ON_GPU as MOST_ON_GPU
@@ -41,6 +44,13 @@ UNKNOWN_WORKERS = 32
 def targets_of(statistics: Statistics, job: AtlasJob) -> Targets:
     """The targets that a job's pictures are made for; raises SchemaMismatch where they were not measured."""
     return statistics.targets(job.layer, job.variant.label(job.layer == CLASSES)).require()
+
+
+def check_side(larger: Survey, layer: Layer, nodes: Iterable[str]) -> None:
+    """Refuse a side of pictures at which the network does not run as far as the layer and its nodes."""
+    for name in (layer.reads.layer, *nodes):
+        if name != INPUT:
+            larger.layer(name)
 
 
 def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, loaded: LoadedModel) -> AtlasLayer:
@@ -72,8 +82,9 @@ def _precision(job: AtlasJob, begun: str | None) -> Precision:
     return resolved(asked, torch.device(device_name(job.running.device)))
 
 
-def task_pictures(job: AtlasJob, layer: AtlasLayer, live: Bool[np.ndarray, "neuron"]) -> int:
-    """How many pictures a task of ``layer`` makes at most, as the first run chose it.
+def task_pictures(job: AtlasJob, layer: AtlasLayer, neurons: Sequence[int], live: Bool[np.ndarray, "neuron"]) -> int:
+    """How many pictures a task of ``layer`` makes at most, as the first run chose it for the ``neurons`` that it was
+    asked for.
 
     A task repeated has the same batches, hence the same bytes, and two runs lease each other the same tasks. So later
     runs, with other workers or another batch, keep to it.
@@ -81,7 +92,7 @@ def task_pictures(job: AtlasJob, layer: AtlasLayer, live: Bool[np.ndarray, "neur
     kept = layer.per_task
     if kept is None:
         begun = bool(layer.done().any())  # by a version whose tasks were of one block's worth
-        kept = BLOCK if begun else _chosen_pictures(job, int(live.sum()))
+        kept = BLOCK if begun else _chosen_pictures(job, pictures_of(live, blocks_of(neurons, BLOCK)))
         layer.write_per_task(kept)
     return kept
 
@@ -129,7 +140,7 @@ class _Work:
     def batch(self, neurons: Sequence[int]) -> int:
         """Pictures that are optimised together: as asked; one size where it must not depend on free memory; or what
         fits into the device by the dearest steps of one picture."""
-        device = next(self.loaded.model.network.parameters()).device
+        device = anchor(self.loaded.model.network).device
         if isinstance(self.job.batch, int):
             return self.job.batch
         if self.job.running.deterministic:

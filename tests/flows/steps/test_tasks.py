@@ -77,6 +77,10 @@ def test_all_runs_on_a_layer_have_the_tasks_of_the_first(
     assert count > BLOCK
     assert (together, layer.per_task) == ([count], 64)
     layer.forget([1])
+    few = tmp_path / "few.zarr"
+    build_atlas(atlas_job(made.store, few, batch=64, neurons="0:8"))
+    assert open_atlas(str(few)).layer(LAYER).per_task == BLOCK  # no more than was asked for
+    del together[1:]
     build_atlas(atlas_job(made.store, out, batch=8, neurons="39"))
     assert layer.per_task == 64
     assert sum(together[1:]) == count  # both blocks, which are one task
