@@ -17,9 +17,11 @@ from flows.steps.dataset import (
     missing_of,
     plan_for,
     refuse_short,
+    refuse_unusable,
     write_gathered,
 )
 from flows.steps.extension import check_shards, extend, finish_extension, kept_plan, known_digests
+from flows.steps.labels import Labels, settle_labels
 from flows.steps.shards import Partial, bytes_of, joined, scan_shard, shards_of_tasks
 from stores import open_statistics
 from stores.arrays.provenance import fingerprint
@@ -40,7 +42,9 @@ def select_references(job: ReferencesJob) -> str:
     shards = stated(expand(job.shards), job.manifest)
     loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions))
     plan = plan_for(job, loaded.survey, loaded.model.name)
+    labels = settle_labels(job, shards, loaded)
     statistics = claim_statistics(job, loaded)
+    labels.keep(statistics)
     finish_extension(statistics, loaded)  # of a run that was killed
     check_shards(statistics, shards)
     shards = known_digests(statistics, shards)
@@ -55,6 +59,7 @@ def select_references(job: ReferencesJob) -> str:
         with summarised("references", job.store, "images", lambda: _images(job)):
             merge(job, plan, scan_all(job, plan, shards))
     refuse_short(statistics, job.allow_rejected)
+    refuse_unusable(statistics, job.allow_rejected)
     return job.store
 
 
@@ -79,14 +84,17 @@ def _loaded(job: ReferencesJob) -> LoadedModel:
 def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[str]:
     """The partials of some shards, each written to the store's run folder unless it is there; returns their names."""
     names = []
+    statistics = open_statistics(job.store)
+    labels = Labels.kept(statistics)
+    assert labels is not None  # claimed before the pass
     for shard in shards:
         known: dict[str, str | int] = {
             "plan": repr(plan), "shard": shard.name, "size": shard.size, "digest": shard.digest,
-            "version": shard.version, "stated": shard.stated,
+            "version": shard.version, "stated": shard.stated, "labels": fingerprint(statistics.labels),
         }  # fmt: skip
         names.append(f"partials/{fingerprint(known)}")
         if read_arrays(job.store, names[-1]) is None:
-            write_arrays(job.store, names[-1], scan_shard(shard, _loaded(job), plan).arrays())
+            write_arrays(job.store, names[-1], scan_shard(shard, _loaded(job), plan, labels).arrays())
     return names
 
 
