@@ -41,6 +41,7 @@ def references(
     label_key: str = "cls",
     allow_rejected: float = 0.0,
     extend: bool = False,
+    precision: str = "float32",
     **settings: Any,
 ) -> Statistics:
     """Stream shards through a network once: which images excite which neuron, and statistics of its layers.
@@ -57,6 +58,7 @@ def references(
         allow_rejected: the share of shards that may end early without an error, 0 to 1; and of images that may be
             unusable, where it is more than half.
         extend: add the shards that the store has not read.
+        precision: arithmetic of the network: float32, tf32 or bfloat16.
         **settings: fields of `vital.settings.StatisticsSettings` and of `flows.jobs.Running`.
 
     Raises:
@@ -82,6 +84,7 @@ def references(
             label_key=label_key,
             allow_rejected=allow_rejected,
             extend=extend,
+            precision=precision,
             **parts,
         )
     )
@@ -95,6 +98,7 @@ def targets(
     neurons: str | int | Iterable[int] = "",
     shards: Paths = (),
     model: Model | None = None,
+    precision: str = "float32",
     **settings: Any,
 ) -> Targets:
     """Measure neurons' references: what their pictures are to match.
@@ -105,6 +109,7 @@ def targets(
         neurons: numbers, or ranges and lists such as ``0:64,70``; all by default. Rounded out to whole blocks.
         shards: where the shards are now, when they moved.
         model: the network again, where it is a model of another program.
+        precision: arithmetic of the network: float32, tf32 or bfloat16.
         **settings: fields of `vital.settings.VariantSettings` and of `flows.jobs.Running`.
 
     Raises:
@@ -119,7 +124,15 @@ def targets(
     url, parts = _url(statistics), _parts(settings, variant=VariantSettings, running=Running)
     _hand_over_again(model, open_statistics(url))
     variant = measure_targets(
-        _job(TargetsJob, store=url, layer=layer, neurons=_ranges(neurons), shards=_many(shards), **parts)
+        _job(
+            TargetsJob,
+            store=url,
+            layer=layer,
+            neurons=_ranges(neurons),
+            shards=_many(shards),
+            precision=precision,
+            **parts,
+        )
     )
     return open_statistics(url).targets(layer, variant)
 

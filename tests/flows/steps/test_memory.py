@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from flows.jobs import Running
+from flows.running.labels import BY_NUMBER
 from flows.running.process import load
-from flows.steps.labels import BY_NUMBER
 from flows.steps.shards import scan_shard
 from stores.shards.finding import expand
 from tests.flows.conftest import LAYER, MODEL, Made
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 PIECES = """
 import os
 from pathlib import Path
-from flows.steps.labels import BY_NUMBER
+from flows.running.labels import BY_NUMBER
 from flows.steps.shards import give_back
 
 def resident():
