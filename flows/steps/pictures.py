@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool
 
 from flows.jobs import BLOCK, AtlasJob
-from flows.running.process import LoadedModel, device_name, load_at_side, load_stored, stored_model
+from flows.running.devices import device_name
+from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
