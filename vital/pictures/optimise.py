@@ -111,7 +111,7 @@ def optimise(
             coarse = 0
         kinds = [Kind(bool(crop), number < coarse) for number, crop in enumerate(cropped)]
         state = Step(run, judge, pictures, draws, settings, priors, weight.dtype)
-        step = running.enter_context(recorded(state, weight.device)) if record else state
+        step = running.enter_context(recorded(state, weight.device, kinds)) if record else state
         for number, one in enumerate(kinds):
             step(one)
             if number in records:
