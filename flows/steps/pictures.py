@@ -12,6 +12,7 @@ from jaxtyping import Bool
 
 from flows.jobs import BLOCK, AtlasJob
 from flows.running.devices import device_name
+from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
@@ -28,6 +29,7 @@ from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, INPUT, anchor
 from vital.pictures.baselines import check_method
 from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
+from vital.pictures.device import ON_GPU as MOST_ON_GPU
 from vital.pictures.optimise import Pictures, optimise, records_of
 from vital.pictures.step import Begun
 from vital.settings import PictureMethod, PictureSettings, Precision
@@ -35,6 +37,9 @@ from vital.settings import PictureMethod, PictureSettings, Precision
 ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
 windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data."""
+
+UNKNOWN_WORKERS = 32
+"""Workers that a scheduler is taken to have: how many it has, now and later, is not known to a run."""
 
 
 def targets_of(statistics: Statistics, job: AtlasJob) -> Targets:
@@ -76,6 +81,35 @@ def _precision(job: AtlasJob, begun: str | None) -> Precision:
     if asked == "auto" and job.running.scheduler:  # which GPUs its workers have is not known here
         return ON_GPU if job.running.on_gpu else "float32"
     return resolved(asked, torch.device(device_name(job.running.device)))
+
+
+def task_pictures(job: AtlasJob, layer: AtlasLayer, neurons: Sequence[int], live: Bool[np.ndarray, "neuron"]) -> int:
+    """How many pictures a task of ``layer`` makes at most, as the first run chose it for the ``neurons`` that it was
+    asked for.
+
+    A task repeated has the same batches, hence the same bytes, and two runs lease each other the same tasks. So later
+    runs, with other workers or another batch, keep to it.
+    """
+    kept = layer.per_task
+    if kept is None:
+        begun = bool(layer.done().any())  # by a version whose tasks were of one block's worth
+        kept = BLOCK if begun else _chosen_pictures(job, pictures_of(live, blocks_of(neurons, BLOCK)))
+        layer.write_per_task(kept)
+    return kept
+
+
+def _chosen_pictures(job: AtlasJob, live: int) -> int:
+    """A batch's worth of whole blocks, yet so few that every worker gets a task. A batch that is measured is of up to
+    `MOST_ON_GPU` on a GPU, and of less than a block elsewhere."""
+    running, most = job.running, BLOCK
+    on_gpu = running.on_gpu if running.scheduler else device_name(running.device).startswith("cuda")
+    if isinstance(job.batch, int):
+        most = min(job.batch, MOST_ON_GPU)
+    elif on_gpu and not running.deterministic:
+        most = MOST_ON_GPU
+    workers = running.workers or (UNKNOWN_WORKERS if running.scheduler else 1)
+    share = -(-live // workers)
+    return BLOCK * max(1, min(most // BLOCK, -(-share // BLOCK)))
 
 
 def pictures_of(made: Bool[np.ndarray, "neuron"], blocks: Sequence[int]) -> int:
