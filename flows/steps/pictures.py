@@ -31,6 +31,7 @@ from vital.pictures.baselines import check_method
 from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
 from vital.pictures.device import ON_GPU as MOST_ON_GPU
 from vital.pictures.optimise import Pictures, optimise, records_of
+from vital.pictures.step import Begun
 from vital.settings import PictureMethod, PictureSettings, Precision
 
 ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
@@ -152,19 +153,22 @@ class _Work:
         neurons: Sequence[int],
         progress: Callable[[int], None] = lambda step: None,
         settings: PictureSettings | None = None,
+        begun: Begun | None = None,
     ) -> tuple[Target, Pictures]:
-        """The targets of ``neurons`` and what was optimised for them."""
+        """The targets of ``neurons`` and what was optimised for them, from where it was ``begun``."""
         settings = settings or self.settings
         target = read_targets(self.statistics, self.targets, neurons, self.readout)
         kind, colours = variant_of(self.targets).relevance, ColourDistribution(*self.statistics.colours())
         spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
         layouts = self.loaded.survey.layouts()
-        return target, optimise(self.loaded.model, target, settings, layouts, kind, colours, progress, spectrum)
+        return target, optimise(
+            self.loaded.model, target, settings, layouts, kind, colours, progress, spectrum, begun=begun
+        )
 
-    def rows(self, neurons: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
+    def rows(self, neurons: Sequence[int], begun: Begun | None = None) -> dict[int, dict[str, np.ndarray]]:
         """The rows of the atlas of every one of ``neurons``."""
         share = len(neurons) / self.job.picture.steps
-        target, pictures = self.pictures(neurons, lambda step: tick(share))
+        target, pictures = self.pictures(neurons, lambda step: tick(share), begun=begun)
         curves = matched_curves(self.loaded.model, target, pictures.pixels, self.loaded.survey.layouts())
         return {neuron: _row(pictures, curves, position) for position, neuron in enumerate(neurons)}
 
@@ -177,8 +181,11 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
     live = status == PictureStatus.MADE
     neurons = [row for block in blocks for row in work.targets.neurons_of(block) if live[row]]
     made: dict[int, dict[str, np.ndarray]] = {}
-    size, fixed = work.batch(neurons), job.running.deterministic
-    for _ in in_batches(len(neurons), size, lambda part: made.update(work.rows(neurons[part])), fixed=fixed):
+
+    def make(part: slice, begun: Begun | None = None) -> None:
+        made.update(work.rows(neurons[part], begun))
+
+    for _ in in_batches(len(neurons), work.batch(neurons), make, fixed=job.running.deterministic):
         pass
     for block in blocks:
         layer.write(block, _block_arrays(layer, block, job.picture.seed, status, made))
