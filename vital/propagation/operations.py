@@ -151,7 +151,8 @@ def _sum_with_product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """input + value · a · b, as the sum and the product that it is."""
     first, second = args[1], _argument(args, kwargs, 2, "tensor2", None)
     value = kwargs.get("value", 1)
-    product = _product(mode, torch.mul, (first, second if value == 1 else second * value), {})
+    second = second if value == 1 else _product(mode, torch.mul, (second, value), {})
+    product = _product(mode, torch.mul, (first, second), {})
     return _sum(mode, torch.add, (args[0], product), {})
 
 
@@ -163,6 +164,16 @@ def _interpolation(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
             "use the relevance kind gradient-x-activation for this network"
         )
     return _average(mode, func, args, kwargs)
+
+
+def _power(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """A power of each value is an activation function (squared ReLUs)."""
+    if isinstance(_argument(args, kwargs, 1, "exponent", None), Tensor):
+        raise UnsupportedOperation(
+            "no relevance rule for pow with an exponent that is a tensor; "
+            "use the relevance kind gradient-x-activation for this network"
+        )
+    return _identity(mode, func, args, kwargs)
 
 
 def _with_constants(mode: Pass, result: Tensor, live: Sequence[Tensor]) -> Tensor:
@@ -215,10 +226,12 @@ RULES: dict[Any, Callable[[Pass, Any, Any, Any], Any]] = {
     **dict.fromkeys(_IDENTITIES, _identity),
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), _max_pool),
     **dict.fromkeys((F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, Tensor.mean, torch.sum, Tensor.sum), _average),
+    **dict.fromkeys((F.avg_pool1d, torch.avg_pool1d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d), _average),
     **dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _sum),
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _product),
     **dict.fromkeys(_MOVES, _structure),
     **dict.fromkeys((torch.addcmul, Tensor.addcmul), _sum_with_product),
+    **dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__, torch.square, Tensor.square), _power),
     F.interpolate: _interpolation,
     **dict.fromkeys((torch.div, Tensor.div, Tensor.__truediv__), _quotient),
     **dict.fromkeys((torch.sub, Tensor.sub, Tensor.__sub__, Tensor.__rsub__), _difference),
