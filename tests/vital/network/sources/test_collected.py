@@ -120,7 +120,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name=name)
 
-    monkeypatch.setattr(collected.importlib, "import_module", missing)
+    monkeypatch.setattr("vital.network.sources.collected.importlib.import_module", missing)
     for name, extra in (("timm/a", "timm"), ("hf/a/b", "hf"), ("open_clip/a/b", "clip")):
         with pytest.raises(UnknownModel, match=rf"needs the package \w+: pip install 'vital-atlas\[{extra}\]'"):
             load_model(name)
