@@ -21,6 +21,7 @@ from flows.jobs import BLOCK, AtlasJob, ReferencesJob, Running, TargetsJob
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from flows.running import process
 from flows.running.cluster import Calls
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
@@ -93,6 +94,7 @@ def requests(folder: Path, neurons: int) -> dict[str, dict[str, int]]:
     neurons: by task and kind."""
     fsspec.register_implementation("counted", Counted, clobber=True)
     os.environ[WIDTH] = str(neurons)
+    process._load.cache_clear()  # another network under this name
     shards, store, layer = write_shard(folder), folder / "store.zarr", "1"
     model = ModelSettings(name="benchmarks.counted:network", input_size=32)
     select_references(

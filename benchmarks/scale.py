@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -215,20 +215,22 @@ def rank(neurons: int, images: int, batch: int = 32) -> float:
     return 1000 * (taken + time.perf_counter() - begun) / images
 
 
-def measured(folder: Path, size: Size) -> Iterator[tuple[str, object]]:
-    """All figures by name."""
-    torch.set_num_threads(1)
+Part = Callable[[str, Size, int], Any]
+
+
+def measured(folder: Path, size: Size, run: Part) -> Iterator[tuple[str, object]]:
+    """All figures by name; ``run`` runs a part of `PARTS`."""
     short = max(size.per_shard, size.images // 100)
     append, rows = index(folder, size.images, size.per_shard)
     yield from {"index_images": size.images, "index_append_ms": append, "index_rows_ms": rows}.items()
     yield "index_rows_ms_short", index(folder, short, size.per_shard)[1]
     yield "rank_neurons", size.ranked
     yield "rank_ms_per_image", rank(size.ranked, size.per_shard)
-    half, whole = (alone("merge", size, count) for count in (size.shards // 2, size.shards))
+    half, whole = (run("merge", size, count) for count in (size.shards // 2, size.shards))
     yield from {"merge_shards": size.shards, "merge_seconds": whole["seconds"]}.items()
     yield "merge_growth", whole["seconds"] / half["seconds"] * (size.shards // 2) * 2 / size.shards
     yield from {"merge_partials": int(whole["left"]), "merge_peak_bytes": whole["peak"]}.items()
-    kinds = {neurons: alone("requests", size, neurons) for neurons in size.layers}
+    kinds = {neurons: run("requests", size, neurons) for neurons in size.layers}
     yield (
         "requests_per_block",
         {neurons: sum(sum(of.values()) for of in each.values()) for neurons, each in kinds.items()},
@@ -236,8 +238,21 @@ def measured(folder: Path, size: Size) -> Iterator[tuple[str, object]]:
     yield "requests_kinds", kinds
 
 
+PARTS: dict[str, Callable[[Path, Size, int], Any]] = {
+    "merge": merge,
+    "requests": lambda folder, size, neurons: requests(folder, neurons),
+}
+"""What is given a folder, and shards or neurons."""
+
+
+def here(part: str, size: Size, count: int) -> Any:
+    """A part in this process."""
+    with tempfile.TemporaryDirectory() as place:
+        return PARTS[part](Path(place), size, count)
+
+
 def alone(part: str, size: Size, count: int) -> Any:
-    """A part in a process of its own: its peak memory is not another's, and its network is."""
+    """A part in a process of its own, whose peak memory is no other's."""
     command = [sys.executable, __file__, "--part", part, str(count), *(["--small"] if size == SMALL else [])]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
@@ -255,13 +270,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = SMALL if options.small else FULL
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    torch.set_num_threads(1)
+    if options.part:
+        print(json.dumps(here(options.part[0], size, int(options.part[1]))))
+        return
     with tempfile.TemporaryDirectory() as place:
-        if options.part:
-            part, count = options.part[0], int(options.part[1])
-            found = merge(Path(place), size, count) if part == "merge" else requests(Path(place), count)
-            print(json.dumps(found))
-            return
-        result = dict(measured(Path(place), size))
+        result = dict(measured(Path(place), size, here if options.small else alone))
     print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 
