@@ -20,7 +20,7 @@ from flows.steps.dataset import (
     write_gathered,
 )
 from flows.steps.extension import check_shards, extend, finish_extension, kept_plan, known_digests
-from flows.steps.shards import Partial, bytes_of, joined, scan_shard, shards_of_tasks
+from flows.steps.shards import Feed, Partial, bytes_of, joined, scan_shard, shards_of_tasks
 from stores import open_statistics
 from stores.arrays.provenance import fingerprint
 from stores.files import read_arrays, remove_arrays, write_arrays
@@ -40,6 +40,8 @@ def select_references(job: ReferencesJob) -> str:
     shards = stated(expand(job.shards), job.manifest)
     loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions))
     plan = plan_for(job, loaded.survey, loaded.model.name)
+    if not job.running.elsewhere:
+        Feed.of(job, loaded.device)  # refuses what does not do before anything is written
     statistics = claim_statistics(job, loaded)
     finish_extension(statistics, loaded)  # of a run that was killed
     check_shards(statistics, shards)
@@ -86,7 +88,8 @@ def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[st
         }  # fmt: skip
         names.append(f"partials/{fingerprint(known)}")
         if read_arrays(job.store, names[-1]) is None:
-            write_arrays(job.store, names[-1], scan_shard(shard, _loaded(job), plan).arrays())
+            loaded = _loaded(job)
+            write_arrays(job.store, names[-1], scan_shard(shard, loaded, plan, Feed.of(job, loaded.device)).arrays())
     return names
 
 

@@ -28,7 +28,14 @@ ALGORITHM = 2
 def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
     """The store, made or found to be of the same base; its model's settings are kept for later commands."""
     statistics = open_statistics(job.store, "a")
-    base = {**loaded.model.identity, "levels": job.statistics.levels, "precision": "float32", "algorithm": ALGORITHM}
+    kept = job.statistics
+    base = {
+        **loaded.model.identity,
+        "levels": kept.levels,
+        "decoder": kept.decoder,
+        "precision": "float32",
+        "algorithm": ALGORITHM,
+    }
     statistics.claim(base, job.model.model_copy(update={"download": False}).model_dump(mode="json"))
     for name, matrix in loaded.survey.directions.items():
         statistics.write_directions(name, matrix)

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Shaped, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
+from flows.jobs import ReferencesJob, cores
 from flows.running.process import LoadedModel
 from flows.running.progress import tick
 from stores.arrays.provenance import safe_url
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import USED, Status, UnreadableImage
-from stores.shards.decoding import decode
+from stores.shards.decoding import decode, in_order, jpeg_size
 from stores.shards.finding import ShardFile
 from stores.shards.reading import Sample, ShardReader
-from vital.measuring.gathering import Gathered, Plan, gather
+from vital.errors import DoesNotFit
+from vital.measuring.gathering import Gathered, Gathering, Plan
 from vital.network.probe import CLASSES
+from vital.network.sources import jpeg_decoder
+from vital.pictures.device import out_of_memory
+from vital.settings import Decoder
 
-BATCH = 32
-"""Images forwarded together. Fixed: what a shard adds must not depend on the machine."""
+logger = logging.getLogger(__name__)
+
+BATCH, BATCH_ON_GPU = 32, 128
+"""Images forwarded together unless a job says how many. Fixed: what a shard adds must not depend on the machine."""
 
 LONGEST = 100
 """Greatest ratio of an image's sides: the shorter is resized to the input, and the longer grows with it."""
@@ -99,27 +110,75 @@ def joined(begun: Partial, parts: Iterable[Partial], images: int = 0, shards: in
     return Partial(total, SampleRows.concat(samples), ShardRows.concat(tables))
 
 
-def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan) -> Partial:
-    """Stream a shard once. An image that cannot be used is an index row that says why; the shard goes on."""
+@dataclass(frozen=True)
+class Feed:
+    """How images reach the network: so many together, decoded by so many threads, and JPEG files by which decoder."""
+
+    batch: int = BATCH
+    decoders: int = 1
+    decoder: Decoder = "simplejpeg"
+
+    @classmethod
+    def of(cls, job: ReferencesJob, device: torch.device) -> Feed:
+        """What a job says, and where it says nothing what suits the process; raises UnsuitableInput where the decoder
+        does not do for the device."""
+        if job.statistics.decoder == "nvjpeg":
+            jpeg_decoder(device)
+        usual = BATCH if device.type == "cpu" else BATCH_ON_GPU
+        decoders = job.running.decoders or cores()
+        return cls(usual if job.batch == "auto" else job.batch, decoders, job.statistics.decoder)
+
+
+_fitting: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Images that fit into memory together, where more of a network's did not."""
+
+
+def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, feed: Feed = Feed()) -> Partial:  # noqa: B008 - frozen
+    """Stream a shard once. An image that cannot be used is an index row that says why; the shard goes on.
+
+    Reading, decoding, copying to the device and computing go on side by side. Images that do not fit into memory
+    together are halved: the shard is begun anew, and later shards of this process with as few.
+
+    Raises:
+        DoesNotFit: one image alone does not fit.
+    """
+    batch = min(feed.batch, _fitting.get(loaded.model.network, feed.batch))
+    while (found := _scanned(shard, loaded, plan, replace(feed, batch=batch))) is None:
+        if batch == 1:
+            raise DoesNotFit("one image does not fit into memory: take a device with more, or a smaller --input-size")
+        batch //= 2
+        logger.warning(
+            "%d images together did not fit into memory: %s begun anew with %d", 2 * batch, shard.name, batch
+        )
+        _fitting[loaded.model.network] = batch
+        give_back()
+    return found
+
+
+def _scanned(shard: ShardFile, loaded: LoadedModel, plan: Plan, feed: Feed) -> Partial | None:
+    """What `scan_shard` gives; None where so many images do not fit into memory together."""
     reader = ShardReader(shard)
     rows: list[dict[str, Any]] = []
-    side = loaded.model.preprocessing.side
-    total = Gathered.none(plan, loaded.survey, side)
-    before = 0
-    for batch in _ahead(_batches(_usable(reader, loaded, rows))):
-        samples, pixels = zip(*batch, strict=True)
-        total = total + gather(
-            loaded.model,
-            loaded.survey,
-            plan,
-            torch.stack(pixels),
-            np.array([sample.row for sample in samples]),
-            np.array([sample.label for sample in samples]),
-            [sample.key for sample in samples],
-        )
-        read = samples[-1].offset + samples[-1].size
-        tick(len(samples), read - before)
-        before = read
+    gathering = Gathering(loaded.model, loaded.survey, plan)
+    before, seen = 0, 0
+    with closing(_ahead(_batches(_usable(reader, loaded, feed, rows), feed.batch))) as batches:
+        for samples, pixels in batches:
+            try:
+                gathering.add(
+                    pixels,
+                    np.array([sample.row for sample in samples]),
+                    np.array([sample.label for sample in samples]),
+                    [sample.key for sample in samples],
+                )
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                tick(-seen, -before)
+                return None
+            read = samples[-1].offset + samples[-1].size
+            tick(len(samples), read - before)
+            before, seen = read, seen + len(samples)
+    gathered = gathering.gathered()
     give_back()
     summary = reader.summary
     columns = {name: [row[name] for row in rows] for name in ("offset", "size", "label", "key", "status", "checksum")}
@@ -129,60 +188,119 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan) -> Partial:
     table = ShardRows.from_columns(
         {**one, "rejected": [rejected], "digest": [summary.digest], "short": [summary.short or ""]}
     )
-    return Partial(total, index, table)
+    return Partial(gathered, index, table)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What became of a sample's bytes: pixels, a JPEG file that a GPU will decode, or a status that says why not."""
+
+    checksum: int
+    status: Status
+    pixels: UInt8[Tensor, "3 side side"] | None = None
+    jpeg: bytes | None = None
 
 
 def _usable(
-    reader: ShardReader, loaded: LoadedModel, rows: list[dict[str, Any]]
+    reader: ShardReader, loaded: LoadedModel, feed: Feed, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
     """Decoded samples; every sample seen leaves its index row in ``rows``."""
     classes = loaded.survey.layers.get(CLASSES)
-    for sample in reader:
-        status, pixels = sample.status, None
-        if status == Status.OK and sample.image is not None:
+    preprocessing, on_gpu = loaded.model.preprocessing, feed.decoder == "nvjpeg"
+
+    def decoded(sample: Sample) -> _Decoded:
+        checksum = zlib.crc32(sample.image or b"")
+        if sample.status != Status.OK or sample.image is None:
+            return _Decoded(checksum, sample.status)
+        try:
+            if on_gpu and (size := jpeg_size(sample.image)):
+                _refuse_long(sample, size)
+                return _Decoded(checksum, sample.status, jpeg=sample.image)
+            image = decode(sample.image)
+            _refuse_long(sample, image.shape[:2])
+            return _Decoded(checksum, sample.status, preprocessing.crop(image))
+        except UnreadableImage as error:
+            return _Decoded(checksum, error.status)
+
+    found = in_order(reader, decoded, feed.decoders, feed.batch + feed.decoders)
+    with closing(found):
+        for sample, result in _on_gpu(found, loaded, feed.batch) if on_gpu else found:
+            status = result.status
+            if status == Status.OK and classes is not None and sample.label >= classes.channels:
+                status = Status.FOREIGN_LABEL
+            rows.append(
+                {
+                    "offset": sample.offset,
+                    "size": sample.size,
+                    "label": sample.label,
+                    "key": sample.key,
+                    "status": status,
+                    "checksum": result.checksum,
+                }
+            )
+            if result.pixels is not None:
+                yield sample, result.pixels
+
+
+def _refuse_long(sample: Sample, size: Sequence[int]) -> None:
+    if max(size) > LONGEST * min(size):
+        raise UnreadableImage(f"{sample.key} is more than {LONGEST} times longer than wide", Status.TOO_LARGE)
+
+
+def _on_gpu(
+    found: Iterator[tuple[Sample, _Decoded]], loaded: LoadedModel, batch: int
+) -> Iterator[tuple[Sample, _Decoded]]:
+    """The same samples, JPEG files decoded and cropped where the network is, some together. What nvJPEG does not take
+    is decoded as everywhere else."""
+    device, preprocessing = next(loaded.model.network.parameters()).device, loaded.model.preprocessing
+    decoder = jpeg_decoder(device)
+
+    def pixels(file: bytes, image: UInt8[Tensor, "3 row column"] | None) -> UInt8[Tensor, "3 side side"]:
+        return preprocessing.crop(decode(file)).to(device) if image is None else preprocessing.crop_decoded(image)
+
+    while group := list(islice(found, batch)):
+        files = [one.jpeg for _, one in group if one.jpeg is not None]
+        images = iter(_all_or_each(decoder, files))
+        for sample, one in group:
+            if one.jpeg is None:
+                yield sample, one if one.pixels is None else replace(one, pixels=one.pixels.to(device))
+                continue
             try:
-                image = decode(sample.image)
-                if max(image.shape[:2]) > LONGEST * min(image.shape[:2]):
-                    raise UnreadableImage(
-                        f"{sample.key} is more than {LONGEST} times longer than wide", Status.TOO_LARGE
-                    )
-                pixels = loaded.model.preprocessing.crop(image)
+                yield sample, replace(one, pixels=pixels(one.jpeg, next(images)), jpeg=None)
             except UnreadableImage as error:
-                status = error.status
-        if status == Status.OK and classes is not None and sample.label >= classes.channels:
-            status = Status.FOREIGN_LABEL
-        rows.append(
-            {
-                "offset": sample.offset,
-                "size": sample.size,
-                "label": sample.label,
-                "key": sample.key,
-                "status": status,
-                "checksum": zlib.crc32(sample.image or b""),
-            }
-        )
-        if pixels is not None:
-            yield sample, pixels
+                yield sample, _Decoded(one.checksum, error.status)
 
 
-def _ahead(batches: Iterator[list[tuple[Sample, Any]]]) -> Iterator[list[tuple[Sample, Any]]]:
+def _all_or_each(
+    decoder: Callable[[Sequence[bytes]], list[Tensor]], files: Sequence[bytes]
+) -> list[UInt8[Tensor, "3 _row _column"] | None]:
+    """The files decoded together, or where that fails each alone, None where it cannot be."""
+    try:
+        return [*decoder(files)] if files else []
+    except RuntimeError as error:
+        if out_of_memory(error) or len(files) == 1:
+            return [None] * len(files)
+    return [image for file in files for image in _all_or_each(decoder, [file])]
+
+
+Batches = Generator[tuple[list[Sample], UInt8[Tensor, "image 3 side side"]]]
+
+
+def _ahead(batches: Batches) -> Batches:
     """The same batches, the next one read and decoded while this one is computed; one more is in memory."""
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as reader:
+    with closing(batches), ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
         upcoming = reader.submit(next, batches, None)
         while (batch := upcoming.result()) is not None:
             upcoming = reader.submit(next, batches, None)
             yield batch
 
 
-def _batches(samples: Iterator[tuple[Sample, Any]]) -> Iterator[list[tuple[Sample, Any]]]:
-    batch = []
-    for sample in samples:
-        batch.append(sample)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _batches(samples: Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]], size: int) -> Batches:
+    """Images stacked by so many; in memory that a GPU copies by itself, where there is one."""
+    while batch := list(islice(samples, size)):
+        pixels = torch.stack([image for _, image in batch])
+        pinned = torch.cuda.is_available() and not pixels.is_cuda
+        yield [sample for sample, _ in batch], pixels.pin_memory() if pinned else pixels
 
 
 def give_back() -> None:

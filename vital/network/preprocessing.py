@@ -26,13 +26,21 @@ class Preprocessing:
 
     def crop(self, image: UInt8[np.ndarray, "row column 3"]) -> UInt8[Tensor, "3 side side"]:
         """One decoded image at the input's size: shorter side resized (antialiased bilinear), centre cropped."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        rows, columns = image.shape[:2]
+        return self.crop_decoded(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+
+    def crop_decoded(self, image: UInt8[Tensor, "3 row column"]) -> UInt8[Tensor, "3 side side"]:
+        """The same of an image on any device; but a CPU's is rounded on other ways to the same pixels or their
+        neighbours."""
+        pixels = image[None]
+        rows, columns = image.shape[1:]
         shorter = round(self.side * 256 / 224)
         scale = shorter / min(rows, columns)
         size = (max(shorter, round(rows * scale)), max(shorter, round(columns * scale)))
         if size != (rows, columns):
-            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+            # a GPU resizes no bytes
+            exact = pixels if pixels.device.type == "cpu" else pixels.float()
+            resized = F.interpolate(exact, size, mode="bilinear", antialias=True)
+            pixels = resized if resized.dtype == torch.uint8 else resized.round_().clamp_(0, 255).to(torch.uint8)
         top, left = (size[0] - self.side) // 2, (size[1] - self.side) // 2
         return pixels[0, :, top : top + self.side, left : left + self.side]
 

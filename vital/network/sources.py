@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vital.errors import UnknownModel, nearest
+from vital.errors import UnknownModel, UnsuitableInput, nearest
 from vital.settings import EMBEDDED, ModelSettings
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -69,6 +69,30 @@ def torchvision_models() -> ModuleType:
         library_.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _SCHEMAS.append(library_)
     return importlib.import_module("torchvision.models")
+
+
+def jpeg_decoder(device: torch.device) -> Callable[[Sequence[bytes]], list[Tensor]]:
+    """nvJPEG through torchvision: JPEG files, each a tensor (3, row, column) of uint8 on a GPU; of a list with a file
+    that cannot be decoded a RuntimeError says so.
+
+    Raises:
+        UnsuitableInput: the device is no GPU, or torchvision came without its decoders.
+    """
+    if device.type != "cuda":
+        raise UnsuitableInput(f"nvjpeg decodes on a GPU and the network is on {device.type}: use --decoder simplejpeg")
+    torchvision_models()
+    io = importlib.import_module("torchvision.io")
+    if not hasattr(torch.ops.image, "decode_jpegs_cuda"):
+        raise UnsuitableInput(
+            "this torchvision has no nvJPEG: install the one built for the CUDA of torch, or use --decoder simplejpeg"
+        )
+
+    def decode(files: Sequence[bytes]) -> list[Tensor]:
+        data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
+        decoded: list[Tensor] = io.decode_jpeg(data, io.ImageReadMode.RGB, device=device)
+        return decoded
+
+    return decode
 
 
 def load_network(settings: ModelSettings) -> Loaded:
