@@ -27,6 +27,7 @@ from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.beside import stated
 from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Gathered, Plan
+from vital.network.arithmetic import repeatable
 
 
 @flow(name="select-references", task_runner=in_process())
@@ -89,7 +90,9 @@ def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[st
         names.append(f"partials/{fingerprint(known)}")
         if read_arrays(job.store, names[-1]) is None:
             loaded = _loaded(job)
-            write_arrays(job.store, names[-1], scan_shard(shard, loaded, plan, Feed.of(job, loaded.device)).arrays())
+            with repeatable(job.running.deterministic):
+                partial = scan_shard(shard, loaded, plan, Feed.of(job, loaded.device))
+            write_arrays(job.store, names[-1], partial.arrays())
     return names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,12 +29,11 @@ ALGORITHM = 2
 def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
     """The store, made or found to be of the same base; its model's settings are kept for later commands."""
     statistics = open_statistics(job.store, "a")
-    kept = job.statistics
     base = {
         **loaded.model.identity,
-        "levels": kept.levels,
-        "decoder": kept.decoder,
-        "precision": "float32",
+        "levels": job.statistics.levels,
+        "decoder": job.statistics.decoder,
+        "precision": job.precision,
         "algorithm": ALGORITHM,
     }
     statistics.claim(base, job.model.model_copy(update={"download": False}).model_dump(mode="json"))
@@ -67,7 +67,8 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
         measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer, layer]
     for name in (*job.layers, *measured):
         placed(name)  # refuses what a store cannot hold, before there is one
-    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
+    kept = job.statistics
+    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), kept.references, kept.levels, job.precision)
 
 
 def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
@@ -89,11 +90,10 @@ def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) 
                 f"repeat --references {ranks}, or write to another store"
             )
     complete, measured = statistics.ranked(), set(statistics.measured())
-    return Plan(
-        tuple(name for name in plan.ranked if name not in complete),
-        tuple(name for name in plan.measured if name not in measured),
-        plan.ranks,
-        plan.levels,
+    return replace(
+        plan,
+        ranked=tuple(name for name in plan.ranked if name not in complete),
+        measured=tuple(name for name in plan.measured if name not in measured),
     )
 
 

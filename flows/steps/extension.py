@@ -58,8 +58,9 @@ def known_digests(statistics: Statistics, shards: Sequence[ShardFile]) -> list[S
 
 def kept_plan(statistics: Statistics) -> Plan:
     """Everything that a store has gathered: what new shards are asked for."""
-    ranked = statistics.ranked()
-    return Plan(tuple(ranked), tuple(statistics.measured()), max(ranked.values(), default=1), statistics.levels)
+    ranked, precision = statistics.ranked(), statistics.base["precision"]
+    ranks = max(ranked.values(), default=1)
+    return Plan(tuple(ranked), tuple(statistics.measured()), ranks, statistics.levels, precision)
 
 
 def kept_sums(statistics: Statistics, plan: Plan) -> Gathered:

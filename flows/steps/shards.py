@@ -117,6 +117,8 @@ class Feed:
     batch: int = BATCH
     decoders: int = 1
     decoder: Decoder = "simplejpeg"
+    fixed: bool = False
+    """Whether a batch that does not fit into memory is refused instead of halved."""
 
     @classmethod
     def of(cls, job: ReferencesJob, device: torch.device) -> Feed:
@@ -126,14 +128,16 @@ class Feed:
             jpeg_decoder(device)
         usual = BATCH if device.type == "cpu" else BATCH_ON_GPU
         decoders = job.running.decoders or cores()
-        return cls(usual if job.batch == "auto" else job.batch, decoders, job.statistics.decoder)
+        return cls(
+            usual if job.batch == "auto" else job.batch, decoders, job.statistics.decoder, job.running.deterministic
+        )
 
 
 _fitting: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """Images that fit into memory together, where more of a network's did not."""
 
 
-def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, feed: Feed = Feed()) -> Partial:  # noqa: B008 - frozen
+def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, feed: Feed = Feed()) -> Partial:
     """Stream a shard once. An image that cannot be used is an index row that says why; the shard goes on.
 
     Reading, decoding, copying to the device and computing go on side by side. Images that do not fit into memory
@@ -146,6 +150,11 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, feed: Feed = F
     while (found := _scanned(shard, loaded, plan, replace(feed, batch=batch))) is None:
         if batch == 1:
             raise DoesNotFit("one image does not fit into memory: take a device with more, or a smaller --input-size")
+        if feed.fixed:
+            raise DoesNotFit(
+                f"{batch} images together do not fit into memory and a batch of fixed size is not halved: "
+                f"give --batch {batch // 2}"
+            )
         batch //= 2
         logger.warning(
             "%d images together did not fit into memory: %s begun anew with %d", 2 * batch, shard.name, batch

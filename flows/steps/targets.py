@@ -49,15 +49,18 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     # What was chosen first stays: the greatest activation may grow with the data set.
     half = all(_largest(statistics, node) < HALF_LIMIT for node in nodes)
     dtype = (targets.claimed or {}).get("type") or ("float16" if half else "float32")
-    targets.claim({**_identity(job.variant, nodes, classes), "type": dtype})
+    targets.claim({**_identity(job, nodes), "type": dtype})
     dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
     targets.declare(at, channels, survey.layer(job.layer).channels, BLOCK, () if classes else nodes[1:], dtypes)
     return targets
 
 
-def _identity(variant: VariantSettings, nodes: Sequence[str], classes: bool) -> dict[str, Any]:
-    fields = variant.model_dump(mode="json", exclude={"nodes", "crop", "relevance"} if classes else {"nodes"})
-    return {**fields, "nodes": list(nodes), "block": BLOCK}
+def _identity(job: TargetsJob, nodes: Sequence[str]) -> dict[str, Any]:
+    left_out = {"nodes", "crop", "relevance"} if job.layer == CLASSES else {"nodes"}
+    fields = job.variant.model_dump(mode="json", exclude=left_out)
+    # Left out where it is exact: targets that were measured before there was a choice are of the same variant.
+    rough = {} if job.precision == "float32" else {"precision": job.precision}
+    return {**fields, **rough, "nodes": list(nodes), "block": BLOCK}
 
 
 def _largest(statistics: Statistics, node: str) -> float:
@@ -114,6 +117,7 @@ def measure_blocks(job: TargetsJob, blocks: Sequence[int]) -> None:
             statistics.levels,
             progress=tick,
             readout=loaded.survey.layer(job.layer).readout,
+            precision=job.precision,
         )
     for block in blocks:
         targets.write(block, _block_arrays(targets, target, block))

@@ -21,6 +21,7 @@ from vital.measuring.image_sums import ImageSums
 from vital.measuring.photos import Photographs, Photos, read_photos
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.targets import Crop, Target, measure
+from vital.network.arithmetic import resolved
 from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model, at_side
 from vital.network.neurons import check_neurons, parse_neuron
@@ -134,6 +135,8 @@ def render(
             or the network cannot take pictures of this side.
     """
     wanted = checked(PictureSettings, {"side": model.preprocessing.side, **settings})
+    precision = resolved(wanted.precision, next(model.network.parameters()).device)
+    wanted = wanted.model_copy(update={"precision": precision})  # what it was, for who sees the picture later
     variant = checked(
         VariantSettings, {"crop": crop, "relevance": relevance, "references": references, "nodes": tuple(nodes)}
     )
