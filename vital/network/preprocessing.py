@@ -29,8 +29,7 @@ class Preprocessing:
         return self.crop_decoded(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
     def crop_decoded(self, image: UInt8[Tensor, "3 row column"]) -> UInt8[Tensor, "3 side side"]:
-        """The same of an image on any device; but a CPU's is rounded on other ways to the same pixels or their
-        neighbours."""
+        """The same of an image on any device; a GPU rounds otherwise, so that a pixel may differ by one step."""
         pixels = image[None]
         rows, columns = image.shape[1:]
         shorter = round(self.side * 256 / 224)
