@@ -85,6 +85,9 @@ class Preprocessing:
             return torch.from_numpy(np.array(resized)).permute(2, 0, 1).to(pixels.device)
         if self.antialias and pixels.device.type == "cpu":  # a GPU resizes no bytes
             return F.interpolate(pixels[None], size, mode=self.interpolation, antialias=True)[0]
+        return self._smooth(pixels, size)
+
+    def _smooth(self, pixels: UInt8[Tensor, "3 _ _"], size: tuple[int, int]) -> UInt8[Tensor, "3 _ _"]:
         smooth = F.interpolate(pixels[None].float(), size, mode=self.interpolation, antialias=self.antialias)[0]
         return smooth.round_().clamp_(0, 255).byte()
 
