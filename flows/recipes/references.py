@@ -8,7 +8,7 @@ from prefect import flow, task
 
 from flows.jobs import ReferencesJob, Running, settled
 from flows.running.artifacts import summarised
-from flows.running.cluster import in_process, run_tasks
+from flows.running.cluster import in_process, kept_workers, run_tasks
 from flows.running.labels import Labels, settle_labels
 from flows.running.process import LoadedModel, load, with_directions
 from flows.running.progress import bar, tick
@@ -86,9 +86,10 @@ def gathered(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> Tre
     calls = [({"job": job, "plan": plan, "leaf": leaf}, bytes_of(leaf.shards)) for leaf in missing.leaves]
     size = sum(size for _, size in calls)
     # Tasks here tick images, and how far in the shards they are; of tasks elsewhere bytes are known.
-    with bar("bytes read", size) if job.running.elsewhere else bar("images seen", None, size):
-        run_tasks(job.running, scan, calls)
-    join_levels(job.running, job.store, missing)
+    with kept_workers():
+        with bar("bytes read", size) if job.running.elsewhere else bar("images seen", None, size):
+            run_tasks(job.running, scan, calls)
+        join_levels(job.running, job.store, missing)
     return tree
 
 
