@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.reference.networks import SIDE, Residual, Tiny, literal_relevance, randomise
-from vital.errors import UnsupportedOperation
+from vital.errors import FailedForward, UnsupportedOperation
 from vital.network.models import Model, load_model
 from vital.network.probe import CLASSES, probe
 from vital.propagation.mode import Relevance, gradient_times_activation
@@ -302,7 +302,8 @@ def test_the_mode_is_over_after_the_block_even_after_an_error() -> None:
         raise ZeroDivisionError
     x.erf()  # has no rule: would raise if the mode were still on
     network = Stopped()
-    with pytest.raises(ZeroDivisionError), probe(network, ["first", "second"], mode=mode) as run:
+    with pytest.raises(FailedForward) as failed, probe(network, ["first", "second"], mode=mode) as run:
         run(torch.rand(1, 3, 4, 4))
+    assert isinstance(failed.value.__cause__, ZeroDivisionError)
     x.erf()
     assert not network.first._forward_hooks
