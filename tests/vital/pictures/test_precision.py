@@ -99,6 +99,9 @@ class Rounded(TorchDispatchMode):
 
     PRODUCTS = ("convolution", "mkldnn_convolution", "mm", "addmm", "bmm", "baddbmm")
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::").removesuffix("_backward")
         return func(*(rounded(one) if name in self.PRODUCTS else one for one in args), **(kwargs or {}))
