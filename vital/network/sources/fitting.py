@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from vital.errors import FailedForward, UnsuitableInput
 from vital.network.out_of_place import OutOfPlace
-from vital.network.probe import anchor, forward
+from vital.network.probe import anchor, forward, modules_anew
 from vital.network.sources.torchvision_networks import torchvision_models
 
 
@@ -173,7 +173,7 @@ def _takes_interpolation(network: Any) -> bool:
 def _interpolating(network: Any, side: int) -> nn.Module:
     if getattr(network.config, "image_size", None) == side:
         return cast(nn.Module, network)
-    twin: nn.Module = _twin(network)
+    twin = modules_anew(network)
     twin.register_forward_pre_hook(
         lambda _, images, named: (images, {**named, "interpolate_pos_encoding": True}), with_kwargs=True
     )

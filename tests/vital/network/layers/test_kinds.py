@@ -309,6 +309,26 @@ def test_the_blocks_of_a_wrapped_network_are_its_own(outer: Callable[[nn.Module]
     assert rows[:6] == [f"{prefix}.{number}{part}" for number in range(3) for part in (".1", "")]
 
 
+class Remembers(Base):
+    """Adds a bias of the size of the first map that it saw last, as some window attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.side = SIDE // 8
+
+    def features(self, images: Tensor) -> Tensor:
+        maps = super().features(images)
+        self.side = min(self.side, maps.shape[-1])
+        return maps + torch.zeros(self.side, self.side)
+
+
+def test_a_survey_at_other_sizes_leaves_no_trace_on_networks_that_remember() -> None:
+    model, images = made(Remembers()), torch.randn(2, 3, SIDE, SIDE)
+    before = model.network(images)
+    survey(model)
+    assert torch.equal(model.network(images), before)
+
+
 class Headed(nn.Module):
     """Only takes 64 pixels, for its head's sake."""
 
