@@ -178,9 +178,9 @@ class Single(Base):
         return made
 
 
-def grey() -> nn.Module:
+def spectral() -> nn.Module:
     network = Base()
-    network.conv1 = nn.Conv2d(1, 8, 3)
+    network.conv1 = nn.Conv2d(5, 8, 3)
     return network
 
 
@@ -197,9 +197,9 @@ class Wrong(Base):
         (exported, UnsuitableInput, "is an exported program, .*unflatten"),
         (Single, UnsuitableInput, r"Single takes one image at a time, and fails on two \(RuntimeError: shape '\[8\]'"),
         (
-            grey,
+            spectral,
             FailedForward,
-            r"own forward, on images of 3 × 64 × 64 as at other sizes \(RuntimeError: .*to have 1 chan",
+            r"own forward, on images of 3 × 64 × 64 as at other sizes \(RuntimeError: .*to have 5 chan",
         ),
         (Wrong, FailedForward, r"own forward.*\(KeyError: 'temperature'\)"),
     ],
