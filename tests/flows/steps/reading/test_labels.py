@@ -12,9 +12,9 @@ import pytest
 
 from flows.jobs import ReferencesJob, Running
 from flows.recipes.references import select_references
-from flows.running.labels import Labels, network_names, settle_labels
 from flows.running.process import load
 from flows.steps.images import moved_urls
+from flows.steps.reading.labels import Labels, network_names, settle_labels
 from stores import open_statistics
 from stores.errors import ForeignStore, Status, UnreadableShard
 from stores.shards.finding import expand
