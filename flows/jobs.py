@@ -47,6 +47,8 @@ def _auto_or_number(batch: object) -> object:
 Batch = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_auto_or_number)]
 BATCH = "pictures optimised together; auto measures one and takes what fits. Halved when memory runs out"
 
+TOGETHER = "references in one pass; auto takes 8 on a CPU, and what fits on a GPU. Halved when memory runs out"
+
 BLOCK = 32
 """Neurons of a block: one Zarr shard, written by one task."""
 
@@ -142,6 +144,7 @@ class TargetsJob(Settings):
     shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"
     )
+    batch: Batch = Field("auto", description=TOGETHER)
     running: Running = Running()
 
 
