@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from stores.shards.decoding import decode
-from stores.shards.reading import ShardReader, expand
+from stores.shards.finding import expand
+from stores.shards.reading import ShardReader
 from tests.golden import recipe
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
 from vital.measuring.targets import node_relevance

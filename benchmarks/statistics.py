@@ -31,7 +31,8 @@ from flows.running.process import LoadedModel, load
 from flows.steps.shards import BATCH, scan_shard
 from stores.files import write_arrays
 from stores.shards.decoding import decode
-from stores.shards.reading import ShardFile, ShardReader, expand
+from stores.shards.finding import ShardFile, expand
+from stores.shards.reading import ShardReader
 from vital.measuring.gathering import Plan
 from vital.network.nodes import default_nodes
 from vital.network.probe import probe

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from stores.files import has_secret, safe_url
+from stores.files import has_secret, local_path, safe_url
 from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
 
 
@@ -27,11 +26,12 @@ Location = Annotated[str, AfterValidator(_without_secret)]
 
 
 def _local(location: str) -> str:
-    if "://" in location:
+    path = local_path(location)
+    if path is None:
         raise ValueError(
             f"pages are written into a folder, and {safe_url(location)} is a URL: give a folder, and copy it"
         )
-    return location
+    return str(path)
 
 
 Folder = Annotated[str, Field(min_length=1), AfterValidator(_local)]
@@ -277,4 +277,5 @@ def settled(job: J) -> J:
 
 
 def _absolute(location: str) -> str:
-    return location if "://" in location else str(Path(location).absolute())
+    path = None if "://" in location else local_path(location)
+    return location if path is None else str(path.absolute())

@@ -30,6 +30,9 @@ class Status(IntEnum):
     WRONG_LABEL = 5
     UNSEEN = 6
     FOREIGN_LABEL = 7
+    LINK = 8
+    APART = 9
+    SEVERAL_IMAGES = 10
 
     @property
     def meaning(self) -> str:
@@ -46,6 +49,9 @@ STATUS_MEANINGS: dict[Status, str] = {
     Status.WRONG_LABEL: "its .cls file is no class number",
     Status.UNSEEN: "known by its place, not read yet",
     Status.FOREIGN_LABEL: "read and used, but its label is no class of the network",
+    Status.LINK: "a link or a sparse file in its tar, whose bytes are not there",
+    Status.APART: "files that lie apart from the image of the same key",
+    Status.SEVERAL_IMAGES: "the sample holds several images, none of them called input",
 }
 
 USED = (Status.OK, Status.FOREIGN_LABEL)

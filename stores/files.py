@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import numpy as np
 import upath
@@ -23,6 +23,7 @@ from jaxtyping import Shaped
 from stores.errors import SchemaMismatch
 
 MEMORY = "memory://"
+PRINTABLE = "".join(map(chr, range(32, 127))).replace("%", "")
 SECRET = re.compile(r"(^|[?&])[^=&]*(sig|signature|token|secret|password|passwd|key|credential)[^=&]*=", re.IGNORECASE)
 """Names of a query's parts that give access."""
 
@@ -30,12 +31,24 @@ SECRET = re.compile(r"(^|[?&])[^=&]*(sig|signature|token|secret|password|passwd|
 def local_path(url: str) -> Path | None:
     """Path on this machine, given plainly or as ``file://``; None for any other URL.
 
-    >>> local_path("shards/a.tar"), local_path("s3://bucket/a.tar")
-    (PosixPath('shards/a.tar'), None)
+    One rule for shards, stores, job files and options: a plain path is meant as it stands, only that a first ``~`` is
+    the home folder where nothing here is called so; a ``file://`` URL is percent-encoded.
+
+    >>> local_path("shards/a%20b.tar"), local_path("s3://bucket/a.tar")
+    (PosixPath('shards/a%20b.tar'), None)
+    >>> local_path("file:///data/a%20b.tar")
+    PosixPath('/data/a b.tar')
     """
     if url.startswith("file://"):
-        return Path(unquote(urlsplit(url).path))
-    return None if "://" in url else Path(url)
+        host, _, rest = url.removeprefix("file://").partition("/")
+        return Path(unquote(f"/{rest}" if host in ("", "localhost") else f"{host}/{rest}"))
+    if "://" in url:
+        return None
+    path = Path(url)
+    if url.startswith("~") and not Path(path.parts[0]).exists():
+        with contextlib.suppress(RuntimeError):  # nobody of that name
+            return path.expanduser()
+    return path
 
 
 def universal_path(url: str) -> upath.UPath:
@@ -110,7 +123,11 @@ def write_arrays(url: str, name: str, arrays: Mapping[str, Shaped[np.ndarray, ".
 
     Arrays of strings are stored in fixed width. Raises SchemaMismatch for arrays of objects.
     """
-    plain = {key: _without_objects(f"{name}/{key}", np.asarray(array)) for key, array in sorted(arrays.items())}
+    # zipfile ends a name at a zero byte
+    plain = {
+        quote(key, safe=PRINTABLE): _without_objects(f"{name}/{key}", np.asarray(array))
+        for key, array in sorted(arrays.items())
+    }
     buffer = io.BytesIO()
     # zipfile dates what it is given no date for 1980, so equal arrays give equal bytes
     np.savez(buffer, allow_pickle=False, **plain)
@@ -129,7 +146,7 @@ def read_arrays(url: str, name: str) -> dict[str, Shaped[np.ndarray, "..."]] | N
         return None
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {key: _text(archive[key]) for key in archive.files}
+            return {unquote(key): _text(archive[key]) for key in archive.files}
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
         raise SchemaMismatch(f"{safe_url(file)} is damaged ({error}); remove it and it is made again") from None
 

@@ -13,7 +13,10 @@ from cyclopts import Parameter
 from cyclopts.types import Directory, ExistingDirectory, ExistingFile, Port
 from cyclopts.validators import Number
 
+from flows.cli import PATH
+
 Text = Annotated[str, Parameter(metavar="TEXT")]
+AnyPath = Annotated[Path, PATH]
 Side = Annotated[int, Parameter(validator=Number(gte=8, lte=4096))]
 
 
@@ -36,11 +39,11 @@ def info(url: str, /, *, watch: bool = False) -> Iterator[str]:
 
 def pages(
     *url: Annotated[str, Parameter(required=True)],
-    out: Directory,
+    out: Annotated[Directory, PATH],
     no_references: bool = False,
     store: Text | None = None,
     shards: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = (),
-    credits_: ExistingFile | None = None,
+    credits_: Annotated[ExistingFile | None, PATH] = None,
     title: Text = "VITAL Atlas",
 ) -> Iterator[str]:
     """Write the atlas at URL as a folder of static pages, with a contact sheet; several atlases can be compared there.
@@ -65,7 +68,7 @@ def pages(
     yield str(write_gallery(url, out, store, shards, read_credits(credits_), not no_references, title))
 
 
-def view(folder: ExistingDirectory, /, *, port: Port = 0, no_browser: bool = False) -> Iterator[str]:
+def view(folder: Annotated[ExistingDirectory, PATH], /, *, port: Port = 0, no_browser: bool = False) -> Iterator[str]:
     """Serve the pages in FOLDER on this machine and open them; Ctrl-C ends it.
 
     Args:
@@ -89,7 +92,7 @@ def view(folder: ExistingDirectory, /, *, port: Port = 0, no_browser: bool = Fal
 
 
 def show(
-    url: str, layer: str, neuron: int, /, *, out: Path | None = None, side: Side | None = None, mask: bool = False
+    url: str, layer: str, neuron: int, /, *, out: AnyPath | None = None, side: Side | None = None, mask: bool = False
 ) -> Iterator[str]:
     """Save one picture of the atlas at URL as PNG, WebP or JPEG, by the file's ending.
 
@@ -112,7 +115,7 @@ def export(
     /,
     *,
     layer: Text,
-    out: Path,
+    out: AnyPath,
     neurons: Text = "",
     format_: Literal["png", "webp"] = "png",
     mask: bool = False,

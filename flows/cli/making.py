@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cyclopts.types import ExistingDirectory, ExistingFile, PositiveInt
 from cyclopts.validators import Number
 
+from flows.cli import PATH
 from flows.cli.options import without
 from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, TargetsJob
 from flows.reports.plan import ReportJob, models_of
@@ -19,9 +20,10 @@ Neurons = Annotated[int, Parameter(validator=Number(gte=1, lte=192))]
 Layer = Annotated[str | None, Parameter(metavar="LAYER")]
 Network = Annotated[ModelSettings, without("name")]
 USUAL = ModelSettings()
+AnyPath = Annotated[Path, PATH]
 
 
-def demo(*, out: Path = Path("demo"), steps: PositiveInt | None = None, neurons: Neurons = 32) -> Iterator[str]:
+def demo(*, out: AnyPath = Path("demo"), steps: PositiveInt | None = None, neurons: Neurons = 32) -> Iterator[str]:
     """The whole pipeline on the embedded model and photographs; prints the atlas's path.
 
     Args:
@@ -52,8 +54,12 @@ def layers(
     yield from conservation_table(settings, conservation) if conservation else layer_lines(settings, all_)
 
 
-def pack(folder: ExistingDirectory, /, *, out: Path, per_shard: PositiveInt = 1000) -> Iterator[str]:
+def pack(
+    folder: Annotated[ExistingDirectory, PATH], /, *, out: AnyPath, per_shard: PositiveInt = 1000
+) -> Iterator[str]:
     """Write a folder of images (torchvision's ImageFolder, or flat) as webdataset shards.
+
+    Class folders named by numbers keep these; others are counted in the order of their names. Links are followed.
 
     Args:
         folder: images, a sub-folder for each class or all in one
@@ -61,10 +67,13 @@ def pack(folder: ExistingDirectory, /, *, out: Path, per_shard: PositiveInt = 10
         per_shard: images of a shard  [from 1; default: 1000]
     """
     from flows.running.progress import bar
+    from stores.shards.folders import survey
     from stores.shards.writing import pack as pack_folder
 
+    found = survey(folder)
     with bar("images packed", None) as line:
-        written = pack_folder(folder, out, per_shard, line.reach)
+        written = pack_folder(found, out, per_shard, line.reach)
+    yield from found.lines()
     yield f"{len(written)} shards in {out}"
 
 
@@ -139,7 +148,7 @@ def report(*, job: Annotated[ReportJob, without("models")], network: ModelSettin
         yield f"report: {compare_methods(job.model_copy(update={'models': models}))}"
 
 
-def run(file: ExistingFile, /) -> Iterator[str]:
+def run(file: Annotated[ExistingFile, PATH], /) -> Iterator[str]:
     """Run what a settings file says: full-run, references, targets, atlas, evaluate or report.
 
     The part under a flow's name is the parameter `job` of the deployment of that name; docs/job.yaml is an example.

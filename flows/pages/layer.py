@@ -11,6 +11,7 @@ from jaxtyping import Float
 from flows.pages import again
 from flows.pages.similarity import coordinates_of
 from stores import Atlas, AtlasLayer, Statistics, Targets
+from stores.arrays.names import placed, unplaced
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
 from stores.pages.content import Column, Curve, LayerPage, NeuronPage, Photo, Sources
@@ -80,7 +81,7 @@ class LayerSource:
                 rows["loss"][position],
                 int(rows["seed"][position]),
                 [
-                    Curve(node, rows[f"reached/{node}/target"][position], rows[f"reached/{node}/picture"][position])
+                    Curve(node, *(rows[f"reached/{placed(node)}/{end}"][position] for end in ("target", "picture")))
                     for node in nodes
                 ],
                 sources.get(neuron, []),
@@ -91,7 +92,7 @@ class LayerSource:
 
     def _nodes(self, rows: Mapping[str, np.ndarray]) -> list[str]:
         """Nodes with rows, in the order in which they run where the statistics tell."""
-        kept = {name.split("/", 1)[1].rpartition("/")[0] for name in sorted(rows) if name.startswith("reached/")}
+        kept = {unplaced(name.split("/")[1]) for name in sorted(rows) if name.startswith("reached/")}
         known = list(self.targets.nodes) if self.targets is not None else []
         return sorted(kept, key=lambda node: (known.index(node) if node in known else len(known), node))
 

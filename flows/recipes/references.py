@@ -25,7 +25,7 @@ from stores import open_statistics
 from stores.arrays.provenance import fingerprint
 from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.beside import stated
-from stores.shards.reading import ShardFile, expand
+from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Gathered, Plan
 
 

@@ -23,7 +23,8 @@ from flows.steps.images import load_images
 from stores import open_atlas, open_statistics
 from stores.errors import StoreError
 from stores.shards.decoding import decode
-from stores.shards.reading import ShardReader, expand
+from stores.shards.finding import expand
+from stores.shards.reading import ShardReader
 from stores.shards.writing import hold_out
 from vital.errors import UnsuitableInput
 from vital.judging.judges import Judge, own_judge

@@ -10,9 +10,10 @@ import numpy as np
 from flows.jobs import ReferencesJob
 from flows.running.process import LoadedModel
 from stores import References, Statistics, open_statistics
+from stores.arrays.names import placed
 from stores.dataset.references import read_matrix
 from stores.errors import SchemaMismatch, UnreadableShard
-from stores.shards.reading import ShardFile
+from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, levels_of, ranked_layer
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.sums import LayerSums
@@ -51,8 +52,15 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
     measured: list[str] = []
     ranked: list[str] = []
     for layer in job.layers:
+        if layer.endswith(LOWEST):
+            raise SchemaMismatch(
+                f"layer {layer!r} ends in {LOWEST}, which the least activations of another layer would be kept under: "
+                "give the module another name"
+            )
         ranked += [layer, f"{layer}{LOWEST}"] if job.statistics.lowest and layer != CLASSES else [layer]
         measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer, layer]
+    for name in (*job.layers, *measured):
+        placed(name)  # refuses what a store cannot hold, before there is one
     return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
 
 

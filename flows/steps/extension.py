@@ -21,7 +21,7 @@ from stores.arrays.provenance import ShardIdentity, check_extension
 from stores.dataset.references import read_references
 from stores.errors import ForeignStore
 from stores.files import read_arrays, remove_arrays, write_arrays
-from stores.shards.reading import ShardFile
+from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import NOBODY, Ranking, unit_hash

@@ -21,7 +21,8 @@ from stores.dataset.places import Places
 from stores.errors import UnreadableShard
 from stores.files import local_path, safe_url
 from stores.shards.decoding import decode
-from stores.shards.reading import expand, read_images
+from stores.shards.finding import expand
+from stores.shards.reading import read_images
 from vital.measuring.ranking import NOBODY
 from vital.network.preprocessing import Preprocessing
 

@@ -14,6 +14,7 @@ from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
 from stores.arrays.blocks import neurons_of_block
+from stores.arrays.names import placed
 from stores.errors import PictureStatus
 from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
@@ -122,7 +123,8 @@ def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int) 
         "status": np.asarray(PictureStatus.MADE if pictures.finite[position] else PictureStatus.NON_FINITE),
     }
     for node, curve in curves.items():
-        row |= {f"reached/{node}/picture": curve.picture[position], f"reached/{node}/target": curve.target[position]}
+        at = f"reached/{placed(node)}"
+        row |= {f"{at}/picture": curve.picture[position], f"{at}/target": curve.target[position]}
     return row
 
 

@@ -21,7 +21,8 @@ from stores.arrays.provenance import safe_url
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import USED, Status, UnreadableImage
 from stores.shards.decoding import decode
-from stores.shards.reading import Sample, ShardFile, ShardReader
+from stores.shards.finding import ShardFile
+from stores.shards.reading import Sample, ShardReader
 from vital.measuring.gathering import Gathered, Plan, gather
 from vital.network.probe import CLASSES
 

@@ -15,6 +15,7 @@ from flows.running.progress import tick
 from flows.steps.images import AHEAD, moved_urls, reference_crops
 from stores import References, Statistics, Targets, open_statistics
 from stores.arrays.blocks import neurons_of_block
+from stores.arrays.names import placed
 from stores.errors import PictureStatus, SchemaMismatch
 from vital.measuring.ranking import NOBODY
 from vital.measuring.rows import stored_levels
@@ -198,7 +199,7 @@ def _block_arrays(targets: Targets, target: Target | None, block: int) -> dict[s
             parts = {"quantiles": node.quantiles, "relevant": node.relevant, "importance": node.importance}
             for part, values in parts.items():
                 if values is not None:
-                    arrays[f"{name}/{part}"][row] = values[position]
+                    arrays[f"{placed(name)}/{part}"][row] = values[position]
     if not all(np.isfinite(values).all() for values in arrays.values()):
         finite = np.all([np.isfinite(values).reshape(len(neurons), -1).all(1) for values in arrays.values()], axis=0)
         arrays["status"][~finite] = PictureStatus.NON_FINITE
@@ -212,7 +213,7 @@ def read_targets(
     rows, levels = targets.rows(neurons), targets.levels()
 
     def part(node: str, name: str) -> np.ndarray | None:
-        values = rows.get(f"{node}/{name}")
+        values = rows.get(f"{placed(node)}/{name}")
         return None if values is None else np.asarray(values, np.float32)
 
     nodes = {}

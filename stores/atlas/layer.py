@@ -15,6 +15,7 @@ import zarr
 from jaxtyping import Float, Shaped, UInt8
 
 from stores.arrays.blocks import Blocks, block_specs
+from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
 
@@ -23,12 +24,17 @@ METRICS, REACHED = "metrics", "reached"
 
 @dataclass(frozen=True, eq=False)
 class AtlasLayer(Blocks):
-    """The group ``LAYER`` of an atlas; its path is the layer's name."""
+    """The group of a layer in an atlas."""
+
+    @classmethod
+    def of(cls, root: zarr.Group, layer: str) -> AtlasLayer:
+        """That of an atlas, whether it is there or not."""
+        return cls(root, placed(layer))
 
     @property
     def name(self) -> str:
         """The layer, or ``classes``."""
-        return self.path
+        return unplaced(self.path)
 
     # What the pictures were made with
 
@@ -96,11 +102,11 @@ class AtlasLayer(Blocks):
         if not isinstance(parent, zarr.Group):
             return {}
         nodes = [
-            name.removesuffix("/target")
-            for name, array in parent.members(max_depth=None)  # a node's name may be a group deep
+            unplaced(name.removesuffix("/target"))
+            for name, array in parent.members(max_depth=1)
             if isinstance(array, zarr.Array) and name.endswith("/target")
         ]
-        pairs = {node: [array_at(parent, f"{node}/{name}") for name in ("picture", "target")] for node in nodes}
+        pairs = {node: [array_at(parent, f"{placed(node)}/{name}") for name in ("picture", "target")] for node in nodes}
         return {node: (np.asarray(picture[:]), np.asarray(target[:])) for node, (picture, target) in pairs.items()}
 
     # Metrics
@@ -156,7 +162,7 @@ class AtlasLayer(Blocks):
 def picture_specs(
     layer: str, neurons: int, side: int, records: int, block: int, nodes: Mapping[str, int]
 ) -> list[ArraySpec]:
-    """Arrays of ``LAYER``, written in blocks of ``block`` neurons.
+    """Arrays of the layer at the path ``layer``, written in blocks of ``block`` neurons.
 
     ``records`` is the number of losses kept along the optimisation; ``nodes`` gives the levels of each node whose
     rows are kept in ``LAYER/reached/NODE/{picture,target}``.
@@ -179,6 +185,6 @@ def picture_specs(
     aimed = "the target's row, averaged in the same way"
     for node, levels in nodes.items():
         for name, meaning in (("picture", own), ("target", aimed)):
-            path = f"{layer}/{REACHED}/{node}/{name}"
+            path = f"{layer}/{REACHED}/{placed(node)}/{name}"
             specs.append(ArraySpec(path, row, (neurons, levels), "float32", meaning, block=block))
     return specs

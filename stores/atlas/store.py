@@ -54,7 +54,7 @@ class Atlas:
 
     def layer(self, name: str) -> AtlasLayer:
         """One layer, whether it is there or not."""
-        return AtlasLayer(self.root, name)
+        return AtlasLayer.of(self.root, name)
 
     def require_layer(self, name: str) -> AtlasLayer:
         """One layer; raises SchemaMismatch that lists the layers where it is not there."""
@@ -174,7 +174,7 @@ class Atlas:
         import xarray
 
         part = self.require_layer(layer)
-        whole = xarray.open_zarr(self.root.store, group=layer, consolidated=False, chunks={}, mask_and_scale=False)
+        whole = xarray.open_zarr(self.root.store, group=part.path, consolidated=False, chunks={}, mask_and_scale=False)
         made = xarray.DataArray(part.made(), dims="neuron")
         masked = {
             name: array.astype(np.float32).where(made) if name in ("pixels", "alpha", "loss") else array

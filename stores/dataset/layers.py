@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 from jaxtyping import Shaped
 
+from stores.arrays.names import placed
 from stores.arrays.schema import ArraySpec, array_at, group_at, write_whole
 
 COUNT = "sums/count"
@@ -20,7 +21,7 @@ def layer_specs(node: str, channels: int, levels: int, meanings: Mapping[str, st
     ``meanings`` says by relative path which statistics there are and what they mean: ``quantiles`` are rows, which
     there are with ``levels`` alone, all others a number a channel; means are float32, sums float64.
     """
-    path, rows = f"layers/{node}", ("channel", "level")
+    path, rows = f"layers/{placed(node)}", ("channel", "level")
     specs = [ArraySpec(f"{path}/{COUNT}", (), (), "int64", "images in the sums")]
     if levels:
         specs.append(ArraySpec(f"{path}/level", ("level",), (levels,), "float64", LEVEL))
@@ -37,14 +38,14 @@ def write_layer(group: zarr.Group, node: str, arrays: Mapping[str, Shaped[np.nda
     Raises:
         SchemaMismatch: an array was not declared, or has another shape.
     """
-    parent = group_at(group, f"layers/{node}")
+    parent = group_at(group, f"layers/{placed(node)}")
     for name in sorted(arrays):
         write_whole(array_at(parent, name), np.asarray(arrays[name]))
 
 
 def read_layer(group: zarr.Group, node: str) -> dict[str, Shaped[np.ndarray, "..."]]:
     """All arrays of ``layers/NODE`` by relative path; raises SchemaMismatch where there are none."""
-    parent = group_at(group, f"layers/{node}")
+    parent = group_at(group, f"layers/{placed(node)}")
     return {
         name: np.asarray(array[...]) for name, array in parent.members(max_depth=1) if isinstance(array, zarr.Array)
     }

@@ -15,7 +15,7 @@ from jaxtyping import Int32, Int64, UInt32
 from stores.arrays.blocks import read_rows
 from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
 from stores.dataset.index import SampleRows, read_columns
-from stores.dataset.references import NOBODY
+from stores.dataset.references import NOBODY, references_path
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def read_reference_places(group: zarr.Group, layer: str, neurons: Int64[np.ndarr
     """The places of the best ``count`` references of some neurons of a layer; raises SchemaMismatch where it has none.
     What is read does not grow with the index."""
     image, *columns = (
-        read_rows(array_at(group, f"references/{layer}/{name}"), neurons)[:, :count] for name in ("image", *COLUMNS)
+        read_rows(array_at(group, f"{references_path(layer)}/{name}"), neurons)[:, :count]
+        for name in ("image", *COLUMNS)
     )
     distinct, first = np.unique(image, return_index=True)
     taken = distinct != NOBODY
@@ -69,7 +70,12 @@ def write_reference_places(group: zarr.Group, layer: str, images: Int64[np.ndarr
     for name in COLUMNS:
         column = stored[name]
         spec = ArraySpec(
-            f"references/{layer}/{name}", ("neuron", "rank"), images.shape, column.dtype, column.meaning, column.units
+            f"{references_path(layer)}/{name}",
+            ("neuron", "rank"),
+            images.shape,
+            column.dtype,
+            column.meaning,
+            column.units,
         )
         declare(group, [spec])
         values = np.zeros(images.shape, column.in_memory)

@@ -11,10 +11,13 @@ import zarr
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from stores.arrays.blocks import read_rows
+from stores.arrays.names import placed
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
 from stores.errors import MissingStore, SchemaMismatch
 from stores.files import local_path
 
+LOWEST = "/lowest"
+"""Ends the name of references by the least activation."""
 NOBODY = -1
 """Image id of a rank that no image took."""
 
@@ -43,10 +46,16 @@ class References:
         return References(self.image[:, :count], self.score[:, :count], self.site[:, :count], self.box[:, :count])
 
 
+def references_path(layer: str) -> str:
+    """Where the references of a layer lie, or of its least activations: ``LAYER/lowest``."""
+    whole = layer.removesuffix(LOWEST)
+    return f"references/{placed(whole)}{layer[len(whole) :]}"
+
+
 def reference_specs(layer: str, neurons: int, ranks: int) -> list[ArraySpec]:
     """Arrays of ``references/LAYER``; one writer. ``layer`` may go deeper, as in ``layer4.2/lowest``."""
-    axes, shape, path = ("neuron", "rank"), (neurons, ranks), f"references/{layer}"
-    lowest = layer.endswith("/lowest")
+    axes, shape, path = ("neuron", "rank"), (neurons, ranks), references_path(layer)
+    lowest = layer.endswith(LOWEST)
     end = "minimum" if lowest else "maximum"
     score = f"{end} over the sites of the neuron's activation on the image"
     if layer == "classes":
@@ -82,12 +91,12 @@ def write_references(group: zarr.Group, layer: str, references: References) -> N
     neurons, ranks = references.image.shape
     declare(group, reference_specs(layer, neurons, ranks))
     for name in ("box", "site", "score", "image"):
-        write_whole(array_at(group, f"references/{layer}/{name}"), getattr(references, name))
+        write_whole(array_at(group, f"{references_path(layer)}/{name}"), getattr(references, name))
 
 
 def read_references(group: zarr.Group, layer: str, neurons: Int64[np.ndarray, "neuron"] | None = None) -> References:
     """References of a layer, or of some of its neurons in that order; raises SchemaMismatch where there are none."""
-    arrays = {part.name: array_at(group, f"references/{layer}/{part.name}") for part in fields(References)}
+    arrays = {part.name: array_at(group, f"{references_path(layer)}/{part.name}") for part in fields(References)}
     wanted = np.arange(arrays["image"].shape[0]) if neurons is None else neurons
     return References(**{name: read_rows(array, wanted) for name, array in arrays.items()})
 
@@ -136,7 +145,7 @@ def write_directions(group: zarr.Group, name: str, matrix: Float32[np.ndarray, "
             f"the store has other directions {name!r} (digest {kept}, given {digest}): give the file another name"
         )
     spec = ArraySpec(
-        f"{DIRECTIONS}/{name}",
+        f"{DIRECTIONS}/{placed(name)}",
         ("direction", "channel"),
         matrix.shape,
         "float32",
@@ -150,4 +159,4 @@ def write_directions(group: zarr.Group, name: str, matrix: Float32[np.ndarray, "
 def read_directions(group: zarr.Group) -> dict[str, Float32[np.ndarray, "direction channel"]]:
     """Every matrix that is kept, by name."""
     names = [key.removeprefix(f"{DIRECTIONS}/") for key in group.attrs if key.startswith(f"{DIRECTIONS}/")]
-    return {name: np.asarray(array_at(group_at(group, DIRECTIONS), name)[:]) for name in names}
+    return {name: np.asarray(array_at(group_at(group, DIRECTIONS), placed(name))[:]) for name in names}

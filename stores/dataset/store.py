@@ -14,6 +14,7 @@ import zarr
 from jaxtyping import Float, Float32, Shaped, UInt8
 
 from stores.arrays.display import lines_html
+from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
 from stores.dataset.images import read_colours, read_image_sums, read_spectrum, write_image_sums, write_images
@@ -24,6 +25,7 @@ from stores.dataset.references import (
     References,
     read_directions,
     read_references,
+    references_path,
     write_directions,
     write_references,
 )
@@ -152,11 +154,11 @@ class Statistics:
 
     def statistic(self, layer: str, name: str) -> Shaped[np.ndarray, "..."]:
         """One statistic of a layer; raises SchemaMismatch where it was not measured."""
-        return np.asarray(array_at(self.root, f"{LAYERS}/{layer}/{name}")[...])
+        return np.asarray(array_at(self.root, f"{LAYERS}/{placed(layer)}/{name}")[...])
 
     def meaning(self, layer: str, name: str) -> str:
         """What a statistic says, in words."""
-        return str(array_at(self.root, f"{LAYERS}/{layer}/{name}").attrs.get("meaning", name))
+        return str(array_at(self.root, f"{LAYERS}/{placed(layer)}/{name}").attrs.get("meaning", name))
 
     def write_layer(
         self,
@@ -202,7 +204,7 @@ class Statistics:
 
     def claimed_ranks(self, layer: str) -> int | None:
         """How many references of a layer were asked for, also where they are not finished; None where none were."""
-        group = self.root.get(f"{REFERENCES}/{layer}")
+        group = self.root.get(references_path(layer))
         kept = claimed(group, "references") if isinstance(group, zarr.Group) else None
         return int(kept["references"]) if kept else None
 
@@ -225,7 +227,7 @@ class Statistics:
 
     def _ranks(self, layer: str, count: int | None) -> int:
         ranks = self.ranked()
-        if layer not in ranks or f"{REFERENCES}/{layer}" not in self.root:  # marked last: a killed run leaves no mark
+        if layer not in ranks or references_path(layer) not in self.root:  # marked last: a killed run leaves no mark
             raise SchemaMismatch(
                 f"the store has no references of layer {layer!r}, it has those of {', '.join(ranks) or 'none'}: "
                 f"run `vital references … --layer {layer}` on the same shards first"
@@ -242,7 +244,7 @@ class Statistics:
         writer."""
         ranks = references.image.shape[1]
         # Claimed before the arrays are there: another number is refused by name, also after a killed run.
-        claim(self.root.require_group(f"{REFERENCES}/{layer}"), "references", {"references": ranks})
+        claim(self.root.require_group(references_path(layer)), "references", {"references": ranks})
         write_reference_places(self.root, layer, references.image)
         write_references(self.root, layer, references)
 
@@ -290,7 +292,8 @@ class Statistics:
         """Every variant that is declared, of all layers or of one; sorted."""
         if TARGETS not in self.root:
             return
-        for name, variants in sorted(group_at(self.root, TARGETS).groups()):
+        for part, variants in sorted(group_at(self.root, TARGETS).groups()):
+            name = unplaced(part)
             if layer in (None, name):
                 every = (self.targets(name, variant) for variant, _ in sorted(variants.groups()))
                 yield from (targets for targets in every if targets.declared)
@@ -309,7 +312,8 @@ class Statistics:
         import xarray
 
         arrays = read_layer(self.root, layer)
-        axes = {name: array_at(self.root, f"{LAYERS}/{layer}/{name}").metadata.dimension_names for name in arrays}  # type: ignore[union-attr]
+        folder = f"{LAYERS}/{placed(layer)}"
+        axes = {name: array_at(self.root, f"{folder}/{name}").metadata.dimension_names for name in arrays}  # type: ignore[union-attr]
         shown = {name: (axes[name], values) for name, values in arrays.items() if not name.startswith("sums/")}
         coordinates = {name: shown.pop(name) for name in ("level",) if name in shown}
         return xarray.Dataset(shown, coords=coordinates)

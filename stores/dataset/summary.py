@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import zarr
 
 from stores.arrays.display import counted
+from stores.arrays.names import unplaced
 from stores.arrays.provenance import dataset_fingerprint
 from stores.arrays.schema import group_at
+from stores.dataset.references import LOWEST
+from stores.dataset.targets import TARGETS
 from stores.errors import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS
 from stores.files import safe_url
 
@@ -36,7 +39,7 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
     for targets in statistics.all_targets():
         done = targets.done()
         counts = counted(targets.status(), PICTURE_STATUS_MEANINGS)
-        yield f"  {targets.path}: {int(done.sum())} of {len(done)} blocks, {counts}"
+        yield f"  {TARGETS}/{targets.layer}/{targets.variant}: {int(done.sum())} of {len(done)} blocks, {counts}"
 
 
 def _layers_begun(root: zarr.Group) -> list[str]:
@@ -44,5 +47,6 @@ def _layers_begun(root: zarr.Group) -> list[str]:
     if "references" not in root:
         return []
     present = group_at(root, "references")
-    names = [name for name, _ in present.groups()]
-    return sorted(names + [f"{name}/lowest" for name in names if f"{name}/lowest" in present])
+    parts = [part for part, _ in present.groups()]
+    lowest = [part for part in parts if f"{part}{LOWEST}" in present]
+    return sorted([*map(unplaced, parts), *(f"{unplaced(part)}{LOWEST}" for part in lowest)])

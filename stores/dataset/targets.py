@@ -11,6 +11,7 @@ import zarr
 from jaxtyping import Float, Shaped
 
 from stores.arrays.blocks import Blocks, block_specs
+from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed
 from stores.arrays.schema import ArraySpec, declare, write_whole
 from stores.dataset.layers import LEVEL
@@ -29,7 +30,7 @@ class Targets(Blocks):
     @classmethod
     def of(cls, root: zarr.Group, layer: str, variant: str) -> Targets:
         """Those of a store, whether they are there or not."""
-        return cls(root, f"{TARGETS}/{layer}/{variant}", layer, variant)
+        return cls(root, f"{TARGETS}/{placed(layer)}/{placed(variant)}", layer, variant)
 
     def require(self) -> Targets:
         """The same; raises SchemaMismatch with the way out when the variant was not measured."""
@@ -73,14 +74,15 @@ class Targets(Blocks):
 
     def importance(self, node: str, neurons: Sequence[int]) -> Float[np.ndarray, "neuron channel"] | None:
         """Share of each channel of a node in the relevance of some neurons; None where the node has none."""
-        if f"{self.path}/{node}/importance" not in self.root:
+        name = f"{placed(node)}/importance"
+        if f"{self.path}/{name}" not in self.root:
             return None
-        name = f"{node}/importance"
         return self.rows(neurons, [name])[name]
 
     def mean_rows(self, node: str, neurons: Sequence[int]) -> Float[np.ndarray, "neuron channel"]:
         """The mean over levels of what some neurons' channels are matched by: relevant rows where there are any."""
-        name = f"{node}/relevant" if f"{self.path}/{node}/relevant" in self.root else f"{node}/quantiles"
+        part = placed(node)
+        name = f"{part}/relevant" if f"{self.path}/{part}/relevant" in self.root else f"{part}/quantiles"
         return np.asarray(self.rows(neurons, [name])[name].mean(2, dtype=np.float32))
 
     def claim(self, settings: Mapping[str, JSON]) -> None:
@@ -107,13 +109,13 @@ class Targets(Blocks):
         written = self.levels()
         if any(not np.array_equal(written[node], positions) for node, positions in levels.items()):
             for node, positions in levels.items():
-                write_whole(self.array("level" if node == OWN else f"{node}/level"), positions)
+                write_whole(self.array("level" if node == OWN else f"{placed(node)}/level"), positions)
 
     def levels(self) -> dict[str, Shaped[np.ndarray, "level"]]:
         """The positions of the levels by node, and of the neuron itself under ``own``."""
-        nodes = [name for name, _ in self.group.groups() if f"{name}/level" in self.group]
+        parts = [part for part, _ in self.group.groups() if f"{part}/level" in self.group]
         return {
-            **{node: np.asarray(self.array(f"{node}/level")[:]) for node in sorted(nodes)},
+            **{unplaced(part): np.asarray(self.array(f"{part}/level")[:]) for part in sorted(parts)},
             OWN: np.asarray(self.array("level")[:]),
         }
 
@@ -138,16 +140,17 @@ def target_specs(
         raise SchemaMismatch(f"types were given for {', '.join(sorted(unknown))}; targets have {', '.join(types)}")
     types |= dtypes or {}
     specs: list[ArraySpec] = []
-    for node, (channels, levels) in nodes.items():
+    for name, (channels, levels) in nodes.items():
+        node, relevance = placed(name), name in relevant
         axes, shape = ("neuron", "channel", "level"), (neurons, channels, levels)
         meanings = {"quantiles": "mean of the references' sorted rows"}
-        if node in relevant:
+        if relevance:
             meanings["relevant"] = "mean of the references' sorted rows of relevance times activation"
         specs += [
-            ArraySpec(f"{path}/{node}/{name}", axes, shape, types[name], meaning, block=block)
-            for name, meaning in meanings.items()
+            ArraySpec(f"{path}/{node}/{part}", axes, shape, types[part], meaning, block=block)
+            for part, meaning in meanings.items()
         ]
-        if node in relevant:
+        if relevance:
             meaning = "share of the channel in the neuron's relevance"
             specs.append(
                 ArraySpec(f"{path}/{node}/importance", axes[:2], shape[:2], types["importance"], meaning, block=block)

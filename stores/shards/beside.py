@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from stores.errors import MissingShard, UnreadableShard
 from stores.files import read_bytes, safe_url, universal_path
-from stores.shards.reading import ShardFile
+from stores.shards.finding import ShardFile
 
 MANIFEST = "sizes.json"
 """What webdataset's own tools call it, and `stores.shards.writing` too."""

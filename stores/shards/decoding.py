@@ -10,16 +10,16 @@ import io
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from stores.errors import Status, UnreadableImage
 
-FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "GIF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 """What may be in a shard, as Pillow calls it; nobody puts its other formats there."""
 
 # register these formats, and none of the forty others
 Image.preinit()
-assert WebPImagePlugin
+_REGISTERED = (AvifImagePlugin, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 SUBTRACTIVE = {"CMYK", "YCCK"}
 
@@ -62,7 +62,8 @@ def _decode_other(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height wid
     kind = format_of(data)
     if kind is None:
         raise UnreadableImage(
-            f"{len(data)} bytes are no image of a known format; give JPEG, PNG, WebP, PPM, GIF or BMP",
+            f"{len(data)} bytes are no image of a known format; give JPEG, PNG, WebP, TIFF, AVIF, PPM, GIF, BMP "
+            "or JPEG 2000",
             Status.UNDECODABLE,
         )
     try:

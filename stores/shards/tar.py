@@ -21,11 +21,15 @@ READ_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file of a tar: where its bytes begin, how many they are, and the bytes where they were read."""
+    """A file of a tar: where its bytes begin, how many they are, and the bytes where they were read.
+
+    ``there`` is false for a link and for a sparse file: what the file holds does not lie at its place.
+    """
 
     offset: int
     size: int
     data: bytes | None
+    there: bool = True
 
 
 @runtime_checkable
@@ -77,6 +81,8 @@ class TarMembers:
         self._wanted = wanted
         self._end = 0
         self._cut: str | None = None
+        self.files = 0
+        """Files seen, those without an ending included."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         key: str | None = None
@@ -88,12 +94,14 @@ class TarMembers:
                     self._end = archive.offset
                     if info is None:
                         break
-                    if not info.isreg():
+                    there = info.isreg() and not info.issparse()
+                    if not (there or info.isreg() or info.islnk() or info.issym()):
                         continue
+                    self.files += 1
                     stem, extension = base_plus_ext(info.name)
-                    wanted = extension is not None and self._wanted(extension.lower(), info.size)
+                    wanted = there and extension is not None and self._wanted(extension.lower(), info.size)
                     data = _content(archive, info) if wanted else None
-                    member = TarMember(info.offset_data, info.size, data)
+                    member = TarMember(info.offset_data, info.size, data, there)
                 # caught here and not around the loop: group_by_keys would lose the sample it is about to yield
                 # ValueError: damaged numbers in extended headers
                 except (tarfile.TarError, ValueError) as error:

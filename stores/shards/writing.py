@@ -7,32 +7,38 @@ import re
 import shutil
 import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stores.errors import UnsuitableFolder
 from stores.shards.decoding import format_of
-from stores.shards.reading import IMAGE_EXTENSIONS, LABEL_EXTENSION, Sample, ShardReader, expand
+from stores.shards.finding import expand
+from stores.shards.folders import Surveyed, survey
+from stores.shards.labels import LABEL_EXTENSION, NO_LABEL
+from stores.shards.reading import Sample, ShardReader
 
 
 @dataclass(frozen=True)
 class _Item:
-    """An image to pack: its file, key and class number, None in a folder without classes."""
+    """An image to pack: its file, key and class number, −1 in a folder without classes."""
 
     path: Path
     key: str
-    label: int | None
+    label: int
 
 
 def pack(
-    folder: Path, out: Path, per_shard: int = 1000, progress: Callable[[int, int], None] | None = None
+    folder: Path | Surveyed,
+    out: Path,
+    per_shard: int = 1000,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write the images of ``folder`` as ``OUT/NAME-000000.tar`` and so on, ``per_shard`` images each; returns the tars.
 
-    Sub-folders are classes: their sorted order is the class number, and ``OUT/classes.json`` lists their names. A
-    flat folder has no labels and an empty list. ``OUT/sizes.json`` says how many images each tar holds. Files with
-    other extensions than an image's are left out.
+    Sub-folders are classes: `stores.shards.folders.survey` says how they are numbered and what is left out, and
+    ``OUT/classes.json`` lists their names by number. A flat folder has no labels and an empty list. ``OUT/sizes.json``
+    says how many images each tar holds.
     ``progress(done, total)`` is called after every image. The output appears whole, by rename.
 
     Raises:
@@ -42,8 +48,9 @@ def pack(
         raise UnsuitableFolder(f"shards of {per_shard} images were asked for; a shard holds at least one")
     if out.exists():
         raise UnsuitableFolder(f"{out} exists already; remove it or choose another output")
-    classes, items = _survey(folder)
-    name = _safe(folder.resolve().name) or "images"
+    found = survey(folder) if isinstance(folder, Path) else folder
+    items = _items(found)
+    name = _safe(found.folder.resolve().name) or "images"
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -58,36 +65,18 @@ def pack(
                     progress(position + 1, len(items))
     counts = {name: min(per_shard, len(items) - number * per_shard) for number, name in enumerate(names)}
     (unfinished / "sizes.json").write_text(json.dumps(counts, indent=1) + "\n", "utf-8")
-    (unfinished / "classes.json").write_text(json.dumps(classes, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    (unfinished / "classes.json").write_text(json.dumps(found.classes, ensure_ascii=False, indent=1) + "\n", "utf-8")
     unfinished.rename(out)
     return [out / name for name in names]
 
 
-def _survey(folder: Path) -> tuple[list[str], list[_Item]]:
-    if not folder.is_dir():
-        raise UnsuitableFolder(f"{folder} is no folder; give one that holds images, or one folder of images per class")
-    loose = sorted(path for path in folder.iterdir() if _is_image(path))
-    # a class without images keeps its number, as in torchvision's ImageFolder with allow_empty
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    filed = [(number, path) for number, name in enumerate(classes) for path in _images(folder / name)]
-    if loose and filed:
-        raise UnsuitableFolder(
-            f"{folder} holds {len(loose)} images beside its class folders; move them into a class, or pack them alone"
-        )
-    if not loose and not filed:
-        raise UnsuitableFolder(f"{folder} holds no images ({', '.join(IMAGE_EXTENSIONS)}); give a folder that does")
+def _items(found: Surveyed) -> list[_Item]:
     taken: set[str] = set()
-    if loose:
-        return [], [_Item(path, _key(path.stem, taken), None) for path in loose]
-    return classes, [_Item(path, _key(f"{classes[number]}__{path.stem}", taken), number) for number, path in filed]
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in folder.rglob("*") if _is_image(path))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower().removeprefix(".") in IMAGE_EXTENSIONS and path.is_file()
+    named = (
+        (path, f"{found.classes[label]}__{path.stem}" if found.classes else path.stem, label)
+        for path, label in found.images
+    )
+    return [_Item(path, _key(name, taken), label) for path, name, label in named]
 
 
 def _key(name: str, taken: set[str]) -> str:
@@ -106,7 +95,7 @@ def _safe(name: str) -> str:
 
 
 def _add(archive: tarfile.TarFile, item: _Item) -> None:
-    if item.label is not None:
+    if item.label != NO_LABEL:
         add_file(archive, f"{item.key}.{LABEL_EXTENSION}", str(item.label).encode())
     add_file(archive, f"{item.key}{item.path.suffix.lower()}", item.path.read_bytes())
 

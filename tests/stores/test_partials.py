@@ -48,7 +48,14 @@ def test_a_name_is_no_pattern_when_it_is_removed(store: str) -> None:
 def test_a_store_below_a_folder_called_tilde_is_not_in_the_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where there is such a folder; else it is the home, as for every other path."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_arrays("~/store", "a", {"x": np.arange(2)})
+    assert (tmp_path / "home/store/runs/a.npz").is_file()
+    remove_arrays("~/store", "a")
+    (tmp_path / "~").mkdir()
     write_arrays("~/store", "a", {"x": np.arange(2)})
     assert (tmp_path / "~/store/runs/a.npz").is_file()
     assert read_arrays("~/store", "a")

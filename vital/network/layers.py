@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vital.errors import UnknownLayer, UnsuitableInput, nearest
 from vital.network.neurons import Readout
 from vital.network.preprocessing import Preprocessing
-from vital.network.probe import CLASSES, Layout, guess_layout, to_sites
+from vital.network.probe import CLASSES, INPUT, Layout, guess_layout, to_sites
 
 
 @runtime_checkable
@@ -81,17 +81,19 @@ class Survey:
 
         ``layer4.2`` has a neuron for each channel; so has ``layer4.2@3,4``, whose neurons are read at row 3 and column
         4 of the map alone (``@3`` for token 3); ``layer4.2~NAME`` has one for each direction of the matrix ``NAME``.
+        A module called ``classes``, ``input`` or ``own`` is ``.classes`` and so on: the bare words mean other things.
         """
-        module, mark, part = re.match(r"([^@~]*)([@~]?)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
-        if mark == "@":
-            return self._at_site(self.layer(module), name, part)
-        if mark == "~":
-            return self._along(self.layer(module), name, part)
-        if name not in self.layers:
-            raise UnknownLayer(
-                f"no layer {name!r}; the nearest are {nearest(name, list(self.layers))}; `vital layers MODEL` lists all"
-            )
-        return self.layers[name]
+        if name in self.layers:
+            return self.layers[name]
+        marks = [match.start() for match in re.finditer("[@~]", name)]
+        # a module's own name may hold these, too: what there is comes first
+        split = next((at for at in reversed(marks) if name[:at] in self.layers), marks[0] if marks else None)
+        if split is not None:
+            read = self._at_site if name[split] == "@" else self._along
+            return read(self.layer(name[:split]), name, name[split + 1 :])
+        raise UnknownLayer(
+            f"no layer {name!r}; the nearest are {nearest(name, list(self.layers))}; `vital layers MODEL` lists all"
+        )
 
     def _at_site(self, layer: Layer, name: str, part: str) -> Layer:
         width = 0 if layer.layout == "channels-last" and layer.leading_tokens else round(layer.sites**0.5)
@@ -202,6 +204,16 @@ def _layout(output: Tensor, smaller: Tensor | None) -> Layout:
     return guess_layout(output)
 
 
+RESERVED = (CLASSES, INPUT, "own")
+"""What a module may be called in torch, but a layer means something else by."""
+
+
+def _stated(name: str) -> str:
+    """A module's name as a layer's: with a dot before it where it begins with a reserved word, which no name in torch
+    has."""
+    return f".{name}" if name.partition(".")[0] in RESERVED else name
+
+
 def _trace(network: nn.Module, side: int) -> dict[str, tuple[Tensor, int, int]]:
     """Name to (output on no device, begun, ended) of every module that runs once and gives an activation."""
     clock = 0
@@ -220,7 +232,7 @@ def _trace(network: nn.Module, side: int) -> dict[str, tuple[Tensor, int, int]]:
         runs.setdefault(name, []).append((shape, begun[name], clock))
 
     handles = []
-    names = [(name, module) for name, module in network.named_modules() if name]
+    names = [(_stated(name), module) for name, module in network.named_modules() if name]
     for name, module in names:
         handles.append(module.register_forward_pre_hook(lambda m, i, name=name: enter(name)))
         handles.append(module.register_forward_hook(lambda m, i, output, name=name: leave(name, output)))

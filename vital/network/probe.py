@@ -92,7 +92,7 @@ def probe(
             pass
         return {layer: colours if layer == INPUT else activations[layer] for layer in layers}
 
-    handles = [network.get_submodule(layer).register_forward_hook(watch(layer)) for layer in inner]
+    handles = [network.get_submodule(layer.removeprefix(".")).register_forward_hook(watch(layer)) for layer in inner]
     try:
         yield run
     finally:

@@ -12,7 +12,7 @@ import pytest
 from flows.jobs import Running
 from flows.running.process import load
 from flows.steps.shards import scan_shard
-from stores.shards.reading import expand
+from stores.shards.finding import expand
 from tests.flows.conftest import LAYER, MODEL, Made
 from vital.measuring.gathering import Plan
 

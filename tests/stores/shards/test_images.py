@@ -20,12 +20,14 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "PPM", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "PPM", "BMP", "TIFF", "JPEG2000"])
 def test_lossless_formats_come_back_exactly(kind: str) -> None:
     np.testing.assert_array_equal(decode(saved(Image.fromarray(PIXELS), kind)), PIXELS)
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("WEBP", "RGB"), ("GIF", "RGB")])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("JPEG", "RGB"), ("JPEG", "CMYK"), ("WEBP", "RGB"), ("GIF", "RGB"), ("AVIF", "RGB")]
+)
 def test_lossy_formats_come_back_nearly(kind: str, mode: str) -> None:
     smooth = np.broadcast_to(np.array([200, 90, 30], np.uint8), (20, 30, 3))
     decoded = decode(saved(Image.fromarray(np.array(smooth)).convert(mode), kind))
@@ -101,7 +103,7 @@ def test_damage_that_libjpeg_forgives_is_forgiven(jpeg: Callable[..., bytes]) ->
 
 
 @settings(deadline=None, max_examples=150)
-@given(kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "PPM", "BMP"]), data=st.data())
+@given(kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "PPM", "BMP", "TIFF", "AVIF", "JPEG2000"]), data=st.data())
 def test_damaged_bytes_decode_or_are_rejected(kind: str, data: st.DataObject) -> None:
     content = bytearray(saved(Image.fromarray(PIXELS), kind))
     for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=6)):

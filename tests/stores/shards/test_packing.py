@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from stores.errors import Status, UnsuitableFolder
-from stores.shards.reading import ShardReader, expand
+from stores.shards.finding import expand
+from stores.shards.reading import ShardReader
 from stores.shards.writing import hold_out, pack
 
 Jpeg = Callable[..., bytes]

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stores.errors import MissingShard, Status, UnreadableShard
-from stores.shards.reading import Sample, ShardFile, ShardReader, expand, read_images
+from stores.shards.finding import ShardFile, expand
+from stores.shards.reading import Sample, ShardReader, read_images
 
 Tar = Callable[..., Path]
 Jpeg = Callable[..., bytes]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stores.shards.decoding import decode
-from stores.shards.reading import ShardReader, expand
+from stores.shards.finding import expand
+from stores.shards.reading import ShardReader
 from vital.errors import UnknownModel, UnsuitableInput
 from vital.judging.judges import Judge, load_judge, own_judge, same_classes
 from vital.judging.metrics import ranks

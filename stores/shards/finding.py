@@ -1,0 +1,195 @@
+"""Shards found: what paths, folders, patterns and URLs name.
+
+A path that exists is that path, whatever characters it has. The rest of one that does not may hold braces
+(``{000..003}``) and globs. ``~`` is the home folder, and only ``file://`` is percent-encoded, as for every location
+(`stores.files.local_path`).
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+from webdataset.shardlists import expand_urls
+
+from stores.errors import MissingShard, UnreadableShard, UnsuitableFolder
+from stores.files import local_path, safe_url
+from stores.shards.folders import PER_PART, class_folders, laid_out, survey
+from stores.shards.labels import NO_LABEL, ending
+from stores.shards.tar import compressed_refusal
+
+COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".tbz2", ".xz", ".txz", ".lzma", ".lz4", ".zip", ".7z", ".rar", ".tar.Z")
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A tar to read, or some images of a folder. ``url`` may hold credentials and is for reading only; ``size`` in
+    bytes, −1 where unknown; ``digest`` is the SHA-256 that its bytes must have, where it was read before. ``version``
+    is what the disk or service tells of its last change; ``stated`` how many samples a manifest says it has, −1 where
+    none does. Of a folder, ``part`` is which of its images are meant, and ``label`` their class, −1 where unknown."""
+
+    name: str
+    url: str
+    size: int
+    digest: str = ""
+    version: str = ""
+    stated: int = -1
+    part: tuple[int, int] | None = None
+    label: int = NO_LABEL
+
+
+def expand(patterns: Sequence[str]) -> list[ShardFile]:
+    """The shards that paths, folders, braces (``{000..003}``), globs and URLs name, sorted by base name.
+
+    A folder stands for the tars in it; one that holds images instead, for these, up to a thousand a shard.
+
+    Raises:
+        MissingShard: a pattern names nothing.
+        UnreadableShard: a compressed tar, or two shards of one base name.
+    """
+    shards: dict[str, ShardFile] = {}
+    for pattern in patterns:
+        for shard in _matches(pattern):
+            if shard.name.endswith(COMPRESSED) and shard.part is None:
+                raise UnreadableShard(compressed_refusal(shard.name))
+            if shard.name in shards:
+                raise UnreadableShard(
+                    f"{safe_url(shard.url)} and {safe_url(shards[shard.name].url)} have the same base name, by which a "
+                    "store knows its shards; name each shard once, or rename one"
+                )
+            shards[shard.name] = shard
+    if not shards:
+        raise MissingShard("no shards were given; name at least one tar, folder, pattern or URL")
+    return [shards[name] for name in sorted(shards)]
+
+
+def class_names_of(shards: Sequence[ShardFile]) -> list[str]:
+    """The names of the classes by number of folders that are read without packing; none of tars."""
+    named = {shard.label: Path(shard.url).name for shard in shards if shard.label != NO_LABEL}
+    return [named.get(number, "") for number in range(max(named, default=-1) + 1)]
+
+
+def missing(url: str) -> MissingShard:
+    """The sentence that there is nothing at ``url``."""
+    return MissingShard(f"there is no shard at {safe_url(url)}; check the path or URL")
+
+
+def _matches(pattern: str) -> Iterator[ShardFile]:
+    if pattern.startswith("pipe:"):
+        raise MissingShard("the output of a command cannot be read twice: give its files as paths or URLs, not pipe:")
+    path = local_path(pattern)
+    if path is None:
+        for url in _braces(pattern) if "{" in pattern and "::" not in pattern else [pattern]:
+            yield from _remote(url)
+        return
+    for found in _local(path, pattern):
+        yield from _in_folder(found) if found.is_dir() else [_local_tar(found)]
+
+
+def _local(path: Path, pattern: str) -> Iterator[Path]:
+    """The paths that a pattern names: what of it exists is meant as it stands, the rest may hold braces and globs."""
+    base = path
+    while not base.exists() and base != base.parent:
+        base = base.parent
+    rest = str(path.relative_to(base)) if base != path else ""
+    if not rest:
+        yield path
+        return
+    for one in _braces(rest) if "{" in rest else [rest]:
+        found = sorted(glob.glob(one, root_dir=base, recursive=True))  # noqa: PTH207 - Path.glob refuses some patterns
+        if not found:
+            raise missing(str(base / one) if "{" in rest else pattern)
+        yield from (base / name for name in found)
+
+
+def _in_folder(folder: Path) -> Iterator[ShardFile]:
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    if compressed := [path for path in files if _is_compressed_tar(path.name)]:
+        raise UnreadableShard(compressed_refusal(f"{compressed[0].name} in {folder}"))
+    if tars := [path for path in files if ending(path.name) == "tar"]:
+        yield from map(_local_tar, tars)
+        return
+    try:
+        found = class_folders(survey(folder))
+    except UnsuitableFolder as error:
+        deeper = next(folder.rglob("*.tar"), None)
+        if deeper is not None:
+            raise MissingShard(
+                f"there is no tar in {folder} itself, but in folders below: give {deeper.parent}, or "
+                f"'{folder}/**/*.tar'"
+            ) from None
+        raise MissingShard(f"there is no shard at {folder}, and it cannot be read as images: {error}") from None
+    for below, label in found:
+        yield from _parts(below.absolute(), label)
+
+
+def _parts(folder: Path, label: int) -> Iterator[ShardFile]:
+    laid = laid_out(folder)
+    for start in range(0, len(laid.paths), PER_PART):
+        stop = min(start + PER_PART, len(laid.paths))
+        newest = max(path.stat().st_mtime_ns for path in laid.paths[start:stop])
+        size = laid.begins[stop] - laid.begins[start]
+        name = f"{folder.name}-{start // PER_PART:06d}"
+        yield ShardFile(name, str(folder), size, version=str(newest), part=(start, stop), label=label)
+
+
+def _is_compressed_tar(name: str) -> bool:
+    short = name.endswith((".tgz", ".tbz2", ".txz"))
+    return short or (name.endswith(COMPRESSED) and ".tar." in name)
+
+
+def _local_tar(path: Path) -> ShardFile:
+    known = path.stat()
+    # as fsspec tells it, so that partials of earlier versions stay
+    return ShardFile(path.name, str(path.absolute()), known.st_size, version=str(known.st_mtime))
+
+
+def _remote(url: str) -> Iterator[ShardFile]:
+    try:
+        # not UPath, whose glob wants a folder and a pattern apart
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise MissingShard(
+            f"{safe_url(url)} cannot be opened ({error}); install what it needs, or use a path"
+        ) from None
+    # a listing cached earlier in this process would hide shards that were added since
+    filesystem.invalidate_cache()
+    # a query is no glob, and web servers have no listings to match
+    if url.startswith(("http://", "https://")) or filesystem.isfile(path):
+        yield _remote_tar(filesystem, path, url)
+        return
+    if filesystem.isdir(path):
+        # listed, not matched: the name of the folder may hold what a glob takes for a pattern
+        names = sorted(str(entry) for entry in filesystem.ls(path, detail=False))
+        if compressed := [name for name in names if _is_compressed_tar(name)]:
+            raise UnreadableShard(compressed_refusal(f"{PurePosixPath(compressed[0]).name} at {safe_url(url)}"))
+        listed = [name for name in names if ending(name) == "tar"]
+    else:
+        listed = sorted(filesystem.glob(path))
+    if not listed:
+        raise missing(url)
+    for entry in listed:
+        yield _remote_tar(filesystem, entry, filesystem.unstrip_protocol(entry))
+
+
+def _braces(pattern: str) -> list[str]:
+    try:
+        return list(expand_urls(pattern))
+    except ValueError as error:
+        raise MissingShard(f"{safe_url(pattern)} cannot be expanded ({error}); balance its braces") from None
+
+
+def _remote_tar(filesystem: Any, path: str, url: str) -> ShardFile:
+    try:
+        known = filesystem.info(path)
+    except FileNotFoundError:
+        raise missing(url) from None
+    size = known.get("size")
+    version = next((str(known[part]) for part in ("ETag", "mtime", "LastModified") if known.get(part)), "")
+    name = PurePosixPath(urlsplit(url).path).name
+    return ShardFile(name, url, -1 if size is None else int(size), version=version)
