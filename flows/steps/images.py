@@ -10,6 +10,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -22,16 +23,15 @@ from stores.errors import UnreadableShard
 from stores.files import local_path, safe_url
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
-from stores.shards.reading import read_images
+from stores.shards.reading import read_spans
 from vital.measuring.ranking import NOBODY
 from vital.network.preprocessing import Preprocessing
 
 AHEAD = 128
 """Images that are read and decoded before they are asked for: of 224 pixels 19 MB."""
-TOGETHER = 16
-"""Images of one shard that are asked for together; more would keep others waiting for their decoding."""
-REQUESTS, READS = 64, 4
-"""Shards that are read at a time: where each answer takes its time, and on a disk."""
+TOGETHER, READERS = 32, 4
+"""Images that a service is asked for in one go, all their requests under way together; a quarter of them of a disk, so
+that the first are decoded soon. So many readers at a time."""
 
 
 def moved_urls(statistics: Statistics, patterns: Sequence[str]) -> dict[str, str]:
@@ -85,9 +85,8 @@ def read_placed(
     """
     shards = statistics.shards()
     where = [urls.get(str(name), str(url)) for name, url in zip(shards.name, shards.url, strict=True)]
-    groups = _together(places, order)
     remote = any(local_path(where[shard]) is None for shard in np.unique(places.shard))
-    fetchers = ThreadPoolExecutor(REQUESTS if remote else READS, thread_name_prefix="read")
+    size = TOGETHER if remote else TOGETHER // 4
     decoders = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="decode")
 
     def made(row: int, data: bytes) -> UInt8[Tensor, "3 side side"]:
@@ -101,37 +100,34 @@ def read_placed(
         return preprocessing.crop(decode(data))
 
     def fetched(rows: Sequence[int]) -> list[Future[Tensor]]:
-        spans = [(int(places.offset[row]), int(places.size[row])) for row in rows]
-        contents = read_images(where[places.shard[rows[0]]], spans)
+        contents = read_spans(
+            [(where[places.shard[row]], int(places.offset[row]), int(places.size[row])) for row in rows]
+        )
         return [decoders.submit(made, row, data) for row, data in zip(rows, contents, strict=True)]
 
     under_way: deque[tuple[Sequence[int], Future[list[Future[Tensor]]]]] = deque()
     waiting = 0
     try:
-        for rows in [*groups, None]:
-            while under_way and (rows is None or waiting + len(rows) > ahead):
+        for start in range(0, len(order) + size, size):
+            rows = order[start : start + size]
+            while under_way and (not rows or waiting + len(rows) > ahead):
                 first, reading = under_way.popleft()
                 for row, image in zip(first, reading.result(), strict=True):
                     yield int(places.image[row]), image.result()
                 waiting -= len(first)
-            if rows is not None:
-                under_way.append((rows, fetchers.submit(fetched, rows)))
+            if rows:
+                under_way.append((rows, _readers().submit(fetched, rows)))
                 waiting += len(rows)
     finally:
-        fetchers.shutdown(cancel_futures=True)
+        for _, reading in under_way:
+            reading.cancel()
         decoders.shutdown(cancel_futures=True)
 
 
-def _together(places: Places, order: Sequence[int]) -> list[list[int]]:
-    """Runs of images of one shard, each of which is read in one go."""
-    groups: list[list[int]] = []
-    for row in order:
-        last = groups[-1] if groups else None
-        if last and places.shard[last[0]] == places.shard[row] and len(last) < TOGETHER:
-            last.append(row)
-        else:
-            groups.append([row])
-    return groups
+@lru_cache(maxsize=1)
+def _readers() -> ThreadPoolExecutor:
+    """Kept: fsspec makes a client of its own for every thread."""
+    return ThreadPoolExecutor(READERS, thread_name_prefix="read")
 
 
 Box = tuple[int, ...]

@@ -30,7 +30,7 @@ HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
 COLOURS = 3
 ON_CPU = 8
-"""References in one pass on a CPU, on every machine: with another number the network's own passes may round otherwise."""
+"""References in one pass on a CPU, wherever it is: in other batches the network's own passes may round otherwise."""
 
 
 def planned_nodes(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> tuple[str, ...]:
@@ -97,7 +97,8 @@ def _images_of(
 ) -> Int64[np.ndarray, "reference"]:
     rows = [row for block in blocks for row in neurons_of_block(block, BLOCK, len(live)) if live[row]]
     images = references.image[rows]
-    return images[images != NOBODY]
+    taken: np.ndarray = images[images != NOBODY]
+    return taken
 
 
 def moved_of_tasks(
