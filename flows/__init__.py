@@ -39,6 +39,7 @@ def references(
     manifest: str | Path | None = None,
     allow_rejected: float = 0.0,
     extend: bool = False,
+    precision: str = "float32",
     **settings: Any,
 ) -> Statistics:
     """Stream shards through a network once: which images excite which neuron, and statistics of its layers.
@@ -52,6 +53,7 @@ def references(
         manifest: a JSON file with the number of samples that each shard should hold.
         allow_rejected: the share of shards that may end early without an error, 0 to 1.
         extend: add the shards that the store has not read.
+        precision: arithmetic of the network: float32, tf32 or bfloat16.
         **settings: fields of `vital.settings.StatisticsSettings` and of `flows.jobs.Running`.
 
     Raises:
@@ -75,6 +77,7 @@ def references(
             manifest=None if manifest is None else str(manifest),
             allow_rejected=allow_rejected,
             extend=extend,
+            precision=precision,
             **parts,
         )
     )
@@ -88,6 +91,7 @@ def targets(
     neurons: str | int | Iterable[int] = "",
     shards: Paths = (),
     model: Model | None = None,
+    precision: str = "float32",
     **settings: Any,
 ) -> Targets:
     """Measure neurons' references: what their pictures are to match.
@@ -98,6 +102,7 @@ def targets(
         neurons: numbers, or ranges and lists such as ``0:64,70``; all by default. Rounded out to whole blocks.
         shards: where the shards are now, when they moved.
         model: the network again, where it is a model of another program.
+        precision: arithmetic of the network: float32, tf32 or bfloat16.
         **settings: fields of `vital.settings.VariantSettings` and of `flows.jobs.Running`.
 
     Raises:
@@ -112,7 +117,15 @@ def targets(
     url, parts = _url(statistics), _parts(settings, variant=VariantSettings, running=Running)
     _hand_over_again(model, open_statistics(url))
     variant = measure_targets(
-        _job(TargetsJob, store=url, layer=layer, neurons=_ranges(neurons), shards=_many(shards), **parts)
+        _job(
+            TargetsJob,
+            store=url,
+            layer=layer,
+            neurons=_ranges(neurons),
+            shards=_many(shards),
+            precision=precision,
+            **parts,
+        )
     )
     return open_statistics(url).targets(layer, variant)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stores.files import has_secret, local_path, safe_url
-from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings, VariantSettings
+from vital.settings import ModelSettings, PictureSettings, Precision, Settings, StatisticsSettings, VariantSettings
 
 
 def _without_secret(location: str) -> str:
@@ -48,6 +48,7 @@ Batch = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator
 BATCH = "pictures optimised together; auto measures one and takes what fits. Halved when memory runs out"
 
 TOGETHER = "references in one pass; auto takes 8 on a CPU, and what fits on a GPU. Halved when memory runs out"
+PRECISION = "arithmetic of the network: float32 is exact, tf32 and bfloat16 are faster on a GPU; kept in the store"
 
 BLOCK = 32
 """Neurons of a block: one Zarr shard, written by one task."""
@@ -64,6 +65,11 @@ class Running(Settings):
     )
     threads: int | None = Field(None, ge=1, description="torch's threads of a task  [default: cores / workers]")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    deterministic: bool = Field(
+        False,
+        description="the same bytes each time on the same kind of GPU: only operations that have one order, and "
+        "a batch that does not depend on free memory; slower",
+    )
     lease: float = Field(
         60.0,
         gt=0,
@@ -118,6 +124,7 @@ class ReferencesJob(Settings):
         "direction of the file NAME",
     )
     statistics: StatisticsSettings = StatisticsSettings()
+    precision: Precision = Field("float32", description=PRECISION)
     manifest: Location | None = Field(
         None,
         description="JSON file with the number of samples of each shard, against which they are checked  "
@@ -141,6 +148,7 @@ class TargetsJob(Settings):
     layer: str = Field(description="the neurons' layer, or 'classes'")
     neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
     variant: VariantSettings = VariantSettings()
+    precision: Precision = Field("float32", description=PRECISION)
     shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"
     )
@@ -210,6 +218,7 @@ class FullJob(Settings):
         (), description="matrices of directions × channels, as in a references job"
     )
     statistics: StatisticsSettings = StatisticsSettings()
+    precision: Precision = Field("float32", description=PRECISION)
     manifest: Location | None = Field(
         None,
         description="JSON file with the number of samples of each shard, against which they are checked  "
@@ -231,6 +240,7 @@ class FullJob(Settings):
             layers=tuple(dict.fromkeys(part.layer for part in self.layers)),
             directions=self.directions,
             statistics=self.statistics,
+            precision=self.precision,
             manifest=self.manifest,
             allow_rejected=self.allow_rejected,
             extend=self.extend,
@@ -244,6 +254,7 @@ class FullJob(Settings):
             layer=part.layer,
             neurons=part.neurons,
             variant=part.variant,
+            precision=self.precision,
             shards=self.shards,
             running=self.running,
         )

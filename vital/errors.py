@@ -42,7 +42,7 @@ class UnsuitableInput(VitalError):
 
 
 class DoesNotFit(VitalError):
-    """Not even one picture fits into the device's memory."""
+    """Not even one picture fits into the device's memory, or a batch that is not to be made smaller does not."""
 
 
 def nearest(name: str, known: Sequence[str], count: int = 5) -> str:

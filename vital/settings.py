@@ -221,8 +221,10 @@ class PictureSettings(Settings):
     norm_matching: float = Field(
         0.0, ge=0, description="weight of matching the means and variances kept by batch norms (method deepinversion)"
     )
-    precision: Precision = Field(
-        "float32", description="arithmetic of the network: float32 is exact, the others are faster on a GPU"
+    precision: AskedPrecision = Field(
+        "auto",
+        description="arithmetic of the network: float32 is exact, the others are faster on a GPU; auto is bfloat16 on "
+        "a GPU that has it, float32 elsewhere and with preset paper",
     )
 
     @model_validator(mode="before")
@@ -251,7 +253,7 @@ _PAPER = {
     "steps": 2000, "parametrisation": "pixel", "learning_rate": 1.0, "warmup": 100, "betas": (0.5, 0.9), "jitter": 30,
     "softness": 0.0, "coarse": 0.0, "own_weight": 0.0, "own_boost": 1.0, "own_share": 1.0, "plain_weight": 0.0,
     "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "noise": 0.0,
-    "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published",
+    "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published", "precision": "float32",
 }  # fmt: skip
 """VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.network.nodes`."""
 

@@ -14,6 +14,7 @@ from flows.steps.targets import live_neurons
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
+from vital.network.arithmetic import repeatable
 
 
 @flow(name="build-atlas", task_runner=in_process())
@@ -41,6 +42,6 @@ def build_atlas(job: AtlasJob) -> str:
 @task(name="picture-blocks")
 def picture(job: AtlasJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder) -> None:
     """Optimise and write some blocks' pictures, unless another run does."""
-    with leased(at, blocks, holder, job.running) as mine:
+    with leased(at, blocks, holder, job.running) as mine, repeatable(job.running.deterministic):
         if mine:
             make_blocks(job, blocks)

@@ -9,6 +9,7 @@ from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, run_tasks
 from flows.running.progress import bar
 from flows.steps.metrics import check_evaluation, evaluate
+from vital.network.arithmetic import repeatable
 
 
 @flow(name="evaluate-atlas", task_runner=in_process())
@@ -25,4 +26,5 @@ def evaluate_atlas(job: EvaluateJob) -> str:
 @task(name="evaluate-layer")
 def evaluate_layer(job: EvaluateJob, layer: str) -> None:
     """Measure and write one layer's metrics."""
-    evaluate(job, layer)
+    with repeatable(job.running.deterministic):
+        evaluate(job, layer)

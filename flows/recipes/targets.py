@@ -15,6 +15,7 @@ from flows.steps.targets import crops_of, declare_targets, measure_blocks, moved
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
+from vital.network.arithmetic import repeatable
 
 
 @flow(name="measure-targets", task_runner=in_process())
@@ -40,6 +41,6 @@ def measure_targets(job: TargetsJob) -> str:
 @task(name="measure-blocks")
 def measure(job: TargetsJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder, urls: Mapping[str, str]) -> None:
     """Measure and write some blocks' targets, unless another run does."""
-    with leased(at, blocks, holder, job.running) as mine:
+    with leased(at, blocks, holder, job.running) as mine, repeatable(job.running.deterministic):
         if mine:
             measure_blocks(job, blocks, urls)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,14 +22,19 @@ from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Version of what the numbers mean; a store of another version is refused."""
 
 
 def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
     """The store, made or found to be of the same base; its model's settings are kept for later commands."""
     statistics = open_statistics(job.store, "a")
-    base = {**loaded.model.identity, "levels": job.statistics.levels, "precision": "float32", "algorithm": ALGORITHM}
+    base = {
+        **loaded.model.identity,
+        "levels": job.statistics.levels,
+        "precision": job.precision,
+        "algorithm": ALGORITHM,
+    }
     statistics.claim(base, job.model.model_copy(update={"download": False}).model_dump(mode="json"))
     for name, matrix in loaded.survey.directions.items():
         statistics.write_directions(name, matrix)
@@ -61,7 +66,8 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
         measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer, layer]
     for name in (*job.layers, *measured):
         placed(name)  # refuses what a store cannot hold, before there is one
-    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), job.statistics.references, job.statistics.levels)
+    kept = job.statistics
+    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), kept.references, kept.levels, job.precision)
 
 
 def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
@@ -83,11 +89,10 @@ def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) 
                 f"repeat --references {ranks}, or write to another store"
             )
     complete, measured = statistics.ranked(), set(statistics.measured())
-    return Plan(
-        tuple(name for name in plan.ranked if name not in complete),
-        tuple(name for name in plan.measured if name not in measured),
-        plan.ranks,
-        plan.levels,
+    return replace(
+        plan,
+        ranked=tuple(name for name in plan.ranked if name not in complete),
+        measured=tuple(name for name in plan.measured if name not in measured),
     )
 
 
@@ -114,8 +119,8 @@ def write_gathered(
         references = _as_references(name, ranking, module.sites - module.leading_tokens, preprocessing)
         statistics.write_references(name, references)
     images = gathered.image_sums
-    colours, added = images.colours(), {part.name: np.asarray(getattr(images, part.name)) for part in fields(images)}
-    statistics.write_images(images.spectrum / max(images.count, 1), colours.mean, colours.covariance, added)
+    colours = images.colours()
+    statistics.write_images(images.mean_spectrum(), colours.mean, colours.covariance, images.stored())
     ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
     statistics.mark(list(gathered.sums), ranks)
 

@@ -26,6 +26,7 @@ from vital.errors import nearest
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import curve_distance, diversity, frechet_distance, nearest_similarity, peak_ranks, variation
 from vital.judging.names import OWN_NETWORK, classification_metrics, meaning_of, metric_name
+from vital.network.arithmetic import rounding
 from vital.network.probe import CLASSES
 
 CHUNK = 32
@@ -116,6 +117,7 @@ def _check_sibling(part: Measured, url: str) -> None:
         )
 
 
+@rounding()
 def evaluate(job: EvaluateJob, layer: str) -> None:
     """Measure one layer's pictures and write what was found; neurons without a picture have NaN."""
     atlas = open_atlas(job.atlas)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast, get_args
 
 import numpy as np
+import torch
 from jaxtyping import Bool
 
 from flows.jobs import BLOCK, AtlasJob
-from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
+from flows.running.process import LoadedModel, device_name, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
@@ -19,11 +21,13 @@ from stores.errors import PictureStatus
 from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
+from vital.network.arithmetic import ON_GPU, resolved
+from vital.network.neurons import Readout
 from vital.network.probe import CLASSES
 from vital.pictures.baselines import check_method
-from vital.pictures.device import in_batches, measured_batch
+from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
 from vital.pictures.optimise import Pictures, optimise, records_of
-from vital.settings import PictureMethod
+from vital.settings import PictureMethod, PictureSettings, Precision
 
 ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
@@ -44,11 +48,24 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     atlas.claim(statistics)
     levels, layer = targets.levels(), atlas.layer(job.layer)
     version = ALGORITHMS[job.picture.method]
-    layer.claim({"variant": targets.variant, "algorithm": version, **job.picture.model_dump(mode="json")})
+    precision = _precision(job, layer.settings.get("precision") if job.layer in atlas.layers else None)
+    made_by = {**job.picture.model_dump(mode="json"), "precision": precision}
+    layer.claim({"variant": targets.variant, "algorithm": version, **made_by})
     nodes = {node: len(levels[node]) for node in targets.nodes}
     layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes)
     layer.write_names(list(loaded.model.class_names) if job.layer == CLASSES else [])
     return layer
+
+
+def _precision(job: AtlasJob, begun: str | None) -> Precision:
+    """What ``auto`` means for a layer's pictures: the precision that they were ``begun`` in, else what suits the device
+    that tasks run on."""
+    asked = job.picture.precision
+    if asked == "auto" and begun in get_args(Precision):
+        return cast(Precision, begun)
+    if asked == "auto" and job.running.scheduler:  # which GPUs its workers have is not known here
+        return ON_GPU if job.running.on_gpu else "float32"
+    return resolved(asked, torch.device(device_name(job.running.device)))
 
 
 def pictures_of(made: Bool[np.ndarray, "neuron"], blocks: Sequence[int]) -> int:
@@ -64,31 +81,38 @@ class _Work:
     statistics: Statistics
     targets: Targets
     loaded: LoadedModel
+    settings: PictureSettings
+    """As the layer has them recorded: in a precision that is known."""
+    readout: Readout | None
+    """As the statistics have it: pictures of another side are read at the same place."""
 
     @classmethod
-    def of(cls, job: AtlasJob) -> _Work:
+    def of(cls, job: AtlasJob, layer: AtlasLayer) -> _Work:
         statistics = open_statistics(job.store)
+        readout = load_stored(statistics, job.running).survey.layer(job.layer).readout
         loaded = load_at_side(stored_model(statistics), job.running, job.picture.side)
-        return cls(job, statistics, targets_of(statistics, job), loaded)
+        settings = job.picture.model_copy(update={"precision": layer.settings["precision"]})
+        return cls(job, statistics, targets_of(statistics, job), loaded, settings, readout)
 
     def batch(self, neurons: Sequence[int]) -> int:
-        """Pictures that are optimised together: as asked, or what fits into the device by one step of one picture."""
+        """Pictures that are optimised together: as asked; one size where it must not depend on free memory; or what
+        fits into the device by the dearest steps of one picture."""
+        device = next(self.loaded.model.network.parameters()).device
         if isinstance(self.job.batch, int):
             return self.job.batch
-        device = next(self.loaded.model.network.parameters()).device
-        return measured_batch(lambda: neurons and self.pictures(neurons[:1], steps=1), device)
+        if self.job.running.deterministic:
+            return FIXED[device.type]
+        return measured_batch(lambda: neurons and self.pictures(neurons[:1], settings=dearest(self.settings)), device)
 
     def pictures(
         self,
         neurons: Sequence[int],
         progress: Callable[[int], None] = lambda step: None,
-        steps: int | None = None,
+        settings: PictureSettings | None = None,
     ) -> tuple[Target, Pictures]:
         """The targets of ``neurons`` and what was optimised for them."""
-        settings = self.job.picture if steps is None else self.job.picture.model_copy(update={"steps": steps})
-        # As the statistics have it: pictures of another side are read at the same place.
-        readout = load_stored(self.statistics, self.job.running).survey.layer(self.job.layer).readout
-        target = read_targets(self.statistics, self.targets, neurons, readout)
+        settings = settings or self.settings
+        target = read_targets(self.statistics, self.targets, neurons, self.readout)
         kind, colours = variant_of(self.targets).relevance, ColourDistribution(*self.statistics.colours())
         spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
         layouts = self.loaded.survey.layouts()
@@ -104,12 +128,14 @@ class _Work:
 
 def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
     """Optimise all live neurons of ``blocks`` in batches, then write each block."""
-    work, layer = _Work.of(job), open_atlas(job.out, "r+").layer(job.layer)
+    layer = open_atlas(job.out, "r+").layer(job.layer)
+    work = _Work.of(job, layer)
     status = work.targets.status()
     live = status == PictureStatus.MADE
     neurons = [row for block in blocks for row in work.targets.neurons_of(block) if live[row]]
     made: dict[int, dict[str, np.ndarray]] = {}
-    for _ in in_batches(len(neurons), work.batch(neurons), lambda part: made.update(work.rows(neurons[part]))):
+    size, fixed = work.batch(neurons), job.running.deterministic
+    for _ in in_batches(len(neurons), size, lambda part: made.update(work.rows(neurons[part])), fixed=fixed):
         pass
     for block in blocks:
         layer.write(block, _block_arrays(layer, block, job.picture.seed, status, made))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Shaped, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from flows.running.process import LoadedModel
@@ -33,16 +33,6 @@ LONGEST = 100
 """Greatest ratio of an image's sides: the shorter is resized to the input, and the longer grows with it."""
 
 
-TASKS = 256
-"""Tasks of a pass, at most: each costs the server some milliseconds, on Dask a tenth of a second."""
-
-
-def shards_of_tasks(shards: Sequence[ShardFile]) -> list[tuple[ShardFile, ...]]:
-    """Neighbouring shards for every task of a pass; what a shard adds does not depend on its task."""
-    size = -(-len(shards) // TASKS)
-    return [tuple(shards[start : start + size]) for start in range(0, len(shards), size)]
-
-
 def bytes_of(shards: Sequence[ShardFile]) -> int:
     """Size of some shards together, as far as it is known."""
     return sum(max(shard.size, 0) for shard in shards)
@@ -60,25 +50,6 @@ class Partial:
     def none(cls, gathered: Gathered) -> Partial:
         """What no shard adds to ``gathered``."""
         return cls(gathered, SampleRows.empty(), ShardRows.empty())
-
-    def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
-        """As named arrays, for the partial's file."""
-        rows = {f"samples/{name}": column for name, column in self.samples.columns().items()}
-        shards = {f"shards/{name}": column for name, column in self.shards.columns().items()}
-        return {f"gathered/{name}": array for name, array in self.gathered.arrays().items()} | rows | shards
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> Partial:
-        """What `arrays` gave."""
-
-        def below(folder: str) -> dict[str, Any]:
-            return {path.removeprefix(folder): array for path, array in arrays.items() if path.startswith(folder)}
-
-        return cls(
-            Gathered.from_arrays(below("gathered/")),
-            SampleRows.from_columns(below("samples/")),
-            ShardRows.from_columns(below("shards/")),
-        )
 
     def shifted(self, images: int, shards: int) -> Partial:
         """The same counted from the data set's beginning, with so many images and shards before it."""

@@ -23,14 +23,12 @@ from vital.measuring.targets import Crop, NodeTarget, Target, measure
 from vital.network.neurons import Readout
 from vital.network.nodes import matched_nodes
 from vital.network.probe import CLASSES, INPUT
-from vital.pictures.device import measured_batch
+from vital.pictures.device import FIXED, fitting, measured_batch
 from vital.settings import VariantSettings
 
 HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
 COLOURS = 3
-ON_CPU = 8
-"""References in one pass on a CPU, wherever it is: in other batches the network's own passes may round otherwise."""
 
 
 def planned_nodes(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> tuple[str, ...]:
@@ -53,15 +51,18 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     # What was chosen first stays: the greatest activation may grow with the data set.
     half = all(_largest(statistics, node) < HALF_LIMIT for node in nodes)
     dtype = (targets.claimed or {}).get("type") or ("float16" if half else "float32")
-    targets.claim({**_identity(job.variant, nodes, classes), "type": dtype})
+    targets.claim({**_identity(job, nodes), "type": dtype})
     dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
     targets.declare(at, channels, survey.layer(job.layer).channels, BLOCK, () if classes else nodes[1:], dtypes)
     return targets
 
 
-def _identity(variant: VariantSettings, nodes: Sequence[str], classes: bool) -> dict[str, Any]:
-    fields = variant.model_dump(mode="json", exclude={"nodes", "crop", "relevance"} if classes else {"nodes"})
-    return {**fields, "nodes": list(nodes), "block": BLOCK}
+def _identity(job: TargetsJob, nodes: Sequence[str]) -> dict[str, Any]:
+    left_out = {"nodes", "crop", "relevance"} if job.layer == CLASSES else {"nodes"}
+    fields = job.variant.model_dump(mode="json", exclude=left_out)
+    # Left out where it is exact: targets that were measured before there was a choice are of the same variant.
+    rough = {} if job.precision == "float32" else {"precision": job.precision}
+    return {**fields, **rough, "nodes": list(nodes), "block": BLOCK}
 
 
 def _largest(statistics: Statistics, node: str) -> float:
@@ -145,41 +146,49 @@ def _measured(
     neurons: Sequence[int],
     urls: Mapping[str, str],
 ) -> Target:
-    """The targets of some neurons, with half the batch from the start when memory runs out."""
+    """The targets of some neurons."""
     whole = job.layer == CLASSES or job.variant.crop == "image"
-    preprocessing = loaded.model.preprocessing
+    preprocessing, layer = loaded.model.preprocessing, loaded.survey.layer(job.layer)
     references = statistics.references(job.layer, job.variant.references, neurons)
     places = statistics.reference_places(job.layer, neurons, job.variant.references)
 
-    def run(batch: int, neurons: Sequence[int], crops: Iterable[Crop], progress: Callable[[int], None]) -> Target:
+    def of(neurons: Sequence[int], crops: Iterable[Crop], batch: int, progress: Callable[[int], None]) -> Target:
+        layouts, kind = loaded.survey.layouts(), job.variant.relevance
         return measure(
-            loaded.model,
-            job.layer,
-            neurons,
-            crops,
-            nodes,
-            loaded.survey.layouts(),
-            job.variant.relevance,
-            statistics.levels,
-            batch,
-            progress,
-            loaded.survey.layer(job.layer).readout,
-        )
+            loaded.model, job.layer, neurons, crops, nodes, layouts, kind, statistics.levels, batch, progress,
+            layer.readout, job.precision,
+        )  # fmt: skip
 
-    def of_batch(batch: int) -> Target:
+    def whole_task(batch: int) -> Target:
         crops = reference_crops(statistics, preprocessing, references, places, whole, urls, max(AHEAD, 2 * batch))
-        return run(batch, neurons, (Crop(pixels, rows) for pixels, rows in crops), tick)
+        counted: list[int] = []
 
-    blank = Crop(torch.zeros(3, preprocessing.side, preprocessing.side, dtype=torch.uint8), (0,))
-    batch = job.batch
-    if batch == "auto":
-        device = next(loaded.model.network.parameters()).device
-        batch = ON_CPU if device.type == "cpu" else measured_batch(lambda: run(1, neurons[:1], [blank], _quiet), device)
-    return of_batch(batch)
+        def count(references: int) -> None:
+            counted.append(references)
+            tick(references)
+
+        try:
+            return of(neurons, (Crop(pixels, rows) for pixels, rows in crops), batch, count)
+        except BaseException:
+            tick(-sum(counted))
+            raise
+
+    def alone() -> Target:
+        blank = torch.zeros(3, preprocessing.side, preprocessing.side, dtype=torch.uint8)
+        return of(neurons[:1], [Crop(blank, (0,))], 1, lambda references: None)
+
+    return fitting(_batch(job, loaded, alone), whole_task, "reference", job.running.deterministic)
 
 
-def _quiet(references: int) -> None:
-    """Counts nothing."""
+def _batch(job: TargetsJob, loaded: LoadedModel, alone: Callable[[], object]) -> int:
+    """References in one pass: as asked; one size where the arithmetic may depend on it; or what fits on a GPU, by what
+    one ``alone`` takes."""
+    device = next(loaded.model.network.parameters()).device
+    if isinstance(job.batch, int):
+        return job.batch
+    if device.type != "cuda" or job.running.deterministic:
+        return FIXED[device.type]
+    return measured_batch(alone, device)
 
 
 def _block_arrays(targets: Targets, target: Target | None, block: int) -> dict[str, np.ndarray]:

@@ -12,10 +12,14 @@ from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
 
 SPECTRUM, MEAN, COVARIANCE, SUMS = "spectrum", "colours/mean", "colours/covariance", "light/sums"
 _AXES = ("colour", "row_frequency", "column_frequency")
-_SUMS: Mapping[str, tuple[tuple[str, ...], str]] = {
+_PARTED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "spectrum": (_AXES, "sum over images of the amplitude spectrum"),
     "colour": (_AXES[:1], "sum over images of the mean logit of their colours"),
     "products": (("colour", "other_colour"), "sum over images of the mean products of colour logits"),
+}
+_SUMS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    **{name: (axes, f"{meaning}, in whole steps of 2⁻¹²") for name, (axes, meaning) in _PARTED.items()},
+    **{f"{name}_rest": (axes, f"{meaning}, what is below these steps") for name, (axes, meaning) in _PARTED.items()},
     "count": ((), "images in the sums"),
 }
 """Axes and meaning of each sum."""
@@ -44,8 +48,8 @@ def write_images(
 
 
 def write_image_sums(group: zarr.Group, sums: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
-    """Keep what the means are made of, so that later images can be added: ``spectrum``, ``colour``, ``products`` and
-    ``count``."""
+    """Keep what the means are made of, so that later images can be added: ``spectrum``, ``colour`` and ``products``,
+    each with its ``…_rest``, and ``count``."""
     for name, (axes, meaning) in _SUMS.items():
         values = np.asarray(sums[name])
         declare(group, [ArraySpec(f"{SUMS}/{name}", axes, values.shape, str(values.dtype), meaning)])

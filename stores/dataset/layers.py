@@ -11,12 +11,13 @@ from jaxtyping import Shaped
 from stores.arrays.names import placed
 from stores.arrays.schema import ArraySpec, array_at, group_at, write_whole
 
-COUNT = "sums/count"
+COUNT, SUMS = "sums/count", ("sums/", "rests/")
 LEVEL = "position of the level in a sorted row, from 0, the smallest, to 1"
 
 
 def layer_specs(node: str, channels: int, levels: int, meanings: Mapping[str, str]) -> list[ArraySpec]:
-    """Arrays of ``layers/NODE``, one writer: the data set's statistics, and under ``sums`` what extends them.
+    """Arrays of ``layers/NODE``, one writer: the data set's statistics, and under ``sums`` and ``rests``, the two parts
+    of every exact sum, what extends them.
 
     ``meanings`` says by relative path which statistics there are and what they mean: ``quantiles`` are rows, which
     there are with ``levels`` alone, all others a number a channel; means are float32, sums float64.
@@ -27,7 +28,7 @@ def layer_specs(node: str, channels: int, levels: int, meanings: Mapping[str, st
         specs.append(ArraySpec(f"{path}/level", ("level",), (levels,), "float64", LEVEL))
     for name, meaning in meanings.items():
         axes = rows if name.rpartition("/")[2] == "quantiles" else rows[:1]
-        dtype = "float64" if name.startswith("sums/") else "float32"
+        dtype = "float64" if name.startswith(SUMS) else "float32"
         specs.append(ArraySpec(f"{path}/{name}", axes, (channels, levels)[: len(axes)], dtype, meaning))
     return specs
 

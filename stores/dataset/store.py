@@ -19,7 +19,7 @@ from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, 
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
 from stores.dataset.images import read_colours, read_image_sums, read_spectrum, write_image_sums, write_images
 from stores.dataset.index import SampleRows, ShardRows, append_parts, index_specs, read_columns, read_index, read_shards
-from stores.dataset.layers import layer_specs, read_layer, write_layer
+from stores.dataset.layers import SUMS, layer_specs, read_layer, write_layer
 from stores.dataset.places import Places, read_places, read_reference_places, write_reference_places
 from stores.dataset.references import (
     References,
@@ -314,7 +314,7 @@ class Statistics:
         arrays = read_layer(self.root, layer)
         folder = f"{LAYERS}/{placed(layer)}"
         axes = {name: array_at(self.root, f"{folder}/{name}").metadata.dimension_names for name in arrays}  # type: ignore[union-attr]
-        shown = {name: (axes[name], values) for name, values in arrays.items() if not name.startswith("sums/")}
+        shown = {name: (axes[name], values) for name, values in arrays.items() if not name.startswith(SUMS)}
         coordinates = {name: shown.pop(name) for name in ("level",) if name in shown}
         return xarray.Dataset(shown, coords=coordinates)
 

@@ -15,7 +15,7 @@ from jaxtyping import TypeCheckError
 
 import vital
 from vital.measuring.rows import resample
-from vital.measuring.sums import joined_in_order
+from vital.measuring.sums import exact_parts
 from vital.network.neurons import importance
 from vital.network.preprocessing import Preprocessing
 from vital.pictures.optimise import optimise
@@ -64,7 +64,7 @@ def test_wrong_shapes_and_types_are_refused() -> None:
     row = np.zeros(3)
     for call in (
         lambda: resample(torch.zeros(2, 3), row[None], row),
-        lambda: joined_in_order(torch.zeros(2, 3, dtype=torch.int64)),
+        lambda: exact_parts(torch.zeros(2, 3, dtype=torch.int64)),
         lambda: importance(torch.zeros(2, 3)),
         lambda: Preprocessing(8, (0.5,) * 3, (0.2,) * 3).crop(np.zeros((4, 4), np.uint8)),
         lambda: to_bytes(torch.zeros(1, 4, 8, 8), Preprocessing(8, (0.5,) * 3, (0.2,) * 3)),

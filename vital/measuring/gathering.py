@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,14 +12,13 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from vital.measuring.image_sums import ImageSums
-from vital.measuring.ranking import Ranking, unit_hash
+from vital.measuring.image_sums import ImageSums, ImageTotal
+from vital.measuring.ranking import Ranker, Ranking
 from vital.measuring.rows import stored_levels
-from vital.measuring.sums import LayerSums
-from vital.network.arithmetic import arithmetic, widened
+from vital.measuring.sums import LayerSums, LayerTotal
+from vital.network.arithmetic import arithmetic, rounding, widened
 from vital.network.layers import Layer, Survey
 from vital.network.models import Model
-from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, probe
 from vital.settings import Precision
 
@@ -114,6 +113,128 @@ class Gathered:
         return cls(of("rankings", Ranking), of("sums", LayerSums), ImageSums(**parts["light"]))
 
 
+class Gathering:
+    """What a pass gathers while it goes on. Sums stay on the network's device until they are asked for. Of the maps
+    only every neuron's peak, and the site of it, leaves the device with each batch.
+    """
+
+    def __init__(self, model: Model, survey: Survey, plan: Plan) -> None:
+        self._model, self._survey, self._plan = model, survey, plan
+        self._device = next(model.network.parameters()).device
+        ranked = (ranked_layer(name) for name in plan.ranked if name != CLASSES)
+        self._layers = {name: survey.layer(name) for name in dict.fromkeys((*plan.measured, *ranked))}
+        self._inner = tuple(dict.fromkeys(layer.reads.layer for layer in self._layers.values()))
+        self._sums = {
+            name: LayerTotal(layer.channels, len(levels_of(layer, plan.levels)), self._device)
+            for name, layer in self._layers.items()
+            if name in plan.measured
+        }
+        self._images = ImageTotal(model.preprocessing.side, self._device)
+        self._rankers = {
+            name: Ranker(survey.layer(ranked_layer(name)).channels, plan.ranks)
+            for name in plan.ranked
+            if name != CLASSES
+        }
+        self._seen: list[tuple[Int[np.ndarray, "image"], Int[np.ndarray, "image"], Sequence[str]]] = []
+        self._behind: tuple[torch.cuda.Event, Mapping[str, _Peaks], Int[np.ndarray, "image"]] | None = None
+
+    def add(
+        self,
+        pixels: UInt8[Tensor, "image 3 side side"],
+        rows: Int[np.ndarray, "image"],
+        labels: Int[np.ndarray, "image"],
+        keys: Sequence[str],
+    ) -> None:
+        """Add a batch of images: one forward pass to the deepest layer of the plan. The ids of the images, ``rows``,
+        ascend from batch to batch; ``labels`` are −1 where unknown.
+
+        A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to
+        rank. After an error, such as of memory, what was gathered is of no use.
+        """
+        pixels = pixels.to(self._device, non_blocking=True)
+        with arithmetic(self._model, self._plan.precision) as used, torch.inference_mode():
+            activations = self._activations(used, pixels)
+            # of many directions the dearest: once
+            maps = {name: layer.reads.maps(activations[layer.reads.layer]) for name, layer in self._layers.items()}
+            peaks = {name: self._peaks(name, maps) for name in self._rankers}
+            copied = torch.cuda.current_stream(self._device).record_event() if pixels.is_cuda else None
+            for name, sums in self._sums.items():
+                sums.add(maps[name], self._plan.levels if self._layers[name].readout is None else 0)
+            with rounding():  # whatever the network may round
+                self._images.add(pixels)
+        self._seen.append((rows, labels, keys))
+        self._catch_up()
+        if copied is None:
+            self._rank(peaks, rows)
+        else:
+            self._behind = copied, peaks, rows
+
+    def _activations(self, used: Model, pixels: UInt8[Tensor, "image 3 side side"]) -> dict[str, Tensor]:
+        if not self._inner:
+            return {}
+        with probe(used.network, self._inner, self._survey.layouts()) as run:
+            images = used.preprocessing.normalise(pixels).to(next(used.network.parameters()).dtype)
+            return {name: widened(read) for name, read in run(images).items()}
+
+    def gathered(self) -> Gathered:
+        """What is known of all images that were added."""
+        self._catch_up()
+        rankings = {name: self._rankers[name].ranking() for name in self._plan.ranked if name != CLASSES}
+        if CLASSES in self._plan.ranked:
+            rankings[CLASSES] = self._members()
+        sums = {name: total.sums() for name, total in self._sums.items()}
+        return Gathered({name: rankings[name] for name in self._plan.ranked}, sums, self._images.sums())
+
+    def _catch_up(self) -> None:
+        """Rank the batch before, whose peaks a GPU copies while it goes on with the next."""
+        behind, self._behind = self._behind, None
+        if behind:
+            copied, peaks, rows = behind
+            copied.synchronize()
+            self._rank(peaks, rows)
+
+    def _rank(self, peaks: Mapping[str, _Peaks], rows: Int[np.ndarray, "image"]) -> None:
+        for name, ranker in self._rankers.items():
+            ranker.add(peaks[name].scores.numpy(), rows, peaks[name].sites)
+
+    def _peaks(self, name: str, maps: Mapping[str, Tensor]) -> _Peaks:
+        layer = ranked_layer(name)
+        reads = self._layers[layer].reads
+        skip = self._survey.layer(reads.layer).leading_tokens
+        if reads.site is None:
+            return _Peaks.of(maps[layer][..., skip:], name.endswith(LOWEST))
+        return _Peaks.of(maps[layer], name.endswith(LOWEST), max(0, reads.site - skip))
+
+    def _members(self) -> Ranking:
+        none = np.zeros(0, np.int64)
+        rows, labels = (np.concatenate([none, *(batch[part] for batch in self._seen)]) for part in (0, 1))
+        keys = [key for batch in self._seen for key in batch[2]]
+        return Ranking.of_members(self._survey.layer(CLASSES).channels, self._plan.ranks, rows, labels, keys)
+
+
+@dataclass(frozen=True)
+class _Peaks:
+    """Every neuron's greatest value, or the least negated, on the host; and where it is, asked for when it counts."""
+
+    scores: Float[Tensor, "image neuron"]
+    sites: Callable[[int, Int[np.ndarray, "candidate"]], Int[np.ndarray, "candidate"]]
+
+    @classmethod
+    def of(cls, maps: Float[Tensor, "image neuron site"], lowest: bool, first: int = 0) -> _Peaks:
+        """Of some maps; sites are counted from ``first``, and of equal values the earliest counts."""
+        if maps.device.type == "cpu":
+            # an argmax of all maps would take as long as the rest of a ranking
+
+            def sites(image: int, neurons: Int[np.ndarray, "candidate"]) -> Int[np.ndarray, "candidate"]:
+                chosen = maps[image, torch.from_numpy(neurons)]
+                return (chosen.argmin(-1) if lowest else chosen.argmax(-1)).numpy() + first
+
+            return cls((-maps.amin(-1) if lowest else maps.amax(-1)).float(), sites)
+        peaks, where = maps.min(-1) if lowest else maps.max(-1)
+        peaks, found = (part.to("cpu", non_blocking=True) for part in ((-peaks if lowest else peaks).float(), where))
+        return cls(peaks, lambda image, neurons: found[image].numpy()[neurons] + first)
+
+
 def gather(
     model: Model,
     survey: Survey,
@@ -123,62 +244,7 @@ def gather(
     labels: Int[np.ndarray, "image"],
     keys: Sequence[str],
 ) -> Gathered:
-    """What a batch of images gives: one forward pass to the deepest layer of the plan.
-
-    A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to rank.
-    ``labels`` are −1 where unknown; class members are ranked by `unit_hash` of their key.
-    """
-    with arithmetic(model, plan.precision) as used:
-        return _gather(used, survey, plan, pixels, rows, labels, keys)
-
-
-def _gather(
-    model: Model,
-    survey: Survey,
-    plan: Plan,
-    pixels: UInt8[Tensor, "image 3 side side"],
-    rows: Int[np.ndarray, "image"],
-    labels: Int[np.ndarray, "image"],
-    keys: Sequence[str],
-) -> Gathered:
-    every = dict.fromkeys((*plan.measured, *(ranked_layer(name) for name in plan.ranked if name != CLASSES)))
-    inner = tuple(dict.fromkeys(survey.layer(name).reads.layer for name in every))
-    rankings: dict[str, Ranking] = {}
-    sums: dict[str, LayerSums] = {}
-    if inner:
-        weight = next(model.network.parameters())
-        with torch.inference_mode(), probe(model.network, inner, survey.layouts()) as run:
-            images = model.preprocessing.normalise(pixels.to(weight.device))
-            activations = {name: widened(read) for name, read in run(images.to(weight.dtype)).items()}
-            for name in every:
-                layer = survey.layer(name)
-                maps = layer.reads.maps(activations[layer.reads.layer])  # of many directions the dearest: once
-                if name in plan.measured:
-                    sums[name] = LayerSums.of(maps, plan.levels if layer.readout is None else 0)
-                skip = survey.layer(layer.reads.layer).leading_tokens
-                for ranked in (name, f"{name}{LOWEST}"):
-                    if ranked in plan.ranked and ranked != CLASSES:
-                        scored = -maps if ranked.endswith(LOWEST) else maps
-                        rankings[ranked] = _ranked(layer.reads, scored, rows, skip, plan.ranks)
-    if CLASSES in plan.ranked:
-        rankings[CLASSES] = _members(survey.layer(CLASSES).channels, plan.ranks, rows, labels, keys)
-    return Gathered(rankings, sums, ImageSums.of(pixels))
-
-
-def _ranked(
-    reads: Readout, maps: Float[Tensor, "image neuron site"], rows: Int[np.ndarray, "image"], skip: int, ranks: int
-) -> Ranking:
-    peaks, sites = (part.numpy(force=True) for part in (maps if reads.site is not None else maps[..., skip:]).max(-1))
-    if reads.site is not None:
-        sites = sites + max(0, reads.site - skip)
-    return Ranking.of(peaks, rows, sites, ranks)
-
-
-def _members(
-    classes: int, ranks: int, rows: Int[np.ndarray, "image"], labels: Int[np.ndarray, "image"], keys: Sequence[str]
-) -> Ranking:
-    scores = np.full((len(rows), classes), -np.inf)
-    for row, (label, key) in enumerate(zip(labels, keys, strict=True)):
-        if 0 <= label < classes:
-            scores[row, label] = -unit_hash(key)
-    return Ranking.of(scores, rows, np.zeros(scores.shape, np.int64), ranks)
+    """What a batch of images gives: `Gathering` of it alone."""
+    gathering = Gathering(model, survey, plan)
+    gathering.add(pixels, rows, labels, keys)
+    return gathering.gathered()

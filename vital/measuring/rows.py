@@ -121,14 +121,14 @@ def sort_in_place(rows: Float[np.ndarray, "row site"]) -> Int[np.ndarray, "row*s
     keys = np.empty(rows.shape, np.int64)
     halves = keys.view(np.int32).reshape(*rows.shape, 2)
     halves[..., 0] = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
-    halves[..., 1] = _ascending(bits)
+    halves[..., 1] = ascending(bits)
     keys.sort(axis=1)
-    bits[...] = _ascending(halves[..., 1])
+    bits[...] = ascending(halves[..., 1])
     keys &= _INDEX
     return keys.reshape(-1)
 
 
-def _ascending(bits: Int[np.ndarray, "row site"]) -> Int[np.ndarray, "row site"]:
+def ascending(bits: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
     """Bits of floats as integers of the same order (the magnitude of a negative one is inverted), and back again."""
     flipped: np.ndarray = bits >> 31
     flipped &= _MAGNITUDE

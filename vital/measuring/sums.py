@@ -1,10 +1,15 @@
-"""What is known of a layer over a set of images: sums that merge with ``+``, one definition a statistic."""
+"""What is known of a layer over a set of images: sums that merge with ``+``, one definition a statistic.
+
+Sums are exact, so that their bits depend on nothing but the images: on neither their order nor their batches, tasks or
+device. Floating-point numbers on a grid add without rounding as long as the sum stays below 2⁵³ steps of the grid. So
+each value is cut into a multiple of a coarse grid and a rest on a fine one, and each is summed for itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +18,68 @@ from torch import Tensor
 
 from vital.measuring.rows import cachefuls, resample, share_out, site_levels, sort_rows, stored_levels
 
+GRID, FINE = 2.0**-12, 2.0**-57
+"""The grids of exact sums: they hold up to 2·10¹², and of each value all bits down to 7·10⁻¹⁸."""
+AT_ONCE = 256
+"""Values whose rests add without a carry: so many times ``GRID`` is 2⁵³ steps of ``FINE``."""
 ROWS = "quantiles"
 """The one statistic that is a row a channel; all others are a number."""
+PARTS: Mapping[str, str] = {"sums": ", in whole steps of 2⁻¹²", "rests": ", what is below these steps"}
+"""Where a store keeps the two parts of a sum, and what they are."""
 IDENTITY: Mapping[np.ufunc, float] = {np.add: 0.0, np.minimum: np.inf, np.maximum: -np.inf}
 """What changes nothing when it is joined."""
+
+
+def exact_parts(values: Float[Tensor, "*rest"]) -> tuple[Float[Tensor, "*rest"], Float[Tensor, "*rest"]]:
+    """Each value as a multiple of ``GRID`` and a rest, a multiple of ``FINE``, in the value's own precision. No step
+    rounds but the one onto ``FINE``; what is infinite or undefined has no rest."""
+    rest = torch.frac(values * (1 / GRID))
+    rest.nan_to_num_(0.0, 0.0, 0.0)
+    coarse = torch.sub(values, rest, alpha=GRID)
+    return coarse, rest.mul_(GRID / FINE).round_().mul_(FINE)
+
+
+P = TypeVar("P", np.ndarray, Tensor)
+
+
+def carried(parts: P) -> P:
+    """The same sum with a rest from 0 to below ``GRID``: equal sums have equal bits."""
+    floor: Any = torch.floor if isinstance(parts, Tensor) else np.floor
+    carry = floor(parts[1] * (1 / GRID)) * GRID
+    parts[0] += carry
+    parts[1] -= carry
+    return parts
+
+
+def total_of(parts: Shaped[np.ndarray, "2 *rest"]) -> Shaped[np.ndarray, "*rest"]:
+    """The sum itself, rounded once."""
+    total: np.ndarray = parts[0] + parts[1]
+    return total
+
+
+class ExactSum:
+    """A sum over images while a pass goes on, on the device where the values are; 16 bytes a number."""
+
+    def __init__(self, shape: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.parts = torch.zeros((2, *shape), dtype=torch.float64, device=device)
+
+    def add(self, values: Float[Tensor, "image *rest"]) -> None:
+        """Add every image's value."""
+        total = self.parts.view(2, -1)
+        flat = values.reshape(len(values), total.shape[1])
+        for some in flat.split(AT_ONCE):
+            slices = cachefuls(flat.shape[1], 2 * len(some)) if flat.device.type == "cpu" else [slice(None)]
+
+            def work(part: slice, some: Tensor = some) -> None:
+                for kept, values in zip(total[:, part], exact_parts(some[:, part]), strict=True):
+                    kept += values.sum(0, dtype=torch.float64)
+                carried(total[:, part])
+
+            share_out(slices, work)
+
+    def numpy(self) -> Float[np.ndarray, "2 *rest"]:
+        """A copy on the host."""
+        return self.parts.numpy(force=True).copy()
 
 
 @dataclass(frozen=True)
@@ -39,9 +102,15 @@ class Statistic:
     of: Callable[[_Rows], Tensor]
     join: np.ufunc = np.add
 
-    def of_batch(self, rows: _Rows) -> Float[np.ndarray, "channel *level"]:
-        """Joined over the images of a batch, one after the other: it does not depend on how images were batched."""
-        return joined_in_order(self.of(rows), self.join)
+    @property
+    def adds(self) -> bool:
+        """Whether it is a sum, kept in exact parts, and not an extreme."""
+        return self.join is np.add
+
+    def joined(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Of two disjoint sets of images."""
+        both: np.ndarray = self.join(one, other)
+        return carried(both) if self.adds else both
 
 
 def _statistic(meaning: str, of: Callable[[_Rows], Tensor], join: np.ufunc = np.add) -> dict[str, Statistic]:
@@ -50,19 +119,20 @@ def _statistic(meaning: str, of: Callable[[_Rows], Tensor], join: np.ufunc = np.
 
 @dataclass(frozen=True)
 class LayerSums:
-    """What is known of a layer's channels over a set of images, as sums: ``+`` joins disjoint sets, ``LayerSums.none``
-    is its identity. Float64.
+    """What is known of a layer's channels over a set of images, as sums: ``+`` joins disjoint sets in any order and
+    grouping to the same bits, ``LayerSums.none`` is its identity. Float64; what is added up has the two parts of an
+    exact sum (`total_of`).
 
     A new statistic is one field here, and where people are to see it one entry of `MEANS`.
     """
 
-    quantiles: Float[np.ndarray, "channel level"] = field(
+    quantiles: Float[np.ndarray, "2 channel level"] = field(
         metadata=_statistic("sum of the sorted rows of all images", lambda rows: rows.kept)
     )
-    total: Float[np.ndarray, "channel"] = field(
+    total: Float[np.ndarray, "2 channel"] = field(
         metadata=_statistic("sum over images of the mean over sites", lambda rows: rows.mean)
     )
-    squares: Float[np.ndarray, "channel"] = field(
+    squares: Float[np.ndarray, "2 channel"] = field(
         metadata=_statistic("sum over images of the mean square over sites", lambda rows: rows.square)
     )
     minimum: Float[np.ndarray, "channel"] = field(
@@ -71,13 +141,13 @@ class LayerSums:
     maximum: Float[np.ndarray, "channel"] = field(
         metadata=_statistic("greatest value", lambda rows: rows.highest, np.maximum)
     )
-    active: Float[np.ndarray, "channel"] = field(
+    active: Float[np.ndarray, "2 channel"] = field(
         metadata=_statistic("sum over images of the fraction of sites with a value above 0", lambda rows: rows.active)
     )
-    peaks: Float[np.ndarray, "channel"] = field(
+    peaks: Float[np.ndarray, "2 channel"] = field(
         metadata=_statistic("sum over images of the greatest value", lambda rows: rows.highest)
     )
-    peak_squares: Float[np.ndarray, "channel"] = field(
+    peak_squares: Float[np.ndarray, "2 channel"] = field(
         metadata=_statistic("sum over images of the square of the greatest value", lambda rows: rows.highest.square())
     )
     count: int
@@ -90,53 +160,96 @@ class LayerSums:
     @classmethod
     def none(cls, channels: int, levels: int) -> LayerSums:
         """The sums of no image."""
-        shapes = {name: (channels, levels) if name == ROWS else (channels,) for name in cls.statistics()}
-        return cls(
-            **{name: np.full(shapes[name], IDENTITY[one.join]) for name, one in cls.statistics().items()}, count=0
-        )
+        return LayerTotal(channels, levels).sums()
 
     @classmethod
     def of(cls, activations: Float[Tensor, "image channel site"], levels: int) -> LayerSums:
         """The sums of a batch of images, at ``stored_levels(sites, levels)``; without rows for 0 levels."""
-        rows = _described(activations.float(), levels)
-        return cls(
-            **{name: statistic.of_batch(rows) for name, statistic in cls.statistics().items()}, count=len(activations)
-        )
+        kept = len(stored_levels(activations.shape[2], levels))
+        total = LayerTotal(activations.shape[1], kept, activations.device)
+        total.add(activations, levels)
+        return total.sums()
 
     def __add__(self, other: LayerSums) -> LayerSums:
         if self.quantiles.shape != other.quantiles.shape:
             raise ValueError(
-                f"sums of shape {self.quantiles.shape} and {other.quantiles.shape} cannot be added: "
+                f"sums of shape {self.quantiles.shape[1:]} and {other.quantiles.shape[1:]} cannot be added: "
                 "same node, same input size only"
             )
-        both = {name: one.join(getattr(self, name), getattr(other, name)) for name, one in self.statistics().items()}
+        both = {name: one.joined(getattr(self, name), getattr(other, name)) for name, one in self.statistics().items()}
         return LayerSums(**both, count=self.count + other.count)
 
     def stored(self) -> dict[str, Shaped[np.ndarray, "..."]]:
-        """As a store keeps them, by path: `MEANS` for people, and below ``sums/`` what later images are added to.
+        """As a store keeps them, by path: `MEANS` for people, and what later images are added to: the coarse parts
+        below ``sums/`` and the fine ones below ``rests/``.
 
         Channels that overflow stay infinite or undefined: their targets say so.
         """
         with np.errstate(invalid="ignore", over="ignore"):
             means = {name: np.asarray(mean.of(self), np.float32) for name, mean in MEANS.items()}
-        added = {f"sums/{name}": getattr(self, name) for name, one in self.statistics().items() if one.join is np.add}
+        added = {
+            f"{part}/{name}": getattr(self, name)[number]
+            for name, one in self.statistics().items()
+            if one.adds
+            for number, part in enumerate(PARTS)
+        }
         kept = {path: values for path, values in (means | added).items() if values.size}
         return {**kept, "sums/count": np.asarray(self.count)}
 
     @classmethod
     def from_stored(cls, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> LayerSums:
         """What `stored` gave; minima and maxima are kept once, in float32, which holds them exactly."""
-        paths = {name: f"sums/{name}" if one.join is np.add else name for name, one in cls.statistics().items()}
-        arrays = {paths[ROWS]: np.empty((len(arrays["minimum"]), 0)), **arrays}
-        sums = {name: np.asarray(arrays[path], np.float64) for name, path in paths.items()}
+        none = np.empty((len(arrays["minimum"]), 0))
+        sums = {
+            name: np.stack([arrays.get(f"{part}/{name}", none) for part in PARTS])
+            if one.adds
+            else np.asarray(arrays[name], np.float64)
+            for name, one in cls.statistics().items()
+        }
         return cls(**sums, count=int(arrays["sums/count"]))
 
     @classmethod
     def meanings(cls) -> dict[str, str]:
         """What each array of `stored` means, save the count."""
         return {name: mean.meaning for name, mean in MEANS.items()} | {
-            f"sums/{name}": one.meaning for name, one in cls.statistics().items() if one.join is np.add
+            f"{part}/{name}": f"{one.meaning}{which}"
+            for name, one in cls.statistics().items()
+            if one.adds
+            for part, which in PARTS.items()
         }
+
+
+class LayerTotal:
+    """`LayerSums` while a pass goes on, on the device of the activations; they are copied to the host once."""
+
+    def __init__(self, channels: int, levels: int, device: torch.device | str = "cpu") -> None:
+        self._count = 0
+        self._sums: dict[str, ExactSum] = {}
+        self._extremes: dict[str, Tensor] = {}
+        for name, one in LayerSums.statistics().items():
+            if one.adds:
+                self._sums[name] = ExactSum((channels, levels) if name == ROWS else (channels,), device)
+            else:
+                self._extremes[name] = torch.full((channels,), IDENTITY[one.join], device=device)
+
+    def add(self, activations: Float[Tensor, "image channel site"], levels: int) -> None:
+        """Add a batch of images, whose rows are read at ``stored_levels(sites, levels)``."""
+        if not len(activations):
+            return
+        rows = _described(activations.detach().float(), levels)
+        for name, one in LayerSums.statistics().items():
+            if one.adds:
+                self._sums[name].add(one.of(rows))
+            elif one.join is np.minimum:
+                self._extremes[name] = torch.minimum(self._extremes[name], one.of(rows).amin(0))
+            else:
+                self._extremes[name] = torch.maximum(self._extremes[name], one.of(rows).amax(0))
+        self._count += len(activations)
+
+    def sums(self) -> LayerSums:
+        """What was added, copied to the host."""
+        extremes = {name: value.double().numpy(force=True) for name, value in self._extremes.items()}
+        return LayerSums(**extremes, **{name: total.numpy() for name, total in self._sums.items()}, count=self._count)
 
 
 @dataclass(frozen=True)
@@ -148,7 +261,7 @@ class Mean:
 
 
 def _mean(sums: LayerSums, name: str) -> Any:
-    return getattr(sums, name) / max(sums.count, 1)
+    return total_of(getattr(sums, name)) / max(sums.count, 1)
 
 
 def _deviation(sums: LayerSums, squares: str, name: str) -> Any:
@@ -202,11 +315,3 @@ def _described(activations: Float[Tensor, "*row site"], levels: int) -> _Rows:
     share_out(cachefuls(*flat.shape), work)  # a node's sorted rows are never in memory together
     shape = activations.shape[:-1]
     return _Rows(torch.from_numpy(kept).reshape(*shape, len(want)), *torch.from_numpy(parts).reshape(5, *shape))
-
-
-def joined_in_order(rows: Float[Tensor, "image *rest"], join: np.ufunc = np.add) -> Float[np.ndarray, "*rest"]:
-    """Images joined in float64, in their order: it does not depend on how they were batched."""
-    total = np.full(rows.shape[1:], IDENTITY[join])
-    for row in rows.double().numpy(force=True):
-        total = join(total, row)
-    return total

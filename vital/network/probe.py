@@ -90,7 +90,9 @@ def probe(
                     activations[CLASSES] = to_sites(output, "vector")
         except _AllRead:
             pass
-        return {layer: colours if layer == INPUT else activations[layer] for layer in layers}
+        seen = {layer: colours if layer == INPUT else activations[layer] for layer in layers}
+        activations.clear()  # the caller alone decides how long a pass is kept
+        return seen
 
     handles = [network.get_submodule(layer.removeprefix(".")).register_forward_hook(watch(layer)) for layer in inner]
     try:

@@ -85,6 +85,8 @@ def _norm_distances(network: nn.Module) -> Iterator[list[Float[Tensor, "picture"
         distances.append(apart * (1 if distances else FIRST_NORM))
 
     handles = [norm.register_forward_pre_hook(watch) for norm in _norms(network)]
+    # Of this pass alone: one before may have been broken off, or been of other pictures.
+    handles.append(network.register_forward_pre_hook(lambda network, inputs: distances.clear()))
     try:
         yield distances
     finally:

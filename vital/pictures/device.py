@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from vital.errors import DoesNotFit
+from vital.settings import PictureSettings
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ON_CPU = 8
 """Greatest measured batch on a CPU, where larger ones gain nothing."""
 ON_GPU = 256
 """Greatest measured batch on a GPU."""
+FIXED = {"cpu": 8, "cuda": 32}
+"""The batch where it must not depend on free memory, by device."""
 SHARE = 0.8
 """Share of the free memory that a measured batch may fill."""
 TEMPORARY = 3.0
 """Bytes of a step on a CPU over the bytes that its graph keeps: gradients and what the sort needs (measured)."""
 
 
+def dearest(settings: PictureSettings) -> PictureSettings:
+    """A run of two steps, one of which needs as much memory as any of a whole run.
+
+    Both show the picture at its whole side. The optimiser's own tensors are there in the second, which is also the one
+    with a random crop, where there are any.
+    """
+    return settings.model_copy(update={"steps": 2, "coarse": 0.0})
+
+
 def measured_batch(one_picture: Callable[[], object], device: torch.device) -> int:
-    """The greatest power of two of pictures whose step fits into ``device``; ``one_picture`` runs a step of one.
+    """The greatest power of two of pictures whose step fits into ``device``; ``one_picture`` runs the `dearest` steps
+    of one.
 
     On a GPU the peak of allocated memory is measured. On a CPU the bytes that the graph keeps are counted, which is
     exact and the same on every run.
@@ -32,11 +52,19 @@ def measured_batch(one_picture: Callable[[], object], device: torch.device) -> i
         before = torch.cuda.memory_allocated(device)
         one_picture()
         needed: float = torch.cuda.max_memory_allocated(device) - before
-        free, most = torch.cuda.mem_get_info(device)[0], ON_GPU
+        most = ON_GPU
     else:
-        needed = TEMPORARY * _kept_bytes(one_picture)
-        free, most = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), ON_CPU
-    return largest_power(SHARE * free / max(needed, 1), most)
+        needed, most = TEMPORARY * kept_bytes(one_picture), ON_CPU
+    return largest_power(SHARE * free_bytes(device) / max(needed, 1), most)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of ``device`` that this process may still take: on a GPU what the driver has left, and what torch's
+    allocator has taken from it and does not use."""
+    if device.type != "cuda":
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def largest_power(room: float, most: int) -> int:
@@ -51,24 +79,53 @@ def largest_power(room: float, most: int) -> int:
     return size
 
 
-def _kept_bytes(run: Callable[[], object]) -> int:
-    """Bytes of the distinct tensors that the graph of ``run`` keeps for its backward passes."""
-    kept: dict[int, int] = {}
+class _Ledger:
+    """Bytes of the distinct storages that are kept at a time, and the most that there were."""
 
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+    def __init__(self) -> None:
+        self._owners: Counter[int] = Counter()
+        self._now = self.most = 0
 
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
+    def enter(self, storage: torch.UntypedStorage) -> None:
+        """One more keeps it."""
+        if not self._owners[storage._cdata]:
+            self._now += storage.nbytes()
+            self.most = max(self.most, self._now)
+        self._owners[storage._cdata] += 1
+
+    def leave(self, storage: torch.UntypedStorage) -> None:
+        """One less does."""
+        self._owners[storage._cdata] -= 1
+        if not self._owners[storage._cdata]:
+            self._now -= storage.nbytes()
+
+
+class _Kept:
+    """A tensor that a graph keeps, in the ledger as long as it does."""
+
+    def __init__(self, tensor: Tensor, ledger: _Ledger) -> None:
+        self.tensor, self._ledger = tensor, ledger
+        ledger.enter(tensor.untyped_storage())
+
+    def __del__(self) -> None:
+        self._ledger.leave(self.tensor.untyped_storage())
+
+
+def kept_bytes(run: Callable[[], object]) -> int:
+    """Most bytes that the graphs of ``run`` keep for their backward passes at any time."""
+    ledger = _Ledger()
+    with saved_tensors_hooks(lambda tensor: _Kept(tensor, ledger), lambda kept: kept.tensor):
         run()
-    return sum(kept.values())
+    return ledger.most
 
 
-def in_batches(count: int, size: int, work: Callable[[slice], object], what: str = "picture") -> Iterator[slice]:
+def in_batches(
+    count: int, size: int, work: Callable[[slice], object], what: str = "picture", fixed: bool = False
+) -> Iterator[slice]:
     """Do ``work`` on slices of at most ``size`` of ``count`` things, in order, and yield each slice when it is done.
 
-    A slice that does not fit into memory is halved, and so are the later ones. Raises `DoesNotFit` where one alone
-    does not fit.
+    A slice that does not fit into memory is halved and begun anew, which is logged, and so are the later ones. Raises
+    `DoesNotFit` where one alone does not fit, and where the size is ``fixed``.
     """
     start = 0
     while start < count:
@@ -76,15 +133,9 @@ def in_batches(count: int, size: int, work: Callable[[slice], object], what: str
         try:
             work(part)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
-            failed = part.stop - part.start
-            if failed == 1:
-                raise DoesNotFit(
-                    f"one {what} does not fit into memory ({str(error).splitlines()[0]}): "
-                    "take a smaller --side, or a device with more memory"
-                ) from error
-            size = failed // 2
+            size = _halved(error, part.stop - part.start, what, fixed)
         else:
             yield part
             start = part.stop
@@ -93,7 +144,43 @@ def in_batches(count: int, size: int, work: Callable[[slice], object], what: str
             torch.cuda.empty_cache()
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def fitting(size: int, work: Callable[[int], T], what: str, fixed: bool = False) -> T:
+    """``work``, told to take at most ``size`` things together. Where they do not fit into memory all of it is begun
+    anew with half as many, which is logged. Raises `DoesNotFit` as `in_batches` does."""
+    while True:
+        try:
+            return work(size)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            size = _halved(error, size, what, fixed)
+        # Outside the except block, where the error still holds the tensors of the batch.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _halved(error: BaseException, failed: int, what: str, fixed: bool) -> int:
+    """Half of what did not fit; raises `DoesNotFit` where that is nothing, or not wanted."""
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    if failed == 1:
+        raise DoesNotFit(
+            f"one {what} does not fit into memory ({why}): take a smaller --side, or a device with more memory"
+        ) from error
+    if fixed:
+        raise DoesNotFit(
+            f"{failed} {what}s together do not fit into memory ({why}) and a batch of fixed size is not "
+            f"halved: give --batch {failed // 2}"
+        ) from error
+    logger.warning("%d %ss together did not fit into memory (%s): begun anew with %d", failed, what, why, failed // 2)
+    return failed // 2
+
+
+NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllocation|DefaultCPUAllocator", re.I)
+"""How torch, CUDA's runtime, cuBLAS, cuDNN, cuFFT, cuSOLVER and cuSPARSE say that there is no memory left."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left; libraries of CUDA say it each in its own words."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)
+    return isinstance(error, RuntimeError) and NO_ROOM.search(str(error)) is not None

@@ -21,6 +21,7 @@ from vital.measuring.image_sums import ImageSums
 from vital.measuring.photos import Photographs, Photos, read_photos
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.targets import Crop, Target, measure
+from vital.network.arithmetic import resolved
 from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model, at_side
 from vital.network.neurons import check_neurons, parse_neuron
@@ -134,6 +135,8 @@ def render(
             or the network cannot take pictures of this side.
     """
     wanted = checked(PictureSettings, {"side": model.preprocessing.side, **settings})
+    precision = resolved(wanted.precision, next(model.network.parameters()).device)
+    wanted = wanted.model_copy(update={"precision": precision})  # what it was, for who sees the picture later
     variant = checked(
         VariantSettings, {"crop": crop, "relevance": relevance, "references": references, "nodes": tuple(nodes)}
     )
@@ -145,13 +148,11 @@ def render(
     target = _target(model, layers, layer, asked.number, [crop for _, crop in chosen], variant) if chosen else None
     if target is None or not (layer.classes or target.own.any()):
         raise UnsuitableInput(f"none of the {len(shown)} photographs activates {asked}: give others, or another neuron")
-    sums = ImageSums.none(model.preprocessing.side)
-    for part in shown.pixels.split(BATCH):
-        sums += ImageSums.of(part)
+    sums = ImageSums.of(shown.pixels)
     larger = at_side(model, wanted.side)
     if larger is not model:
         survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes")
-    spectrum = sums.spectrum / sums.count if wanted.parametrisation == "phase" else None
+    spectrum = sums.mean_spectrum() if wanted.parametrisation == "phase" else None
     made = optimise(larger, target, wanted, layers.layouts(), variant.relevance, sums.colours(), progress, spectrum)
     names = tuple(shown.names[index] for index, _ in chosen)
     return _picture(made, str(asked), wanted, variant, names, model)

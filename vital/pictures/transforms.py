@@ -161,4 +161,28 @@ def warp(
 ) -> Float[Tensor, "picture 3 side side"]:
     """Each picture through its own affine map, bilinear; beyond the edge it is mirrored."""
     grid = F.affine_grid(maps.to(pictures), list(pictures.shape), align_corners=False)
+    if torch.are_deterministic_algorithms_enabled():  # on a GPU the other's gradient adds in any order
+        return _bilinear(pictures, grid)
     return F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+
+
+def _bilinear(
+    pictures: Float[Tensor, "picture 3 side side"], grid: Float[Tensor, "picture side side 2"]
+) -> Float[Tensor, "picture 3 side side"]:
+    """As `torch.nn.functional.grid_sample` does it in `warp`, by gathering the four pixels around every position."""
+    side = pictures.shape[-1]
+    position = ((grid + 1) * side - 1) / 2
+    mirrored = (position + 0.5).abs() % (2 * side)  # beyond an edge, which lies half a pixel outside, and back again
+    position = (torch.minimum(mirrored, 2 * side - mirrored) - 0.5).clamp(0, side - 1)
+    first = position.floor()
+    share = position - first
+    (column, row), (right, down) = first.long().unbind(-1), share[:, None].unbind(-1)
+    flat = pictures.flatten(2)
+
+    def pixels(rows: Tensor, columns: Tensor) -> Tensor:
+        index = (rows.clamp(max=side - 1) * side + columns.clamp(max=side - 1)).flatten(1)
+        return flat.gather(2, index[:, None].expand(-1, 3, -1)).view_as(pictures)
+
+    above = torch.lerp(pixels(row, column), pixels(row, column + 1), right)
+    below = torch.lerp(pixels(row + 1, column), pixels(row + 1, column + 1), right)
+    return torch.lerp(above, below, down)

@@ -18,6 +18,7 @@ from flows.jobs import Running
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
+from flows.steps import targets as steps
 from flows.steps.images import load_images, moved_urls, read_placed
 from flows.steps.targets import moved_of_tasks
 from stores import open_statistics
@@ -28,6 +29,8 @@ from stores.shards.reading import GAP, read_spans
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made, references_job, targets_job
 from tests.flows.recipes.test_pipeline import digests
+from vital.errors import DoesNotFit
+from vital.measuring.targets import measure
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:UPath 'counted' filesystem:UserWarning")]
 
@@ -123,6 +126,39 @@ def test_a_task_is_told_of_its_own_moved_shards_alone(made: Made, service: tuple
     system.pipe_file("/other/tiny-000001.tar", b"0" * 512)
     with pytest.raises(UnreadableShard, match=r"tiny-000001.tar has 512 bytes but the store read"):
         moved_of_tasks(statistics, ("counted://other/*.tar",), references, live, tasks)
+
+
+def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real, batches = tmp_path / "stats.zarr", measure, []
+    shutil.copytree(made.store, store)
+    targets = open_statistics(str(store), "r+").targets(LAYER, "patch-lrp")
+    targets.forget([0])
+
+    def with_little_room(*arguments: Any) -> Any:
+        batches.append(arguments[8])
+        found = real(*arguments)  # it has summed some by then
+        if arguments[8] > 3:
+            raise MemoryError("no room")
+        return found
+
+    monkeypatch.setattr(steps, "measure", with_little_room)
+    steps.measure_blocks(targets_job(store, batch=12), (0,), {})
+    assert batches == [12, 6, 3]
+    again, before = (
+        open_statistics(str(url)).targets(LAYER, "patch-lrp").rows(range(32)) for url in (store, made.store)
+    )
+    for name, values in before.items():  # the network's own passes may round otherwise in other batches
+        np.testing.assert_allclose(again[name], values, rtol=2e-3, atol=2e-3, err_msg=name)
+    np.testing.assert_array_equal(again["count"], before["count"])
+    targets.forget([0])
+    monkeypatch.setattr(steps, "measure", lambda *arguments: (_ for _ in ()).throw(MemoryError("none")))
+    with pytest.raises(DoesNotFit, match=r"one reference does not fit into memory \(none\)"):
+        steps.measure_blocks(targets_job(store, batch=2), (0,), {})
+    alike = targets_job(store, batch=2, running=Running(deterministic=True))
+    with pytest.raises(DoesNotFit, match=r"2 references together do not fit .* give --batch 1"):
+        steps.measure_blocks(alike, (0,), {})
 
 
 def test_images_come_in_the_order_asked_for_whatever_is_ahead(made: Made) -> None:

@@ -1,4 +1,6 @@
 from dataclasses import fields
+from fractions import Fraction
+from random import Random
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from vital.measuring.rows import resample, site_levels, stored_levels
-from vital.measuring.sums import LayerSums, joined_in_order
+from vital.measuring.sums import AT_ONCE, FINE, GRID, ExactSum, LayerSums, exact_parts, total_of
 
 floats = st.floats(-1e3, 1e3, width=32)
 
@@ -35,7 +37,7 @@ def assert_same(first: LayerSums, second: LayerSums, exact: bool = False) -> Non
 @given(batches(), batches(), batches())
 def test_sums_add_in_any_grouping_and_order(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     first, second, third = sums(a), sums(b), sums(c)
-    assert_same((first + second) + third, first + (second + third))
+    assert_same((first + second) + third, first + (second + third), exact=True)
     assert_same(first + second, second + first, exact=True)
 
 
@@ -49,19 +51,19 @@ def test_no_images_are_the_identity(a: np.ndarray) -> None:
 
 @given(batches(images=5), st.integers(0, 5))
 def test_sums_of_parts_are_those_of_the_whole(a: np.ndarray, cut: int) -> None:
-    assert_same(sums(a[:cut]) + sums(a[cut:]), sums(a))
+    assert_same(sums(a[:cut]) + sums(a[cut:]), sums(a), exact=True)
 
 
 @given(batches())
 def test_sums_are_what_numpy_finds(a: np.ndarray) -> None:
     result = sums(a, levels=9)  # as many levels as sites: nothing is interpolated
     wide = a.astype(np.float64)
-    np.testing.assert_allclose(result.quantiles, np.sort(wide, -1).sum(0), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(result.total, wide.mean(-1).sum(0), rtol=1e-5, atol=1e-2)
-    np.testing.assert_allclose(result.squares, (wide**2).mean(-1).sum(0), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(result.active, (wide > 0).mean(-1).sum(0), rtol=1e-6)
-    np.testing.assert_allclose(result.peaks, wide.max(-1).sum(0), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(result.peak_squares, (wide.max(-1) ** 2).sum(0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(total_of(result.quantiles), np.sort(wide, -1).sum(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(total_of(result.total), wide.mean(-1).sum(0), rtol=1e-5, atol=1e-2)
+    np.testing.assert_allclose(total_of(result.squares), (wide**2).mean(-1).sum(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(total_of(result.active), (wide > 0).mean(-1).sum(0), rtol=1e-6)
+    np.testing.assert_allclose(total_of(result.peaks), wide.max(-1).sum(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(total_of(result.peak_squares), (wide.max(-1) ** 2).sum(0), rtol=1e-6, atol=1e-9)
     np.testing.assert_array_equal(result.minimum, wide.min((0, 2), initial=np.inf))
     np.testing.assert_array_equal(result.maximum, wide.max((0, 2), initial=-np.inf))
     assert result.count == len(a)
@@ -123,9 +125,54 @@ def test_resampling_is_linear_in_the_rows(pair: np.ndarray, a: float, b: float) 
     )
 
 
-def test_the_sum_over_images_does_not_depend_on_their_batches() -> None:
-    rows = torch.from_numpy(np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32) * 1e6)
-    one_by_one = np.zeros(4)
-    for row in rows:
-        one_by_one = one_by_one + joined_in_order(row[None])
-    np.testing.assert_array_equal(joined_in_order(rows), one_by_one)
+wide = st.one_of(st.floats(-1e9, 1e9, width=32), st.floats(-(2.0**-20), 2.0**-20, width=32), st.just(0.0))
+
+
+@given(npst.arrays(np.float32, st.integers(0, 40), elements=wide), st.randoms())
+def test_an_exact_sum_is_the_sum_of_fractions_in_any_order(values: np.ndarray, random: Random) -> None:
+    fine = [Fraction(float(value)) for value in np.rint(values.astype(np.float64) / FINE) * FINE]
+    expected = sum(fine if np.abs(values).max(initial=0) < 1 else map(Fraction, values.tolist()), Fraction(0))
+    found = []
+    for _ in range(3):
+        order = list(range(len(values)))
+        random.shuffle(order)
+        total = ExactSum(())
+        for part in np.array_split(order, random.randint(1, 4)):
+            total.add(torch.from_numpy(values[part.astype(int)]))
+        found.append(total.numpy())
+    coarse, rest = found[0].tolist()
+    assert abs(Fraction(coarse) + Fraction(rest) - expected) <= len(values) * Fraction(FINE) / 2
+    assert 0 <= rest < GRID
+    assert all(other.tobytes() == found[0].tobytes() for other in found)
+
+
+def test_more_images_than_add_without_a_carry_and_more_numbers_than_a_cache_holds() -> None:
+    values = torch.full((3 * AT_ONCE + 1, 5), GRID * (1 - 2.0**-20))
+    total = ExactSum((5,))
+    total.add(values)
+    exact = (3 * AT_ONCE + 1) * Fraction(float(values[0, 0]))
+    assert all(Fraction(coarse) + Fraction(rest) == exact for coarse, rest in total.numpy().T.tolist())
+    rows = torch.from_numpy(np.random.default_rng(0).standard_normal((50, 3, 9000)).astype(np.float32))
+    torch.set_num_threads(3)
+    total = ExactSum((3, 9000))
+    total.add(rows)
+    np.testing.assert_array_equal(total_of(total.numpy()), rows.double().sum(0).numpy())
+
+
+def test_a_value_is_cut_without_rounding_and_what_is_infinite_stays_so() -> None:
+    values = torch.tensor([1e-7, -3.3, 4096.5, -8e9, 3e38, float("inf"), float("-inf"), float("nan"), -0.0])
+    coarse, rest = exact_parts(values)
+    np.testing.assert_array_equal((coarse.double() + rest.double()).numpy()[:4], values.double().numpy()[:4])
+    np.testing.assert_array_equal(coarse[4:].numpy(), values[4:].numpy())
+    assert not rest[2:].any()
+    total = ExactSum((9,))
+    total.add(values[None].repeat(2, 1))
+    np.testing.assert_allclose(total_of(total.numpy()), 2 * values.double().numpy())
+
+
+@given(batches(images=3))
+def test_sums_come_back_from_a_store(a: np.ndarray) -> None:
+    whole = sums(a)
+    kept = {name: np.asarray(array) for name, array in whole.stored().items()}
+    assert_same(LayerSums.from_stored(kept), whole, exact=True)
+    assert kept.keys() == {*LayerSums.meanings(), "sums/count"}

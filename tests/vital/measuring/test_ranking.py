@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vital.measuring.ranking import NOBODY, Ranking, unit_hash
+from vital.measuring.ranking import NOBODY, ROOM, Ranker, Ranking, unit_hash
 
 NEURONS = 3
 Entry = tuple[int, tuple[float, ...], tuple[int, ...]]
@@ -83,6 +83,62 @@ def test_a_ranking_of_nobody_is_the_identity(of: list[Entry], count: int) -> Non
 def test_shifting_moves_ids_and_leaves_nobody(of: list[Entry], count: int, by: int) -> None:
     shifted = [(entry[0] + by, entry[1], entry[2]) for entry in of]
     assert_same(ranking(of, count).shifted(by), ranking(shifted, count))
+
+
+many = st.lists(st.tuples(*[scores] * NEURONS), min_size=0, max_size=3 * ROOM)
+
+
+@given(many, st.integers(1, 9), ranks, st.integers(0, 2**31))
+def test_a_ranker_gives_the_ranking_of_all_its_batches(
+    of: list[tuple[float, ...]], batch: int, count: int, seed: int
+) -> None:
+    stream = np.random.default_rng(seed)
+    table = np.array(of, np.float32).reshape(len(of), NEURONS)
+    sites = stream.integers(0, 1 << 24, table.shape)
+    images = np.cumsum(stream.integers(1, 1 << 30, len(of)))
+    ranker, begun = Ranker(NEURONS, count), 0
+
+    def winners(image: int, neurons: np.ndarray) -> np.ndarray:
+        found: np.ndarray = sites[begun + image, neurons]
+        return found
+
+    for begun in range(0, len(of), batch):
+        ranker.add(table[begun : begun + batch], images[begun : begun + batch], winners)
+    assert_same(ranker.ranking(), Ranking.of(table, images, sites, count))
+    assert_same(ranker.ranking(), ranker.ranking())
+
+
+def test_a_ranker_asks_for_the_sites_of_candidates_alone_and_goes_on_after_it_was_read() -> None:
+    table = np.arange(400, dtype=np.float32).reshape(200, 2) * [[1, -1]]  # one neuron rises, the other falls
+    asked: list[tuple[int, int]] = []
+
+    def sites(image: int, neurons: np.ndarray) -> np.ndarray:
+        asked.extend((image, int(neuron)) for neuron in neurons)
+        return neurons + 7
+
+    ranker = Ranker(2, 3)
+    for row in range(200):
+        ranker.add(table[row : row + 1].astype(np.float32), np.array([row]), sites)
+        if row == 99:
+            assert ranker.ranking().images.tolist() == [[99, 98, 97], [0, 1, 2]]
+    assert ranker.ranking().images.tolist() == [[199, 198, 197], [0, 1, 2]]
+    assert ranker.ranking().sites.tolist() == [[7, 7, 7], [8, 8, 8]]
+    assert sum(neuron == 0 for _, neuron in asked) == 200
+    assert sum(neuron == 1 for _, neuron in asked) <= ROOM + 1
+    with pytest.raises(ValueError, match="come after image 199: give them in the order of their ids"):
+        ranker.add(np.zeros((1, 2), np.float32), np.array([199]), sites)
+
+
+@given(st.lists(st.tuples(st.integers(-2, 6), st.text(max_size=3)), max_size=30), ranks)
+def test_members_are_what_ranking_their_lots_gives(of: list[tuple[int, str]], count: int) -> None:
+    rows, labels, keys = np.arange(len(of)), np.array([one[0] for one in of], np.int64), [one[1] for one in of]
+    drawn = np.full((len(of), 5), -np.inf)
+    for row, (label, key) in enumerate(of):
+        if 0 <= label < 5:
+            drawn[row, label] = -unit_hash(key)
+    expected = Ranking.of(drawn, rows, np.zeros(drawn.shape, np.int64), count)
+    found = Ranking.of_members(5, count, rows, labels, keys)
+    assert_same(found, expected)
 
 
 def test_scores_that_are_no_numbers_are_no_candidates() -> None:

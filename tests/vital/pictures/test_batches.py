@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,13 +9,28 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.reference.networks import SIDE
 from vital.errors import DoesNotFit
-from vital.pictures.device import in_batches, largest_power, measured_batch
+from vital.measuring.targets import Crop, measure
+from vital.network.models import Model
+from vital.network.probe import CLASSES
+from vital.pictures.device import dearest, in_batches, kept_bytes, largest_power, measured_batch
+from vital.pictures.optimise import optimise
+from vital.settings import PictureSettings
 
+LAYER = "2"
 ERRORS = [
     MemoryError("no room"),
+    MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"),
+    RuntimeError("CUDA error: CUSPARSE_STATUS_ALLOC_FAILED when calling `cusparseCreate(handle)`"),
 ]
 
 
@@ -26,13 +43,21 @@ def room_for(most: int, error: BaseException, tried: list[tuple[int, int]]) -> C
     return work
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_a_batch_that_does_not_fit_is_halved_and_the_later_ones_too(error: BaseException) -> None:
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+def test_a_batch_that_does_not_fit_is_halved_and_the_later_ones_too(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     tried: list[tuple[int, int]] = []
     done = list(in_batches(11, 8, room_for(3, error, tried)))
     assert [(part.start, part.stop) for part in done] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 11)]
     assert tried[:3] == [(0, 8), (0, 4), (0, 2)]
     assert all(stop - start <= 2 for start, stop in tried[2:])
+    said = [record.getMessage() for record in caplog.records]
+    assert [said[0].startswith("8 pictures together did not fit"), said[1].endswith("begun anew with 2")] == [
+        True,
+        True,
+    ]
+    assert len(said) == 2
 
 
 @given(st.integers(0, 40), st.integers(1, 16), st.integers(1, 16))
@@ -46,9 +71,29 @@ def test_one_that_does_not_fit_is_an_error_with_the_way_out() -> None:
         list(in_batches(3, 2, room_for(0, ERRORS[0], [])))
 
 
-def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
-    with pytest.raises(RuntimeError, match="shapes"):
-        list(in_batches(3, 2, room_for(0, RuntimeError("shapes do not match"), [])))
+OTHERS = [
+    RuntimeError("shapes do not match"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+    RuntimeError("cuFFT error: CUFFT_INVALID_SIZE"),
+    ValueError("out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=str)
+def test_another_error_is_not_taken_for_a_lack_of_memory(error: Exception) -> None:
+    tried: list[tuple[int, int]] = []
+    with pytest.raises(type(error), match=str(error).split("`")[0]):
+        list(in_batches(3, 2, room_for(0, error, tried)))
+    assert tried == [(0, 2)]
+
+
+def test_a_batch_of_fixed_size_is_not_halved() -> None:
+    tried: list[tuple[int, int]] = []
+    with pytest.raises(DoesNotFit, match=r"4 pictures together do not fit .* give --batch 2"):
+        list(in_batches(8, 4, room_for(2, ERRORS[0], tried), fixed=True))
+    assert tried == [(0, 4)]
+    assert list(in_batches(8, 4, room_for(4, ERRORS[0], tried), fixed=True)) == [slice(0, 4), slice(4, 8)]
 
 
 @pytest.mark.parametrize(("room", "most", "size"), [(0.3, 8, 1), (1.0, 8, 1), (7.9, 8, 4), (8.0, 8, 8), (1e9, 8, 8)])
@@ -67,6 +112,70 @@ def test_the_batch_is_measured_by_what_the_graph_keeps(monkeypatch: pytest.Monke
     assert measured_batch(step(0.1), torch.device("cpu")) == 8
     assert measured_batch(step(4), torch.device("cpu")) == 2  # 0.8 × 41 MB over 3 × 4.2 MB
     assert measured_batch(step(400), torch.device("cpu")) == 1
+
+
+class Card:
+    """A GPU's memory as torch tells of it: of ``size`` bytes, ``kept`` by the allocator and ``used`` of these."""
+
+    def __init__(self, size: int, kept: int, used: int, step: int) -> None:
+        self.size, self.kept, self.used, self.step, self.peak = size, kept, used, step, 0
+
+    def run(self) -> None:
+        """A step: its memory is used, then the allocator's own."""
+        self.peak = self.used + self.step
+        self.kept = max(self.kept, self.peak)
+
+    def seen_by(self, monkeypatch: pytest.MonkeyPatch) -> Card:
+        told: dict[str, Callable[[torch.device], object]] = {
+            "reset_peak_memory_stats": lambda device: setattr(self, "peak", self.used),
+            "memory_allocated": lambda device: self.used,
+            "memory_reserved": lambda device: self.kept,
+            "max_memory_allocated": lambda device: self.peak,
+            "mem_get_info": lambda device: (self.size - self.kept, self.size),
+        }
+        for name, tell in told.items():
+            monkeypatch.setattr(torch.cuda, name, tell)
+        return self
+
+
+@pytest.mark.parametrize("kept", [10, 500, 990])
+def test_what_the_allocator_keeps_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """The batch of a process's first task is that of its later ones."""
+    card = Card(size=1000, kept=kept, used=10, step=20).seen_by(monkeypatch)
+    for _ in range(3):
+        assert measured_batch(card.run, torch.device("cuda")) == 32  # 0.8 × 990 over 20 is 39
+    assert measured_batch(Card(1000, 600, 500, 20).seen_by(monkeypatch).run, torch.device("cuda")) == 16
+
+
+@pytest.mark.parametrize("layer", [LAYER, CLASSES])
+def test_the_dearest_steps_are_measured(tiny: Callable[..., Model], layer: str) -> None:
+    """The first steps of a run show pictures at half their side, and every second one of a class is a random crop."""
+    model = tiny()
+    images = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
+    target = measure(model, layer, [1], [Crop(one, (0,)) for one in images], ("0", "1"), {})
+    settings = PictureSettings(steps=10, side=SIDE, coarse=0.5, softness=0)
+
+    def bytes_of(settings: PictureSettings) -> int:
+        return kept_bytes(lambda: optimise(model, target, settings))
+
+    whole, first = bytes_of(settings), bytes_of(settings.model_copy(update={"steps": 1}))
+    assert bytes_of(dearest(settings)) == pytest.approx(whole, rel=0.01)  # a longer run draws more shifts
+    if layer == LAYER:
+        assert first < 0.75 * whole  # what the first step keeps is no measure of the others
+    assert dearest(settings).steps == 2
+
+
+def test_bytes_are_counted_as_long_as_they_are_kept() -> None:
+    values = torch.ones(1000, requires_grad=True)
+
+    def steps(count: int) -> Callable[[], object]:
+        return lambda: [(values.exp() * 1.0).sum().backward() for _ in range(count)]
+
+    assert kept_bytes(steps(1)) == kept_bytes(steps(5)) == 4000
+    both = kept_bytes(lambda: (values.exp() + values.exp()).sum().backward())
+    assert both == 8000
+    on_meta = torch.ones(1000, requires_grad=True, device="meta")
+    assert kept_bytes(lambda: (on_meta.exp() + on_meta.exp()).sum().backward()) == 8000
 
 
 def test_a_real_lack_of_memory_halves_the_batch() -> None:
