@@ -26,6 +26,8 @@ __all__ = ["atlas", "evaluate", "references", "report", "targets"]
 
 RENAMED = {"moments": "targets", "place": "running", "grain": "noise"}
 """Words of earlier versions, and those that replace them."""
+KEPT = "what is finished stays; run the same command again, which makes what is missing"
+"""What a run says that is ended before it is done."""
 Paths: TypeAlias = "str | Path | Sequence[str | Path]"
 
 
@@ -115,7 +117,8 @@ def targets(
     from vital.settings import VariantSettings
 
     url, parts = _url(statistics), _parts(settings, variant=VariantSettings, running=Running)
-    _hand_over_again(model, open_statistics(url))
+    if model is not None:
+        _hand_over_again(model, open_statistics(url))
     variant = measure_targets(
         _job(
             TargetsJob,
@@ -162,7 +165,8 @@ def atlas(
     from vital.settings import PictureSettings, VariantSettings
 
     parts = _parts(settings, picture=PictureSettings, variant=VariantSettings, running=Running)
-    _hand_over_again(model, open_statistics(_url(statistics)))
+    if model is not None:
+        _hand_over_again(model, open_statistics(_url(statistics)))
     asked = {"layer": layer, "neurons": _ranges(neurons), "batch": batch}
     build_atlas(_job(AtlasJob, store=_url(statistics), out=str(out), **asked, **parts))
     return open_atlas(str(out))
@@ -291,9 +295,8 @@ def _model(model: Any) -> ModelSettings:
 
 def _hand_over_again(model: Any, statistics: Statistics) -> None:
     """The network of a store once more, where the store was made of a module; another one is refused by field."""
-    if model is not None:
-        _model(model)
-        statistics.check(model.identity)
+    _model(model)
+    statistics.check(model.identity)
 
 
 def _job(kind: Any, **values: Any) -> Any:

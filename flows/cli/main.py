@@ -1,18 +1,25 @@
-"""The ``vital`` command: its table of commands, how help looks, and one sentence where something is wrong."""
+"""The ``vital`` command: its table of commands, how help looks, one sentence where something is wrong, and its end."""
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from shutil import get_terminal_size
+from types import FrameType
 
 from cyclopts import App, Group, Parameter
 from cyclopts.help import HelpPanel, PlainFormatter
 from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
-from flows import calm_prefect
+from flows import KEPT, calm_prefect
 
 HELP = """Pictures of what every neuron of a vision network responds to.
 
@@ -40,6 +47,9 @@ COMMANDS = {
     "export": ("looking:export", "save a selection of pictures, as a folder or a zip"),
 }
 """Where each command is, since nothing is imported before it is asked for; and what it is for, in the order of use."""
+ASKING = (signal.SIGINT, signal.SIGTERM)
+SECONDS = 3.0
+"""What a run that is asked to end has to put things in order: it gives its blocks back and ends its workers."""
 
 
 class Layout(PlainFormatter):
@@ -76,14 +86,21 @@ def command_line(asked: str | None = None) -> App:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command that ``words`` ask for, by default the process's; returns 0 done, 1 failed, 2 bad usage. An error
-    is one sentence on standard error; after ``--verbose`` what failed is raised."""
+    is one sentence on standard error; after ``--verbose`` what failed is raised.
+
+    As a shell expects, the code is 141 where nobody reads the output, which is no error, and 130 after Ctrl-C. The
+    process's own command ends within seconds of it.
+    """
+    if words is None:
+        _begin()
     words = list(sys.argv[1:] if words is None else words)
     verbose = words[:1] == ["--verbose"]
     words = words[verbose:]
     calm_prefect("INFO" if verbose else "CRITICAL")
     try:
         for line in command_line(*words[:1])(words) or ():
-            print(line, flush=True)  # noqa: T201
+            if not _said(line):
+                return 128 + signal.SIGPIPE
         return 0 if words else 2  # without a command there is only its help
     except (Exception, KeyboardInterrupt) as error:
         from flows.cli.options import refusal
@@ -91,8 +108,72 @@ def main(words: Sequence[str] | None = None) -> int:
         sentence, code = refusal(error)
         if verbose and code == 1:
             raise
-        sys.stderr.write(f"Error: {sentence}\n")
-        return code
+        _refuse(sentence)
+        return 128 + _asked[0] if _asked else code
+
+
+def _said(line: str) -> bool:
+    """Whether somebody reads what is printed. Where nobody does, as after ``| head -1``, later output goes nowhere."""
+    try:
+        print(line, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def _refuse(sentence: str) -> None:
+    _refused.set()
+    sys.stderr.write(f"Error: {sentence}\n")
+    sys.stderr.flush()
+
+
+_refused = threading.Event()
+_asked: list[int] = []
+"""The signal that asked this process to end."""
+
+
+def _begin() -> None:
+    """Make this process one that ends in time, and that finds a factory in the current folder, as with ``python -m``;
+    there it hides no installed module."""
+    sys.path.append(str(Path.cwd()))
+    heard, said = os.pipe()
+    os.set_blocking(said, False)  # as Python wants it
+    for number in ASKING:
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):  # else it is ignored
+            signal.signal(number, _raised)
+    # A step of a network may take long, and Python runs no handler before it has returned. A thread hears at once.
+    signal.set_wakeup_fd(said, warn_on_full_buffer=False)
+    threading.Thread(target=_end_in_time, args=(heard,), daemon=True).start()
+
+
+def _raised(number: int, _: FrameType | None) -> None:
+    """The first signal ends what is going on; what that does to put things in order is not disturbed by others."""
+    if not _asked:
+        _asked.append(number)
+        raise KeyboardInterrupt
+
+
+def _end_in_time(heard: int) -> None:
+    """At the second signal, or a while after the first, the process ends where it is, with those that it started: what
+    is written is whole, and the lease of a process that is not there any more counts for nothing."""
+    number = 0
+    while number not in ASKING:
+        number = os.read(heard, 1)[0]
+    select.select([heard], [], [], SECONDS)
+    if not _refused.is_set():
+        _refuse(f"interrupted: {KEPT}")
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")  # the progress bar has hidden the cursor
+    import psutil
+
+    this = psutil.Process()
+    for child in this.children(recursive=True):
+        with suppress(psutil.Error):
+            if child.exe() == this.exe():  # a worker or Prefect's server; not the user's browser
+                child.kill()
+    sys.stderr.flush()
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from cyclopts import CycloptsError, Group, Parameter, exceptions
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flows import RENAMED
+from flows import KEPT, RENAMED
 from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, Running, TargetsJob
 from flows.reports.plan import ReportJob
 from stores.errors import StoreError
@@ -75,8 +75,10 @@ def refusal(error: BaseException) -> tuple[str, int]:
     """One sentence on an error, and the exit code: 2 where the command line or a job file is wrong, 1 for all else."""
     if isinstance(error, CycloptsError | UsageError):
         return _usage(error) if isinstance(error, CycloptsError) else str(error), 2
-    if isinstance(error, VitalError | StoreError | OSError | KeyboardInterrupt):
-        return str(error) or "interrupted", 1
+    if isinstance(error, KeyboardInterrupt):
+        return str(error) or f"interrupted: {KEPT}", 130
+    if isinstance(error, VitalError | StoreError | OSError):
+        return str(error), 1
     first = (str(error).splitlines() or [""])[0]  # a bug, or an input that nobody foresaw
     return f"unexpected {type(error).__name__}: {first}; `vital --verbose …` shows where it came from", 1
 

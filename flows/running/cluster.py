@@ -8,10 +8,12 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask
 from dask.base import annotate
+from distributed import LocalCluster
 from distributed.client import Client, FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
@@ -23,6 +25,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.jobs import Running
 from flows.running.artifacts import progress_artifact
+from flows.running.devices import OneGpuEach, gpus_of_workers
 from flows.running.progress import tick
 from flows.running.server import give_it_time
 from vital.errors import VitalError
@@ -42,8 +45,8 @@ class ClusterLost(VitalError):
 
 
 def in_process() -> TaskRunner[Any]:
-    """One task at a time, which itself uses all of torch's threads: a model's hooks and torch's threads belong to one
-    task."""
+    """The runner of a flow itself. It has one thread, in case that somebody submits a task: a model's hooks and torch's
+    threads belong to one task."""
     return ThreadPoolTaskRunner(max_workers=1)
 
 
@@ -58,16 +61,28 @@ def run_tasks(running: Running, task: Task[..., Any], calls: Calls) -> list[Any]
     """
     if not calls:
         return []
+    results: list[Any] = []
     showing = progress_artifact(task.name, sum(weight for _, weight in calls))
-    with _lost_in_one_sentence(running), showing as show, _runner(running) as runner, _annotated(running):
-        futures = [runner.submit(task, dict(parameters)) for parameters, _ in calls]
-        results = []
-        for future, (_, weight) in zip(futures, calls, strict=True):
-            results.append(future.result())
+    with _lost_in_one_sentence(running), showing as show, _outcomes(task, calls, place_of(running)) as outcomes:
+        for outcome, (_, weight) in zip(outcomes, calls, strict=True):
+            results.append(outcome)
             if running.elsewhere:  # tasks of this process tick themselves
                 tick(weight)
             show(weight)
     return results
+
+
+@contextmanager
+def _outcomes(task: Task[..., Any], calls: Calls, place: Place) -> Iterator[Iterator[Any]]:
+    """What the tasks return, in order. In this process they are run by the thread that asks for them, so that Ctrl-C
+    ends them where they are."""
+    told = [_told(parameters, place) for parameters, _ in calls]
+    if place.runner is None:
+        yield (task(**parameters) for parameters in told)
+        return
+    with started(place, place.runner) as runner:
+        futures = [runner.submit(task, parameters) for parameters in told]
+        yield (future.result() for future in futures)
 
 
 @contextmanager
@@ -83,7 +98,7 @@ def _lost_in_one_sentence(running: Running) -> Iterator[None]:
     """Dask's ways to say that it is gone, as an error that says what to do."""
     where = f"the Dask scheduler at {running.scheduler}" if running.scheduler else "the Dask scheduler of this run"
     again = "what is written stays; run the same command again, which makes what is missing"
-    if running.elsewhere and os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
+    if running.elsewhere and _quiet():
         for name in ("distributed", "distributed.client"):  # the second has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -104,6 +119,10 @@ def _lost_in_one_sentence(running: Running) -> Iterator[None]:
         raise
 
 
+def _quiet() -> bool:
+    return os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL"
+
+
 @contextmanager
 def unhurried_memory() -> Iterator[None]:
     """Workers started while the block lasts keep freed memory as processes usually do.
@@ -122,55 +141,87 @@ def unhurried_memory() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _runner(running: Running) -> Iterator[TaskRunner[Any]]:
+@dataclass(frozen=True)
+class Place:
+    """Where tasks run, as it is found when they are to begin."""
+
+    running: Running
+    """What tasks are told: on workers of this machine ``auto`` is settled."""
+    runner: TaskRunner[Any] | None = None
+    """What gives tasks to Dask's workers; none where they run in this process."""
+    here: bool = False
+    """Whether there are workers and all are on this machine."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """What Dask is to see at a worker before it gives it a task."""
+
+
+def place_of(running: Running) -> Place:
+    """Where ``running`` says, with a GPU for each worker if there are GPUs.
+
+    Raises:
+        UnsuitableInput: there are more workers than GPUs.
+    """
     if running.scheduler:
-        runner: TaskRunner[Any] = DaskTaskRunner(address=running.scheduler)
-    elif running.workers:
-        runner = DaskTaskRunner(cluster_class=_cluster_class(running), cluster_kwargs=_cluster_arguments(running))
+        return _on_scheduler(running, running.scheduler)
+    if not running.workers:
+        return Place(running)
+    gpus = gpus_of_workers(running)
+    shared: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0"}
+    shared["silence_logs"] = logging.CRITICAL if _quiet() else logging.WARNING
+    if not gpus:
+        at_cpu = running.model_copy(update={"device": "cpu"}) if running.device == "auto" else running
+        return Place(at_cpu, _started_by("distributed.LocalCluster", n_workers=running.workers, **shared), here=True)
+    if importlib.util.find_spec("dask_cuda") is not None:  # it also binds each worker to the cores beside its GPU
+        runner = _started_by("dask_cuda.LocalCUDACluster", n_workers=len(gpus), CUDA_VISIBLE_DEVICES=gpus, **shared)
     else:
-        runner = in_process()
-    with unhurried_memory(), _one_server(running), runner as started:
-        yield started
+        runner = _started_by(OneGpuEach, gpus=gpus, **shared)
+    return Place(running.model_copy(update={"device": "cuda"}), runner, here=True)
 
 
-@contextmanager
-def _one_server(running: Running) -> Iterator[None]:
-    """Workers of this machine report to the server that Prefect has started for this process, where none is set: each
-    would start one of its own, which takes seconds of all cores. Workers elsewhere cannot reach it, and do start
-    one."""
-    if PREFECT_API_URL.value() or not _workers_are_here(running):
-        yield
-        return
-    with get_client(sync_client=True) as client:
-        server = str(client.api_url)
-    with temporary_settings({PREFECT_API_URL: server}):
-        yield
+def _started_by(cluster: str | type[LocalCluster], **options: Any) -> TaskRunner[Any]:
+    runner: TaskRunner[Any] = DaskTaskRunner(cluster_class=cluster, cluster_kwargs=options)
+    return runner
 
 
-def _workers_are_here(running: Running) -> bool:
-    if not running.scheduler:
-        return running.workers is not None
-    with Client(running.scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+def _on_scheduler(running: Running, scheduler: str) -> Place:
+    """Where workers declare GPUs (``--resources GPU=1``) only these get tasks, and each of them one at a time; workers
+    of which none declares any are taken as they are."""
+    with Client(scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+        declared = [info["resources"] for info in client.scheduler_info(n_workers=-1)["workers"].values()]
         hosts = set(client.run(_host).values())
-    return hosts == {_host()}
+    gpus = running.device != "cpu" and any(resources.get("GPU") for resources in declared)
+    told = running.model_copy(update={"device": "cuda"}) if gpus and running.device == "auto" else running
+    return Place(told, DaskTaskRunner(address=scheduler), hosts == {_host()}, {"GPU": 1} if gpus else {})
 
 
 def _host() -> str:
     return socket.gethostname()
 
 
-def _cluster_class(running: Running) -> str:
-    """dask-cuda gives every worker a GPU of its own."""
-    cuda = running.on_gpu and importlib.util.find_spec("dask_cuda") is not None
-    return "dask_cuda.LocalCUDACluster" if cuda else "distributed.LocalCluster"
+def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """A task's parameters, whose job says where it runs."""
+    job = parameters.get("job")
+    settled = {} if job is None else {"job": job.model_copy(update={"running": place.running})}
+    return {**parameters, **settled}
 
 
-def _cluster_arguments(running: Running) -> dict[str, Any]:
-    shared: dict[str, Any] = {"n_workers": running.workers, "threads_per_worker": 1, "dashboard_address": ":0"}
-    return shared | ({"resources": {"GPU": 1}} if running.on_gpu else {"processes": True})
+@contextmanager
+def started(place: Place, runner: TaskRunner[Any]) -> Iterator[TaskRunner[Any]]:
+    """Workers that take tasks while the block lasts."""
+    asked = annotate(resources=place.resources) if place.resources else nullcontext()
+    with unhurried_memory(), _one_server(place), runner as started, asked:
+        yield started
 
 
-def _annotated(running: Running) -> Any:
-    """On a cluster a task on a GPU asks for one: workers declare it with ``--resources GPU=1``."""
-    return annotate(resources={"GPU": 1}) if running.elsewhere and running.on_gpu else nullcontext()
+@contextmanager
+def _one_server(place: Place) -> Iterator[None]:
+    """Workers of this machine report to the server that Prefect has started for this process, where none is set: each
+    would start one of its own, which takes seconds of all cores. Workers elsewhere cannot reach it, and do start
+    one."""
+    if PREFECT_API_URL.value() or not place.here:
+        yield
+        return
+    with get_client(sync_client=True) as client:
+        server = str(client.api_url)
+    with temporary_settings({PREFECT_API_URL: server}):
+        yield

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from flows.jobs import Running
+from flows.running.devices import device_name
 from stores import Statistics
 from stores.arrays.provenance import fingerprint
 from vital.errors import UnknownModel, UnsuitableInput
@@ -44,7 +45,10 @@ def load(settings: ModelSettings, running: Running) -> LoadedModel:
     if settings.name.startswith(LIVE):
         _check_live(settings.name, running)
     torch.set_num_threads(running.threads or ALL_THREADS)  # an earlier job may have asked for fewer
-    return _load(settings, device_name(running.device))
+    device = device_name(running.device)
+    if ":" in device:  # what takes no device of its own, such as a graph's stream, is to be on the same GPU
+        torch.cuda.set_device(device)
+    return _load(settings, device)
 
 
 def hand_over(model: Model) -> ModelSettings:
@@ -88,7 +92,7 @@ def with_directions(loaded: LoadedModel, directions: Mapping[str, np.ndarray]) -
 @lru_cache(maxsize=1)
 def _load(settings: ModelSettings, device: str) -> LoadedModel:
     model = _live[settings.name] if settings.name.startswith(LIVE) else load_model(settings)
-    layers = survey(model)
+    layers = survey(model, needed=())  # no more of the network runs than the layers that are asked for
     model.network.to(device)
     return LoadedModel(model, layers)
 
@@ -108,16 +112,8 @@ def _resized(settings: ModelSettings, device: str, side: int) -> LoadedModel:
         model = at_side(loaded.model, side)
     except UnsuitableInput as error:
         raise UnsuitableInput(f"--side {side} does not do: {error}") from error
-    return LoadedModel(model, survey(model, f"give --side {own}, as the statistics have it, or a size that it takes"))
-
-
-def device_name(asked: str) -> str:
-    """The device that ``auto`` means in this process, or the one asked for; refused when it is not there."""
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
-        raise UnsuitableInput(f"device {asked!r} was asked for but torch sees no CUDA device: use --device cpu or auto")
-    return asked
+    way_out = f"give --side {own}, as the statistics have it, or a size that it takes"
+    return LoadedModel(model, survey(model, way_out, needed=()))
 
 
 @lru_cache(maxsize=8)

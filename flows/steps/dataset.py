@@ -23,7 +23,8 @@ from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 
 ALGORITHM = 2
-"""Version of what the numbers mean; a store of another version is refused."""
+"""Version of what the numbers mean; a store of another version is refused. 2: images are resized and cropped as the
+network's weights were evaluated, and leading tokens are found from the network."""
 
 
 def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:

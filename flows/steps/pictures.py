@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool
 
 from flows.jobs import BLOCK, AtlasJob
-from flows.running.process import LoadedModel, device_name, load_at_side, load_stored, stored_model
+from flows.running.devices import device_name
+from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
@@ -22,8 +23,9 @@ from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
 from vital.network.arithmetic import ON_GPU, resolved
+from vital.network.layers import Layer, Survey
 from vital.network.neurons import Readout
-from vital.network.probe import CLASSES
+from vital.network.probe import CLASSES, INPUT, anchor
 from vital.pictures.baselines import check_method
 from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
 from vital.pictures.optimise import Pictures, optimise, records_of
@@ -37,6 +39,13 @@ windows of class pictures are judged by the logit; 3: class pictures have the co
 def targets_of(statistics: Statistics, job: AtlasJob) -> Targets:
     """The targets that a job's pictures are made for; raises SchemaMismatch where they were not measured."""
     return statistics.targets(job.layer, job.variant.label(job.layer == CLASSES)).require()
+
+
+def check_side(larger: Survey, layer: Layer, nodes: Iterable[str]) -> None:
+    """Refuse a side of pictures at which the network does not run as far as the layer and its nodes."""
+    for name in (layer.reads.layer, *nodes):
+        if name != INPUT:
+            larger.layer(name)
 
 
 def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, loaded: LoadedModel) -> AtlasLayer:
@@ -97,7 +106,7 @@ class _Work:
     def batch(self, neurons: Sequence[int]) -> int:
         """Pictures that are optimised together: as asked; one size where it must not depend on free memory; or what
         fits into the device by the dearest steps of one picture."""
-        device = next(self.loaded.model.network.parameters()).device
+        device = anchor(self.loaded.model.network).device
         if isinstance(self.job.batch, int):
             return self.job.batch
         if self.job.running.deterministic:

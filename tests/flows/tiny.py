@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import resource
@@ -48,6 +49,27 @@ def network() -> nn.Module:
             nn.Flatten(),
             nn.Linear(CHANNELS, CLASSES),
         )
+
+
+class Deaf(nn.Conv2d):
+    """A convolution that, once there is a file TINY_GATE_AFTER, never returns, and lets Python see no signal."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """As the convolution, as long as it returns."""
+        after = os.environ.get("TINY_GATE_AFTER")
+        if after and Path(after).exists():
+            library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+            while library.pthread_mutex_lock(mutex) == 0:  # the second time it waits, in C, for what never comes
+                pass
+        made: torch.Tensor = super().forward(images)
+        return made
+
+
+def deaf_network() -> nn.Module:
+    """The weights of `network`, in a network that cannot be interrupted."""
+    made = network()
+    made[0][0].__class__ = Deaf  # type: ignore[index]
+    return made
 
 
 def other_network() -> nn.Module:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vital.network.models import Model
+from vital.network.probe import anchor
 from vital.settings import AskedPrecision, Precision
 
 ON_GPU: Precision = "bfloat16"
@@ -49,7 +50,7 @@ def arithmetic(model: Model, precision: AskedPrecision = "float32") -> Iterator[
     nothing on a CPU. ``bfloat16`` (7 bits) runs a copy of the network, which is kept as long as the network lives.
     ``auto`` is `resolved` for the network's device.
     """
-    wanted = resolved(precision, next(model.network.parameters()).device)
+    wanted = resolved(precision, anchor(model.network).device)
     if wanted == "bfloat16":
         if model.network not in _halved:
             _halved[model.network] = copy.deepcopy(model.network).to(torch.bfloat16)

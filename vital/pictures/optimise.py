@@ -17,7 +17,7 @@ from vital.measuring.targets import Target
 from vital.network.arithmetic import arithmetic
 from vital.network.models import Model
 from vital.network.nodes import prior_weight
-from vital.network.probe import Activations, Layout, probe
+from vital.network.probe import Activations, Layout, anchor, probe
 from vital.pictures.baselines import ascent, check_method
 from vital.pictures.objective import Objective
 from vital.pictures.pixels import (
@@ -93,7 +93,7 @@ def optimise(
     with ExitStack() as running:
         model = running.enter_context(arithmetic(model, settings.precision))
         run = running.enter_context(probe(model.network, layers, layouts, mode))
-        weight = next(model.network.parameters())
+        weight = anchor(model.network)
         noise = draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         pictures = _parametrise(noise, model, settings, target.classes, colours, spectrum)
         if matching:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
-from flows.running.cluster import _one_server, run_tasks, unhurried_memory
+from flows.running.cluster import _one_server, place_of, run_tasks, unhurried_memory
 from stores import AtlasLayer
 from stores.arrays.schema import open_store
 from stores.errors import StoreError
@@ -180,5 +180,6 @@ def test_workers_of_another_machine_are_not_sent_to_this_one(
 ) -> None:
     """They could not reach it."""
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
-    with temporary_settings({PREFECT_API_URL: None}), _one_server(Running(scheduler=cluster.scheduler_address)):
+    place = place_of(Running(scheduler=cluster.scheduler_address))
+    with temporary_settings({PREFECT_API_URL: None}), _one_server(place):
         assert not PREFECT_API_URL.value()

@@ -1,0 +1,101 @@
+"""Ctrl-C, as a terminal sends it to all of a run's processes, ends them; and a reader that goes away is no error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import KEPT
+from flows.jobs import AtlasJob, Running
+from stores import open_atlas
+from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job, references_job, targets_job
+from tests.flows.processes import Gate, environment, killed, scheduler, vital_run, worker
+
+pytestmark = pytest.mark.slow
+
+SENTENCE = f"Error: interrupted: {KEPT}"
+
+
+def lease_of(atlas: Path) -> Path:
+    """What is there while the first block is made."""
+    return atlas / "runs" / f"lease-{LAYER}-0"
+
+
+def job_of(made: Made, folder: Path, **running: object) -> AtlasJob:
+    picture = PICTURE.model_copy(update={"steps": 10_000})
+    return atlas_job(
+        made.store, folder / "atlas.zarr", picture=picture, running=Running.model_validate({"threads": 1, **running})
+    )
+
+
+def interrupted(run: subprocess.Popen[str], atlas: Path, times: int = 1) -> tuple[int, str]:
+    """Code and last words of a run that gets Ctrl-C while it makes its first block."""
+    with killed(run):
+        while not lease_of(atlas).exists():
+            assert run.poll() is None, run.communicate()
+        for _ in range(times):
+            os.killpg(run.pid, signal.SIGINT)
+        _, said = run.communicate()
+    return run.returncode, said[said.find("Error: ") :].strip()
+
+
+@pytest.mark.parametrize("running", [{}, {"workers": 1}], ids=["in process", "with a worker"])
+def test_ctrl_c_ends_a_run_at_work(made: Made, tmp_path: Path, running: dict[str, object]) -> None:
+    atlas = tmp_path / "atlas.zarr"
+    gate = Gate(tmp_path, lease_of(atlas))  # it would wait for ever
+    run = vital_run(job_of(made, tmp_path, **running), tmp_path, **gate.environment)
+    assert interrupted(run, atlas) == (130, SENTENCE)
+    assert running or not lease_of(atlas).exists()  # the block is given back
+    left = [process for process in psutil.process_iter(["status"]) if os.getpgid(process.pid) == run.pid]
+    assert all(process.info["status"] == psutil.STATUS_ZOMBIE for process in left)  # init has yet to take note of
+    assert not open_atlas(str(atlas)).layer(LAYER).done().any()
+
+
+def test_ctrl_c_ends_a_run_whose_tasks_a_scheduler_gives_out(made: Made, tmp_path: Path) -> None:
+    atlas = tmp_path / "atlas.zarr"
+    gate = Gate(tmp_path, lease_of(atlas))
+    with scheduler(tmp_path) as (_, address), worker(tmp_path, address, "--no-nanny", **gate.environment):
+        assert interrupted(vital_run(job_of(made, tmp_path, scheduler=address), tmp_path), atlas) == (130, SENTENCE)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_a_run_that_python_cannot_interrupt(tmp_path: Path, times: int) -> None:
+    """As in a long step of a large network, where no handler runs; neither does the second Ctrl-C abort it."""
+    from flows.recipes.references import select_references
+    from flows.recipes.targets import measure_targets
+    from tests.flows import tiny
+    from vital.settings import ModelSettings
+
+    made, deaf = Made(tmp_path), ModelSettings(name="tests.flows.tiny:deaf_network", input_size=tiny.SIDE)
+    tiny.shards(made.shards, 1)
+    select_references(references_job(made.shards, made.store, model=deaf, layers=(LAYER,)))
+    measure_targets(targets_job(made.store))
+    run = vital_run(job_of(made, tmp_path), tmp_path, TINY_GATE_AFTER=str(lease_of(made.atlas)))
+    assert interrupted(run, made.atlas, times) == (130, SENTENCE)
+
+
+@pytest.mark.parametrize("words", [("layers", "tests.flows.tiny:network"), ("--help",)])
+def test_a_reader_that_has_seen_enough_is_no_error(words: tuple[str, ...]) -> None:
+    """As `vital layers resnet50 | head -1`."""
+    command = [sys.executable, "-m", "flows.cli.main", *words]
+    ends = os.pipe()
+    os.close(ends[0])
+    ran = subprocess.run(command, env=environment(), stdout=ends[1], stderr=subprocess.PIPE, text=True)
+    os.close(ends[1])
+    assert ran.stderr == ""
+
+
+def test_a_factory_in_the_current_folder_is_found(tmp_path: Path) -> None:
+    """As with ``python -m``, also by a command that is a file elsewhere; and it hides nothing that is installed."""
+    (tmp_path / "mine.py").write_text("import torch\ndef net(): return torch.nn.Conv2d(3, 8, 3)\n", "utf-8")
+    (tmp_path / "torchvision.py").write_text("raise SystemExit('hidden')\n", "utf-8")
+    program = "import sys; sys.path.remove(''); from flows.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "layers", "mine:net", "--input-size", "32"]
+    ran = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
