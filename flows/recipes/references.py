@@ -9,6 +9,7 @@ from prefect import flow, task
 from flows.jobs import ReferencesJob, Running, settled
 from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, run_tasks
+from flows.running.labels import Labels, settle_labels
 from flows.running.process import LoadedModel, load, with_directions
 from flows.running.progress import bar, tick
 from flows.steps.dataset import (
@@ -17,6 +18,7 @@ from flows.steps.dataset import (
     missing_of,
     plan_for,
     refuse_short,
+    refuse_unusable,
 )
 from flows.steps.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.steps.merging import (
@@ -30,6 +32,7 @@ from flows.steps.merging import (
 )
 from flows.steps.shards import Partial, bytes_of, joined, scan_shard
 from stores import open_statistics
+from stores.arrays.provenance import fingerprint
 from stores.shards.beside import stated
 from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Gathered, Plan
@@ -47,7 +50,9 @@ def select_references(job: ReferencesJob) -> str:
     shards = stated(expand(job.shards), job.manifest)
     loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions))
     plan = plan_for(job, loaded.survey, loaded.model.name)
+    labels = settle_labels(job, shards, loaded)
     statistics = claim_statistics(job, loaded)
+    labels.keep(statistics)
     finish_extension(statistics, loaded)  # of a run that was killed
     check_shards(statistics, shards)
     shards = known_digests(statistics, shards)
@@ -62,6 +67,7 @@ def select_references(job: ReferencesJob) -> str:
         with summarised("references", job.store, "images", lambda: _images(job)):
             merge(job, plan, gathered(job, plan, shards))
     refuse_short(statistics, job.allow_rejected)
+    refuse_unusable(statistics, job.allow_rejected)
     return job.store
 
 
@@ -72,7 +78,7 @@ def _images(job: ReferencesJob) -> int:
 def gathered(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> Tree:
     """The tree of the shards' partials, when all are written and joined as far as tasks do it; what is there of an
     earlier run is not made again."""
-    tree = Tree.of(plan, shards)
+    tree = Tree.of(plan, shards, labels=fingerprint(open_statistics(job.store).labels))
     missing = tree.missing(written_partials(job.store))
     calls = [({"job": job, "plan": plan, "leaf": leaf}, bytes_of(leaf.shards)) for leaf in missing.leaves]
     size = sum(size for _, size in calls)
@@ -100,10 +106,11 @@ def scan(job: ReferencesJob, plan: Plan, leaf: Leaf) -> None:
     """Read a leaf's shards and write what they add, unless it is there."""
     if leaf.name in written_partials(job.store):
         return
-    loaded = _loaded(job)
+    loaded, labels = _loaded(job), Labels.kept(open_statistics(job.store))
+    assert labels is not None  # claimed before the pass
     nothing = Partial.none(Gathered.none(plan, loaded.survey, loaded.model.preprocessing.side))
     with repeatable(job.running.deterministic):
-        whole = joined(nothing, (scan_shard(shard, loaded, plan) for shard in leaf.shards))
+        whole = joined(nothing, (scan_shard(shard, loaded, plan, labels) for shard in leaf.shards))
     write_partial(job.store, leaf.name, whole)
 
 

@@ -61,11 +61,11 @@ class Tree:
     top: tuple[str, ...]
 
     @classmethod
-    def of(cls, plan: Plan, shards: Sequence[ShardFile], tasks: int = TASKS, fan: int = FAN) -> Tree:
+    def of(cls, plan: Plan, shards: Sequence[ShardFile], tasks: int = TASKS, fan: int = FAN, labels: str = "") -> Tree:
         """The tree of some shards in their order: at most ``tasks`` leaves, and ``fan`` parts of a branch. What the
-        shards add in the end does not depend on it."""
+        shards add in the end does not depend on it, but on how their ``labels`` are read."""
         parts = [tuple(shards[some]) for some in _groups(len(shards), min(tasks, len(shards)))]
-        leaves = tuple(Leaf(_name("leaf", repr(plan), *map(_said, part)), part) for part in parts)
+        leaves = tuple(Leaf(_name("leaf", repr(plan), labels, *map(_said, part)), part) for part in parts)
         levels: list[tuple[Branch, ...]] = []
         names = [leaf.name for leaf in leaves]
         while len(names) > fan:

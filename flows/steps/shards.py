@@ -15,6 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from flows.running.labels import Labels
 from flows.running.process import LoadedModel
 from flows.running.progress import tick
 from stores.arrays.provenance import safe_url
@@ -70,14 +71,16 @@ def joined(begun: Partial, parts: Iterable[Partial], images: int = 0, shards: in
     return Partial(total, SampleRows.concat(samples), ShardRows.concat(tables))
 
 
-def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan) -> Partial:
+def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels) -> Partial:
     """Stream a shard once. An image that cannot be used is an index row that says why; the shard goes on."""
-    reader = ShardReader(shard)
+    reader = ShardReader(shard, labels.rule(loaded))
+    classes = loaded.survey.layers.get(CLASSES)
+    count = 0 if classes is None else classes.channels
     rows: list[dict[str, Any]] = []
     side = loaded.model.preprocessing.side
     total = Gathered.none(plan, loaded.survey, side)
-    before = 0
-    for batch in _ahead(_batches(_usable(reader, loaded, rows))):
+    before = 0 if shard.part is None else -1
+    for batch in _ahead(_batches(_usable(reader, loaded, labels, rows))):
         samples, pixels = zip(*batch, strict=True)
         total = total + gather(
             loaded.model,
@@ -85,11 +88,12 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan) -> Partial:
             plan,
             torch.stack(pixels),
             np.array([sample.row for sample in samples]),
-            np.array([sample.label for sample in samples]),
+            np.array([labels.of_network(sample.label, count)[0] for sample in samples]),
             [sample.key for sample in samples],
         )
         read = samples[-1].offset + samples[-1].size
-        tick(len(samples), read - before)
+        # the images of a part of a folder do not begin at byte 0
+        tick(len(samples), read - (samples[0].offset if before < 0 else before))
         before = read
     give_back()
     summary = reader.summary
@@ -104,7 +108,7 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan) -> Partial:
 
 
 def _usable(
-    reader: ShardReader, loaded: LoadedModel, rows: list[dict[str, Any]]
+    reader: ShardReader, loaded: LoadedModel, labels: Labels, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
     """Decoded samples; every sample seen leaves its index row in ``rows``."""
     classes = loaded.survey.layers.get(CLASSES)
@@ -120,8 +124,8 @@ def _usable(
                 pixels = loaded.model.preprocessing.crop(image)
             except UnreadableImage as error:
                 status = error.status
-        if status == Status.OK and classes is not None and sample.label >= classes.channels:
-            status = Status.FOREIGN_LABEL
+        if status == Status.OK and classes is not None:
+            _, status = labels.of_network(sample.label, classes.channels)
         rows.append(
             {
                 "offset": sample.offset,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ FIXED = {"cpu": 8, "cuda": 32}
 """The batch where it must not depend on free memory, by device."""
 SHARE = 0.8
 """Share of the free memory that a measured batch may fill."""
+RECORDED = 1.25
+"""Bytes of a run on a GPU over those of its dearest step: recorded steps at half the side, a quarter, keep theirs while
+the first at the whole side run (reasoned)."""
 TEMPORARY = 3.0
 """Bytes of a step on a CPU over the bytes that its graph keeps: gradients and what the sort needs (measured)."""
 
@@ -51,7 +54,7 @@ def measured_batch(one_picture: Callable[[], object], device: torch.device) -> i
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         one_picture()
-        needed: float = torch.cuda.max_memory_allocated(device) - before
+        needed = RECORDED * (torch.cuda.max_memory_allocated(device) - before)
         most = ON_GPU
     else:
         needed, most = TEMPORARY * kept_bytes(one_picture), ON_CPU
@@ -119,28 +122,56 @@ def kept_bytes(run: Callable[[], object]) -> int:
     return ledger.most
 
 
-def in_batches(
-    count: int, size: int, work: Callable[[slice], object], what: str = "picture", fixed: bool = False
-) -> Iterator[slice]:
-    """Do ``work`` on slices of at most ``size`` of ``count`` things, in order, and yield each slice when it is done.
+@runtime_checkable
+class Resumable(Protocol):
+    """Work on some things that was broken off, and can be gone on with."""
 
-    A slice that does not fit into memory is halved and begun anew, which is logged, and so are the later ones. Raises
-    `DoesNotFit` where one alone does not fit, and where the size is ``fixed``.
+    @property
+    def done(self) -> int:
+        """Steps of it."""
+
+    def take(self, rows: slice) -> Resumable:
+        """The same of some of the things."""
+
+
+class RanOut(DoesNotFit):
+    """Memory ran out while some things were worked on; ``begun`` is how far they were, where that is known."""
+
+    def __init__(self, text: str, begun: Resumable | None = None) -> None:
+        super().__init__(text)
+        self.begun = begun
+
+
+def in_batches(
+    count: int, size: int, work: Callable[..., object], what: str = "picture", fixed: bool = False
+) -> Iterator[slice]:
+    """Do ``work(slice)`` on slices of at most ``size`` of ``count`` things, in order, and yield each when it is done.
+
+    A slice that does not fit into memory is halved, and so are the later ones. Where `RanOut` says how far it was, it
+    is gone on with by ``work(slice, begun)``; else it is begun anew. Which of the two is logged. Raises `DoesNotFit`
+    where one alone does not fit, and where the size is ``fixed``.
     """
-    start = 0
-    while start < count:
-        part = slice(start, min(start + size, count))
+    waiting: deque[tuple[slice, Resumable | None]] = deque([(slice(0, count), None)] if count else [])
+    while waiting:
+        part, begun = waiting.popleft()
+        together = min(size, part.stop - part.start)
+        if together < part.stop - part.start:
+            middle = part.start + together
+            waiting.appendleft((slice(middle, part.stop), begun and begun.take(slice(together, None))))
+            part, begun = slice(part.start, middle), begun and begun.take(slice(0, together))
         try:
-            work(part)
-        except (MemoryError, RuntimeError) as error:
+            work(part) if begun is None else work(part, begun)
+        except (MemoryError, RuntimeError, RanOut) as error:
             if not out_of_memory(error):
                 raise
-            size = _halved(error, part.stop - part.start, what, fixed)
+            begun = error.begun if isinstance(error, RanOut) else None
+            then = "begun anew" if begun is None else f"gone on with from step {begun.done}"
+            size = _halved(error, together, what, fixed, then)
+            waiting.appendleft((part, begun))
         else:
             yield part
-            start = part.stop
         # Outside the except block, where the error still holds the tensors of the batch.
-        if size < part.stop - part.start and torch.cuda.is_available():
+        if size < together and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
@@ -159,8 +190,8 @@ def fitting(size: int, work: Callable[[int], T], what: str, fixed: bool = False)
             torch.cuda.empty_cache()
 
 
-def _halved(error: BaseException, failed: int, what: str, fixed: bool) -> int:
-    """Half of what did not fit; raises `DoesNotFit` where that is nothing, or not wanted."""
+def _halved(error: BaseException, failed: int, what: str, fixed: bool, then: str = "begun anew") -> int:
+    """Half of what did not fit; logs what happens ``then``. Raises `DoesNotFit` where that is nothing, or not wanted."""
     why = (str(error).splitlines() or [type(error).__name__])[0]
     if failed == 1:
         raise DoesNotFit(
@@ -171,8 +202,9 @@ def _halved(error: BaseException, failed: int, what: str, fixed: bool) -> int:
             f"{failed} {what}s together do not fit into memory ({why}) and a batch of fixed size is not "
             f"halved: give --batch {failed // 2}"
         ) from error
-    logger.warning("%d %ss together did not fit into memory (%s): begun anew with %d", failed, what, why, failed // 2)
-    return failed // 2
+    half = failed // 2
+    logger.warning("%d %ss together did not fit into memory (%s): %s by %d", failed, what, why, then, half)
+    return half
 
 
 NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllocation|DefaultCPUAllocator", re.I)
@@ -181,6 +213,6 @@ NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllo
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is no memory left; libraries of CUDA say it each in its own words."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError, RanOut)):
         return True
     return isinstance(error, RuntimeError) and NO_ROOM.search(str(error)) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from vital.network.models import Model
 from vital.network.nodes import prior_weight
 from vital.network.probe import Activations, Layout, anchor, probe
 from vital.pictures.baselines import ascent, check_method
+from vital.pictures.device import out_of_memory
 from vital.pictures.objective import Objective
 from vital.pictures.pixels import (
     CLASS_PALETTE,
@@ -31,7 +33,7 @@ from vital.pictures.pixels import (
     to_bytes,
     transparency,
 )
-from vital.pictures.step import Judge, Kind, Priors, Step, recorded
+from vital.pictures.step import Begun, Judge, Kind, Priors, Step, broken_off, recorded
 from vital.pictures.transforms import draw, random_crop_steps
 from vital.propagation.mode import relevance_mode
 from vital.settings import PictureSettings, RelevanceKind
@@ -60,6 +62,7 @@ def optimise(
     progress: Callable[[int], None] = lambda step: None,
     spectrum: Float[np.ndarray, "3 row column"] | None = None,
     record: bool = True,
+    begun: Begun | None = None,
 ) -> Pictures:
     """Pictures of the target's neurons (VITAL, sections 3 and 4; other methods: `vital.pictures.baselines`), one
     batch, each with its own loss and random stream. A picture whose loss is not finite stops moving and is marked; its
@@ -75,9 +78,11 @@ def optimise(
         progress: told the number of steps done.
         spectrum: the data set's mean amplitude spectrum, for pictures that are phases.
         record: whether a GPU replays its steps (`vital.pictures.step`) instead of running each operation by itself.
+        begun: how far these pictures were when memory ran out; from their beginning by default.
 
     Raises:
         UnsuitableInput: the method asks for what the network or the statistics do not have.
+        RanOut: memory ran out in a step; with ``begun`` to go on from, for fewer pictures together.
     """
     check_method(model, settings)
     inner, matching = not target.classes, settings.method == "vital"
@@ -89,7 +94,8 @@ def optimise(
     if inner or settings.own_weight > 0 or not matching:
         layers.append(target.reads.layer)
     draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
-    losses, records = [], set(recorded_steps(settings.steps).tolist())
+    losses: list[Tensor] = []
+    records = set(recorded_steps(settings.steps).tolist())
     with ExitStack() as running:
         model = running.enter_context(arithmetic(model, settings.precision))
         run = running.enter_context(probe(model.network, layers, layouts, mode))
@@ -111,9 +117,13 @@ def optimise(
             coarse = 0
         kinds = [Kind(bool(crop), number < coarse) for number, crop in enumerate(cropped)]
         state = Step(run, judge, pictures, draws, settings, priors, weight.dtype)
+        if begun is not None:
+            state.go_on(begun)
+            losses += [loss.to(weight.device) for loss in begun.losses]
         step = running.enter_context(recorded(state, weight.device)) if record else state
-        for number, one in enumerate(kinds):
-            step(one)
+        for number, one in islice(enumerate(kinds), begun.done if begun else 0, None):
+            with broken_off(state, losses):
+                step(one)
             if number in records:
                 losses.append(state.loss.clone())
             progress(number + 1)
@@ -132,7 +142,9 @@ def _takes(run: Callable[[Tensor], object], pictures: Tensor) -> bool:
     try:
         with torch.no_grad():
             run(pictures)
-    except (RuntimeError, AssertionError, ValueError):
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         return False
     return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from vital.network.probe import Activations
+from vital.pictures.device import RanOut, out_of_memory
 from vital.pictures.losses import frobenius, total_variation
 from vital.pictures.pixels import Parametrisation
 from vital.pictures.transforms import Draws, blur, rate, shift, warp
@@ -48,6 +49,23 @@ class Priors:
 
     variation: float = 0.0
     norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run after some steps, on the host: what the later ones need of the earlier."""
+
+    done: int
+    losses: Sequence[Float[Tensor, "picture"]]
+    """Those that were recorded."""
+    state: Mapping[str, Shaped[Tensor, "picture ..."]]
+    count: Tensor
+    """Adam's own, of its steps."""
+
+    def take(self, rows: slice) -> Begun:
+        """The same of some of the pictures."""
+        state = {name: values[rows] for name, values in self.state.items()}
+        return Begun(self.done, [loss[rows] for loss in self.losses], state, self.count)
 
 
 class Step:
@@ -95,6 +113,35 @@ class Step:
         """Sum over the steps of |gradient of each pixel|."""
         self.loss = torch.zeros(count, dtype=torch.promote_types(dtype, torch.float32), device=device)
         """Of the last step without a random crop; random crops have another loss."""
+        self.whole = True
+        """Whether the state is that after a step, and not that in the middle of one."""
+
+    def begun(self, losses: Sequence[Float[Tensor, "picture"]]) -> Begun | None:
+        """How far the run is, with the losses that were recorded of it; None where a step was left in its middle."""
+        kept = self._adam.state.get(self._pictures.parameters)
+        if not self.whole or not kept:
+            return None
+        state = {"parameters": self._pictures.parameters, "alive": self.alive, "saliency": self.saliency}
+        state |= {"loss": self.loss, "mean": kept["exp_avg"], "square": kept["exp_avg_sq"]}
+        done = int(self._done)
+        return Begun(
+            done,
+            [loss.cpu() for loss in losses],
+            {name: values.detach().to("cpu", copy=True) for name, values in state.items()},
+            kept["step"].detach().to("cpu", copy=True),
+        )
+
+    def go_on(self, begun: Begun) -> None:
+        """Continue from there."""
+        parameters, state = self._pictures.parameters, begun.state
+        for name, tensor in (("alive", self.alive), ("saliency", self.saliency), ("loss", self.loss)):
+            tensor.copy_(state[name])
+        with torch.no_grad():
+            parameters.copy_(state["parameters"])
+        mean, square = (torch.empty_like(parameters).copy_(state[name]) for name in ("mean", "square"))
+        count = begun.count.to(parameters.device if recordable(parameters.device) else "cpu", copy=True)
+        self._adam.state[parameters] = {"step": count, "exp_avg": mean, "exp_avg_sq": square}
+        self._done.fill_(begun.done)
 
     def _now(self, table: Tensor) -> Tensor:
         """The entry of the step that is under way."""
@@ -113,6 +160,7 @@ class Step:
         if not kind.random_crop:
             self.loss.copy_(loss.detach())
         gradient, of_picture = torch.autograd.grad(loss.sum(), [parameters, shown])
+        self.whole = False
         self.alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
         self.saliency += torch.where(self.alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
         moving = torch.where(self.alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)
@@ -121,6 +169,7 @@ class Step:
         parameters.grad = None  # its memory is free for the step of another kind
         self._pictures.settle()
         self._done += 1
+        self.whole = True
 
     def _moved(self, shown: Tensor, kind: Kind) -> Tensor:
         """What the network sees of the pictures."""
@@ -131,6 +180,21 @@ class Step:
         if self._noise_shifts is not None and (self._always_noisy or kind.random_crop):
             moved = moved + self._now(self._deviations) * shift(self._noise, self._now(self._noise_shifts))
         return avg_pool2d(moved, 2) if kind.coarse else moved
+
+
+@contextmanager
+def broken_off(step: Step, losses: Sequence[Tensor]) -> Iterator[None]:
+    """Memory that runs out while the block lasts is told with how far the run was."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        begun = step.begun(losses)
+    else:
+        return
+    raise RanOut(why, begun)  # here, where the error no longer holds what the step had made
 
 
 def recordable(device: torch.device) -> bool:
@@ -189,6 +253,9 @@ class _Recorder:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 self._step(kind)
         except RuntimeError as error:
+            self._step.whole = True  # nothing was carried out
+            if out_of_memory(error) or (error.__context__ and out_of_memory(error.__context__)):
+                raise
             self._able = False
             self._graphs.clear()
             why = (str(error).splitlines() or [type(error).__name__])[0]
