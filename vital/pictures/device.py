@@ -191,7 +191,7 @@ def fitting(size: int, work: Callable[[int], T], what: str, fixed: bool = False)
 
 
 def _halved(error: BaseException, failed: int, what: str, fixed: bool, then: str = "begun anew") -> int:
-    """Half of what did not fit; logs what happens ``then``. Raises `DoesNotFit` where that is nothing, or not wanted."""
+    """Half of what did not fit; logs what happens ``then``. Raises `DoesNotFit` where that is nothing or unwanted."""
     why = (str(error).splitlines() or [type(error).__name__])[0]
     if failed == 1:
         raise DoesNotFit(
