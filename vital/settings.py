@@ -13,6 +13,7 @@ from vital.errors import UnsuitableInput, nearest
 RelevanceKind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 AskedPrecision = Literal["auto", "float32", "tf32", "bfloat16"]
+Decoder = Literal["simplejpeg", "nvjpeg"]
 PictureMethod = Literal["vital", "pixel", "fourier", "maco", "deepinversion"]
 
 CLASSES = "classes"
@@ -72,12 +73,17 @@ def _at(values: Any, path: tuple[int | str, ...]) -> Any:
 class ModelSettings(Settings):
     """Which network, with which weights and which preprocessing."""
 
-    name: str = Field(EMBEDDED, description=f"a torchvision model, {EMBEDDED} (embedded), or package.module:factory")
+    name: str = Field(
+        EMBEDDED,
+        description=f"a torchvision model, {EMBEDDED} (embedded), timm/NAME, hf/ORGANISATION/NAME or hf/FOLDER, "
+        "open_clip/ARCHITECTURE/WEIGHTS, or package.module:factory",
+    )
     weights: str | None = Field(
         None,
-        description="a torchvision weights name, a state-dict file, or 'random'; torchvision models default to DEFAULT",
+        description="a torchvision weights name, a file of weights (a state dict, a checkpoint that holds one, or "
+        "safetensors), or 'random'; by default the published ones",
     )
-    download: bool = Field(False, description="fetch torchvision weights that are not in the local cache")
+    download: bool = Field(False, description="fetch published weights that are not in the local cache")
     input_size: int | None = Field(
         None, ge=SMALLEST_SIDE, le=LARGEST_SIDE, description="side of the input in pixels, when not the weights' own"
     )
@@ -95,6 +101,11 @@ class StatisticsSettings(Settings):
     references: int = Field(50, ge=1, le=1000, description="reference images kept for each neuron")
     lowest: bool = Field(False, description="keep the images with each neuron's most negative activations, too")
     levels: int = Field(128, ge=8, le=1024, description="levels kept of a sorted row with more sites than that")
+    decoder: Decoder = Field(
+        "simplejpeg",
+        description="of JPEG images in the pass: simplejpeg on the processor, or nvjpeg on a GPU, whose pixels differ "
+        "slightly; a store keeps to one",
+    )
 
 
 class VariantSettings(Settings):

@@ -177,9 +177,9 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
     """Optimise all live neurons of ``blocks`` in batches, then write each block."""
     layer = open_atlas(job.out, "r+").layer(job.layer)
     work = _Work.of(job, layer)
-    status = work.targets.status()
-    live = status == PictureStatus.MADE
-    neurons = [row for block in blocks for row in work.targets.neurons_of(block) if live[row]]
+    every = [neuron for block in blocks for neuron in work.targets.neurons_of(block)]
+    status = dict(zip(every, work.targets.status(every).tolist(), strict=True))
+    neurons = [neuron for neuron in every if status[neuron] == PictureStatus.MADE]
     made: dict[int, dict[str, np.ndarray]] = {}
 
     def make(part: slice, begun: Begun | None = None) -> None:
@@ -205,11 +205,11 @@ def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int) 
 
 
 def _block_arrays(
-    layer: AtlasLayer, block: int, seed: int, status: np.ndarray, made: Mapping[int, Mapping[str, np.ndarray]]
+    layer: AtlasLayer, block: int, seed: int, status: Mapping[int, int], made: Mapping[int, Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """A block's rows of every declared array; neurons without a picture keep the reason that their target gave."""
     arrays, neurons = layer.empty(block), layer.neurons_of(block)
-    arrays["status"][:] = status[list(neurons)]
+    arrays["status"][:] = [status[neuron] for neuron in neurons]
     arrays["seed"][:] = seed
     for neuron in neurons:
         for name, value in made.get(neuron, {}).items():

@@ -48,8 +48,17 @@ def measured_batch(one_picture: Callable[[], object], device: torch.device) -> i
     of one.
 
     On a GPU the peak of allocated memory is measured. On a CPU the bytes that the graph keeps are counted, which is
-    exact and the same on every run.
+    exact and the same on every run. One where not even that fits: whoever makes it says so.
     """
+    try:
+        return _measured(one_picture, device)
+    except (MemoryError, RuntimeError, RanOut) as error:
+        if not out_of_memory(error):
+            raise
+        return 1
+
+
+def _measured(one_picture: Callable[[], object], device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -135,11 +144,12 @@ class Resumable(Protocol):
 
 
 class RanOut(DoesNotFit):
-    """Memory ran out while some things were worked on; ``begun`` is how far they were, where that is known."""
+    """Memory ran out while some things were worked on: ``why``, in the words of the library that had none. ``begun`` is
+    how far they were, where that is known."""
 
-    def __init__(self, text: str, begun: Resumable | None = None) -> None:
-        super().__init__(text)
-        self.begun = begun
+    def __init__(self, why: str, begun: Resumable | None = None) -> None:
+        super().__init__(f"memory ran out ({why}): make fewer pictures together, or smaller ones")
+        self.why, self.begun = why, begun
 
 
 def in_batches(
@@ -164,9 +174,9 @@ def in_batches(
         except (MemoryError, RuntimeError, RanOut) as error:
             if not out_of_memory(error):
                 raise
-            begun = error.begun if isinstance(error, RanOut) else None
+            why, begun = (error.why, error.begun) if isinstance(error, RanOut) else (first_line(error), None)
             then = "begun anew" if begun is None else f"gone on with from step {begun.done}"
-            size = _halved(error, together, what, fixed, then)
+            size = _halved(error, why, together, what, fixed, then)
             waiting.appendleft((part, begun))
         else:
             yield part
@@ -184,15 +194,14 @@ def fitting(size: int, work: Callable[[int], T], what: str, fixed: bool = False)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            size = _halved(error, size, what, fixed)
+            size = _halved(error, first_line(error), size, what, fixed)
         # Outside the except block, where the error still holds the tensors of the batch.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _halved(error: BaseException, failed: int, what: str, fixed: bool, then: str = "begun anew") -> int:
+def _halved(error: BaseException, why: str, failed: int, what: str, fixed: bool, then: str = "begun anew") -> int:
     """Half of what did not fit; logs what happens ``then``. Raises `DoesNotFit` where that is nothing or unwanted."""
-    why = (str(error).splitlines() or [type(error).__name__])[0]
     if failed == 1:
         raise DoesNotFit(
             f"one {what} does not fit into memory ({why}): take a smaller --side, or a device with more memory"
@@ -209,6 +218,11 @@ def _halved(error: BaseException, failed: int, what: str, fixed: bool, then: str
 
 NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllocation|DefaultCPUAllocator", re.I)
 """How torch, CUDA's runtime, cuBLAS, cuDNN, cuFFT, cuSOLVER and cuSPARSE say that there is no memory left."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or what it is where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -120,8 +119,9 @@ def optimise(
         if begun is not None:
             state.go_on(begun)
             losses += [loss.to(weight.device) for loss in begun.losses]
-        step = running.enter_context(recorded(state, weight.device)) if record else state
-        for number, one in islice(enumerate(kinds), begun.done if begun else 0, None):
+        first = begun.done if begun else 0
+        step = running.enter_context(recorded(state, weight.device, kinds[first:])) if record else state
+        for number, one in enumerate(kinds[first:], first):
             with broken_off(state, losses):
                 step(one)
             if number in records:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from vital.network.probe import Activations
-from vital.pictures.device import RanOut, out_of_memory
+from vital.pictures.device import RanOut, first_line, out_of_memory
 from vital.pictures.losses import frobenius, total_variation
 from vital.pictures.pixels import Parametrisation
 from vital.pictures.transforms import Draws, blur, rate, shift, warp
@@ -190,8 +190,7 @@ def broken_off(step: Step, losses: Sequence[Tensor]) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        begun = step.begun(losses)
+        why, begun = first_line(error), step.begun(losses)
     else:
         return
     raise RanOut(why, begun)  # here, where the error no longer holds what the step had made
@@ -203,28 +202,29 @@ def recordable(device: torch.device) -> bool:
 
 
 @contextmanager
-def recorded(step: Step, device: torch.device) -> Iterator[Callable[[Kind], None]]:
-    """The same step, which a GPU records after some warm-up and then replays, while the block lasts.
+def recorded(step: Step, device: torch.device, kinds: Sequence[Kind]) -> Iterator[Callable[[Kind], None]]:
+    """The same step, which a GPU records after some warm-up and then replays, while the block lasts. ``kinds`` are of
+    all steps that will be asked for.
 
     Work of the block is on a stream of its own, as recording asks for; it is done when the block ends.
     """
     if not recordable(device):
         yield step
         return
-    recorder = _Recorder(step, device)
+    recorder = _Recorder(step, device, kinds)
     with recorder.running():
         yield recorder
 
 
 class _Recorder:
-    """A graph for each kind of step. They share their memory: none of it is read after the step that wrote it."""
+    """A graph for each kind of step. They share their memory: none of it is read after the step that wrote it. A graph
+    goes with the last step of its kind, so that coarse steps leave no memory taken."""
 
-    def __init__(self, step: Step, device: torch.device) -> None:
+    def __init__(self, step: Step, device: torch.device, kinds: Sequence[Kind]) -> None:
         self._step, self._able = step, True
         self._before, self._stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
-        self._ran: Counter[Kind] = Counter()
+        self._left, self._ran = Counter(kinds), Counter[Kind]()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -237,17 +237,23 @@ class _Recorder:
             self._stream.synchronize()
 
     def __call__(self, kind: Kind) -> None:
-        if self._able and kind not in self._graphs and self._ran[kind] >= WARM_UP:
+        warm = self._ran[kind] >= WARM_UP and self._left[kind] > WARM_UP  # the last few are not worth it
+        if self._able and warm and kind not in self._graphs:
             self._record(kind)
         if kind in self._graphs:
             self._graphs[kind].replay()
         else:
             self._step(kind)
-            self._ran[kind] += 1
+        self._ran[kind] += 1
+        self._left[kind] -= 1
+        if not self._left[kind]:
+            self._graphs.pop(kind, None)
 
     def _record(self, kind: Kind) -> None:
         """Record a step, which is not carried out by that. A network may do what cannot be recorded, such as to look at
         a value; then nothing is lost but time."""
+        if not self._graphs:
+            self._pool = torch.cuda.graph_pool_handle()  # torch gives up one without graphs
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
@@ -258,9 +264,9 @@ class _Recorder:
                 raise
             self._able = False
             self._graphs.clear()
-            why = (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(
-                f"steps run operation by operation, which takes a GPU longer: they could not be recorded ({why})",
+                "steps run operation by operation, which takes a GPU longer: they could not be recorded "
+                f"({first_line(error)})",
                 stacklevel=1,
             )
         else:

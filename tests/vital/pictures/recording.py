@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import pytest
@@ -89,6 +92,8 @@ class Recordings:
     """What was asked of the stand-ins for `torch.cuda`, in order."""
 
     calls: list[str] = field(default_factory=list)
+    pools: Counter[int] = field(default_factory=Counter)
+    """Graphs of each pool of memory."""
     fails: BaseException | None = None
     """What a recording ends with."""
 
@@ -117,9 +122,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Recordings:
     """From now on the optimiser takes the CPU for a GPU, whose losses, optimiser and recordings it uses."""
     made = Recordings()
 
+    handles = count()
+
     @contextmanager
-    def recording(graph: _Graph, pool: object, stream: object) -> Iterator[None]:
+    def recording(graph: _Graph, pool: int, stream: object) -> Iterator[None]:
         made.calls.append("record")
+        assert pool not in made.pools or made.pools[pool]  # torch takes no pool whose graphs are all gone
+        made.pools[pool] += 1
+        weakref.finalize(graph, made.pools.subtract, [pool])
         with graph.tape:
             yield
             if made.fails is not None:
@@ -133,7 +143,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Recordings:
         "Stream": lambda device: _Stream(made.calls),
         "current_stream": lambda device: _Stream(made.calls),
         "stream": lambda stream: nullcontext(),
-        "graph_pool_handle": lambda: (0, 1),
+        "graph_pool_handle": lambda: next(handles),
         "CUDAGraph": lambda: _Graph(made.calls),
         "graph": recording,
     }.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -101,7 +101,7 @@ def counted(
     found: dict[Kind, set[int]] = {}
 
     @contextmanager
-    def watched(one: Step, device: torch.device) -> Iterator[Callable[[Kind], None]]:
+    def watched(one: Step, device: torch.device, kinds: Sequence[Kind]) -> Iterator[Callable[[Kind], None]]:
         left = wanted.steps
 
         def run(kind: Kind) -> None:
@@ -178,14 +178,18 @@ def test_recorded_steps_do_what_steps_do(
     model: Model, read: str, kind: RelevanceKind, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the bit, with a recording that repeats operations and nothing of Python's."""
-    target, wanted = target_of(model, read, kind), settings(others, 14)
-    calls = stand_in(monkeypatch).calls
+    target, wanted = target_of(model, read, kind), settings(others, 24)
+    recordings = stand_in(monkeypatch)
+    calls = recordings.calls
     eager = made(model, target, kind, wanted, False)
     assert not calls
     assert_same(made(model, target, kind, wanted, True), eager)
     assert calls.count("record") == kinds_of(others)
     assert calls.count("replay") == wanted.steps - kinds_of(others) * WARM_UP
     assert (calls[0], calls[-1]) == ("wait", "done")
+    assert not any(recordings.pools.values())  # a graph goes with the last step of its kind
+    # Coarse steps are over before others are recorded: these get memory anew. Others alternate, and share theirs.
+    assert len(recordings.pools) == (1 if read == "class" else kinds_of(others))
 
 
 @pytest.mark.parametrize("read", ["channel", "class"])
@@ -216,6 +220,12 @@ def test_steps_that_cannot_be_recorded_run_as_they_are_and_say_so(
         assert_same(made(model, target, "lrp", wanted, True), eager)
     assert recordings.calls.count("record") == 1
     assert "replay" not in recordings.calls
+
+
+def test_a_few_steps_are_not_worth_recording(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stand_in(monkeypatch).calls
+    made(model, target_of(model, "class", "lrp"), "lrp", settings({"preset": "paper"}, 2 * WARM_UP), True)
+    assert calls == ["wait", "done"]
 
 
 def test_an_interrupted_recording_ends_the_run(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

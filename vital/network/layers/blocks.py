@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from torch import nn
@@ -15,13 +16,17 @@ FEWEST = 2
 def block_names(network: nn.Module, layers: Mapping[str, Layer]) -> set[str]:
     """Names of the whole stages, blocks and activations of the network's outer structure.
 
-    Where the network is wrapped in another (DataParallel, a backbone beside a head) they are those of the part that has
-    any; where no part has, as after tracing or a conversion from ONNX, every module without modules of its own.
+    Where the network is wrapped in another (DataParallel, a backbone beside a head), or its blocks give no tensor, they
+    are those of the outermost parts that have any and reach into the network's second half; where none do, as after
+    tracing or a conversion from ONNX, every module without modules of its own.
     """
-    depths = sorted(network.named_modules(), key=lambda one: one[0].count(".") + bool(one[0]))
-    for name, module in depths:
-        names = {stated(one) for one in _blocks(module, f"{name}." if name else "")}
-        if sum(layers[one].sites > 1 for one in names if one in layers) >= FEWEST:
+    depths: dict[int, set[str]] = defaultdict(set)
+    for name, module in network.named_modules():
+        depths[name.count(".") + bool(name)] |= {stated(one) for one in _blocks(module, f"{name}." if name else "")}
+    half = max((layer.ended for layer in layers.values()), default=0) / 2
+    for _, names in sorted(depths.items()):
+        maps = [layers[one] for one in names if one in layers and layers[one].sites > 1]
+        if len(maps) >= FEWEST and max(layer.ended for layer in maps) > half:
             return names
     return {
         stated(name)

@@ -8,7 +8,7 @@ import inspect
 import math
 from collections import OrderedDict
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -125,6 +125,10 @@ def at_resolution(network: nn.Module, side: int) -> nn.Module:
     Raises `UnsuitableInput` for a side that the patches do not divide. Whether any other network takes the size shows
     when it runs (`vital.network.layers.survey`).
     """
+    if callable(getattr(network, "set_input_size", None)):  # timm's, which changes the network that it is called on
+        return _reset(network, side)
+    if _takes_interpolation(network):
+        return _interpolating(network, side)
     if not _is_vision_transformer(network) or network.image_size == side:
         return network
     patch = int(network.patch_size)  # type: ignore[arg-type]
@@ -141,6 +145,38 @@ def at_resolution(network: nn.Module, side: int) -> nn.Module:
     twin: nn.Module = _twin(network)
     twin._modules["encoder"] = encoder
     twin.__dict__.update(image_size=side, seq_length=new.shape[1])
+    return twin
+
+
+def _reset(network: Any, side: int) -> nn.Module:
+    patches = getattr(network, "patch_embed", None)
+    if getattr(patches, "img_size", None) == (side, side):
+        return cast(nn.Module, network)
+    other: Any = copy.deepcopy(network)
+    try:
+        other.set_input_size(img_size=(side, side))
+    except Exception as error:  # of timm's, for whatever reason
+        raise UnsuitableInput(
+            f"{type(network).__name__} cannot be set to images of {side} × {side} pixels "
+            f"({' '.join(str(error).split())[:200]}): give another size, or none"
+        ) from error
+    other.requires_grad_(False)
+    return cast(nn.Module, other)
+
+
+def _takes_interpolation(network: Any) -> bool:
+    """Whether it is of transformers, and interpolates its embeddings of positions when it is told to."""
+    own = getattr(network, "config", None) is not None and isinstance(getattr(network, "main_input_name", None), str)
+    return own and "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
+
+
+def _interpolating(network: Any, side: int) -> nn.Module:
+    if getattr(network.config, "image_size", None) == side:
+        return cast(nn.Module, network)
+    twin: nn.Module = _twin(network)
+    twin.register_forward_pre_hook(
+        lambda _, images, named: (images, {**named, "interpolate_pos_encoding": True}), with_kwargs=True
+    )
     return twin
 
 
@@ -166,6 +202,6 @@ def _twin(module: Any) -> Any:
     twin = copy.copy(module)
     for table in ("_parameters", "_buffers", "_modules"):
         twin.__dict__[table] = dict(module.__dict__[table])
-    for table in ("_forward_hooks", "_forward_pre_hooks"):
-        twin.__dict__[table] = OrderedDict()
+    for table in ("_forward_hooks", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
+        twin.__dict__[table] = OrderedDict(module.__dict__[table])
     return twin
