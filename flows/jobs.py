@@ -337,5 +337,6 @@ def settled(job: J) -> J:
 
 
 def _absolute(location: str) -> str:
-    path = None if "://" in location else local_path(location)
+    # the output of a command is no path, and is refused as such where it is read
+    path = None if "://" in location or location.startswith("pipe:") else local_path(location)
     return location if path is None else str(path.absolute())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import fsspec
 from webdataset.shardlists import expand_urls
 
-from stores.errors import MissingShard, UnreadableShard, UnsuitableFolder
+from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, UnsuitableFolder
 from stores.files import local_path, safe_url
 from stores.shards.folders import PER_PART, class_folders, laid_out, survey
 from stores.shards.labels import NO_LABEL, ending
@@ -156,22 +157,42 @@ def _remote(urls: Sequence[str]) -> Iterator[ShardFile]:
     """What each of some URLs names, in their order; as many as `ASKED` are asked for at a time, each once."""
     opened = []
     for url in urls:
-        try:
-            # not UPath, whose glob wants a folder and a pattern apart; not in threads, which would get one each
-            opened.append((*fsspec.core.url_to_fs(url), url))
-        except (ImportError, ValueError) as error:
-            raise MissingShard(
-                f"{safe_url(url)} cannot be opened ({error}); install what it needs, or use a path"
-            ) from None
-        if len(opened) == 1:
-            # a listing cached earlier in this process would hide shards that were added since
-            opened[0][0].invalidate_cache()
+        with _reached(url):
+            try:
+                # not UPath, whose glob wants a folder and a pattern apart; not in threads, which would get one each
+                opened.append((*fsspec.core.url_to_fs(url), url))
+            except (ImportError, ValueError) as error:
+                raise MissingShard(
+                    f"{safe_url(url)} cannot be opened ({error}); install what it needs, or use a path"
+                ) from None
+            if len(opened) == 1:
+                # a listing cached earlier in this process would hide shards that were added since
+                opened[0][0].invalidate_cache()
     with ThreadPoolExecutor(ASKED, thread_name_prefix="shards") as pool:
         for found in pool.map(lambda one: _at(*one), opened):
             yield from found
 
 
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # every service has errors of its own, of credentials and of the network alike
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnreachableStore(
+            f"{safe_url(url)} cannot be listed ({type(error).__name__}: {why}): check the address and the network, and "
+            "give credentials in the environment"
+        ) from error
+
+
 def _at(filesystem: Any, path: str, url: str) -> list[ShardFile]:
+    with _reached(url):
+        return _listed(filesystem, path, url)
+
+
+def _listed(filesystem: Any, path: str, url: str) -> list[ShardFile]:
     # a query is no glob, and web servers have no listings to match
     of_web = url.startswith(("http://", "https://"))
     try:
