@@ -6,9 +6,11 @@ import importlib.util
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -209,8 +211,34 @@ def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:
 def started(place: Place, runner: TaskRunner[Any]) -> Iterator[TaskRunner[Any]]:
     """Workers that take tasks while the block lasts."""
     asked = annotate(resources=place.resources) if place.resources else nullcontext()
-    with unhurried_memory(), _one_server(place), runner as started, asked:
+    with unhurried_memory(), script_left_alone(), _one_server(place), runner as started, asked:
         yield started
+
+
+@contextmanager
+def script_left_alone() -> Iterator[None]:
+    """Processes started while the block lasts do not run this program's script once more, as Python has them do so that
+    they know what it defines, unless it says what it does under another name than ``__main__``.
+
+    A script that says nothing would start its own workers in each worker, and from standard input it is not there.
+    """
+    main = sys.modules["__main__"]
+    file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if file is None or _has_guard(Path(file)):
+        yield
+        return
+    main.__file__, main.__spec__ = None, None
+    try:
+        yield
+    finally:
+        main.__file__, main.__spec__ = file, spec
+
+
+def _has_guard(script: Path) -> bool:
+    try:
+        return "__name__" in script.read_text("utf-8", "replace")
+    except OSError:
+        return False
 
 
 @contextmanager
