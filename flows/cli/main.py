@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from shutil import get_terminal_size
 from types import FrameType
@@ -149,6 +150,9 @@ def _begin() -> None:
     """Make this process one that ends in time, and that finds a factory in the current folder, as with ``python -m``;
     there it hides no installed module."""
     sys.path.append(str(Path.cwd()))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that has no such letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     heard, said = os.pipe()
     os.set_blocking(said, False)  # as Python wants it
     for number in ASKING:
