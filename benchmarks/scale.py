@@ -1,96 +1,282 @@
-"""What a data set will take, on paper: `python benchmarks/scale.py --images 1281167 --shards 1281 --gpus 1 8 64`.
+"""What grows with a data set or a layer, in real runs over stand-in data: `python benchmarks/scale.py --json`.
 
-The formula of docs/scale.md with its constants: those marked measured come from the other benchmarks of this folder on
-two processor cores, those marked assumed stand for a GPU that was not there.
+No weights and no GPU are needed; it takes minutes on two cores and 5 GB of disk. ``--small`` is the same with little
+data, in seconds: it shows that all of this runs, not what it costs.
+
+- ``index_append_ms``: adding a shard of a thousand images to an index of ``index_images``. ``index_rows_ms``: a task
+  opens the store and reads where the references of its 32 neurons lie; ``index_rows_ms_short`` is the same where the
+  index has a hundredth of the images.
+- ``merge_seconds``: what ``merge_shards`` shards add (resnet50's nodes, 2,048 ranked channels), from one partial for
+  each shard to the finished store, by one worker: tasks join what each has read, tasks join 16 of these, and the last
+  writes the store. ``merge_growth`` is that time over the time of half as many shards. ``merge_partials`` are the
+  files that the first tasks leave, ``merge_peak_bytes`` the greatest memory of the process, libraries included.
+- ``requests_per_block``: requests to storage of one task of targets and one of pictures together, by neurons of the
+  layer; ``requests_kinds`` says which (benchmarks/counted.py).
+- ``rank_ms_per_image``: ranking ``rank_neurons`` neurons, 50 images each, over a shard of a thousand images on one
+  core.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
-from math import ceil
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
+
+import numpy as np
+import torch
+from prefect import flow, task
+
+from benchmarks.counted import requests
+from flows.jobs import Running
+from flows.recipes.references import join_levels
+from flows.running.cluster import in_process, run_tasks, unwatched
+from flows.steps.merging import Leaf, Tree, merge_partials, write_partial, written_partials
+from flows.steps.shards import Partial, joined
+from stores import References, open_statistics
+from stores.dataset.index import SampleRows, ShardRows
+from stores.shards.finding import ShardFile
+from vital.measuring.gathering import Gathered, Plan
+from vital.measuring.image_sums import ImageSums
+from vital.measuring.ranking import Ranker, Ranking
+from vital.measuring.sums import LayerSums
+from vital.network.layers import Layer, Survey
+from vital.network.preprocessing import Preprocessing
+
+BLOCK, RANKS, LEVELS = 32, 50, 128
+QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 
 
 @dataclass(frozen=True)
-class Constants:
-    """Seconds, bytes and counts that the formula multiplies; the default is resnet50, layer4, five nodes."""
+class Size:
+    """How much of everything."""
 
-    decode_per_core: float = 400.0
-    """Images a second of decoding and resizing to 224 px on one core: 1,086 measured for photographs of 320 to 512 px
-    and 23 kB; assumed for ImageNet's, which have 110 kB."""
-    cores_per_gpu: int = 8
-    """Assumed."""
-    forward_per_gpu: float = 2500.0
-    """Images a second of resnet50 in float32 with the pass's sorting, assumed of an H100."""
-    task_seconds: float = 0.09
-    """What an empty task costs a worker, measured: 64 on Dask, Prefect 3.8, its server on the same two cores."""
-    tasks: int = 256
-    """Tasks of a pass, at most."""
-    partial_bytes: int = 5_063_212
-    """Of a shard, measured (five nodes, 64 levels, 50 references; benchmarks/statistics.py, partial_bytes)."""
-    merge_per_second: float = 60.0
-    """Partials that one core reads from disk and adds a second, measured."""
-    reference_per_gpu: float = 400.0
-    """References measured a second, assumed: 2.18 times a forward and gradient, which is measured as a ratio."""
-    step_per_gpu: float = 300.0
-    """Steps of one picture a second, assumed: 2.66 times a forward and gradient, which is measured as a ratio."""
-    neuron_bytes: int = 958_660
-    """Stored of an inner neuron, measured: benchmarks/method.py."""
-    picture_bytes: int = 260_000
-    """Stored of a picture of 224 px with its mask, measured."""
-    index_bytes: int = 41
-    """Of an image's row in the index before compression, with a key of twelve letters."""
+    images: int = 5_000_000
+    per_shard: int = 1000
+    shards: int = 1281
+    nodes: tuple[tuple[str, int, int], ...] = (
+        ("conv1", 64, 12544), ("layer1", 256, 3136), ("layer2", 512, 784), ("layer3", 1024, 196), ("layer4", 2048, 49),
+    )  # fmt: skip
+    """Name, channels and sites of resnet50's nodes at 224 px; the last is ranked."""
+    side: int = 224
+    layers: tuple[int, int] = (1000, 100_000)
+    """Neurons of the layers whose requests are counted."""
+    ranked: int = 100_000
+
+
+FULL = Size()
+SMALL = Size(20_000, 50, 36, (("a", 4, 9), ("b", 8, 4)), 16, (100, 400), 500)
+
+
+def ms(work: Any, times: int) -> float:
+    """Median milliseconds."""
+    taken = []
+    for number in range(times):
+        begun = time.perf_counter()
+        work(number)
+        taken.append(1000 * (time.perf_counter() - begun))
+    return float(np.median(taken))
+
+
+# The index
+
+
+def rows_of(shard: int, images: int, before: int = 0) -> tuple[SampleRows, ShardRows]:
+    """The index rows of a shard of images of 110 kB."""
+    row = np.arange(images)
+    columns = {
+        "shard": np.full(images, shard - before), "offset": 1024 + row * 112_640, "size": 110_000 + row,
+        "label": row % 1000, "key": [f"n{shard:08d}_{one:05d}" for one in row], "status": np.zeros(images),
+        "checksum": (row * 2_654_435_761 + shard) % 2**32,
+    }  # fmt: skip
+    table = {"name": f"{shard:06d}.tar", "url": f"/shards/{shard:06d}.tar", "size": 112_640 * images, "images": images}
+    more = {"rejected": 0, "digest": f"{shard:064x}", "short": ""}
+    return SampleRows.from_columns(columns), ShardRows.from_columns({k: [v] for k, v in (table | more).items()})
+
+
+def index(folder: Path, images: int, per_shard: int) -> tuple[float, float]:
+    """Milliseconds of adding a shard, and of reading the places that a block needs."""
+    url, shards = str(folder / f"index-{images}.zarr"), images // per_shard
+    store = open_statistics(url, "a")
+    store.claim({"levels": LEVELS}, {})
+    store.append_parts(rows_of(shard, per_shard) for shard in range(shards))
+    ids = np.random.default_rng(0).integers(0, images, (2048, RANKS))
+    none = np.zeros((2048, RANKS, 4), np.int32)
+    store.write_references("layer4", References(ids, ids.astype(np.float32), none[..., 0], none))
+    store.mark([], {"layer4": RANKS})
+    rows = ms(lambda at: open_statistics(url).reference_places("layer4", range(at * BLOCK, (at + 1) * BLOCK)), 15)
+    more = [rows_of(shards + number, per_shard) for number in range(3)]
+    return ms(lambda number: open_statistics(url, "r+").append(*more[number]), 3), rows
+
+
+# Partials of a pass, joined
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Seconds by step, bytes kept, bytes of partials while a pass runs, and requests to storage."""
+class StandIn:
+    """What stands in for a network and its shards."""
 
-    pass_seconds: float
-    merge_seconds: float
-    target_seconds: float
-    picture_seconds: float
-    store_bytes: float
-    atlas_bytes: float
-    partial_bytes: float
-    requests: int
+    size: Size
+
+    @property
+    def plan(self) -> Plan:
+        """The last node ranked, all measured."""
+        return Plan((self.size.nodes[-1][0],), tuple(name for name, _, _ in self.size.nodes), RANKS, LEVELS)
+
+    @property
+    def survey(self) -> Survey:
+        """The layers of the nodes."""
+        return Survey(
+            {
+                name: Layer(name, channels, sites, "channels-first", True, number, number)
+                for number, (name, channels, sites) in enumerate(self.size.nodes)
+            }
+        )
+
+    def template(self) -> Gathered:
+        """What one shard adds: the sums of four random images, the best of ``per_shard`` random scores."""
+        torch.manual_seed(0)
+        sums = {
+            name: LayerSums.of(torch.randn(4, channels, sites), LEVELS) for name, channels, sites in self.size.nodes
+        }
+        name, channels, _ = self.size.nodes[-1]
+        scores = np.random.default_rng(0).normal(size=(self.size.per_shard, channels)).astype(np.float32)
+        ranking = Ranking.of(scores, np.arange(len(scores)), np.zeros(scores.shape, np.int64), RANKS)
+        pixels = torch.randint(0, 256, (4, 3, self.size.side, self.size.side), dtype=torch.uint8)
+        return Gathered({name: ranking}, sums, ImageSums.of(pixels))
+
+    def partial(self, template: Gathered, shard: int, before: int) -> Partial:
+        """A shard's: the template with the scores of other neurons, so that each shard has some of the best."""
+        ((name, ranking),) = template.rankings.items()
+        turned = Ranking(*(np.roll(part, 37 * shard, 0) for part in (ranking.scores, ranking.images, ranking.sites)))
+        rows, table = rows_of(shard, self.size.per_shard, before=shard)
+        return Partial(replace(template, rankings={name: turned}), rows, table)
 
 
-def needs(
-    images: int, shards: int, gpus: int, neurons: int = 2048, references: int = 50, steps: int = 300,
-    constants: Constants | None = None,
-) -> Needs:  # fmt: skip
-    """The formula of docs/scale.md."""
-    known = constants or Constants()
-    rate = gpus * min(known.forward_per_gpu, known.cores_per_gpu * known.decode_per_core)
-    waves = ceil(min(known.tasks, shards) / gpus)
-    blocks = ceil(neurons / 32)
-    return Needs(
-        images / rate + waves * known.task_seconds,
-        shards / known.merge_per_second,
-        neurons * references / (gpus * known.reference_per_gpu) + ceil(blocks / gpus) * known.task_seconds,
-        neurons * steps / (gpus * known.step_per_gpu) + ceil(blocks / gpus) * known.task_seconds,
-        neurons * known.neuron_bytes + images * known.index_bytes,
-        neurons * known.picture_bytes,
-        shards * known.partial_bytes,
-        shards * 4 + neurons * references + blocks * 40,
+@task(name="stand-in")
+def read_leaf(store: str, stand_in: StandIn, template: Gathered, leaf: Leaf) -> None:
+    """What `scan` does with a leaf, without shards and network."""
+    parts = (stand_in.partial(template, int(shard.name[:6]), 0) for shard in leaf.shards)
+    first = next(parts)
+    write_partial(store, leaf.name, joined(first, parts, len(first.samples), 1))
+
+
+@flow(name="merge", task_runner=in_process())
+def merged(store: str, stand_in: StandIn, shards: int) -> tuple[float, int]:
+    """Seconds from the shards' partials to a finished store, and the number of partials that the first tasks leave."""
+    tree = Tree.of(stand_in.plan, [ShardFile(f"{one:06d}.tar", f"/{one:06d}.tar", 1) for one in range(shards)])
+    statistics_, template = open_statistics(store, "a"), stand_in.template()
+    statistics_.claim({"levels": LEVELS}, {})
+    begun = time.perf_counter()
+    shared = {"store": store, "stand_in": stand_in, "template": template}
+    run_tasks(Running(), read_leaf, [({**shared, "leaf": leaf}, 1) for leaf in tree.leaves])
+    left = len(written_partials(store)) // 2  # beside each its rows
+    join_levels(Running(), store, tree)
+    grey = (0.5, 0.5, 0.5)
+    merge_partials(statistics_, stand_in.survey, Preprocessing(stand_in.size.side, grey, grey), stand_in.plan, tree)
+    assert open_statistics(store).image_count() == shards * stand_in.size.per_shard
+    return time.perf_counter() - begun, left
+
+
+def merge(folder: Path, size: Size, shards: int) -> dict[str, float]:
+    """The same in this process, which has done nothing else, and its peak memory; a small one comes first."""
+    with unwatched():
+        merged(str(folder / "first.zarr"), StandIn(SMALL), SMALL.shards)
+        seconds, left = merged(str(folder / "store.zarr"), StandIn(size), shards)
+    return {"seconds": seconds, "left": left, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+# Ranking
+
+
+def rank(neurons: int, images: int, batch: int = 32) -> float:
+    """Milliseconds an image of a whole shard, with the peaks of all its images at hand."""
+    stream, ranker = np.random.default_rng(0), Ranker(neurons, RANKS)
+    scores = stream.standard_normal((batch, neurons), np.float32)
+    taken = 0.0
+    for start in range(0, images, batch):
+        stream.shuffle(scores.reshape(-1, max(1, neurons // 100)))  # other scores, made in little time
+        rows = np.arange(start, min(start + batch, images))
+        begun = time.perf_counter()
+        ranker.add(scores[: len(rows)], rows, lambda image, some: np.zeros(len(some), np.int64))
+        taken += time.perf_counter() - begun
+    begun = time.perf_counter()
+    ranker.ranking()
+    return 1000 * (taken + time.perf_counter() - begun) / images
+
+
+Part = Callable[[str, Size, int], Any]
+
+
+def measured(folder: Path, size: Size, run: Part) -> Iterator[tuple[str, object]]:
+    """All figures by name; ``run`` runs a part of `PARTS`."""
+    short = max(size.per_shard, size.images // 100)
+    append, rows = index(folder, size.images, size.per_shard)
+    yield from {"index_images": size.images, "index_append_ms": append, "index_rows_ms": rows}.items()
+    yield "index_rows_ms_short", index(folder, short, size.per_shard)[1]
+    yield "rank_neurons", size.ranked
+    yield "rank_ms_per_image", rank(size.ranked, size.per_shard)
+    half, whole = (run("merge", size, count) for count in (size.shards // 2, size.shards))
+    yield from {"merge_shards": size.shards, "merge_seconds": whole["seconds"]}.items()
+    yield "merge_growth", whole["seconds"] / half["seconds"] * (size.shards // 2) * 2 / size.shards
+    yield from {"merge_partials": int(whole["left"]), "merge_peak_bytes": whole["peak"]}.items()
+    kinds = {neurons: run("requests", size, neurons) for neurons in size.layers}
+    yield (
+        "requests_per_block",
+        {neurons: sum(sum(of.values()) for of in each.values()) for neurons, each in kinds.items()},
     )
+    yield "requests_kinds", kinds
 
 
-def main() -> None:
-    """A line for each number of GPUs."""
+PARTS: dict[str, Callable[[Path, Size, int], Any]] = {
+    "merge": merge,
+    "requests": lambda folder, size, neurons: requests(folder, neurons),
+}
+"""What is given a folder, and shards or neurons."""
+
+
+def here(part: str, size: Size, count: int) -> Any:
+    """A part in this process."""
+    with tempfile.TemporaryDirectory() as place:
+        return PARTS[part](Path(place), size, count)
+
+
+def alone(part: str, size: Size, count: int) -> Any:
+    """A part in a process of its own, whose peak memory is no other's."""
+    command = [sys.executable, __file__, "--part", part, str(count), *(["--small"] if size == SMALL else [])]
+    run = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    if run.returncode:
+        raise SystemExit(f"{part} {count} failed:\n{run.stderr[-4000:]}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1_281_167)
-    parser.add_argument("--shards", type=int, default=1281)
-    parser.add_argument("--neurons", type=int, default=2048)
-    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
-    options = parser.parse_args()
-    print("| GPUs | " + " | ".join(field.name.replace("_", " ") for field in fields(Needs)) + " |")
-    print("|---" * (len(fields(Needs)) + 1) + "|")
-    for gpus in options.gpus:
-        found = needs(options.images, options.shards, gpus, options.neurons)
-        shown = [f"{getattr(found, field.name):,.0f}" for field in fields(Needs)]
-        print(f"| {gpus} | " + " | ".join(shown) + " |")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--small", action="store_true", help="with little data, in seconds")
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    size = SMALL if options.small else FULL
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    torch.set_num_threads(1)
+    if options.part:
+        print(json.dumps(here(options.part[0], size, int(options.part[1]))))
+        return
+    with tempfile.TemporaryDirectory() as place:
+        result = dict(measured(Path(place), size, here if options.small else alone))
+    print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 
 if __name__ == "__main__":

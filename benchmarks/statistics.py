@@ -27,9 +27,10 @@ import numpy as np
 import torch
 
 from flows.jobs import Running
+from flows.running.labels import BY_NUMBER
 from flows.running.process import LoadedModel, load
+from flows.steps.merging import write_partial
 from flows.steps.shards import BATCH, scan_shard
-from stores.files import write_arrays
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, expand
 from stores.shards.reading import ShardReader
@@ -94,7 +95,7 @@ def bare(here: LoadedModel, layer: str, shard: ShardFile) -> float:
 def passed(here: LoadedModel, layer: str, shard: ShardFile) -> float:
     """Seconds of the pass over a shard."""
     begun = time.perf_counter()
-    scan_shard(shard, here, plan_of(here, layer))
+    scan_shard(shard, here, plan_of(here, layer), BY_NUMBER)
     return time.perf_counter() - begun
 
 
@@ -126,7 +127,8 @@ def main() -> None:
             times = [(bare(here, layer, shard), passed(here, layer, shard)) for _ in range(options.rounds)]
             plain, full = (float(np.median(part)) for part in zip(*times, strict=True))
             if name == "resnet50":
-                write_arrays(str(folder / "run"), "partial", scan_shard(shard, here, plan_of(here, layer)).arrays())
+                partial = scan_shard(shard, here, plan_of(here, layer), BY_NUMBER)
+                write_partial(str(folder / "run"), "partial", partial)
                 result["partial_bytes"] = sum(file.stat().st_size for file in (folder / "run").rglob("*.npz"))
             result |= {f"throughput_{name}": plain / full, f"images_per_second_{name}": options.images / full}
         write_shards(folder / "sixteen", 16, options.images)

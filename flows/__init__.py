@@ -59,6 +59,8 @@ def references(
     layers: Sequence[str],
     directions: Paths = (),
     manifest: str | Path | None = None,
+    labels: str | Path | None = None,
+    label_key: str = "cls",
     allow_rejected: float = 0.0,
     extend: bool = False,
     precision: str = "float32",
@@ -67,13 +69,16 @@ def references(
     """Stream shards through a network once: which images excite which neuron, and statistics of its layers.
 
     Args:
-        shards: tars: paths, folders, globs, braces {000..009} or fsspec URLs.
+        shards: tars: paths, folders, globs, braces {000..009} or fsspec URLs; or folders of images.
         store: the statistics store to write: a path or URL. What it has already is not computed again.
         model: a network's name or settings; or a model of this program (`vital.wrap`), where tasks run in this process.
         layers: the layers whose neurons get references, such as ``layer4.2``, or ``classes``.
         directions: files of matrices of directions × channels; ``LAYER~NAME`` has a neuron for each row.
         manifest: a JSON file with the number of samples that each shard should hold.
-        allow_rejected: the share of shards that may end early without an error, 0 to 1.
+        labels: ``match``, ``number``, ``ignore``, or a JSON file that says which class is which of the network.
+        label_key: the ending of the file, or the key of the ``.json``, that says a sample's class.
+        allow_rejected: the share of shards that may end early without an error, 0 to 1; and of images that may be
+            unusable, where it is more than half.
         extend: add the shards that the store has not read.
         precision: arithmetic of the network: float32, tf32 or bfloat16.
         **settings: fields of `vital.settings.StatisticsSettings` and of `flows.jobs.Running`.
@@ -96,6 +101,8 @@ def references(
             layers=_many(layers),
             directions=_many(directions),
             manifest=None if manifest is None else str(manifest),
+            labels=None if labels is None else str(labels),
+            label_key=label_key,
             allow_rejected=allow_rejected,
             extend=extend,
             precision=precision,

@@ -104,11 +104,15 @@ class Running(Settings):
         return self.model_copy(update={"threads": threads})
 
 
+LABEL_WORDS = ("match", "number", "ignore")
+"""What ``labels`` may say instead of a file."""
+
+
 class ReferencesJob(Settings):
     """One pass over shards: rankings of layers, statistics of nodes, the sample index."""
 
     shards: tuple[Location, ...] = Field(
-        min_length=1, description="tars: paths, folders, globs, braces {000..009} or URLs"
+        min_length=1, description="tars, or folders of images: paths, folders, globs, braces {000..009} or URLs"
     )
     store: Location = Field(description="statistics store: a path or an fsspec URL")
     model: ModelSettings = ModelSettings()
@@ -129,8 +133,23 @@ class ReferencesJob(Settings):
         description="JSON file with the number of samples of each shard, against which they are checked  "
         "[default: sizes.json beside the shards, if it is there]",
     )
+    labels: Location | None = Field(
+        None,
+        description="which class of the network a label is: match, by what the data set's classes are called; number, "
+        "as it stands; ignore; or a JSON file of classes and the network's numbers or names  [default: match]",
+    )
+    label_key: str = Field(
+        "cls",
+        min_length=1,
+        description="what says the class of a sample: the ending of its file, such as cls or txt, or a key of its "
+        ".json, such as label",
+    )
     allow_rejected: float = Field(
-        0.0, ge=0, le=1, description="share of shards that may be short without failing the run"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of shards that may be short, and of images that may be unusable where it is more than half, "
+        "without failing the run",
     )
     extend: bool = Field(
         False,
@@ -201,7 +220,7 @@ class FullJob(Settings):
     """Everything from shards to an atlas: one pass for all layers, then targets and pictures layer by layer."""
 
     shards: tuple[Location, ...] = Field(
-        min_length=1, description="tars: paths, folders, globs, braces {000..009} or URLs"
+        min_length=1, description="tars, or folders of images: paths, folders, globs, braces {000..009} or URLs"
     )
     store: Location = Field(description="statistics store: a path or an fsspec URL")
     out: Location = Field(description="atlas store: a path or an fsspec URL")
@@ -222,8 +241,23 @@ class FullJob(Settings):
         description="JSON file with the number of samples of each shard, against which they are checked  "
         "[default: sizes.json beside the shards, if it is there]",
     )
+    labels: Location | None = Field(
+        None,
+        description="which class of the network a label is: match, by what the data set's classes are called; number, "
+        "as it stands; ignore; or a JSON file of classes and the network's numbers or names  [default: match]",
+    )
+    label_key: str = Field(
+        "cls",
+        min_length=1,
+        description="what says the class of a sample: the ending of its file, such as cls or txt, or a key of its "
+        ".json, such as label",
+    )
     allow_rejected: float = Field(
-        0.0, ge=0, le=1, description="share of shards that may be short without failing the run"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of shards that may be short, and of images that may be unusable where it is more than half, "
+        "without failing the run",
     )
     extend: bool = Field(False, description="add shards that the store has not read, as in a references job")
     batch: Batch = Field("auto", description=BATCH)
@@ -240,6 +274,8 @@ class FullJob(Settings):
             statistics=self.statistics,
             precision=self.precision,
             manifest=self.manifest,
+            labels=self.labels,
+            label_key=self.label_key,
             allow_rejected=self.allow_rejected,
             extend=self.extend,
             running=self.running,
@@ -277,8 +313,8 @@ J = TypeVar("J", ReferencesJob, TargetsJob, AtlasJob, EvaluateJob)
 def settled(job: J) -> J:
     """The same job for tasks: with paths that hold in any directory, and the threads that each task has."""
     changed: dict[str, object] = {"running": job.running.of_task}
-    for name in ("store", "out", "atlas", "manifest"):
-        if (location := getattr(job, name, None)) is not None:
+    for name in ("store", "out", "atlas", "manifest", "labels"):
+        if (location := getattr(job, name, None)) is not None and location not in LABEL_WORDS:
             changed[name] = _absolute(location)
     for name in ("shards", "siblings"):
         changed |= {name: tuple(_absolute(one) for one in getattr(job, name))} if hasattr(job, name) else {}

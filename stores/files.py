@@ -151,6 +151,18 @@ def read_arrays(url: str, name: str) -> dict[str, Shaped[np.ndarray, "..."]] | N
         raise SchemaMismatch(f"{safe_url(file)} is damaged ({error}); remove it and it is made again") from None
 
 
+def list_arrays(url: str, folder: str) -> set[str]:
+    """The names of what `write_arrays` has written into a folder of ``runs``; none where there is no such folder."""
+    path = universal_path(runs_path(url, folder))
+    path.fs.invalidate_cache()
+    try:
+        found = [str(file).rpartition("/")[2] for file in path.fs.ls(path.path, detail=False)]
+    except FileNotFoundError:
+        return set()
+    # a name that begins with a dot is of a file that is being written
+    return {name.removesuffix(".npz") for name in found if name.endswith(".npz") and not name.startswith(".")}
+
+
 def remove_arrays(url: str, name: str) -> None:
     """Remove what was written as NAME; nothing happens when it is gone already."""
     path = universal_path(runs_path(url, f"{name}.npz"))

@@ -8,6 +8,7 @@
     ├── UnknownNeuron         a neuron that the layer does not have
     ├── UnsupportedOperation  an operation of the network without a relevance rule
     ├── UnsuitableInput       a size or a setting that this network cannot take
+    ├── FailedForward         the network's own forward raised an error, which the message gives
     └── DoesNotFit            a batch that does not fit into memory
 
 Every message states what came, what was expected and the way out.
@@ -39,6 +40,10 @@ class UnsupportedOperation(VitalError):
 
 class UnsuitableInput(VitalError):
     """The network cannot take pictures of this size, or a setting contradicts another."""
+
+
+class FailedForward(VitalError, RuntimeError):
+    """The network's own forward raised an error."""
 
 
 class DoesNotFit(VitalError):

@@ -72,12 +72,17 @@ def _at(values: Any, path: tuple[int | str, ...]) -> Any:
 class ModelSettings(Settings):
     """Which network, with which weights and which preprocessing."""
 
-    name: str = Field(EMBEDDED, description=f"a torchvision model, {EMBEDDED} (embedded), or package.module:factory")
+    name: str = Field(
+        EMBEDDED,
+        description=f"a torchvision model, {EMBEDDED} (embedded), timm/NAME, hf/ORGANISATION/NAME or hf/FOLDER, "
+        "open_clip/ARCHITECTURE/WEIGHTS, or package.module:factory",
+    )
     weights: str | None = Field(
         None,
-        description="a torchvision weights name, a state-dict file, or 'random'; torchvision models default to DEFAULT",
+        description="a torchvision weights name, a file of weights (a state dict, a checkpoint that holds one, or "
+        "safetensors), or 'random'; by default the published ones",
     )
-    download: bool = Field(False, description="fetch torchvision weights that are not in the local cache")
+    download: bool = Field(False, description="fetch published weights that are not in the local cache")
     input_size: int | None = Field(
         None, ge=SMALLEST_SIDE, le=LARGEST_SIDE, description="side of the input in pixels, when not the weights' own"
     )

@@ -13,20 +13,30 @@ from stores.errors import SchemaMismatch
 from vital.network.layers import survey
 from vital.network.models import load_model
 from vital.network.nodes import default_nodes, layer_table
+from vital.network.probe import CLASSES
 from vital.network.sources import RANDOM
+from vital.network.sources.packages import PACKAGED, SQUEEZENET
 from vital.propagation.conservation import conservation, liveliest, noise
-from vital.settings import EMBEDDED, ModelSettings
+from vital.settings import ModelSettings
 
 
 def layer_lines(settings: ModelSettings, every: bool) -> Iterator[str]:
     """A line a layer: name, channels, sites, and the nodes that are matched by default for its neurons."""
     model = load_model(_weights_or_random(settings))
-    yield str(layer_table(survey(model), model.name, every))
+    yield from model.notes
+    known = survey(model, needed=())
+    if known.failure:
+        yield known.failure
+    yield str(layer_table(known, model.name, every))
+    if CLASSES in known.left_out:
+        yield f"{CLASSES!r} {known.left_out[CLASSES]}"
+    if any(layer.leading_tokens for layer in known.layers.values()):
+        yield "sites such as 1+196: tokens that are not of the image, and those that are"
 
 
 def _weights_or_random(settings: ModelSettings) -> ModelSettings:
     """What layers there are does not depend on weights, so none need to be fetched."""
-    if settings.weights is None and settings.name != EMBEDDED and ":" not in settings.name:
+    if settings.weights is None and ":" not in settings.name and settings.name not in (*PACKAGED, SQUEEZENET):
         return settings.model_copy(update={"weights": RANDOM})
     return settings
 

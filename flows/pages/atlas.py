@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from flows.pages.layer import LayerSource
 from flows.pages.thumbnails import LayerPhotographs, Photographs
+from flows.running.labels import network_names
 from flows.running.progress import bar
 from stores import Statistics, open_atlas
 from stores.errors import SchemaMismatch
@@ -20,7 +21,6 @@ from stores.files import safe_url
 from stores.pages.content import AtlasPage
 from stores.pages.sheets import PER_SHEET, Cell, contact_sheet, sheet_png
 from stores.pages.website import Site
-from stores.shards.beside import read_class_names
 from stores.shards.decoding import decode
 from vital.errors import UnsuitableInput
 from vital.network.probe import CLASSES
@@ -85,7 +85,7 @@ class _AtlasSource:
         self.url = url
         self.atlas = open_atlas(url)
         self.statistics = self._reach(store, photos)
-        names = read_class_names(map(str, self.statistics.shards().url)) if self.statistics is not None else []
+        names = network_names(self.statistics) if self.statistics is not None else {}
         shown = safe_url(self.statistics.url if self.statistics is not None else self.atlas.statistics_url)
         self.layers = [
             LayerSource(self.atlas, self.atlas.layer(layer), shown, self.statistics, names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -31,7 +31,8 @@ class LayerSource:
     store: str
     """URL of the statistics, as it is shown."""
     statistics: Statistics | None
-    class_names: Sequence[str] = ()
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    """What the data set calls the network's classes, by their numbers."""
 
     @property
     def layer(self) -> str:
@@ -116,8 +117,8 @@ class LayerSource:
     def _names(self, count: int) -> list[str]:
         if len(self.pictures.names) == count:
             return self.pictures.names
-        # the list beside the shards is of the data set's classes: the network's own where it has as many
-        return list(self.class_names) if self.layer == CLASSES and len(self.class_names) == count else []
+        named = self.class_names if self.layer == CLASSES else {}
+        return [named.get(number, f"class {number}") for number in range(count)] if named else []
 
     def _columns(self, count: int) -> list[Column]:
         loss = np.asarray(self.pictures.array("loss")[:], np.float64)

@@ -40,7 +40,8 @@ class Photographs:
             moved.get(str(name), str(url)) for name, url in zip(self._shards.name, self._shards.url, strict=True)
         ]
         # a class's references are the images labelled with its number, so the network's names serve too
-        self._names = read_class_names(self._urls) or list(names)
+        known = statistics.labels.get("classes") if statistics.labels else read_class_names(self._urls)
+        self._names = known or list(names)
         self.shown: dict[str, str] = {}
         """Credits of the photographs that were asked for, by key."""
 

@@ -9,7 +9,14 @@ from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
 from flows.running.process import load_at_side, load_stored, stored_model
-from flows.steps.pictures import declare_pictures, make_blocks, pictures_of, targets_of
+from flows.steps.pictures import (
+    check_side,
+    declare_pictures,
+    make_blocks,
+    pictures_of,
+    targets_of,
+    task_pictures,
+)
 from flows.steps.targets import live_neurons
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
@@ -26,11 +33,12 @@ def build_atlas(job: AtlasJob) -> str:
     loaded = load_stored(statistics, job.running.of_flow)
     neurons = parse_neurons(job.neurons, loaded.survey.layer(job.layer).channels, job.layer)
     statistics.check(loaded.model.identity)
-    # Refuses a side that the network cannot take.
-    load_at_side(stored_model(statistics), job.running.of_flow, job.picture.side)
     targets = targets_of(statistics, job)
+    larger = load_at_side(stored_model(statistics), job.running.of_flow, job.picture.side)
+    check_side(larger.survey, loaded.survey.layer(job.layer), targets.nodes)
     pictures = declare_pictures(job, statistics, targets, loaded)
-    tasks = tasks_of(pictures, neurons, live_neurons(statistics, targets))
+    live = live_neurons(statistics, targets)
+    tasks = tasks_of(pictures, neurons, live, task_pictures(job, pictures, neurons, live))
     targets.require_blocks([block for blocks in tasks for block in blocks])
     made = targets.made()
     counted = {blocks: pictures_of(made, blocks) for blocks in tasks}

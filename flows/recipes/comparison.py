@@ -11,22 +11,23 @@ from flows.recipes.targets import measure_targets
 from flows.reports.controls import checked, costed, photographs
 from flows.reports.plan import ReportJob
 from flows.reports.writing import write_report
-from flows.running.cluster import in_process
+from flows.running.cluster import in_process, kept_workers
 
 
 @flow(name="compare-methods", task_runner=in_process())
 def compare_methods(job: ReportJob) -> str:
     """What is made already is left alone, so a stopped comparison goes on; returns the path of the report's page."""
     comparisons = checked(job)
-    for comparison in comparisons:
-        select_references(comparison.references())
-        for layer in job.layers:
-            measure_targets(comparison.targets(layer))
-        cases = comparison.cases()
-        for case in cases:
-            with costed(comparison, case):
-                build_atlas(comparison.pictures(case))
-        for case in cases:
-            evaluate_atlas(comparison.evaluation(case, cases))
-        photographs(comparison)
+    with kept_workers():
+        for comparison in comparisons:
+            select_references(comparison.references())
+            for layer in job.layers:
+                measure_targets(comparison.targets(layer))
+            cases = comparison.cases()
+            for case in cases:
+                with costed(comparison, case):
+                    build_atlas(comparison.pictures(case))
+            for case in cases:
+                evaluate_atlas(comparison.evaluation(case, cases))
+            photographs(comparison)
     return write_report(comparisons)

@@ -12,7 +12,7 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.artifacts import link_pages
-from flows.running.cluster import in_process
+from flows.running.cluster import in_process, kept_workers
 from stores import open_atlas
 from stores.pages.folder import SiteFolder
 
@@ -22,10 +22,11 @@ def full_run(job: FullJob) -> str:
     """What is done already is left alone, so the same job may run on a schedule; returns the atlas's URL."""
     if job.pages is not None:
         SiteFolder(Path(job.pages))  # a folder that holds something else is refused before the work
-    select_references(job.references())
-    for part in job.layers:
-        measure_targets(job.targets(part))
-        build_atlas(job.atlas(part))
+    with kept_workers():
+        select_references(job.references())
+        for part in job.layers:
+            measure_targets(job.targets(part))
+            build_atlas(job.atlas(part))
     if job.pages is not None:
         write_pages(job, Path(job.pages).absolute())
     return job.out

@@ -1,4 +1,4 @@
-"""Which images excite which neuron: one pass over the shards, each streamed once, merged in shard order."""
+"""Which images excite which neuron: one pass over the shards, each streamed once, joined as a tree of tasks."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ from collections.abc import Sequence
 
 from prefect import flow, task
 
-from flows.jobs import ReferencesJob, settled
+from flows.jobs import ReferencesJob, Running, settled
 from flows.running.artifacts import summarised
-from flows.running.cluster import in_process, run_tasks
+from flows.running.cluster import in_process, kept_workers, run_tasks
+from flows.running.labels import Labels, settle_labels
 from flows.running.process import LoadedModel, load, with_directions
-from flows.running.progress import bar
+from flows.running.progress import bar, tick
 from flows.steps.dataset import (
     claim_statistics,
     given_directions,
     missing_of,
     plan_for,
     refuse_short,
-    write_gathered,
+    refuse_unusable,
 )
 from flows.steps.extension import check_shards, extend, finish_extension, kept_plan, known_digests
-from flows.steps.shards import Partial, bytes_of, joined, scan_shard, shards_of_tasks
+from flows.steps.merging import (
+    Branch,
+    Leaf,
+    Tree,
+    join_partials,
+    merge_partials,
+    write_partial,
+    written_partials,
+)
+from flows.steps.shards import Partial, bytes_of, joined, scan_shard
 from stores import open_statistics
 from stores.arrays.provenance import fingerprint
-from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.beside import stated
 from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Gathered, Plan
@@ -34,42 +43,59 @@ from vital.network.arithmetic import repeatable
 def select_references(job: ReferencesJob) -> str:
     """Stream every shard through the model and keep, per neuron, its best images; returns the store.
 
-    A shard whose partial is already there is not read again; what the store already has for these shards is not
-    computed again.
+    What a killed run has read or joined is not read again; what the store already has for these shards is not computed
+    again.
     """
     job = settled(job)
     shards = stated(expand(job.shards), job.manifest)
     loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions))
     plan = plan_for(job, loaded.survey, loaded.model.name)
+    labels = settle_labels(job, shards, loaded)
     statistics = claim_statistics(job, loaded)
+    labels.keep(statistics)
     finish_extension(statistics, loaded)  # of a run that was killed
     check_shards(statistics, shards)
     shards = known_digests(statistics, shards)
     before = len(statistics.shards())
     if job.extend and before and shards[before:]:
-        known, images = kept_plan(statistics), len(statistics.index())
+        known, images = kept_plan(statistics), statistics.image_count()
         with summarised("references", job.store, "images", lambda: _images(job) - images):
-            add(job, known, scan_all(job, known, shards[before:]))
+            add(job, known, gathered(job, known, shards[before:]))
         statistics = statistics.again("r+")
     plan = missing_of(statistics, plan, shards)
     if plan.ranked or plan.measured:
         with summarised("references", job.store, "images", lambda: _images(job)):
-            merge(job, plan, scan_all(job, plan, shards))
+            merge(job, plan, gathered(job, plan, shards))
     refuse_short(statistics, job.allow_rejected)
+    refuse_unusable(statistics, job.allow_rejected)
     return job.store
 
 
 def _images(job: ReferencesJob) -> int:
-    return len(open_statistics(job.store).index())
+    return open_statistics(job.store).image_count()
 
 
-def scan_all(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[str]:
-    """The names of the shards' partials, in order, when all are written."""
-    calls = [({"job": job, "plan": plan, "shards": part}, bytes_of(part)) for part in shards_of_tasks(shards)]
-    size = bytes_of(shards)
+def gathered(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> Tree:
+    """The tree of the shards' partials, when all are written and joined as far as tasks do it; what is there of an
+    earlier run is not made again."""
+    tree = Tree.of(plan, shards, labels=fingerprint(open_statistics(job.store).labels))
+    missing = tree.missing(written_partials(job.store))
+    calls = [({"job": job, "plan": plan, "leaf": leaf}, bytes_of(leaf.shards)) for leaf in missing.leaves]
+    size = sum(size for _, size in calls)
     # Tasks here tick images, and how far in the shards they are; of tasks elsewhere bytes are known.
-    with bar("bytes read", size) if job.running.elsewhere else bar("images seen", None, size):
-        return [name for part in run_tasks(job.running, scan, calls) for name in part]
+    with kept_workers():
+        with bar("bytes read", size) if job.running.elsewhere else bar("images seen", None, size):
+            run_tasks(job.running, scan, calls)
+        join_levels(job.running, job.store, missing)
+    return tree
+
+
+def join_levels(running: Running, store: str, tree: Tree) -> None:
+    """Have tasks join the partials of a store, level by level."""
+    for level in filter(None, tree.levels):
+        calls = [({"store": store, "branch": branch}, len(branch.parts)) for branch in level]
+        with bar("partials joined", sum(count for _, count in calls)):
+            run_tasks(running, join, calls)
 
 
 def _loaded(job: ReferencesJob) -> LoadedModel:
@@ -77,42 +103,34 @@ def _loaded(job: ReferencesJob) -> LoadedModel:
 
 
 @task(name="scan-shards")
-def scan(job: ReferencesJob, plan: Plan, shards: Sequence[ShardFile]) -> list[str]:
-    """The partials of some shards, each written to the store's run folder unless it is there; returns their names."""
-    names = []
-    for shard in shards:
-        known: dict[str, str | int] = {
-            "plan": repr(plan), "shard": shard.name, "size": shard.size, "digest": shard.digest,
-            "version": shard.version, "stated": shard.stated,
-        }  # fmt: skip
-        names.append(f"partials/{fingerprint(known)}")
-        if read_arrays(job.store, names[-1]) is None:
-            with repeatable(job.running.deterministic):
-                partial = scan_shard(shard, _loaded(job), plan)
-            write_arrays(job.store, names[-1], partial.arrays())
-    return names
+def scan(job: ReferencesJob, plan: Plan, leaf: Leaf) -> None:
+    """Read a leaf's shards and write what they add, unless it is there."""
+    if leaf.name in written_partials(job.store):
+        return
+    loaded, labels = _loaded(job), Labels.kept(open_statistics(job.store))
+    assert labels is not None  # claimed before the pass
+    nothing = Partial.none(Gathered.none(plan, loaded.survey, loaded.model.preprocessing.side))
+    with repeatable(job.running.deterministic):
+        whole = joined(nothing, (scan_shard(shard, loaded, plan, labels) for shard in leaf.shards))
+    write_partial(job.store, leaf.name, whole)
+
+
+@task(name="join-partials")
+def join(store: str, branch: Branch) -> None:
+    """Join a branch's partials into one, which takes their place."""
+    join_partials(store, branch)
+    tick(len(branch.parts))
 
 
 @task(name="merge-shards")
-def merge(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
-    """All partials in shard order into the store; afterwards they are removed."""
+def merge(job: ReferencesJob, plan: Plan, tree: Tree) -> None:
+    """All that the shards add into the store; afterwards the partials are removed."""
     loaded = _loaded(job.model_copy(update={"running": job.running.of_flow}))
-    statistics = open_statistics(job.store, "r+")
-    preprocessing = loaded.model.preprocessing
-    total = Partial.none(Gathered.none(plan, loaded.survey, preprocessing.side))
-    whole = joined(total, (Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names))
-    if not len(statistics.shards()):
-        statistics.append(whole.samples, whole.shards)
-    write_gathered(statistics, whole.gathered, loaded.survey, preprocessing, plan.levels)
-    for name in names:
-        remove_arrays(job.store, name)
+    merge_partials(open_statistics(job.store, "r+"), loaded.survey, loaded.model.preprocessing, plan, tree)
 
 
 @task(name="add-shards")
-def add(job: ReferencesJob, plan: Plan, names: Sequence[str]) -> None:
-    """The partials of new shards onto what the store keeps; afterwards they are removed."""
+def add(job: ReferencesJob, plan: Plan, tree: Tree) -> None:
+    """What new shards add onto what the store keeps; afterwards the partials are removed."""
     loaded = _loaded(job.model_copy(update={"running": job.running.of_flow}))
-    parts = (Partial.from_arrays(read_arrays(job.store, name) or {}) for name in names)
-    extend(open_statistics(job.store, "r+"), loaded, plan, parts)
-    for name in names:
-        remove_arrays(job.store, name)
+    extend(open_statistics(job.store, "r+"), loaded, plan, tree)

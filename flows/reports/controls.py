@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from flows.reports.plan import Case, Comparison, ReportJob
+from flows.running.labels import Labels
 from flows.running.neurons import parse_neurons
 from flows.running.process import judges_at, load, load_stored, with_directions
 from flows.steps.dataset import given_directions
@@ -122,11 +123,13 @@ def photographs(comparison: Comparison) -> None:
     }
     pictured = _pictured(comparison)
     wanted = set(pictured)
+    labels, classes = Labels.kept(statistics), loaded.survey.layer(CLASSES).channels
+    assert labels is not None  # class references were chosen by them
     photos = (
-        (sample.label, loaded.model.preprocessing.crop(decode(sample.image)))
+        (label, loaded.model.preprocessing.crop(decode(sample.image)))
         for file in expand(comparison.held_out)
-        for sample in ShardReader(file)
-        if sample.image is not None and sample.label in wanted
+        for sample in ShardReader(file, labels.rule(loaded))
+        if sample.image is not None and (label := labels.of_network(sample.label, classes)[0]) in wanted
     )
     seen = _looked(photos, judges)
     if not seen["labels"].size:

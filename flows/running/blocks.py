@@ -44,10 +44,13 @@ class BlockWork:
     """Of the progress bar."""
 
 
-def tasks_of(blocks: Blocks, neurons: Sequence[int], live: Bool[np.ndarray, "neuron"]) -> list[tuple[int, ...]]:
-    """The tasks that write the unwritten blocks of ``neurons``; how blocks make a task depends on ``live`` alone."""
+def tasks_of(
+    blocks: Blocks, neurons: Sequence[int], live: Bool[np.ndarray, "neuron"], most: int = BLOCK
+) -> list[tuple[int, ...]]:
+    """The tasks that write the unwritten blocks of ``neurons``, of up to ``most`` live ones; how blocks make a task
+    depends on ``live`` and ``most`` alone."""
     missing = set(blocks.unwritten(blocks_of(neurons, BLOCK)))
-    return [task for task in joined_blocks(live, BLOCK) if missing & set(task)]
+    return [task for task in joined_blocks(live, BLOCK, most) if missing & set(task)]
 
 
 def run_blocks(task: Task[..., Any], job: TargetsJob | AtlasJob, work: BlockWork, artifact: str) -> None:

@@ -8,9 +8,11 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import dask
@@ -181,8 +183,48 @@ def place_of(running: Running) -> Place:
 
 
 def _started_by(cluster: str | type[LocalCluster], **options: Any) -> TaskRunner[Any]:
+    kept = _kept.get()
+    if kept is not None:
+        return DaskTaskRunner(address=kept.address(cluster, options))
     runner: TaskRunner[Any] = DaskTaskRunner(cluster_class=cluster, cluster_kwargs=options)
     return runner
+
+
+class _Kept:
+    """Clusters of this machine that were started, by how; the stack ends them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack, self._started = stack, dict[str, LocalCluster]()
+
+    def address(self, cluster: str | type[LocalCluster], options: Mapping[str, Any]) -> str:
+        """Of the scheduler, whose workers are started unless they are there."""
+        name = f"{cluster} {sorted(options.items())}"
+        if name not in self._started:
+            start: Any = resolve_name(cluster) if isinstance(cluster, str) else cluster
+            self._stack.enter_context(script_left_alone())  # a worker that dies is replaced at any time
+            with unhurried_memory():
+                self._started[name] = self._stack.enter_context(start(**options))
+        return str(self._started[name].scheduler_address)
+
+
+_kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Workers of this machine that tasks in the block have started stay for those that follow, until the block ends.
+
+    A run has several lots of tasks, and a worker takes seconds to start and to load its network.
+    """
+    if _kept.get() is not None:
+        yield
+        return
+    with ExitStack() as stack:
+        token = _kept.set(_Kept(stack))
+        try:
+            yield
+        finally:
+            _kept.reset(token)
 
 
 def _on_scheduler(running: Running, scheduler: str) -> Place:

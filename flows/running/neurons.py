@@ -39,18 +39,20 @@ def blocks_of(neurons: Sequence[int], block: int) -> list[int]:
     return sorted({neuron // block for neuron in neurons})
 
 
-def joined_blocks(live: Bool[np.ndarray, "neuron"], block: int) -> list[tuple[int, ...]]:
-    """Consecutive blocks joined until each group has about a block's worth of live neurons: the work of one task.
+def joined_blocks(live: Bool[np.ndarray, "neuron"], block: int, most: int | None = None) -> list[tuple[int, ...]]:
+    """Consecutive blocks joined as long as a group has no more than ``most`` live neurons, a block's worth unless it is
+    given: the work of one task.
 
     Where few neurons live, e.g. in a data set with few labels, batches would else be small. It depends on the whole
-    layer alone, never on what is done or asked for: a task repeated has the same batches, hence the same bytes.
+    layer and ``most`` alone, never on what is done or asked for: a task repeated has the same batches, hence the same
+    bytes.
     """
     groups: list[tuple[int, ...]] = []
     current: list[int] = []
     alive = 0
     for number in range(-(-len(live) // block)):
         more = int(live[number * block : (number + 1) * block].sum())
-        if current and alive + more > block:
+        if current and alive + more > (most or block):
             groups.append(tuple(current))
             current, alive = [], 0
         current.append(number)

@@ -92,7 +92,7 @@ def with_directions(loaded: LoadedModel, directions: Mapping[str, np.ndarray]) -
 @lru_cache(maxsize=1)
 def _load(settings: ModelSettings, device: str) -> LoadedModel:
     model = _live[settings.name] if settings.name.startswith(LIVE) else load_model(settings)
-    layers = survey(model)
+    layers = survey(model, needed=())  # no more of the network runs than the layers that are asked for
     model.network.to(device)
     return LoadedModel(model, layers)
 
@@ -112,7 +112,8 @@ def _resized(settings: ModelSettings, device: str, side: int) -> LoadedModel:
         model = at_side(loaded.model, side)
     except UnsuitableInput as error:
         raise UnsuitableInput(f"--side {side} does not do: {error}") from error
-    return LoadedModel(model, survey(model, f"give --side {own}, as the statistics have it, or a size that it takes"))
+    way_out = f"give --side {own}, as the statistics have it, or a size that it takes"
+    return LoadedModel(model, survey(model, way_out, needed=()))
 
 
 @lru_cache(maxsize=8)

@@ -10,9 +10,10 @@ import numpy as np
 from flows.jobs import ReferencesJob
 from flows.running.process import LoadedModel
 from stores import References, Statistics, open_statistics
+from stores.arrays.display import counted
 from stores.arrays.names import placed
 from stores.dataset.references import read_matrix
-from stores.errors import SchemaMismatch, UnreadableShard
+from stores.errors import STATUS_MEANINGS, USED, SchemaMismatch, Status, UnreadableShard
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, levels_of, ranked_layer
 from vital.measuring.ranking import NOBODY, Ranking
@@ -23,7 +24,8 @@ from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 
 ALGORITHM = 2
-"""Version of what the numbers mean; a store of another version is refused."""
+"""Version of what the numbers mean; a store of another version is refused. 2: images are resized and cropped as the
+network's weights were evaluated, and leading tokens are found from the network."""
 
 
 def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
@@ -105,6 +107,25 @@ def refuse_short(statistics: Statistics, allowed: float) -> None:
         raise UnreadableShard(
             f"{len(short)} of {len(known)} shards ended too early ({short[0]}); what was read is kept and usable: "
             "replace the shards and start a new store, or accept them with --allow-rejected"
+        )
+
+
+USABLE = 0.5
+"""Share of images that must be usable where nothing else was allowed: below, something is wrong with all of them."""
+
+
+def refuse_unusable(statistics: Statistics, allowed: float) -> None:
+    """Raise UnreadableShard when no image was usable, or more than half were not, or lost their labels, and more than
+    the allowed share; says why by the number of images."""
+    status = statistics.image_status()
+    used, apart = int(np.isin(status, USED).sum()), int((status == Status.APART).sum())
+    limit = max(allowed, 1 - USABLE)
+    few = len(status) - used > limit * len(status) or apart > limit * max(used, 1)
+    if allowed < 1 and (few or not used):
+        raise UnreadableShard(
+            f"{used} of {len(status)} images could be used: "
+            f"{counted(status, STATUS_MEANINGS) or 'the shards hold none'}; what was read is kept: mend the data and "
+            "start a new store, or accept it with --allow-rejected"
         )
 
 

@@ -7,7 +7,7 @@ writes is finished by the next one, from that file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from flows.jobs import BLOCK
 from flows.running.process import LoadedModel
 from flows.steps.dataset import write_gathered
-from flows.steps.shards import Partial, joined
+from flows.steps.merging import Tree, index_rows, joined_partials, remove_partials
 from stores import Statistics
 from stores.arrays.provenance import ShardIdentity, check_extension
 from stores.dataset.references import read_references
@@ -66,28 +66,29 @@ def kept_plan(statistics: Statistics) -> Plan:
 def kept_sums(statistics: Statistics, plan: Plan) -> Gathered:
     """What the store has gathered, with every sum as exact as when it was written."""
     sums = {name: LayerSums.from_stored(statistics.layer(name)) for name in plan.measured}
-    keys = statistics.index().key
-    rankings = {name: _kept_ranking(statistics, name, keys) for name in plan.ranked}
+    rankings = {name: _kept_ranking(statistics, name) for name in plan.ranked}
     return Gathered(rankings, sums, ImageSums.from_stored(statistics.image_sums()))
 
 
-def _kept_ranking(statistics: Statistics, name: str, keys: np.ndarray) -> Ranking:
+def _kept_ranking(statistics: Statistics, name: str) -> Ranking:
     references = statistics.references(name)
     scores = references.score.astype(np.float64)
     if name == CLASSES:  # what is stored is rounded, the key is not
-        drawn = [[-unit_hash(str(keys[image])) for image in row] for row in references.image]
-        scores = np.array(drawn).reshape(scores.shape)
+        taken = references.image != NOBODY
+        scores[taken] = [-unit_hash(key) for key in statistics.keys(references.image[taken].tolist())]
     elif name.endswith(LOWEST):
         scores = -scores
     sites = references.site.astype(np.int64)
     return Ranking(np.where(references.image == NOBODY, -np.inf, scores), references.image, sites)
 
 
-def extend(statistics: Statistics, loaded: LoadedModel, plan: Plan, parts: Iterable[Partial]) -> None:
-    """Add the partials of new shards, in their order, to what the store keeps."""
-    shards, images = len(statistics.shards()), len(statistics.index())
-    whole = joined(Partial.none(kept_sums(statistics, plan)), parts, images, shards)
-    write_arrays(statistics.url, PENDING, {**whole.arrays(), "before": np.asarray(shards)})
+def extend(statistics: Statistics, loaded: LoadedModel, plan: Plan, tree: Tree) -> None:
+    """Add what new shards have added, as the partials of ``tree``, to what the store keeps, and remove the partials."""
+    shards, images = len(statistics.shards()), statistics.image_count()
+    added, _ = joined_partials(statistics.url, tree.top)
+    whole = kept_sums(statistics, plan) + added.shifted(images)
+    names = {"leaves": np.asarray(tree.read), "partials": np.asarray(tree.names)}
+    write_arrays(statistics.url, PENDING, {**whole.arrays(), **names, "before": np.asarray(shards)})
     finish_extension(statistics, loaded)
 
 
@@ -97,15 +98,16 @@ def finish_extension(statistics: Statistics, loaded: LoadedModel) -> None:
     if arrays is None:
         return
     before = int(arrays.pop("before"))
-    whole = Partial.from_arrays(arrays)
-    for name, ranking in whole.gathered.rankings.items():
+    leaves, partials = ([str(name) for name in arrays.pop(names)] for names in ("leaves", "partials"))
+    whole = Gathered.from_arrays(arrays)
+    for name, ranking in whole.rankings.items():
         if not name.endswith(LOWEST):
             _forget_targets(statistics, name, ranking)
-    statistics.unmark(list(whole.gathered.sums), list(whole.gathered.rankings))
+    statistics.unmark(list(whole.sums), list(whole.rankings))
     if len(statistics.shards()) == before:
-        statistics.append(whole.samples, whole.shards)
-    preprocessing = loaded.model.preprocessing
-    write_gathered(statistics, whole.gathered, loaded.survey, preprocessing, statistics.levels)
+        statistics.append_parts(index_rows(statistics.url, leaves, before))
+    write_gathered(statistics, whole, loaded.survey, loaded.model.preprocessing, statistics.levels)
+    remove_partials(statistics.url, partials, leaves)
     remove_arrays(statistics.url, PENDING)
 
 

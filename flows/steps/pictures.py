@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool
 
 from flows.jobs import BLOCK, AtlasJob
 from flows.running.devices import device_name
+from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
@@ -23,21 +24,34 @@ from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
 from vital.network.arithmetic import ON_GPU, resolved
+from vital.network.layers import Layer, Survey
 from vital.network.neurons import Readout
-from vital.network.probe import CLASSES
+from vital.network.probe import CLASSES, INPUT, anchor
 from vital.pictures.baselines import check_method
 from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
+from vital.pictures.device import ON_GPU as MOST_ON_GPU
 from vital.pictures.optimise import Pictures, optimise, records_of
+from vital.pictures.step import Begun
 from vital.settings import PictureMethod, PictureSettings, Precision
 
 ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
 windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data."""
 
+UNKNOWN_WORKERS = 32
+"""Workers that a scheduler is taken to have: how many it has, now and later, is not known to a run."""
+
 
 def targets_of(statistics: Statistics, job: AtlasJob) -> Targets:
     """The targets that a job's pictures are made for; raises SchemaMismatch where they were not measured."""
     return statistics.targets(job.layer, job.variant.label(job.layer == CLASSES)).require()
+
+
+def check_side(larger: Survey, layer: Layer, nodes: Iterable[str]) -> None:
+    """Refuse a side of pictures at which the network does not run as far as the layer and its nodes."""
+    for name in (layer.reads.layer, *nodes):
+        if name != INPUT:
+            larger.layer(name)
 
 
 def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, loaded: LoadedModel) -> AtlasLayer:
@@ -69,6 +83,35 @@ def _precision(job: AtlasJob, begun: str | None) -> Precision:
     return resolved(asked, torch.device(device_name(job.running.device)))
 
 
+def task_pictures(job: AtlasJob, layer: AtlasLayer, neurons: Sequence[int], live: Bool[np.ndarray, "neuron"]) -> int:
+    """How many pictures a task of ``layer`` makes at most, as the first run chose it for the ``neurons`` that it was
+    asked for.
+
+    A task repeated has the same batches, hence the same bytes, and two runs lease each other the same tasks. So later
+    runs, with other workers or another batch, keep to it.
+    """
+    kept = layer.per_task
+    if kept is None:
+        begun = bool(layer.done().any())  # by a version whose tasks were of one block's worth
+        kept = BLOCK if begun else _chosen_pictures(job, pictures_of(live, blocks_of(neurons, BLOCK)))
+        layer.write_per_task(kept)
+    return kept
+
+
+def _chosen_pictures(job: AtlasJob, live: int) -> int:
+    """A batch's worth of whole blocks, yet so few that every worker gets a task. A batch that is measured is of up to
+    `MOST_ON_GPU` on a GPU, and of less than a block elsewhere."""
+    running, most = job.running, BLOCK
+    on_gpu = running.on_gpu if running.scheduler else device_name(running.device).startswith("cuda")
+    if isinstance(job.batch, int):
+        most = min(job.batch, MOST_ON_GPU)
+    elif on_gpu and not running.deterministic:
+        most = MOST_ON_GPU
+    workers = running.workers or (UNKNOWN_WORKERS if running.scheduler else 1)
+    share = -(-live // workers)
+    return BLOCK * max(1, min(most // BLOCK, -(-share // BLOCK)))
+
+
 def pictures_of(made: Bool[np.ndarray, "neuron"], blocks: Sequence[int]) -> int:
     """How many pictures the task of ``blocks`` has to make, of neurons whose targets are ``made``."""
     return sum(int(made[neurons_of_block(block, BLOCK, len(made))].sum()) for block in blocks)
@@ -98,7 +141,7 @@ class _Work:
     def batch(self, neurons: Sequence[int]) -> int:
         """Pictures that are optimised together: as asked; one size where it must not depend on free memory; or what
         fits into the device by the dearest steps of one picture."""
-        device = next(self.loaded.model.network.parameters()).device
+        device = anchor(self.loaded.model.network).device
         if isinstance(self.job.batch, int):
             return self.job.batch
         if self.job.running.deterministic:
@@ -110,19 +153,22 @@ class _Work:
         neurons: Sequence[int],
         progress: Callable[[int], None] = lambda step: None,
         settings: PictureSettings | None = None,
+        begun: Begun | None = None,
     ) -> tuple[Target, Pictures]:
-        """The targets of ``neurons`` and what was optimised for them."""
+        """The targets of ``neurons`` and what was optimised for them, from where it was ``begun``."""
         settings = settings or self.settings
         target = read_targets(self.statistics, self.targets, neurons, self.readout)
         kind, colours = variant_of(self.targets).relevance, ColourDistribution(*self.statistics.colours())
         spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
         layouts = self.loaded.survey.layouts()
-        return target, optimise(self.loaded.model, target, settings, layouts, kind, colours, progress, spectrum)
+        return target, optimise(
+            self.loaded.model, target, settings, layouts, kind, colours, progress, spectrum, begun=begun
+        )
 
-    def rows(self, neurons: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
+    def rows(self, neurons: Sequence[int], begun: Begun | None = None) -> dict[int, dict[str, np.ndarray]]:
         """The rows of the atlas of every one of ``neurons``."""
         share = len(neurons) / self.job.picture.steps
-        target, pictures = self.pictures(neurons, lambda step: tick(share))
+        target, pictures = self.pictures(neurons, lambda step: tick(share), begun=begun)
         curves = matched_curves(self.loaded.model, target, pictures.pixels, self.loaded.survey.layouts())
         return {neuron: _row(pictures, curves, position) for position, neuron in enumerate(neurons)}
 
@@ -131,12 +177,15 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
     """Optimise all live neurons of ``blocks`` in batches, then write each block."""
     layer = open_atlas(job.out, "r+").layer(job.layer)
     work = _Work.of(job, layer)
-    status = work.targets.status()
-    live = status == PictureStatus.MADE
-    neurons = [row for block in blocks for row in work.targets.neurons_of(block) if live[row]]
+    every = [neuron for block in blocks for neuron in work.targets.neurons_of(block)]
+    status = dict(zip(every, work.targets.status(every).tolist(), strict=True))
+    neurons = [neuron for neuron in every if status[neuron] == PictureStatus.MADE]
     made: dict[int, dict[str, np.ndarray]] = {}
-    size, fixed = work.batch(neurons), job.running.deterministic
-    for _ in in_batches(len(neurons), size, lambda part: made.update(work.rows(neurons[part])), fixed=fixed):
+
+    def make(part: slice, begun: Begun | None = None) -> None:
+        made.update(work.rows(neurons[part], begun))
+
+    for _ in in_batches(len(neurons), work.batch(neurons), make, fixed=job.running.deterministic):
         pass
     for block in blocks:
         layer.write(block, _block_arrays(layer, block, job.picture.seed, status, made))
@@ -156,11 +205,11 @@ def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int) 
 
 
 def _block_arrays(
-    layer: AtlasLayer, block: int, seed: int, status: np.ndarray, made: Mapping[int, Mapping[str, np.ndarray]]
+    layer: AtlasLayer, block: int, seed: int, status: Mapping[int, int], made: Mapping[int, Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """A block's rows of every declared array; neurons without a picture keep the reason that their target gave."""
     arrays, neurons = layer.empty(block), layer.neurons_of(block)
-    arrays["status"][:] = status[list(neurons)]
+    arrays["status"][:] = [status[neuron] for neuron in neurons]
     arrays["seed"][:] = seed
     for neuron in neurons:
         for name, value in made.get(neuron, {}).items():

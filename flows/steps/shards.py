@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Shaped, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
+from flows.running.labels import Labels
 from flows.running.process import LoadedModel
 from flows.running.progress import tick
 from stores.arrays.provenance import safe_url
@@ -31,16 +32,6 @@ BATCH = 32
 
 LONGEST = 100
 """Greatest ratio of an image's sides: the shorter is resized to the input, and the longer grows with it."""
-
-
-TASKS = 256
-"""Tasks of a pass, at most: each costs the server some milliseconds, on Dask a tenth of a second."""
-
-
-def shards_of_tasks(shards: Sequence[ShardFile]) -> list[tuple[ShardFile, ...]]:
-    """Neighbouring shards for every task of a pass; what a shard adds does not depend on its task."""
-    size = -(-len(shards) // TASKS)
-    return [tuple(shards[start : start + size]) for start in range(0, len(shards), size)]
 
 
 def bytes_of(shards: Sequence[ShardFile]) -> int:
@@ -61,25 +52,6 @@ class Partial:
         """What no shard adds to ``gathered``."""
         return cls(gathered, SampleRows.empty(), ShardRows.empty())
 
-    def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
-        """As named arrays, for the partial's file."""
-        rows = {f"samples/{name}": column for name, column in self.samples.columns().items()}
-        shards = {f"shards/{name}": column for name, column in self.shards.columns().items()}
-        return {f"gathered/{name}": array for name, array in self.gathered.arrays().items()} | rows | shards
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Shaped[np.ndarray, "..."]]) -> Partial:
-        """What `arrays` gave."""
-
-        def below(folder: str) -> dict[str, Any]:
-            return {path.removeprefix(folder): array for path, array in arrays.items() if path.startswith(folder)}
-
-        return cls(
-            Gathered.from_arrays(below("gathered/")),
-            SampleRows.from_columns(below("samples/")),
-            ShardRows.from_columns(below("shards/")),
-        )
-
     def shifted(self, images: int, shards: int) -> Partial:
         """The same counted from the data set's beginning, with so many images and shards before it."""
         samples = replace(self.samples, shard=(self.samples.shard + shards).astype(np.int32))
@@ -99,14 +71,16 @@ def joined(begun: Partial, parts: Iterable[Partial], images: int = 0, shards: in
     return Partial(total, SampleRows.concat(samples), ShardRows.concat(tables))
 
 
-def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan) -> Partial:
+def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels) -> Partial:
     """Stream a shard once. An image that cannot be used is an index row that says why; the shard goes on."""
-    reader = ShardReader(shard)
+    reader = ShardReader(shard, labels.rule(loaded))
+    classes = loaded.survey.layers.get(CLASSES)
+    count = 0 if classes is None else classes.channels
     rows: list[dict[str, Any]] = []
     side = loaded.model.preprocessing.side
     total = Gathered.none(plan, loaded.survey, side)
-    before = 0
-    for batch in _ahead(_batches(_usable(reader, loaded, rows))):
+    before = 0 if shard.part is None else -1
+    for batch in _ahead(_batches(_usable(reader, loaded, labels, rows))):
         samples, pixels = zip(*batch, strict=True)
         total = total + gather(
             loaded.model,
@@ -114,11 +88,12 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan) -> Partial:
             plan,
             torch.stack(pixels),
             np.array([sample.row for sample in samples]),
-            np.array([sample.label for sample in samples]),
+            np.array([labels.of_network(sample.label, count)[0] for sample in samples]),
             [sample.key for sample in samples],
         )
         read = samples[-1].offset + samples[-1].size
-        tick(len(samples), read - before)
+        # the images of a part of a folder do not begin at byte 0
+        tick(len(samples), read - (samples[0].offset if before < 0 else before))
         before = read
     give_back()
     summary = reader.summary
@@ -133,7 +108,7 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan) -> Partial:
 
 
 def _usable(
-    reader: ShardReader, loaded: LoadedModel, rows: list[dict[str, Any]]
+    reader: ShardReader, loaded: LoadedModel, labels: Labels, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
     """Decoded samples; every sample seen leaves its index row in ``rows``."""
     classes = loaded.survey.layers.get(CLASSES)
@@ -149,8 +124,8 @@ def _usable(
                 pixels = loaded.model.preprocessing.crop(image)
             except UnreadableImage as error:
                 status = error.status
-        if status == Status.OK and classes is not None and sample.label >= classes.channels:
-            status = Status.FOREIGN_LABEL
+        if status == Status.OK and classes is not None:
+            _, status = labels.of_network(sample.label, classes.channels)
         rows.append(
             {
                 "offset": sample.offset,

@@ -277,7 +277,8 @@ def _layout(spec: ArraySpec) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
         return (GROWING_CHUNK, *rest), None
     itemsize = 16 if spec.dtype == "str" else np.dtype(spec.dtype).itemsize
     rows = max(1, CHUNK_BYTES // (itemsize * int(np.prod(rest))))
-    return (max(1, min(rows, spec.shape[0])), *rest), None
+    # a power of two: the rows of a block never lie in two chunks
+    return (max(1, min(1 << rows.bit_length() - 1, spec.shape[0])), *rest), None
 
 
 def _check_array(array: zarr.Array[Any], spec: ArraySpec) -> None:

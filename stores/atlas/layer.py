@@ -69,6 +69,16 @@ class AtlasLayer(Blocks):
         levels of each of ``nodes``."""
         declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes))
 
+    @property
+    def per_task(self) -> int | None:
+        """Most pictures that one task makes; None where no run has chosen yet."""
+        kept: Any = self.group.attrs.get("per_task")
+        return None if kept is None else int(kept)
+
+    def write_per_task(self, pictures: int) -> None:
+        """Keep how many pictures one task makes at most: other runs are to have the same tasks. A single writer."""
+        self.group.attrs["per_task"] = pictures
+
     # Names of the neurons
 
     @property

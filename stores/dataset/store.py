@@ -106,6 +106,20 @@ class Statistics:
         """Refuse a network whose weights or preprocessing are no longer those of the statistics."""
         claim(self.root, "base", {**self.base, **identity})
 
+    # Labels: how they are read, and which class of the network each is
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """How labels were read and matched with the network's classes, by field; empty before the first pass."""
+        return claimed(self.root, "labels") or {}
+
+    def claim_labels(self, fields: Mapping[str, JSON], anew: bool = False) -> None:
+        """Record how labels are read and matched, or refuse another way by the field that differs. ``anew`` replaces
+        what is recorded: only where no reference was chosen by it."""
+        if anew and "labels" in self.root.attrs:
+            del self.root.attrs["labels"]
+        claim(self.root, "labels", fields)
+
     # Images and their shards
 
     def shards(self) -> ShardRows:

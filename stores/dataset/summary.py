@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import zarr
 
@@ -28,6 +28,8 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
     yield f"  fingerprints: base {statistics.base_fingerprint}, dataset {dataset}"
     yield f"  shards: {len(shards)}, images: {len(status)}, {counted(status, STATUS_MEANINGS)}"
     yield from (f"  short shard {name}: {why}" for name, why in zip(shards.name, shards.short, strict=True) if why)
+    if labels := statistics.labels:
+        yield f"  labels: {_in_words(labels)}"
     ranked = statistics.ranked()
     for layer in _layers_begun(statistics.root):
         if layer not in ranked:
@@ -40,6 +42,21 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
         done = targets.done()
         counts = counted(targets.status(), PICTURE_STATUS_MEANINGS)
         yield f"  {TARGETS}/{targets.layer}/{targets.variant}: {int(done.sum())} of {len(done)} blocks, {counts}"
+
+
+def _in_words(labels: Mapping[str, Any]) -> str:
+    """How labels were matched with the network's classes, and the first of them."""
+    names, numbers, by = labels["classes"], labels["numbers"], labels["by"]
+    key = "" if labels["key"] == "cls" else f" of {labels['key']}"
+    if not numbers:
+        return f"matched by {by}{key}"
+    used = [number for number in range(len(numbers)) if number >= len(names) or names[number]]
+    shown = [f"{names[one] if one < len(names) else one} is class {numbers[one]}" for one in used if numbers[one] >= 0]
+    missing = [str(names[one]) for one in used if numbers[one] < 0 and one < len(names)]
+    text = f"{len(shown)} of {len(used)} classes are the network's, matched by {by}{key}: {', '.join(shown[:3])}"
+    text += ", …" if len(shown) > 3 else ""
+    others = f"; none of its classes: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
+    return text + others * bool(missing)
 
 
 def _layers_begun(root: zarr.Group) -> list[str]:

@@ -1,8 +1,7 @@
 """What lies beside shards: how many samples each should hold, and the names of the classes."""
 
-import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,56 +11,54 @@ from stores.errors import MissingShard, UnreadableShard
 from stores.files import read_bytes, safe_url, universal_path
 from stores.shards.finding import ShardFile
 
-MANIFEST = "sizes.json"
-"""What webdataset's own tools call it, and `stores.shards.writing` too."""
+MANIFESTS = ("sizes.json", "_info.json")
+"""What webdataset's own tools call it, and `stores.shards.writing` too; and what shards on Hugging Face have."""
 MANIFEST_BYTES = 64 << 20
 """At most: a hundred for each of 600,000 shards."""
 CLASS_NAMES = "classes.json"
 
 
 def stated(shards: Sequence[ShardFile], manifest: str | None) -> list[ShardFile]:
-    """The shards with the number of samples that ``manifest`` states of each, or ``sizes.json`` beside them where none
-    is given; shards of which nothing is stated stay as they are.
+    """The shards with the number of samples that ``manifest`` states of each, or one of `MANIFESTS` beside them where
+    none is given; shards of which nothing is stated stay as they are.
 
     Raises:
-        MissingShard: the manifest is not there, or names a shard of these folders that is missing.
-        UnreadableShard: it is no manifest.
+        MissingShard: the manifest is not there.
+        UnreadableShard: it is no manifest. What lies beside the shards may be another tool's, of which nothing is read.
     """
-    counts: dict[str, int] = {}
+    names = {shard.name for shard in shards}
     if manifest is not None:
         counts = read_manifest(manifest)
-        if not any(shard.name in counts for shard in shards):
+        if not names & counts.keys():
             raise UnreadableShard(
                 f"{safe_url(manifest)} states nothing of {shards[0].name} or any other of the {len(shards)} shards: "
                 "give the manifest of these shards"
             )
     else:
-        for folder in dict.fromkeys(shard.url.rpartition("/")[0] for shard in shards):
-            if "?" not in folder:
-                with contextlib.suppress(MissingShard):
-                    counts |= read_manifest(f"{folder}/{MANIFEST}")
+        counts = {}
+        for folder in dict.fromkeys(shard.url.rpartition("/")[0] for shard in shards if shard.part is None):
+            for name in MANIFESTS if "?" not in folder else ():
+                found = _beside(f"{folder}/{name}", names)
+                counts |= {shard: count for shard, count in found.items() if shard not in counts}
     return [replace(shard, stated=counts.get(shard.name, -1)) for shard in shards]
 
 
 def read_manifest(url: str) -> dict[str, int]:
     """Samples by base name of the shard.
 
-    Two forms are known: ``{"000.tar": 1000, …}``, and the index that webdataset's ``widsindex`` writes,
-    ``{"shardlist": [{"url": "000.tar", "nsamples": 1000}, …]}``.
+    Three forms are known: ``{"000.tar": 1000, …}``; the index that webdataset's ``widsindex`` writes,
+    ``{"shardlist": [{"url": "000.tar", "nsamples": 1000}, …]}``; and the ``_info.json`` of shards on Hugging Face,
+    ``{"splits": {"train": {"filenames": ["000.tar", …], "shard_lengths": [1000, …]}}}``.
+
+    Raises:
+        MissingShard: there is nothing.
+        UnreadableShard: it is no manifest.
     """
+    content = _content(url)
+    if content is None:
+        raise MissingShard(f"there is no manifest at {safe_url(url)}; check the path or URL")
     try:
-        with universal_path(url).open("rb") as file:
-            content = file.read(MANIFEST_BYTES + 1)
-    except (FileNotFoundError, IsADirectoryError):
-        raise MissingShard(f"there is no manifest at {safe_url(url)}; check the path or URL") from None
-    try:
-        stated = json.loads(content)
-        pairs = (
-            [(part["url"], part["nsamples"]) for part in stated["shardlist"]]
-            if "shardlist" in stated
-            else stated.items()
-        )
-        return {PurePosixPath(urlsplit(str(name)).path).name: _count(count) for name, count in pairs}
+        return {name: _count(count) for name, count in _stated(json.loads(content)).items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UnreadableShard(
             f'{safe_url(url)} is no manifest ({error}): it should be JSON such as {{"000.tar": 1000}}, or an index '
@@ -69,10 +66,55 @@ def read_manifest(url: str) -> dict[str, int]:
         ) from None
 
 
+def _beside(url: str, names: Set[str]) -> dict[str, int]:
+    """What a file beside the shards states of them; nothing where it is of another form."""
+    content = _content(url)
+    if content is None:
+        return {}
+    try:
+        parsed = json.loads(content)
+        try:
+            table = _stated(parsed)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return {}
+        return {name: _count(count) for name, count in table.items() if name in names}
+    except (ValueError, TypeError) as error:
+        raise UnreadableShard(
+            f"{safe_url(url)} lies beside the shards and states no numbers of samples ({error}): rename it, or say how "
+            "many there are with --manifest"
+        ) from None
+
+
+def _content(url: str) -> bytes | None:
+    try:
+        with universal_path(url).open("rb") as file:
+            return bytes(file.read(MANIFEST_BYTES + 1))
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+
+
+def _stated(table: Any) -> dict[str, Any]:
+    if "shardlist" in table:
+        pairs = [(part["url"], part["nsamples"]) for part in table["shardlist"]]
+    elif "splits" in table:
+        parts = [part for part in table["splits"].values() if "shard_lengths" in part]
+        pairs = [pair for part in parts for pair in zip(part["filenames"], part["shard_lengths"], strict=True)]
+    else:
+        pairs = list(table.items())
+    return {PurePosixPath(urlsplit(str(name)).path).name: count for name, count in pairs}
+
+
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    """A whole number, also as other tools write it: as text, or with a decimal point."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"{value!r} is no number of samples")
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not number.is_integer() or number < 0:
         raise ValueError(f"{value!r} is no number of samples")
-    return value
+    return int(number)
 
 
 def read_class_names(urls: Iterable[str]) -> list[str]:
@@ -89,4 +131,7 @@ def _class_names(folder: str) -> list[str]:
         names = json.loads(read_bytes(f"{folder}/{CLASS_NAMES}" if folder else CLASS_NAMES) or b"[]")
     except (OSError, ValueError):
         return []
+    if isinstance(names, dict) and all(str(number).isdecimal() for number in names):
+        table = {int(number): name for number, name in names.items()}
+        names = [table.get(number, "") for number in range(max(table, default=-1) + 1)]
     return [str(name) for name in names] if isinstance(names, list) else []

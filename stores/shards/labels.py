@@ -14,7 +14,7 @@ from stores.shards.tar import TarMember
 
 IMAGE_EXTENSIONS = (
     "jpg", "jpeg", "png", "webp", "ppm", "pgm", "pbm", "pnm", "gif", "bmp", "jpe", "jfif", "jif", "tif", "tiff", "avif",
-    "dib", "jp2", "j2k",
+    "jp2", "j2k",
 )  # fmt: skip
 """Endings of files that are taken for images, the first of a sample's before the later ones."""
 LABEL_EXTENSION = "cls"
@@ -39,8 +39,8 @@ class LabelRule:
     """Where the class of a sample stands, and what its words mean.
 
     ``key`` is the ending of a file (``cls``, ``txt``, ``output.cls``) or a key of the sample's ``.json``, such as
-    ``label`` or ``annotation.class``. ``numbers`` gives the class of a word, as `folded`: without it words are no
-    label.
+    ``label`` or ``annotation.class``; "" for no labels at all. ``numbers`` gives the class of a word, as `folded`:
+    without it words are no label.
     """
 
     key: str = LABEL_EXTENSION
@@ -48,10 +48,14 @@ class LabelRule:
 
     def reads(self, extension: str) -> bool:
         """Whether a file of this ending may say the class."""
-        return extension == self.key or ending(extension) in (ending(self.key), "json")
+        if self.key in ("", LABEL_EXTENSION):
+            return bool(self.key) and ending(extension) == self.key
+        return ending(extension) in (ending(self.key), "json")
 
     def label(self, fields: Fields) -> tuple[int, bool]:
         """The class, −1 where none is given, and whether what is written there is one."""
+        if not self.key:
+            return NO_LABEL, True
         if (member := self._file(fields)) is not None:
             return self._number(_text(member.data or b""))
         if self.key != LABEL_EXTENSION and (found := fields.get("json")) is not None:

@@ -6,6 +6,7 @@ Nothing is ever unpacked: names inside a tar are keys, never paths.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,24 @@ class ShardReader:
         offset, size = (0, 0) if image is None else (image.offset, image.size)
         data = image.data if image is not None and status is Status.OK else None
         return Sample(row, key, label, offset, size, data, status)
+
+
+def first_fields(file: ShardFile, count: int) -> list[Fields]:
+    """The files of the first samples of a tar, those that are no images read: what there is to find labels in."""
+    if file.part is not None:
+        return []
+    try:
+        opened = universal_path(file.url).open("rb")
+    except (FileNotFoundError, IsADirectoryError):
+        raise missing(file.url) from None
+    with opened as raw:
+        members = TarMembers(
+            HashedStream(raw),
+            file.name,
+            lambda extension, size: ending(extension) not in IMAGE_EXTENSIONS and size <= MAX_LABEL_BYTES,
+        )
+        groups = islice(group_by_keys(iter(members)), count)
+        return [{name: member for name, member in group.items() if not name.startswith("__")} for group in groups]
 
 
 def read_images(url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ def test_what_is_marked_complete_is_readable_and_what_is_not_is_refused(statisti
     assert statistics.again().ranked() == {}
 
 
-def test_references_know_where_their_images_lie_as_the_index_does(statistics: stores.Statistics) -> None:
+def test_references_know_where_their_images_lie_as_the_index_does(
+    statistics: stores.Statistics, tmp_path: Path
+) -> None:
     statistics.mark([], {"layer4": 2})
     again = statistics.again()
     for neurons, count, images in (([0, 1, 2], 2, [0, 1]), ([0], 1, [0]), ([1], None, [1]), ([2], 2, [])):
@@ -93,6 +96,10 @@ def test_references_know_where_their_images_lie_as_the_index_does(statistics: st
             assert getattr(found, name).tolist() == values.tolist()
     assert again.places([2, 1, 2]).size.tolist() == [6, 7]
     assert again.keys([2, 0]) == ["c", "a"]
+    shutil.rmtree(tmp_path / "s.zarr" / "index" / "offset")  # a task that knows its neurons does without the index
+    assert again.reference_places("layer4", [0]).offset.tolist() == [512, 1024]
+    with pytest.raises(SchemaMismatch, match="index/offset is not in this store"):
+        again.places([0])
     with pytest.raises(SchemaMismatch, match="9 references were asked for and the store keeps 2"):
         again.reference_places("layer4", [0], 9)
     with pytest.raises(SchemaMismatch, match="images 0 to 3 were asked of an index that has 0 to 2"):

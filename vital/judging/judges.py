@@ -20,6 +20,7 @@ from vital.errors import UnknownModel, UnsuitableInput, nearest
 from vital.network.arithmetic import rounding
 from vital.network.models import Model, load_model, weights_digest
 from vital.network.preprocessing import Preprocessing
+from vital.network.probe import anchor, forward, scores
 from vital.settings import ModelSettings
 
 CLIP = "open_clip:"
@@ -64,16 +65,16 @@ class Judge:
 def own_judge(model: Model) -> Judge:
     """The network that pictures were made for, as a judge of them."""
     network = model.network
-    device = next(network.parameters()).device
+    device = anchor(network).device
 
-    def forward(images: Tensor) -> JudgeOutput:
+    def both(images: Tensor) -> JudgeOutput:
         return _both(network, images)
 
     side = model.preprocessing.side
     with torch.inference_mode():
-        classes = forward(torch.zeros(1, 3, side, side, device=device)).logits.shape[1]
+        classes = both(torch.zeros(1, 3, side, side, device=device)).logits.shape[1]
     identity = {"model": model.name, "weights": model.identity.get("weights", "")}
-    return Judge(model.name, model.preprocessing, model.class_names, classes, forward, device, identity)
+    return Judge(model.name, model.preprocessing, model.class_names, classes, both, device, identity)
 
 
 def load_judge(name: str, classes: Sequence[str], device: torch.device | None = None, download: bool = False) -> Judge:
@@ -129,10 +130,12 @@ def _both(network: nn.Module, images: Tensor) -> JudgeOutput:
         if isinstance(module, nn.Linear | nn.Conv2d)
     ]
     try:
-        logits = network(images)
+        logits = scores(forward(network, images), len(images))
     finally:
         for handle in handles:
             handle.remove()
+    if logits is None:
+        raise UnsuitableInput("a judge's output must be one number for each class: name a network that classifies")
     features = last[0].float()
     if features.dim() > 2:  # maps are (picture, channel, row, column), tokens (picture, token, channel)
         features = features.flatten(2).mean(2) if features.dim() == 4 else features.mean(1)
@@ -164,7 +167,7 @@ def _clip(name: str, classes: Sequence[str], device: torch.device, download: boo
     with torch.inference_mode():
         texts = F.normalize(torch.cat([network.encode_text(part) for part in tokens.split(64)]), dim=-1)
 
-    def forward(images: Tensor) -> JudgeOutput:
+    def judged(images: Tensor) -> JudgeOutput:
         features = F.normalize(network.encode_image(images), dim=-1)
         return JudgeOutput(SCALE * features @ texts.T, features)
 
@@ -172,7 +175,7 @@ def _clip(name: str, classes: Sequence[str], device: torch.device, download: boo
     side = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
     shown = Preprocessing(int(side), tuple(visual.image_mean or _MEAN), tuple(visual.image_std or _STD))
     identity = {"model": name, "weights": weights_digest(network)}
-    return Judge(name, shown, tuple(classes), len(classes), forward, device, identity)
+    return Judge(name, shown, tuple(classes), len(classes), judged, device, identity)
 
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -17,7 +17,7 @@ from vital.measuring.targets import Target
 from vital.network.arithmetic import rounding
 from vital.network.models import Model
 from vital.network.neurons import Readout
-from vital.network.probe import CLASSES, Layout, probe
+from vital.network.probe import CLASSES, Layout, anchor, probe
 from vital.pictures.transforms import REFERENCE_SIDE
 
 SHIFT = 8
@@ -107,7 +107,7 @@ def surprise(
 def _peaks(
     model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
 ) -> Float[np.ndarray, "picture channel"]:
-    device = next(model.network.parameters()).device
+    device = anchor(model.network).device
     images = softened(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device))
     with torch.inference_mode(), probe(model.network, [reads.layer], layouts) as run:
         maps = reads.maps(run(model.preprocessing.normalise(images))[reads.layer])
@@ -128,7 +128,7 @@ def matched_curves(
     model: Model, target: Target, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
 ) -> Mapping[str, MatchedCurve]:
     """By node: the rows that stored 8-bit pictures give, and those they were to match, at the target's levels."""
-    device = next(model.network.parameters()).device
+    device = anchor(model.network).device
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
     with torch.inference_mode(), probe(model.network, list(target.nodes), layouts) as run:
         activations = run(model.preprocessing.normalise(images))

@@ -19,7 +19,7 @@ from vital.measuring.sums import LayerSums, LayerTotal
 from vital.network.arithmetic import arithmetic, rounding, widened
 from vital.network.layers import Layer, Survey
 from vital.network.models import Model
-from vital.network.probe import CLASSES, probe
+from vital.network.probe import CLASSES, anchor, probe
 from vital.settings import Precision
 
 LOWEST = "/lowest"
@@ -120,7 +120,7 @@ class Gathering:
 
     def __init__(self, model: Model, survey: Survey, plan: Plan) -> None:
         self._model, self._survey, self._plan = model, survey, plan
-        self._device = next(model.network.parameters()).device
+        self._device = anchor(model.network).device
         ranked = (ranked_layer(name) for name in plan.ranked if name != CLASSES)
         self._layers = {name: survey.layer(name) for name in dict.fromkeys((*plan.measured, *ranked))}
         self._inner = tuple(dict.fromkeys(layer.reads.layer for layer in self._layers.values()))
@@ -173,7 +173,7 @@ class Gathering:
         if not self._inner:
             return {}
         with probe(used.network, self._inner, self._survey.layouts()) as run:
-            images = used.preprocessing.normalise(pixels).to(next(used.network.parameters()).dtype)
+            images = used.preprocessing.normalise(pixels).to(anchor(used.network).dtype)
             return {name: widened(read) for name, read in run(images).items()}
 
     def gathered(self) -> Gathered:

@@ -18,7 +18,7 @@ from vital.network.layers import Layer, survey
 from vital.network.models import Model
 from vital.network.neurons import check_neurons, parse_neuron
 from vital.network.nodes import check_nodes, default_nodes
-from vital.network.probe import probe
+from vital.network.probe import anchor, probe
 from vital.propagation.mode import relevance_mode
 from vital.settings import RelevanceKind
 
@@ -47,7 +47,7 @@ def relevance(
         UnsuitableInput: a photograph cannot be read, or the node has no map.
         UnsupportedOperation: the network has an operation without a relevance rule.
     """
-    layers, asked = survey(model, "give the side that it takes"), parse_neuron(neuron, model.class_names)
+    layers, asked = survey(model, "give the side that it takes", ()), parse_neuron(neuron, model.class_names)
     layer = layers.layer(asked.layer)
     check_neurons(layer.name, layer.channels, [asked.number])
     name = node or next(iter(default_nodes(layers, layer.name, model.name)), None)
@@ -56,7 +56,7 @@ def relevance(
     check_nodes(layers, layer.name, [name])
     grid = _grid(layers.layer(name))
     shown = read_photos(photos, model.preprocessing)
-    mode, device = relevance_mode(kind), next(model.network.parameters()).device
+    mode, device = relevance_mode(kind), anchor(model.network).device
     reads = layer.reads.of([asked.number])
     maps = []
     with rounding(), probe(model.network, [name, layer.reads.layer], layers.layouts(), mode) as run:

@@ -15,7 +15,7 @@ from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
 from vital.network.arithmetic import arithmetic, widened
 from vital.network.models import Model
 from vital.network.neurons import Readout, importance, relevance_map
-from vital.network.probe import CLASSES, INPUT, Activations, Layout, probe
+from vital.network.probe import CLASSES, INPUT, Activations, Layout, anchor, probe
 from vital.propagation.mode import Relevance, gradient_times_activation, relevance_mode
 from vital.settings import Precision, RelevanceKind
 
@@ -160,7 +160,7 @@ def measure(
     count = np.zeros(len(neurons), np.int64)
     sites: dict[str, int] = {}
     with arithmetic(model, precision) as model, probe(model.network, [*nodes, reads.layer], layouts, mode) as run:
-        weight = next(model.network.parameters())
+        weight = anchor(model.network)
         device = weight.device
         # Crops that are references of equally many neurons lie side by side: no round runs for a few of a batch.
         source = iter(sorted(crops, key=lambda crop: -len(crop.rows)))

@@ -6,20 +6,19 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from vital.errors import UnsuitableInput
 from vital.network.layers import survey
 from vital.network.nodes import LayerTable, layer_table
 from vital.network.preprocessing import Preprocessing
-from vital.network.sources import Colour, load_network, torchvision_models
+from vital.network.sources import Colour, load_network
+from vital.network.sources.fitting import at_resolution, refuse, settled, usable
 from vital.settings import EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings, checked
 
 
@@ -35,6 +34,8 @@ class Model:
     """What makes two models the same: name, digest of the weights, preprocessing."""
     settings: ModelSettings | None = None
     """What it was loaded by, where it was: other programs can load it again."""
+    notes: tuple[str, ...] = ()
+    """What was chosen or left out when it was loaded, a sentence each."""
 
     def layers(self, every: bool = False) -> LayerTable:
         """Its blocks and its classes, or ``every`` layer: channels, sites, and the nodes matched by default.
@@ -69,21 +70,18 @@ def load_model(
     base = {"name": name} if isinstance(name, str) else name.model_dump()
     settings = checked(ModelSettings, base | {key: value for key, value in given.items() if value is not None})
     loaded = load_network(settings)
-    network = loaded.network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    preprocessing = Preprocessing(
-        settings.input_size or loaded.side, settings.mean or loaded.mean, settings.std or loaded.std
+    network, notes = usable(loaded.network, settings.name)
+    preprocessing = loaded.preprocessing.at(settings.input_size or loaded.preprocessing.side)
+    preprocessing = replace(
+        preprocessing, mean=settings.mean or preprocessing.mean, std=settings.std or preprocessing.std
     )
     digest = weights_digest(network)  # of what was loaded: interpolated embeddings differ by machine in the last bit
     if settings.input_size:
         network = at_resolution(network, settings.input_size)
-    return Model(
-        settings.name,
-        network,
-        preprocessing,
-        loaded.class_names,
-        _identity(settings.name, digest, preprocessing),
-        settings,
-    )
+    network = settled(network, preprocessing.side)
+    identity = _identity(settings.name, digest, preprocessing)
+    notes = (*loaded.notes, *notes)
+    return Model(settings.name, network, preprocessing, loaded.class_names, identity, settings, notes)
 
 
 def wrap(
@@ -107,13 +105,14 @@ def wrap(
         UnsuitableInput: this is no module with weights, or cannot be copied; the side is out of bounds; mean or std
             are not three numbers.
     """
-    if not isinstance(module, nn.Module) or next(module.parameters(), None) is None:
+    if not isinstance(module, nn.Module) or not module.state_dict():
         what = f"a {type(module).__name__}" + (" without weights" if isinstance(module, nn.Module) else "")
         raise UnsuitableInput(f"vital.wrap takes a torch.nn.Module with weights, not {what}: give the network itself")
     if not isinstance(side, int) or not SMALLEST_SIDE <= side <= LARGEST_SIDE:
         raise UnsuitableInput(f"side = {side!r} is no side of an input: give {SMALLEST_SIDE} to {LARGEST_SIDE} pixels")
     called = name or type(module).__name__
     preprocessing = Preprocessing(side, _three("mean", mean, 0.0), _three("std", std, 1e-6))
+    refuse(module, called)
     try:
         network = copy.deepcopy(module)
     except Exception as error:  # whatever a module holds beside its weights
@@ -121,9 +120,9 @@ def wrap(
         raise UnsuitableInput(
             f"{called} cannot be copied ({why}): wrap it before it has run, or load it anew"
         ) from error
-    network = network.float().requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network, notes = usable(network, called)
     identity = _identity(called, weights_digest(network), preprocessing)
-    return Model(called, network, preprocessing, tuple(class_names), identity)
+    return Model(called, settled(network, side), preprocessing, tuple(class_names), identity, notes=notes)
 
 
 def _three(what: str, values: Any, least: float) -> Colour:
@@ -141,13 +140,7 @@ def _three(what: str, values: Any, least: float) -> Colour:
 
 
 def _identity(name: str, weights: str, preprocessing: Preprocessing) -> Mapping[str, Any]:
-    return {
-        "model": name,
-        "weights": weights,
-        "input_size": preprocessing.side,
-        "mean": list(preprocessing.mean),
-        "std": list(preprocessing.std),
-    }
+    return {"model": name, "weights": weights, **preprocessing.identity()}
 
 
 def at_side(model: Model, side: int) -> Model:
@@ -155,11 +148,12 @@ def at_side(model: Model, side: int) -> Model:
     patches of a vision transformer do not divide."""
     if side == model.preprocessing.side:
         return model
+    preprocessing = model.preprocessing.at(side)
     return replace(
         model,
         network=at_resolution(model.network, side),
-        preprocessing=replace(model.preprocessing, side=side),
-        identity={**model.identity, "input_size": side},
+        preprocessing=preprocessing,
+        identity={**model.identity, **preprocessing.identity()},
     )
 
 
@@ -170,56 +164,3 @@ def weights_digest(network: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def at_resolution(network: nn.Module, side: int) -> nn.Module:
-    """The network for images of ``side`` pixels: itself where it has no embeddings of positions; else a twin that
-    shares every other weight with it. The one that is given is not changed.
-
-    Raises `UnsuitableInput` for a side that the patches do not divide. Whether any other network takes the size shows
-    when it runs (`vital.network.layers.survey`).
-    """
-    if not _is_vision_transformer(network) or network.image_size == side:
-        return network
-    patch = int(network.patch_size)  # type: ignore[arg-type]
-    if side % patch:
-        nearest = max(round(side / patch), 1) * patch
-        raise UnsuitableInput(
-            f"a vision transformer with patches of {patch} pixels cannot take images of {side} × {side} pixels: "
-            f"give a multiple of {patch}, such as {nearest}"
-        )
-    encoder = _twin(network.encoder)
-    old: Any = encoder.pos_embedding
-    new = nn.Parameter(interpolated(old.detach(), side // patch), requires_grad=old.requires_grad)
-    encoder._parameters["pos_embedding"] = new
-    twin: nn.Module = _twin(network)
-    twin._modules["encoder"] = encoder
-    twin.__dict__.update(image_size=side, seq_length=new.shape[1])
-    return twin
-
-
-def interpolated(embeddings: Float[Tensor, "1 site channel"], patches: int) -> Float[Tensor, "1 _new_site channel"]:
-    """Position embeddings of ``patches`` × ``patches`` patches; the class token's, which comes first, stays."""
-    before = embeddings.shape[1] - 1
-    if math.isqrt(before) ** 2 != before:
-        raise UnsuitableInput(f"{before} position embeddings are no square of patches: leave out --input-size")
-    key, resize = "encoder.pos_embedding", torchvision_models().vision_transformer.interpolate_embeddings
-    resized: Tensor = resize(patches, 1, OrderedDict({key: embeddings}))[key]
-    return resized
-
-
-def _is_vision_transformer(network: nn.Module) -> bool:
-    """torchvision's, or one made like it, by what this file needs of it."""
-    return all(hasattr(network, name) for name in ("image_size", "patch_size", "seq_length", "class_token")) and (
-        isinstance(getattr(getattr(network, "encoder", None), "pos_embedding", None), Tensor)
-    )
-
-
-def _twin(module: Any) -> Any:
-    """A module with the same children, parameters and attributes, whose own tables can be changed."""
-    twin = copy.copy(module)
-    for table in ("_parameters", "_buffers", "_modules"):
-        twin.__dict__[table] = dict(module.__dict__[table])
-    for table in ("_forward_hooks", "_forward_pre_hooks"):
-        twin.__dict__[table] = OrderedDict()
-    return twin

@@ -145,6 +145,17 @@ class LayerRow:
     channels: int
     sites: int
     nodes: tuple[str, ...]
+    leading_tokens: int = 0
+    """How many of the sites are none of the image's: tokens for the class, registers, distillation."""
+
+    @property
+    def places(self) -> str:
+        """The sites as they are shown: leading tokens first.
+
+        >>> LayerRow("blocks.11", 384, 1374, (), 5).places
+        '5+1369'
+        """
+        return f"{self.leading_tokens}+{self.sites - self.leading_tokens}" if self.leading_tokens else str(self.sites)
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,13 +180,17 @@ class LayerTable:
 
     def __repr__(self) -> str:
         width = max([len("layer"), *(len(row.layer) for row in self.rows)])
-        lines = (f"{row.layer:<{width}}  {row.channels:>8}  {row.sites:>5}  {', '.join(row.nodes)}" for row in self)
-        return "\n".join((f"{'layer':<{width}}  channels  sites  nodes matched by default", *lines))
+        wide = max([len("sites"), *(len(row.places) for row in self.rows)])
+        lines = (
+            f"{row.layer:<{width}}  {row.channels:>8}  {row.places:>{wide}}  {', '.join(row.nodes)}" for row in self
+        )
+        head = f"{'layer':<{width}}  channels  {'sites':>{wide}}  nodes matched by default"
+        return "\n".join((head, *lines))
 
     def _repr_html_(self) -> str:
         heads = "".join(f"<th>{head}</th>" for head in ("layer", "channels", "sites", "nodes matched by default"))
         rows = "".join(
-            f"<tr><td>{escape(row.layer)}</td><td>{row.channels}</td><td>{row.sites}</td>"
+            f"<tr><td>{escape(row.layer)}</td><td>{row.channels}</td><td>{row.places}</td>"
             f"<td>{escape(', '.join(row.nodes))}</td></tr>"
             for row in self.rows
         )
@@ -187,7 +202,13 @@ def layer_table(survey: Survey, model_name: str = "", every: bool = False) -> La
     shown = [layer for layer in survey.layers.values() if every or layer.block or layer.classes]
     return LayerTable(
         tuple(
-            LayerRow(layer.name, layer.channels, layer.sites, (INPUT, *default_nodes(survey, layer.name, model_name)))
+            LayerRow(
+                layer.name,
+                layer.channels,
+                layer.sites,
+                (INPUT, *default_nodes(survey, layer.name, model_name)),
+                layer.leading_tokens,
+            )
             for layer in shown
         )
     )

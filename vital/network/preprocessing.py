@@ -1,40 +1,89 @@
-"""From a decoded image to what a network gets: shorter side to 256/224 of the input's side, centre crop,
-normalisation."""
+"""From a decoded image to what a network gets: resized, the middle cut out, normalised.
+
+Sizes and places are torchvision's (`torchvision.transforms.Resize`, `CenterCrop`): what weights were evaluated with.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Num, UInt8
+from PIL import Image
 from torch import Tensor
 
 PATCH = 64 / 224
 """Side of a reference patch as a share of the input's side."""
+USUAL = 256 / 224
+"""The shorter side of a resized image over the input's side, where the weights do not say otherwise."""
+
+Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images are prepared for a network: its input's side in pixels, mean and deviation of each colour in 0..1."""
+    """How images are prepared for a network: its input's side in pixels, mean and deviation of each colour in 0..1,
+    and how they are resized before the middle is cut out."""
 
     side: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resize: int | None = None
+    """The shorter side of the resized image in pixels; `USUAL` of the side where none is given."""
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    squash: bool = False
+    """Whether both sides are resized to ``resize``, whatever the image's proportions."""
+
+    @property
+    def shorter(self) -> int:
+        """The shorter side of the resized image in pixels."""
+        return self.resize or round(self.side * USUAL)
+
+    def at(self, side: int) -> Preprocessing:
+        """The same for another side of the input, which sees as much of an image."""
+        resize = self.resize and max(1, round(self.resize * side / self.side))
+        return replace(self, side=side, resize=resize)
+
+    def identity(self) -> dict[str, object]:
+        """What makes two preprocessings the same, by name."""
+        return {
+            "input_size": self.side,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "resize": self.shorter,
+            "interpolation": self.interpolation,
+            "antialias": self.antialias,
+            "squash": self.squash,
+        }
 
     def crop(self, image: UInt8[np.ndarray, "row column 3"]) -> UInt8[Tensor, "3 side side"]:
-        """One decoded image at the input's size: shorter side resized (antialiased bilinear), centre cropped."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        """One decoded image at the input's size: resized, the middle cut out; black where it does not reach."""
         rows, columns = image.shape[:2]
-        shorter = round(self.side * 256 / 224)
-        scale = shorter / min(rows, columns)
-        size = (max(shorter, round(rows * scale)), max(shorter, round(columns * scale)))
+        shorter, short = self.shorter, min(rows, columns)
+        size = (shorter, shorter) if self.squash else (shorter * rows // short, shorter * columns // short)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         if size != (rows, columns):
-            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-        top, left = (size[0] - self.side) // 2, (size[1] - self.side) // 2
-        return pixels[0, :, top : top + self.side, left : left + self.side]
+            pixels = self._resized(pixels, size)
+        if min(size) < self.side:
+            missing = [max(self.side - length, 0) for length in size]
+            pixels = F.pad(pixels, [part for gap in reversed(missing) for part in (gap // 2, gap - gap // 2)])
+        top, left = (round((length - self.side) / 2) for length in pixels.shape[1:])
+        return pixels[:, top : top + self.side, left : left + self.side]
+
+    def _resized(self, pixels: UInt8[Tensor, "3 _ _"], size: tuple[int, int]) -> UInt8[Tensor, "3 _ _"]:
+        if self.interpolation not in ("bilinear", "bicubic"):
+            filter_ = Image.Resampling[self.interpolation.upper()]
+            resized = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(size[::-1], filter_)
+            return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+        if self.antialias:
+            return F.interpolate(pixels[None], size, mode=self.interpolation, antialias=True)[0]
+        smooth = F.interpolate(pixels[None].float(), size, mode=self.interpolation)[0]
+        return smooth.round_().clamp_(0, 255).byte()
 
     def normalise(self, pixels: Num[Tensor, "image 3 row column"]) -> Float[Tensor, "image 3 row column"]:
         """Bytes, or what lies between two of them, as the network wants them, channels last in memory."""

@@ -5,14 +5,17 @@ The forward pass stops at the deepest layer asked for. Nothing of this stays on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vital.errors import FailedForward, UnknownLayer, VitalError
 from vital.network.out_of_place import OutOfPlace
 from vital.settings import CLASSES as CLASSES
 
@@ -24,8 +27,76 @@ Activations = dict[str, Float[Tensor, "image _channel _site"]]
 Layout = Literal["channels-first", "channels-last", "vector"]
 
 
+LOGITS = ("logits", "out", "output", "scores", "pooler_output", "image_embeds")
+"""What networks call their scores where they give more than one thing, the most telling first."""
+
+
 class _AllRead(Exception):
     """Every layer asked for has run."""
+
+
+def anchor(network: nn.Module) -> Tensor:
+    """A tensor of the network, by which its device and the type of its numbers are known."""
+    numbers = (one for one in chain(network.parameters(), network.buffers()) if one.is_floating_point())
+    return next(numbers, torch.empty(0))
+
+
+def forward(network: nn.Module, images: Tensor) -> Any:
+    """The network's own output; raises `FailedForward` where its forward does, save for lack of memory.
+
+    Images lie in memory as the weights do: where these are not channels last, nothing is turned, since a network may
+    look at its activations as they lie (``x.view``).
+    """
+    memory = torch.channels_last if is_channels_last(network) else torch.contiguous_format
+    try:
+        return network(images.contiguous(memory_format=memory))
+    except (VitalError, _AllRead, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever somebody's network raises
+        text = " ".join(str(error).split())
+        if "DefaultCPUAllocator" in text or "out of memory" in text:
+            raise
+        shape = " × ".join(map(str, images.shape))
+        raise FailedForward(
+            f"the network's own forward failed on images of shape {shape} ({type(error).__name__}: {text[:300]}): "
+            "call it on torch.zeros of that shape to see where"
+        ) from error
+
+
+def is_channels_last(network: nn.Module) -> bool:
+    """Whether the weights of convolutions lie with their channels last."""
+    kernels = (one for one in network.parameters() if one.dim() == 4 and not one.is_contiguous())
+    kernel = next(kernels, None)
+    return kernel is not None and kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+def scores(output: Any, images: int) -> Float[Tensor, "image _class"] | None:
+    """The scores of classes in a network's output: the tensor itself, what is called so (`LOGITS`), the first of
+    several or the only one with an axis for each; None where there are none."""
+    if isinstance(output, Tensor):
+        if output.dim() < 2 and output.numel() % images == 0 and output.numel():
+            output = output.reshape(images, -1)  # squeezed: of one image, or of one class
+        return output if output.dim() == 2 and len(output) == images else None
+    if is_dataclass(output) and not isinstance(output, (type, Mapping)):
+        output = {part.name: getattr(output, part.name) for part in fields(output)}
+    if hasattr(output, "_asdict"):
+        output = output._asdict()
+    if isinstance(output, Mapping):
+        named = [output[name] for name in LOGITS if isinstance(output.get(name), Tensor)]
+        parts, first = named or list(output.values()), bool(named)
+    else:
+        parts, first = list(output) if isinstance(output, (tuple, list)) else [], True
+    found = [scores(part, images) if isinstance(part, Tensor) else None for part in parts]
+    known = [one for one in found if one is not None]
+    return known[0] if len(known) == 1 or (first and known and found[0] is not None) else None
+
+
+def only_tensor(output: Any) -> Tensor | None:
+    """What a module gives: a tensor, or the only one of a tuple whose other parts are None."""
+    if isinstance(output, (tuple, list)):
+        parts = [part for part in output if part is not None]
+        output = parts[0] if len(parts) == 1 else None
+    return output if isinstance(output, Tensor) else None
 
 
 def guess_layout(output: Tensor) -> Layout:
@@ -71,12 +142,18 @@ def probe(
     whole = CLASSES in layers
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            layout = layouts.get(name) or guess_layout(output)
-            activations[name] = to_sites(output, layout)
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            tensor = only_tensor(output)
+            if tensor is None:
+                raise UnknownLayer(f"{name!r} gives a {type(output).__name__}, not one tensor: name a layer inside it")
+            layout = layouts.get(name) or guess_layout(tensor)
+            activations[name] = to_sites(tensor, layout)
             if not whole and len(activations) == len(inner):
                 raise _AllRead
-            return from_sites(activations[name], output.shape, layout)
+            again = from_sites(activations[name], tensor.shape, layout)
+            if isinstance(output, Tensor):
+                return again
+            return type(output)(again if part is tensor else part for part in output)
 
         return hook
 
@@ -85,12 +162,17 @@ def probe(
         colours = to_sites(images, "channels-first")
         try:
             with mode or OutOfPlace():
-                output = network(images)
+                output = forward(network, images)
                 if whole:
-                    activations[CLASSES] = to_sites(output, "vector")
+                    given = scores(output, len(images))
+                    if given is None:
+                        raise UnknownLayer("the network's output has no scores of classes: name a layer inside it")
+                    activations[CLASSES] = to_sites(given, "vector")
         except _AllRead:
             pass
-        return {layer: colours if layer == INPUT else activations[layer] for layer in layers}
+        seen = {layer: colours if layer == INPUT else activations[layer] for layer in layers}
+        activations.clear()  # the caller alone decides how long a pass is kept
+        return seen
 
     handles = [network.get_submodule(layer.removeprefix(".")).register_forward_hook(watch(layer)) for layer in inner]
     try:

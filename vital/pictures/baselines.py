@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vital.errors import UnsuitableInput
 from vital.measuring.targets import Target
 from vital.network.models import Model
-from vital.network.probe import Activations
+from vital.network.probe import Activations, anchor
 from vital.settings import PictureSettings
 
 FIRST_NORM = 10.0
@@ -45,7 +45,7 @@ def ascent(
     cross-entropy for classes, and adds the distance of every batch norm's inputs from what it kept of the data. That
     distance is each picture's own: published, it is of the whole batch, which ties its pictures together.
     """
-    weight = next(model.network.parameters())
+    weight = anchor(model.network)
     neurons, reads = torch.from_numpy(target.neurons).to(weight.device), target.reads.of(target.neurons)
     with _norm_distances(model.network if settings.norm_matching > 0 else nn.Identity()) as distances:
 
@@ -85,6 +85,8 @@ def _norm_distances(network: nn.Module) -> Iterator[list[Float[Tensor, "picture"
         distances.append(apart * (1 if distances else FIRST_NORM))
 
     handles = [norm.register_forward_pre_hook(watch) for norm in _norms(network)]
+    # Of this pass alone: one before may have been broken off, or been of other pictures.
+    handles.append(network.register_forward_pre_hook(lambda network, inputs: distances.clear()))
     try:
         yield distances
     finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ FIXED = {"cpu": 8, "cuda": 32}
 """The batch where it must not depend on free memory, by device."""
 SHARE = 0.8
 """Share of the free memory that a measured batch may fill."""
+RECORDED = 1.25
+"""Bytes of a run on a GPU over those of its dearest step: recorded steps at half the side, a quarter, keep theirs while
+the first at the whole side run (reasoned)."""
 TEMPORARY = 3.0
 """Bytes of a step on a CPU over the bytes that its graph keeps: gradients and what the sort needs (measured)."""
 
@@ -43,13 +47,22 @@ def measured_batch(one_picture: Callable[[], object], device: torch.device) -> i
     of one.
 
     On a GPU the peak of allocated memory is measured. On a CPU the bytes that the graph keeps are counted, which is
-    exact and the same on every run.
+    exact and the same on every run. One where not even that fits: whoever makes it says so.
     """
+    try:
+        return _measured(one_picture, device)
+    except (MemoryError, RuntimeError, RanOut) as error:
+        if not out_of_memory(error):
+            raise
+        return 1
+
+
+def _measured(one_picture: Callable[[], object], device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         one_picture()
-        needed: float = torch.cuda.max_memory_allocated(device) - before
+        needed = RECORDED * (torch.cuda.max_memory_allocated(device) - before)
         most = ON_GPU
     else:
         needed, most = TEMPORARY * kept_bytes(one_picture), ON_CPU
@@ -117,40 +130,67 @@ def kept_bytes(run: Callable[[], object]) -> int:
     return ledger.most
 
 
-def in_batches(
-    count: int, size: int, work: Callable[[slice], object], what: str = "picture", fixed: bool = False
-) -> Iterator[slice]:
-    """Do ``work`` on slices of at most ``size`` of ``count`` things, in order, and yield each slice when it is done.
+@runtime_checkable
+class Resumable(Protocol):
+    """Work on some things that was broken off, and can be gone on with."""
 
-    A slice that does not fit into memory is halved and begun anew, which is logged, and so are the later ones. Raises
-    `DoesNotFit` where one alone does not fit, and where the size is ``fixed``.
+    @property
+    def done(self) -> int:
+        """Steps of it."""
+
+    def take(self, rows: slice) -> Resumable:
+        """The same of some of the things."""
+
+
+class RanOut(DoesNotFit):
+    """Memory ran out while some things were worked on: ``why``, in the words of the library that had none. ``begun`` is
+    how far they were, where that is known."""
+
+    def __init__(self, why: str, begun: Resumable | None = None) -> None:
+        super().__init__(f"memory ran out ({why}): make fewer pictures together, or smaller ones")
+        self.why, self.begun = why, begun
+
+
+def in_batches(
+    count: int, size: int, work: Callable[..., object], what: str = "picture", fixed: bool = False
+) -> Iterator[slice]:
+    """Do ``work(slice)`` on slices of at most ``size`` of ``count`` things, in order, and yield each when it is done.
+
+    A slice that does not fit into memory is halved, and so are the later ones. Where `RanOut` says how far it was, it
+    is gone on with by ``work(slice, begun)``; else it is begun anew. Which of the two is logged. Raises `DoesNotFit`
+    where one alone does not fit, and where the size is ``fixed``.
     """
-    start = 0
-    while start < count:
-        part = slice(start, min(start + size, count))
+    waiting: deque[tuple[slice, Resumable | None]] = deque([(slice(0, count), None)] if count else [])
+    while waiting:
+        part, begun = waiting.popleft()
+        together = min(size, part.stop - part.start)
+        if together < part.stop - part.start:
+            middle = part.start + together
+            waiting.appendleft((slice(middle, part.stop), begun and begun.take(slice(together, None))))
+            part, begun = slice(part.start, middle), begun and begun.take(slice(0, together))
         try:
-            work(part)
-        except (MemoryError, RuntimeError) as error:
+            work(part) if begun is None else work(part, begun)
+        except (MemoryError, RuntimeError, RanOut) as error:
             if not out_of_memory(error):
                 raise
-            failed = part.stop - part.start
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            if failed == 1:
+            why, begun = (error.why, error.begun) if isinstance(error, RanOut) else (first_line(error), None)
+            if together == 1:
                 raise DoesNotFit(
                     f"one {what} does not fit into memory ({why}): take a smaller --side, or a device with more memory"
                 ) from error
             if fixed:
                 raise DoesNotFit(
-                    f"{failed} {what}s together do not fit into memory ({why}) and a batch of fixed size is not "
-                    f"halved: give --batch {failed // 2}"
+                    f"{together} {what}s together do not fit into memory ({why}) and a batch of fixed size is not "
+                    f"halved: give --batch {together // 2}"
                 ) from error
-            size = failed // 2
-            logger.warning("%d %ss together did not fit into memory (%s): begun anew with %d", failed, what, why, size)
+            size = together // 2
+            then = "begun anew" if begun is None else f"gone on with from step {begun.done}"
+            logger.warning("%d %ss together did not fit into memory (%s): %s by %d", together, what, why, then, size)
+            waiting.appendleft((part, begun))
         else:
             yield part
-            start = part.stop
         # Outside the except block, where the error still holds the tensors of the batch.
-        if size < part.stop - part.start and torch.cuda.is_available():
+        if size < together and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
@@ -158,8 +198,13 @@ NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllo
 """How torch, CUDA's runtime, cuBLAS, cuDNN, cuFFT, cuSOLVER and cuSPARSE say that there is no memory left."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, or what it is where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is no memory left; libraries of CUDA say it each in its own words."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError, RanOut)):
         return True
     return isinstance(error, RuntimeError) and NO_ROOM.search(str(error)) is not None

@@ -15,7 +15,7 @@ from vital.measuring.rows import resample, site_levels
 from vital.measuring.targets import Target, node_relevance
 from vital.network.models import Model
 from vital.network.nodes import node_weight
-from vital.network.probe import INPUT, Activations
+from vital.network.probe import INPUT, Activations, anchor
 from vital.pictures.losses import sort_matching
 from vital.propagation.mode import Relevance
 from vital.settings import PictureSettings, RelevanceKind
@@ -52,7 +52,7 @@ class Objective:
         self, model: Model, target: Target, settings: PictureSettings, kind: RelevanceKind, mode: Relevance | None
     ) -> None:
         self._model, self._target, self._settings, self._kind, self._mode = model, target, settings, kind, mode
-        weight = next(model.network.parameters())
+        weight = anchor(model.network)
         self._device = weight.device
         # Losses of a network of less than single precision are of single precision.
         self._dtype = torch.promote_types(weight.dtype, torch.float32)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from vital.errors import UnsuitableInput
 from vital.measuring.image_sums import GREY, ColourDistribution
@@ -18,9 +17,9 @@ from vital.measuring.targets import Target
 from vital.network.arithmetic import arithmetic
 from vital.network.models import Model
 from vital.network.nodes import prior_weight
-from vital.network.probe import Layout, probe
+from vital.network.probe import Activations, Layout, anchor, probe
 from vital.pictures.baselines import ascent, check_method
-from vital.pictures.losses import frobenius, total_variation
+from vital.pictures.device import out_of_memory
 from vital.pictures.objective import Objective
 from vital.pictures.pixels import (
     CLASS_PALETTE,
@@ -33,7 +32,8 @@ from vital.pictures.pixels import (
     to_bytes,
     transparency,
 )
-from vital.pictures.transforms import blur, draw, random_crop_steps, rate, shift, warp
+from vital.pictures.step import Begun, Judge, Kind, Priors, Step, broken_off, recorded
+from vital.pictures.transforms import draw, random_crop_steps
 from vital.propagation.mode import relevance_mode
 from vital.settings import PictureSettings, RelevanceKind
 
@@ -60,6 +60,8 @@ def optimise(
     colours: ColourDistribution = GREY,
     progress: Callable[[int], None] = lambda step: None,
     spectrum: Float[np.ndarray, "3 row column"] | None = None,
+    record: bool = True,
+    begun: Begun | None = None,
 ) -> Pictures:
     """Pictures of the target's neurons (VITAL, sections 3 and 4; other methods: `vital.pictures.baselines`), one
     batch, each with its own loss and random stream. A picture whose loss is not finite stops moving and is marked; its
@@ -74,85 +76,64 @@ def optimise(
         colours: the distribution of colours that pictures begin from; grey and independent by default.
         progress: told the number of steps done.
         spectrum: the data set's mean amplitude spectrum, for pictures that are phases.
+        record: whether a GPU replays its steps (`vital.pictures.step`) instead of running each operation by itself.
+        begun: how far these pictures were when memory ran out; from their beginning by default.
 
     Raises:
         UnsuitableInput: the method asks for what the network or the statistics do not have.
+        RanOut: memory ran out in a step; with ``begun`` to go on from, for fewer pictures together.
     """
     check_method(model, settings)
     inner, matching = not target.classes, settings.method == "vital"
     # A class's own activation is its logit: it has no relevance.
     mode = relevance_mode(kind) if matching and inner and settings.relevant_weight > 0 else None
     prior = prior_weight(model.name, inner) if settings.scaling == "published" else 0.0
-    variation, norm = (prior if given is None else given for given in (settings.total_variation, settings.norm))
+    priors = Priors(*(prior if given is None else given for given in (settings.total_variation, settings.norm)))
     layers = list(target.nodes) if matching else []
     if inner or settings.own_weight > 0 or not matching:
         layers.append(target.reads.layer)
     draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
-    losses, cropped = [], random_crop_steps(settings, target.classes)
+    losses: list[Tensor] = []
     records = set(recorded_steps(settings.steps).tolist())
     with ExitStack() as running:
         model = running.enter_context(arithmetic(model, settings.precision))
         run = running.enter_context(probe(model.network, layers, layouts, mode))
-        weight = next(model.network.parameters())
-        pictures = _parametrise(
-            draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32)),
-            model,
-            settings,
-            target.classes,
-            colours,
-            spectrum,
-        )
-        matched = Objective(model, target, settings, kind, mode) if matching else None
-        objective = running.enter_context(ascent(model, target, settings))
-        adam = torch.optim.Adam([pictures.parameters], settings.learning_rate, settings.betas)
-        noise = draws.noise.to(weight.device)
-        saliency = torch.zeros_like(noise)
-        shifts = torch.from_numpy(draws.shifts).to(weight.device)
-        noise_shifts = None if draws.noise_shifts is None else torch.from_numpy(draws.noise_shifts).to(weight.device)
-        blurs = torch.from_numpy(draws.blurs).to(weight.device)  # all at once: a step waits for nothing
-        warps = None if draws.warps is None else torch.from_numpy(draws.warps).to(weight.device)
-        alive = torch.ones(len(target), dtype=torch.bool, device=weight.device)
-        coarse = settings.coarse * settings.steps
+        weight = anchor(model.network)
+        noise = draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
+        pictures = _parametrise(noise, model, settings, target.classes, colours, spectrum)
+        if matching:
+            judge: Judge = Objective(model, target, settings, kind, mode)
+        else:
+            activated = running.enter_context(ascent(model, target, settings))
+
+            def judge(activations: Activations, random_crop: bool) -> Tensor:
+                return activated(activations)
+
+        cropped, coarse = random_crop_steps(settings, target.classes), settings.coarse * settings.steps
         # Below half its input's side a network hardly responds. Random crops show things at every size already.
         large = settings.side >= model.preprocessing.side and not cropped.any()
         if coarse and not (large and _takes(run, draws.noise[:1, :, ::2, ::2].to(weight))):
             coarse = 0
-        for step in range(settings.steps):
-            for group in adam.param_groups:
-                group["lr"] = settings.learning_rate * rate(step, settings)
-            shown = pictures.pictures()
-            moved = shift(blur(shown, blurs[:, step]) if settings.softness else shown, shifts[:, step])
-            if warps is not None:
-                moved = warp(moved, warps[:, step])
-            if noise_shifts is not None and (not matching or cropped[step]):
-                deviation = settings.noise * (1 - step / settings.steps)
-                moved = moved + deviation * shift(noise, noise_shifts[:, step])
-            if step < coarse:
-                moved = avg_pool2d(moved, 2)
-            activations = run(moved.to(weight.dtype))
-            loss = matched(activations, bool(cropped[step])) if matched else objective(activations)
-            if variation:
-                loss = loss + variation * total_variation(shown)
-            if norm:
-                loss = loss + norm * frobenius(shown)
-            if not cropped[step]:
-                whole = loss.detach()  # what is recorded: random crops have another loss
-            gradient, of_picture = torch.autograd.grad(loss.sum(), [pictures.parameters, shown])
-            alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
-            saliency += torch.where(alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
-            pictures.parameters.grad = torch.where(alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)
-            adam.step()
-            pictures.settle()
-            if step in records:
-                losses.append(whole)
-            progress(step + 1)
+        kinds = [Kind(bool(crop), number < coarse) for number, crop in enumerate(cropped)]
+        state = Step(run, judge, pictures, draws, settings, priors, weight.dtype)
+        if begun is not None:
+            state.go_on(begun)
+            losses += [loss.to(weight.device) for loss in begun.losses]
+        first = begun.done if begun else 0
+        step = running.enter_context(recorded(state, weight.device, kinds[first:])) if record else state
+        for number, one in enumerate(kinds[first:], first):
+            with broken_off(state, losses):
+                step(one)
+            if number in records:
+                losses.append(state.loss.clone())
+            progress(number + 1)
         with torch.no_grad():
             final = pictures.pictures()
     return Pictures(
         to_bytes(final, model.preprocessing),
-        transparency(saliency),
+        transparency(state.saliency),
         torch.stack(losses, 1).float().numpy(force=True),
-        alive.numpy(force=True),
+        state.alive.numpy(force=True),
     )
 
 
@@ -161,7 +142,9 @@ def _takes(run: Callable[[Tensor], object], pictures: Tensor) -> bool:
     try:
         with torch.no_grad():
             run(pictures)
-    except (RuntimeError, AssertionError, ValueError):
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         return False
     return True
 

@@ -26,6 +26,7 @@ from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model, at_side
 from vital.network.neurons import check_neurons, parse_neuron
 from vital.network.nodes import matched_nodes
+from vital.network.probe import INPUT, anchor
 from vital.pictures.optimise import Pictures, optimise, recorded_steps
 from vital.settings import PictureSettings, RelevanceKind, VariantSettings, checked
 
@@ -135,12 +136,12 @@ def render(
             or the network cannot take pictures of this side.
     """
     wanted = checked(PictureSettings, {"side": model.preprocessing.side, **settings})
-    precision = resolved(wanted.precision, next(model.network.parameters()).device)
+    precision = resolved(wanted.precision, anchor(model.network).device)
     wanted = wanted.model_copy(update={"precision": precision})  # what it was, for who sees the picture later
     variant = checked(
         VariantSettings, {"crop": crop, "relevance": relevance, "references": references, "nodes": tuple(nodes)}
     )
-    layers, asked = survey(model, "give the side that it takes"), parse_neuron(neuron, model.class_names)
+    layers, asked = survey(model, "give the side that it takes", ()), parse_neuron(neuron, model.class_names)
     layer = layers.layer(asked.layer)
     check_neurons(layer.name, layer.channels, [asked.number])
     shown = read_photos(photos, model.preprocessing)
@@ -151,7 +152,8 @@ def render(
     sums = ImageSums.of(shown.pixels)
     larger = at_side(model, wanted.side)
     if larger is not model:
-        survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes")
+        needed = {target.reads.layer, *target.nodes} - {INPUT}
+        survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes", needed)
     spectrum = sums.mean_spectrum() if wanted.parametrisation == "phase" else None
     made = optimise(larger, target, wanted, layers.layouts(), variant.relevance, sums.colours(), progress, spectrum)
     names = tuple(shown.names[index] for index, _ in chosen)

@@ -21,7 +21,7 @@ from vital.network.layers import Survey
 from vital.network.models import Model
 from vital.network.neurons import check_neurons
 from vital.network.nodes import check_nodes
-from vital.network.probe import probe
+from vital.network.probe import anchor, probe
 from vital.propagation.mode import Relevance
 from vital.settings import RelevanceKind
 
@@ -123,6 +123,6 @@ def noise(model: Model, count: int, seed: int = 0) -> Float[Tensor, "image 3 sid
     amplitude = 1 / (rows.square() + columns.square()).sqrt().clamp(min=1 / side)
     spectrum = torch.fft.rfft2(torch.randn(count, 3, side, side, generator=stream)) * amplitude
     pictures = torch.fft.irfft2(spectrum, s=(side, side))
-    weight = next(model.network.parameters())
+    weight = anchor(model.network)
     scaled: Tensor = pictures / pictures.std((1, 2, 3), keepdim=True)
     return scaled.to(weight.device, weight.dtype)

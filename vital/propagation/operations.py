@@ -147,6 +147,35 @@ def _difference(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     return mode.follow(result, live, lambda r: rules.through_sum(r, first, second))
 
 
+def _sum_with_product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """input + value · a · b, as the sum and the product that it is."""
+    first, second = args[1], _argument(args, kwargs, 2, "tensor2", None)
+    value = kwargs.get("value", 1)
+    second = second if value == 1 else _product(mode, torch.mul, (second, value), {})
+    product = _product(mode, torch.mul, (first, second), {})
+    return _sum(mode, torch.add, (args[0], product), {})
+
+
+def _interpolation(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Larger or smaller maps are averages of the nearest values, save for bicubic ones, which subtract, too."""
+    if _argument(args, kwargs, 3, "mode", "nearest") == "bicubic" and args[0].requires_grad:
+        raise UnsupportedOperation(
+            "no relevance rule for interpolate with mode bicubic; "
+            "use the relevance kind gradient-x-activation for this network"
+        )
+    return _average(mode, func, args, kwargs)
+
+
+def _power(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """A power of each value is an activation function (squared ReLUs)."""
+    if isinstance(_argument(args, kwargs, 1, "exponent", None), Tensor):
+        raise UnsupportedOperation(
+            "no relevance rule for pow with an exponent that is a tensor; "
+            "use the relevance kind gradient-x-activation for this network"
+        )
+    return _identity(mode, func, args, kwargs)
+
+
 def _with_constants(mode: Pass, result: Tensor, live: Sequence[Tensor]) -> Tensor:
     """A sum or product of one activation with parameters: like the affine part of a norm, relevance passes
     unchanged."""
@@ -184,17 +213,26 @@ _MOVES = {
     torch.roll, Tensor.roll, F.pad, F.channel_shuffle, Tensor.clone, Tensor.to, Tensor.float, Tensor.expand,
     torch.stack, Tensor.unflatten, Tensor.swapaxes, torch.swapaxes, F.dropout, torch.unbind, Tensor.unbind,
     torch.movedim, Tensor.movedim, Tensor.repeat, torch.flip, Tensor.flip, F.pixel_unshuffle, F.pixel_shuffle,
-    Tensor.view_as, Tensor.select, Tensor.narrow, Tensor.double,
+    Tensor.view_as, Tensor.select, Tensor.narrow, Tensor.double, Tensor.reshape_as, Tensor.expand_as, Tensor.type_as,
+    torch.repeat_interleave, Tensor.repeat_interleave, torch.tile, Tensor.tile, torch.hstack, torch.vstack,
+    torch.unflatten, torch.clone, torch.moveaxis, Tensor.moveaxis, torch.rot90, Tensor.rot90, torch.index_select,
+    Tensor.index_select, torch.gather, Tensor.gather, torch.narrow, torch.select, Tensor.swapdims, torch.swapdims,
+    Tensor.adjoint, Tensor.t, torch.t, F.unfold, torch.broadcast_to, Tensor.broadcast_to,
+    Tensor.ravel, torch.ravel, Tensor.unfold, Tensor.bfloat16, Tensor.half, Tensor.type,
 }  # fmt: skip
 RULES: dict[Any, Callable[[Pass, Any, Any, Any], Any]] = {
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolution),
     F.linear: _linear,
     **dict.fromkeys(_IDENTITIES, _identity),
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), _max_pool),
-    **dict.fromkeys((F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, Tensor.mean), _average),
+    **dict.fromkeys((F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, Tensor.mean, torch.sum, Tensor.sum), _average),
+    **dict.fromkeys((F.avg_pool1d, torch.avg_pool1d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d), _average),
     **dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _sum),
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _product),
     **dict.fromkeys(_MOVES, _structure),
+    **dict.fromkeys((torch.addcmul, Tensor.addcmul), _sum_with_product),
+    **dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__, torch.square, Tensor.square), _power),
+    F.interpolate: _interpolation,
     **dict.fromkeys((torch.div, Tensor.div, Tensor.__truediv__), _quotient),
     **dict.fromkeys((torch.sub, Tensor.sub, Tensor.__sub__, Tensor.__rsub__), _difference),
     **dict.fromkeys((torch.neg, Tensor.neg, Tensor.__neg__), _difference),

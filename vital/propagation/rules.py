@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from vital.network.neurons import EPSILON
 
@@ -50,18 +51,21 @@ def _split(inputs: Tensor, nonnegative: bool) -> list[Tensor]:
 
 
 class PositiveWeights:
-    """W⁺ and W⁻ of every weight met, made once: the clamp would otherwise be paid at each step."""
+    """W⁺ and W⁻ of every weight met, made once: the clamp would otherwise be paid at each step. They go with their
+    weight: some networks make new ones in each pass, such as standardised weights."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._kept = WeakTensorKeyDictionary()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """W⁺ and W⁻ of one weight."""
-        kept = self._kept.get(id(weight))
-        if kept is None or kept[0] is not weight:
-            kept = (weight, weight.detach().clamp(min=0), weight.detach().clamp(max=0))
-            self._kept[id(weight)] = kept
-        return kept[1], kept[2]
+        if weight not in self._kept:
+            self._kept[weight] = weight.detach().clamp(min=0), weight.detach().clamp(max=0)
+        positive, negative = self._kept[weight]
+        return positive, negative
 
 
 @dataclass(frozen=True)

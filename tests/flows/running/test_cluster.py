@@ -21,7 +21,14 @@ from pydantic import ValidationError
 
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
-from flows.running.cluster import _one_server, place_of, run_tasks, script_left_alone, unhurried_memory
+from flows.running.cluster import (
+    _one_server,
+    kept_workers,
+    place_of,
+    run_tasks,
+    script_left_alone,
+    unhurried_memory,
+)
 from stores import AtlasLayer
 from stores.arrays.schema import open_store
 from stores.errors import StoreError
@@ -175,6 +182,26 @@ def test_workers_of_this_machine_report_to_the_server_of_this_process(cluster: L
     with temporary_settings({PREFECT_API_URL: None}):
         for running in (Running(workers=1), Running(scheduler=cluster.scheduler_address)):
             assert run_tasks(running, server, [({}, 1)]) == [server.fn()]
+
+
+@task
+def where() -> int:
+    """The process that does the work."""
+    return os.getpid()
+
+
+def test_workers_stay_for_the_next_tasks_until_their_run_ends() -> None:
+    running = Running(workers=1)
+    calls: list[tuple[dict[str, object], float]] = [({}, 1.0)]
+    with kept_workers():
+        [first], [second] = run_tasks(running, where, calls), run_tasks(running, where, calls)
+        with kept_workers():  # a part of the run
+            [inner] = run_tasks(running, where, calls)
+        [after] = run_tasks(running, where, calls)
+        assert first == second == inner == after != os.getpid()
+        os.kill(first, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
 
 
 def test_workers_of_another_machine_are_not_sent_to_this_one(

@@ -76,9 +76,19 @@ def test_a_side_that_the_network_cannot_take_is_refused_before_work(
     out = tmp_path / "atlas.zarr"
     said = vital("atlas", "--store", measured("transformer", ENCODER), "--layer", ENCODER, "--out", out, "--side", 36)
     refused(said, "--side 36", "patches of 8", "multiple of 8")
-    said = vital("atlas", "--store", measured("fixed_network", "1", "0"), "--layer", "1", "--out", out, "--side", 48)
-    refused(said, "48 × 48", "give --side 32")
     assert not out.exists()
+
+
+def test_a_network_runs_no_further_than_the_layer_so_that_its_head_does_not_matter(
+    measured: Callable[..., Path], tmp_path: Path
+) -> None:
+    store, out = measured("fixed_network", "1", "0"), tmp_path / "atlas.zarr"
+    done(vital("atlas", "--store", store, "--layer", "1", "--out", out, "--side", 48, "--steps", 2))
+    assert pixels(out, "1").shape == (40, 48, 48, 3)
+    named = ("--model", "tests.flows.tiny:fixed_network", "--input-size", 48, "--layer", "classes")
+    said = vital("references", store.parent / "shards", "--store", tmp_path / "other.zarr", *named)
+    refused(said, "48 × 48", "after '2'", "name a layer up to there")
+    assert not (tmp_path / "other.zarr").exists()
 
 
 def test_a_dead_neuron_is_recorded_and_its_neighbours_are_made(measured: Callable[..., Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.jobs import Running
+from flows.running.labels import BY_NUMBER
 from flows.running.process import load
 from flows.steps.shards import scan_shard
 from stores.shards.finding import expand
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[3]
 PIECES = """
 import os
 from pathlib import Path
+from flows.running.labels import BY_NUMBER
 from flows.steps.shards import give_back
 
 def resident():
@@ -41,7 +43,7 @@ def test_it_does_so_after_every_shard(made: Made, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("flows.steps.shards.give_back", lambda: given.append("back"))
     here = load(MODEL, Running())
     for number, shard in enumerate(expand([str(made.shards)]), 1):
-        scan_shard(shard, here, Plan((LAYER,), (), 2, 16))
+        scan_shard(shard, here, Plan((LAYER,), (), 2, 16), BY_NUMBER)
         assert len(given) == number
 
 

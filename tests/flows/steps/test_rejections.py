@@ -184,6 +184,9 @@ def test_packed_shards_carry_their_manifest(tmp_path: Path) -> None:
     done(vital("pack", tmp_path / "folder", "--out", tmp_path / "shards", "--per-shard", 3))
     counts = json.loads((tmp_path / "shards" / "sizes.json").read_text())
     assert counts == {"folder-000000.tar": 3, "folder-000001.tar": 2}
-    done(references(tmp_path))
+    refused(references(tmp_path), "1 classes, such as 'class'", "--labels map.json", "--labels number")
+    assert not (tmp_path / "stats.zarr").exists()
+    done(references(tmp_path, "--labels", "number"))
     (tmp_path / "shards" / "sizes.json").write_text(json.dumps(counts | {"folder-000001.tar": 3}))
-    refused(references(tmp_path, "--store", tmp_path / "b.zarr"), "folder-000001.tar: it holds 2 samples")
+    found = references(tmp_path, "--labels", "number", "--store", tmp_path / "b.zarr")
+    refused(found, "folder-000001.tar: it holds 2 samples")

@@ -20,7 +20,7 @@ from vital.judging.judges import Judge, load_judge, own_judge, same_classes
 from vital.judging.metrics import ranks
 from vital.network.models import Model, load_model
 from vital.network.preprocessing import Preprocessing
-from vital.network.sources import read_arrays
+from vital.network.sources.packages import read_arrays
 from vital.settings import ModelSettings
 
 pytestmark = pytest.mark.slow

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vital.network.preprocessing import Preprocessing
+from vital.network.preprocessing import Interpolation, Preprocessing
+from vital.network.sources import torchvision_models
 
 PLAIN = Preprocessing(64, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
@@ -19,19 +23,59 @@ def photo(rows: int, columns: int, seed: int = 0) -> np.ndarray:
     return pixels
 
 
-@pytest.mark.parametrize("size", [(120, 200), (200, 120), (90, 90), (73, 73), (40, 300), (500, 301)])
-def test_a_crop_is_what_pillow_gives(size: tuple[int, int]) -> None:
+SIZES = [(120, 200), (200, 121), (90, 90), (73, 73), (40, 300), (500, 301)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(("resize", "side"), [(73, 64), (64, 64), (70, 67), (60, 64)])
+def test_a_crop_is_what_torchvision_makes_of_pillow_s_image(
+    size: tuple[int, int], interpolation: Interpolation, resize: int, side: int
+) -> None:
+    """Its own transforms, which resize with Pillow; what the image does not reach is black."""
+    torchvision_models()
+    transforms = import_module("torchvision.transforms")
     image = photo(*size)
-    shorter = round(PLAIN.side * 256 / 224)
-    scale = shorter / min(size)
-    rows, columns = max(shorter, round(size[0] * scale)), max(shorter, round(size[1] * scale))
-    resized = Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR)  # antialiased when it shrinks
-    top, left = (rows - PLAIN.side) // 2, (columns - PLAIN.side) // 2
-    expected = np.asarray(resized.crop((left, top, left + PLAIN.side, top + PLAIN.side)), np.int64)
-    result = PLAIN.crop(image)
-    assert result.shape == (3, 64, 64)
+    usual = transforms.Compose(
+        [
+            transforms.Resize(resize, transforms.InterpolationMode(interpolation)),
+            transforms.CenterCrop(side),
+            transforms.PILToTensor(),
+        ]
+    )
+    result = Preprocessing(side, (0.0,) * 3, (1.0,) * 3, resize, interpolation).crop(image)
+    expected = usual(Image.fromarray(image))
+    assert result.shape == expected.shape
     assert result.dtype == torch.uint8
+    assert (result.int() - expected.int()).abs().max() <= 2
+
+
+def test_a_squashed_image_loses_its_proportions_alone() -> None:
+    image = photo(90, 150)
+    expected = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR), np.int64)
+    result = Preprocessing(64, (0.0,) * 3, (1.0,) * 3, 64, squash=True).crop(image)
     assert np.abs(result.permute(1, 2, 0).numpy().astype(np.int64) - expected).max() <= 2
+
+
+def test_without_antialiasing_a_shrunk_image_has_single_pixels_of_the_large_one() -> None:
+    image = photo(192, 192)  # every third pixel, exactly between whose neighbours nothing lies
+    result = Preprocessing(64, (0.0,) * 3, (1.0,) * 3, 64, antialias=False).crop(image)
+    assert np.array_equal(result.permute(1, 2, 0).numpy(), image[1::3, 1::3])
+
+
+def test_another_side_sees_as_much_of_an_image_and_every_part_tells_in_the_identity() -> None:
+    usual = Preprocessing(224, (0.5,) * 3, (0.2,) * 3, 232, "bicubic")
+    assert (usual.at(112).side, usual.at(112).shorter) == (112, 116)
+    assert Preprocessing(224, (0.5,) * 3, (0.2,) * 3).at(112).shorter == 128
+    others = [
+        replace(usual, **change)
+        for change in (
+            {"side": 225}, {"mean": (0.4,) * 3}, {"std": (0.3,) * 3}, {"resize": 256}, {"interpolation": "bilinear"},
+            {"antialias": False}, {"squash": True},
+        )
+    ]  # fmt: skip
+    assert all(other.identity() != usual.identity() for other in others)
+    assert Preprocessing(224, (0.5,) * 3, (0.2,) * 3).identity()["resize"] == 256
 
 
 def test_an_image_of_the_right_size_is_only_cropped() -> None:

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.reference.networks import SIDE, Residual, Tiny, randomise
+from vital.errors import FailedForward
 from vital.network.models import load_model
 from vital.network.out_of_place import OutOfPlace
 from vital.network.probe import CLASSES, INPUT, from_sites, guess_layout, probe, to_sites
@@ -140,8 +141,10 @@ def test_an_error_inside_the_network_is_not_taken_for_the_end() -> None:
             self.first(images)
             raise KeyError("lost")
 
-    with probe(Broken(), ["first", "second"]) as run, pytest.raises(KeyError, match="lost"):
+    told = r"own forward failed on images of shape 1 × 3 × 4 × 4 \(KeyError: 'lost'\)"
+    with probe(Broken(), ["first", "second"]) as run, pytest.raises(FailedForward, match=told) as caught:
         run(torch.zeros(1, 3, 4, 4))
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_a_layer_asked_for_twice_is_seen_once() -> None:

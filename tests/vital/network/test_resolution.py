@@ -13,11 +13,12 @@ from tests.reference.networks import randomise
 from vital.errors import UnsuitableInput
 from vital.measuring.targets import Crop, measure
 from vital.network.layers import survey
-from vital.network.models import Model, at_resolution, at_side, interpolated, load_model
+from vital.network.models import Model, at_side, load_model
 from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, INPUT, probe
 from vital.network.sources import torchvision_models
+from vital.network.sources.fitting import at_resolution, interpolated
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings
 

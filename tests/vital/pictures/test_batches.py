@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,8 +17,10 @@ from vital.errors import DoesNotFit
 from vital.measuring.targets import Crop, measure
 from vital.network.models import Model
 from vital.network.probe import CLASSES
-from vital.pictures.device import dearest, in_batches, kept_bytes, largest_power, measured_batch
-from vital.pictures.optimise import optimise
+from vital.pictures.device import RanOut, dearest, in_batches, kept_bytes, largest_power, measured_batch
+from vital.pictures.objective import Objective
+from vital.pictures.optimise import Pictures, optimise
+from vital.pictures.step import Begun
 from vital.settings import PictureSettings
 
 LAYER = "2"
@@ -53,7 +58,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_later_ones_too(
     assert tried[:3] == [(0, 8), (0, 4), (0, 2)]
     assert all(stop - start <= 2 for start, stop in tried[2:])
     said = [record.getMessage() for record in caplog.records]
-    assert [said[0].startswith("8 pictures together did not fit"), said[1].endswith("begun anew with 2")] == [
+    assert [said[0].startswith("8 pictures together did not fit"), said[1].endswith("begun anew by 2")] == [
         True,
         True,
     ]
@@ -114,6 +119,115 @@ def test_the_batch_is_measured_by_what_the_graph_keeps(monkeypatch: pytest.Monke
     assert measured_batch(step(400), torch.device("cpu")) == 1
 
 
+class Counted:
+    """How many steps some things are done, each told by its number."""
+
+    def __init__(self, done: int, things: list[int]) -> None:
+        self.done, self.things = done, things
+
+    def take(self, rows: slice) -> Counted:
+        return Counted(self.done, self.things[rows])
+
+
+@given(st.integers(1, 20), st.integers(2, 16), st.integers(1, 15))
+def test_what_was_begun_is_gone_on_with_thing_by_thing(count: int, size: int, most: int) -> None:
+    steps: list[int] = [0] * count
+
+    def work(part: slice, begun: Counted | None = None) -> None:
+        things = list(range(count))[part]
+        assert begun is None or (begun.things == things and all(steps[thing] == begun.done for thing in things))
+        done = begun.done if begun else 0
+        for thing in things:
+            steps[thing] = done + 1
+        if len(things) > most:
+            raise RanOut("no room", Counted(done + 1, things))
+        for thing in things:
+            steps[thing] = 10
+
+    done = list(in_batches(count, size, work))
+    assert [index for part in done for index in range(part.start, part.stop)] == list(range(count))
+    assert steps == [10] * count
+
+
+def run_out(monkeypatch: pytest.MonkeyPatch, after: int, most: int, left_half_way: bool = False) -> None:
+    """The matching of more than ``most`` pictures has no memory left from that step on; or the optimiser has not."""
+    real, count = Objective.__call__, Counter[str]()
+
+    def full(self: Objective, activations: Any, random_crop: bool = False) -> torch.Tensor:
+        together = len(activations[LAYER])
+        count["asked"] += 1
+        if together > most and count["asked"] > after and not left_half_way:
+            raise RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")
+        return real(self, activations, random_crop)
+
+    monkeypatch.setattr(Objective, "__call__", full)
+    if left_half_way:
+        adam = torch.optim.Adam.step
+
+        def half(self: torch.optim.Adam, *args: Any) -> Any:
+            if len(self.param_groups[0]["params"][0]) > most and count["asked"] > after:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return adam(self, *args)
+
+        monkeypatch.setattr(torch.optim.Adam, "step", half)
+
+
+@pytest.mark.parametrize(
+    ("parametrisation", "left_half_way"), [("fourier", False), ("pixel", False), ("phase", False), ("fourier", True)]
+)
+def test_pictures_go_on_from_the_step_that_did_not_fit(
+    tiny: Callable[..., Model],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    parametrisation: str,
+    left_half_way: bool,
+) -> None:
+    """Where a step was left in its middle they begin anew, and either is said. In double precision: in single, rounding
+    differs between batches, and paths part."""
+    model = tiny()
+    model.network.double()
+    images = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
+    target = measure(model, LAYER, [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], ("0", "1"), {})
+    settings = PictureSettings(parametrisation=parametrisation, steps=9, side=SIDE, coarse=0.3)
+    spectrum = np.ones((3, SIDE, SIDE // 2 + 1), np.float32)
+    steps: list[int] = []
+    made: list[Pictures] = []
+
+    def make(part: slice, begun: Begun | None = None) -> None:
+        shown = target.take(part)
+        made.append(optimise(model, shown, settings, spectrum=spectrum, progress=steps.append, begun=begun))
+
+    list(in_batches(2, 1, make))
+    alone, made = made, []
+    steps.clear()
+    run_out(monkeypatch, 6, 1, left_half_way)
+    assert list(in_batches(2, 2, make)) == [slice(0, 1), slice(1, 2)]
+    first = 1 if left_half_way else 7
+    assert steps == [*range(1, 7), *range(first, 10), *range(first, 10)]
+    [said] = [record.getMessage() for record in caplog.records]
+    assert ("begun anew by 1" if left_half_way else "gone on with from step 6 by 1") in said
+    for one, other in zip(made, alone, strict=True):
+        np.testing.assert_allclose(one.loss, other.loss, rtol=1e-6)
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        np.testing.assert_array_equal(one.alpha, other.alpha)
+
+
+def test_a_run_that_goes_on_is_the_same_run(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    images = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
+    target = measure(model, LAYER, [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], ("0", "1"), {})
+    settings = PictureSettings(steps=9, side=SIDE)
+    whole = optimise(model, target, settings)
+    with monkeypatch.context() as short:
+        run_out(short, 4, 1)
+        with pytest.raises(RanOut, match="CUFFT_ALLOC_FAILED") as error:
+            optimise(model, target, settings)
+    assert isinstance(error.value.begun, Begun)
+    again = optimise(model, target, settings, begun=error.value.begun)
+    for name in ("pixels", "alpha", "loss", "finite"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+
+
 class Card:
     """A GPU's memory as torch tells of it: of ``size`` bytes, ``kept`` by the allocator and ``used`` of these."""
 
@@ -141,10 +255,26 @@ class Card:
 @pytest.mark.parametrize("kept", [10, 500, 990])
 def test_what_the_allocator_keeps_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
     """The batch of a process's first task is that of its later ones."""
-    card = Card(size=1000, kept=kept, used=10, step=20).seen_by(monkeypatch)
+    card = Card(size=1000, kept=kept, used=10, step=16).seen_by(monkeypatch)
     for _ in range(3):
-        assert measured_batch(card.run, torch.device("cuda")) == 32  # 0.8 × 990 over 20 is 39
-    assert measured_batch(Card(1000, 600, 500, 20).seen_by(monkeypatch).run, torch.device("cuda")) == 16
+        assert measured_batch(card.run, torch.device("cuda")) == 32  # 0.8 × 990 over 1.25 × 16 is 39
+    assert measured_batch(Card(1000, 600, 500, 16).seen_by(monkeypatch).run, torch.device("cuda")) == 16
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_where_not_even_one_fits_the_batch_is_one(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    Card(1000, 10, 10, 16).seen_by(monkeypatch)
+
+    def run(error: Exception) -> Callable[[], None]:
+        def fail() -> None:
+            raise error
+
+        return fail
+
+    for full in (RanOut("no room"), ERRORS[0], ERRORS[-1]):
+        assert measured_batch(run(full), torch.device(device)) == 1
+    with pytest.raises(RuntimeError, match="shapes"):
+        measured_batch(run(OTHERS[0]), torch.device(device))
 
 
 @pytest.mark.parametrize("layer", [LAYER, CLASSES])

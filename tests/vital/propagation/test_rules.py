@@ -188,3 +188,11 @@ def test_positive_weights_are_made_once_and_belong_to_their_tensor() -> None:
     assert [part.tolist() for part in kept.of(first)] == [[1, 0], [0, -2]]
     assert [part.tolist() for part in kept.of(second)] == [[0, 4], [-3, 0]]
     assert kept.of(first)[0] is kept.of(first)[0]
+
+
+def test_positive_weights_go_with_weights_that_a_pass_makes() -> None:
+    kept, weight = rules.PositiveWeights(), torch.randn(4, 4)
+    for factor in range(5):
+        kept.of(weight * factor)
+    kept.of(weight)
+    assert len(kept) == 1

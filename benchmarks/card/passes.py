@@ -1,0 +1,115 @@
+"""The pass over shards and targets on the card, split by stage."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.card.bench import PRECISIONS, Bench, Found
+from benchmarks.card.subject import subject
+from vital.measuring.gathering import Plan, gather
+from vital.measuring.targets import Crop, measure
+from vital.network.probe import CLASSES
+from vital.settings import Precision
+
+RANKS, LEVELS = 50, 64
+PHOTO = (375, 500)
+"""Rows and columns of a made photograph: ImageNet's most frequent."""
+
+
+def statistics(bench: Bench) -> Found:
+    """Images a second of what a batch of a pass costs the device, by precision and batch."""
+    here = subject(bench.tiny, bench.device)
+    measured = tuple(dict.fromkeys((*here.nodes(here.layer)[1:], here.layer)))
+
+    def gathered(batch: int, precision: Precision) -> float:
+        plan = Plan((here.layer,), measured, RANKS, LEVELS, precision)
+        pixels, rows = here.images(batch), np.arange(batch)
+        keys = [str(row) for row in rows]
+        return batch / bench.seconds_of(lambda: gather(here.model, here.survey, plan, pixels, rows, rows, keys), 3)
+
+    cases = [(precision, batch) for batch in ((4,) if bench.tiny else (32, 128)) for precision in PRECISIONS]
+    return bench.each({f"images_per_s_{one}_{batch}": partial(gathered, batch, one) for one, batch in cases})
+
+
+def references(bench: Bench) -> Found:
+    """References a second of a task of targets, by precision."""
+    here = subject(bench.tiny, bench.device)
+    count = 4 if bench.tiny else 64
+
+    def measured(layer: str, precision: Precision) -> float:
+        crops = [Crop(image, (row % 4,)) for row, image in enumerate(here.images(count))]
+        nodes, layouts = here.nodes(layer), here.survey.layouts()
+        return count / bench.seconds_of(
+            lambda: measure(here.model, layer, range(4), crops, nodes, layouts, precision=precision),
+            2,
+        )
+
+    cases = [(layer, precision) for layer in (here.layer, CLASSES) for precision in PRECISIONS]
+    return bench.each({f"{layer}_{precision}": partial(measured, layer, precision) for layer, precision in cases})
+
+
+def shards(bench: Bench) -> Found:
+    """Two shards of made photographs: seconds of decoding alone, of the device alone, and of the whole pass."""
+    from flows.running.labels import BY_NUMBER
+    from flows.running.process import LoadedModel
+    from flows.steps.shards import scan_shard
+    from stores.shards.decoding import decode
+    from stores.shards.finding import expand
+    from stores.shards.reading import ShardReader
+
+    here = subject(bench.tiny, bench.device)
+    images = 6 if bench.tiny else 500
+    measured = tuple(dict.fromkeys((*here.nodes(here.layer)[1:], here.layer)))
+    plan = Plan((here.layer,), measured, RANKS, LEVELS)
+    loaded = LoadedModel(here.model, here.survey)
+    with tempfile.TemporaryDirectory() as place:
+        written = write_shards(Path(place), 2, images)
+        found: Found = {"bytes": written}
+        files = expand((place,))
+        begun = time.perf_counter()
+        for file in files:
+            for sample in ShardReader(file):
+                assert sample.image is not None
+                here.model.preprocessing.crop(decode(sample.image))
+        found["decode_s"] = time.perf_counter() - begun
+        pixels, rows = here.images(32), np.arange(32)
+        keys = [str(row) for row in rows]
+        batch_s = bench.seconds_of(lambda: gather(here.model, here.survey, plan, pixels, rows, rows, keys), 3)
+        found["device_s"] = batch_s * 2 * images / 32
+        times = []
+        for file in files:
+            begun = time.perf_counter()
+            scan_shard(file, loaded, plan, BY_NUMBER)
+            times.append(time.perf_counter() - begun)
+        return {**found, "shard_s": times, "images_per_s": images / times[-1]}
+
+
+def write_shards(folder: Path, count: int, images: int) -> int:
+    """Shards of made photographs as JPEGs, some for all samples; returns their bytes."""
+    from PIL import Image
+
+    source = np.random.default_rng(0)
+    files = []
+    for _ in range(min(images, 16)):
+        coarse = Image.fromarray(source.integers(0, 256, (PHOTO[0] // 8, PHOTO[1] // 8, 3), np.uint8))
+        buffer = io.BytesIO()
+        coarse.resize(PHOTO[::-1], Image.Resampling.BICUBIC).save(buffer, "jpeg", quality=92)
+        files.append(buffer.getvalue())
+    size = 0
+    for shard in range(count):
+        with tarfile.open(folder / f"made-{shard:06d}.tar", "w") as tar:
+            for number in range(images):
+                for ending, content in (("jpg", files[number % len(files)]), ("cls", b"0")):
+                    member: Any = tarfile.TarInfo(f"{shard:03d}{number:06d}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+                    size += len(content)
+    return size

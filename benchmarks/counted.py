@@ -1,0 +1,122 @@
+"""What a task asks of its storage, counted through a file system that counts: see benchmarks/scale.py."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import fsspec
+import numpy as np
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from PIL import Image
+from torch import nn
+
+from flows.jobs import BLOCK, AtlasJob, ReferencesJob, Running, TargetsJob
+from flows.recipes.atlas import build_atlas
+from flows.recipes.references import select_references
+from flows.recipes.targets import measure_targets
+from flows.running import process
+from flows.running.cluster import Calls
+from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
+
+
+class Counted(LocalFileSystem):  # type: ignore[misc]
+    """The local disk as an object store whose requests are counted, at ``counted:///PATH``."""
+
+    protocol = "counted"
+    seen: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "auto_mkdir": True})
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> Any:
+        return super()._strip_protocol(path.removeprefix("counted://"))
+
+    def cat_file(self, *arguments: Any, **options: Any) -> Any:
+        """Of a whole file or a range."""
+        Counted.seen["reads"] += 1
+        return super().cat_file(*arguments, **options)
+
+    def pipe_file(self, *arguments: Any, **options: Any) -> Any:
+        """Of a whole file."""
+        Counted.seen["writes"] += 1
+        return super().pipe_file(*arguments, **options)
+
+    def info(self, *arguments: Any, **options: Any) -> Any:
+        """Whether and what something is."""
+        Counted.seen["looks"] += 1
+        return super().info(*arguments, **options)
+
+    def ls(self, *arguments: Any, **options: Any) -> Any:
+        """Of a folder."""
+        Counted.seen["lists"] += 1
+        return super().ls(*arguments, **options)
+
+    def rm_file(self, *arguments: Any, **options: Any) -> Any:
+        """Of one file."""
+        Counted.seen["removals"] += 1
+        return super().rm_file(*arguments, **options)
+
+
+WIDTH = "SCALE_NEURONS"
+
+
+def network() -> nn.Module:
+    """A small network whose layer ``1`` has as many channels as the environment says."""
+    torch.manual_seed(0)
+    neurons = int(os.environ[WIDTH])
+    first = nn.Sequential(nn.Conv2d(3, 4, 3, stride=16, padding=1), nn.ReLU())
+    return nn.Sequential(first, nn.Conv2d(4, neurons, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(neurons, 2))
+
+
+def write_shard(folder: Path, images: int = 12) -> str:
+    """A shard of random images."""
+    stream = np.random.default_rng(0)
+    with tarfile.open(folder / "images.tar", "w") as tar:
+        for number in range(images):
+            buffer = io.BytesIO()
+            Image.fromarray(stream.integers(0, 256, (40, 40, 3), np.uint8)).save(buffer, "PNG")
+            member = tarfile.TarInfo(f"{number:03d}.png")
+            member.size = buffer.tell()
+            tar.addfile(member, io.BytesIO(buffer.getvalue()))
+    return str(folder / "images.tar")
+
+
+def requests(folder: Path, neurons: int) -> dict[str, dict[str, int]]:
+    """Requests of a task of targets and of a task of pictures, each of the second block of a layer with so many
+    neurons: by task and kind."""
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    os.environ[WIDTH] = str(neurons)
+    process._load.cache_clear()  # another network under this name
+    shards, store, layer = write_shard(folder), folder / "store.zarr", "1"
+    model = ModelSettings(name="benchmarks.counted:network", input_size=32)
+    select_references(
+        ReferencesJob(
+            shards=(shards,), store=str(store), model=model, layers=(layer,),
+            statistics=StatisticsSettings(references=4, levels=8),
+        )
+    )  # fmt: skip
+    seen: dict[str, dict[str, int]] = {}
+
+    def counting(running: Running, work: Any, calls: Calls) -> None:
+        for parameters, _ in calls:
+            Counted.seen.clear()
+            work.fn(**parameters)
+            seen[work.name] = dict(Counted.seen)
+
+    at = {"store": f"counted://{store}", "layer": layer, "neurons": f"{BLOCK}:{2 * BLOCK}"}
+    variant = VariantSettings(nodes=("0",))
+    with mock.patch("flows.running.blocks.run_tasks", counting):
+        measure_targets(TargetsJob(**at, variant=variant))
+        picture = PictureSettings(side=32, steps=1)
+        build_atlas(
+            AtlasJob(**at, variant=variant, out=f"counted://{folder / 'atlas.zarr'}", picture=picture, batch=BLOCK)
+        )
+    return seen

@@ -1,0 +1,179 @@
+"""Labels of images and classes of the network: where a label stands, and which class it is. Settled before the pass,
+kept in the store, and read there by every task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flows.jobs import ReferencesJob
+from flows.running.process import LoadedModel
+from stores import Statistics, open_statistics
+from stores.errors import MissingShard, MissingStore, SchemaMismatch, Status, UnreadableShard
+from stores.files import read_bytes, safe_url
+from stores.shards.beside import read_class_names
+from stores.shards.finding import ShardFile, class_names_of
+from stores.shards.labels import LABEL_EXTENSION, NO_LABEL, Fields, LabelRule, folded, likely_keys
+from stores.shards.reading import first_fields
+from vital.errors import UnsuitableInput
+from vital.judging.classes import match_classes, words
+from vital.network.probe import CLASSES
+
+LOOKED_AT = 64
+"""Samples in which labels are looked for before the pass."""
+UNMATCHED, IGNORED, NUMBER = "nothing", "nothing, as asked", "number"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How the labels of a data set are read (``key``), the names of its ``classes`` by number, the network's class of
+    each (−1: none of them), and ``by`` what they were matched. Without names a label is the network's class."""
+
+    key: str
+    classes: tuple[str, ...]
+    numbers: tuple[int, ...]
+    by: str
+
+    @classmethod
+    def kept(cls, statistics: Statistics) -> Labels | None:
+        """Those of a store; None before its first pass."""
+        fields = statistics.labels
+        if not fields:
+            return None
+        return cls(fields["key"], tuple(fields["classes"]), tuple(fields["numbers"]), fields["by"])
+
+    def keep(self, statistics: Statistics) -> None:
+        """Into the store; another way of reading them is refused, unless classes were never asked for."""
+        before = Labels.kept(statistics)
+        statistics.claim_labels(asdict(self), anew=before is not None and before.by == UNMATCHED)
+
+    def rule(self, loaded: LoadedModel) -> LabelRule:
+        """How a sample's label is read: a word is one of the data set's classes, or else of the network's."""
+        if self.by == IGNORED:
+            return LabelRule("")
+        if self.classes:
+            return LabelRule(self.key, {folded(name): number for number, name in enumerate(self.classes) if name})
+        classes = loaded.survey.layers.get(CLASSES)
+        return LabelRule(self.key, words(loaded.model.class_names, classes.channels) if classes is not None else {})
+
+    def of_network(self, label: int, classes: int) -> tuple[int, Status]:
+        """The network's class of a label, −1 where it is none of its ``classes``, and what that is called."""
+        if label == NO_LABEL or self.by in (UNMATCHED, IGNORED):
+            return NO_LABEL, Status.OK
+        number = label
+        if self.numbers:
+            number = self.numbers[label] if label < len(self.numbers) else NO_LABEL
+        return (number, Status.OK) if 0 <= number < classes else (NO_LABEL, Status.FOREIGN_LABEL)
+
+
+BY_NUMBER = Labels(LABEL_EXTENSION, (), (), NUMBER)
+"""Labels that are the network's classes as they stand."""
+
+
+def network_names(statistics: Statistics) -> dict[int, str]:
+    """What the data set calls the network's classes, by their numbers; empty where it names none."""
+    labels = Labels.kept(statistics)
+    if labels is None or labels.by in (UNMATCHED, IGNORED):
+        return {}
+    numbers = labels.numbers or range(len(labels.classes))
+    return {number: name for number, name in zip(numbers, labels.classes, strict=False) if number >= 0 and name}
+
+
+def settle_labels(job: ReferencesJob, shards: Sequence[ShardFile], loaded: LoadedModel) -> Labels:
+    """How labels are read and matched in this pass: as the store has it, or as the job asks.
+
+    Raises:
+        UnsuitableInput: the data set's classes are not the network's, and the classes are asked for.
+        UnreadableShard: there are no labels where they should be, but others elsewhere; or the map is none.
+    """
+    names = tuple(class_names_of(shards) or read_class_names(shard.url for shard in shards))
+    kept = _kept(job.store)
+    asked = CLASSES in job.layers
+    if kept is not None and job.labels is None and kept.classes == names and not (asked and kept.by == UNMATCHED):
+        key = job.label_key if job.label_key != LABEL_EXTENSION else kept.key
+        return Labels(key, kept.classes, kept.numbers, kept.by)
+    classes = loaded.survey.layers.get(CLASSES)
+    if classes is None or job.labels == "ignore":
+        return Labels(job.label_key, names, (), IGNORED if job.labels == "ignore" else UNMATCHED)
+    labels = _matched(job, names, loaded, classes.channels)
+    _look(labels, shards[0], loaded, asked)
+    return labels
+
+
+def _matched(job: ReferencesJob, names: tuple[str, ...], loaded: LoadedModel, classes: int) -> Labels:
+    if job.labels not in (None, "match", "number"):
+        assert job.labels is not None
+        return _mapped(job.labels, job.label_key, names, loaded, classes)
+    if job.labels == "number" or not names:
+        return Labels(job.label_key, names, (), NUMBER)
+    try:
+        matched = match_classes(names, loaded.model.class_names, classes)
+    except UnsuitableInput:
+        if CLASSES in job.layers:
+            raise
+        return Labels(job.label_key, names, (), UNMATCHED)
+    return Labels(job.label_key, names, matched.numbers, matched.by)
+
+
+def _mapped(url: str, key: str, names: tuple[str, ...], loaded: LoadedModel, classes: int) -> Labels:
+    """By a JSON file: ``{"class of the data set": class of the network}``, each by number or name, null for none."""
+    content = read_bytes(url)
+    if content is None:
+        raise MissingShard(f"there is no map of labels at {safe_url(url)}: give match, number, ignore or a JSON file")
+    known = words(loaded.model.class_names, classes)
+    own = {folded(name): number for number, name in enumerate(names) if name}
+    try:
+        table = json.loads(content)
+        pairs = table.items() if isinstance(table, dict) else enumerate(table)
+        found = {_number(which, own, "data set"): _number(number, known, "network") for which, number in pairs}
+    except (ValueError, TypeError) as error:
+        raise UnreadableShard(
+            f'{safe_url(url)} is no map of labels ({error}): it should be JSON such as {{"tench": 0}}, with classes of '
+            "the data set and of the network by number or name"
+        ) from None
+    if wrong := [number for number in found.values() if number >= classes]:
+        raise UnreadableShard(f"{safe_url(url)} names class {wrong[0]} of the network, which has 0 to {classes - 1}")
+    count = max(len(names), max(found, default=NO_LABEL) + 1)
+    return Labels(key, names, tuple(found.get(number, NO_LABEL) for number in range(count)), "map")
+
+
+def _number(value: object, known: Mapping[str, int], whose: str) -> int:
+    if value is None:
+        return NO_LABEL
+    text = str(value).strip()
+    if folded(text) in known:
+        return known[folded(text)]
+    if text.isdecimal() and not isinstance(value, bool):
+        return int(text)
+    raise ValueError(f"{value!r} is no class of the {whose}")
+
+
+def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) -> None:
+    """Refuse samples without labels whose labels seem to stand elsewhere."""
+    if not asked and labels.key == LABEL_EXTENSION:
+        return
+    samples, rule = first_fields(shard, LOOKED_AT), labels.rule(loaded)
+    if not samples or any(rule.label(fields)[0] != NO_LABEL for fields in samples):
+        return
+    likely = likely_keys(samples) if labels.key == LABEL_EXTENSION else []
+    if likely or labels.key != LABEL_EXTENSION:
+        what = f"no .{LABEL_EXTENSION} file" if labels.key == LABEL_EXTENSION else f"no class under {labels.key!r}"
+        way_out = " or ".join(f"--label-key {key}" for key in likely) or f"one of {', '.join(_endings(samples))}"
+        raise UnreadableShard(
+            f"the first {len(samples)} samples of {shard.name} have {what}: say what says their class with "
+            f"{way_out if likely else '--label-key, ' + way_out}, or leave it out with --labels ignore"
+        )
+
+
+def _endings(samples: Sequence[Fields]) -> list[str]:
+    found: dict[str, Any] = {name: None for fields in samples for name in fields}
+    return list(found)[:8]
+
+
+def _kept(store: str) -> Labels | None:
+    try:
+        return Labels.kept(open_statistics(store))
+    except (MissingStore, SchemaMismatch):  # whatever else is wrong there is told when it is claimed
+        return None

@@ -1,0 +1,86 @@
+"""What a path means: what exists is meant as it stands; one rule for ``~``, percent signs and patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stores.errors import MissingShard
+from stores.files import local_path
+from stores.shards.finding import expand
+from stores.shards.reading import ShardReader
+
+Tar = Callable[..., Path]
+HOSTILE = ("data [v2]", "photos {a,b}", "été #1 50% & co", 'it\'s "q"?', "star*", "a%20b", "x::y", "~z", "{0..1}")
+
+
+@pytest.fixture
+def content(tar: Tar) -> bytes:
+    return tar("one.tar", {"a.txt": b"x"}).read_bytes()
+
+
+def named(pattern: str) -> list[str]:
+    return [shard.url for shard in expand([pattern])]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_path_that_exists_is_that_path(
+    tmp_path: Path, content: bytes, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # what a pattern would find instead
+    for other in (name, "data v", "photos a", "starfish", "a b", "0", "1"):
+        (tmp_path / other).mkdir(exist_ok=True)
+        (tmp_path / other / f"s-{'x' if other == name else 'other'}.tar").write_bytes(content)
+    expected = [str(tmp_path / name / "s-x.tar")]
+    assert named(name) == expected
+    assert named(f"{name}/s-x.tar") == expected
+    assert named(f"{name}/*.tar") == expected
+    assert named(f"file://{quote(str(tmp_path / name))}/s-x.tar") == expected
+    assert len(list(ShardReader(expand([name])[0]))) == 1
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.text("abz[]{}*?!~%20#:@é ,.-'", min_size=1, max_size=12))
+def test_any_folder_is_found_by_its_name(tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    if name.strip(".") == "":
+        return
+    (folder / name).mkdir()
+    (folder / name / "a.tar").write_bytes(content)
+    for pattern in (str(folder / name), str(folder / name / "a.tar"), str(folder / name / "?.tar")):
+        assert named(pattern) == [str(folder / name / "a.tar")]
+    assert local_path(f"file://{quote(str(folder / name))}") == folder / name
+
+
+def test_the_home_folder(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("home/set", "here/~"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a-000.tar").write_bytes(content)
+    assert (
+        named("~/set") == named("~/set/a-{000..000}.tar") == named("~/set/*") == [str(tmp_path / "home/set/a-000.tar")]
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    assert named("~") == named("~/*.tar") == [str(tmp_path / "here/~/a-000.tar")]
+
+
+def test_braces_and_globs_name_what_there_is(tmp_path: Path, content: bytes) -> None:
+    for name in ("x/a-000.tar", "x/a-001.tar", "y/b.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    every = [str(tmp_path / name) for name in ("x/a-000.tar", "x/a-001.tar", "y/b.tar")]
+    assert named(f"{tmp_path}/?") == named(f"{tmp_path}/?/**/*.tar") == every
+    assert named(f"{tmp_path}/x/a-{{000..001}}.tar") == every[:2]
+    assert named(f"{tmp_path}/{{x/a-001,y/b}}.tar") == every[1:]
+    for wrong in ("x/a-{000..002}.tar", "x/c*.tar", "z", "x/a-{000..00"):
+        with pytest.raises(MissingShard):
+            expand([f"{tmp_path}/{wrong}"])
+    with pytest.raises(MissingShard, match="not pipe:"):
+        expand([f"pipe:cat {every[0]}"])

@@ -1,0 +1,110 @@
+"""The benchmark for whoever first holds a GPU runs, here on a CPU and small, and no part of it takes others along."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.card.bench import Bench, Found, attempted
+from benchmarks.card.network import ResNet
+from benchmarks.gpu import PARTS
+from vital.network.sources import torchvision_models
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*words: str) -> Any:
+    """The JSON of a run in a process of its own."""
+    asked = [sys.executable, *words, "--tiny", "--device", "cpu"]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ)
+    return json.loads(done.stdout)
+
+
+def found_in(value: Any, word: str, path: str = "") -> Iterator[str]:
+    """Where a key is, at any depth, and what it says."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == word:
+                yield f"{path}: {inner}"
+            yield from found_in(inner, word, f"{path}/{name}")
+
+
+@pytest.mark.slow
+def test_every_part_runs_and_finds_something(tmp_path: Path) -> None:
+    out = tmp_path / "card.json"
+    found = run("benchmarks/gpu.py", "--out", str(out))
+    assert set(PARTS) | {"where", "tiny"} == set(found)
+    assert [*found_in(found, "error"), *found_in(found, "skipped"), *found_in(found, "left_out")] == []
+    assert json.loads(out.read_text()) == found
+    layer = "layer4.0"
+    assert found["replays"][f"{layer}_2"]["losses_apart"] == 0
+    assert found["against_cpu"][layer]["float32"]["all"] == 0 < found["against_cpu"][layer]["bfloat16"]["first"] < 0.1
+    assert found["repeats"][f"{layer}_float32_repeatable"]["same_bytes"]
+    assert found["memory"]["float32_first"]["batch"] == found["memory"]["float32_again"]["batch"] == 8
+    assert found["pictures"]["classes"]["steps_run"] == 6
+
+
+def test_what_needs_more_than_the_algorithm_is_skipped_without_it() -> None:
+    program = (
+        "import runpy, sys\n"
+        "for name in ('flows', 'stores', 'prefect', 'zarr', 'simplejpeg'): sys.modules[name] = None\n"
+        "sys.argv[0] = 'benchmarks/gpu.py'\n"
+        "sys.path.insert(0, 'benchmarks')\n"
+        "runpy.run_path('benchmarks/gpu.py', run_name='__main__')\n"
+    )
+    found = run("-c", program, "--only", "sorts", "statistics", "shards")
+    assert "flows" in found["shards"]["skipped"]
+    assert found["statistics"]["images_per_s_float32_4"] > 0
+    assert list(found_in(found, "error")) == []
+
+
+def test_a_part_that_fails_or_has_no_time_leaves_the_others_alone() -> None:
+    kept: list[int] = []
+    bench = Bench(torch.device("cpu"), True, 60)
+
+    def fails(bench: Bench) -> Found:
+        raise RuntimeError("CUDA error: an illegal memory access\nmore")
+
+    def cases(bench: Bench) -> Found:
+        bench.part_ends = time.monotonic() + 3600
+        first = bench.each({"good": lambda: 1, "bad": lambda: 1 / 0})
+        bench.part_ends = time.monotonic() - 1
+        return {**first, **bench.each({"late": lambda: 2, "later": lambda: 3})}
+
+    found = bench.run({"one": (1, fails), "two": (1, cases)}, lambda so_far: kept.append(len(so_far)))
+    assert found["one"]["error"] == "RuntimeError: CUDA error: an illegal memory access"
+    assert found["two"]["good"] == 1
+    assert found["two"]["bad"] == {"error": "ZeroDivisionError: division by zero"}
+    assert found["two"]["left_out"] == ["late", "later"]
+    assert kept == [1, 2]
+    with pytest.raises(KeyboardInterrupt):
+        attempted(lambda: exec("raise KeyboardInterrupt"))
+
+
+def test_the_time_of_a_part_is_its_share_of_what_is_left() -> None:
+    bench = Bench(torch.device("cpu"), True, 100)
+    left: list[float] = []
+
+    def look(bench: Bench) -> Found:
+        left.append(bench.left)
+        return {}
+
+    bench.run({"a": (1, look), "b": (3, look)}, id)
+    assert left == pytest.approx([25, 100], rel=0.05)  # the first took no time, so all is left for the second
+
+
+def test_the_network_has_the_shape_of_resnet_50() -> None:
+    mine, theirs = (
+        {name: tuple(value.shape) for name, value in one.state_dict().items()}
+        for one in (ResNet(), torchvision_models().resnet50(weights=None))
+    )
+    assert mine == theirs

@@ -1,0 +1,78 @@
+"""Classes of a data set found among a network's: by WordNet id, by name, by number."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vital.errors import UnsuitableInput
+from vital.judging.classes import match_classes, wordnet_ids, words
+from vital.network.sources import torchvision_models
+
+IMAGENET = torchvision_models().ResNet50_Weights.DEFAULT.meta["categories"]
+"""torchvision's names: an oracle of their own of the classes' order."""
+
+
+def test_ids_are_in_the_order_of_torchvision_s_names() -> None:
+    ids = wordnet_ids()
+    assert list(ids) == sorted(ids)
+    known = {
+        "n01440764": "tench",
+        "n02102040": "English springer",
+        "n03888257": "parachute",
+        "n15075141": "toilet tissue",
+    }
+    assert {wordnet: IMAGENET[ids[wordnet]] for wordnet in known} == known
+    assert len(ids) == len(IMAGENET) == 1000
+
+
+@pytest.mark.parametrize("names", [IMAGENET, []], ids=["named", "nameless"])
+def test_three_folders_of_imagenet_are_found_by_their_ids(names: list[str]) -> None:
+    found = match_classes(["n01440764", "n02102040", "n03888257"], names, 1000)
+    assert (found.numbers, found.by) == ((0, 217, 701), "WordNet id")
+
+
+def test_ids_of_another_network_s_thousand_classes_are_not_assumed() -> None:
+    with pytest.raises(UnsuitableInput, match=r"n01440764.*--labels map\.json.*--labels number.*--labels ignore"):
+        match_classes(["n01440764"], [f"kind {number}" for number in range(1000)], 1000)
+
+
+def test_names_are_found_however_they_are_spelt() -> None:
+    given_ = ["Parachute", "english_springer", "", "Tench", "unicorn", "crane"]
+    found = match_classes(given_, IMAGENET, 1000)
+    assert found.by == "name"
+    assert found.numbers[:5] == (701, 217, -1, 0, -1)
+    assert match_classes(["white shark", "goldfish"], ["goldfish", "great white shark, white shark"], 2).numbers == (
+        1,
+        0,
+    )
+
+
+def test_two_classes_of_one_name_are_told_apart_by_place_or_not_at_all() -> None:
+    assert (IMAGENET[264], IMAGENET[474]) == ("Cardigan", "cardigan")
+    assert match_classes(IMAGENET, IMAGENET, 1000).numbers == tuple(range(1000))
+    assert match_classes(["cardigan", "tench", "Cardigan"], IMAGENET, 1000).numbers == (474, 0, 264)
+    assert match_classes(["CARDIGAN", "tench", "goldfish"], IMAGENET, 1000).numbers == (-1, 0, 1)
+    assert match_classes(["missile", "a", "missile"], ["missile", "a", "missile"], 3).numbers == (0, 1, 2)
+    table = words(IMAGENET, 1000)
+    assert "cardigan" not in table
+    assert table["n01440764"] == table["tench"] == 0
+
+
+def test_numbers_are_themselves_and_as_many_nameless_classes_too() -> None:
+    found = match_classes(["0", "", "2", *[""] * 8, "11"], [], 10)
+    assert (found.numbers, found.by) == ((*range(10), -1, -1), "number")
+    assert match_classes(["cat", "dog"], [], 2).numbers == (0, 1)
+    for names in ([], [f"kind {number}" for number in range(10)]):
+        with pytest.raises(UnsuitableInput, match="'cat'"):
+            match_classes(["cat", "dog"], names, 10)
+    with pytest.raises(UnsuitableInput):
+        match_classes(["chat", "chien"], ["cat", "dog"], 2)  # as many, but others
+
+
+@given(st.data())
+def test_any_selection_of_classes_is_found(data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.text("abcdefg", min_size=3, max_size=8), min_size=1, max_size=12, unique=True))
+    chosen = data.draw(st.permutations(range(len(names))))[: data.draw(st.integers(1, len(names)))]
+    assert match_classes([names[number].upper() for number in chosen], names, len(names)).numbers == tuple(chosen)

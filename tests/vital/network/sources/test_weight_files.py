@@ -1,0 +1,124 @@
+"""Files of weights as training scripts leave them are opened, and what was opened and left out is said."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tests.reference.networks import Tiny, randomise
+from vital.errors import UnknownModel
+from vital.network.sources.weight_files import fill
+
+State = dict[str, Tensor]
+OTHER = {name: tensor * 0 for name, tensor in Tiny().state_dict().items()}
+
+
+def named(state: State, prefix: str) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+WRAPPED: dict[str, tuple[Any, str | None]] = {
+    "plain": (lambda s: s, None),
+    "DDP": (lambda s: named(s, "module."), "names that begin with 'module.'"),
+    "state_dict": (lambda s: {"epoch": 3, "state_dict": s, "best_acc1": torch.tensor(0.7)}, "the table 'state_dict'"),
+    "torchvision": (
+        lambda s: {"model": s, "optimizer": {"state": {}}, "args": argparse.Namespace(lr=0.1, size=(1, 2))},
+        "the table 'model'",
+    ),
+    "tutorial": (lambda s: {"model_state_dict": s, "loss": 0.3}, "the table 'model_state_dict'"),
+    "lightning": (
+        lambda s: {"state_dict": named(s, "model."), "pytorch-lightning_version": "2.1", "hyper_parameters": {}},
+        "the table 'state_dict' and names that begin with 'model.'",
+    ),
+    "compiled": (lambda s: named(s, "_orig_mod."), None),
+    "compiled DDP": (lambda s: named(s, "module._orig_mod."), "names that begin with 'module.'"),
+    "teacher": (
+        lambda s: {"student": named(OTHER, "module.backbone."), "teacher": named(s, "module.backbone.")},
+        "the table 'teacher' and names that begin with 'module.backbone.'",
+    ),
+    "EMA": (lambda s: {"state_dict": OTHER, "state_dict_ema": s}, "the table 'state_dict_ema'"),
+    "EMA beside, one table": (
+        lambda s: named(OTHER, "model.") | named(s, "ema_model."),
+        "names that begin with 'ema_model.'",
+    ),
+    "NumPy's number": (lambda s: {"state_dict": s, "best": np.float64(0.5)}, "the table 'state_dict'"),
+    "NumPy's arrays": (lambda s: {name: tensor.numpy() for name, tensor in s.items()}, None),
+    "half": (lambda s: {name: tensor.half() if tensor.dim() else tensor for name, tensor in s.items()}, None),
+    "pairs": (lambda s: list(s.items()), None),
+    "nested": (lambda s: {"checkpoint": {"net": {"params": s}}}, "the table 'checkpoint.net.params'"),
+    "a head more": (lambda s: s | {"aux.weight": torch.zeros(2, 2)}, "1 tensors of .* left out: aux.weight"),
+    "without counters": (lambda s: {k: v for k, v in s.items() if "num_batches" not in k}, None),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_wrapping_is_opened_and_said(kind: str, zipped: bool, tmp_path: Path) -> None:
+    wrap, told = WRAPPED[kind]
+    given, file = randomise(Tiny(), 4), tmp_path / "weights.pth"
+    torch.save(wrap(given.state_dict()), file, _use_new_zipfile_serialization=zipped)
+    network = randomise(Tiny(), 5)
+    notes = fill(network, str(file))
+    for name, tensor in given.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(network.state_dict()[name], tensor, rtol=1e-3, atol=1e-3)
+    assert bool(told) == bool(notes)
+    assert not told or re.search(told, notes[0])
+    assert "weights.pth" in "".join(notes) or not notes
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_safetensors_are_read(prefix: str, tmp_path: Path) -> None:
+    given, network = randomise(Tiny(), 4), Tiny()
+    save_file(dict(named(given.state_dict(), prefix)), tmp_path / "a.safetensors")
+    fill(network, str(tmp_path / "a.safetensors"))
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in given.state_dict().items())
+
+
+def test_a_wrapped_network_takes_plain_weights_and_those_of_its_own(tmp_path: Path) -> None:
+    given = randomise(Tiny(), 4)
+    for number, state in enumerate((given.state_dict(), nn.DataParallel(given).state_dict())):
+        torch.save(state, tmp_path / f"{number}.pt")
+        network = nn.DataParallel(Tiny())
+        fill(network, str(tmp_path / f"{number}.pt"))
+        assert torch.equal(network.module.get_parameter("0.0.weight"), given.get_parameter("0.0.weight"))
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "a module": (lambda network: network, r"holds an object of tests\.reference\.networks\.Tiny, which reading would"),
+    "no head": (
+        lambda network: {k: v for k, v in network.state_dict().items() if not k.startswith("5")},
+        r"do not fit the network \(2 of its \d+ tensors are not there: 5\.weight, 5\.bias\)",
+    ),
+    "other classes": (
+        lambda network: network.state_dict() | {"5.weight": torch.zeros(7, 12)},
+        r"do not fit the network \(5\.weight is 7 × 12 in the file and 10 × 12 in the network\)",
+    ),
+    "another network": (lambda network: {"a.weight": torch.zeros(2)}, r"are not there: .*; the file has a\.weight\)"),
+    "nothing": (lambda network: {}, "the file has no tensors"),
+    "numbers": (lambda network: [1, 2], "do not fit"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_does_not_fit_is_refused_in_one_plain_sentence(kind: str, tmp_path: Path) -> None:
+    what, told = REFUSED[kind]
+    torch.save(what(randomise(Tiny(), 4)), tmp_path / "a.pt")
+    with pytest.raises(UnknownModel, match=told) as caught:
+        fill(Tiny(), str(tmp_path / "a.pt"))
+    assert "\x1b" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_of_safetensors_has_no_tensors(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(UnknownModel, match="the file has no tensors"):
+        fill(Tiny(), str(tmp_path / "a.safetensors"))

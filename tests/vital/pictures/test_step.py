@@ -1,0 +1,236 @@
+"""A step is the same operations each time, on a device alone: what recording it as a graph asks for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.reference.networks import SIDE
+from tests.vital.pictures.recording import Device, stand_in
+from tests.vital.pictures.test_baselines import SPECTRUM, Normed
+from tests.vital.pictures.test_optimise import NODES, assert_same, double
+from vital.measuring.targets import Crop, NodeTarget, Target, measure
+from vital.network.models import Model
+from vital.network.neurons import Readout
+from vital.network.probe import CLASSES
+from vital.pictures import optimise as optimiser
+from vital.pictures import step
+from vital.pictures.optimise import Pictures, optimise
+from vital.pictures.step import WARM_UP, Kind, Step
+from vital.settings import PictureSettings, RelevanceKind
+
+pytestmark = pytest.mark.slow
+
+CHANNELS = 16
+DIRECTIONS = np.random.default_rng(5).standard_normal((40, CHANNELS)).astype(np.float32)
+READS = {
+    "channel": Readout("2"),
+    "site": Readout("2", 6, sites=64),
+    "direction": Readout("2", directions=DIRECTIONS),
+    "site of a direction": Readout("2", 6, DIRECTIONS, 64),
+    "class": Readout(CLASSES),
+}
+STEPS: list[tuple[str, RelevanceKind, dict[str, Any]]] = [
+    *((read, "lrp", {"preset": "natural"}) for read in READS),
+    *((read, "lrp-restricted", {"preset": "natural"}) for read in ("channel", "direction")),
+    *((read, "gradient-x-activation", {"preset": "natural"}) for read in ("channel", "direction")),
+    *((read, "lrp", {"preset": "paper"}) for read in ("channel", "class")),
+    *(
+        (read, "lrp", {"method": method})
+        for read in ("direction", "class")
+        for method in ("pixel", "fourier", "maco", "deepinversion")
+    ),
+    *((read, "lrp", {"precision": "bfloat16"}) for read in ("channel", "class")),
+    ("channel", "lrp", {"total_variation": 1e-4, "norm": 1e-4, "own_weight": 0.0}),
+]
+EVERY = pytest.mark.parametrize(
+    ("read", "kind", "others"),
+    STEPS,
+    ids=[f"{read}-{kind}-{'-'.join(map(str, o.values()))}" for read, kind, o in STEPS],
+)
+
+
+FUSES = "_get_fused_kernels_supported_devices"
+"""Where torch keeps the devices that its fused Adam takes; one without values is not among them."""
+
+
+def kinds_of(others: dict[str, Any]) -> int:
+    """How many kinds of steps there are: natural pictures are coarse or cropped in some, others in none."""
+    return 1 if "method" in others or others.get("preset") == "paper" else 2
+
+
+class _Enough(Exception):
+    """As many steps as asked for."""
+
+
+def target_of(model: Model, read: str, kind: RelevanceKind, count: int = 2) -> Target:
+    """Of ``count`` neurons, each with the same two references."""
+    stream = torch.Generator().manual_seed(1)
+    crops = [
+        Crop(torch.randint(0, 256, (3, SIDE, SIDE), generator=stream, dtype=torch.uint8), (0, 1)) for _ in range(2)
+    ]
+    layer, reads = (CLASSES, None) if read == "class" else ("some", READS[read])
+    target = measure(model, layer, (3, 7), crops, NODES, {}, kind, readout=reads)
+    rows = np.arange(count) % 2
+
+    def repeated(node: NodeTarget) -> NodeTarget:
+        relevant, importance = (None if part is None else part[rows] for part in (node.relevant, node.importance))
+        return replace(node, quantiles=node.quantiles[rows], relevant=relevant, importance=importance)
+
+    nodes = {name: repeated(node) for name, node in target.nodes.items()}
+    return replace(target, neurons=target.neurons[rows], nodes=nodes, own=target.own[rows], count=target.count[rows])
+
+
+def settings(others: dict[str, Any], steps: int = 10) -> PictureSettings:
+    return PictureSettings.model_validate({"steps": steps, "side": SIDE, **others})
+
+
+def counted(
+    model: Model, target: Target, kind: RelevanceKind, wanted: PictureSettings, monkeypatch: pytest.MonkeyPatch
+) -> dict[Kind, set[int]]:
+    """How many operations each step of a kind has, save its first, on a device without values. Whatever a step had to
+    do with the host would be an error."""
+    found: dict[Kind, set[int]] = {}
+
+    @contextmanager
+    def watched(one: Step, device: torch.device, kinds: Sequence[Kind]) -> Iterator[Callable[[Kind], None]]:
+        left = wanted.steps
+
+        def run(kind: Kind) -> None:
+            nonlocal left
+            first = kind not in found  # resamples targets and uploads them, once a run
+            with Device(strict=not first) as device:
+                one(kind)
+            found.setdefault(kind, set()).update(() if first else (device.operations,))
+            left -= 1
+            if not left:  # a finished picture would be looked at
+                raise _Enough
+
+        yield run
+
+    monkeypatch.setattr(optimiser, "recorded", watched)
+    monkeypatch.setattr(step, "recordable", lambda device: True)
+    monkeypatch.setattr(import_module("torch.optim.optimizer"), FUSES, lambda: ["meta"])
+    model = replace(model, network=copy.deepcopy(model.network).to("meta"))
+    with pytest.raises(_Enough):
+        optimise(model, target, wanted, {}, kind, spectrum=SPECTRUM)
+    return found
+
+
+@pytest.fixture
+def model(tiny: Callable[..., Model]) -> Model:
+    return tiny(network=Normed())
+
+
+@EVERY
+def test_no_step_has_to_do_with_the_host_or_more_operations_in_a_larger_batch(
+    model: Model, read: str, kind: RelevanceKind, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, many = (
+        counted(model, target_of(model, read, kind, count), kind, settings(others, 6), monkeypatch) for count in (2, 32)
+    )
+    assert few == many
+    assert len(few) == kinds_of(others)
+    assert all(len(operations) == 1 for operations in few.values())  # each time the same
+
+
+def test_a_single_picture_takes_as_many_operations_give_or_take_a_copy(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, eight = (
+        counted(model, target_of(model, "channel", "lrp", count), "lrp", settings({}, 6), monkeypatch)
+        for count in (1, 8)
+    )
+    for kind, [operations] in eight.items():
+        assert one[kind] <= set(range(operations - 2, operations + 3))
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda values: float(values.sum()),
+        lambda values: values + torch.ones(3),
+        lambda values: torch.tensor([1.0, 2.0, 3.0]).to(values.device),
+        lambda values: values[values > 0],
+        lambda values: values.numpy(force=True),
+    ],
+    ids=["value", "tensor of the host", "copy", "as many as are so", "array"],
+)
+def test_what_has_to_do_with_the_host_is_noticed(asks: Callable[[torch.Tensor], object]) -> None:
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), Device():
+        asks(torch.ones(3, device="meta"))
+
+
+def made(model: Model, target: Target, kind: RelevanceKind, wanted: PictureSettings, record: bool) -> Pictures:
+    return optimise(model, target, wanted, {}, kind, spectrum=SPECTRUM, record=record)
+
+
+@EVERY
+def test_recorded_steps_do_what_steps_do(
+    model: Model, read: str, kind: RelevanceKind, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, with a recording that repeats operations and nothing of Python's."""
+    target, wanted = target_of(model, read, kind), settings(others, 24)
+    recordings = stand_in(monkeypatch)
+    calls = recordings.calls
+    eager = made(model, target, kind, wanted, False)
+    assert not calls
+    assert_same(made(model, target, kind, wanted, True), eager)
+    assert calls.count("record") == kinds_of(others)
+    assert calls.count("replay") == wanted.steps - kinds_of(others) * WARM_UP
+    assert (calls[0], calls[-1]) == ("wait", "done")
+    assert not any(recordings.pools.values())  # a graph goes with the last step of its kind
+    # Coarse steps are over before others are recorded: these get memory anew. Others alternate, and share theirs.
+    assert len(recordings.pools) == (1 if read == "class" else kinds_of(others))
+
+
+@pytest.mark.parametrize("read", ["channel", "class"])
+@pytest.mark.parametrize("preset", ["natural", "paper"])
+def test_a_gpu_s_optimiser_goes_the_way_of_the_cpu_s(
+    model: Model, read: str, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In double precision, in which rounding does not make paths part."""
+    target, wanted = target_of(model, read, "lrp"), settings({"preset": preset, "learning_rate": 0.05}, 20)
+    double(model)
+    on_cpu = optimise(model, target, wanted, {})
+    stand_in(monkeypatch)
+    recorded = optimise(model, target, wanted, {})
+    np.testing.assert_allclose(recorded.loss, on_cpu.loss, rtol=1e-4)
+
+
+def test_steps_that_cannot_be_recorded_run_as_they_are_and_say_so(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second kind cannot: the first is not replayed any more either, since graphs hold memory."""
+    target, wanted = target_of(model, "class", "lrp"), settings({}, 16)
+    recordings = stand_in(monkeypatch)
+    eager = made(model, target, "lrp", wanted, False)
+    recordings.fails = RuntimeError("operation not permitted when stream is capturing\nmore of it")
+    with pytest.warns(
+        UserWarning, match=r"could not be recorded \(operation not permitted when stream is capturing\)$"
+    ):
+        assert_same(made(model, target, "lrp", wanted, True), eager)
+    assert recordings.calls.count("record") == 1
+    assert "replay" not in recordings.calls
+
+
+def test_a_few_steps_are_not_worth_recording(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stand_in(monkeypatch).calls
+    made(model, target_of(model, "class", "lrp"), "lrp", settings({"preset": "paper"}, 2 * WARM_UP), True)
+    assert calls == ["wait", "done"]
+
+
+def test_an_interrupted_recording_ends_the_run(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings = stand_in(monkeypatch)
+    recordings.fails = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        made(model, target_of(model, "channel", "lrp"), "lrp", settings({}, 16), True)
+    assert recordings.calls[-1] == "done"

@@ -1,0 +1,116 @@
+"""Relevance through operations that some networks use besides: each against its rule written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vital.errors import UnsupportedOperation
+from vital.propagation.mode import Relevance
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def arrived(function: Callable[[Tensor], Tensor], inputs: Tensor, relevance: Tensor) -> Tensor:
+    mode = Relevance()
+    given = inputs.clone().requires_grad_()
+    with mode:
+        output = function(given)
+    return mode.backward(output, relevance, [given])[0]
+
+
+def matrix_of(function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> np.ndarray:
+    """The matrix of a linear map: what it makes of each unit vector."""
+    size = int(np.prod(shape))
+    return np.stack([function(unit.view(shape)).flatten().numpy() for unit in torch.eye(size, dtype=torch.float64)], 1)
+
+
+def shares_by_sign(matrix: np.ndarray, inputs: np.ndarray, relevance: np.ndarray) -> np.ndarray:
+    """Each output's relevance to the inputs of its own sign, in proportion to what they add to it."""
+    found = np.zeros(len(inputs))
+    for row, part in zip(matrix, relevance, strict=True):
+        terms = row * inputs
+        kept = np.maximum(terms, 0) if terms.sum() > 0 else np.maximum(-terms, 0)
+        found += part * kept / (kept.sum() + 1e-5)
+    return found
+
+
+AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "nearest": lambda x: F.interpolate(x, scale_factor=2, mode="nearest"),
+    "bilinear": lambda x: F.interpolate(x, (6, 5), mode="bilinear", align_corners=False),
+    "smaller": lambda x: F.interpolate(x, (2, 2), mode="bilinear", antialias=True),
+    "sum": lambda x: x.sum((2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+@pytest.mark.parametrize("seed", range(2))
+def test_maps_of_another_size_and_sums_share_by_sign(name: str, seed: int) -> None:
+    inputs = draw(seed, 1, 2, 9)
+
+    def function(x: Tensor) -> Tensor:
+        return AVERAGES[name](x.view(1, 2, 3, 3))
+
+    relevance = draw(seed + 5, *function(inputs).shape)
+    expected = shares_by_sign(matrix_of(function, (1, 2, 9)), inputs.flatten().numpy(), relevance.flatten().numpy())
+    found = arrived(function, inputs, relevance)
+    np.testing.assert_allclose(found.flatten().numpy(), expected, rtol=1e-6, atol=1e-9)
+
+
+MOVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "reshape_as": lambda x: x.reshape_as(torch.zeros(3, 8)),
+    "type_as": lambda x: x.type_as(torch.zeros(1, dtype=torch.float64)),
+    "repeat_interleave": lambda x: x.repeat_interleave(3, dim=1),
+    "index_select": lambda x: x.index_select(1, torch.tensor([2, 0, 2])),
+    "unfold": lambda x: x.unfold(1, 2, 1),
+    "tile": lambda x: x.tile(2, 1, 1),
+    "hstack": lambda x: torch.hstack([x, x]),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moved_values_take_their_relevance_along_and_copies_add_theirs(name: str) -> None:
+    function, inputs = MOVES[name], draw(0, 2, 4, 3)
+    relevance = draw(1, *function(inputs).shape)
+    found = arrived(function, inputs, relevance)
+    # Each copy is a one in the matrix of the move.
+    matrix = matrix_of(function, (2, 4, 3))
+    assert set(np.unique(matrix)) <= {0.0, 1.0}
+    np.testing.assert_allclose(found.flatten().numpy(), matrix.T @ relevance.flatten().numpy(), rtol=1e-12)
+    torch.testing.assert_close(found.sum(), relevance.sum())
+
+
+def test_addcmul_is_the_sum_and_the_product_that_it_is() -> None:
+    scale, shift, relevance = draw(1, 3), draw(2, 3), draw(3, 2, 4, 3)
+    inputs = draw(0, 2, 4, 3)
+    # An affine map of one activation, as of a norm, hands everything on.
+    torch.testing.assert_close(arrived(lambda x: torch.addcmul(shift, scale, x), inputs, relevance), relevance)
+    other = draw(4, 2, 4, 3)
+    found = arrived(lambda x: torch.addcmul(x, scale, x * 1.0 + other, value=2), inputs, relevance)
+    main, skip = (2 * scale * (inputs + other)).abs(), inputs.abs()
+    whole = main + skip
+    torch.testing.assert_close(found, relevance * skip / whole + relevance * main / whole)
+    both = torch.stack([inputs, other], 1).flatten(2)  # (2, two summands, 12)
+    split = arrived(
+        lambda x: torch.addcmul(x[:, 0].view(2, 4, 3), scale, x[:, 1].view(2, 4, 3), value=2), both, relevance
+    )
+    main = (2 * scale * other).abs()
+    torch.testing.assert_close(split[:, 0].view(2, 4, 3), relevance * skip / (skip + main))
+    torch.testing.assert_close(split[:, 1].view(2, 4, 3), relevance * main / (skip + main))
+
+
+def test_bicubic_maps_are_refused_with_the_kind_that_works() -> None:
+    with pytest.raises(UnsupportedOperation, match=r"interpolate with mode bicubic; use the relevance kind gradient-x"):
+        arrived(lambda x: F.interpolate(x[None], (4, 4), mode="bicubic"), draw(0, 2, 3, 3), draw(1, 1, 2, 4, 4))
+
+
+def test_powers_are_activation_functions() -> None:
+    relevance = draw(1, 2, 3, 4)
+    assert torch.equal(arrived(lambda x: x.relu() ** 2, draw(0, 2, 3, 4), relevance), relevance)

@@ -1,0 +1,260 @@
+"""One run of a network that notes what its modules give: which are layers, how large they are, which sites are the
+image's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from vital.errors import FailedForward, UnsuitableInput
+from vital.network.layers.blocks import block_names
+from vital.network.layers.layer import Layer, Survey, stated
+from vital.network.layers.tokens import Constant, leading_tokens
+from vital.network.out_of_place import OutOfPlace
+from vital.network.preprocessing import Preprocessing
+from vital.network.probe import CLASSES, Layout, anchor, forward, guess_layout, only_tensor, scores, to_sites
+
+IMAGES = 2
+"""In the run that layers are read from: what does not differ between two images is not of the image."""
+SIDES = (224, 256, 299, 384, 32, 64, 28, 96, 128, 448, 512)
+"""Usual sides of inputs, of which one is named where the network cannot take what was asked for."""
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """What `survey` needs of a `vital.network.models.Model`."""
+
+    @property
+    def name(self) -> str:
+        """What the network is called in an error."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that runs."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The side of its input."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What one run of a module gave: the shape, which sites are the same for all images, and when it ran."""
+
+    shape: torch.Size
+    begun: int
+    ended: int
+    constant: Constant = ()
+    before: Constant = ()
+    """Sites of its input that are the same for all images."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Trace:
+    """Every module that gave an activation, why the others are no layers, and why the network stopped, if it did."""
+
+    runs: dict[str, _Run]
+    left_out: dict[str, str]
+    failure: FailedForward | None
+
+
+def survey(
+    model: Surveyed,
+    way_out: str = "leave out --input-size, or give a size that it takes",
+    needed: Collection[str] | None = None,
+) -> Survey:
+    """Run two images of noise through ``model`` and note what its layers give. Layers that run more than once are left
+    out.
+
+    Where the network does not run to its end, only ``needed`` layers must be there; any other layer is refused when it
+    is asked for.
+
+    Raises `UnsuitableInput`, which ends with ``way_out``, when the network cannot take the size, or no two images at
+    once, and `FailedForward` when its own forward fails at any size.
+    """
+    side = model.preprocessing.side
+    large = _trace(model.network, side, IMAGES)
+    if large.failure and (needed is None or not large.runs):
+        raise _explained(model, large.failure, way_out) from large.failure
+    failure = None
+    if large.failure:
+        failure = (
+            f"{model.name} stops in its own forward on images of {side} × {side} pixels, after "
+            f"{list(large.runs)[-1]!r} ({_why(large.failure)}): name a layer up to there, or {way_out}"
+        )
+    # The channel axis is the one that keeps its length when the image shrinks: this tells (row, column, channel)
+    # from the usual order. Networks that take one size only do not get that far.
+    small = _trace(model.network, max(32, side * 5 // 7 // 32 * 32), 1).runs
+    layers = {
+        name: _layer(name, run, small.get(name))
+        for name, run in sorted(large.runs.items(), key=lambda one: one[1].ended)
+    }
+    blocks = block_names(model.network, layers)
+    tokens = leading_tokens(
+        {name: (run.constant, run.before) for name, run in large.runs.items()}, list(layers.values())
+    )
+    layers = {
+        name: Layer(
+            name, layer.channels, layer.sites, layer.layout, name in blocks, layer.begun, layer.ended,
+            leading_tokens=tokens[name],
+        )
+        for name, layer in layers.items()
+    }  # fmt: skip
+    found = Survey(layers, left_out=large.left_out, failure=failure)
+    for name in needed or ():
+        found.layer(name)
+    return found
+
+
+def _layer(name: str, run: _Run, smaller: _Run | None) -> Layer:
+    """The layer before it is known which of its sites are the image's."""
+    output = torch.empty((1, *run.shape[1:]), device="meta")
+    layout = _layout(output, smaller.shape if smaller else None)
+    sites = to_sites(output, layout)
+    return Layer(name, sites.shape[1], sites.shape[2], layout, False, run.begun, run.ended)
+
+
+def _layout(output: Tensor, smaller: torch.Size | None) -> Layout:
+    if smaller is not None and output.dim() == len(smaller) in (3, 4):
+        first, last = output.shape[1] == smaller[1], output.shape[-1] == smaller[-1]
+        if first != last:
+            return "channels-first" if first else "channels-last"
+    # Images are square, and so are maps.
+    if output.dim() == 4 and output.shape[1] == output.shape[2] != output.shape[3]:
+        return "channels-last"
+    return guess_layout(output)
+
+
+def _explained(model: Surveyed, failure: FailedForward, way_out: str) -> UnsuitableInput | FailedForward:
+    """Whether it is the size, the number of images, or the network itself."""
+    side, why = model.preprocessing.side, _why(failure)
+    if _trace(model.network, side, 1).failure is None:
+        return UnsuitableInput(
+            f"{model.name} takes one image at a time, and fails on two ({why}): make its forward keep the first axis"
+        )
+    other = next((one for one in SIDES if one != side and _trace(model.network, one, 1).failure is None), None)
+    if other is None:
+        return FailedForward(
+            f"{model.name} fails in its own forward, on images of 3 × {side} × {side} as at other sizes ({why}): call "
+            f"it on torch.zeros(1, 3, {side}, {side}) to see where"
+        )
+    return UnsuitableInput(
+        f"{model.name} cannot take images of {side} × {side} pixels ({why}; {other} × {other} it takes): {way_out}"
+    )
+
+
+def _why(failure: FailedForward) -> str:
+    cause = failure.__cause__
+    text = " ".join(str(cause).split())[:300]
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+
+
+def _trace(network: nn.Module, side: int, images: int) -> _Trace:
+    clock = 0
+    begun: dict[str, tuple[int, Constant]] = {}
+    runs: dict[str, list[_Run | str]] = {}
+
+    def enter(name: str, inputs: Any) -> None:
+        nonlocal clock
+        clock += 1
+        given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+        begun[name] = clock, _constant(given, images)
+
+    def leave(name: str, output: object) -> None:
+        nonlocal clock
+        clock += 1
+        tensor = only_tensor(output)
+        runs.setdefault(name, []).append(
+            _no_layer(output, tensor, images)
+            if tensor is None or not 2 <= tensor.dim() <= 5 or len(tensor) != images
+            else _Run(tensor.shape, begun[name][0], clock, _constant(tensor, images), begun[name][1])
+        )
+
+    failure, given = None, None
+    with torch.inference_mode(), _watched(network, enter, leave):
+        try:
+            with OutOfPlace():
+                output = forward(network, _noise(network, side, images))
+            given = scores(output, images)
+        except FailedForward as error:
+            failure = error
+    once = {name: run[0] for name, run in runs.items() if len(run) == 1}
+    layers = {name: run for name, run in once.items() if isinstance(run, _Run)}
+    left_out = {name: run for name, run in once.items() if isinstance(run, str)}
+    left_out |= {
+        name: f"runs {len(run)} times in a pass, so that it is no one layer: name what comes before or after it, or "
+        "give each run a module of its own"
+        for name, run in runs.items()
+        if len(run) > 1
+    }
+    if failure is None:
+        left_out |= {name: _unused(module) for name, module in _named(network) if name not in runs}
+        if given is None:
+            left_out[CLASSES] = f"is not there: {_no_scores(output)}; name a layer inside the network"
+        else:
+            layers[CLASSES] = _Run(given.shape, clock + 1, clock + 2)
+    return _Trace(layers, left_out, failure)
+
+
+def _named(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((stated(name), module) for name, module in network.named_modules() if name)
+
+
+@contextmanager
+def _watched(network: nn.Module, enter: Any, leave: Any) -> Iterator[None]:
+    handles = []
+    for name, module in _named(network):
+        if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+            handles.append(module.register_forward_pre_hook(lambda m, i, name=name: enter(name, i)))
+            handles.append(module.register_forward_hook(lambda m, i, output, name=name: leave(name, output)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _noise(network: nn.Module, side: int, images: int) -> Tensor:
+    """Images of the network's own kind of numbers, the same every time."""
+    like = anchor(network)
+    stream = torch.Generator().manual_seed(0)
+    return torch.randn(images, 3, side, side, generator=stream).to(like.device, like.dtype)
+
+
+def _constant(given: Tensor | None, images: int) -> Constant:
+    """Of tokens (image, site, channel): which sites are the same for all images, up to rounding."""
+    if given is None or given.dim() != 3 or len(given) != images or images < 2 or given.is_meta:
+        return ()
+    apart = (given[0] - given[1]).abs().amax(-1)
+    return tuple((apart <= 1e-5 * given[0].abs().amax(-1).clamp(min=1e-12)).tolist())
+
+
+def _unused(module: nn.Module) -> str:
+    if isinstance(module, torch.jit.ScriptModule):
+        return "is TorchScript, whose inside cannot be watched: give the Python module that it was made from"
+    if next(module.children(), None) is not None:
+        return "only holds other modules and does not run itself: name one inside it"
+    return "does not run in a pass, or is run by another module without being called: name the module around it"
+
+
+def _no_layer(output: object, tensor: Tensor | None, images: int) -> str:
+    if tensor is None:
+        return f"gives {_words(output)}, not one tensor: name a layer inside it"
+    return f"gives a tensor of shape {tuple(tensor.shape)} for {images} images, which has no channels and sites of each"
+
+
+def _no_scores(output: object) -> str:
+    return f"the network gives {_words(output)}, which is not one number for each class"
+
+
+def _words(output: object) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {', '.join(_words(part) for part in output) or 'nothing'}"
+    return f"a {type(output).__name__}"

@@ -1,0 +1,207 @@
+"""A network made ready: frozen, in single precision, laid out in memory as it works, for images of the side that is
+asked for; refused where it cannot be watched or differentiated."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections import OrderedDict
+from itertools import chain
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from vital.errors import FailedForward, UnsuitableInput
+from vital.network.out_of_place import OutOfPlace
+from vital.network.probe import anchor, forward
+from vital.network.sources.torchvision_networks import torchvision_models
+
+
+def usable(network: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network itself, frozen, in evaluation mode and single precision, and what had to be said about it.
+
+    Raises `UnsuitableInput` for kinds of networks that cannot be used, with what to give instead.
+    """
+    refuse(network, name)
+    kinds = {one.dtype for one in chain(network.parameters(), network.buffers()) if one.is_floating_point()}
+    other = sorted(str(kind).removeprefix("torch.") for kind in kinds - {torch.float32})
+    try:
+        network = network.float().eval()
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+    except (RuntimeError, NotImplementedError) as error:
+        raise UnsuitableInput(
+            f"{name} cannot be put into evaluation mode and single precision ({' '.join(str(error).split())[:200]}): "
+            "give the module it was made from"
+        ) from error
+    _uncompile(network)
+    _name_images(network)
+    return network, ((f"{name} was of {', '.join(other)} and computes in float32",) if other else ())
+
+
+def _uncompile(network: nn.Module) -> None:
+    """Have modules that torch.compile wrapped run as they are: compiled code would be made anew for every layer that is
+    watched."""
+    for module in network.modules():
+        module._compiled_call_impl = None
+        inner = getattr(module, "_orig_mod", None)
+        if isinstance(inner, nn.Module):
+            module.forward = inner.__call__
+
+
+def _name_images(network: nn.Module) -> None:
+    """Hand the images to a forward that takes them by name only."""
+    try:
+        parameters = inspect.signature(network.forward).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if any(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL) for one in parameters):
+        return
+    needed = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
+    if len(needed) == 1:
+        network.register_forward_pre_hook(lambda _, images, by_name: ((), {needed[0]: images[0]}), with_kwargs=True)
+
+
+def settled(network: nn.Module, side: int) -> nn.Module:
+    """The network with its convolutions' weights channels last in memory, which is faster, unless it only runs with
+    them as they were: a network may look at its activations as they lie (``x.view``)."""
+    _lay_out(network, torch.channels_last)
+    if not _runs(network, side):
+        _lay_out(network, torch.contiguous_format)
+        if not _runs(network, side):  # for another reason, which its survey tells
+            _lay_out(network, torch.channels_last)
+    return network
+
+
+def _lay_out(network: nn.Module, memory: torch.memory_format) -> None:
+    network._apply(lambda one: one.contiguous(memory_format=memory) if one.dim() == 4 else one)
+
+
+def _runs(network: nn.Module, side: int) -> bool:
+    like = anchor(network)
+    try:
+        with torch.inference_mode(), OutOfPlace():
+            forward(network, torch.zeros(1, 3, side, side, device=like.device, dtype=like.dtype))
+    except (FailedForward, MemoryError, RuntimeError):
+        return False
+    return True
+
+
+def refuse(network: nn.Module, name: str) -> None:
+    """Raise `UnsuitableInput` for kinds of networks that cannot be used, with what to give instead."""
+    if any(is_lazy(one) for one in chain(network.parameters(), network.buffers())):
+        raise UnsuitableInput(
+            f"{name} has lazy modules, whose weights are made by the first image: run it once, then give it"
+        )
+    for part, module in network.named_modules():
+        where = f"its module {part!r}" if part else "it"
+        kind = type(module).__module__
+        if "quantized" in kind or "quantization" in kind or "qat" in kind.split("."):
+            raise UnsuitableInput(
+                f"{name} is quantised ({where} is a {kind}.{type(module).__name__}), and no gradient passes its "
+                "arithmetic: give the network as it was before"
+            )
+    if isinstance(network, torch.fx.GraphModule) and _is_exported(network):
+        raise UnsuitableInput(
+            f"{name} is an exported program, which has no modules left to watch: give torch.export.unflatten of the "
+            "program, or the module it was made from"
+        )
+
+
+def _is_exported(network: torch.fx.GraphModule) -> bool:
+    return not any(
+        node.op == "call_module" and "guard" not in str(node.target) for node in network.graph.nodes
+    ) and any(isinstance(node.target, torch._ops.OpOverload) for node in network.graph.nodes)
+
+
+def at_resolution(network: nn.Module, side: int) -> nn.Module:
+    """The network for images of ``side`` pixels: itself where it has no embeddings of positions; else a twin that
+    shares every other weight with it. The one that is given is not changed.
+
+    Raises `UnsuitableInput` for a side that the patches do not divide. Whether any other network takes the size shows
+    when it runs (`vital.network.layers.survey`).
+    """
+    if callable(getattr(network, "set_input_size", None)):  # timm's, which changes the network that it is called on
+        return _reset(network, side)
+    if _takes_interpolation(network):
+        return _interpolating(network, side)
+    if not _is_vision_transformer(network) or network.image_size == side:
+        return network
+    patch = int(network.patch_size)  # type: ignore[arg-type]
+    if side % patch:
+        nearest = max(round(side / patch), 1) * patch
+        raise UnsuitableInput(
+            f"a vision transformer with patches of {patch} pixels cannot take images of {side} × {side} pixels: "
+            f"give a multiple of {patch}, such as {nearest}"
+        )
+    encoder = _twin(network.encoder)
+    old: Any = encoder.pos_embedding
+    new = nn.Parameter(interpolated(old.detach(), side // patch), requires_grad=old.requires_grad)
+    encoder._parameters["pos_embedding"] = new
+    twin: nn.Module = _twin(network)
+    twin._modules["encoder"] = encoder
+    twin.__dict__.update(image_size=side, seq_length=new.shape[1])
+    return twin
+
+
+def _reset(network: Any, side: int) -> nn.Module:
+    patches = getattr(network, "patch_embed", None)
+    if getattr(patches, "img_size", None) == (side, side):
+        return cast(nn.Module, network)
+    other: Any = copy.deepcopy(network)
+    try:
+        other.set_input_size(img_size=(side, side))
+    except Exception as error:  # of timm's, for whatever reason
+        raise UnsuitableInput(
+            f"{type(network).__name__} cannot be set to images of {side} × {side} pixels "
+            f"({' '.join(str(error).split())[:200]}): give another size, or none"
+        ) from error
+    other.requires_grad_(False)
+    return cast(nn.Module, other)
+
+
+def _takes_interpolation(network: Any) -> bool:
+    """Whether it is of transformers, and interpolates its embeddings of positions when it is told to."""
+    own = getattr(network, "config", None) is not None and isinstance(getattr(network, "main_input_name", None), str)
+    return own and "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
+
+
+def _interpolating(network: Any, side: int) -> nn.Module:
+    if getattr(network.config, "image_size", None) == side:
+        return cast(nn.Module, network)
+    twin: nn.Module = _twin(network)
+    twin.register_forward_pre_hook(
+        lambda _, images, named: (images, {**named, "interpolate_pos_encoding": True}), with_kwargs=True
+    )
+    return twin
+
+
+def interpolated(embeddings: Float[Tensor, "1 site channel"], patches: int) -> Float[Tensor, "1 _new_site channel"]:
+    """Position embeddings of ``patches`` × ``patches`` patches; the class token's, which comes first, stays."""
+    before = embeddings.shape[1] - 1
+    if math.isqrt(before) ** 2 != before:
+        raise UnsuitableInput(f"{before} position embeddings are no square of patches: leave out --input-size")
+    key, resize = "encoder.pos_embedding", torchvision_models().vision_transformer.interpolate_embeddings
+    resized: Tensor = resize(patches, 1, OrderedDict({key: embeddings}))[key]
+    return resized
+
+
+def _is_vision_transformer(network: nn.Module) -> bool:
+    """torchvision's, or one made like it, by what this file needs of it."""
+    return all(hasattr(network, name) for name in ("image_size", "patch_size", "seq_length", "class_token")) and (
+        isinstance(getattr(getattr(network, "encoder", None), "pos_embedding", None), Tensor)
+    )
+
+
+def _twin(module: Any) -> Any:
+    """A module with the same children, parameters and attributes, whose own tables can be changed."""
+    twin = copy.copy(module)
+    for table in ("_parameters", "_buffers", "_modules"):
+        twin.__dict__[table] = dict(module.__dict__[table])
+    for table in ("_forward_hooks", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
+        twin.__dict__[table] = OrderedDict(module.__dict__[table])
+    return twin

@@ -1,0 +1,30 @@
+"""What every source of networks gives: the network with its weights, how images are prepared for it, and what is worth
+saying about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import nn
+
+from vital.network.preprocessing import Preprocessing
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RANDOM = "random"
+"""Instead of weights: those that a network is made with, the same every time."""
+Colour: TypeAlias = tuple[float, float, float]
+"""A number each of red, green and blue."""
+USUAL = Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
+"""How images are prepared where nothing says otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A network with its weights, how images are prepared for it, and the names of its classes where they are known."""
+
+    network: nn.Module
+    preprocessing: Preprocessing = USUAL
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was chosen or left out on the way, a sentence each."""

@@ -1,0 +1,155 @@
+"""torchvision's networks, built by torchvision as their weights ask for. The only module that imports torchvision."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vital.errors import UnknownModel, nearest
+from vital.network.preprocessing import Preprocessing
+from vital.network.sources.loaded import RANDOM, Loaded
+from vital.network.sources.weight_files import Weights, fill, read_weights
+from vital.settings import ModelSettings
+
+_SCHEMAS: list[Any] = []  # a torch Library undoes its definitions when it is collected
+
+
+@cache
+def torchvision_models() -> ModuleType:
+    """torchvision's models. Its registry wheel is a CUDA build whose operators do not load beside a CPU torch; then
+    the two schemas it registers fake kernels for are declared, and all but ``torchvision.io`` and ``ops.nms``
+    works."""
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        raise UnknownModel("torchvision is not installed: install it beside torch, versions as in constraints.txt")
+    try:
+        for library in Path(spec.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(str(library))
+    except OSError:
+        library_ = torch.library.Library("torchvision", "DEF")
+        library_.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library_.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _SCHEMAS.append(library_)
+    return importlib.import_module("torchvision.models")
+
+
+def load(settings: ModelSettings) -> Loaded:
+    """A torchvision network with its weights, those of a file, or random ones."""
+    models = torchvision_models()
+    known = models.list_models(module=models)
+    if settings.name not in known:
+        near = nearest(settings.name, [*known, "efficientnet_lite0", "squeezenet"])
+        raise UnknownModel(
+            f"no model {settings.name!r}; the nearest are {near}; a model of your own is named package.module:factory, "
+            "those of other packages timm/NAME, hf/ORGANISATION/NAME and open_clip/ARCHITECTURE/WEIGHTS"
+        )
+    if settings.weights == RANDOM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Loaded(build(settings.name))
+    choices = models.get_model_weights(settings.name)
+    file = settings.weights if settings.weights and Path(settings.weights).is_file() else None
+    if file:
+        published = next((one for one in choices if _file_name(one) == Path(file).name), None)
+        if published is None:
+            return _of_file(settings.name, file)
+        return _published(settings.name, published, lambda: read_weights(file).only())
+    label = (settings.weights or "DEFAULT").rpartition(".")[2]
+    if label not in choices.__members__:
+        raise UnknownModel(
+            f"{settings.name} has no weights {settings.weights!r} and there is no such file: "
+            f"choose from {', '.join(choices.__members__)}, or give a state-dict file"
+        )
+    weights = choices[label]
+    return _published(settings.name, weights, lambda: _cached(weights, settings.download))
+
+
+def build(name: str, **arguments: Any) -> nn.Module:
+    """torchvision's network of this name, without weights."""
+    if name in ("googlenet", "inception_v3"):  # they initialise slowly and warn about it unless this is given
+        arguments["init_weights"] = True
+    network: nn.Module = torchvision_models().get_model(name, weights=None, **arguments)
+    return network
+
+
+def _published(name: str, weights: Any, read: Callable[[], Mapping[str, Tensor]]) -> Loaded:
+    """The network that torchvision makes for these weights, whose own arguments differ from the usual ones (input side,
+    colours turned first), and the preprocessing that they were evaluated with."""
+    state = read()
+    with _state_given(type(weights), state):
+        network = torchvision_models().get_model(name, weights=weights)
+    return Loaded(network, preprocessing_of(weights), tuple(weights.meta.get("categories", ())))
+
+
+def preprocessing_of(weights: Any) -> Preprocessing:
+    """What an entry of torchvision's weights was evaluated with."""
+    usual = weights.transforms()
+    return Preprocessing(
+        int(usual.crop_size[0]),
+        tuple(usual.mean),
+        tuple(usual.std),
+        int(usual.resize_size[0]),
+        usual.interpolation.value,
+        bool(usual.antialias),
+    )
+
+
+_BUILDING = Lock()
+
+
+@contextmanager
+def _state_given(choices: Any, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """While the block lasts torchvision's builders, who read weights themselves, are given those that were read
+    already: theirs are unpickled, whatever the file holds."""
+    with _BUILDING:
+        choices.get_state_dict = lambda entry, *_, **__: state
+        try:
+            yield
+        finally:
+            del choices.get_state_dict
+
+
+def _of_file(name: str, file: str) -> Loaded:
+    """The network with the weights of somebody's own training, which may tell other classes apart."""
+    weights = read_weights(file)
+    network = build(name)
+    classes = _other_classes(network, weights)
+    if classes is None:
+        return Loaded(network, notes=fill(network, weights))
+    network = build(name, num_classes=classes)
+    return Loaded(network, notes=(*fill(network, weights), f"{name} was built with the {classes} classes of {file}"))
+
+
+def _other_classes(network: nn.Module, weights: Weights) -> int | None:
+    """How many classes the weights tell apart, where only the last layer's size differs from the network's."""
+    state = weights.fitted(network)[0]
+    own = network.state_dict()
+    other = [key for key in own if key in state and state[key].shape != own[key].shape]
+    sizes = {state[key].shape[0] for key in other if state[key].dim()}
+    last = any(key.startswith(("fc.", "classifier.", "head.", "heads.")) for key in other)
+    return sizes.pop() if last and len(sizes) == 1 else None
+
+
+def _file_name(weights: Any) -> str:
+    return str(weights.url.rpartition("/")[2])
+
+
+def _cached(weights: Any, download: bool) -> Mapping[str, Tensor]:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / _file_name(weights)
+    if not file.is_file() and not download:
+        raise UnknownModel(
+            f"the weights {weights} are not in the local cache ({file.parent}): add --download to fetch them, "
+            "or give --weights with a state-dict file"
+        )
+    state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    return state

@@ -1,0 +1,185 @@
+"""Weights from files, as training scripts leave them: plain, wrapped, with names before the network's own, or as
+safetensors. Nothing in a file is run."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vital.errors import UnknownModel
+
+State = Mapping[str, Tensor]
+
+_FAVOURED = ("ema", "teacher")
+"""In the name of what training scripts keep beside the network and evaluate: its average over steps."""
+_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
+"""What torch.compile, FSDP and activation checkpointing put into names, wherever a module was wrapped."""
+_DEPTH = 3
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tables of tensors found in a file, by where in it they were; the file itself is ``""``."""
+
+    file: str
+    tables: Mapping[str, State]
+
+    def only(self) -> State:
+        """The table, or the first of several."""
+        return next(iter(self.tables.values()))
+
+    def fitted(self, network: nn.Module) -> tuple[State, tuple[str, ...]]:
+        """The tensors under the network's own names, and sentences on what was opened and what was left out.
+
+        Of several tables, and of several names before the network's own, those with most of its tensors are taken; of
+        equals an average over steps (EMA, teacher), which is what such scripts evaluate.
+        """
+        names = {_plain(name): name for name in network.state_dict()}
+        outer = _common_prefix(names)
+        inner = {name.removeprefix(outer): own for name, own in names.items()}
+        choices = [
+            (table, prefix, {inner[name]: tensor for name, tensor in found.items() if name in inner})
+            for table, state in self.tables.items()
+            for prefix, found in _readings({_plain(key): tensor for key, tensor in state.items()}, inner)
+        ]
+        table, prefix, state = max(
+            choices,
+            key=lambda one: (
+                len(one[2]),
+                any(word in f"{one[0]}.{one[1]}".lower() for word in _FAVOURED),
+                -len(one[1]),
+            ),
+        )
+        notes = []
+        if table or prefix:
+            where = [f"the table {table!r}"] * bool(table) + [f"names that begin with {prefix!r}"] * bool(prefix)
+            notes.append(f"of {self.file} {' and '.join(where)} were taken")
+        dropped = sorted({_plain(key) for key in self.tables[table]} - {prefix + name for name in inner})
+        if dropped and state:
+            notes.append(
+                f"{len(dropped)} tensors of {self.file} are not the network's and were left out: {_few(dropped)}"
+            )
+        return state, tuple(notes)
+
+
+def fill(network: nn.Module, weights: str | Weights) -> tuple[str, ...]:
+    """Give the network the weights of a file; returns sentences on what was opened and what was left out.
+
+    Raises `UnknownModel` where the file cannot be read safely, or lacks a tensor of the network.
+    """
+    weights = read_weights(weights) if isinstance(weights, str) else weights
+    state, notes = weights.fitted(network)
+    own = network.state_dict()
+    # Counters and tables of positions are not learnt: older versions did not keep them.
+    lacking = [name for name, tensor in own.items() if name not in state and tensor.is_floating_point()]
+    shapes = [
+        f"{name} is {_shape(state[name])} in the file and {_shape(own[name])} in the network"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if lacking or shapes:
+        why = shapes or [f"{len(lacking)} of its {len(own)} tensors are not there: {_few(lacking)}"]
+        found = next(iter(weights.tables.values()), {})
+        there = "" if shapes or state else f"; the file has {_few(list(found)) or 'no tensors'}"
+        raise UnknownModel(
+            f"the weights in {weights.file} do not fit the network ({why[0]}{there}): give those of this architecture"
+        )
+    network.load_state_dict(state, strict=False)
+    return notes
+
+
+def read_weights(file: str) -> Weights:
+    """The tables of tensors of a file; raises `UnknownModel` where it is missing, or reading it would run it."""
+    if not Path(file).is_file():
+        raise UnknownModel(f"no weights file {file}: give a torchvision weights name or a state-dict file")
+    try:
+        if Path(file).suffix == ".safetensors":
+            content: Any = load_file(file)
+        else:
+            with torch.serialization.safe_globals(_harmless()):
+                content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a different one for each kind of broken file
+        raise UnknownModel(
+            f"{file} is not a state dict that can be read safely (weights_only=True): {_cause(error)}"
+        ) from error
+    tables = dict(_tables(content))
+    return Weights(file, tables or {"": {}})
+
+
+def _tables(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
+    """Every table of tensors, the outermost first."""
+    if (
+        isinstance(content, list)
+        and content
+        and all(isinstance(one, (tuple, list)) and len(one) == 2 for one in content)
+    ):
+        content = dict(content) if all(isinstance(key, str) for key, _ in content) else None
+    if not isinstance(content, Mapping) or depth > _DEPTH:
+        return
+    tensors = {key: _tensor(value) for key, value in content.items() if isinstance(key, str)}
+    state = {key: value for key, value in tensors.items() if value is not None}
+    if any(value.dim() for value in state.values()):
+        yield path, state
+    for key, value in content.items():
+        yield from _tables(value, f"{path}.{key}".removeprefix("."), depth + 1)
+
+
+def _tensor(value: Any) -> Tensor | None:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.from_numpy(value)
+    return value if isinstance(value, Tensor) else None
+
+
+def _readings(state: State, names: Mapping[str, str]) -> Iterator[tuple[str, State]]:
+    """The table with each beginning of its names taken off under which it has tensors of the network."""
+    longest = sorted(names, key=len)[-1:] + list(names)[:1] + list(names)[-1:]
+    prefixes = {key.removesuffix(name) for name in longest for key in state if key == name or key.endswith(f".{name}")}
+    for prefix in sorted(prefixes | {""}):
+        yield prefix, {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def _plain(name: str) -> str:
+    return _WRAPPERS.sub("", name).removeprefix(".")
+
+
+def _common_prefix(names: Mapping[str, str]) -> str:
+    """``module.`` where the network itself is wrapped (DataParallel)."""
+    return "module." if names and all(name.startswith("module.") for name in names) else ""
+
+
+def _harmless() -> list[Any]:
+    """What training scripts keep beside weights and runs nothing: command lines, NumPy's numbers and arrays."""
+    core = import_module("numpy._core.multiarray")
+    kinds = {type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
+    named = [(core.scalar, f"numpy.{part}.multiarray.scalar") for part in ("core", "_core")]
+    named += [(core._reconstruct, f"numpy.{part}.multiarray._reconstruct") for part in ("core", "_core")]
+    encode = import_module("_codecs").encode
+    return [argparse.Namespace, np.ndarray, np.dtype, *kinds, *named, encode]
+
+
+def _cause(error: Exception) -> str:
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    name = re.search(r"GLOBAL ([\w.]+)", text)
+    if name:
+        return (
+            f"it holds an object of {name[1]}, which reading would have to run; save the network's state_dict() alone"
+        )
+    return f"{(text.splitlines() or [type(error).__name__])[0][:200]}; save the network's state_dict() with torch.save"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,273 @@
+"""One step of a run: operations on tensors that stay where they are.
+
+A step takes nothing from the host and gives it nothing. It is counted on the device, and what differs from step to step
+is read from tables there. So a GPU records the steps of each kind once, as a CUDA graph, and replays them: one call of
+the host instead of a thousand. Everywhere else the same function runs operation by operation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from vital.network.probe import Activations
+from vital.pictures.device import RanOut, first_line, out_of_memory
+from vital.pictures.losses import frobenius, total_variation
+from vital.pictures.pixels import Parametrisation
+from vital.pictures.transforms import Draws, blur, rate, shift, warp
+from vital.settings import PictureSettings
+
+WARM_UP = 3
+"""Steps of a kind that run before one is recorded: libraries set themselves up in them, and targets are resampled."""
+
+
+Judge = Callable[[Activations, bool], Float[Tensor, "picture"]]
+"""The loss of every picture from their activations, in a step with a random crop or without."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What makes steps differ in their operations, and not in their values alone."""
+
+    random_crop: bool = False
+    coarse: bool = False
+    """At half the pictures' side."""
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Weights of the total variation and of the norm."""
+
+    variation: float = 0.0
+    norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run after some steps, on the host: what the later ones need of the earlier."""
+
+    done: int
+    losses: Sequence[Float[Tensor, "picture"]]
+    """Those that were recorded."""
+    state: Mapping[str, Shaped[Tensor, "picture ..."]]
+    count: Tensor
+    """Adam's own, of its steps."""
+
+    def take(self, rows: slice) -> Begun:
+        """The same of some of the pictures."""
+        state = {name: values[rows] for name, values in self.state.items()}
+        return Begun(self.done, [loss[rows] for loss in self.losses], state, self.count)
+
+
+class Step:
+    """The state of a run, and the step that moves it on."""
+
+    def __init__(
+        self,
+        run: Callable[[Tensor], Activations],
+        judge: Judge,
+        pictures: Parametrisation,
+        draws: Draws,
+        settings: PictureSettings,
+        priors: Priors,
+        dtype: torch.dtype,
+    ) -> None:
+        """``run`` is the network, which takes pictures of ``dtype``."""
+        self._run, self._judge, self._pictures, self._priors, self._dtype = run, judge, pictures, priors, dtype
+        parameters, steps = pictures.parameters, settings.steps
+        device = parameters.device
+
+        def table(values: Shaped[np.ndarray, "step ..."]) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+        on_gpu = recordable(device)
+        # A fused Adam takes a rate of single precision; on a CPU it is exact, as a number of Python's is.
+        rates = np.array([settings.learning_rate * rate(step, settings) for step in range(steps)])
+        self._rates = table(rates.astype(np.float32 if on_gpu else np.float64))
+        self._rate = torch.zeros((), dtype=self._rates.dtype, device=device)
+        self._adam = torch.optim.Adam(
+            [parameters], settings.learning_rate, settings.betas, capturable=on_gpu, fused=on_gpu or None
+        )
+        self._adam.param_groups[0]["lr"] = self._rate
+        self._shifts = table(draws.shifts.swapaxes(0, 1))
+        self._blurs = table(draws.blurs.swapaxes(0, 1)) if settings.softness else None
+        self._warps = None if draws.warps is None else table(draws.warps.swapaxes(0, 1))
+        self._noise_shifts = None if draws.noise_shifts is None else table(draws.noise_shifts.swapaxes(0, 1))
+        self._always_noisy = settings.method != "vital"
+        self._noise = draws.noise.to(device)
+        self._deviations = table(np.array([settings.noise * (1 - step / steps) for step in range(steps)], np.float32))
+        self._done = torch.zeros(1, dtype=torch.long, device=device)
+        count = len(self._noise)
+        self.alive = torch.ones(count, dtype=torch.bool, device=device)
+        """Pictures whose loss and gradient were finite in every step."""
+        self.saliency = torch.zeros_like(self._noise)
+        """Sum over the steps of |gradient of each pixel|."""
+        self.loss = torch.zeros(count, dtype=torch.promote_types(dtype, torch.float32), device=device)
+        """Of the last step without a random crop; random crops have another loss."""
+        self.whole = True
+        """Whether the state is that after a step, and not that in the middle of one."""
+
+    def begun(self, losses: Sequence[Float[Tensor, "picture"]]) -> Begun | None:
+        """How far the run is, with the losses that were recorded of it; None where a step was left in its middle."""
+        kept = self._adam.state.get(self._pictures.parameters)
+        if not self.whole or not kept:
+            return None
+        state = {"parameters": self._pictures.parameters, "alive": self.alive, "saliency": self.saliency}
+        state |= {"loss": self.loss, "mean": kept["exp_avg"], "square": kept["exp_avg_sq"]}
+        done = int(self._done)
+        return Begun(
+            done,
+            [loss.cpu() for loss in losses],
+            {name: values.detach().to("cpu", copy=True) for name, values in state.items()},
+            kept["step"].detach().to("cpu", copy=True),
+        )
+
+    def go_on(self, begun: Begun) -> None:
+        """Continue from there."""
+        parameters, state = self._pictures.parameters, begun.state
+        for name, tensor in (("alive", self.alive), ("saliency", self.saliency), ("loss", self.loss)):
+            tensor.copy_(state[name])
+        with torch.no_grad():
+            parameters.copy_(state["parameters"])
+        mean, square = (torch.empty_like(parameters).copy_(state[name]) for name in ("mean", "square"))
+        count = begun.count.to(parameters.device if recordable(parameters.device) else "cpu", copy=True)
+        self._adam.state[parameters] = {"step": count, "exp_avg": mean, "exp_avg_sq": square}
+        self._done.fill_(begun.done)
+
+    def _now(self, table: Tensor) -> Tensor:
+        """The entry of the step that is under way."""
+        return table.index_select(0, self._done)[0]
+
+    def __call__(self, kind: Kind) -> None:
+        """Run the next step, which is of this kind."""
+        parameters = self._pictures.parameters
+        self._rate.copy_(self._now(self._rates))
+        shown = self._pictures.pictures()
+        loss = self._judge(self._run(self._moved(shown, kind).to(self._dtype)), kind.random_crop)
+        if self._priors.variation:
+            loss = loss + self._priors.variation * total_variation(shown)
+        if self._priors.norm:
+            loss = loss + self._priors.norm * frobenius(shown)
+        if not kind.random_crop:
+            self.loss.copy_(loss.detach())
+        gradient, of_picture = torch.autograd.grad(loss.sum(), [parameters, shown])
+        self.whole = False
+        self.alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
+        self.saliency += torch.where(self.alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
+        moving = torch.where(self.alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)
+        parameters.grad = moving.contiguous()  # a fused Adam reads memory in order, whatever the strides
+        self._adam.step()
+        parameters.grad = None  # its memory is free for the step of another kind
+        self._pictures.settle()
+        self._done += 1
+        self.whole = True
+
+    def _moved(self, shown: Tensor, kind: Kind) -> Tensor:
+        """What the network sees of the pictures."""
+        blurred = shown if self._blurs is None else blur(shown, self._now(self._blurs))
+        moved = shift(blurred, self._now(self._shifts))
+        if self._warps is not None:
+            moved = warp(moved, self._now(self._warps))
+        if self._noise_shifts is not None and (self._always_noisy or kind.random_crop):
+            moved = moved + self._now(self._deviations) * shift(self._noise, self._now(self._noise_shifts))
+        return avg_pool2d(moved, 2) if kind.coarse else moved
+
+
+@contextmanager
+def broken_off(step: Step, losses: Sequence[Tensor]) -> Iterator[None]:
+    """Memory that runs out while the block lasts is told with how far the run was."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        why, begun = first_line(error), step.begun(losses)
+    else:
+        return
+    raise RanOut(why, begun)  # here, where the error no longer holds what the step had made
+
+
+def recordable(device: torch.device) -> bool:
+    """Whether steps on this device can be recorded and replayed."""
+    return device.type == "cuda"
+
+
+@contextmanager
+def recorded(step: Step, device: torch.device, kinds: Sequence[Kind]) -> Iterator[Callable[[Kind], None]]:
+    """The same step, which a GPU records after some warm-up and then replays, while the block lasts. ``kinds`` are of
+    all steps that will be asked for.
+
+    Work of the block is on a stream of its own, as recording asks for; it is done when the block ends.
+    """
+    if not recordable(device):
+        yield step
+        return
+    recorder = _Recorder(step, device, kinds)
+    with recorder.running():
+        yield recorder
+
+
+class _Recorder:
+    """A graph for each kind of step. They share their memory: none of it is read after the step that wrote it. A graph
+    goes with the last step of its kind, so that coarse steps leave no memory taken."""
+
+    def __init__(self, step: Step, device: torch.device, kinds: Sequence[Kind]) -> None:
+        self._step, self._able = step, True
+        self._before, self._stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        self._graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
+        self._left, self._ran = Counter(kinds), Counter[Kind]()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """All that the block asks for is done, in order, on a stream of its own."""
+        self._stream.wait_stream(self._before)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            self._stream.synchronize()
+
+    def __call__(self, kind: Kind) -> None:
+        warm = self._ran[kind] >= WARM_UP and self._left[kind] > WARM_UP  # the last few are not worth it
+        if self._able and warm and kind not in self._graphs:
+            self._record(kind)
+        if kind in self._graphs:
+            self._graphs[kind].replay()
+        else:
+            self._step(kind)
+        self._ran[kind] += 1
+        self._left[kind] -= 1
+        if not self._left[kind]:
+            self._graphs.pop(kind, None)
+
+    def _record(self, kind: Kind) -> None:
+        """Record a step, which is not carried out by that. A network may do what cannot be recorded, such as to look at
+        a value; then nothing is lost but time."""
+        if not self._graphs:
+            self._pool = torch.cuda.graph_pool_handle()  # torch gives up one without graphs
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                self._step(kind)
+        except RuntimeError as error:
+            self._step.whole = True  # nothing was carried out
+            if out_of_memory(error) or (error.__context__ and out_of_memory(error.__context__)):
+                raise
+            self._able = False
+            self._graphs.clear()
+            warnings.warn(
+                "steps run operation by operation, which takes a GPU longer: they could not be recorded "
+                f"({first_line(error)})",
+                stacklevel=1,
+            )
+        else:
+            self._graphs[kind] = graph
