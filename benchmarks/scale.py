@@ -41,8 +41,8 @@ from benchmarks.counted import requests
 from flows.jobs import Running
 from flows.recipes.references import join_levels
 from flows.running.cluster import in_process, run_tasks, unwatched
-from flows.steps.merging import Leaf, Tree, merge_partials, write_partial, written_partials
-from flows.steps.shards import Partial, joined
+from flows.steps.reading.merging import Leaf, Tree, merge_partials, write_partial, written_partials
+from flows.steps.reading.shards import Partial, joined
 from stores import References, open_statistics
 from stores.dataset.index import SampleRows, ShardRows
 from stores.shards.finding import ShardFile

@@ -13,6 +13,7 @@ from vital.errors import UnsuitableInput, nearest
 RelevanceKind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 AskedPrecision = Literal["auto", "float32", "tf32", "bfloat16"]
+Decoder = Literal["simplejpeg", "nvjpeg"]
 PictureMethod = Literal["vital", "pixel", "fourier", "maco", "deepinversion"]
 
 CLASSES = "classes"
@@ -86,6 +87,9 @@ class ModelSettings(Settings):
     input_size: int | None = Field(
         None, ge=SMALLEST_SIDE, le=LARGEST_SIDE, description="side of the input in pixels, when not the weights' own"
     )
+    channels: Literal[1, 3] | None = Field(
+        None, description="channels of the input: 3 colours, or 1, the luminance; by default what the network takes"
+    )
     mean: tuple[float, float, float] | None = Field(
         None, description="mean of each colour (0..1), when not the weights' own"
     )
@@ -100,6 +104,11 @@ class StatisticsSettings(Settings):
     references: int = Field(50, ge=1, le=1000, description="reference images kept for each neuron")
     lowest: bool = Field(False, description="keep the images with each neuron's most negative activations, too")
     levels: int = Field(128, ge=8, le=1024, description="levels kept of a sorted row with more sites than that")
+    decoder: Decoder = Field(
+        "simplejpeg",
+        description="of JPEG images in the pass: simplejpeg on the processor, or nvjpeg on a GPU, whose pixels differ "
+        "slightly; a store keeps to one",
+    )
 
 
 class VariantSettings(Settings):

@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from flows.pages.layer import LayerSource
 from flows.pages.thumbnails import LayerPhotographs, Photographs
-from flows.running.labels import network_names
 from flows.running.progress import bar
+from flows.steps.reading.labels import network_names
 from stores import Statistics, open_atlas
 from stores.errors import SchemaMismatch
 from stores.files import safe_url

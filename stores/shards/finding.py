@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import fsspec
 from webdataset.shardlists import expand_urls
 
-from stores.errors import MissingShard, UnreadableShard, UnsuitableFolder
+from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, UnsuitableFolder
 from stores.files import local_path, safe_url
 from stores.shards.folders import PER_PART, class_folders, laid_out, survey
 from stores.shards.labels import NO_LABEL, ending
@@ -150,6 +150,19 @@ def _local_tar(path: Path) -> ShardFile:
 
 
 def _remote(url: str) -> Iterator[ShardFile]:
+    try:
+        yield from _listed(url)
+    except StoreError:
+        raise
+    except Exception as error:  # every service has errors of its own, of credentials and of the network alike
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnreachableStore(
+            f"{safe_url(url)} cannot be listed ({type(error).__name__}: {why}): check the address and the network, and "
+            "give credentials in the environment"
+        ) from error
+
+
+def _listed(url: str) -> Iterator[ShardFile]:
     try:
         # not UPath, whose glob wants a folder and a pattern apart
         filesystem, path = fsspec.core.url_to_fs(url)

@@ -26,9 +26,6 @@ FIXED = {"cpu": 8, "cuda": 32}
 """The batch where it must not depend on free memory, by device."""
 SHARE = 0.8
 """Share of the free memory that a measured batch may fill."""
-RECORDED = 1.25
-"""Bytes of a run on a GPU over those of its dearest step: recorded steps at half the side, a quarter, keep theirs while
-the first at the whole side run (reasoned)."""
 TEMPORARY = 3.0
 """Bytes of a step on a CPU over the bytes that its graph keeps: gradients and what the sort needs (measured)."""
 
@@ -62,7 +59,7 @@ def _measured(one_picture: Callable[[], object], device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         one_picture()
-        needed = RECORDED * (torch.cuda.max_memory_allocated(device) - before)
+        needed: float = torch.cuda.max_memory_allocated(device) - before
         most = ON_GPU
     else:
         needed, most = TEMPORARY * kept_bytes(one_picture), ON_CPU

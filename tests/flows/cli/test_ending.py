@@ -15,7 +15,7 @@ from flows import KEPT
 from flows.jobs import AtlasJob, Running
 from stores import open_atlas
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job, references_job, targets_job
-from tests.flows.processes import Gate, environment, killed, scheduler, vital_run, worker
+from tests.flows.processes import Gate, environment, goes_on, killed, scheduler, vital_run, worker
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def interrupted(run: subprocess.Popen[str], atlas: Path, times: int = 1) -> tupl
     """Code and last words of a run that gets Ctrl-C while it makes its first block."""
     with killed(run):
         while not lease_of(atlas).exists():
-            assert run.poll() is None, run.communicate()
+            assert goes_on(run), run.communicate()
         for _ in range(times):
             os.killpg(run.pid, signal.SIGINT)
         _, said = run.communicate()
