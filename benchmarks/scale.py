@@ -254,7 +254,7 @@ def here(part: str, size: Size, count: int) -> Any:
 def alone(part: str, size: Size, count: int) -> Any:
     """A part in a process of its own, whose peak memory is no other's."""
     command = [sys.executable, __file__, "--part", part, str(count), *(["--small"] if size == SMALL else [])]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if run.returncode:
         raise SystemExit(f"{part} {count} failed:\n{run.stderr[-4000:]}")
     return json.loads(run.stdout.splitlines()[-1])
