@@ -16,6 +16,8 @@ data, in seconds: it shows that all of this runs, not what it costs.
   layer; ``requests_kinds`` says which (benchmarks/counted.py).
 - ``rank_ms_per_image``: processor time of ranking ``rank_neurons`` neurons, 50 images each, over a shard of a
   thousand images on one core.
+- ``decode_per_core``: JPEG files of 500 × 375 px and ``decode_bytes``, as large as ImageNet's, that a core decodes and
+  crops to 224 px a second of processor time.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
 import numpy as np
+import simplejpeg
 import torch
+from PIL import Image
 from prefect import flow, task
 
 from benchmarks.counted import requests
@@ -47,6 +51,7 @@ from flows.steps.merging import Leaf, Tree, merge_partials, write_partial, writt
 from flows.steps.shards import Partial, joined
 from stores import References, open_statistics
 from stores.dataset.index import SampleRows, ShardRows
+from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import Gathered, Plan
 from vital.measuring.image_sums import ImageSums
@@ -227,6 +232,26 @@ def rank(neurons: int, images: int, batch: int = 32) -> float:
     return 1000 * (taken + time.process_time() - begun) / images
 
 
+# Decoding
+
+
+def decoding(size: int = 110_000, times: int = 30) -> tuple[float, int]:
+    """Files a second of processor time, and how large they are."""
+    stream, file = np.random.default_rng(0), b""
+    coarse = Image.fromarray(stream.integers(0, 256, (47, 63, 3), np.uint8)).resize(
+        (500, 375), Image.Resampling.BICUBIC
+    )
+    pixels = np.clip(np.asarray(coarse) + stream.normal(0, 12, (375, 500, 3)), 0, 255).astype(np.uint8)
+    for quality in range(50, 100):
+        if len(file) < size:
+            file = simplejpeg.encode_jpeg(pixels, quality=quality)
+    half = (0.5, 0.5, 0.5)
+    begun = time.process_time()
+    for _ in range(times):
+        Preprocessing(224, half, half).crop(decode(file))
+    return times / (time.process_time() - begun), len(file)
+
+
 Part = Callable[[str, Size, int], Any]
 
 
@@ -236,6 +261,7 @@ def measured(folder: Path, size: Size, run: Part) -> Iterator[tuple[str, object]
     append, rows, bytes_ = index(folder, size.images, size.per_shard)
     yield from {"index_images": size.images, "index_append_ms": append, "index_bytes": bytes_}.items()
     yield from {"index_rows_ms": rows, "index_rows_ms_short": index(folder, short, size.per_shard)[1]}.items()
+    yield from zip(("decode_per_core", "decode_bytes"), decoding(), strict=True)
     yield from {"rank_neurons": size.ranked, "rank_ms_per_image": rank(size.ranked, size.per_shard)}.items()
     half, whole = (run("merge", size, count) for count in (size.shards // 2, size.shards))
     steps = {name: whole[name] for name in ("read", "join", "store")}
