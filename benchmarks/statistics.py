@@ -2,9 +2,11 @@
 
 ``throughput_resnet50`` and ``throughput_lite0`` are images a second of the pass over those of decoding and a bare
 forward to the same layer, one after the other, in the same process: the default nodes, 64 levels, the best 50 images of
-each channel. ``partial_bytes`` is what a shard leaves behind until it is merged. ``memory_growth`` is the peak memory
-of a whole run over 16 shards against one over 2, less 1; ``peak_bytes`` that of the larger (resnet50, its default
-nodes).
+each channel. ``processor_…`` is the same of processor time, which says more on a machine that does other things, too.
+``throughput_…_by_N`` is with N threads that decode, else there is one. ``decoding_by_N`` is how many times as fast
+images are read, decoded and stacked with N of them as with one. ``partial_bytes`` is what a shard leaves behind until
+it is merged. ``memory_growth`` is the peak memory of a whole run over 16 shards against one over 2, less 1;
+``peak_bytes`` that of the larger (resnet50, its default nodes).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from importlib import resources
 from itertools import cycle, islice
 from pathlib import Path
@@ -26,11 +29,12 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its file
 import numpy as np
 import torch
 
-from flows.jobs import Running
+from flows.jobs import Running, cores
 from flows.running.labels import BY_NUMBER
 from flows.running.process import LoadedModel, load
+from flows.steps.feeding import BATCH, Feed, fed
 from flows.steps.merging import write_partial
-from flows.steps.shards import BATCH, scan_shard
+from flows.steps.shards import scan_shard
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, expand
 from stores.shards.reading import ShardReader
@@ -76,9 +80,15 @@ def plan_of(here: LoadedModel, layer: str) -> Plan:
     return Plan((layer,), tuple(dict.fromkeys((*nodes, layer))), RANKS, LEVELS)
 
 
-def bare(here: LoadedModel, layer: str, shard: ShardFile) -> float:
-    """Seconds of reading, decoding and a forward pass to ``layer`` of every image of a shard."""
-    begun = time.perf_counter()
+def took(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that passed, and those of processors."""
+    begun, used = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - begun, time.process_time() - used
+
+
+def bare(here: LoadedModel, layer: str, shard: ShardFile) -> None:
+    """Read, decode and forward to ``layer`` every image of a shard."""
     crops = []
     with torch.inference_mode(), probe(here.model.network, [layer]) as run:
         for sample in ShardReader(shard):
@@ -89,14 +99,12 @@ def bare(here: LoadedModel, layer: str, shard: ShardFile) -> float:
                 crops = []
         if crops:
             run(here.model.preprocessing.normalise(torch.stack(crops)))
-    return time.perf_counter() - begun
 
 
-def passed(here: LoadedModel, layer: str, shard: ShardFile) -> float:
-    """Seconds of the pass over a shard."""
-    begun = time.perf_counter()
-    scan_shard(shard, here, plan_of(here, layer), BY_NUMBER)
-    return time.perf_counter() - begun
+def decoded(here: LoadedModel, shard: ShardFile, decoders: int) -> None:
+    """Read, decode and stack every image of a shard, and nothing more."""
+    for _ in fed(ShardReader(shard), here, BY_NUMBER, Feed(decoders=decoders), []):
+        pass
 
 
 def peak(shards: Path, store: Path) -> int:
@@ -117,20 +125,37 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(2)
     result: dict[str, object] = {}
+    several = range(1, cores() + 1)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_shards(folder / "two", 2, options.images)
         [shard, *_] = expand((str(folder / "two"),))
         for name, (model, layer) in MODELS.items():
             here = load(model, Running())
-            passed(here, layer, shard)
-            times = [(bare(here, layer, shard), passed(here, layer, shard)) for _ in range(options.rounds)]
-            plain, full = (float(np.median(part)) for part in zip(*times, strict=True))
+            plan = plan_of(here, layer)
+
+            def passed(decoders: int, here: LoadedModel = here, plan: Plan = plan) -> tuple[float, float]:
+                return took(lambda: scan_shard(shard, here, plan, BY_NUMBER, Feed(decoders=decoders)))
+
+            passed(1)
+            rounds = [
+                (took(lambda here=here, layer=layer: bare(here, layer, shard)), *map(passed, several))  # type: ignore[misc]
+                for _ in range(options.rounds)
+            ]
+            plain, full, *more = np.median(rounds, axis=0)
+            result |= {f"processor_{name}": plain[1] / full[1], f"images_per_second_{name}": options.images / full[0]}
+            for decoders, times in zip(several, (full, *more), strict=True):
+                by = "" if decoders == 1 else f"_by_{decoders}"
+                result[f"throughput_{name}{by}"] = plain[0] / times[0]
             if name == "resnet50":
-                partial = scan_shard(shard, here, plan_of(here, layer), BY_NUMBER)
+                partial = scan_shard(shard, here, plan, BY_NUMBER)
                 write_partial(str(folder / "run"), "partial", partial)
                 result["partial_bytes"] = sum(file.stat().st_size for file in (folder / "run").rglob("*.npz"))
-            result |= {f"throughput_{name}": plain / full, f"images_per_second_{name}": options.images / full}
+        alone, *others = np.median(
+            [[took(lambda n=n: decoded(here, shard, n))[0] for n in several] for _ in range(3 * options.rounds)],  # type: ignore[misc]
+            axis=0,
+        )
+        result |= {f"decoding_by_{n}": alone / other for n, other in zip(several[1:], others, strict=True)}
         write_shards(folder / "sixteen", 16, options.images)
         few, many = peak(folder / "two", folder / "two.zarr"), peak(folder / "sixteen", folder / "sixteen.zarr")
     result |= {"memory_growth": many / few - 1, "peak_bytes": many}

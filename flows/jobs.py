@@ -46,11 +46,17 @@ def _auto_or_number(batch: object) -> object:
 
 Batch = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_auto_or_number)]
 BATCH = "pictures optimised together; auto measures one and takes what fits. Halved when memory runs out"
+IMAGES = "images forwarded together; auto is 32, on a GPU 128. Halved when memory runs out"
 
 PRECISION = "arithmetic of the network: float32 is exact, tf32 and bfloat16 are faster on a GPU; kept in the store"
 
 BLOCK = 32
 """Neurons of a block: one Zarr shard, written by one task."""
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Running(Settings):
@@ -63,6 +69,9 @@ class Running(Settings):
         None, description="address of an existing Dask scheduler, e.g. tcp://host:8786, instead of workers here"
     )
     threads: int | None = Field(None, ge=1, description="torch's threads of a task  [default: cores / workers]")
+    decoders: int | None = Field(
+        None, ge=1, description="threads of a task that decode images  [default: its worker's cores, cores / workers]"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     deterministic: bool = Field(
         False,
@@ -101,7 +110,8 @@ class Running(Settings):
     def of_task(self) -> Running:
         """The same with as many threads as the workers of this machine leave for each."""
         threads = self.threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.workers else None)
-        return self.model_copy(update={"threads": threads})
+        decoders = self.decoders or (max(1, cores() // self.workers) if self.workers else None)
+        return self.model_copy(update={"threads": threads, "decoders": decoders})
 
 
 LABEL_WORDS = ("match", "number", "ignore")
@@ -127,6 +137,7 @@ class ReferencesJob(Settings):
         "direction of the file NAME",
     )
     statistics: StatisticsSettings = StatisticsSettings()
+    batch: Batch = Field("auto", description=IMAGES)
     precision: Precision = Field("float32", description=PRECISION)
     manifest: Location | None = Field(
         None,
@@ -260,6 +271,7 @@ class FullJob(Settings):
         "without failing the run",
     )
     extend: bool = Field(False, description="add shards that the store has not read, as in a references job")
+    pass_batch: Batch = Field("auto", description=IMAGES)
     batch: Batch = Field("auto", description=BATCH)
     running: Running = Running()
 
@@ -278,6 +290,7 @@ class FullJob(Settings):
             label_key=self.label_key,
             allow_rejected=self.allow_rejected,
             extend=self.extend,
+            batch=self.pass_batch,
             running=self.running,
         )
 

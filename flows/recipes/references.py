@@ -21,6 +21,7 @@ from flows.steps.dataset import (
     refuse_unusable,
 )
 from flows.steps.extension import check_shards, extend, finish_extension, kept_plan, known_digests
+from flows.steps.feeding import Feed
 from flows.steps.merging import (
     Branch,
     Leaf,
@@ -50,6 +51,8 @@ def select_references(job: ReferencesJob) -> str:
     shards = stated(expand(job.shards), job.manifest)
     loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions))
     plan = plan_for(job, loaded.survey, loaded.model.name)
+    if not job.running.elsewhere:
+        Feed.of(job, loaded.device)  # refuses what does not do before anything is written
     labels = settle_labels(job, shards, loaded)
     statistics = claim_statistics(job, loaded)
     labels.keep(statistics)
@@ -110,8 +113,9 @@ def scan(job: ReferencesJob, plan: Plan, leaf: Leaf) -> None:
     loaded, labels = _loaded(job), Labels.kept(open_statistics(job.store))
     assert labels is not None  # claimed before the pass
     nothing = Partial.none(Gathered.none(plan, loaded.survey, loaded.model.preprocessing.side))
+    feed = Feed.of(job, loaded.device)
     with repeatable(job.running.deterministic):
-        whole = joined(nothing, (scan_shard(shard, loaded, plan, labels) for shard in leaf.shards))
+        whole = joined(nothing, (scan_shard(shard, loaded, plan, labels, feed) for shard in leaf.shards))
     write_partial(job.store, leaf.name, whole)
 
 

@@ -35,6 +35,11 @@ class LoadedModel:
     model: Model
     survey: Survey
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.network.parameters()).device
+
 
 def load(settings: ModelSettings, running: Running) -> LoadedModel:
     """This process's network of these settings: made at the first call, kept for the later ones.

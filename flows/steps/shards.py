@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
+from torch import nn
 
 from flows.running.labels import Labels
 from flows.running.process import LoadedModel
 from flows.running.progress import tick
+from flows.steps.feeding import ALONE, Feed, fed
 from stores.arrays.provenance import safe_url
 from stores.dataset.index import SampleRows, ShardRows
-from stores.errors import USED, Status, UnreadableImage
-from stores.shards.decoding import decode
+from stores.errors import USED
 from stores.shards.finding import ShardFile
-from stores.shards.reading import Sample, ShardReader
-from vital.measuring.gathering import Gathered, Plan, gather
+from stores.shards.reading import ShardReader
+from vital.errors import DoesNotFit
+from vital.measuring.gathering import Gathered, Gathering, Plan
 from vital.network.probe import CLASSES
+from vital.pictures.device import out_of_memory
 
-BATCH = 32
-"""Images forwarded together. Fixed: what a shard adds must not depend on the machine."""
-
-LONGEST = 100
-"""Greatest ratio of an image's sides: the shorter is resized to the input, and the longer grows with it."""
+logger = logging.getLogger(__name__)
 
 
 def bytes_of(shards: Sequence[ShardFile]) -> int:
@@ -71,30 +69,67 @@ def joined(begun: Partial, parts: Iterable[Partial], images: int = 0, shards: in
     return Partial(total, SampleRows.concat(samples), ShardRows.concat(tables))
 
 
-def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels) -> Partial:
-    """Stream a shard once. An image that cannot be used is an index row that says why; the shard goes on."""
+_fitting: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Images that fit into memory together, where more of a network's did not."""
+
+
+def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels, feed: Feed = ALONE) -> Partial:
+    """Stream a shard once. An image that cannot be used is an index row that says why; the shard goes on.
+
+    Reading, decoding, copying to the device and computing go on side by side. Images that do not fit into memory
+    together are halved: the shard is begun anew, and later shards of this process with as few.
+
+    Raises:
+        DoesNotFit: one image alone does not fit, or so many together do not and ``feed`` says that they are fixed.
+    """
+    batch = min(feed.batch, _fitting.get(loaded.model.network, feed.batch))
+    while (found := _scanned(shard, loaded, plan, labels, replace(feed, batch=batch))) is None:
+        if batch == 1:
+            raise DoesNotFit("one image does not fit into memory: take a device with more, or a smaller --input-size")
+        if feed.fixed:
+            raise DoesNotFit(
+                f"{batch} images together do not fit into memory and a batch of fixed size is not halved: "
+                f"give --batch {batch // 2}"
+            )
+        batch //= 2
+        logger.warning(
+            "%d images did not fit into memory together: %s is begun anew with %d", 2 * batch, shard.name, batch
+        )
+        _fitting[loaded.model.network] = batch
+        give_back()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return found
+
+
+def _scanned(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels, feed: Feed) -> Partial | None:
+    """What `scan_shard` gives; None where so many images do not fit into memory together."""
     reader = ShardReader(shard, labels.rule(loaded))
     classes = loaded.survey.layers.get(CLASSES)
     count = 0 if classes is None else classes.channels
     rows: list[dict[str, Any]] = []
-    side = loaded.model.preprocessing.side
-    total = Gathered.none(plan, loaded.survey, side)
-    before = 0 if shard.part is None else -1
-    for batch in _ahead(_batches(_usable(reader, loaded, labels, rows))):
-        samples, pixels = zip(*batch, strict=True)
-        total = total + gather(
-            loaded.model,
-            loaded.survey,
-            plan,
-            torch.stack(pixels),
-            np.array([sample.row for sample in samples]),
-            np.array([labels.of_network(sample.label, count)[0] for sample in samples]),
-            [sample.key for sample in samples],
-        )
-        read = samples[-1].offset + samples[-1].size
-        # the images of a part of a folder do not begin at byte 0
-        tick(len(samples), read - (samples[0].offset if before < 0 else before))
-        before = read
+    gathering = Gathering(loaded.model, loaded.survey, plan)
+    before, told = 0 if shard.part is None else -1, [0, 0]
+    with closing(fed(reader, loaded, labels, feed, rows)) as batches:
+        for samples, pixels in batches:
+            try:
+                gathering.add(
+                    pixels,
+                    np.array([sample.row for sample in samples]),
+                    np.array([labels.of_network(sample.label, count)[0] for sample in samples]),
+                    [sample.key for sample in samples],
+                )
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                tick(-told[0], -told[1])
+                return None
+            read = samples[-1].offset + samples[-1].size
+            # the images of a part of a folder do not begin at byte 0
+            news = len(samples), read - (samples[0].offset if before < 0 else before)
+            tick(*news)
+            before, told = read, [had + new for had, new in zip(told, news, strict=True)]
+    gathered = gathering.gathered()
     give_back()
     summary = reader.summary
     columns = {name: [row[name] for row in rows] for name in ("offset", "size", "label", "key", "status", "checksum")}
@@ -104,60 +139,7 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels
     table = ShardRows.from_columns(
         {**one, "rejected": [rejected], "digest": [summary.digest], "short": [summary.short or ""]}
     )
-    return Partial(total, index, table)
-
-
-def _usable(
-    reader: ShardReader, loaded: LoadedModel, labels: Labels, rows: list[dict[str, Any]]
-) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
-    """Decoded samples; every sample seen leaves its index row in ``rows``."""
-    classes = loaded.survey.layers.get(CLASSES)
-    for sample in reader:
-        status, pixels = sample.status, None
-        if status == Status.OK and sample.image is not None:
-            try:
-                image = decode(sample.image)
-                if max(image.shape[:2]) > LONGEST * min(image.shape[:2]):
-                    raise UnreadableImage(
-                        f"{sample.key} is more than {LONGEST} times longer than wide", Status.TOO_LARGE
-                    )
-                pixels = loaded.model.preprocessing.crop(image)
-            except UnreadableImage as error:
-                status = error.status
-        if status == Status.OK and classes is not None:
-            _, status = labels.of_network(sample.label, classes.channels)
-        rows.append(
-            {
-                "offset": sample.offset,
-                "size": sample.size,
-                "label": sample.label,
-                "key": sample.key,
-                "status": status,
-                "checksum": zlib.crc32(sample.image or b""),
-            }
-        )
-        if pixels is not None:
-            yield sample, pixels
-
-
-def _ahead(batches: Iterator[list[tuple[Sample, Any]]]) -> Iterator[list[tuple[Sample, Any]]]:
-    """The same batches, the next one read and decoded while this one is computed; one more is in memory."""
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as reader:
-        upcoming = reader.submit(next, batches, None)
-        while (batch := upcoming.result()) is not None:
-            upcoming = reader.submit(next, batches, None)
-            yield batch
-
-
-def _batches(samples: Iterator[tuple[Sample, Any]]) -> Iterator[list[tuple[Sample, Any]]]:
-    batch = []
-    for sample in samples:
-        batch.append(sample)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    return Partial(gathered, index, table)
 
 
 def give_back() -> None:

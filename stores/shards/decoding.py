@@ -6,6 +6,10 @@ frame counts.
 """
 
 import io
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import simplejpeg
@@ -21,7 +25,41 @@ FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000
 Image.preinit()
 _REGISTERED = (AvifImagePlugin, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
-SUBTRACTIVE = {"CMYK", "YCCK"}
+SUBTRACTIVE, JPEG = {"CMYK", "YCCK"}, b"\xff\xd8\xff"
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def in_order(items: Iterable[A], work: Callable[[A], B], threads: int, ahead: int) -> Generator[tuple[A, B]]:
+    """``work`` on every item by some ``threads``, each result beside its item, in the order of the items; at most
+    ``ahead`` of them are in memory.
+
+    Everything is as if one thread did it: an error of ``work`` is raised at its item's turn, and one of ``items`` after
+    the results of what came before it.
+    """
+    source, waiting = iter(items), deque[tuple[A, Future[B]]]()
+    failed: Exception | None = None
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            more = True
+            while more or waiting:
+                while more and len(waiting) < ahead:
+                    try:
+                        item = next(source)
+                    except StopIteration:
+                        more = False
+                    except Exception as error:
+                        failed, more = error, False
+                    else:
+                        waiting.append((item, pool.submit(work, item)))
+                if waiting:
+                    item, future = waiting.popleft()
+                    yield item, future.result()
+            if failed is not None:
+                raise failed
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def decode(data: bytes, max_pixels: int = 64_000_000) -> UInt8[np.ndarray, "height width 3"]:
@@ -30,7 +68,7 @@ def decode(data: bytes, max_pixels: int = 64_000_000) -> UInt8[np.ndarray, "heig
     Raises:
         UnreadableImage: with status ``UNDECODABLE``, or ``TOO_LARGE`` for more than ``max_pixels`` pixels.
     """
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG):
         pixels = _decode_jpeg(data, max_pixels)
         if pixels is not None:
             return pixels
@@ -40,13 +78,28 @@ def decode(data: bytes, max_pixels: int = 64_000_000) -> UInt8[np.ndarray, "heig
 def _decode_jpeg(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height width 3"] | None:
     """None where Pillow has to try: inks instead of light, or flaws that libjpeg only warns about."""
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        _bound(int(height), int(width), max_pixels)
-        if str(colours).upper() in SUBTRACTIVE:
+        if jpeg_size(data, max_pixels) is None:
             return None
         return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"))
     except ValueError:
         return None
+
+
+def jpeg_size(data: bytes, max_pixels: int = 64_000_000) -> tuple[int, int] | None:
+    """Rows and columns of a JPEG, before it is decoded; None where another decoder has to try: it is no JPEG, or has
+    inks instead of light.
+
+    Raises:
+        UnreadableImage: with status ``TOO_LARGE`` for more than ``max_pixels`` pixels.
+    """
+    if not data.startswith(JPEG):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    _bound(int(height), int(width), max_pixels)
+    return None if str(colours).upper() in SUBTRACTIVE else (int(height), int(width))
 
 
 def format_of(data: bytes) -> str | None:

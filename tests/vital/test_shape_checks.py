@@ -14,8 +14,8 @@ import torch
 from jaxtyping import TypeCheckError
 
 import vital
+from vital.measuring.exact import exact_parts
 from vital.measuring.rows import resample
-from vital.measuring.sums import exact_parts
 from vital.network.neurons import importance
 from vital.network.preprocessing import Preprocessing
 from vital.pictures.optimise import optimise

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from vital.measuring.sums import ExactSum, carried, total_of
+from vital.measuring.exact import ExactSum, carried, total_of
 
 LOGIT_MARGIN = 0.02
 """Colours are kept this far from black and white when their logits are taken."""

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from vital.errors import UnsuitableInput
 from vital.network.models import Model
 from vital.network.probe import anchor
 from vital.settings import AskedPrecision, Precision
@@ -103,8 +104,9 @@ def repeatable(asked: bool = True) -> Iterator[None]:
     """Every operation gives the same bytes each time that it runs on the same GPU, while the block lasts; nothing
     happens unless it is ``asked``.
 
-    An operation that torch knows no such algorithm for is an error of torch's. cuBLAS reads its workspace when it is
-    first used: a process that has used it before, and was started without CUBLAS_WORKSPACE_CONFIG, gets an error, too.
+    Raises:
+        UnsuitableInput: torch knows no such algorithm for an operation; or the process has used cuBLAS before, which
+            reads its workspace once, and was started without CUBLAS_WORKSPACE_CONFIG.
     """
     if not asked:
         yield
@@ -117,6 +119,19 @@ def repeatable(asked: bool = True) -> Iterator[None]:
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
+    except RuntimeError as error:
+        first = (str(error).splitlines() or [""])[0]
+        if "CUBLAS_WORKSPACE_CONFIG" in str(error):
+            raise UnsuitableInput(
+                "this process used the GPU before it was asked for the same bytes each time (deterministic): run the "
+                f"same in a new one, or start it with CUBLAS_WORKSPACE_CONFIG={WORKSPACE}"
+            ) from error
+        if "deterministic" in first:
+            raise UnsuitableInput(
+                f"the same bytes each time were asked for (deterministic) but {first.split(',')[0]}: leave it out, or "
+                "run on a CPU"
+            ) from error
+        raise
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         cudnn.deterministic, cudnn.benchmark = kept

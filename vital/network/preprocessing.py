@@ -63,10 +63,13 @@ class Preprocessing:
 
     def crop(self, image: UInt8[np.ndarray, "row column 3"]) -> UInt8[Tensor, "3 side side"]:
         """One decoded image at the input's size: resized, the middle cut out; black where it does not reach."""
-        rows, columns = image.shape[:2]
+        return self.crop_decoded(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+
+    def crop_decoded(self, pixels: UInt8[Tensor, "3 row column"]) -> UInt8[Tensor, "3 side side"]:
+        """The same of an image on any device; a GPU rounds otherwise, so that a pixel may differ by one step."""
+        rows, columns = pixels.shape[1:]
         shorter, short = self.shorter, min(rows, columns)
         size = (shorter, shorter) if self.squash else (shorter * rows // short, shorter * columns // short)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         if size != (rows, columns):
             pixels = self._resized(pixels, size)
         if min(size) < self.side:
@@ -78,11 +81,14 @@ class Preprocessing:
     def _resized(self, pixels: UInt8[Tensor, "3 _ _"], size: tuple[int, int]) -> UInt8[Tensor, "3 _ _"]:
         if self.interpolation not in ("bilinear", "bicubic"):
             filter_ = Image.Resampling[self.interpolation.upper()]
-            resized = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(size[::-1], filter_)
-            return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-        if self.antialias:
+            resized = Image.fromarray(pixels.permute(1, 2, 0).numpy(force=True)).resize(size[::-1], filter_)
+            return torch.from_numpy(np.array(resized)).permute(2, 0, 1).to(pixels.device)
+        if self.antialias and pixels.device.type == "cpu":  # a GPU resizes no bytes
             return F.interpolate(pixels[None], size, mode=self.interpolation, antialias=True)[0]
-        smooth = F.interpolate(pixels[None].float(), size, mode=self.interpolation)[0]
+        return self._smooth(pixels, size)
+
+    def _smooth(self, pixels: UInt8[Tensor, "3 _ _"], size: tuple[int, int]) -> UInt8[Tensor, "3 _ _"]:
+        smooth = F.interpolate(pixels[None].float(), size, mode=self.interpolation, antialias=self.antialias)[0]
         return smooth.round_().clamp_(0, 255).byte()
 
     def normalise(self, pixels: Num[Tensor, "image 3 row column"]) -> Float[Tensor, "image 3 row column"]:

@@ -47,8 +47,17 @@ def measured_batch(one_picture: Callable[[], object], device: torch.device) -> i
     of one.
 
     On a GPU the peak of allocated memory is measured. On a CPU the bytes that the graph keeps are counted, which is
-    exact and the same on every run.
+    exact and the same on every run. One where not even that fits: whoever makes it says so.
     """
+    try:
+        return _measured(one_picture, device)
+    except (MemoryError, RuntimeError, RanOut) as error:
+        if not out_of_memory(error):
+            raise
+        return 1
+
+
+def _measured(one_picture: Callable[[], object], device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -134,11 +143,12 @@ class Resumable(Protocol):
 
 
 class RanOut(DoesNotFit):
-    """Memory ran out while some things were worked on; ``begun`` is how far they were, where that is known."""
+    """Memory ran out while some things were worked on: ``why``, in the words of the library that had none. ``begun`` is
+    how far they were, where that is known."""
 
-    def __init__(self, text: str, begun: Resumable | None = None) -> None:
-        super().__init__(text)
-        self.begun = begun
+    def __init__(self, why: str, begun: Resumable | None = None) -> None:
+        super().__init__(f"memory ran out ({why}): make fewer pictures together, or smaller ones")
+        self.why, self.begun = why, begun
 
 
 def in_batches(
@@ -163,7 +173,7 @@ def in_batches(
         except (MemoryError, RuntimeError, RanOut) as error:
             if not out_of_memory(error):
                 raise
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+            why, begun = (error.why, error.begun) if isinstance(error, RanOut) else (first_line(error), None)
             if together == 1:
                 raise DoesNotFit(
                     f"one {what} does not fit into memory ({why}): take a smaller --side, or a device with more memory"
@@ -174,7 +184,6 @@ def in_batches(
                     f"halved: give --batch {together // 2}"
                 ) from error
             size = together // 2
-            begun = error.begun if isinstance(error, RanOut) else None
             then = "begun anew" if begun is None else f"gone on with from step {begun.done}"
             logger.warning("%d %ss together did not fit into memory (%s): %s by %d", together, what, why, then, size)
             waiting.appendleft((part, begun))
@@ -187,6 +196,11 @@ def in_batches(
 
 NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllocation|DefaultCPUAllocator", re.I)
 """How torch, CUDA's runtime, cuBLAS, cuDNN, cuFFT, cuSOLVER and cuSPARSE say that there is no memory left."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or what it is where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def out_of_memory(error: BaseException) -> bool:

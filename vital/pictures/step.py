@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from vital.network.probe import Activations
-from vital.pictures.device import RanOut, out_of_memory
+from vital.pictures.device import RanOut, first_line, out_of_memory
 from vital.pictures.losses import frobenius, total_variation
 from vital.pictures.pixels import Parametrisation
 from vital.pictures.transforms import Draws, blur, rate, shift, warp
@@ -190,8 +190,7 @@ def broken_off(step: Step, losses: Sequence[Tensor]) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        begun = step.begun(losses)
+        why, begun = first_line(error), step.begun(losses)
     else:
         return
     raise RanOut(why, begun)  # here, where the error no longer holds what the step had made
@@ -265,9 +264,9 @@ class _Recorder:
                 raise
             self._able = False
             self._graphs.clear()
-            why = (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(
-                f"steps run operation by operation, which takes a GPU longer: they could not be recorded ({why})",
+                "steps run operation by operation, which takes a GPU longer: they could not be recorded "
+                f"({first_line(error)})",
                 stacklevel=1,
             )
         else:

@@ -182,7 +182,8 @@ def where() -> int:
 
 
 def test_workers_stay_for_the_next_tasks_until_their_run_ends() -> None:
-    running, calls = Running(workers=1), [({}, 1.0)]
+    running = Running(workers=1)
+    calls: list[tuple[dict[str, object], float]] = [({}, 1.0)]
     with kept_workers():
         [first], [second] = run_tasks(running, where, calls), run_tasks(running, where, calls)
         with kept_workers():  # a part of the run

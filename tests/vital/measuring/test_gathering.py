@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from tests.reference.networks import SIDE
+from vital.measuring.exact import total_of
 from vital.measuring.gathering import Gathered, Gathering, Plan, gather
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.ranking import NOBODY, Ranking, unit_hash
-from vital.measuring.sums import LayerSums, total_of
+from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey, survey
 from vital.network.models import Model
 from vital.network.preprocessing import Preprocessing

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from vital.measuring.exact import AT_ONCE, FINE, GRID, ExactSum, exact_parts, total_of
 from vital.measuring.rows import resample, site_levels, stored_levels
-from vital.measuring.sums import AT_ONCE, FINE, GRID, ExactSum, LayerSums, exact_parts, total_of
+from vital.measuring.sums import LayerSums
 
 floats = st.floats(-1e3, 1e3, width=32)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.reference.networks import SIDE
+from vital.errors import UnsuitableInput
 from vital.judging.judges import own_judge
 from vital.judging.metrics import matched_curves, peak_ranks
 from vital.measuring.gathering import Plan, gather
@@ -226,3 +227,24 @@ def test_repeatable_is_asked_of_torch_and_taken_back(monkeypatch: pytest.MonkeyP
         raise ZeroDivisionError
     assert not torch.are_deterministic_algorithms_enabled()
     assert (B.cudnn.deterministic, B.cudnn.benchmark) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set 'torch.use_…'",
+            "but grid_sampler_2d_backward_cuda does not have a deterministic implementation: leave it out",
+        ),
+        (
+            "Deterministic behavior was enabled with either `…`, but this operation is not deterministic because it "
+            "uses CuBLAS and you have CUDA >= 10.2. To enable it set CUBLAS_WORKSPACE_CONFIG=:4096:8",
+            "run the same in a new one, or start it with CUBLAS_WORKSPACE_CONFIG=:4096:8",
+        ),
+    ],
+)
+def test_what_cannot_be_repeated_is_one_sentence(said: str, told: str) -> None:
+    with pytest.raises(UnsuitableInput, match=told), repeatable():
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="shapes"), repeatable():
+        raise RuntimeError("shapes do not match")

@@ -137,3 +137,14 @@ def test_a_patch_is_cut_from_its_box_and_resized_to_the_input() -> None:
 def test_a_box_of_the_whole_image_leaves_it_as_it_is() -> None:
     image = torch.from_numpy(photo(64, 64)).permute(2, 0, 1)
     assert torch.equal(PLAIN.cut(image, np.array([0, 0, 64, 64])), image)
+
+
+def test_an_image_resized_as_a_gpu_does_it_differs_by_a_step_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocessing = Preprocessing(32, (0.5,) * 3, (0.25,) * 3)
+    image = torch.randint(0, 256, (3, 97, 61), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    usual = preprocessing.crop_decoded(image)
+    assert torch.equal(usual, preprocessing.crop(image.permute(1, 2, 0).numpy()))
+    monkeypatch.setattr(Preprocessing, "_resized", Preprocessing._smooth)
+    found = preprocessing.crop_decoded(image)
+    assert found.shape == usual.shape
+    assert (found.int() - usual.int()).abs().max() <= 1

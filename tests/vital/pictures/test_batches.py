@@ -261,6 +261,22 @@ def test_what_the_allocator_keeps_and_does_not_use_is_free(monkeypatch: pytest.M
     assert measured_batch(Card(1000, 600, 500, 16).seen_by(monkeypatch).run, torch.device("cuda")) == 16
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_where_not_even_one_fits_the_batch_is_one(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    Card(1000, 10, 10, 16).seen_by(monkeypatch)
+
+    def run(error: Exception) -> Callable[[], None]:
+        def fail() -> None:
+            raise error
+
+        return fail
+
+    for full in (RanOut("no room"), ERRORS[0], ERRORS[-1]):
+        assert measured_batch(run(full), torch.device(device)) == 1
+    with pytest.raises(RuntimeError, match="shapes"):
+        measured_batch(run(OTHERS[0]), torch.device(device))
+
+
 @pytest.mark.parametrize("layer", [LAYER, CLASSES])
 def test_the_dearest_steps_are_measured(tiny: Callable[..., Model], layer: str) -> None:
     """The first steps of a run show pictures at half their side, and every second one of a class is a random crop."""

@@ -5,10 +5,19 @@ from __future__ import annotations
 
 from vital.network.sources import collected, factories, packages, torchvision_networks
 from vital.network.sources.loaded import IMAGENET_MEAN, IMAGENET_STD, RANDOM, Colour, Loaded
-from vital.network.sources.torchvision_networks import torchvision_models
+from vital.network.sources.torchvision_networks import jpeg_decoder, torchvision_models
 from vital.settings import ModelSettings
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "RANDOM", "Colour", "Loaded", "load_network", "torchvision_models"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "RANDOM",
+    "Colour",
+    "Loaded",
+    "jpeg_decoder",
+    "load_network",
+    "torchvision_models",
+]
 
 
 def load_network(settings: ModelSettings) -> Loaded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vital.errors import UnknownModel, nearest
+from vital.errors import UnknownModel, UnsuitableInput, nearest
 from vital.network.preprocessing import Preprocessing
 from vital.network.sources.loaded import RANDOM, Loaded
 from vital.network.sources.weight_files import Weights, fill, read_weights
@@ -41,6 +41,30 @@ def torchvision_models() -> ModuleType:
         library_.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _SCHEMAS.append(library_)
     return importlib.import_module("torchvision.models")
+
+
+def jpeg_decoder(device: torch.device) -> Callable[[Sequence[bytes]], list[Tensor]]:
+    """nvJPEG through torchvision: JPEG files, each a tensor (3, row, column) of uint8 on a GPU. A file among them that
+    cannot be decoded is a RuntimeError.
+
+    Raises:
+        UnsuitableInput: the device is no GPU, or torchvision came without its decoders.
+    """
+    if device.type != "cuda":
+        raise UnsuitableInput(f"nvjpeg decodes on a GPU and the network is on {device.type}: use --decoder simplejpeg")
+    torchvision_models()
+    io = importlib.import_module("torchvision.io")
+    if not hasattr(torch.ops.image, "decode_jpegs_cuda"):
+        raise UnsuitableInput(
+            "this torchvision has no nvJPEG: install the one built for the CUDA of torch, or use --decoder simplejpeg"
+        )
+
+    def decode(files: Sequence[bytes]) -> list[Tensor]:
+        data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
+        decoded: list[Tensor] = io.decode_jpeg(data, io.ImageReadMode.RGB, device=device)
+        return decoded
+
+    return decode
 
 
 def load(settings: ModelSettings) -> Loaded:

@@ -1,0 +1,173 @@
+"""How images reach the network: read, decoded by several threads, and stacked, while it computes on those before."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from flows.jobs import ReferencesJob, cores
+from flows.running.labels import Labels
+from flows.running.process import LoadedModel
+from stores.errors import Status, UnreadableImage
+from stores.shards.decoding import decode, in_order, jpeg_size
+from stores.shards.reading import Sample, ShardReader
+from vital.network.probe import CLASSES
+from vital.network.sources import jpeg_decoder
+from vital.pictures.device import out_of_memory
+from vital.settings import Decoder
+
+BATCH, BATCH_ON_GPU = 32, 128
+"""Images forwarded together unless a job says how many. Fixed: what a shard adds must not depend on the machine."""
+
+LONGEST = 100
+"""Greatest ratio of an image's sides: the shorter is resized to the input, and the longer grows with it."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How images reach the network: so many together, decoded by so many threads, and JPEG files by which decoder."""
+
+    batch: int = BATCH
+    decoders: int = 1
+    decoder: Decoder = "simplejpeg"
+    fixed: bool = False
+    """Whether a batch that does not fit into memory is refused instead of halved."""
+
+    @classmethod
+    def of(cls, job: ReferencesJob, device: torch.device) -> Feed:
+        """What a job says, and where it says nothing what suits the process; raises UnsuitableInput where the decoder
+        does not do for the device."""
+        if job.statistics.decoder == "nvjpeg":
+            jpeg_decoder(device)
+        usual = BATCH if device.type == "cpu" else BATCH_ON_GPU
+        decoders = job.running.decoders or cores()
+        return cls(
+            usual if job.batch == "auto" else job.batch, decoders, job.statistics.decoder, job.running.deterministic
+        )
+
+
+ALONE = Feed()
+"""One thread decodes."""
+Batches = Generator[tuple[list[Sample], UInt8[Tensor, "image 3 side side"]]]
+
+
+def fed(reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]) -> Batches:
+    """Batches of the usable samples of a shard and of their pixels, in order; every sample seen leaves its index row in
+    ``rows``. The next batch is read and decoded while one is computed, so that one more is in memory."""
+    return _ahead(_batches(_usable(reader, loaded, labels, feed, rows), feed.batch))
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What became of a sample's bytes: pixels, a JPEG file that a GPU will decode, or a status that says why not."""
+
+    checksum: int
+    status: Status
+    pixels: UInt8[Tensor, "3 side side"] | None = None
+    jpeg: bytes | None = None
+
+
+def _usable(
+    reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]
+) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
+    classes = loaded.survey.layers.get(CLASSES)
+    preprocessing, on_gpu = loaded.model.preprocessing, feed.decoder == "nvjpeg"
+
+    def decoded(sample: Sample) -> _Decoded:
+        checksum = zlib.crc32(sample.image or b"")
+        if sample.status != Status.OK or sample.image is None:
+            return _Decoded(checksum, sample.status)
+        try:
+            if on_gpu and (size := jpeg_size(sample.image)):
+                _refuse_long(sample, size)
+                return _Decoded(checksum, sample.status, jpeg=sample.image)
+            image = decode(sample.image)
+            _refuse_long(sample, image.shape[:2])
+            return _Decoded(checksum, sample.status, preprocessing.crop(image))
+        except UnreadableImage as error:
+            return _Decoded(checksum, error.status)
+
+    found = in_order(reader, decoded, feed.decoders, feed.batch + feed.decoders)
+    with closing(found):
+        for sample, result in _on_gpu(found, loaded, feed.batch) if on_gpu else found:
+            status = result.status
+            if status == Status.OK and classes is not None:
+                _, status = labels.of_network(sample.label, classes.channels)
+            rows.append(
+                {
+                    "offset": sample.offset,
+                    "size": sample.size,
+                    "label": sample.label,
+                    "key": sample.key,
+                    "status": status,
+                    "checksum": result.checksum,
+                }
+            )
+            if result.pixels is not None:
+                yield sample, result.pixels
+
+
+def _refuse_long(sample: Sample, size: Sequence[int]) -> None:
+    if max(size) > LONGEST * min(size):
+        raise UnreadableImage(f"{sample.key} is more than {LONGEST} times longer than wide", Status.TOO_LARGE)
+
+
+def _on_gpu(
+    found: Iterator[tuple[Sample, _Decoded]], loaded: LoadedModel, batch: int
+) -> Iterator[tuple[Sample, _Decoded]]:
+    """The same samples, JPEG files decoded and cropped where the network is, some together. What nvJPEG does not take
+    is decoded as everywhere else."""
+    device, preprocessing = next(loaded.model.network.parameters()).device, loaded.model.preprocessing
+    decoder = jpeg_decoder(device)
+
+    def pixels(file: bytes, image: UInt8[Tensor, "3 row column"] | None) -> UInt8[Tensor, "3 side side"]:
+        return preprocessing.crop(decode(file)).to(device) if image is None else preprocessing.crop_decoded(image)
+
+    while group := list(islice(found, batch)):
+        files = [one.jpeg for _, one in group if one.jpeg is not None]
+        images = iter(_all_or_each(decoder, files))
+        for sample, one in group:
+            if one.jpeg is None:
+                yield sample, one if one.pixels is None else replace(one, pixels=one.pixels.to(device))
+                continue
+            try:
+                yield sample, replace(one, pixels=pixels(one.jpeg, next(images)), jpeg=None)
+            except UnreadableImage as error:
+                yield sample, _Decoded(one.checksum, error.status)
+
+
+def _all_or_each(
+    decoder: Callable[[Sequence[bytes]], list[Tensor]], files: Sequence[bytes]
+) -> list[UInt8[Tensor, "3 _row _column"] | None]:
+    """The files decoded together, or where that fails each alone, None where it cannot be."""
+    try:
+        return [*decoder(files)] if files else []
+    except RuntimeError as error:
+        if out_of_memory(error) or len(files) == 1:
+            return [None] * len(files)
+    return [image for file in files for image in _all_or_each(decoder, [file])]
+
+
+def _ahead(batches: Batches) -> Batches:
+    with closing(batches), ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+        upcoming = reader.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = reader.submit(next, batches, None)
+            yield batch
+
+
+def _batches(samples: Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]], size: int) -> Batches:
+    """Images stacked by so many; in memory that a GPU copies by itself, where there is one."""
+    while batch := list(islice(samples, size)):
+        pixels = torch.stack([image for _, image in batch])
+        pinned = torch.cuda.is_available() and not pixels.is_cuda
+        yield [sample for sample, _ in batch], pixels.pin_memory() if pinned else pixels

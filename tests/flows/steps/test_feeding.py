@@ -1,0 +1,211 @@
+"""How images reach the network: several decoders, batches that do not fit, and a decoder on a GPU, which here is a
+twin of it on the processor."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flows.jobs import Running, cores
+from flows.recipes.references import select_references
+from flows.running.labels import BY_NUMBER
+from flows.running.process import LoadedModel, load
+from flows.steps.feeding import BATCH, Feed
+from flows.steps.shards import Partial, scan_shard
+from stores.errors import ForeignStore, Status, UnreadableImage
+from stores.shards.decoding import decode
+from stores.shards.finding import ShardFile, expand
+from stores.shards.reading import ShardReader
+from tests.flows import tiny
+from tests.flows.conftest import LAYER, MODEL, references_job
+from vital.errors import DoesNotFit, UnsuitableInput
+from vital.measuring.gathering import Gathering, Plan
+from vital.network.probe import CLASSES
+from vital.settings import StatisticsSettings
+
+PLAN = Plan((LAYER, CLASSES), ("1",), 3, 16)
+
+
+@pytest.fixture(scope="module")
+def here() -> LoadedModel:
+    return load(MODEL, Running(device="cpu"))
+
+
+def inked() -> bytes:
+    """A JPEG of cyan, magenta, yellow and black."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(tiny.jpeg(77))).convert("CMYK").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(tiny.jpeg(78))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> ShardFile:
+    """A shard of everything: images, a broken one, one that is too long, other formats, labels right and wrong."""
+    members: dict[str, bytes] = {}
+    for number in range(25):
+        members |= {f"a{number:02d}.jpg": tiny.jpeg(number), f"a{number:02d}.cls": str(number % 3).encode()}
+    members["a04.jpg"] = tiny.jpeg(4)[:-300]
+    members["a05.jpg"] = tiny.jpeg(5, (1100, 10))
+    members["a06.jpg"] = inked()
+    members["a07.cls"] = b"999"
+    members["a08.cls"] = b"a cat"
+    members |= {"b.png": png(), "c.txt": b"no image", "d.jpg": b"no image either", "e.jpg": tiny.jpeg(30)}
+    folder = tmp_path_factory.mktemp("mixed")
+    tiny.write_tar(folder / "mixed.tar", members)
+    [shard] = expand((str(folder),))
+    return shard
+
+
+def assert_same(one: Partial, other: Partial) -> None:
+    for mine, theirs in (
+        (one.gathered.arrays(), other.gathered.arrays()),
+        (one.samples.columns(), other.samples.columns()),
+        (one.shards.columns(), other.shards.columns()),
+    ):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
+
+
+def test_several_decoders_give_the_partial_of_one(here: LoadedModel, mixed: ShardFile) -> None:
+    one = scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=7, decoders=1))
+    for decoders in (2, 5):
+        assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=7, decoders=decoders)), one)
+    status = dict(zip(one.samples.key.tolist(), one.samples.status.tolist(), strict=True))
+    found = {key: Status(value) for key, value in status.items() if value != Status.OK}
+    assert found == {
+        "a04": Status.UNDECODABLE, "a05": Status.TOO_LARGE, "a07": Status.FOREIGN_LABEL, "a08": Status.WRONG_LABEL,
+        "c": Status.NO_IMAGE, "d": Status.UNDECODABLE,
+    }  # fmt: skip
+    assert one.gathered.image_sums.count == len(status) - len(found) + 1
+    samples = list(ShardReader(mixed))
+    assert [sample.key for sample in samples] == list(status)
+    for sample in samples:
+        if status[sample.key] == Status.UNDECODABLE:
+            with pytest.raises(UnreadableImage):
+                decode(sample.image or b"")
+        elif sample.image:
+            decode(sample.image)
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Memory for so many images; gives the sizes of the batches that were tried."""
+
+    def make(images: int) -> list[int]:
+        tried: list[int] = []
+        real = Gathering.add
+
+        def add(self: Gathering, pixels: Tensor, *rest: object) -> None:
+            tried.append(len(pixels))
+            if len(pixels) > images:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            real(self, pixels, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Gathering, "add", add)
+        monkeypatch.setattr("flows.steps.shards._fitting", {})
+        return tried
+
+    return make
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_later_shards_begin_with_as_few(
+    here: LoadedModel, mixed: ShardFile, room: Callable[[int], list[int]]
+) -> None:
+    expected = scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=6))
+    tried = room(6)
+    assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=24)), expected)
+    assert tried[:3] == [24, 12, 6]
+    tried.clear()
+    assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=24)), expected)
+    assert max(tried) == 6
+
+
+def test_one_image_that_does_not_fit_and_a_fixed_batch_end_the_run(
+    here: LoadedModel, mixed: ShardFile, room: Callable[[int], list[int]]
+) -> None:
+    room(0)
+    with pytest.raises(DoesNotFit, match=r"8 images together do not fit .*give --batch 4"):
+        scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8, fixed=True))
+    with pytest.raises(DoesNotFit, match="one image does not fit into memory"):
+        scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8))
+
+
+def test_other_errors_of_the_pass_are_not_taken_for_memory(
+    here: LoadedModel, mixed: ShardFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Gathering, "add", add)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8))
+
+
+def test_a_gpu_s_decoder_gets_what_is_for_it_and_all_else_goes_the_usual_way(
+    here: LoadedModel, mixed: ShardFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def twin(device: torch.device) -> Callable[[Sequence[bytes]], list[Tensor]]:
+        def decode_all(files: Sequence[bytes]) -> list[Tensor]:
+            asked.append(len(files))
+            try:
+                return [torch.from_numpy(simplejpeg.decode_jpeg(file)).permute(2, 0, 1) for file in files]
+            except ValueError as error:
+                raise RuntimeError(f"nvjpegDecode failed: {error}") from error
+
+        return decode_all
+
+    monkeypatch.setattr("flows.steps.feeding.jpeg_decoder", twin)
+    expected = scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8))
+    assert not asked
+    assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8, decoder="nvjpeg")), expected)
+    # The broken one makes its group fail, which is tried one by one; the long one and the inks never come so far.
+    assert asked[0] == 6
+    assert asked[1:7] == [1] * 6
+    assert max(asked) == 8
+
+
+def test_a_decoder_that_does_not_do_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.shards(tmp_path / "shards", 1, 3)
+    kept = StatisticsSettings(references=2, levels=16, decoder="nvjpeg")
+    job = references_job(tmp_path / "shards", tmp_path / "s.zarr", statistics=kept, running=Running(device="cpu"))
+    with pytest.raises(UnsuitableInput, match="nvjpeg decodes on a GPU and the network is on cpu: use --decoder"):
+        select_references(job)
+    assert not (tmp_path / "s.zarr").exists()
+    usual = references_job(tmp_path / "shards", tmp_path / "s.zarr", running=Running(device="cpu"))
+    select_references(usual)
+    monkeypatch.setattr("flows.steps.feeding.jpeg_decoder", lambda device: None)
+    with pytest.raises(ForeignStore, match="field decoder = simplejpeg but now it is nvjpeg"):
+        select_references(job)
+
+
+def test_a_worker_decodes_with_the_cores_that_it_has(tmp_path: Path) -> None:
+    tiny.shards(tmp_path / "shards", 1, 3)
+    job = references_job(tmp_path / "shards", tmp_path / "s.zarr")
+    assert Feed.of(job, torch.device("cpu")) == Feed(BATCH, cores())
+    assert cores() == len(os.sched_getaffinity(0))
+    assert Running(workers=1).of_task.decoders == cores()
+    assert Running(workers=10_000).of_task.decoders == 1
+    assert Running(workers=2, decoders=7).of_task.decoders == 7
+    told = job.model_copy(update={"batch": 9, "running": Running(decoders=3, deterministic=True)})
+    assert Feed.of(told, torch.device("cpu")) == Feed(9, 3, fixed=True)
+    assert Feed.of(job, torch.device("cuda")).batch == 128
