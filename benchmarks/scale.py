@@ -47,8 +47,8 @@ from benchmarks.counted import requests
 from flows.jobs import Running
 from flows.recipes.references import join_levels
 from flows.running.cluster import in_process, run_tasks, unwatched
-from flows.steps.merging import Leaf, Tree, merge_partials, write_partial, written_partials
-from flows.steps.shards import Partial, joined
+from flows.steps.reading.merging import Leaf, Tree, merge_partials, write_partial, written_partials
+from flows.steps.reading.shards import Partial, joined
 from stores import References, open_statistics
 from stores.dataset.index import SampleRows, ShardRows
 from stores.shards.decoding import decode
@@ -293,7 +293,7 @@ def here(part: str, size: Size, count: int) -> Any:
 def alone(part: str, size: Size, count: int) -> Any:
     """A part in a process of its own, whose peak memory is no other's."""
     command = [sys.executable, __file__, "--part", part, str(count), *(["--small"] if size == SMALL else [])]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if run.returncode:
         raise SystemExit(f"{part} {count} failed:\n{run.stderr[-4000:]}")
     return json.loads(run.stdout.splitlines()[-1])

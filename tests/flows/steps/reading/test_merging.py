@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.steps.merging import (
+from flows.steps.reading.merging import (
     FAN,
     TASKS,
     Tree,
@@ -23,7 +23,7 @@ from flows.steps.merging import (
     write_partial,
     written_partials,
 )
-from flows.steps.shards import Partial, joined
+from flows.steps.reading.shards import Partial, joined
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import SchemaMismatch
 from stores.shards.finding import ShardFile
