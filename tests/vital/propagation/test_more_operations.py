@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -125,9 +126,8 @@ def test_transposed_convolutions_share_by_positive_contributions(stride: int) ->
         return F.conv_transpose2d(x.view(1, 2, 3, 3), weight, None, stride, 1)
 
     relevance = draw(2, *function(inputs).shape)
-    positive, negative = (
-        matrix_of(lambda x, w=part: function(x, w), (1, 2, 9)) for part in (kernel.clamp(min=0), kernel.clamp(max=0))
-    )
+    signs = kernel.clamp(min=0), kernel.clamp(max=0)
+    positive, negative = (matrix_of(partial(function, weight=part), (1, 2, 9)) for part in signs)
     a = inputs.flatten().numpy()
     up, down = np.maximum(a, 0), np.minimum(a, 0)
     ratio = relevance.flatten().numpy() / (positive @ up + negative @ down + 1e-5)
