@@ -111,7 +111,7 @@ def peak(shards: Path, store: Path) -> int:
     """Peak memory of a run in a process of its own, bytes."""
     run = subprocess.run(
         [sys.executable, "-c", MEASURED, str(shards), str(store)],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, encoding="utf-8", check=True,
     )  # fmt: skip
     return int(run.stdout.split()[-1])
 
