@@ -23,8 +23,9 @@ from vital.network.neurons import Readout
 from vital.network.probe import CLASSES
 from vital.pictures import optimise as optimiser
 from vital.pictures import step
+from vital.pictures.device import RanOut
 from vital.pictures.optimise import Pictures, optimise
-from vital.pictures.step import WARM_UP, Kind, Step
+from vital.pictures.step import WARM_UP, Begun, Kind, Step
 from vital.settings import PictureSettings, RelevanceKind
 
 pytestmark = pytest.mark.slow
@@ -226,6 +227,20 @@ def test_a_few_steps_are_not_worth_recording(model: Model, monkeypatch: pytest.M
     calls = stand_in(monkeypatch).calls
     made(model, target_of(model, "class", "lrp"), "lrp", settings({"preset": "paper"}, 2 * WARM_UP), True)
     assert calls == ["wait", "done"]
+
+
+def test_a_recording_without_memory_is_told_and_gone_on_from(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the step was carried out, so the state is that after the warm-up."""
+    target, wanted = target_of(model, "channel", "lrp"), settings({}, 16)
+    recordings = stand_in(monkeypatch)
+    whole = optimise(model, target, wanted, {})
+    recordings.fails = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(RanOut, match="Tried to allocate") as error:
+        optimise(model, target, wanted, {})
+    begun, recordings.fails = error.value.begun, None
+    assert isinstance(begun, Begun)
+    assert begun.done == 5 + WARM_UP  # after as many coarse ones, which are not worth a recording
+    assert_same(optimise(model, target, wanted, {}, begun=begun), whole)
 
 
 def test_an_interrupted_recording_ends_the_run(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
