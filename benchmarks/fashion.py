@@ -78,7 +78,12 @@ def passed(shards: Path, store: Path) -> tuple[float, int]:
                  "--input-size", "32", "--layer", LAYER, "--layer", "classes"]  # fmt: skip
     begun = time.perf_counter()
     run = subprocess.run(
-        [sys.executable, "-c", watched, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", watched, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
     )
     return time.perf_counter() - begun, int(run.stdout.split()[-1])
 

@@ -51,7 +51,7 @@ def measured(bench: Bench, only: list[str], out: Path | None) -> Found:
 
     def keep(found: Found) -> None:
         if out is not None:
-            out.write_text(json.dumps({**where, **found}, indent=1))
+            out.write_text(json.dumps({**where, **found}, indent=1), "utf-8")
 
     return {**where, **bench.run(parts, keep)}
 

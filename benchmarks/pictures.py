@@ -87,7 +87,7 @@ def attempt_pictures(
     job = TargetsJob(store=store, layer=layer, variant=variant)
     targets = declare_targets(statistics, job, loaded)
     for blocks in tasks_of(targets, range(targets.count), live_neurons(statistics, targets)):
-        measure_blocks(job, blocks)
+        measure_blocks(job, blocks, {})
     live = np.flatnonzero(targets.made())
     neurons = [int(one) for one in live[np.linspace(0, len(live) - 1, min(options.neurons, len(live))).astype(int)]]
     settings = PictureSettings(steps=options.steps, side=options.side, **said)

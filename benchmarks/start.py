@@ -33,7 +33,11 @@ def vital(*words: str | Path) -> float:
     """Seconds of processor time that the command takes in a process of its own; its failure is this one's."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *map(str, words)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "flows.cli.main", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     if run.returncode:
         raise SystemExit(f"vital {' '.join(map(str, words))}: {run.stderr.strip()}")

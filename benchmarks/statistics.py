@@ -30,11 +30,11 @@ import numpy as np
 import torch
 
 from flows.jobs import Running, cores
-from flows.running.labels import BY_NUMBER
 from flows.running.process import LoadedModel, load
-from flows.steps.feeding import BATCH, Feed, fed
-from flows.steps.merging import write_partial
-from flows.steps.shards import scan_shard
+from flows.steps.reading.feeding import BATCH, Feed, fed
+from flows.steps.reading.labels import BY_NUMBER
+from flows.steps.reading.merging import write_partial
+from flows.steps.reading.shards import scan_shard
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, expand
 from stores.shards.reading import ShardReader
@@ -142,7 +142,7 @@ def peak(shards: Path, store: Path) -> int:
     """Peak memory of a run in a process of its own, bytes."""
     run = subprocess.run(
         [sys.executable, "-c", MEASURED, str(shards), str(store)],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, encoding="utf-8", check=True,
     )  # fmt: skip
     return int(run.stdout.split()[-1])
 

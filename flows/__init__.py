@@ -13,9 +13,10 @@ the command's options. The work is done in this process unless ``workers`` or ``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from stores import Atlas, Statistics, Targets
@@ -31,6 +32,25 @@ KEPT = "what is finished stays; run the same command again, which makes what is 
 Paths: TypeAlias = "str | Path | Sequence[str | Path]"
 
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _prepared(recipe: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A function that runs flows, after what has to come before Prefect is imported."""
+
+    @wraps(recipe)
+    def run(*words: _P.args, **settings: _P.kwargs) -> _R:
+        from flows.running.server import served
+
+        calm_prefect()
+        with served():
+            return recipe(*words, **settings)
+
+    return run
+
+
+@_prepared
 def references(
     shards: Paths,
     store: str | Path,
@@ -66,7 +86,6 @@ def references(
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    calm_prefect()
     from flows.jobs import ReferencesJob, Running
     from flows.recipes.references import select_references
     from stores import open_statistics
@@ -93,6 +112,7 @@ def references(
     return open_statistics(str(store))
 
 
+@_prepared
 def targets(
     statistics: Statistics | str | Path,
     layer: str,
@@ -117,7 +137,6 @@ def targets(
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    calm_prefect()
     from flows.jobs import Running, TargetsJob
     from flows.recipes.targets import measure_targets
     from stores import open_statistics
@@ -140,6 +159,7 @@ def targets(
     return open_statistics(url).targets(layer, variant)
 
 
+@_prepared
 def atlas(
     statistics: Statistics | str | Path,
     layer: str,
@@ -165,7 +185,6 @@ def atlas(
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    calm_prefect()
     from flows.jobs import AtlasJob, Running
     from flows.recipes.atlas import build_atlas
     from stores import open_atlas, open_statistics
@@ -179,6 +198,7 @@ def atlas(
     return open_atlas(str(out))
 
 
+@_prepared
 def evaluate(
     atlas: Atlas | str | Path,
     *,
@@ -207,7 +227,6 @@ def evaluate(
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    calm_prefect()
     from flows.jobs import EvaluateJob, Running
     from flows.recipes.evaluation import evaluate_atlas
     from stores import open_atlas
@@ -231,6 +250,7 @@ def evaluate(
     return open_atlas(url)
 
 
+@_prepared
 def report(out: str | Path, **settings: Any) -> Path:
     """Compare methods on the same neurons; returns the path of the report's page.
 
@@ -241,7 +261,6 @@ def report(out: str | Path, **settings: Any) -> Path:
     Raises:
         VitalError, StoreError: in one sentence, with the way out.
     """
-    calm_prefect()
     from flows.jobs import Running
     from flows.recipes.comparison import compare_methods
     from flows.reports.plan import ReportJob

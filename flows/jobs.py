@@ -48,6 +48,7 @@ Batch = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator
 BATCH = "pictures optimised together; auto measures one and takes what fits. Halved when memory runs out"
 IMAGES = "images forwarded together; auto is 32, on a GPU 128. Halved when memory runs out"
 
+TOGETHER = "references in one pass; auto takes 8 on a CPU, and what fits on a GPU. Halved when memory runs out"
 PRECISION = "arithmetic of the network: float32 is exact, tf32 and bfloat16 are faster on a GPU; kept in the store"
 
 BLOCK = 32
@@ -181,6 +182,7 @@ class TargetsJob(Settings):
     shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"
     )
+    batch: Batch = Field("auto", description=TOGETHER)
     running: Running = Running()
 
 
@@ -335,5 +337,6 @@ def settled(job: J) -> J:
 
 
 def _absolute(location: str) -> str:
-    path = None if "://" in location else local_path(location)
+    # the output of a command is no path, and is refused as such where it is read
+    path = None if "://" in location or location.startswith("pipe:") else local_path(location)
     return location if path is None else str(path.absolute())

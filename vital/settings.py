@@ -87,6 +87,9 @@ class ModelSettings(Settings):
     input_size: int | None = Field(
         None, ge=SMALLEST_SIDE, le=LARGEST_SIDE, description="side of the input in pixels, when not the weights' own"
     )
+    channels: Literal[1, 3] | None = Field(
+        None, description="channels of the input: 3 colours, or 1, the luminance; by default what the network takes"
+    )
     mean: tuple[float, float, float] | None = Field(
         None, description="mean of each colour (0..1), when not the weights' own"
     )

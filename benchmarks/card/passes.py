@@ -58,9 +58,9 @@ def references(bench: Bench) -> Found:
 
 def shards(bench: Bench) -> Found:
     """Two shards of made photographs: seconds of decoding alone, of the device alone, and of the whole pass."""
-    from flows.running.labels import BY_NUMBER
     from flows.running.process import LoadedModel
-    from flows.steps.shards import scan_shard
+    from flows.steps.reading.labels import BY_NUMBER
+    from flows.steps.reading.shards import scan_shard
     from stores.shards.decoding import decode
     from stores.shards.finding import expand
     from stores.shards.reading import ShardReader

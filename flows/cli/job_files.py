@@ -53,7 +53,7 @@ def read_job(file: Path) -> JobFile:
         UsageError: the file holds none; one sentence that names the field.
     """
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is no YAML file: {' '.join(str(error).split())}") from error
     keys = list(content) if isinstance(content, dict) else []

@@ -8,8 +8,9 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from shutil import get_terminal_size
 from types import FrameType
@@ -47,6 +48,8 @@ COMMANDS = {
     "export": ("looking:export", "save a selection of pictures, as a folder or a zip"),
 }
 """Where each command is, since nothing is imported before it is asked for; and what it is for, in the order of use."""
+OF_FLOWS = ("demo", "references", "targets", "atlas", "run", "evaluate", "report")
+"""Those that run flows, and so need what Prefect needs."""
 ASKING = (signal.SIGINT, signal.SIGTERM)
 SECONDS = 3.0
 """What a run that is asked to end has to put things in order: it gives its blocks back and ends its workers."""
@@ -98,9 +101,11 @@ def main(words: Sequence[str] | None = None) -> int:
     words = words[verbose:]
     calm_prefect("INFO" if verbose else "CRITICAL")
     try:
-        for line in command_line(*words[:1])(words) or ():
-            if not _said(line):
-                return 128 + signal.SIGPIPE
+        lines = command_line(*words[:1])(words) or ()
+        with _needs(words[0]) if lines else nullcontext():
+            for line in lines:
+                if not _said(line):
+                    return 128 + signal.SIGPIPE
         return 0 if words else 2  # without a command there is only its help
     except (Exception, KeyboardInterrupt) as error:
         from flows.cli.options import refusal
@@ -110,6 +115,14 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         _refuse(sentence)
         return 128 + _asked[0] if _asked else code
+
+
+def _needs(command: str) -> AbstractContextManager[None]:
+    if command not in OF_FLOWS:
+        return nullcontext()
+    from flows.running.server import served
+
+    return served()
 
 
 def _said(line: str) -> bool:
@@ -137,6 +150,9 @@ def _begin() -> None:
     """Make this process one that ends in time, and that finds a factory in the current folder, as with ``python -m``;
     there it hides no installed module."""
     sys.path.append(str(Path.cwd()))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that has no such letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     heard, said = os.pipe()
     os.set_blocking(said, False)  # as Python wants it
     for number in ASKING:

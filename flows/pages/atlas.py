@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from flows.pages.layer import LayerSource
 from flows.pages.thumbnails import LayerPhotographs, Photographs
-from flows.running.labels import network_names
 from flows.running.progress import bar
+from flows.steps.reading.labels import network_names
 from stores import Statistics, open_atlas
 from stores.errors import SchemaMismatch
 from stores.files import safe_url
@@ -22,6 +22,7 @@ from stores.pages.content import AtlasPage
 from stores.pages.sheets import PER_SHEET, Cell, contact_sheet, sheet_png
 from stores.pages.website import Site
 from stores.shards.decoding import decode
+from vital.errors import UnsuitableInput
 from vital.network.probe import CLASSES
 
 ON_SHEET = 48
@@ -178,6 +179,11 @@ class _AtlasSource:
 
 def read_credits(file: Path | None) -> dict[str, str]:
     """Credits by key from a CSV with the columns key, author, licence; the embedded photos' by default."""
-    source = file.read_text() if file else (resources.files("flows.demo") / "CREDITS.csv").read_text()
+    try:  # a spreadsheet may write a mark of the byte order first
+        source = (file or resources.files("flows.demo") / "CREDITS.csv").read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnsuitableInput(f"{file} is no text in UTF-8 ({error.reason}): save it as CSV in UTF-8") from error
     rows = csv.DictReader(source.splitlines())
+    if "key" not in (rows.fieldnames or ()):
+        raise UnsuitableInput(f"{file} has the columns {rows.fieldnames}, but key, author, licence were expected")
     return {row["key"]: ", ".join(filter(None, (row.get("author"), row.get("licence")))) for row in rows}

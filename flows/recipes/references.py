@@ -9,7 +9,6 @@ from prefect import flow, task
 from flows.jobs import ReferencesJob, Running, settled
 from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, kept_workers, run_tasks
-from flows.running.labels import Labels, settle_labels
 from flows.running.process import LoadedModel, load, with_directions
 from flows.running.progress import bar, tick
 from flows.steps.dataset import (
@@ -20,9 +19,10 @@ from flows.steps.dataset import (
     refuse_short,
     refuse_unusable,
 )
-from flows.steps.extension import check_shards, extend, finish_extension, kept_plan, known_digests
-from flows.steps.feeding import Feed
-from flows.steps.merging import (
+from flows.steps.reading.extension import check_shards, extend, finish_extension, kept_plan, known_digests
+from flows.steps.reading.feeding import Feed
+from flows.steps.reading.labels import Labels, settle_labels
+from flows.steps.reading.merging import (
     Branch,
     Leaf,
     Tree,
@@ -31,7 +31,7 @@ from flows.steps.merging import (
     write_partial,
     written_partials,
 )
-from flows.steps.shards import Partial, bytes_of, joined, scan_shard
+from flows.steps.reading.shards import Partial, bytes_of, joined, scan_shard
 from stores import open_statistics
 from stores.arrays.provenance import fingerprint
 from stores.shards.beside import stated

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prefect import flow, task
 
 from flows.jobs import TargetsJob, settled
@@ -9,7 +11,7 @@ from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
 from flows.running.process import load_stored
-from flows.steps.targets import crops_of, declare_targets, measure_blocks
+from flows.steps.targets import crops_of, declare_targets, measure_blocks, moved_of_tasks
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -28,14 +30,17 @@ def measure_targets(job: TargetsJob) -> str:
     targets = declare_targets(statistics, job, loaded)
     live = references.live(job.variant.fewest)
     counted = {blocks: crops_of(references, live, blocks) for blocks in tasks_of(targets, neurons, live)}
+    moved = moved_of_tasks(statistics, job.shards, references, live, counted)
+    own = {blocks: {"urls": urls} for blocks, urls in moved.items()}
     at = BlocksAt(job.store, "statistics", targets.path)
-    run_blocks(measure, job, BlockWork(at, counted, "references", f"{job.layer}: references measured"), "targets")
+    work = BlockWork(at, counted, "references", f"{job.layer}: references measured", own)
+    run_blocks(measure, job.model_copy(update={"shards": ()}), work, "targets")
     return targets.variant
 
 
 @task(name="measure-blocks")
-def measure(job: TargetsJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder) -> None:
+def measure(job: TargetsJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder, urls: Mapping[str, str]) -> None:
     """Measure and write some blocks' targets, unless another run does."""
     with leased(at, blocks, holder, job.running) as mine, repeatable(job.running.deterministic):
         if mine:
-            measure_blocks(job, blocks)
+            measure_blocks(job, blocks, urls)

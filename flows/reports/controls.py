@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from flows.reports.plan import Case, Comparison, ReportJob
-from flows.running.labels import Labels
 from flows.running.neurons import parse_neurons
 from flows.running.process import judges_at, load, load_stored, with_directions
 from flows.steps.dataset import given_directions
 from flows.steps.images import load_images
+from flows.steps.reading.labels import Labels
 from stores import open_atlas, open_statistics
 from stores.errors import StoreError
 from stores.shards.decoding import decode

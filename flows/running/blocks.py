@@ -9,7 +9,7 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Any
 
@@ -42,6 +42,8 @@ class BlockWork:
     """What is counted, e.g. ``pictures``."""
     title: str
     """Of the progress bar."""
+    own: Mapping[tuple[int, ...], Mapping[str, Any]] = field(default_factory=dict)
+    """What a task is told beside its blocks, by these."""
 
 
 def tasks_of(
@@ -63,7 +65,8 @@ def run_blocks(task: Task[..., Any], job: TargetsJob | AtlasJob, work: BlockWork
 
     def run(left: Sequence[tuple[int, ...]]) -> None:
         shared = {"job": job, "at": work.at, "holder": holder}
-        run_tasks(job.running, task, [({**shared, "blocks": blocks}, work.tasks[blocks]) for blocks in left])
+        calls = [({**shared, **work.own.get(blocks, {}), "blocks": blocks}, work.tasks[blocks]) for blocks in left]
+        run_tasks(job.running, task, calls)
 
     with summarised(artifact, work.at.url, work.what, total), bar(work.title, total):
         _until_written(work.at, list(work.tasks), holder, job.running, run)

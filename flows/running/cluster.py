@@ -6,10 +6,12 @@ import importlib.util
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -199,6 +201,7 @@ class _Kept:
         name = f"{cluster} {sorted(options.items())}"
         if name not in self._started:
             start: Any = resolve_name(cluster) if isinstance(cluster, str) else cluster
+            self._stack.enter_context(script_left_alone())  # a worker that dies is replaced at any time
             with unhurried_memory():
                 self._started[name] = self._stack.enter_context(start(**options))
         return str(self._started[name].scheduler_address)
@@ -250,8 +253,34 @@ def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:
 def started(place: Place, runner: TaskRunner[Any]) -> Iterator[TaskRunner[Any]]:
     """Workers that take tasks while the block lasts."""
     asked = annotate(resources=place.resources) if place.resources else nullcontext()
-    with unhurried_memory(), _one_server(place), runner as started, asked:
+    with unhurried_memory(), script_left_alone(), _one_server(place), runner as started, asked:
         yield started
+
+
+@contextmanager
+def script_left_alone() -> Iterator[None]:
+    """Processes started while the block lasts do not run this program's script once more, as Python has them do so that
+    they know what it defines, unless it says what it does under another name than ``__main__``.
+
+    A script that says nothing would start its own workers in each worker, and from standard input it is not there.
+    """
+    main = sys.modules["__main__"]
+    file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if file is None or _has_guard(Path(file)):
+        yield
+        return
+    main.__file__, main.__spec__ = None, None
+    try:
+        yield
+    finally:
+        main.__file__, main.__spec__ = file, spec
+
+
+def _has_guard(script: Path) -> bool:
+    try:
+        return "__name__" in script.read_text("utf-8", "replace")
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -1,62 +1,147 @@
-"""How far a run is, in the terminal."""
+"""How far a run is, on standard error: a bar in a terminal, else, as in a log, a line every so often."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+
+EVERY = 60.0
+"""Seconds between two lines of a log."""
+SHORTEST = 12
+"""Characters that are left of a name in the narrowest terminal."""
 
 _open: list[Bar] = []
 
 
-class Bar:
-    """One line: what is counted, how much of how much, time so far and time left."""
+Show: TypeAlias = Callable[[float, float | None], None]
+"""Shows how much is done of a total, which may not be known."""
 
-    def __init__(self, progress: Progress, name: str, total: float | None, whole: int | None) -> None:
-        self._progress, self._task = progress, progress.add_task(name, total=total)
-        self._whole, self._count, self._parts = whole, 0.0, 0.0
+
+class Bar:
+    """What is counted, and how much of how much."""
+
+    def __init__(self, show: Show, total: float | None, whole: int | None) -> None:
+        self._show, self._total, self._whole = show, total, whole
+        self._count, self._parts = 0.0, 0.0
 
     def tick(self, amount: float = 1, part: float = 0) -> None:
         """Count ``amount`` more, which took ``part`` of the whole: where the total is unknown it is estimated so."""
         self._count, self._parts = self._count + amount, self._parts + part
-        self._progress.advance(self._task, amount)
         if self._whole and self._parts:
-            self._progress.update(self._task, total=round(self._count * self._whole / self._parts))
+            self._total = round(self._count * self._whole / self._parts)
+        self._show(self._count, self._total)
 
     def finish(self) -> None:
         """What was counted is the total, as a whole number."""
         count = round(self._count)
-        self._progress.update(self._task, completed=count, total=count)
+        self.reach(count, count)
 
     def reach(self, done: int, total: int) -> None:
         """``done`` of ``total``."""
-        self._count = done
-        self._progress.update(self._task, completed=done, total=total)
+        self._count, self._total = done, total
+        self._show(done, total)
+
+
+class _Drawn:
+    """A bar in a terminal. Its numbers are whole however narrow that is: the bar shrinks, and the name is shortened."""
+
+    def __init__(self, console: Console, name: str, total: float | None, whole: int | None) -> None:
+        whole_numbers = Column(no_wrap=True)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(table_column=whole_numbers),
+            TimeElapsedColumn(table_column=whole_numbers),
+            TextColumn("left"),
+            TimeRemainingColumn(table_column=whole_numbers),
+            console=console,
+        )
+        digits = len(str(round(total or whole or 0)))
+        room = console.width - 2 * digits - len("/ 0:00:00 left 0:00:00  ") - SHORTEST
+        self._task = self.progress.add_task(shortened(name, max(room, SHORTEST)), total=total)
+
+    def show(self, done: float, total: float | None) -> None:
+        self.progress.update(self._task, completed=done, total=total)
+
+
+class _Written:
+    """Lines of a log: one at the end, and before it one every `EVERY` seconds at most."""
+
+    def __init__(self, name: str, total: float | None) -> None:
+        self._name, self._done, self._total = name, 0.0, total
+        self._begun = self._last = time.monotonic()
+        self._line = ""
+
+    def show(self, done: float, total: float | None) -> None:
+        self._done, self._total = done, total
+        if time.monotonic() - self._last >= EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """How far it is now."""
+        self._last = time.monotonic()
+        taken, total = self._last - self._begun, self._total
+        of = "" if total is None else f" of {round(total)}"
+        left = taken * (total - self._done) / self._done if total and self._done else 0
+        more = f", about {_clock(left)} left" if round(left) else ""
+        line = f"{self._name}: {round(self._done)}{of} in {_clock(taken)}{more}"
+        if line != self._line:  # the last one may have been just now
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
+        self._line = line
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def shortened(name: str, room: int) -> str:
+    """The name in ``room`` characters: what stands in its middle tells least.
+
+    >>> shortened("backbone.features.denseblock4.denselayer16.conv2: neurons done", 32)
+    'backbone.....conv2: neurons done'
+    """
+    if len(name) <= room:
+        return name
+    head = (room - 3) // 3
+    return f"{name[:head]}...{name[len(name) - (room - 3 - head) :]}"
 
 
 @contextmanager
 def bar(name: str, total: float | None, whole: int | None = None) -> Iterator[Bar]:
-    """A progress bar on standard error while the block lasts; plain when that is no terminal: only its last state is
-    printed."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(file=sys.stderr, force_jupyter=False)) as progress:
-        current = Bar(progress, name, total, whole)
+    """A progress bar on standard error while the block lasts, or lines where that is no terminal."""
+    console = Console(file=sys.stderr, force_jupyter=False)
+    with _drawn(console, name, total, whole) if console.is_terminal else _written(name, total) as show:
+        current = Bar(show, total, whole)
         _open.append(current)
         try:
             yield current
             current.finish()
         finally:
             _open.remove(current)
+
+
+@contextmanager
+def _drawn(console: Console, name: str, total: float | None, whole: int | None) -> Iterator[Show]:
+    drawn = _Drawn(console, name, total, whole)
+    with drawn.progress:
+        yield drawn.show
+
+
+@contextmanager
+def _written(name: str, total: float | None) -> Iterator[Show]:
+    written = _Written(name, total)
+    try:
+        yield written.show
+    finally:
+        written.write()
 
 
 def tick(amount: float = 1, part: float = 0) -> None:

@@ -123,10 +123,10 @@ def refuse_unusable(statistics: Statistics, allowed: float) -> None:
     limit = max(allowed, 1 - USABLE)
     few = len(status) - used > limit * len(status) or apart > limit * max(used, 1)
     if allowed < 1 and (few or not used):
+        why = counted(status, STATUS_MEANINGS) if len(status) else "the shards hold none"
         raise UnreadableShard(
-            f"{used} of {len(status)} images could be used: "
-            f"{counted(status, STATUS_MEANINGS) or 'the shards hold none'}; what was read is kept: mend the data and "
-            "start a new store, or accept it with --allow-rejected"
+            f"{used} of {len(status)} images could be used: {why}; what was read is kept: mend the data and start a "
+            "new store, or accept it with --allow-rejected"
         )
 
 

@@ -251,9 +251,10 @@ def _references(
     loaded = load_stored(statistics, job.running)
     judges = {OWN_NETWORK: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}
     used = variant_of(statistics.targets(layer, variant)).references
-    references = statistics.references(layer, used).best(COMPARED)
+    references = statistics.references(layer, used, neurons).best(COMPARED)
+    places = statistics.reference_places(layer, neurons, references.image.shape[1])
     whole, urls = variant.startswith("image"), moved_urls(statistics, job.shards)
-    crops = reference_crops(statistics, loaded.model.preprocessing, references, whole, neurons, urls)
+    crops = reference_crops(statistics, loaded.model.preprocessing, references, places, whole, urls)
     rows: list[list[int]] = [[] for _ in neurons]
     features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     flat: list[np.ndarray] = []

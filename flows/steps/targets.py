@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Int64
 
 from flows.jobs import BLOCK, TargetsJob
 from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import tick
-from flows.steps.images import moved_urls, reference_crops
+from flows.steps.images import AHEAD, moved_urls, reference_crops
 from stores import References, Statistics, Targets, open_statistics
 from stores.arrays.blocks import neurons_of_block
 from stores.arrays.names import placed
@@ -22,6 +23,7 @@ from vital.measuring.targets import Crop, NodeTarget, Target, measure
 from vital.network.neurons import Readout
 from vital.network.nodes import matched_nodes
 from vital.network.probe import CLASSES, INPUT
+from vital.pictures.device import FIXED, fitting, measured_batch
 from vital.settings import VariantSettings
 
 HALF_LIMIT = 6e4
@@ -88,39 +90,105 @@ def live_neurons(statistics: Statistics, targets: Targets) -> Bool[np.ndarray, "
 
 def crops_of(references: References, live: Bool[np.ndarray, "neuron"], blocks: Sequence[int]) -> int:
     """How many references the task of ``blocks`` has to measure."""
+    return len(_images_of(references, live, blocks))
+
+
+def _images_of(
+    references: References, live: Bool[np.ndarray, "neuron"], blocks: Sequence[int]
+) -> Int64[np.ndarray, "reference"]:
     rows = [row for block in blocks for row in neurons_of_block(block, BLOCK, len(live)) if live[row]]
-    return int((references.image[rows] != NOBODY).sum())
+    images = references.image[rows]
+    taken: np.ndarray = images[images != NOBODY]
+    return taken
 
 
-def measure_blocks(job: TargetsJob, blocks: Sequence[int]) -> None:
-    """Measure the references of all live neurons of ``blocks`` together, then write each block."""
+def moved_of_tasks(
+    statistics: Statistics,
+    patterns: Sequence[str],
+    references: References,
+    live: Bool[np.ndarray, "neuron"],
+    tasks: Collection[tuple[int, ...]],
+) -> dict[tuple[int, ...], dict[str, str]]:
+    """Of each task the shards it reads that are not where they were: base name to where they are now. Patterns are
+    expanded here, once a run, and a task is told of its own shards alone."""
+    moved = moved_urls(statistics, patterns)
+    if not moved:
+        return {blocks: {} for blocks in tasks}
+    shards = statistics.shards()
+    ends = np.cumsum(shards.images)  # an image id is a row of the index, where shards follow each other
+    names = {
+        blocks: shards.name[np.unique(np.searchsorted(ends, _images_of(references, live, blocks), "right"))]
+        for blocks in tasks
+    }
+    return {blocks: {str(name): moved[name] for name in of_task if name in moved} for blocks, of_task in names.items()}
+
+
+def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, str]) -> None:
+    """Measure the references of all live neurons of ``blocks`` together, then write each block. ``urls`` are as in
+    `moved_of_tasks`."""
     statistics = open_statistics(job.store, "r+")
     loaded = load_stored(statistics, job.running)
     nodes = planned_nodes(statistics, job, loaded)
     targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
-    references = statistics.references(job.layer, job.variant.references)
-    live = references.live(job.variant.fewest)
-    neurons = [row for block in blocks for row in targets.neurons_of(block) if live[row]]
-    target = None
-    if neurons:
-        whole = job.layer == CLASSES or job.variant.crop == "image"
-        urls = moved_urls(statistics, job.shards)
-        crops = reference_crops(statistics, loaded.model.preprocessing, references, whole, neurons, urls)
-        target = measure(
-            loaded.model,
-            job.layer,
-            neurons,
-            (Crop(pixels, positions) for pixels, positions in crops),
-            nodes,
-            loaded.survey.layouts(),
-            job.variant.relevance,
-            statistics.levels,
-            progress=tick,
-            readout=loaded.survey.layer(job.layer).readout,
-            precision=job.precision,
-        )
+    every = [row for block in blocks for row in targets.neurons_of(block)]
+    live = statistics.references(job.layer, job.variant.references, every).live(job.variant.fewest)
+    neurons = [row for row, alive in zip(every, live, strict=True) if alive]
+    target = _measured(statistics, job, loaded, nodes, neurons, urls) if neurons else None
     for block in blocks:
         targets.write(block, _block_arrays(targets, target, block))
+
+
+def _measured(
+    statistics: Statistics,
+    job: TargetsJob,
+    loaded: LoadedModel,
+    nodes: Sequence[str],
+    neurons: Sequence[int],
+    urls: Mapping[str, str],
+) -> Target:
+    """The targets of some neurons."""
+    whole = job.layer == CLASSES or job.variant.crop == "image"
+    preprocessing, layer = loaded.model.preprocessing, loaded.survey.layer(job.layer)
+    references = statistics.references(job.layer, job.variant.references, neurons)
+    places = statistics.reference_places(job.layer, neurons, job.variant.references)
+
+    def of(neurons: Sequence[int], crops: Iterable[Crop], batch: int, progress: Callable[[int], None]) -> Target:
+        layouts, kind = loaded.survey.layouts(), job.variant.relevance
+        return measure(
+            loaded.model, job.layer, neurons, crops, nodes, layouts, kind, statistics.levels, batch, progress,
+            layer.readout, job.precision,
+        )  # fmt: skip
+
+    def whole_task(batch: int) -> Target:
+        crops = reference_crops(statistics, preprocessing, references, places, whole, urls, max(AHEAD, 2 * batch))
+        counted: list[int] = []
+
+        def count(references: int) -> None:
+            counted.append(references)
+            tick(references)
+
+        try:
+            return of(neurons, (Crop(pixels, rows) for pixels, rows in crops), batch, count)
+        except BaseException:
+            tick(-sum(counted))
+            raise
+
+    def alone() -> Target:
+        blank = torch.zeros(3, preprocessing.side, preprocessing.side, dtype=torch.uint8)
+        return of(neurons[:1], [Crop(blank, (0,))], 1, lambda references: None)
+
+    return fitting(_batch(job, loaded, alone), whole_task, "reference", job.running.deterministic)
+
+
+def _batch(job: TargetsJob, loaded: LoadedModel, alone: Callable[[], object]) -> int:
+    """References in one pass: as asked; one size where the arithmetic may depend on it; or what fits on a GPU, by what
+    one ``alone`` takes."""
+    device = next(loaded.model.network.parameters()).device
+    if isinstance(job.batch, int):
+        return job.batch
+    if device.type != "cuda" or job.running.deterministic:
+        return FIXED[device.type]
+    return measured_batch(alone, device)
 
 
 def _block_arrays(targets: Targets, target: Target | None, block: int) -> dict[str, np.ndarray]:

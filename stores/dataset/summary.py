@@ -37,7 +37,8 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
             continue
         references = statistics.references(layer)
         live, (neurons, ranks) = int(references.live().sum()), references.image.shape
-        yield f"  references/{layer}: {live} of {neurons} neurons have references, up to {ranks} each"
+        none = ", as no image has one of these labels" if layer == "classes" and not live else ""
+        yield f"  references/{layer}: {live} of {neurons} neurons have references, up to {ranks} each{none}"
     for targets in statistics.all_targets():
         done = targets.done()
         counts = counted(targets.status(), PICTURE_STATUS_MEANINGS)

@@ -8,7 +8,9 @@ A path that exists is that path, whatever characters it has. The rest of one tha
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,13 +19,16 @@ from urllib.parse import urlsplit
 import fsspec
 from webdataset.shardlists import expand_urls
 
-from stores.errors import MissingShard, UnreadableShard, UnsuitableFolder
+from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, UnsuitableFolder
 from stores.files import local_path, safe_url
 from stores.shards.folders import PER_PART, class_folders, laid_out, survey
 from stores.shards.labels import NO_LABEL, ending
 from stores.shards.tar import compressed_refusal
 
 COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".tbz2", ".xz", ".txz", ".lzma", ".lz4", ".zip", ".7z", ".rar", ".tar.Z")
+
+ASKED = 32
+"""Requests for shards' sizes that are under way together."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,7 @@ def _matches(pattern: str) -> Iterator[ShardFile]:
         raise MissingShard("the output of a command cannot be read twice: give its files as paths or URLs, not pipe:")
     path = local_path(pattern)
     if path is None:
-        for url in _braces(pattern) if "{" in pattern and "::" not in pattern else [pattern]:
-            yield from _remote(url)
+        yield from _remote(_braces(pattern) if "{" in pattern and "::" not in pattern else [pattern])
         return
     for found in _local(path, pattern):
         yield from _in_folder(found) if found.is_dir() else [_local_tar(found)]
@@ -149,32 +153,67 @@ def _local_tar(path: Path) -> ShardFile:
     return ShardFile(path.name, str(path.absolute()), known.st_size, version=str(known.st_mtime))
 
 
-def _remote(url: str) -> Iterator[ShardFile]:
+def _remote(urls: Sequence[str]) -> Iterator[ShardFile]:
+    """What each of some URLs names, in their order; as many as `ASKED` are asked for at a time, each once."""
+    opened = []
+    for url in urls:
+        with _reached(url):
+            try:
+                # not UPath, whose glob wants a folder and a pattern apart; not in threads, which would get one each
+                opened.append((*fsspec.core.url_to_fs(url), url))
+            except (ImportError, ValueError) as error:
+                raise MissingShard(
+                    f"{safe_url(url)} cannot be opened ({error}); install what it needs, or use a path"
+                ) from None
+            if len(opened) == 1:
+                # a listing cached earlier in this process would hide shards that were added since
+                opened[0][0].invalidate_cache()
+    with ThreadPoolExecutor(ASKED, thread_name_prefix="shards") as pool:
+        for found in pool.map(lambda one: _at(*one), opened):
+            yield from found
+
+
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
     try:
-        # not UPath, whose glob wants a folder and a pattern apart
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise MissingShard(
-            f"{safe_url(url)} cannot be opened ({error}); install what it needs, or use a path"
-        ) from None
-    # a listing cached earlier in this process would hide shards that were added since
-    filesystem.invalidate_cache()
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # every service has errors of its own, of credentials and of the network alike
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnreachableStore(
+            f"{safe_url(url)} cannot be listed ({type(error).__name__}: {why}): check the address and the network, and "
+            "give credentials in the environment"
+        ) from error
+
+
+def _at(filesystem: Any, path: str, url: str) -> list[ShardFile]:
+    with _reached(url):
+        return _listed(filesystem, path, url)
+
+
+def _listed(filesystem: Any, path: str, url: str) -> list[ShardFile]:
     # a query is no glob, and web servers have no listings to match
-    if url.startswith(("http://", "https://")) or filesystem.isfile(path):
-        yield _remote_tar(filesystem, path, url)
-        return
-    if filesystem.isdir(path):
-        # listed, not matched: the name of the folder may hold what a glob takes for a pattern
-        names = sorted(str(entry) for entry in filesystem.ls(path, detail=False))
-        if compressed := [name for name in names if _is_compressed_tar(name)]:
-            raise UnreadableShard(compressed_refusal(f"{PurePosixPath(compressed[0]).name} at {safe_url(url)}"))
-        listed = [name for name in names if ending(name) == "tar"]
+    of_web = url.startswith(("http://", "https://"))
+    try:
+        known = filesystem.info(path)
+    except OSError as error:
+        if of_web and isinstance(error, FileNotFoundError):
+            raise missing(url) from None
+        if of_web:
+            raise
+        listed = filesystem.glob(path, detail=True)
     else:
-        listed = sorted(filesystem.glob(path))
+        if of_web or known["type"] == "file":
+            return [_remote_tar(known, url)]
+        # listed, not matched: the name of the folder may hold what a glob takes for a pattern
+        inside = {str(entry["name"]): entry for entry in filesystem.ls(path, detail=True)}
+        if compressed := [name for name in sorted(inside) if _is_compressed_tar(name)]:
+            raise UnreadableShard(compressed_refusal(f"{PurePosixPath(compressed[0]).name} at {safe_url(url)}"))
+        listed = {name: entry for name, entry in inside.items() if ending(name) == "tar"}
     if not listed:
         raise missing(url)
-    for entry in listed:
-        yield _remote_tar(filesystem, entry, filesystem.unstrip_protocol(entry))
+    return [_remote_tar(listed[name], filesystem.unstrip_protocol(name)) for name in sorted(listed)]
 
 
 def _braces(pattern: str) -> list[str]:
@@ -184,11 +223,7 @@ def _braces(pattern: str) -> list[str]:
         raise MissingShard(f"{safe_url(pattern)} cannot be expanded ({error}); balance its braces") from None
 
 
-def _remote_tar(filesystem: Any, path: str, url: str) -> ShardFile:
-    try:
-        known = filesystem.info(path)
-    except FileNotFoundError:
-        raise missing(url) from None
+def _remote_tar(known: Mapping[str, Any], url: str) -> ShardFile:
     size = known.get("size")
     version = next((str(known[part]) for part in ("ETag", "mtime", "LastModified") if known.get(part)), "")
     name = PurePosixPath(urlsplit(url).path).name

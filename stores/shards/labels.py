@@ -128,7 +128,10 @@ def _likely_in(data: bytes) -> list[str]:
         return []
     words = re.compile(r"label|class|cls|target|category|wnid|synset", re.IGNORECASE)
     entries = table.items() if isinstance(table, dict) else ()
-    return [key for key, value in entries if words.search(key) and isinstance(value, int | str)]
+    # "cls" is the ending of a file
+    return [
+        key for key, value in entries if words.search(key) and key != LABEL_EXTENSION and isinstance(value, int | str)
+    ]
 
 
 def _text(data: bytes) -> str:

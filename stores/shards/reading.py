@@ -4,12 +4,16 @@ Nothing is ever unpacked: names inside a tar are keys, never paths.
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import upath
+from fsspec.utils import merge_offset_ranges
 from webdataset.tariterators import group_by_keys
 
 from stores.errors import Status, UnreadableShard
@@ -20,6 +24,10 @@ from stores.shards.labels import IMAGE_EXTENSIONS, MAX_LABEL_BYTES, NO_LABEL, Fi
 from stores.shards.tar import HashedStream, TarMembers
 
 MAX_IMAGE_BYTES = 256 << 20
+GAP = 128 << 10
+"""Bytes between two images that are read with them, at most: a request of its own usually takes longer."""
+MOST = 8 << 20
+"""Bytes of a request for several images, at most."""
 
 
 @dataclass(frozen=True)
@@ -181,26 +189,57 @@ def first_fields(file: ShardFile, count: int) -> list[Fields]:
 
 
 def read_images(url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Bytes at each (offset, size) of a shard, in the order of ``spans``.
+    """Bytes at each (offset, size) of a shard, in the order of ``spans``; as `read_spans`."""
+    return read_spans([(url, offset, size) for offset, size in spans])
+
+
+def read_spans(spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    """Bytes at each (shard's URL, offset, size), in the order of ``spans``.
+
+    Neighbours in a tar are one request: each request that this saves costs the bytes between two of them, `GAP` at
+    most. All requests to a service are under way together.
 
     Raises:
         MissingShard: there is no such file.
         UnreadableShard: the file ends before a span does.
     """
-    if (folder := local_path(url)) is not None and folder.is_dir():
-        return _read_folder(folder, url, spans)
-    path = universal_path(url)
-    starts = [offset for offset, _ in spans]
-    ends = [offset + size for offset, size in spans]
-    try:
-        contents = list(path.fs.cat_ranges([path.path] * len(spans), starts, ends, on_error="raise"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise missing(url) from None
-    for (offset, size), content in zip(spans, contents, strict=True):
-        if len(content) != size:
+    contents: dict[int, bytes] = {}
+    paths: dict[str, upath.UPath] = {}
+    systems: dict[int, list[int]] = {}
+    for number, (url, offset, size) in enumerate(spans):
+        if (folder := local_path(url)) is not None and folder.is_dir():
+            [contents[number]] = _read_folder(folder, url, [(offset, size)])
+            continue
+        if url not in paths:
+            paths[url] = universal_path(url)
+        systems.setdefault(id(paths[url].fs), []).append(number)
+    for numbers in systems.values():
+        contents |= _of_system([(paths[spans[number][0]], *spans[number]) for number in numbers], numbers)
+    return [contents[number] for number in range(len(spans))]
+
+
+def _of_system(spans: Sequence[tuple[upath.UPath, str, int, int]], numbers: Sequence[int]) -> dict[int, bytes]:
+    """The bytes of spans of one file system, by their numbers."""
+    first, last = [offset for _, _, offset, _ in spans], [offset + size for _, _, offset, size in spans]
+    every = [path.path for path, *_ in spans]
+    names, starts, ends = merge_offset_ranges(every, first, last, max_gap=GAP, max_block=MOST)
+    blocks: dict[str, list[tuple[int, Any]]] = {}
+    read = spans[0][0].fs.cat_ranges(names, starts, ends, on_error="return")
+    for name, start, block in zip(names, starts, read, strict=True):
+        blocks.setdefault(name, []).append((start, block))
+    contents = {}
+    for number, (path, url, offset, size) in zip(numbers, spans, strict=True):
+        of_file = blocks[path.path]
+        start, block = of_file[bisect_right(of_file, offset, key=itemgetter(0)) - 1]
+        if isinstance(block, (FileNotFoundError, IsADirectoryError)):
+            raise missing(url)
+        if isinstance(block, BaseException):
+            raise block
+        contents[number] = bytes(block[offset - start : offset - start + size])
+        if len(contents[number]) != size:
             raise UnreadableShard(
-                f"{safe_url(url)} holds {len(content)} of {size} bytes at {offset}; it is not the file that was read "
-                "first, so give that one with --shards"
+                f"{safe_url(url)} holds {len(contents[number])} of {size} bytes at {offset}; it is not the file that "
+                "was read first, so give that one with --shards"
             )
     return contents
 

@@ -123,7 +123,7 @@ class TarMembers:
 
     def _archive(self) -> Any:
         try:
-            return tarfile.open(fileobj=cast(Any, self._stream), mode="r|", bufsize=READ_BYTES)
+            return tarfile.open(fileobj=cast(Any, self._stream), mode="r|", bufsize=READ_BYTES, encoding="utf-8")
         except (tarfile.TarError, ValueError) as error:
             raise UnreadableShard(self._refusal(str(error))) from None
 

@@ -58,7 +58,7 @@ def pack(
     names = []
     for number, start in enumerate(range(0, len(items), per_shard)):
         names.append(f"{name}-{number:06d}.tar")
-        with tarfile.open(unfinished / names[-1], "w", format=tarfile.PAX_FORMAT) as archive:
+        with tarfile.open(unfinished / names[-1], "w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive:
             for position, item in enumerate(items[start : start + per_shard], start):
                 _add(archive, item)
                 if progress is not None:
@@ -133,7 +133,7 @@ def hold_out(shards: Sequence[str], out: Path) -> tuple[Path, Path]:
     paths = out / "references.tar", out / "held-out.tar"
     for path, held in zip(paths, (False, True), strict=True):
         unfinished = path.with_suffix(".unfinished")
-        with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT) as archive:
+        with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive:
             for sample in samples:
                 if (sample.key in chosen) is held:
                     _add_kept(archive, sample, len(classes.get(sample.label, ())) > 1)

@@ -125,6 +125,34 @@ def overflowing_network() -> nn.Module:
     return made
 
 
+HOSTILE = ("classes", "input", "own", "/features/2/Conv", "model/conv:1", "a b~c@d", "count", "[red]%2F=2F", "слой")
+"""Names that modules can have, one beside the other, of which each means something else somewhere."""
+
+
+class Chain(nn.Module):
+    """Convolutions called by hostile names, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number, name in enumerate(HOSTILE):
+            self.add_module(name, nn.Conv2d(8 if number else 3, 8, 3, stride=2 if number < 2 else 1, padding=1))
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """One after the other."""
+        for name in HOSTILE:
+            images = self._modules[name](images).relu()  # type: ignore[misc]
+        made: torch.Tensor = self.fc(images.mean((2, 3)))
+        return made
+
+
+def hostile() -> nn.Module:
+    """A network whose modules have hostile names, the same weights every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return Chain()
+
+
 class Hungry(nn.Conv2d):
     """A convolution that takes as many bytes for each image as the environment says, where it says so."""
 

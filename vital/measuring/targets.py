@@ -90,31 +90,37 @@ GRID, FINE = 2.0**-20, 2.0**-66
 
 class _Sums:
     """Exact running sums of a block of neurons: whatever the order of the references, how neurons share them and how
-    they are batched, the sum has the same bits.
+    they are batched, the sum has the same bits, on a GPU as on a CPU.
 
     A value is rounded to the fine grid and split into a multiple of the coarse grid and a rest. Float64 adds either
-    without rounding as long as the sum stays below 2³³, so that additions commute. 16 bytes a number.
+    without rounding as long as the sum stays below 2³³, so that additions commute. They stay on the device that gives
+    the values until `mean`: 16 bytes a number.
     """
 
     def __init__(self, neurons: int) -> None:
         self._neurons = neurons
-        self._sums: dict[str, np.ndarray] = {}
+        self._sums: dict[str, Tensor] = {}
 
-    def add(self, name: str, rows: Sequence[int], values: Float[Tensor, "image *rest"]) -> None:
-        """Add one value to each of ``rows``."""
-        parts = values.double().numpy(force=True)
-        total = self._sums.setdefault(name, np.zeros((2, self._neurons, *parts.shape[1:])))
-        with np.errstate(invalid="ignore"):  # what is infinite stays so, and its block is marked
-            coarse = np.rint(parts / GRID) * GRID
-            fine = np.rint((parts - coarse) / FINE) * FINE
-            for row, *both in zip(rows, coarse, fine, strict=True):
-                for kept, part in zip(total, both, strict=True):
-                    kept[row] += part
+    def add(self, name: str, rows: Int[Tensor, "image"], values: Float[Tensor, "image *rest"]) -> None:
+        """Add one value to each of ``rows``; both are on one device. What is infinite stays so, and its block is
+        marked."""
+        if name not in self._sums:
+            shape = (2, self._neurons, *values.shape[1:])
+            self._sums[name] = torch.zeros(shape, dtype=torch.float64, device=values.device)
+        coarse, fine = self._sums[name]
+        # What is made on the way stays in a core's cache, one image at a time; a GPU takes them together.
+        for part, where in [(values, rows)] if values.is_cuda else zip(values.split(1), rows.split(1), strict=True):
+            rest = part.detach().double() / GRID
+            whole = rest.round()
+            coarse.index_add_(0, where, whole)
+            fine.index_add_(0, where, rest.sub_(whole).mul_(GRID / FINE).round_())
 
     def mean(self, name: str, count: Int[np.ndarray, "neuron"]) -> np.ndarray:
         """The mean over each neuron's references; zero where there are none."""
-        coarse, fine = self._sums[name]
-        mean: np.ndarray = (coarse + fine) / np.maximum(count, 1).reshape(-1, *[1] * (coarse.ndim - 1))
+        coarse, fine = self._sums[name].numpy(force=True)
+        with np.errstate(invalid="ignore"):
+            total = coarse * GRID + fine * FINE
+        mean: np.ndarray = total / np.maximum(count, 1).reshape(-1, *[1] * (total.ndim - 1))
         return mean
 
 
@@ -136,8 +142,9 @@ def measure(
 
     Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own
     relevance of it. Sums are exact, so that a target does not depend on the crops' order or on which neurons are
-    measured together, beyond the float32 of the network's own passes, which on some processors depends on the size of
-    a batch. Memory: side² × 3 bytes for each crop, 16 bytes for each number of the targets, and one batch's
+    measured together, beyond the network's own passes, which on some processors depend on the size of a batch. Crops
+    are taken as they come: those that are references of equally many neurons should come one after the other, so that
+    no round runs for a few of a batch. Memory: 16 bytes on the device for each number of the targets, and one batch's
     activations.
 
     Args:
@@ -162,10 +169,9 @@ def measure(
     with arithmetic(model, precision) as model, probe(model.network, [*nodes, reads.layer], layouts, mode) as run:
         weight = anchor(model.network)
         device = weight.device
-        # Crops that are references of equally many neurons lie side by side: no round runs for a few of a batch.
-        source = iter(sorted(crops, key=lambda crop: -len(crop.rows)))
+        source = iter(crops)
         while part := list(islice(source, batch)):
-            images = model.preprocessing.normalise(torch.stack([crop.pixels for crop in part]).to(device))
+            images = model.preprocessing.normalise(_on(device, torch.stack([crop.pixels for crop in part])))
             with torch.set_grad_enabled(inner):
                 activations = run(images.to(weight.dtype).requires_grad_(inner))
             precise = {name: widened(read.detach()) for name, read in activations.items()}
@@ -174,23 +180,37 @@ def measure(
             # Round r asks for the r-th neuron of every crop that has one.
             for turn in range(max(len(crop.rows) for crop in part)):
                 present = [index for index, crop in enumerate(part) if turn < len(crop.rows)]
-                rows = [part[index].rows[turn] for index in present]
-                progress(len(rows))
-                np.add.at(count, rows, 1)  # a neuron may have several crops in one batch
-                asked = torch.zeros(len(part), dtype=torch.long, device=device)
-                asked[present] = torch.tensor([neurons[row] for row in rows], device=device)
-                own = reads.own(precise[reads.layer], asked)[present]
-                sums.add("own", rows, _stored(own[:, None], levels)[:, 0])
+                of = [part[index].rows[turn] for index in present]
+                progress(len(of))
+                np.add.at(count, of, 1)  # a neuron may have several crops in one batch
+                rows, here = _on(device, torch.tensor(of)), _of_all(len(part), present, device)
+                asked = torch.full((len(part),), neurons[of[0]])  # of the others nothing is kept
+                asked[present] = torch.tensor([neurons[row] for row in of])
+                asked = _on(device, asked)
+                sums.add("own", rows, _stored(here(reads.own(precise[reads.layer], asked))[:, None], levels)[:, 0])
                 for name in nodes:
-                    sums.add(f"{name}/quantiles", rows, stored[name][present])
+                    sums.add(f"{name}/quantiles", rows, here(stored[name]))
                 relevances = node_relevance(mode, activations, reads, nodes, asked, kind) if inner else {}
                 for name, relevance in relevances.items():
-                    arrived = widened(relevance[present])
-                    matched = relevance_map(arrived) * precise[name][present]
+                    arrived = widened(here(relevance))
+                    matched = relevance_map(arrived) * here(precise[name])
                     sums.add(f"{name}/relevant", rows, _stored(matched, levels))
                     sums.add(f"{name}/importance", rows, importance(arrived))
     own_sites = 1 if reads.site is not None else sites[reads.layer]
     return _finish(sums, layer, neurons, nodes, sites, own_sites, count, levels, readout)
+
+
+def _on(device: torch.device, values: Tensor) -> Tensor:
+    """Values of the host on the device, which the host does not wait for."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
+
+
+def _of_all(count: int, present: Sequence[int], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Takes of ``count`` images those that are ``present``; all of them without a copy."""
+    if len(present) == count:
+        return lambda values: values
+    chosen = _on(device, torch.tensor(present))
+    return lambda values: values[chosen]
 
 
 def node_relevance(

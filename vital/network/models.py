@@ -8,17 +8,17 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vital.errors import UnsuitableInput
 from vital.network.layers import survey
 from vital.network.nodes import LayerTable, layer_table
-from vital.network.preprocessing import Preprocessing
+from vital.network.preprocessing import Interpolation, Preprocessing
 from vital.network.sources import Colour, load_network
-from vital.network.sources.fitting import at_resolution, refuse, settled, usable
+from vital.network.sources.fitting import at_resolution, refuse, rows_first, settled, usable
 from vital.settings import EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings, checked
 
 
@@ -53,12 +53,16 @@ def load_model(
     input_size: int | None = None,
     mean: Colour | None = None,
     std: Colour | None = None,
+    channels: Literal[1, 3] | None = None,
 ) -> Model:
-    """A torchvision network, the embedded one, or what ``package.module:factory`` makes, with its weights.
+    """A network by its name: torchvision's, the embedded one, ``timm/NAME``, ``hf/ORGANISATION/NAME`` or ``hf/FOLDER``
+    (transformers), ``open_clip/ARCHITECTURE/WEIGHTS``, or what ``package.module:factory`` makes: a module, or what
+    `wrap` gives.
 
-    ``weights`` is the name of torchvision weights, a state-dict file or ``random``; ``download`` fetches torchvision's
-    where they are not in the local cache. ``input_size`` (pixels), ``mean`` and ``std`` (each colour's, 0..1) stand
-    in for those that the weights were trained with. All of them may come as `ModelSettings`, which the others change.
+    ``weights`` is the name of torchvision weights, a file of weights (wrapped as training scripts do, or safetensors)
+    or ``random``; ``download`` fetches published ones where they are not in the local cache. ``input_size`` (pixels),
+    ``mean`` and ``std`` (each colour's, 0..1) stand in for those that the weights were trained with; ``channels`` are 3
+    or 1, by default what the network takes. All of them may come as `ModelSettings`, which the others change.
 
     Raises:
         UnknownModel: there is no such model, or its weights cannot be had; with the way out.
@@ -67,6 +71,7 @@ def load_model(
     if isinstance(name, nn.Module):
         raise UnsuitableInput(f"load_model takes a name, not a {type(name).__name__}: use vital.wrap for a live module")
     given = {"weights": weights, "download": download or None, "input_size": input_size, "mean": mean, "std": std}
+    given["channels"] = channels
     base = {"name": name} if isinstance(name, str) else name.model_dump()
     settings = checked(ModelSettings, base | {key: value for key, value in given.items() if value is not None})
     loaded = load_network(settings)
@@ -78,9 +83,10 @@ def load_model(
     digest = weights_digest(network)  # of what was loaded: interpolated embeddings differ by machine in the last bit
     if settings.input_size:
         network = at_resolution(network, settings.input_size)
-    network = settled(network, preprocessing.side)
+    network, count = settled(network, preprocessing.side, 3 if loaded.settled else settings.channels)
+    preprocessing = preprocessing if loaded.settled else preprocessing.of_channels(count)
     identity = _identity(settings.name, digest, preprocessing)
-    notes = (*loaded.notes, *notes)
+    notes = (*loaded.notes, *notes, *(() if loaded.settled else _of_luminance(settings.name, preprocessing)))
     return Model(settings.name, network, preprocessing, loaded.class_names, identity, settings, notes)
 
 
@@ -88,10 +94,15 @@ def wrap(
     module: nn.Module,
     *,
     side: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     class_names: Sequence[str] = (),
     name: str | None = None,
+    values: Literal["normalised", "0..1", "0..255"] = "normalised",
+    axes: Literal["channel row column", "row column channel"] = "channel row column",
+    channels: Literal[1, 3] | None = None,
+    resize: int | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> Model:
     """A live network as a model.
 
@@ -100,6 +111,11 @@ def wrap(
     in pixels (16 to 2048), ``mean`` and ``std`` are those of red, green and blue (0..1) that it was trained with,
     ``class_names`` what its outputs are called, in their order. ``name`` is the class's unless given; by the name of an
     architecture, such as resnet50, preset ``paper`` knows its published nodes.
+
+    A network that normalises by itself wants no mean and no deviation, but ``values`` from 0 to 1 or to 255, as float32
+    (a byte has no gradient). ``axes`` are those of one image as the network takes it. ``channels`` is 3, or 1 for one
+    that takes the luminance, which has one mean and one deviation; by default what it takes. ``resize`` is the shorter
+    side of an image, in pixels, before the middle is cut out, and ``interpolation`` how it is resized.
 
     Raises:
         UnsuitableInput: this is no module with weights, or cannot be copied; the side is out of bounds; mean or std
@@ -111,7 +127,8 @@ def wrap(
     if not isinstance(side, int) or not SMALLEST_SIDE <= side <= LARGEST_SIDE:
         raise UnsuitableInput(f"side = {side!r} is no side of an input: give {SMALLEST_SIDE} to {LARGEST_SIDE} pixels")
     called = name or type(module).__name__
-    preprocessing = Preprocessing(side, _three("mean", mean, 0.0), _three("std", std, 1e-6))
+    colours = _colours(values, mean, std, channels)
+    preprocessing = Preprocessing(side, *colours, resize, interpolation)
     refuse(module, called)
     try:
         network = copy.deepcopy(module)
@@ -121,8 +138,41 @@ def wrap(
             f"{called} cannot be copied ({why}): wrap it before it has run, or load it anew"
         ) from error
     network, notes = usable(network, called)
-    identity = _identity(called, weights_digest(network), preprocessing)
-    return Model(called, settled(network, side), preprocessing, tuple(class_names), identity, notes=notes)
+    if axes == "row column channel":
+        rows_first(network)
+    digest = weights_digest(network)
+    network, count = settled(network, side, channels)
+    preprocessing = preprocessing.of_channels(count)
+    notes = (*notes, *_of_luminance(called, preprocessing))
+    return Model(
+        called, network, preprocessing, tuple(class_names), _identity(called, digest, preprocessing), notes=notes
+    )
+
+
+def _colours(values: str, mean: Any, std: Any, channels: int | None) -> tuple[Colour, Colour]:
+    """Mean and deviation of each colour in 0..1, as the convention has them."""
+    known: dict[str, tuple[Colour, Colour]] = {
+        "0..1": ((0.0,) * 3, (1.0,) * 3),
+        "0..255": ((0.0,) * 3, (1 / 255,) * 3),
+    }
+    if values in known and mean is None and std is None:
+        return known[values]
+    if values != "normalised":
+        raise UnsuitableInput(
+            f"values = {values!r} with a mean or a deviation: give these for values 'normalised', and none for '0..1' "
+            "and '0..255'"
+        )
+    if channels == 1:  # of the luminance one number will do
+        mean, std = (part if isinstance(part, Sequence) else (part,) for part in (mean, std))
+        mean, std = (tuple(part) * 3 if len(part) == 1 else part for part in (mean, std))
+    return _three("mean", mean, 0.0), _three("std", std, 1e-6)
+
+
+def _of_luminance(name: str, preprocessing: Preprocessing) -> tuple[str, ...]:
+    if preprocessing.channels == 3:
+        return ()
+    mean, std = preprocessing.mean[0], preprocessing.std[0]
+    return (f"{name} takes one channel: it is shown the luminance of images, less {mean:.3f} and over {std:.3f}",)
 
 
 def _three(what: str, values: Any, least: float) -> Colour:
@@ -161,6 +211,9 @@ def weights_digest(network: nn.Module) -> str:
     """Digest of every tensor of the state dict, names included."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in network.state_dict().items():
+        if not isinstance(tensor, Tensor):  # what else a module keeps beside its weights
+            digest.update(f"{name}{tensor!r}".encode())
+            continue
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -21,6 +21,9 @@ PATCH = 64 / 224
 USUAL = 256 / 224
 """The shorter side of a resized image over the input's side, where the weights do not say otherwise."""
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""What red, green and blue add to the luminance (ITU-R BT.601, as Pillow's mode L)."""
+
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 
@@ -36,6 +39,8 @@ class Preprocessing:
     """The shorter side of the resized image in pixels; `USUAL` of the side where none is given."""
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
+    channels: int = 3
+    """What the network gets of the three: all, or (1) their luminance; its mean and deviation stand three times."""
     squash: bool = False
     """Whether both sides are resized to ``resize``, whatever the image's proportions."""
 
@@ -49,6 +54,13 @@ class Preprocessing:
         resize = self.resize and max(1, round(self.resize * side / self.side))
         return replace(self, side=side, resize=resize)
 
+    def of_channels(self, channels: int) -> Preprocessing:
+        """The same for a network that takes so many: of one, mean and deviation are those of the luminance."""
+        if channels == 3:
+            return replace(self, channels=channels)
+        mean, std = (sum(w * part for w, part in zip(LUMINANCE, parts, strict=True)) for parts in (self.mean, self.std))
+        return replace(self, channels=channels, mean=(mean,) * 3, std=(std,) * 3)
+
     def identity(self) -> dict[str, object]:
         """What makes two preprocessings the same, by name."""
         return {
@@ -59,6 +71,7 @@ class Preprocessing:
             "interpolation": self.interpolation,
             "antialias": self.antialias,
             "squash": self.squash,
+            "channels": self.channels,
         }
 
     def crop(self, image: UInt8[np.ndarray, "row column 3"]) -> UInt8[Tensor, "3 side side"]:

@@ -5,6 +5,7 @@ The forward pass stops at the deepest layer asked for. Nothing of this stays on 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -39,6 +40,15 @@ def anchor(network: nn.Module) -> Tensor:
     """A tensor of the network, by which its device and the type of its numbers are known."""
     numbers = (one for one in chain(network.parameters(), network.buffers()) if one.is_floating_point())
     return next(numbers, torch.empty(0))
+
+
+def modules_anew(network: nn.Module) -> nn.Module:
+    """A network of its own on the same tensors: some remember what they were last run on."""
+    shared: dict[int, Any] = {id(one): one for one in chain(network.parameters(), network.buffers())}
+    try:
+        return copy.deepcopy(network, shared)
+    except Exception:  # whatever a module holds beside its weights
+        return network
 
 
 def forward(network: nn.Module, images: Tensor) -> Any:

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from vital.errors import DoesNotFit
 from vital.settings import PictureSettings
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ON_CPU = 8
 """Greatest measured batch on a CPU, where larger ones gain nothing."""
@@ -26,9 +27,6 @@ FIXED = {"cpu": 8, "cuda": 32}
 """The batch where it must not depend on free memory, by device."""
 SHARE = 0.8
 """Share of the free memory that a measured batch may fill."""
-RECORDED = 1.25
-"""Bytes of a run on a GPU over those of its dearest step: recorded steps at half the side, a quarter, keep theirs while
-the first at the whole side run (reasoned)."""
 TEMPORARY = 3.0
 """Bytes of a step on a CPU over the bytes that its graph keeps: gradients and what the sort needs (measured)."""
 
@@ -62,7 +60,7 @@ def _measured(one_picture: Callable[[], object], device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         one_picture()
-        needed = RECORDED * (torch.cuda.max_memory_allocated(device) - before)
+        needed: float = torch.cuda.max_memory_allocated(device) - before
         most = ON_GPU
     else:
         needed, most = TEMPORARY * kept_bytes(one_picture), ON_CPU
@@ -174,24 +172,45 @@ def in_batches(
             if not out_of_memory(error):
                 raise
             why, begun = (error.why, error.begun) if isinstance(error, RanOut) else (first_line(error), None)
-            if together == 1:
-                raise DoesNotFit(
-                    f"one {what} does not fit into memory ({why}): take a smaller --side, or a device with more memory"
-                ) from error
-            if fixed:
-                raise DoesNotFit(
-                    f"{together} {what}s together do not fit into memory ({why}) and a batch of fixed size is not "
-                    f"halved: give --batch {together // 2}"
-                ) from error
-            size = together // 2
             then = "begun anew" if begun is None else f"gone on with from step {begun.done}"
-            logger.warning("%d %ss together did not fit into memory (%s): %s by %d", together, what, why, then, size)
+            size = _halved(error, why, together, what, fixed, then)
             waiting.appendleft((part, begun))
         else:
             yield part
         # Outside the except block, where the error still holds the tensors of the batch.
         if size < together and torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def fitting(size: int, work: Callable[[int], T], what: str, fixed: bool = False) -> T:
+    """``work``, told to take at most ``size`` things together. Where they do not fit into memory all of it is begun
+    anew with half as many, which is logged. Raises `DoesNotFit` as `in_batches` does."""
+    while True:
+        try:
+            return work(size)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            size = _halved(error, first_line(error), size, what, fixed)
+        # Outside the except block, where the error still holds the tensors of the batch.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _halved(error: BaseException, why: str, failed: int, what: str, fixed: bool, then: str = "begun anew") -> int:
+    """Half of what did not fit; logs what happens ``then``. Raises `DoesNotFit` where that is nothing or unwanted."""
+    if failed == 1:
+        raise DoesNotFit(
+            f"one {what} does not fit into memory ({why}): take a smaller --side, or a device with more memory"
+        ) from error
+    if fixed:
+        raise DoesNotFit(
+            f"{failed} {what}s together do not fit into memory ({why}) and a batch of fixed size is not "
+            f"halved: give --batch {failed // 2}"
+        ) from error
+    half = failed // 2
+    logger.warning("%d %ss together did not fit into memory (%s): %s by %d", failed, what, why, then, half)
+    return half
 
 
 NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllocation|DefaultCPUAllocator", re.I)

@@ -15,7 +15,7 @@ from flows import KEPT
 from flows.jobs import AtlasJob, Running
 from stores import open_atlas
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job, references_job, targets_job
-from tests.flows.processes import Gate, environment, killed, scheduler, vital_run, worker
+from tests.flows.processes import Gate, environment, goes_on, killed, scheduler, vital_run, worker
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def interrupted(run: subprocess.Popen[str], atlas: Path, times: int = 1) -> tupl
     """Code and last words of a run that gets Ctrl-C while it makes its first block."""
     with killed(run):
         while not lease_of(atlas).exists():
-            assert run.poll() is None, run.communicate()
+            assert goes_on(run), run.communicate()
         for _ in range(times):
             os.killpg(run.pid, signal.SIGINT)
         _, said = run.communicate()
@@ -99,3 +99,27 @@ def test_a_factory_in_the_current_folder_is_found(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, "layers", "mine:net", "--input-size", "32"]
     ran = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+ASCII = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+@pytest.mark.parametrize("said", [ASCII, {"PYTHONIOENCODING": "cp1252"}], ids=["locale", "output"])
+def test_a_machine_whose_own_encoding_is_not_utf_8(made: Made, tmp_path: Path, said: dict[str, str]) -> None:
+    """As in a batch job without LANG: the credits of the embedded photographs are read, other letters are shown."""
+    program = (
+        "import sys; from flows.cli.main import main; from flows.pages.atlas import read_credits; read_credits(None); "
+        "sys.argv[1:] = sys.stdin.buffer.read().decode('utf-8').split(); sys.exit(main())"
+    )
+    words = f"pages {made.atlas} --out {tmp_path / 'pages'} --title слой --no-references"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment(**said), input=words.encode("utf-8"), capture_output=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "слой" in (tmp_path / "pages" / "index.html").read_text("utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment(**said), input="info слой".encode(), capture_output=True
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(b"Error: ")
+    assert b"Traceback" not in ran.stderr

@@ -40,6 +40,7 @@ def test_it_ends_when_the_last_block_is_written(made: Made, tmp_path: Path) -> N
     watching = threading.Thread(target=watch, args=(str(atlas), console, 0.05))
     watching.start()
     while "1 of 2 blocks" not in shown(console):
+        watching.join(0.005)
         assert watching.is_alive()
     build_atlas(atlas_job(made.store, atlas))
     watching.join()

@@ -16,6 +16,7 @@ from stores import AtlasLayer
 from stores.arrays.schema import array_at, open_store
 from stores.dataset.index import read_index
 from stores.dataset.references import read_references
+from stores.shards.reading import GAP
 from tests.flows import tiny
 from tests.flows.command import vital
 from tests.flows.steps.test_inputs import done, refused
@@ -80,8 +81,15 @@ def test_the_commands_work_in_a_bucket_and_give_what_they_give_on_a_disk(
         done(vital("targets", "--store", store, "--layer", LAYER, "--neurons", "0:32", "--node", "0"))
     index = read_index(remote)
     wanted = np.unique(there.image[:32][there.image[:32] >= 0])  # one block
-    spans = sorted((f"atlas/shards/tiny-{index.shard[i]:06d}.tar", *_span(index, i)) for i in wanted)
-    assert sorted(read for read in reads if read[0].endswith(".tar")) == spans  # every image once, and only its bytes
+    spans = {(f"atlas/shards/tiny-{index.shard[i]:06d}.tar", *_span(index, i)) for i in wanted}
+    asked = [read for read in reads if read[0].endswith(".tar")]
+    for path, start, end in asked:  # from the first byte of an image to the last of one
+        assert {start, end} <= {edge for name, *edges in spans if name == path for edge in edges}
+    covering = [[read for read in asked if read[0] == name and read[1] <= a and b <= read[2]] for name, a, b in spans]
+    assert all(len(reads) == 1 for reads in covering)  # every image once
+    read, needed = (sum(end - start for _, start, end in part) for part in (asked, spans))
+    assert len(asked) < len(spans)
+    assert read - needed <= GAP * (len(spans) - len(asked))  # what lies between neighbours
 
     name = f"targets/{LAYER}/patch-lrp/0/quantiles"
     np.testing.assert_array_equal(

@@ -20,6 +20,7 @@ from stores import AtlasLayer
 from stores.arrays.schema import open_store
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT
+from tests.flows.processes import goes_on
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +50,7 @@ class Server:
 
     def wait_until_it_answers(self) -> None:
         while True:  # the test's own time limit ends this
-            assert self._process.poll() is None, "the server ended"
+            assert goes_on(self._process), "the server ended"
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=60):
                     return

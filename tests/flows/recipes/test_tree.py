@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from flows.recipes.references import select_references
-from flows.steps import merging
-from flows.steps.merging import FAN, ROWS, Tree, written_partials
+from flows.steps.reading import merging
+from flows.steps.reading.merging import FAN, ROWS, Tree, written_partials
 from stores import open_statistics
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, references_job
@@ -28,7 +28,7 @@ DYING = """
 import os, signal, sys
 from flows.jobs import ReferencesJob
 from flows.recipes.references import select_references
-from flows.steps import merging
+from flows.steps.reading import merging
 
 left, write = int(sys.argv[2]), merging.write_arrays
 

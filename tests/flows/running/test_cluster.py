@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -19,12 +21,19 @@ from pydantic import ValidationError
 
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
-from flows.running.cluster import _one_server, kept_workers, place_of, run_tasks, unhurried_memory
+from flows.running.cluster import (
+    _one_server,
+    kept_workers,
+    place_of,
+    run_tasks,
+    script_left_alone,
+    unhurried_memory,
+)
 from stores import AtlasLayer
 from stores.arrays.schema import open_store
 from stores.errors import StoreError
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
-from tests.flows.processes import Gate, killed, vital_run
+from tests.flows.processes import Gate, environment, goes_on, killed, vital_run
 from tests.flows.recipes.test_pipeline import digests
 from vital.settings import StatisticsSettings
 
@@ -111,7 +120,7 @@ def test_a_killed_run_goes_on_where_it_stopped(made: Made, tmp_path: Path, expec
     gate = Gate(tmp_path, tmp_path / "atlas.zarr" / LAYER / "done" / "c" / "0")
     with killed(vital_run(job, tmp_path, **gate.environment)) as run:
         while not blocks_made(tmp_path):
-            assert run.poll() is None, "the run ended before it could be killed"
+            assert goes_on(run), "the run ended before it could be killed"
     assert blocks_made(tmp_path) == 1
     first = {path: path.stat().st_mtime_ns for path in chunks(tmp_path)}
     assert everything(made.shards, tmp_path, Running(threads=1)) == expected
@@ -203,3 +212,32 @@ def test_workers_of_another_machine_are_not_sent_to_this_one(
     place = place_of(Running(scheduler=cluster.scheduler_address))
     with temporary_settings({PREFECT_API_URL: None}), _one_server(place):
         assert not PREFECT_API_URL.value()
+
+
+UNGUARDED = """
+import sys
+import flows
+print(flows.references(sys.argv[1], sys.argv[2], model="tests.flows.tiny:network", layers=["2"], workers=1, threads=1))
+"""
+
+
+@pytest.mark.parametrize("where", ["file", "standard input"])
+def test_a_script_without_a_main_guard_runs_once(made: Made, tmp_path: Path, where: str) -> None:
+    """Not once more in each worker, as with Python's own processes."""
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED, "utf-8")
+    given = {"input": UNGUARDED} if where == "standard input" else {}
+    arguments = [sys.executable, "-" if given else str(script), str(made.shards), str(tmp_path / "s.zarr")]
+    ran = subprocess.run(arguments, env=environment(), cwd=tmp_path, capture_output=True, text=True, **given)  # type: ignore[call-overload]
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("statistics") == 1
+
+
+def test_a_script_with_a_guard_is_known_to_its_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    main, script = sys.modules["__main__"], tmp_path / "script.py"
+    monkeypatch.setattr(main, "__file__", str(script), raising=False)
+    for text, known in (("if __name__ == '__main__':\n    run()\n", str(script)), ("run()\n", None)):
+        script.write_text(text, "utf-8")
+        with script_left_alone():
+            assert main.__file__ == known
+        assert main.__file__ == str(script)

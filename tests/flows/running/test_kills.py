@@ -9,7 +9,7 @@ import pytest
 
 from flows.jobs import FullJob, Running
 from tests.flows import tiny
-from tests.flows.processes import killed, vital_run
+from tests.flows.processes import goes_on, killed, vital_run
 from tests.flows.running.test_cluster import compared, everything, job_at
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def killed_at(job: FullJob, folder: Path, after: int) -> bool:
     that before its end."""
     stores = folder / "made"
     with killed(vital_run(job, folder)) as run:
-        while run.poll() is None and written(stores) < after:
+        while goes_on(run) and written(stores) < after:
             pass
         return run.poll() is None
 

@@ -17,7 +17,7 @@ from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder, read_lease, take
 from stores.arrays.schema import open_store
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
-from tests.flows.processes import Gate, ended, killed, vital_run
+from tests.flows.processes import Gate, ended, goes_on, killed, vital_run
 from tests.flows.recipes.test_pipeline import digests
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,7 @@ def test_a_run_killed_at_work_is_taken_over_at_once_on_its_machine(
     job, first = job_of(made, atlas, lease=86400.0), atlas / LAYER / "done" / "c" / "0"
     with killed(vital_run(job, tmp_path, **Gate(tmp_path, first).environment)) as run:
         while not (first.exists() and list((atlas / "runs").glob("lease-*"))):
-            assert run.poll() is None, "the run ended before it could be killed"
+            assert goes_on(run), "the run ended before it could be killed"
     assert not AtlasLayer(open_store(str(atlas), "atlas", "r"), LAYER).done().all()
     build_atlas(job)
     assert bytes_of(atlas) == expected

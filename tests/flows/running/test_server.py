@@ -1,4 +1,4 @@
-"""Every way into a flow gives Prefect's own server its time, and keeps what the user has set."""
+"""Prefect's server: it is given its time, what the user has set stays, and what is wrong with it is one sentence."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
 
+import flows
 from flows.cli.job_files import JOBS, flow_of
-from flows.running.server import SECONDS, STARTUP
-
-pytestmark = pytest.mark.slow
+from flows.running.server import SECONDS, STARTUP, NoServer, served
+from tests.flows import tiny
+from tests.flows.command import vital
+from tests.flows.conftest import LAYER, MODEL
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -45,6 +50,7 @@ def seconds(home: Path, *modules: str, **said: str) -> dict[str, object]:
     return dict(json.loads(ran.stdout))
 
 
+@pytest.mark.slow
 def test_every_flow_s_module_gives_the_server_its_time(tmp_path: Path) -> None:
     modules = sorted({flow_of(name).__module__ for name in JOBS})
     assert len(modules) == len(JOBS)
@@ -53,6 +59,7 @@ def test_every_flow_s_module_gives_the_server_its_time(tmp_path: Path) -> None:
     assert found == {module: [SECONDS, str(SECONDS)] for module in modules}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["environment", "profile", "file"])
 def test_what_the_user_has_set_stays(tmp_path: Path, where: str) -> None:
     said = {STARTUP: "33"} if where == "environment" else {}
@@ -65,3 +72,80 @@ def test_what_the_user_has_set_stays(tmp_path: Path, where: str) -> None:
         "before": 33,
         "flows.running.cluster": [33, inherited],
     }
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Nothing is said about Prefect."""
+    for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(("name", "folder"), [("HOME", "/proc/nohome/.prefect"), ("PREFECT_HOME", "/proc/nohome")])
+def test_a_folder_that_prefect_cannot_write_is_named_before_the_start(
+    alone: pytest.MonkeyPatch, tmp_path: Path, name: str, folder: str
+) -> None:
+    alone.setenv(name, "/proc/nohome")
+    said = vital("targets", "--store", tmp_path / "s.zarr", "--layer", "classes")
+    assert (said.exit_code, said.output.count("\n")) == (1, 1)
+    assert f"Error: Prefect keeps its runs in {folder}, which cannot be written" in said.output
+    assert "set PREFECT_HOME to a folder that can be written" in said.output
+    with pytest.raises(NoServer, match="set PREFECT_HOME"):
+        flows.targets(tmp_path / "s.zarr", "classes")
+    assert vital("info", "--help").exit_code == 0  # what runs no flow needs no folder
+
+
+def test_without_any_home_the_same(alone: pytest.MonkeyPatch) -> None:
+    def none(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    alone.setattr(Path, "expanduser", none)
+    with pytest.raises(NoServer, match="this user has no home: set PREFECT_HOME"), served():
+        pass
+
+
+def test_the_folder_is_not_asked_for_where_the_server_is_elsewhere(alone: pytest.MonkeyPatch) -> None:
+    alone.setenv("PREFECT_HOME", "/proc/nohome")
+    alone.setenv("PREFECT_API_URL", "http://server:4200/api")
+    with served():
+        pass
+
+
+def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    tiny.shards(tmp_path, 1)
+    with temporary_settings({PREFECT_API_URL: "http://user:secret@127.0.0.1:9/api"}), pytest.raises(NoServer) as error:
+        flows.references(tmp_path, tmp_path / "s.zarr", model=MODEL, layers=[LAYER])
+    assert "no Prefect server answers at http://" in str(error.value)
+    assert "127.0.0.1:9/api: start it with `prefect server start`, correct PREFECT_API_URL" in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_a_server_of_its_own_that_does_not_come_is_told_with_the_way_out(
+    alone: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def silent(server: SubprocessASGIServer) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    alone.setenv("PREFECT_HOME", str(tmp_path))
+    alone.setattr(SubprocessASGIServer, "_run_uvicorn_command", silent)
+    server = SubprocessASGIServer(port=9)
+    with pytest.raises(NoServer, match=f"allow it more with {STARTUP}, or start `prefect server start` once"), served():
+        server.start(timeout=1)
+    process = server.server_process
+    server.stop()
+    assert process is not None
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def test_where_prefect_may_start_none_the_way_out_is_to_name_one() -> None:
+    none = temporary_settings({PREFECT_API_URL: None, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False})
+    with none, pytest.raises(NoServer, match="name one in PREFECT_API_URL"), served(), get_client(sync_client=True):
+        pass
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    for error in (RuntimeError("Failed"), ValueError("no"), OSError("gone")):
+        with pytest.raises(type(error), match=str(error)), served():
+            raise error

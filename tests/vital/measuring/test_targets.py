@@ -111,7 +111,7 @@ def test_sums_are_exact() -> None:
     for seed in range(5):
         held, order = _Sums(2), np.random.default_rng(seed).permutation(len(values))
         for value in values[order]:
-            held.add("x", [1], torch.tensor([[value]]))
+            held.add("x", torch.tensor([1]), torch.tensor([[value]]))
         sums[seed] = held.mean("x", np.array([0, 1]))
         assert sums[seed][0, 0] == 0
     assert len({float(one[1, 0]) for one in sums.values()}) == 1

@@ -255,10 +255,10 @@ class Card:
 @pytest.mark.parametrize("kept", [10, 500, 990])
 def test_what_the_allocator_keeps_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
     """The batch of a process's first task is that of its later ones."""
-    card = Card(size=1000, kept=kept, used=10, step=16).seen_by(monkeypatch)
+    card = Card(size=1000, kept=kept, used=10, step=20).seen_by(monkeypatch)
     for _ in range(3):
-        assert measured_batch(card.run, torch.device("cuda")) == 32  # 0.8 × 990 over 1.25 × 16 is 39
-    assert measured_batch(Card(1000, 600, 500, 16).seen_by(monkeypatch).run, torch.device("cuda")) == 16
+        assert measured_batch(card.run, torch.device("cuda")) == 32  # 0.8 × 990 over 20 is 39
+    assert measured_batch(Card(1000, 600, 500, 20).seen_by(monkeypatch).run, torch.device("cuda")) == 16
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -17,7 +17,17 @@ from vital.network.layers.layer import Layer, Survey, stated
 from vital.network.layers.tokens import Constant, leading_tokens
 from vital.network.out_of_place import OutOfPlace
 from vital.network.preprocessing import Preprocessing
-from vital.network.probe import CLASSES, Layout, anchor, forward, guess_layout, only_tensor, scores, to_sites
+from vital.network.probe import (
+    CLASSES,
+    Layout,
+    anchor,
+    forward,
+    guess_layout,
+    modules_anew,
+    only_tensor,
+    scores,
+    to_sites,
+)
 
 IMAGES = 2
 """In the run that layers are read from: what does not differ between two images is not of the image."""
@@ -89,7 +99,7 @@ def survey(
         )
     # The channel axis is the one that keeps its length when the image shrinks: this tells (row, column, channel)
     # from the usual order. Networks that take one size only do not get that far.
-    small = _trace(model.network, max(32, side * 5 // 7 // 32 * 32), 1).runs
+    small = _trace(modules_anew(model.network), max(32, side * 5 // 7 // 32 * 32), 1).runs
     layers = {
         name: _layer(name, run, small.get(name))
         for name, run in sorted(large.runs.items(), key=lambda one: one[1].ended)
@@ -137,7 +147,7 @@ def _explained(model: Surveyed, failure: FailedForward, way_out: str) -> Unsuita
         return UnsuitableInput(
             f"{model.name} takes one image at a time, and fails on two ({why}): make its forward keep the first axis"
         )
-    other = next((one for one in SIDES if one != side and _trace(model.network, one, 1).failure is None), None)
+    other = next((one for one in SIDES if one != side and _runs(model.network, one)), None)
     if other is None:
         return FailedForward(
             f"{model.name} fails in its own forward, on images of 3 × {side} × {side} as at other sizes ({why}): call "
@@ -146,6 +156,10 @@ def _explained(model: Surveyed, failure: FailedForward, way_out: str) -> Unsuita
     return UnsuitableInput(
         f"{model.name} cannot take images of {side} × {side} pixels ({why}; {other} × {other} it takes): {way_out}"
     )
+
+
+def _runs(network: nn.Module, side: int) -> bool:
+    return _trace(modules_anew(network), side, 1).failure is None
 
 
 def _why(failure: FailedForward) -> str:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import inspect
 from pkgutil import resolve_name
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
 from vital.errors import UnknownModel
+from vital.network.preprocessing import Preprocessing
 from vital.network.sources.loaded import RANDOM, Loaded
 from vital.network.sources.weight_files import fill
 from vital.settings import ModelSettings
 
 
+@runtime_checkable
+class Wrapped(Protocol):
+    """A network that `vital.wrap` was given: a `vital.network.models.Model`."""
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
 def from_factory(settings: ModelSettings) -> Loaded:
-    """What ``package.module:factory`` makes, with ImageNet's usual preprocessing."""
+    """What ``package.module:factory`` makes: a module, with ImageNet's usual preprocessing, or what `vital.wrap`
+    gives."""
     name = settings.name
     try:
         factory = resolve_name(name)
@@ -34,6 +47,9 @@ def from_factory(settings: ModelSettings) -> Loaded:
     except ValueError:
         pass  # what is written in C may have no signature
     network = factory()
+    if isinstance(network, Wrapped):  # its own preprocessing, its conventions, its classes' names
+        notes = fill(network.network, settings.weights) if settings.weights not in (None, RANDOM) else ()
+        return Loaded(network.network, network.preprocessing, network.class_names, (*network.notes, *notes), True)
     if not isinstance(network, nn.Module):
         raise UnknownModel(
             f"{name!r} returned {type(network).__name__}, not a torch.nn.Module: name a function that makes one"

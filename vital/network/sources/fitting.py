@@ -17,7 +17,8 @@ from torch.nn.parameter import is_lazy
 
 from vital.errors import FailedForward, UnsuitableInput
 from vital.network.out_of_place import OutOfPlace
-from vital.network.probe import anchor, forward
+from vital.network.preprocessing import LUMINANCE
+from vital.network.probe import anchor, forward, modules_anew
 from vital.network.sources.torchvision_networks import torchvision_models
 
 
@@ -66,15 +67,34 @@ def _name_images(network: nn.Module) -> None:
         network.register_forward_pre_hook(lambda _, images, by_name: ((), {needed[0]: images[0]}), with_kwargs=True)
 
 
-def settled(network: nn.Module, side: int) -> nn.Module:
+def settled(network: nn.Module, side: int, channels: int | None = None) -> tuple[nn.Module, int]:
     """The network with its convolutions' weights channels last in memory, which is faster, unless it only runs with
-    them as they were: a network may look at its activations as they lie (``x.view``)."""
-    _lay_out(network, torch.channels_last)
-    if not _runs(network, side):
-        _lay_out(network, torch.contiguous_format)
-        if not _runs(network, side):  # for another reason, which its survey tells
-            _lay_out(network, torch.channels_last)
-    return network
+    them as they were: a network may look at its activations as they lie (``x.view``). And how many channels it is
+    shown: those asked for, or what it takes; where that is one, it is shown the luminance of what it is given."""
+    for one in (channels,) if channels else (3, 1):
+        handle = network.register_forward_pre_hook(_show_luminance) if one == 1 else None
+        for memory in (torch.channels_last, torch.contiguous_format):
+            _lay_out(network, memory)
+            if _runs(network, side):
+                return network, one
+        if handle is not None and channels is None:
+            handle.remove()
+    _lay_out(network, torch.channels_last)  # it does not run for another reason, which its survey tells
+    return network, channels or 3
+
+
+def rows_first(network: nn.Module) -> None:
+    """Have the network be shown (image, row, column, channel)."""
+    network.register_forward_pre_hook(_show_rows_first)
+
+
+def _show_luminance(network: nn.Module, images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    red, green, blue = (LUMINANCE[channel] * images[0][:, channel : channel + 1] for channel in range(3))
+    return red + green + blue, *images[1:]
+
+
+def _show_rows_first(network: nn.Module, images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return images[0].permute(0, 2, 3, 1), *images[1:]
 
 
 def _lay_out(network: nn.Module, memory: torch.memory_format) -> None:
@@ -173,7 +193,7 @@ def _takes_interpolation(network: Any) -> bool:
 def _interpolating(network: Any, side: int) -> nn.Module:
     if getattr(network.config, "image_size", None) == side:
         return cast(nn.Module, network)
-    twin: nn.Module = _twin(network)
+    twin = modules_anew(network)
     twin.register_forward_pre_hook(
         lambda _, images, named: (images, {**named, "interpolate_pos_encoding": True}), with_kwargs=True
     )

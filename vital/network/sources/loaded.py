@@ -28,3 +28,5 @@ class Loaded:
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What was chosen or left out on the way, a sentence each."""
+    settled: bool = False
+    """Whether it is shown what it takes already: all or one of the channels, in its own order of axes."""

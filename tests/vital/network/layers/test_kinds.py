@@ -178,9 +178,9 @@ class Single(Base):
         return made
 
 
-def grey() -> nn.Module:
+def spectral() -> nn.Module:
     network = Base()
-    network.conv1 = nn.Conv2d(1, 8, 3)
+    network.conv1 = nn.Conv2d(5, 8, 3)
     return network
 
 
@@ -197,9 +197,9 @@ class Wrong(Base):
         (exported, UnsuitableInput, "is an exported program, .*unflatten"),
         (Single, UnsuitableInput, r"Single takes one image at a time, and fails on two \(RuntimeError: shape '\[8\]'"),
         (
-            grey,
+            spectral,
             FailedForward,
-            r"own forward, on images of 3 × 64 × 64 as at other sizes \(RuntimeError: .*to have 1 chan",
+            r"own forward, on images of 3 × 64 × 64 as at other sizes \(RuntimeError: .*to have 5 chan",
         ),
         (Wrong, FailedForward, r"own forward.*\(KeyError: 'temperature'\)"),
     ],
@@ -307,6 +307,26 @@ def test_the_blocks_of_a_wrapped_network_are_its_own(outer: Callable[[nn.Module]
     prefix = next(name for name, _ in outer(inner).named_children())
     rows = [row.layer for row in made(outer(inner)).layers()]
     assert rows[:6] == [f"{prefix}.{number}{part}" for number in range(3) for part in (".1", "")]
+
+
+class Remembers(Base):
+    """Adds a bias of the size of the first map that it saw last, as some window attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.side = SIDE // 8
+
+    def features(self, images: Tensor) -> Tensor:
+        maps = super().features(images)
+        self.side = min(self.side, maps.shape[-1])
+        return maps + torch.zeros(self.side, self.side)
+
+
+def test_a_survey_at_other_sizes_leaves_no_trace_on_networks_that_remember() -> None:
+    model, images = made(Remembers()), torch.randn(2, 3, SIDE, SIDE)
+    before = model.network(images)
+    survey(model)
+    assert torch.equal(model.network(images), before)
 
 
 class Headed(nn.Module):

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from flows.steps.dataset import write_gathered
-from flows.steps.shards import Partial
+from flows.steps.reading.shards import Partial
 from stores import Statistics
 from stores.arrays.provenance import JSON, fingerprint
 from stores.dataset.index import SampleRows, ShardRows

@@ -15,7 +15,7 @@ import numpy as np
 from flows.jobs import BLOCK
 from flows.running.process import LoadedModel
 from flows.steps.dataset import write_gathered
-from flows.steps.merging import Tree, index_rows, joined_partials, remove_partials
+from flows.steps.reading.merging import Tree, index_rows, joined_partials, remove_partials
 from stores import Statistics
 from stores.arrays.provenance import ShardIdentity, check_extension
 from stores.dataset.references import read_references

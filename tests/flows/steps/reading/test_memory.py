@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from flows.jobs import Running
-from flows.running.labels import BY_NUMBER
 from flows.running.process import load
-from flows.steps.shards import scan_shard
+from flows.steps.reading.labels import BY_NUMBER
+from flows.steps.reading.shards import scan_shard
 from stores.shards.finding import expand
 from tests.flows.conftest import LAYER, MODEL, Made
 from vital.measuring.gathering import Plan
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[3]
 PIECES = """
 import os
 from pathlib import Path
-from flows.running.labels import BY_NUMBER
-from flows.steps.shards import give_back
+from flows.steps.reading.labels import BY_NUMBER
+from flows.steps.reading.shards import give_back
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -40,7 +40,7 @@ print(full - kept, kept - resident(), sum(map(sum, pieces)))
 
 def test_it_does_so_after_every_shard(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
-    monkeypatch.setattr("flows.steps.shards.give_back", lambda: given.append("back"))
+    monkeypatch.setattr("flows.steps.reading.shards.give_back", lambda: given.append("back"))
     here = load(MODEL, Running())
     for number, shard in enumerate(expand([str(made.shards)]), 1):
         scan_shard(shard, here, Plan((LAYER,), (), 2, 16), BY_NUMBER)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from flows.running.labels import Labels
 from flows.running.process import LoadedModel
 from flows.running.progress import tick
-from flows.steps.feeding import ALONE, Feed, fed
+from flows.steps.reading.feeding import ALONE, Feed, fed
+from flows.steps.reading.labels import Labels
 from stores.arrays.provenance import safe_url
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import USED

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from flows.jobs import Running, cores
 from flows.recipes.references import select_references
-from flows.running.labels import BY_NUMBER
 from flows.running.process import LoadedModel, load
-from flows.steps.feeding import BATCH, Feed
-from flows.steps.shards import Partial, scan_shard
+from flows.steps.reading.feeding import BATCH, Feed
+from flows.steps.reading.labels import BY_NUMBER
+from flows.steps.reading.shards import Partial, scan_shard
 from stores.errors import ForeignStore, Status, UnreadableImage
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, expand
@@ -118,7 +118,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
             real(self, pixels, *rest)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Gathering, "add", add)
-        monkeypatch.setattr("flows.steps.shards._fitting", {})
+        monkeypatch.setattr("flows.steps.reading.shards._fitting", {})
         return tried
 
     return make
@@ -172,7 +172,7 @@ def test_a_gpu_s_decoder_gets_what_is_for_it_and_all_else_goes_the_usual_way(
 
         return decode_all
 
-    monkeypatch.setattr("flows.steps.feeding.jpeg_decoder", twin)
+    monkeypatch.setattr("flows.steps.reading.feeding.jpeg_decoder", twin)
     expected = scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8))
     assert not asked
     assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8, jpeg="nvjpeg")), expected)
@@ -193,7 +193,7 @@ def test_a_decoder_that_does_not_do_is_refused_before_anything_is_written(
     assert not (tmp_path / "s.zarr").exists()
     usual = references_job(tmp_path / "shards", tmp_path / "s.zarr", running=Running(device="cpu"))
     select_references(usual)
-    monkeypatch.setattr("flows.steps.feeding.jpeg_decoder", lambda device: None)
+    monkeypatch.setattr("flows.steps.reading.feeding.jpeg_decoder", lambda device: None)
     with pytest.raises(ForeignStore, match="field jpeg = simplejpeg but now it is nvjpeg"):
         select_references(job)
 

@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from flows.jobs import ReferencesJob, cores
-from flows.running.labels import Labels
 from flows.running.process import LoadedModel
+from flows.steps.reading.labels import Labels
 from stores.errors import Status, UnreadableImage
 from stores.shards.decoding import decode, in_order, jpeg_size
 from stores.shards.reading import Sample, ShardReader

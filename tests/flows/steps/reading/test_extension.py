@@ -11,7 +11,7 @@ import pytest
 
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
-from flows.steps.extension import PENDING
+from flows.steps.reading.extension import PENDING
 from stores import Targets
 from stores.arrays.schema import array_at, open_store
 from stores.dataset.index import read_index, read_shards

@@ -1,0 +1,125 @@
+"""Networks that take images otherwise: their luminance, rows first, from 0 to 1 or to 255."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.reference.networks import Tiny, randomise
+from vital.errors import UnsuitableInput
+from vital.measuring.maps import relevance
+from vital.network.layers import survey
+from vital.network.models import Model, load_model, wrap
+from vital.network.probe import CLASSES, probe
+from vital.pictures.render import render
+
+SIDE = 32
+IMAGE = np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8)
+USUAL: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+def seen(model: Model, image: np.ndarray = IMAGE) -> Tensor:
+    """The logits of an image as the project shows it."""
+    with torch.inference_mode(), probe(model.network, [CLASSES], survey(model).layouts()) as run:
+        return run(model.preprocessing.normalise(model.preprocessing.crop(image)[None]))[CLASSES][..., 0]
+
+
+def cropped() -> np.ndarray:
+    return IMAGE[2:34, 2:34]
+
+
+def grey(classes: int = 4) -> nn.Module:
+    return randomise(
+        nn.Sequential(
+            nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, classes),
+        ),
+        3,
+    ).eval()
+
+
+@pytest.mark.parametrize("given", [{"channels": 1}, {}])
+def test_a_network_of_one_channel_is_shown_the_luminance(given: dict[str, Any]) -> None:
+    """As Pillow's mode L, up to its rounding to whole numbers."""
+    network = grey()
+    numbers = {"mean": (0.4,), "std": (0.3,)} if given else {"mean": (0.4,) * 3, "std": (0.3,) * 3}
+    model = wrap(network, side=SIDE, **numbers, **given)
+    luminance = torch.from_numpy(np.asarray(Image.fromarray(cropped()).convert("L"), np.float32) / 255)
+    expected = network((luminance[None, None] - 0.4) / 0.3).detach()
+    torch.testing.assert_close(seen(model), expected, rtol=0.02, atol=0.02)
+    assert model.preprocessing.channels == 1
+    assert model.notes == (
+        "Sequential takes one channel: it is shown the luminance of images, less 0.400 and over 0.300",
+    )
+    assert model.identity["channels"] == 1
+
+
+def test_pictures_and_relevance_of_a_network_of_one_channel_are_made() -> None:
+    model = wrap(grey(), side=SIDE, mean=0.4, std=0.3, channels=1)
+    photos = list(np.random.default_rng(1).integers(0, 256, (5, 40, 40, 3), np.uint8))
+    picture = render(model, "1:2", photos, steps=3)
+    assert picture.pixels.shape == (SIDE, SIDE, 3)
+    found = relevance(model, "1:2", photos, node="0")
+    assert found.shape == (5, 16, 16)
+    assert np.isfinite(found).all()
+
+
+class Convention(nn.Module):
+    """Takes images in its own way, then does as the inner network."""
+
+    def __init__(self, inner: nn.Module, scale: float, rows_first: bool) -> None:
+        super().__init__()
+        self.inner, self.scale, self.rows_first = inner, scale, rows_first
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.rows_first:
+            assert images.shape[1:] == (SIDE, SIDE, 3)
+            images = images.permute(0, 3, 1, 2)
+        result: Tensor = self.inner((images * self.scale - 0.5) / 0.25)
+        return result
+
+
+@pytest.mark.parametrize("values", ["0..1", "0..255"])
+@pytest.mark.parametrize("rows_first", [True, False])
+def test_conventions_give_what_the_same_network_gives_in_the_usual_one(values: Any, rows_first: bool) -> None:
+    inner = randomise(Tiny(), 2).eval()
+    network = Convention(inner, 1.0 if values == "0..1" else 1 / 255, rows_first)
+    axes: Any = "row column channel" if rows_first else "channel row column"
+    model = wrap(network, side=SIDE, values=values, axes=axes)
+    torch.testing.assert_close(seen(model), seen(wrap(inner, side=SIDE, **USUAL)), rtol=1e-4, atol=1e-5)
+    assert survey(model).layer("inner.2").channels == 12
+
+
+def test_conventions_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(UnsuitableInput, match=r"values = '0..1' with a mean or a deviation"):
+        wrap(Tiny(), side=SIDE, values="0..1", **USUAL)
+    with pytest.raises(UnsuitableInput, match=r"mean = None is not three numbers"):
+        wrap(Tiny(), side=SIDE)
+
+
+def test_a_factory_may_wrap_its_network_so_that_tasks_elsewhere_know_its_conventions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "somebody_wraps.py").write_text(
+        "import vital\nfrom tests.vital.network.test_conventions import Convention, grey\n"
+        "def made():\n    return vital.wrap(Convention(grey(), 1 / 255, False), side=32, values='0..255',"
+        " class_names=['a', 'b', 'c', 'd'], resize=32)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = load_model("somebody_wraps:made")
+    sys.modules.pop("somebody_wraps")
+    assert model.class_names == ("a", "b", "c", "d")
+    assert (model.preprocessing.side, model.preprocessing.shorter, model.preprocessing.channels) == (32, 32, 1)
+    direct = wrap(Convention(grey(), 1 / 255, False), side=32, values="0..255", resize=32)
+    torch.testing.assert_close(seen(model), seen(direct))
+    assert len(model.notes) == 1
