@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], choices=PARTS, help="these parts alone")
     parser.add_argument("--out", type=Path, help="a file for the JSON, which is also printed")
     options = parser.parse_args()
+    if options.tiny:
+        torch.set_num_threads(1)  # operations are so small that threads would wait for each other
     bench = Bench(torch.device(options.device), options.tiny, options.seconds)
     print(json.dumps(measured(bench, options.only, options.out), indent=1))
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
@@ -28,6 +29,7 @@ from vital.network.layers import survey
 from vital.network.models import Model, load_model
 from vital.network.nodes import default_nodes
 from vital.network.probe import CLASSES, INPUT, probe
+from vital.pictures import losses
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings
 
@@ -74,6 +76,41 @@ def measured(
         return time.perf_counter() - begun
 
     return run
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(side: int = 64, batches: tuple[int, ...] = (1, 8, 32)) -> dict[str, int]:
+    """Operations of the dearest kind of step, by preset and batch, with the losses as a GPU computes them."""
+    model = load_model(ModelSettings(name="resnet50", weights="random", input_size=side))
+    found = survey(model)
+    nodes, layouts = (INPUT, *default_nodes(found, LAYER, model.name)), found.layouts()
+    crops = [Crop(torch.zeros(3, side, side, dtype=torch.uint8), (row,)) for row in range(max(batches))]
+    whole = measure(model, LAYER, range(max(batches)), crops, nodes, layouts)
+
+    def counted(preset: str, batch: int) -> int:
+        after: list[int] = []
+        settings = PictureSettings(preset=preset, steps=4, side=side, coarse=0.0)
+        with Operations() as seen:
+            target = whole.take(slice(0, batch))
+            optimise(model, target, settings, layouts, progress=lambda step: after.append(seen.count))
+        return max(np.diff(after[1:]).tolist())
+
+    on_cpu = losses._match_on_cpu
+    losses._match_on_cpu = losses._match
+    counts = {f"{preset}_{batch}": counted(preset, batch) for preset in ("natural", "paper") for batch in batches}
+    losses._match_on_cpu = on_cpu
+    return counts
 
 
 def stored_bytes(target: Target) -> int:
@@ -125,6 +162,7 @@ def main() -> None:
         "bare_milliseconds_per_picture": 1000 * median["bare_inner"] / BATCH,
     }
     errors = golden_errors(LEVELS) | lite0_errors(LEVELS)
+    result["operations"] = operations()
     result |= {"level_error": max(errors.values()), "level_errors": errors}
     print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 

@@ -1,7 +1,7 @@
 """What a data set will take, on paper: `python benchmarks/needs.py --images 1281167 --shards 1281 --gpus 1 8 64`.
 
-The formula of docs/scale.md with its constants: those marked measured come from the other benchmarks of this folder on
-two processor cores, those marked assumed stand for a GPU that was not there.
+The formula of docs/scale.md with its constants. Each says whether it was measured, and by which benchmark of this
+folder, or assumed of a GPU that was not there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from math import ceil
 
 @dataclass(frozen=True)
 class Constants:
-    """Seconds, bytes and counts that the formula multiplies; the default is resnet50, layer4, five nodes."""
+    """Seconds, bytes and counts that the formula multiplies; the default is resnet50, layer4, five nodes. Measured is
+    on one of two cores of a shared machine, by benchmarks/scale.py unless another is named."""
 
-    decode_per_core: float = 400.0
-    """Images a second of decoding and resizing to 224 px on one core: 1,086 measured for photographs of 320 to 512 px
-    and 23 kB; assumed for ImageNet's, which have 110 kB."""
+    decode_per_core: float = 600.0
+    """Images a second of decoding and cropping to 224 px, measured: decode_per_core, files of 110 kB."""
     cores_per_gpu: int = 8
     """Assumed."""
     forward_per_gpu: float = 2500.0
@@ -26,20 +26,29 @@ class Constants:
     """What an empty task costs a worker, measured: 64 on Dask, Prefect 3.8, its server on the same two cores."""
     tasks: int = 256
     """Tasks of a pass, at most."""
-    partial_bytes: int = 5_063_212
-    """Of a shard, measured (five nodes, 64 levels, 50 references; benchmarks/statistics.py, partial_bytes)."""
-    merge_per_second: float = 60.0
-    """Partials that one core reads from disk and adds a second, measured."""
+    fan: int = 16
+    """Partials that a task joins, at most."""
+    partial_bytes: int = 0
+    """Of a task of the pass with the rows of its images, measured: merge_partial_bytes."""
+    join_seconds: float = 0
+    """Reading, adding and writing a partial, measured: merge_seconds, join, by merge_partials."""
+    store_seconds: float = 0
+    """Joining the last partials and writing the store, measured: merge_seconds, store."""
     reference_per_gpu: float = 400.0
     """References measured a second, assumed: 2.18 times a forward and gradient, which is measured as a ratio."""
-    step_per_gpu: float = 300.0
-    """Steps of one picture a second, assumed: 2.66 times a forward and gradient, which is measured as a ratio."""
+    step_per_gpu: float = 633.0
+    """Steps of one picture a second, assumed: counted FLOP and bytes at the rates of an H200's data sheet, and the time
+    of launching; layer4.2, natural, 32 pictures together, float32."""
     neuron_bytes: int = 958_660
     """Stored of an inner neuron, measured: benchmarks/method.py."""
     picture_bytes: int = 260_000
-    """Stored of a picture of 224 px with its mask, measured."""
-    index_bytes: int = 41
-    """Of an image's row in the index before compression, with a key of twelve letters."""
+    """Stored of a picture of 224 px with its mask, measured: the blocks of an atlas by their number."""
+    index_bytes: float = 0
+    """Stored of an image's row in the index, measured: index_bytes."""
+    target_requests: int = 0
+    """Of a task of targets besides its images, measured: requests_kinds."""
+    picture_requests: int = 0
+    """Of a task of pictures, measured: requests_kinds."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +72,19 @@ def needs(
     """The formula of docs/scale.md."""
     known = constants or Constants()
     rate = gpus * min(known.forward_per_gpu, known.cores_per_gpu * known.decode_per_core)
-    waves = ceil(min(known.tasks, shards) / gpus)
-    blocks = ceil(neurons / 32)
+    leaves, blocks = min(known.tasks, shards), ceil(neurons / 32)
+    joins = ceil(leaves / known.fan)
     return Needs(
-        images / rate + waves * known.task_seconds,
-        shards / known.merge_per_second,
+        images / rate + ceil(leaves / gpus) * known.task_seconds,
+        ceil(joins / gpus) * (known.fan * known.join_seconds + known.task_seconds) + known.store_seconds,
         neurons * references / (gpus * known.reference_per_gpu) + ceil(blocks / gpus) * known.task_seconds,
         neurons * steps / (gpus * known.step_per_gpu) + ceil(blocks / gpus) * known.task_seconds,
         neurons * known.neuron_bytes + images * known.index_bytes,
         neurons * known.picture_bytes,
-        shards * known.partial_bytes,
-        shards * 4 + neurons * references + blocks * 40,
-    )
+        leaves * known.partial_bytes,
+        2 * shards + 7 * leaves + 5 * joins
+        + neurons * references + blocks * (known.target_requests + known.picture_requests),
+    )  # fmt: skip
 
 
 def main() -> None:

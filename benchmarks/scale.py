@@ -3,17 +3,21 @@
 No weights and no GPU are needed; it takes minutes on two cores and 5 GB of disk. ``--small`` is the same with little
 data, in seconds: it shows that all of this runs, not what it costs.
 
-- ``index_append_ms``: adding a shard of a thousand images to an index of ``index_images``. ``index_rows_ms``: a task
-  opens the store and reads where the references of its 32 neurons lie; ``index_rows_ms_short`` is the same where the
-  index has a hundredth of the images.
+- ``index_append_ms``: adding a shard of a thousand images to an index of ``index_images``, which takes
+  ``index_bytes`` an image. ``index_rows_ms``: a task opens the store and reads where the references of its 32 neurons
+  lie; ``index_rows_ms_short`` is the same where the index has a hundredth of the images.
 - ``merge_seconds``: what ``merge_shards`` shards add (resnet50's nodes, 2,048 ranked channels), from one partial for
-  each shard to the finished store, by one worker: tasks join what each has read, tasks join 16 of these, and the last
-  writes the store. ``merge_growth`` is that time over the time of half as many shards. ``merge_partials`` are the
-  files that the first tasks leave, ``merge_peak_bytes`` the greatest memory of the process, libraries included.
+  each shard to the finished store, by one worker: tasks ``read`` shards and join what these add, tasks ``join`` 16 of
+  their partials, and the last writes the ``store``. ``merge_core_seconds`` is the processor time of that, and
+  ``merge_growth`` it over that of half as many shards. ``merge_partials`` are the partials that the first tasks leave,
+  of ``merge_partial_bytes`` with the rows beside; ``merge_peak_bytes`` is the process's greatest memory, libraries
+  included.
 - ``requests_per_block``: requests to storage of one task of targets and one of pictures together, by neurons of the
   layer; ``requests_kinds`` says which (benchmarks/counted.py).
-- ``rank_ms_per_image``: ranking ``rank_neurons`` neurons, 50 images each, over a shard of a thousand images on one
-  core.
+- ``rank_ms_per_image``: processor time of ranking ``rank_neurons`` neurons, 50 images each, over a shard of a
+  thousand images on one core.
+- ``decode_per_core``: JPEG files of 500 × 375 px and ``decode_bytes``, as large as ImageNet's, that a core decodes and
+  crops to 224 px a second of processor time.
 """
 
 from __future__ import annotations
@@ -34,7 +38,9 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
 import numpy as np
+import simplejpeg
 import torch
+from PIL import Image
 from prefect import flow, task
 
 from benchmarks.counted import requests
@@ -45,6 +51,7 @@ from flows.steps.reading.merging import Leaf, Tree, merge_partials, write_partia
 from flows.steps.reading.shards import Partial, joined
 from stores import References, open_statistics
 from stores.dataset.index import SampleRows, ShardRows
+from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import Gathered, Plan
 from vital.measuring.image_sums import ImageSums
@@ -104,8 +111,13 @@ def rows_of(shard: int, images: int, before: int = 0) -> tuple[SampleRows, Shard
     return SampleRows.from_columns(columns), ShardRows.from_columns({k: [v] for k, v in (table | more).items()})
 
 
-def index(folder: Path, images: int, per_shard: int) -> tuple[float, float]:
-    """Milliseconds of adding a shard, and of reading the places that a block needs."""
+def bytes_below(folder: Path) -> int:
+    """Of all files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def index(folder: Path, images: int, per_shard: int) -> tuple[float, float, float]:
+    """Milliseconds of adding a shard, and of reading the places that a block needs; bytes an image."""
     url, shards = str(folder / f"index-{images}.zarr"), images // per_shard
     store = open_statistics(url, "a")
     store.claim({"levels": LEVELS}, {})
@@ -115,8 +127,8 @@ def index(folder: Path, images: int, per_shard: int) -> tuple[float, float]:
     store.write_references("layer4", References(ids, ids.astype(np.float32), none[..., 0], none))
     store.mark([], {"layer4": RANKS})
     rows = ms(lambda at: open_statistics(url).reference_places("layer4", range(at * BLOCK, (at + 1) * BLOCK)), 15)
-    more = [rows_of(shards + number, per_shard) for number in range(3)]
-    return ms(lambda number: open_statistics(url, "r+").append(*more[number]), 3), rows
+    more, size = [rows_of(shards + number, per_shard) for number in range(9)], bytes_below(Path(url) / "index") / images
+    return ms(lambda number: open_statistics(url, "r+").append(*more[number]), len(more)), rows, size
 
 
 # Partials of a pass, joined
@@ -172,28 +184,33 @@ def read_leaf(store: str, stand_in: StandIn, template: Gathered, leaf: Leaf) -> 
 
 
 @flow(name="merge", task_runner=in_process())
-def merged(store: str, stand_in: StandIn, shards: int) -> tuple[float, int]:
-    """Seconds from the shards' partials to a finished store, and the number of partials that the first tasks leave."""
+def merged(store: str, stand_in: StandIn, shards: int) -> dict[str, float]:
+    """Seconds and processor seconds from the shards' partials to a finished store, and what the first tasks leave."""
     tree = Tree.of(stand_in.plan, [ShardFile(f"{one:06d}.tar", f"/{one:06d}.tar", 1) for one in range(shards)])
-    statistics_, template = open_statistics(store, "a"), stand_in.template()
-    statistics_.claim({"levels": LEVELS}, {})
-    begun = time.perf_counter()
+    statistics, template = open_statistics(store, "a"), stand_in.template()
+    statistics.claim({"levels": LEVELS}, {})
+    times, cores = [time.perf_counter()], time.process_time()
     shared = {"store": store, "stand_in": stand_in, "template": template}
     run_tasks(Running(), read_leaf, [({**shared, "leaf": leaf}, 1) for leaf in tree.leaves])
+    times.append(time.perf_counter())
     left = len(written_partials(store)) // 2  # beside each its rows
+    size = bytes_below(Path(store) / "runs") / left
     join_levels(Running(), store, tree)
+    times.append(time.perf_counter())
     grey = (0.5, 0.5, 0.5)
-    merge_partials(statistics_, stand_in.survey, Preprocessing(stand_in.size.side, grey, grey), stand_in.plan, tree)
+    merge_partials(statistics, stand_in.survey, Preprocessing(stand_in.size.side, grey, grey), stand_in.plan, tree)
+    times.append(time.perf_counter())
     assert open_statistics(store).image_count() == shards * stand_in.size.per_shard
-    return time.perf_counter() - begun, left
+    steps = dict(zip(("read", "join", "store"), np.diff(times).tolist(), strict=True))
+    return {**steps, "cores": time.process_time() - cores, "left": left, "bytes": size}
 
 
 def merge(folder: Path, size: Size, shards: int) -> dict[str, float]:
     """The same in this process, which has done nothing else, and its peak memory; a small one comes first."""
     with unwatched():
         merged(str(folder / "first.zarr"), StandIn(SMALL), SMALL.shards)
-        seconds, left = merged(str(folder / "store.zarr"), StandIn(size), shards)
-    return {"seconds": seconds, "left": left, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        found = merged(str(folder / "store.zarr"), StandIn(size), shards)
+    return {**found, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 # Ranking
@@ -207,12 +224,32 @@ def rank(neurons: int, images: int, batch: int = 32) -> float:
     for start in range(0, images, batch):
         stream.shuffle(scores.reshape(-1, max(1, neurons // 100)))  # other scores, made in little time
         rows = np.arange(start, min(start + batch, images))
-        begun = time.perf_counter()
+        begun = time.process_time()
         ranker.add(scores[: len(rows)], rows, lambda image, some: np.zeros(len(some), np.int64))
-        taken += time.perf_counter() - begun
-    begun = time.perf_counter()
+        taken += time.process_time() - begun
+    begun = time.process_time()
     ranker.ranking()
-    return 1000 * (taken + time.perf_counter() - begun) / images
+    return 1000 * (taken + time.process_time() - begun) / images
+
+
+# Decoding
+
+
+def decoding(size: int = 110_000, times: int = 30) -> tuple[float, int]:
+    """Files a second of processor time, and how large they are."""
+    stream, file = np.random.default_rng(0), b""
+    coarse = Image.fromarray(stream.integers(0, 256, (47, 63, 3), np.uint8)).resize(
+        (500, 375), Image.Resampling.BICUBIC
+    )
+    pixels = np.clip(np.asarray(coarse) + stream.normal(0, 12, (375, 500, 3)), 0, 255).astype(np.uint8)
+    for quality in range(50, 100):
+        if len(file) < size:
+            file = simplejpeg.encode_jpeg(pixels, quality=quality)
+    half = (0.5, 0.5, 0.5)
+    begun = time.process_time()
+    for _ in range(times):
+        Preprocessing(224, half, half).crop(decode(file))
+    return times / (time.process_time() - begun), len(file)
 
 
 Part = Callable[[str, Size, int], Any]
@@ -221,15 +258,17 @@ Part = Callable[[str, Size, int], Any]
 def measured(folder: Path, size: Size, run: Part) -> Iterator[tuple[str, object]]:
     """All figures by name; ``run`` runs a part of `PARTS`."""
     short = max(size.per_shard, size.images // 100)
-    append, rows = index(folder, size.images, size.per_shard)
-    yield from {"index_images": size.images, "index_append_ms": append, "index_rows_ms": rows}.items()
-    yield "index_rows_ms_short", index(folder, short, size.per_shard)[1]
-    yield "rank_neurons", size.ranked
-    yield "rank_ms_per_image", rank(size.ranked, size.per_shard)
+    append, rows, bytes_ = index(folder, size.images, size.per_shard)
+    yield from {"index_images": size.images, "index_append_ms": append, "index_bytes": bytes_}.items()
+    yield from {"index_rows_ms": rows, "index_rows_ms_short": index(folder, short, size.per_shard)[1]}.items()
+    yield from zip(("decode_per_core", "decode_bytes"), decoding(), strict=True)
+    yield from {"rank_neurons": size.ranked, "rank_ms_per_image": rank(size.ranked, size.per_shard)}.items()
     half, whole = (run("merge", size, count) for count in (size.shards // 2, size.shards))
-    yield from {"merge_shards": size.shards, "merge_seconds": whole["seconds"]}.items()
-    yield "merge_growth", whole["seconds"] / half["seconds"] * (size.shards // 2) * 2 / size.shards
-    yield from {"merge_partials": int(whole["left"]), "merge_peak_bytes": whole["peak"]}.items()
+    steps = {name: whole[name] for name in ("read", "join", "store")}
+    yield from {"merge_shards": size.shards, "merge_seconds": {**steps, "all": sum(steps.values())}}.items()
+    yield from {"merge_core_seconds": whole["cores"], "merge_growth": whole["cores"] / half["cores"]}.items()
+    yield from {"merge_partials": int(whole["left"]), "merge_partial_bytes": whole["bytes"]}.items()
+    yield "merge_peak_bytes", whole["peak"]
     kinds = {neurons: run("requests", size, neurons) for neurons in size.layers}
     yield (
         "requests_per_block",

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from benchmarks.card.bench import PRECISIONS, Bench, Found
-from benchmarks.card.subject import subject
+from benchmarks.card.subject import Subject, subject
 from vital.measuring.gathering import Plan, gather
 from vital.measuring.targets import Crop, measure
-from vital.network.probe import CLASSES
+from vital.network.probe import CLASSES, probe
 from vital.settings import Precision
 
 RANKS, LEVELS = 50, 64
@@ -57,7 +59,8 @@ def references(bench: Bench) -> Found:
 
 
 def shards(bench: Bench) -> Found:
-    """Two shards of made photographs: seconds of decoding alone, of the device alone, and of the whole pass."""
+    """Two shards of made photographs: seconds of decoding alone; of the copies to the device, with the forward passes,
+    with all that is gathered; and of the pass itself, shard by shard."""
     from flows.running.process import LoadedModel
     from flows.steps.reading.labels import BY_NUMBER
     from flows.steps.reading.shards import scan_shard
@@ -82,14 +85,23 @@ def shards(bench: Bench) -> Found:
         found["decode_s"] = time.perf_counter() - begun
         pixels, rows = here.images(32), np.arange(32)
         keys = [str(row) for row in rows]
-        batch_s = bench.seconds_of(lambda: gather(here.model, here.survey, plan, pixels, rows, rows, keys), 3)
-        found["device_s"] = batch_s * 2 * images / 32
+        stages = {
+            "copy_s": lambda: pixels.to(bench.device),
+            "forward_s": lambda: _forward(here, pixels, measured),
+            "device_s": lambda: gather(here.model, here.survey, plan, pixels, rows, rows, keys),
+        }
+        found |= {name: bench.seconds_of(work, 3) * 2 * images / len(pixels) for name, work in stages.items()}
         times = []
         for file in files:
             begun = time.perf_counter()
             scan_shard(file, loaded, plan, BY_NUMBER)
             times.append(time.perf_counter() - begun)
         return {**found, "shard_s": times, "images_per_s": images / times[-1]}
+
+
+def _forward(here: Subject, pixels: Tensor, layers: tuple[str, ...]) -> None:
+    with torch.inference_mode(), probe(here.model.network, layers, here.survey.layouts()) as run:
+        run(here.model.preprocessing.normalise(pixels.to(here.device)))
 
 
 def write_shards(folder: Path, count: int, images: int) -> int:

@@ -50,7 +50,7 @@ def _in_words(labels: Mapping[str, Any]) -> str:
     names, numbers, by = labels["classes"], labels["numbers"], labels["by"]
     key = "" if labels["key"] == "cls" else f" of {labels['key']}"
     if not numbers:
-        return f"matched by {by}{key}"
+        return f"matched by {by}{key}" if by == "number" else f"matched with no class of the network{key}"
     used = [number for number in range(len(numbers)) if number >= len(names) or names[number]]
     shown = [f"{names[one] if one < len(names) else one} is class {numbers[one]}" for one in used if numbers[one] >= 0]
     missing = [str(names[one]) for one in used if numbers[one] < 0 and one < len(names)]

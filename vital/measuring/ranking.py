@@ -89,12 +89,14 @@ class Ranking:
     def _with_later(self, later: Ranking) -> Ranking:
         """The best of both where all images of ``later`` have greater ids: equal scores are in order as they stand."""
         changed = np.flatnonzero(later.scores[:, 0] > self.scores[:, -1])
-        both = _beside(self._of(changed), later._of(changed))
-        # Two runs in order, which a stable sort of this kind merges.
-        order = np.argsort(-both[0], axis=1, kind="stable")[:, : self.scores.shape[1]]
         result = self.scores.copy(), self.images.copy(), self.sites.copy()
-        for whole, part in zip(result, both, strict=True):
-            whole[changed] = np.take_along_axis(part, order, axis=1)
+        for start in range(0, len(changed), AT_ONCE):
+            some = changed[start : start + AT_ONCE]
+            both = _beside(self._of(some), later._of(some))
+            # Two runs in order, which a stable sort of this kind merges.
+            order = np.argsort(-both[0], axis=1, kind="stable")[:, : self.scores.shape[1]]
+            for whole, part in zip(result, both, strict=True):
+                whole[some] = np.take_along_axis(part, order, axis=1)
         return Ranking(*result)
 
     def _of(self, neurons: Int[np.ndarray, "some"]) -> Ranking:

@@ -56,6 +56,21 @@ def _linear(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     )
 
 
+def _transposed_convolution(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    inputs, weight = args[0], _argument(args, kwargs, 1, "weight", None)
+    rest, named = args[3:], {name: value for name, value in kwargs.items() if name not in ("weight", "bias")}
+    kept, sign = inputs.detach(), _nonnegative(inputs)
+
+    def apply(values: Tensor, kernel: Tensor) -> Tensor:
+        return func(values, kernel, None, *rest, **named)  # type: ignore[no-any-return]
+
+    return mode.follow(
+        func(*args, **kwargs),
+        [inputs],
+        lambda r: (rules.through_weights(r, kept, mode.weights(weight), apply, sign),),
+    )
+
+
 def _identity(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     inputs = args[0] if args else kwargs["input"]
     result = mode.follow(func(*args, **kwargs), [inputs], lambda r: (r,))
@@ -75,6 +90,18 @@ def _max_pool(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
         func(*args, **kwargs), [inputs], lambda r: (rules.through_max_pool(r, kept, kernel, geometry, sign),)
     )
     return _mark(result, sign)
+
+
+def _adaptive_max_pool(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """As the average over its own windows, like other max-pools."""
+    inputs, size = args[0], _argument(args, kwargs, 1, "output_size", None)
+    positive = inputs.detach().clamp(min=0)
+    result = mode.follow(
+        func(*args, **kwargs),
+        [inputs],
+        lambda r: (rules.share(r, positive, lambda x: F.adaptive_avg_pool2d(x, size)),),
+    )
+    return _mark(result, _nonnegative(inputs))
 
 
 def _average(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -181,12 +208,13 @@ def _with_constants(mode: Pass, result: Tensor, live: Sequence[Tensor]) -> Tenso
     unchanged."""
     if not live:
         return result
-    if live[0].shape != result.shape:
+    if live[0].shape != result.shape and len(live) > 1:
         raise UnsupportedOperation(
-            "no relevance rule for add or mul of an activation that is broadcast; "
+            "no relevance rule for add or mul of two activations of which the first is broadcast; "
             "use the relevance kind gradient-x-activation for this network, or expand it first"
         )
-    return mode.follow(result, live[:1], lambda r: (r,))
+    shape = live[0].shape  # of what is broadcast every copy takes its own
+    return mode.follow(result, live[:1], lambda r: (r.sum_to_size(shape),))
 
 
 def _structure(mode: Pass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -204,6 +232,7 @@ def _structure(mode: Pass, func: Any, args: Any, kwargs: Any) -> Any:
 _RECTIFIERS = {F.relu, torch.relu, Tensor.relu, F.relu6, F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.hardsigmoid}
 _IDENTITIES = _RECTIFIERS | {
     F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.normalize, F.dropout2d, F.silu, F.gelu, F.hardswish,
+    F.selu, F.celu, F.prelu, F.rrelu, F.softsign, F.logsigmoid, F.threshold, torch.selu, torch.celu, torch.prelu,
     F.hardtanh, F.leaky_relu, F.elu, F.mish, torch.tanh, Tensor.tanh, torch.clamp, Tensor.clamp, F.softplus,
 }  # fmt: skip
 _MOVES = {
@@ -218,14 +247,19 @@ _MOVES = {
     torch.unflatten, torch.clone, torch.moveaxis, Tensor.moveaxis, torch.rot90, Tensor.rot90, torch.index_select,
     Tensor.index_select, torch.gather, Tensor.gather, torch.narrow, torch.select, Tensor.swapdims, torch.swapdims,
     Tensor.adjoint, Tensor.t, torch.t, F.unfold, torch.broadcast_to, Tensor.broadcast_to,
-    Tensor.ravel, torch.ravel, Tensor.unfold, Tensor.bfloat16, Tensor.half, Tensor.type,
+    Tensor.ravel, torch.ravel, Tensor.unfold, torch.where, Tensor.where, torch.masked_fill,
+    Tensor.masked_fill, Tensor.bfloat16, Tensor.half, Tensor.type,
 }  # fmt: skip
 RULES: dict[Any, Callable[[Pass, Any, Any, Any], Any]] = {
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolution),
     F.linear: _linear,
     **dict.fromkeys(_IDENTITIES, _identity),
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), _max_pool),
-    **dict.fromkeys((F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, Tensor.mean, torch.sum, Tensor.sum), _average),
+    **dict.fromkeys(
+        (F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, Tensor.mean, torch.sum, Tensor.sum, F.fold), _average
+    ),
+    **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d), _transposed_convolution),
+    F.adaptive_max_pool2d: _adaptive_max_pool,
     **dict.fromkeys((F.avg_pool1d, torch.avg_pool1d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d), _average),
     **dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _sum),
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _product),

@@ -121,6 +121,21 @@ def through_linear(output: Tensor, inputs: Tensor, signed: tuple[Tensor, Tensor]
     return reduce(operator.add, (part * (ratio @ weight) for part, weight in pairs))
 
 
+def through_weights(
+    output: Tensor,
+    inputs: Tensor,
+    signed: tuple[Tensor, Tensor],
+    apply: Callable[[Tensor, Tensor], Tensor],
+    nonnegative: bool,
+) -> Tensor:
+    """As `through_convolution`, for any map of the input that is linear in its weight, by its own derivative."""
+    with torch.enable_grad():
+        parts = [part.detach().requires_grad_() for part in _split(inputs, nonnegative)]
+        z = reduce(operator.add, (apply(part, weight) for part, weight in zip(parts, signed, strict=False)))
+        back = torch.autograd.grad(z, parts, output / (z.detach() + EPSILON))
+    return reduce(operator.add, (part.detach() * one for part, one in zip(parts, back, strict=True)))
+
+
 def through_average(output: Tensor, inputs: Tensor, average: Callable[[Tensor], Tensor], nonnegative: bool) -> Tensor:
     """Any average (pool, mean over axes): shares of the inputs that have the output's sign, which are all when they
     follow a ReLU."""

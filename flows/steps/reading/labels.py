@@ -4,9 +4,11 @@ kept in the store, and read there by every task."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import islice
 
 from flows.jobs import ReferencesJob
 from flows.running.process import LoadedModel
@@ -15,8 +17,17 @@ from stores.errors import MissingShard, MissingStore, SchemaMismatch, Status, Un
 from stores.files import read_bytes, safe_url
 from stores.shards.beside import read_class_names
 from stores.shards.finding import ShardFile, class_names_of
-from stores.shards.labels import LABEL_EXTENSION, NO_LABEL, Fields, LabelRule, folded, likely_keys
-from stores.shards.reading import first_fields
+from stores.shards.labels import (
+    IMAGE_EXTENSIONS,
+    LABEL_EXTENSION,
+    NO_LABEL,
+    Fields,
+    LabelRule,
+    ending,
+    folded,
+    likely_keys,
+)
+from stores.shards.reading import ShardReader, first_fields
 from vital.errors import UnsuitableInput
 from vital.judging.classes import match_classes, words
 from vital.network.probe import CLASSES
@@ -99,6 +110,8 @@ def settle_labels(job: ReferencesJob, shards: Sequence[ShardFile], loaded: Loade
         return Labels(job.label_key, names, (), IGNORED if job.labels == "ignore" else UNMATCHED)
     labels = _matched(job, names, loaded, classes.channels)
     _look(labels, shards[0], loaded, asked)
+    if asked and job.labels is None and labels == Labels(job.label_key, (), (), NUMBER):
+        _compare_keys(labels.rule(loaded), shards[0])
     return labels
 
 
@@ -158,18 +171,38 @@ def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) ->
     if not samples or any(rule.label(fields)[0] != NO_LABEL for fields in samples):
         return
     likely = likely_keys(samples) if labels.key == LABEL_EXTENSION else []
-    if likely or labels.key != LABEL_EXTENSION:
-        what = f"no .{LABEL_EXTENSION} file" if labels.key == LABEL_EXTENSION else f"no class under {labels.key!r}"
-        way_out = " or ".join(f"--label-key {key}" for key in likely) or f"one of {', '.join(_endings(samples))}"
-        raise UnreadableShard(
-            f"the first {len(samples)} samples of {shard.name} have {what}: say what says their class with "
-            f"{way_out if likely else '--label-key, ' + way_out}, or leave it out with --labels ignore"
-        )
+    if not likely and labels.key == LABEL_EXTENSION:
+        return
+    what = f"no .{LABEL_EXTENSION} file" if labels.key == LABEL_EXTENSION else f"no class under {labels.key!r}"
+    keys = likely or _keys(samples)
+    way_out = f"say what says it with --label-key {' or --label-key '.join(keys)}" if keys else "give others"
+    raise UnreadableShard(
+        f"the first {len(samples)} samples of {shard.name} have {what}: {way_out}, or leave it out with --labels ignore"
+    )
 
 
-def _endings(samples: Sequence[Fields]) -> list[str]:
-    found: dict[str, Any] = {name: None for fields in samples for name in fields}
+def _keys(samples: Sequence[Fields]) -> list[str]:
+    """Endings of the files, and keys of the JSON, of a sample."""
+    found: dict[str, None] = {}
+    for name, member in ((name, member) for fields in samples for name, member in fields.items()):
+        if name == "json":
+            with suppress(ValueError, AttributeError):
+                found |= dict.fromkeys(map(str, json.loads(member.data or b"{}")))
+        elif ending(name) not in IMAGE_EXTENSIONS:
+            found[name] = None
     return list(found)[:8]
+
+
+def _compare_keys(rule: LabelRule, shard: ShardFile) -> None:
+    """Refuse numbers that are not the network's where the keys of the samples name its classes by WordNet id."""
+    for sample in islice(ShardReader(shard, rule), LOOKED_AT):
+        found = re.search(r"(?<![0-9a-z])n\d{8}(?!\d)", sample.key)
+        meant = rule.numbers.get(found[0]) if found else None
+        if meant is not None and sample.label not in (NO_LABEL, meant):
+            raise UnreadableShard(
+                f"{sample.key} in {shard.name} has label {sample.label}, but its key names class {meant} of the "
+                "network: say which label is which class with --labels map.json, or give --labels number or ignore"
+            )
 
 
 def _kept(store: str) -> Labels | None:

@@ -124,6 +124,7 @@ def test_an_automatic_precision_is_that_of_the_tasks_device(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, running: Running, precision: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: running.scheduler is None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     job = atlas_job(tmp_path / "s", tmp_path / "a", running=running)
     assert pictures._precision(job, None) == precision

@@ -18,14 +18,17 @@ from tests.vital.pictures.recording import Device, stand_in
 from tests.vital.pictures.test_baselines import SPECTRUM, Normed
 from tests.vital.pictures.test_optimise import NODES, assert_same, double
 from vital.measuring.targets import Crop, NodeTarget, Target, measure
-from vital.network.models import Model
+from vital.network.layers import survey
+from vital.network.models import Model, load_model
 from vital.network.neurons import Readout
-from vital.network.probe import CLASSES
+from vital.network.nodes import default_nodes
+from vital.network.probe import CLASSES, INPUT, Layout
 from vital.pictures import optimise as optimiser
 from vital.pictures import step
+from vital.pictures.device import RanOut
 from vital.pictures.optimise import Pictures, optimise
-from vital.pictures.step import WARM_UP, Kind, Step
-from vital.settings import PictureSettings, RelevanceKind
+from vital.pictures.step import WARM_UP, Begun, Kind, Step
+from vital.settings import ModelSettings, PictureSettings, RelevanceKind
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +97,12 @@ def settings(others: dict[str, Any], steps: int = 10) -> PictureSettings:
 
 
 def counted(
-    model: Model, target: Target, kind: RelevanceKind, wanted: PictureSettings, monkeypatch: pytest.MonkeyPatch
+    model: Model,
+    target: Target,
+    kind: RelevanceKind,
+    wanted: PictureSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    layouts: dict[str, Layout] | None = None,
 ) -> dict[Kind, set[int]]:
     """How many operations each step of a kind has, save its first, on a device without values. Whatever a step had to
     do with the host would be an error."""
@@ -121,7 +129,7 @@ def counted(
     monkeypatch.setattr(import_module("torch.optim.optimizer"), FUSES, lambda: ["meta"])
     model = replace(model, network=copy.deepcopy(model.network).to("meta"))
     with pytest.raises(_Enough):
-        optimise(model, target, wanted, {}, kind, spectrum=SPECTRUM)
+        optimise(model, target, wanted, layouts or {}, kind, spectrum=SPECTRUM)
     return found
 
 
@@ -151,6 +159,20 @@ def test_a_single_picture_takes_as_many_operations_give_or_take_a_copy(
     )
     for kind, [operations] in eight.items():
         assert one[kind] <= set(range(operations - 2, operations + 3))
+
+
+@pytest.mark.parametrize(("name", "layer"), [("swin_t", "features.7.1"), ("resnet18", "layer4.1")])
+def test_networks_with_attention_and_without_can_be_recorded(
+    name: str, layer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = 64
+    model = load_model(ModelSettings(name=name, weights="random", input_size=side))
+    found = survey(model)
+    nodes, layouts = (INPUT, *default_nodes(found, layer, name)), found.layouts()
+    target = measure(model, layer, [0], [Crop(torch.zeros(3, side, side, dtype=torch.uint8), (0,))], nodes, layouts)
+    kinds = counted(model, target, "lrp", PictureSettings(steps=2, side=side, coarse=0), monkeypatch, layouts)
+    assert list(kinds) == [Kind()]
+    assert len(kinds[Kind()]) == 1  # the second step was looked at
 
 
 @pytest.mark.parametrize(
@@ -226,6 +248,20 @@ def test_a_few_steps_are_not_worth_recording(model: Model, monkeypatch: pytest.M
     calls = stand_in(monkeypatch).calls
     made(model, target_of(model, "class", "lrp"), "lrp", settings({"preset": "paper"}, 2 * WARM_UP), True)
     assert calls == ["wait", "done"]
+
+
+def test_a_recording_without_memory_is_told_and_gone_on_from(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the step was carried out, so the state is that after the warm-up."""
+    target, wanted = target_of(model, "channel", "lrp"), settings({}, 16)
+    recordings = stand_in(monkeypatch)
+    whole = optimise(model, target, wanted, {})
+    recordings.fails = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(RanOut, match="Tried to allocate") as error:
+        optimise(model, target, wanted, {})
+    begun, recordings.fails = error.value.begun, None
+    assert isinstance(begun, Begun)
+    assert begun.done == 5 + WARM_UP  # after as many coarse ones, which are not worth a recording
+    assert_same(optimise(model, target, wanted, {}, begun=begun), whole)
 
 
 def test_an_interrupted_recording_ends_the_run(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -72,6 +73,8 @@ MOVES: dict[str, Callable[[Tensor], Tensor]] = {
     "unfold": lambda x: x.unfold(1, 2, 1),
     "tile": lambda x: x.tile(2, 1, 1),
     "hstack": lambda x: torch.hstack([x, x]),
+    "where": lambda x: torch.where(torch.arange(3) > 0, x, torch.zeros(1, dtype=x.dtype)),
+    "masked_fill": lambda x: x.masked_fill(torch.arange(3) > 0, 0.0),
 }
 
 
@@ -84,7 +87,8 @@ def test_moved_values_take_their_relevance_along_and_copies_add_theirs(name: str
     matrix = matrix_of(function, (2, 4, 3))
     assert set(np.unique(matrix)) <= {0.0, 1.0}
     np.testing.assert_allclose(found.flatten().numpy(), matrix.T @ relevance.flatten().numpy(), rtol=1e-12)
-    torch.testing.assert_close(found.sum(), relevance.sum())
+    kept = torch.from_numpy(matrix.sum(1)) > 0  # what is masked out has no relevance to give
+    torch.testing.assert_close(found.sum(), relevance.flatten()[kept].sum())
 
 
 def test_addcmul_is_the_sum_and_the_product_that_it_is() -> None:
@@ -104,6 +108,41 @@ def test_addcmul_is_the_sum_and_the_product_that_it_is() -> None:
     main = (2 * scale * other).abs()
     torch.testing.assert_close(split[:, 0].view(2, 4, 3), relevance * skip / (skip + main))
     torch.testing.assert_close(split[:, 1].view(2, 4, 3), relevance * main / (skip + main))
+
+
+def test_a_broadcast_activation_takes_the_relevance_of_all_its_copies() -> None:
+    inputs, scale, relevance = draw(0, 2, 4, 1), draw(1, 4, 3), draw(2, 2, 4, 3)
+    expected = relevance.sum(-1, keepdim=True)
+    for function in (lambda x: x * scale, lambda x: x + scale):
+        torch.testing.assert_close(arrived(function, inputs, relevance), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_transposed_convolutions_share_by_positive_contributions(stride: int) -> None:
+    """As the linear map that they are: z = W⁺a⁺ + W⁻a⁻."""
+    inputs, kernel = draw(0, 1, 2, 9), draw(1, 2, 3, 3, 3)
+
+    def function(x: Tensor, weight: Tensor = kernel) -> Tensor:
+        return F.conv_transpose2d(x.view(1, 2, 3, 3), weight, None, stride, 1)
+
+    relevance = draw(2, *function(inputs).shape)
+    signs = kernel.clamp(min=0), kernel.clamp(max=0)
+    positive, negative = (matrix_of(partial(function, weight=part), (1, 2, 9)) for part in signs)
+    a = inputs.flatten().numpy()
+    up, down = np.maximum(a, 0), np.minimum(a, 0)
+    ratio = relevance.flatten().numpy() / (positive @ up + negative @ down + 1e-5)
+    expected = up * (positive.T @ ratio) + down * (negative.T @ ratio)
+    np.testing.assert_allclose(arrived(function, inputs, relevance).flatten().numpy(), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_an_adaptive_max_pool_shares_as_the_average_of_its_windows() -> None:
+    inputs, relevance = draw(0, 1, 2, 16).relu(), draw(1, 1, 2, 2, 2)
+    found = arrived(lambda x: F.adaptive_max_pool2d(x.view(1, 2, 4, 4), 2), inputs, relevance).view(1, 2, 4, 4)
+    for row, column in np.ndindex(2, 2):
+        window = (..., slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2))
+        values = inputs.view(1, 2, 4, 4)[window]
+        share = values / 4 / (values.mean((2, 3), keepdim=True) + 1e-5)
+        torch.testing.assert_close(found[window], share * relevance[..., row, column, None, None])
 
 
 def test_bicubic_maps_are_refused_with_the_kind_that_works() -> None:

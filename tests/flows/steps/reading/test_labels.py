@@ -87,7 +87,7 @@ def test_labels_that_stand_elsewhere_are_refused_with_their_key(tmp_path: Path) 
     shard = tiny.write_tar(tmp_path / "a.tar", members)
     with pytest.raises(UnreadableShard, match=r"no \.cls file.*--label-key label.*--labels ignore"):
         settled(job(shard, tmp_path / "s"))
-    with pytest.raises(UnreadableShard, match=r"no class under 'lable'.*json"):
+    with pytest.raises(UnreadableShard, match=r"no class under 'lable'.*--label-key label or --label-key caption"):
         settled(job(shard, tmp_path / "s", label_key="lable"))
     assert settled(job(shard, tmp_path / "s", labels="ignore")).by == "nothing, as asked"
     assert settled(job(shard, tmp_path / "s", label_key="label")).key == "label"
@@ -96,6 +96,18 @@ def test_labels_that_stand_elsewhere_are_refused_with_their_key(tmp_path: Path) 
     assert statistics.index().label.tolist() == [3]
     assert statistics.references("classes").image[3, 0] == 0
     assert "matched by number of label" in "\n".join(statistics.summary())
+
+
+def test_keys_that_name_other_classes_than_the_labels_are_refused(tmp_path: Path) -> None:
+    """Three of ImageNet's classes, numbered 0 to 2 by somebody else's tool, without a list."""
+    members = {"n01440764_1.jpg": tiny.jpeg(1), "n01440764_1.cls": b"0"}
+    right = tiny.write_tar(tmp_path / "a.tar", members | {"x/n02102040_7.jpg": b"", "x/n02102040_7.cls": b"217"})
+    wrong = tiny.write_tar(tmp_path / "b.tar", members | {"x/n02102040_7.jpg": b"", "x/n02102040_7.cls": b"1"})
+    assert settled(job(right, tmp_path / "s", model=THOUSAND)).by == "number"
+    with pytest.raises(UnreadableShard, match=r"n02102040_7 in b.tar has label 1, but its key names class 217"):
+        settled(job(wrong, tmp_path / "s", model=THOUSAND))
+    assert settled(job(wrong, tmp_path / "s", model=THOUSAND, labels="number")).by == "number"
+    assert settled(job(wrong, tmp_path / "s")).by == "number"  # ten classes are not ImageNet's
 
 
 def test_the_store_keeps_how_and_refuses_another_way(tmp_path: Path) -> None:
