@@ -102,7 +102,9 @@ def settle_labels(job: ReferencesJob, shards: Sequence[ShardFile], loaded: Loade
     names = tuple(class_names_of(shards) or read_class_names(shard.url for shard in shards))
     kept = _kept(job.store)
     asked = CLASSES in job.layers
-    if kept is not None and job.labels is None and kept.classes == names and not (asked and kept.by == UNMATCHED):
+    # shards that were moved may have left their list behind
+    same = kept is not None and names in ((), kept.classes) and not (asked and kept.by == UNMATCHED)
+    if kept is not None and same and job.labels is None:
         key = job.label_key if job.label_key != LABEL_EXTENSION else kept.key
         return Labels(key, kept.classes, kept.numbers, kept.by)
     classes = loaded.survey.layers.get(CLASSES)

@@ -125,6 +125,9 @@ def test_the_store_keeps_how_and_refuses_another_way(tmp_path: Path) -> None:
         statistics.summary()
     )
     select_references(job(folder, store))  # as the store has it
+    pack(folder, tmp_path / "shards")
+    (tmp_path / "shards/classes.json").unlink()
+    assert settled(job(tmp_path / "shards", store)) == Labels("cls", ("a", "b"), (4, 6), "map")
     with pytest.raises(ForeignStore, match="labels field by = map but now it is number"):
         select_references(job(folder, store, labels="number"))
 
