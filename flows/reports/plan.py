@@ -216,8 +216,11 @@ class Comparison:
             for method in self.job.methods:
                 if method in self.left_out:
                     continue
-                preset = "paper" if method == VITAL and self.job.preset == "iccv2025" else "natural"
-                yield Case(method, layer, seed, PictureSettings(method=method, preset=preset, **shared))
+                published = self.job.preset == "iccv2025"
+                preset = "paper" if method == VITAL and published else "natural"
+                precision = "float32" if published else "auto"  # the same arithmetic for all: the paper's is exact
+                how = PictureSettings(method=method, preset=preset, precision=precision, **shared)
+                yield Case(method, layer, seed, how)
             if not self.job.no_ablation and seed == 0:
                 yield from self._ablated(layer, shared)
 
