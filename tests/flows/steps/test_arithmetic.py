@@ -21,7 +21,7 @@ from flows.recipes.targets import measure_targets
 from flows.running.process import load, load_stored
 from flows.steps import pictures
 from stores import open_atlas, open_statistics
-from stores.errors import ForeignStore
+from stores.errors import ForeignStore, SchemaMismatch
 from tests.flows.conftest import LAYER, MODEL, PICTURE, Made, atlas_job, references_job, targets_job
 from vital.errors import DoesNotFit
 from vital.network.arithmetic import ON_GPU
@@ -71,7 +71,7 @@ def test_statistics_and_targets_record_their_precision(made: Made, tmp_path: Pat
     assert {**rough.base, "precision": "float32"} == exact.base
     with pytest.raises(ForeignStore, match="precision = bfloat16 but now it is float32"):
         select_references(references_job(made.shards, store))
-    with pytest.raises(ForeignStore, match="precision = bfloat16 but now it is nothing"):
+    with pytest.raises(SchemaMismatch, match="begun in bfloat16 but now it is float32: repeat --precision bfloat16"):
         measure_targets(targets_job(store))
     near, far = (one.statistic(LAYER, "mean") for one in (rough, exact))
     assert not np.array_equal(near, far)
