@@ -16,7 +16,7 @@ class Constants:
     """Seconds, bytes and counts that the formula multiplies; the default is resnet50, layer4, five nodes. Measured is
     on one of two cores of a shared machine, by benchmarks/scale.py unless another is named."""
 
-    decode_per_core: float = 600.0
+    decode_per_core: float = 610.0
     """Images a second of decoding and cropping to 224 px, measured: decode_per_core, files of 110 kB."""
     cores_per_gpu: int = 8
     """Assumed."""
@@ -28,11 +28,11 @@ class Constants:
     """Tasks of a pass, at most."""
     fan: int = 16
     """Partials that a task joins, at most."""
-    partial_bytes: int = 0
+    partial_bytes: int = 9_919_537
     """Of a task of the pass with the rows of its images, measured: merge_partial_bytes."""
-    join_seconds: float = 0
+    join_seconds: float = 0.075
     """Reading, adding and writing a partial, measured: merge_seconds, join, by merge_partials."""
-    store_seconds: float = 0
+    store_seconds: float = 6.6
     """Joining the last partials and writing the store, measured: merge_seconds, store."""
     reference_per_gpu: float = 400.0
     """References measured a second, assumed: 2.18 times a forward and gradient, which is measured as a ratio."""
@@ -43,11 +43,11 @@ class Constants:
     """Stored of an inner neuron, measured: benchmarks/method.py."""
     picture_bytes: int = 260_000
     """Stored of a picture of 224 px with its mask, measured: the blocks of an atlas by their number."""
-    index_bytes: float = 0
+    index_bytes: float = 19.8
     """Stored of an image's row in the index, measured: index_bytes."""
-    target_requests: int = 0
+    target_requests: int = 92
     """Of a task of targets besides its images, measured: requests_kinds."""
-    picture_requests: int = 0
+    picture_requests: int = 112
     """Of a task of pictures, measured: requests_kinds."""
 
 

@@ -39,6 +39,8 @@ from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, expand
 from stores.shards.reading import ShardReader
 from vital.measuring.gathering import Plan
+from vital.measuring.image_sums import ImageTotal
+from vital.measuring.ranking import Ranker, Ranking
 from vital.network.nodes import default_nodes
 from vital.network.probe import probe
 from vital.settings import ModelSettings
@@ -107,6 +109,35 @@ def decoded(here: LoadedModel, shard: ShardFile, decoders: int) -> None:
         pass
 
 
+def parts() -> dict[str, object]:
+    """Milliseconds of one core for 32 images: colours and spectrum, ranking, and ranking by ordering every batch."""
+    torch.set_num_threads(1)
+    stream = np.random.default_rng(0)
+    pixels = torch.from_numpy(stream.integers(0, 256, (BATCH, 3, 224, 224), np.uint8))
+    images, (neurons, batches) = ImageTotal(224), (2048, 32)
+    scores, sites = stream.standard_normal((batches, BATCH, neurons), np.float32), np.zeros((BATCH, neurons), np.int64)
+
+    def rank() -> None:
+        ranker = Ranker(neurons, RANKS)
+        for number, batch in enumerate(scores):
+            ranker.add(batch, np.arange(BATCH) + number * BATCH, lambda image, some: sites[image, some])
+        ranker.ranking()
+
+    def rank_batches() -> None:
+        ranking = Ranking.none(neurons, RANKS)
+        for number, batch in enumerate(scores):
+            ranking += Ranking.of(batch, np.arange(BATCH) + number * BATCH, sites, RANKS)
+
+    def least(work: Callable[[], object], rounds: int) -> float:
+        return 1000 * min(took(work)[1] for _ in range(rounds))
+
+    return {
+        "light_ms": least(lambda: images.add(pixels), 9),
+        "rank_ms": least(rank, 3) / batches,
+        "batch_rank_ms": least(rank_batches, 3) / batches,
+    }
+
+
 def peak(shards: Path, store: Path) -> int:
     """Peak memory of a run in a process of its own, bytes."""
     run = subprocess.run(
@@ -116,19 +147,14 @@ def peak(shards: Path, store: Path) -> int:
     return int(run.stdout.split()[-1])
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=128, help="images of a shard")
-    options = parser.parse_args()
+def whole(count: int, images: int) -> dict[str, object]:
+    """The pass, its parts side by side."""
     torch.set_num_threads(2)
     result: dict[str, object] = {}
     several = range(1, cores() + 1)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_shards(folder / "two", 2, options.images)
+        write_shards(folder / "two", 2, images)
         [shard, *_] = expand((str(folder / "two"),))
         for name, (model, layer) in MODELS.items():
             here = load(model, Running())
@@ -140,10 +166,10 @@ def main() -> None:
             passed(1)
             rounds = [
                 (took(lambda here=here, layer=layer: bare(here, layer, shard)), *map(passed, several))  # type: ignore[misc]
-                for _ in range(options.rounds)
+                for _ in range(count)
             ]
             plain, full, *more = np.median(rounds, axis=0)
-            result |= {f"processor_{name}": plain[1] / full[1], f"images_per_second_{name}": options.images / full[0]}
+            result |= {f"processor_{name}": plain[1] / full[1], f"images_per_second_{name}": images / full[0]}
             for decoders, times in zip(several, (full, *more), strict=True):
                 by = "" if decoders == 1 else f"_by_{decoders}"
                 result[f"throughput_{name}{by}"] = plain[0] / times[0]
@@ -152,13 +178,25 @@ def main() -> None:
                 write_partial(str(folder / "run"), "partial", partial)
                 result["partial_bytes"] = sum(file.stat().st_size for file in (folder / "run").rglob("*.npz"))
         alone, *others = np.median(
-            [[took(lambda n=n: decoded(here, shard, n))[0] for n in several] for _ in range(3 * options.rounds)],  # type: ignore[misc]
+            [[took(lambda n=n: decoded(here, shard, n))[0] for n in several] for _ in range(3 * count)],  # type: ignore[misc]
             axis=0,
         )
         result |= {f"decoding_by_{n}": alone / other for n, other in zip(several[1:], others, strict=True)}
-        write_shards(folder / "sixteen", 16, options.images)
+        write_shards(folder / "sixteen", 16, images)
         few, many = peak(folder / "two", folder / "two.zarr"), peak(folder / "sixteen", folder / "sixteen.zarr")
     result |= {"memory_growth": many / few - 1, "peak_bytes": many}
+    return result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", action="store_true", help="only what some parts cost by themselves")
+    parser.add_argument("--images", type=int, default=128, help="images of a shard")
+    options = parser.parse_args()
+    result = parts() if options.parts else whole(options.rounds, options.images)
     print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 

@@ -13,7 +13,7 @@ from vital.errors import UnsuitableInput, nearest
 RelevanceKind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 AskedPrecision = Literal["auto", "float32", "tf32", "bfloat16"]
-Decoder = Literal["simplejpeg", "nvjpeg"]
+JpegDecoder = Literal["simplejpeg", "nvjpeg"]
 PictureMethod = Literal["vital", "pixel", "fourier", "maco", "deepinversion"]
 
 CLASSES = "classes"
@@ -104,10 +104,10 @@ class StatisticsSettings(Settings):
     references: int = Field(50, ge=1, le=1000, description="reference images kept for each neuron")
     lowest: bool = Field(False, description="keep the images with each neuron's most negative activations, too")
     levels: int = Field(128, ge=8, le=1024, description="levels kept of a sorted row with more sites than that")
-    decoder: Decoder = Field(
+    jpeg: JpegDecoder = Field(
         "simplejpeg",
-        description="of JPEG images in the pass: simplejpeg on the processor, or nvjpeg on a GPU, whose pixels differ "
-        "slightly; a store keeps to one",
+        description="what decodes JPEG images in the pass: simplejpeg on the processor, or nvjpeg on a GPU, whose "
+        "pixels differ slightly; a store keeps to one",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from flows.jobs import BLOCK, Running
 from flows.running.neurons import blocks_of, parse_neurons
-from flows.running.process import load_stored
+from flows.running.process import load, load_stored
 from stores import open_statistics
 from stores.arrays.blocks import neurons_of_block
 from stores.errors import SchemaMismatch
@@ -24,14 +24,17 @@ def layer_lines(settings: ModelSettings, every: bool) -> Iterator[str]:
     """A line a layer: name, channels, sites, and the nodes that are matched by default for its neurons."""
     model = load_model(_weights_or_random(settings))
     yield from model.notes
-    known = survey(model, needed=())
-    if known.failure:
-        yield known.failure
+    known = survey(model)
     yield str(layer_table(known, model.name, every))
     if CLASSES in known.left_out:
         yield f"{CLASSES!r} {known.left_out[CLASSES]}"
     if any(layer.leading_tokens for layer in known.layers.values()):
         yield "sites such as 1+196: tokens that are not of the image, and those that are"
+
+
+def network_notes(settings: ModelSettings, running: Running) -> Iterator[str]:
+    """What was chosen or left out when the network was loaded, as this process has it."""
+    yield from load(settings, running.of_flow).model.notes
 
 
 def _weights_or_random(settings: ModelSettings) -> ModelSettings:

@@ -44,7 +44,8 @@ def layers(
     Example: vital layers resnet50 --weights random --conservation layer4.2
 
     Args:
-        model: torchvision name, efficientnet_lite0, or package.module:factory
+        model: torchvision name, efficientnet_lite0, timm/NAME, hf/ORGANISATION/NAME, open_clip/ARCHITECTURE/WEIGHTS, or
+            package.module:factory
         all_: every module, not only stages, blocks and activations
         conservation: instead: how much relevance of this layer's neurons arrives at their nodes, and what loses it
     """
@@ -84,10 +85,15 @@ def references(job: ReferencesJob) -> Iterator[str]:
       vital references 'train-{000000..001280}.tar' --store stats.zarr \\
           --model resnet50 --layer layer4.2 --layer classes
     """
+    from flows.cli.describe import network_notes
     from flows.recipes.references import select_references
     from stores import open_any
 
+    if job.model.weights:  # somebody's file: what was taken of it is said before it is used
+        yield from network_notes(job.model, job.running)
     select_references(job)
+    if not job.model.weights:
+        yield from network_notes(job.model, job.running)
     yield from open_any(job.store).summary()
 
 

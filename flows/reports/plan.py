@@ -49,6 +49,11 @@ class ReportJob(Settings):
     held_out: tuple[Location, ...] = Field(
         (), description="shards of labelled photographs that are no references  [default: half of every class's]"
     )
+    labels: Location | None = Field(
+        None,
+        description="which class of the network a label is: match, by what the data set's classes are called; number, "
+        "as it stands; or a JSON file of classes and the network's numbers or names  [default: match]",
+    )
     models: tuple[ModelSettings, ...] = Field((ModelSettings(),), min_length=1, description="the networks")
     layers: tuple[str, ...] = Field(
         (CLASSES, "_blocks.13"), min_length=1, description="layers whose neurons get pictures"
@@ -152,8 +157,8 @@ class Comparison:
         """The job that reads the photographs and chooses references among them."""
         return ReferencesJob(
             shards=self.shards, store=self.store, model=self.model, layers=self.job.layers,
-            directions=self.job.directions, statistics=StatisticsSettings(references=self.job.references),
-            running=self.job.running,
+            directions=self.job.directions, labels=self.job.labels,
+            statistics=StatisticsSettings(references=self.job.references), running=self.job.running,
         )  # fmt: skip
 
     def variant(self, layer: str) -> VariantSettings:
@@ -211,8 +216,11 @@ class Comparison:
             for method in self.job.methods:
                 if method in self.left_out:
                     continue
-                preset = "paper" if method == VITAL and self.job.preset == "iccv2025" else "natural"
-                yield Case(method, layer, seed, PictureSettings(method=method, preset=preset, **shared))
+                published = self.job.preset == "iccv2025"
+                preset = "paper" if method == VITAL and published else "natural"
+                precision = "float32" if published else "auto"  # the same arithmetic for all: the paper's is exact
+                how = PictureSettings(method=method, preset=preset, precision=precision, **shared)
+                yield Case(method, layer, seed, how)
             if not self.job.no_ablation and seed == 0:
                 yield from self._ablated(layer, shared)
 

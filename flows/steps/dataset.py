@@ -34,7 +34,7 @@ def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
     base = {
         **loaded.model.identity,
         "levels": job.statistics.levels,
-        "decoder": job.statistics.decoder,
+        "jpeg": job.statistics.jpeg,
         "precision": job.precision,
         "algorithm": ALGORITHM,
     }

@@ -51,10 +51,21 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     # What was chosen first stays: the greatest activation may grow with the data set.
     half = all(_largest(statistics, node) < HALF_LIMIT for node in nodes)
     dtype = (targets.claimed or {}).get("type") or ("float16" if half else "float32")
+    _check_precision(job, targets)
     targets.claim({**_identity(job, nodes), "type": dtype})
     dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
     targets.declare(at, channels, survey.layer(job.layer).channels, BLOCK, () if classes else nodes[1:], dtypes)
     return targets
+
+
+def _check_precision(job: TargetsJob, targets: Targets) -> None:
+    """Refuse another precision than the one that these targets were begun in."""
+    begun = (targets.claimed or {"precision": job.precision}).get("precision", "float32")
+    if begun != job.precision:
+        raise SchemaMismatch(
+            f"targets {targets.variant} of layer {job.layer!r} were begun in {begun} but now it is {job.precision}: "
+            f"repeat --precision {begun}, or write to another store"
+        )
 
 
 def _identity(job: TargetsJob, nodes: Sequence[str]) -> dict[str, Any]:
@@ -160,7 +171,8 @@ def _measured(
         )  # fmt: skip
 
     def whole_task(batch: int) -> Target:
-        crops = reference_crops(statistics, preprocessing, references, places, whole, urls, max(AHEAD, 2 * batch))
+        ahead, decoders = max(AHEAD, 2 * batch), job.running.decoders
+        crops = reference_crops(statistics, preprocessing, references, places, whole, urls, ahead, decoders)
         counted: list[int] = []
 
         def count(references: int) -> None:

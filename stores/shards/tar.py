@@ -13,7 +13,11 @@ from webdataset.tariterators import base_plus_ext
 
 from stores.errors import UnreadableShard
 
-MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")
+MAGIC = (
+    b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x04\x22\x4d\x18", b"\x1f\x9d",
+    b"7z\xbc\xaf", b"Rar!", b"]\x00\x00",
+)  # fmt: skip
+"""How gzip, zstd, bzip2, xz, zip, lz4, compress, 7-Zip, RAR and lzma begin."""
 TAR_BLOCK = 512
 END_MARK = 2 * TAR_BLOCK
 READ_BYTES = 1 << 20

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stores.errors import UnsuitableFolder
+from stores.shards.beside import CLASS_NAMES, read_class_names
 from stores.shards.decoding import format_of
-from stores.shards.finding import expand
+from stores.shards.finding import class_names_of, expand
 from stores.shards.folders import Surveyed, survey
 from stores.shards.labels import LABEL_EXTENSION, NO_LABEL
 from stores.shards.reading import Sample, ShardReader
@@ -65,7 +66,7 @@ def pack(
                     progress(position + 1, len(items))
     counts = {name: min(per_shard, len(items) - number * per_shard) for number, name in enumerate(names)}
     (unfinished / "sizes.json").write_text(json.dumps(counts, indent=1) + "\n", "utf-8")
-    (unfinished / "classes.json").write_text(json.dumps(found.classes, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    (unfinished / CLASS_NAMES).write_text(json.dumps(found.classes, ensure_ascii=False, indent=1) + "\n", "utf-8")
     unfinished.rename(out)
     return [out / name for name in names]
 
@@ -119,7 +120,8 @@ def hold_out(shards: Sequence[str], out: Path) -> tuple[Path, Path]:
     Raises:
         MissingShard, UnreadableShard: as for any shard.
     """
-    samples = [sample for shard in expand(shards) for sample in ShardReader(shard) if sample.image is not None]
+    files = expand(shards)
+    samples = [sample for shard in files for sample in ShardReader(shard) if sample.image is not None]
     classes: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.label >= 0:
@@ -130,6 +132,8 @@ def hold_out(shards: Sequence[str], out: Path) -> tuple[Path, Path]:
         for sample in sorted(of_class, key=_key_digest)[len(of_class) - len(of_class) // 2 :]
     }
     out.mkdir(parents=True, exist_ok=True)
+    if names := class_names_of(files) or read_class_names(shard.url for shard in files):
+        (out / CLASS_NAMES).write_text(json.dumps(names, ensure_ascii=False) + "\n", "utf-8")
     paths = out / "references.tar", out / "held-out.tar"
     for path, held in zip(paths, (False, True), strict=True):
         unfinished = path.with_suffix(".unfinished")

@@ -183,6 +183,11 @@ def hungry_network() -> nn.Module:
     return made
 
 
+def maps_alone() -> nn.Module:
+    """A network without a classifier: it gives a map."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 4, 3, stride=2, padding=1))
+
+
 def fixed_network() -> nn.Module:
     """A network whose classifier takes one size of map only, hence one size of input."""
     with torch.random.fork_rng():

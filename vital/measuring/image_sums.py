@@ -15,7 +15,7 @@ from vital.measuring.exact import ExactSum, carried, total_of
 LOGIT_MARGIN = 0.02
 """Colours are kept this far from black and white when their logits are taken."""
 
-IN_CACHE = 2
+IN_CACHE = 8
 """Images taken together on a CPU."""
 
 
@@ -104,11 +104,11 @@ class ImageTotal:
     def add(self, pixels: UInt8[Tensor, "image 3 side side"]) -> None:
         """Add a batch of images: on a CPU few at a time, which stay in its cache."""
         for part in pixels.split(IN_CACHE) if pixels.device.type == "cpu" else [pixels]:
-            colours = part.float() / 255
-            waves = torch.fft.rfft2(colours - colours.mean((2, 3), keepdim=True), norm="ortho")
+            colours = part.float().div_(255)
+            waves = torch.fft.rfft2(colours.sub_(colours.mean((2, 3), keepdim=True)), norm="ortho")
             logits = self._logits.index_select(0, part.flatten().int()).view(len(part), 3, -1)
             # less than half the time of abs(), whose care for overflow amplitudes do not need
-            self._spectrum.add((waves.real.square() + waves.imag.square()).sqrt_())
+            self._spectrum.add(waves.real.square().addcmul_(waves.imag, waves.imag).sqrt_())
             self._colour.add(logits.mean(2))
             self._products.add(logits @ logits.transpose(1, 2) / logits.shape[2])
         self._count += len(pixels)

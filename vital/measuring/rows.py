@@ -40,15 +40,21 @@ def stored_levels(sites: int, count: int) -> Float[np.ndarray, "level"]:
 
 
 @lru_cache(maxsize=256)
-def _neighbours(source: bytes, target: bytes) -> tuple[Tensor, Tensor, Tensor]:
-    """Left and right neighbour in ``source`` of every level in ``target``, and the weight of the right one."""
+def _neighbours(source: bytes, target: bytes, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Left and right neighbour in ``source`` of every level in ``target``, and the weight of the right one; copied to a
+    device once, since each copy makes the host wait."""
     have, want = np.frombuffer(source), np.frombuffer(target)
     right = np.clip(np.searchsorted(have, want), 1, max(len(have) - 1, 1))
     left = right - 1
     right = np.minimum(right, len(have) - 1)
     width = np.where(right > left, have[right] - have[left], 1.0)
     weight = np.clip((want - have[left]) / width, 0, 1)
-    return torch.from_numpy(left), torch.from_numpy(right), torch.from_numpy(weight)
+    with torch.inference_mode(False):  # they are kept, and later ones may need a gradient
+        return (
+            torch.from_numpy(left).to(device),
+            torch.from_numpy(right).to(device),
+            torch.from_numpy(weight).to(device),
+        )
 
 
 def resample(
@@ -58,7 +64,7 @@ def resample(
     as they are."""
     if np.array_equal(have, want):
         return rows
-    left, right, weight = (part.to(rows.device) for part in _neighbours(have.tobytes(), want.tobytes()))
+    left, right, weight = _neighbours(have.tobytes(), want.tobytes(), rows.device)
     return torch.lerp(rows[..., left], rows[..., right], weight.to(rows.dtype))
 
 

@@ -23,7 +23,7 @@ from stores.shards.reading import Sample, ShardReader
 from vital.network.probe import CLASSES
 from vital.network.sources import jpeg_decoder
 from vital.pictures.device import out_of_memory
-from vital.settings import Decoder
+from vital.settings import JpegDecoder
 
 BATCH, BATCH_ON_GPU = 32, 128
 """Images forwarded together unless a job says how many. Fixed: what a shard adds must not depend on the machine."""
@@ -34,11 +34,11 @@ LONGEST = 100
 
 @dataclass(frozen=True)
 class Feed:
-    """How images reach the network: so many together, decoded by so many threads, and JPEG files by which decoder."""
+    """How images reach the network: so many together, decoded by so many threads, and JPEG files by what."""
 
     batch: int = BATCH
     decoders: int = 1
-    decoder: Decoder = "simplejpeg"
+    jpeg: JpegDecoder = "simplejpeg"
     fixed: bool = False
     """Whether a batch that does not fit into memory is refused instead of halved."""
 
@@ -46,12 +46,12 @@ class Feed:
     def of(cls, job: ReferencesJob, device: torch.device) -> Feed:
         """What a job says, and where it says nothing what suits the process; raises UnsuitableInput where the decoder
         does not do for the device."""
-        if job.statistics.decoder == "nvjpeg":
+        if job.statistics.jpeg == "nvjpeg":
             jpeg_decoder(device)
         usual = BATCH if device.type == "cpu" else BATCH_ON_GPU
         decoders = job.running.decoders or cores()
         return cls(
-            usual if job.batch == "auto" else job.batch, decoders, job.statistics.decoder, job.running.deterministic
+            usual if job.batch == "auto" else job.batch, decoders, job.statistics.jpeg, job.running.deterministic
         )
 
 
@@ -80,7 +80,7 @@ def _usable(
     reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
     classes = loaded.survey.layers.get(CLASSES)
-    preprocessing, on_gpu = loaded.model.preprocessing, feed.decoder == "nvjpeg"
+    preprocessing, on_gpu = loaded.model.preprocessing, feed.jpeg == "nvjpeg"
 
     def decoded(sample: Sample) -> _Decoded:
         checksum = zlib.crc32(sample.image or b"")

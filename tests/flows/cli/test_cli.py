@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from flows.cli.main import COMMANDS
@@ -99,6 +100,21 @@ def test_layers_of_a_model() -> None:
 
 def test_unknown_model_names_the_nearest() -> None:
     refused(vital("layers", "resnet51"), "resnet51", "resnet50")
+
+
+def test_layers_say_what_was_taken_of_a_file_of_weights_and_why_there_are_no_classes(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {f"model.{name}": one for name, one in tiny.network().state_dict().items()}}, file)
+    said = vital("layers", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--weights", file)
+    assert said.output.startswith(f"of {file} the table 'state_dict' and names that begin with 'model.' were taken\n")
+    said = vital("layers", "tests.flows.tiny:maps_alone", "--input-size", tiny.SIDE)
+    assert "'classes' is not there: the network gives a tensor of shape (2, 4, 8, 8)" in said.output
+    assert [line.split()[:3] for line in said.output.splitlines()[1:3]] == [["0", "8", "256"], ["1", "4", "64"]]
+
+
+def test_leading_tokens_are_shown_before_the_image_s_own() -> None:
+    said = vital("layers", "tests.flows.tiny:transformer", "--input-size", tiny.SIDE)
+    assert "1+16" in said.output
 
 
 def test_an_input_size_that_the_network_cannot_take() -> None:

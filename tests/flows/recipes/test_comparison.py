@@ -13,7 +13,7 @@ from PIL import Image
 
 from flows.jobs import Running
 from flows.recipes.comparison import compare_methods
-from flows.reports.plan import ABLATIONS, METHODS, Case, ReportJob
+from flows.reports.plan import ABLATIONS, METHODS, Case, Comparison, ReportJob
 from stores import AtlasLayer
 from stores.arrays.schema import open_store
 from stores.errors import StoreError
@@ -184,4 +184,7 @@ def test_the_preset_has_the_papers_networks() -> None:
         "resnet50", "convnext_base", "densenet121", "vit_l_16", "vit_l_32",
     ]  # fmt: skip
     assert asked.steps == 2000
+    cases = Comparison(asked, asked.models[0], ("a.tar",), ("b.tar",), Path("f"), {}).cases()
+    assert {case.picture.precision for case in cases} == {"float32"}  # methods are compared in one arithmetic
+    assert {case.picture.method for case in cases} == set(asked.methods)
     assert Case("vital, no relevance", "classes", 1, PictureSettings()).name == "vital-no-relevance-seed1"

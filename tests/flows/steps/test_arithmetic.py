@@ -21,7 +21,7 @@ from flows.recipes.targets import measure_targets
 from flows.running.process import load, load_stored
 from flows.steps import pictures
 from stores import open_atlas, open_statistics
-from stores.errors import ForeignStore
+from stores.errors import ForeignStore, SchemaMismatch
 from tests.flows.conftest import LAYER, MODEL, PICTURE, Made, atlas_job, references_job, targets_job
 from vital.errors import DoesNotFit
 from vital.network.arithmetic import ON_GPU
@@ -71,7 +71,7 @@ def test_statistics_and_targets_record_their_precision(made: Made, tmp_path: Pat
     assert {**rough.base, "precision": "float32"} == exact.base
     with pytest.raises(ForeignStore, match="precision = bfloat16 but now it is float32"):
         select_references(references_job(made.shards, store))
-    with pytest.raises(ForeignStore, match="precision = bfloat16 but now it is nothing"):
+    with pytest.raises(SchemaMismatch, match="begun in bfloat16 but now it is float32: repeat --precision bfloat16"):
         measure_targets(targets_job(store))
     near, far = (one.statistic(LAYER, "mean") for one in (rough, exact))
     assert not np.array_equal(near, far)
@@ -129,6 +129,18 @@ def test_an_automatic_precision_is_that_of_the_tasks_device(
     job = atlas_job(tmp_path / "s", tmp_path / "a", running=running)
     assert pictures._precision(job, None) == precision
     assert pictures._precision(job, "tf32") == "tf32"
+
+
+def test_a_batch_is_measured_by_the_dearest_steps_of_one_picture(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Mock(side_effect=optimise)
+    monkeypatch.setattr(pictures, "optimise", runs)
+    picture = PICTURE.model_copy(update={"coarse": 0.5})
+    build_atlas(atlas_job(made.store, tmp_path / "a.zarr", neurons="0:8", batch="auto", picture=picture))
+    asked = [(len(call.args[1]), call.args[2].steps, call.args[2].coarse) for call in runs.call_args_list]
+    assert asked[0] == (1, 2, 0.0)
+    assert {(steps, coarse) for _, steps, coarse in asked[1:]} == {(PICTURE.steps, 0.5)}
 
 
 def test_a_repeatable_batch_does_not_depend_on_free_memory(

@@ -87,3 +87,4 @@ def test_what_is_held_out_is_named_after_its_bytes(tmp_path: Path, jpeg: Jpeg) -
         with tarfile.open(path) as archive:
             names += archive.getnames()
     assert sorted(names) == ["a__one.cls", "a__one.jpg", "a__two.cls", "a__two.png"]
+    assert json.loads((tmp_path / "parted/classes.json").read_text()) == ["a"]

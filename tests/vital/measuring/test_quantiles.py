@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from vital.measuring.exact import AT_ONCE, FINE, GRID, ExactSum, exact_parts, total_of
+from vital.measuring.image_sums import ImageTotal
 from vital.measuring.rows import resample, site_levels, stored_levels
-from vital.measuring.sums import LayerSums
+from vital.measuring.sums import LayerSums, LayerTotal
 
 floats = st.floats(-1e3, 1e3, width=32)
 
@@ -177,3 +178,23 @@ def test_sums_come_back_from_a_store(a: np.ndarray) -> None:
     kept = {name: np.asarray(array) for name, array in whole.stored().items()}
     assert_same(LayerSums.from_stored(kept), whole, exact=True)
     assert kept.keys() == {*LayerSums.meanings(), "sums/count"}
+
+
+def test_on_a_device_sums_are_neither_read_nor_copied_until_they_are_asked_for() -> None:
+    total = LayerTotal(3, 5, "meta")  # a device from which nothing can be read
+    total.add(torch.rand(4, 3, 9, device="meta"), 5)
+    images = ImageTotal(8, "meta")
+    images.add(torch.zeros(4, 3, 8, 8, dtype=torch.uint8, device="meta"))
+    for asked in (total.sums, images.sums):
+        with pytest.raises(NotImplementedError, match="meta tensor"):
+            asked()
+
+
+def test_levels_read_without_gradients_may_be_read_with_them_later() -> None:
+    have, want = stored_levels(977, 31), site_levels(13)
+    with torch.inference_mode():
+        resample(torch.rand(2, 31), have, want)
+    rows = torch.rand(2, 31, requires_grad=True)
+    resample(rows, have, want).sum().backward()
+    assert rows.grad is not None
+    np.testing.assert_allclose(rows.grad.sum(1), [13, 13], rtol=1e-5)

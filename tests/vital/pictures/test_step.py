@@ -18,6 +18,7 @@ from tests.vital.pictures.recording import Device, stand_in
 from tests.vital.pictures.test_baselines import SPECTRUM, Normed
 from tests.vital.pictures.test_optimise import NODES, assert_same, double
 from vital.measuring.targets import Crop, NodeTarget, Target, measure
+from vital.network.arithmetic import repeatable
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
 from vital.network.neurons import Readout
@@ -148,6 +149,14 @@ def test_no_step_has_to_do_with_the_host_or_more_operations_in_a_larger_batch(
     assert few == many
     assert len(few) == kinds_of(others)
     assert all(len(operations) == 1 for operations in few.values())  # each time the same
+
+
+@pytest.mark.parametrize("read", ["channel", "class"])
+def test_a_repeatable_step_has_nothing_to_do_with_the_host_either(
+    model: Model, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with repeatable():
+        assert len(counted(model, target_of(model, read, "lrp"), "lrp", settings({}, 6), monkeypatch)) == 2
 
 
 def test_a_single_picture_takes_as_many_operations_give_or_take_a_copy(

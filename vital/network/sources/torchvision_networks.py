@@ -51,12 +51,12 @@ def jpeg_decoder(device: torch.device) -> Callable[[Sequence[bytes]], list[Tenso
         UnsuitableInput: the device is no GPU, or torchvision came without its decoders.
     """
     if device.type != "cuda":
-        raise UnsuitableInput(f"nvjpeg decodes on a GPU and the network is on {device.type}: use --decoder simplejpeg")
+        raise UnsuitableInput(f"nvjpeg decodes on a GPU and the network is on {device.type}: use --jpeg simplejpeg")
     torchvision_models()
     io = importlib.import_module("torchvision.io")
     if not hasattr(torch.ops.image, "decode_jpegs_cuda"):
         raise UnsuitableInput(
-            "this torchvision has no nvJPEG: install the one built for the CUDA of torch, or use --decoder simplejpeg"
+            "this torchvision has no nvJPEG: install the one built for the CUDA of torch, or use --jpeg simplejpeg"
         )
 
     def decode(files: Sequence[bytes]) -> list[Tensor]:

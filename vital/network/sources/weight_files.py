@@ -101,7 +101,9 @@ def fill(network: nn.Module, weights: str | Weights) -> tuple[str, ...]:
 def read_weights(file: str) -> Weights:
     """The tables of tensors of a file; raises `UnknownModel` where it is missing, or reading it would run it."""
     if not Path(file).is_file():
-        raise UnknownModel(f"no weights file {file}: give a torchvision weights name or a state-dict file")
+        raise UnknownModel(
+            f"no weights file {file}: give a file of weights, or the name of published ones where the network has any"
+        )
     try:
         if Path(file).suffix == ".safetensors":
             content: Any = load_file(file)

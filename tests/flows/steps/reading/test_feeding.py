@@ -175,7 +175,7 @@ def test_a_gpu_s_decoder_gets_what_is_for_it_and_all_else_goes_the_usual_way(
     monkeypatch.setattr("flows.steps.reading.feeding.jpeg_decoder", twin)
     expected = scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8))
     assert not asked
-    assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8, decoder="nvjpeg")), expected)
+    assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8, jpeg="nvjpeg")), expected)
     # The broken one makes its group fail, which is tried one by one; the long one and the inks never come so far.
     assert asked[0] == 6
     assert asked[1:7] == [1] * 6
@@ -186,15 +186,15 @@ def test_a_decoder_that_does_not_do_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.shards(tmp_path / "shards", 1, 3)
-    kept = StatisticsSettings(references=2, levels=16, decoder="nvjpeg")
+    kept = StatisticsSettings(references=2, levels=16, jpeg="nvjpeg")
     job = references_job(tmp_path / "shards", tmp_path / "s.zarr", statistics=kept, running=Running(device="cpu"))
-    with pytest.raises(UnsuitableInput, match="nvjpeg decodes on a GPU and the network is on cpu: use --decoder"):
+    with pytest.raises(UnsuitableInput, match="nvjpeg decodes on a GPU and the network is on cpu: use --jpeg"):
         select_references(job)
     assert not (tmp_path / "s.zarr").exists()
     usual = references_job(tmp_path / "shards", tmp_path / "s.zarr", running=Running(device="cpu"))
     select_references(usual)
     monkeypatch.setattr("flows.steps.reading.feeding.jpeg_decoder", lambda device: None)
-    with pytest.raises(ForeignStore, match="field decoder = simplejpeg but now it is nvjpeg"):
+    with pytest.raises(ForeignStore, match="field jpeg = simplejpeg but now it is nvjpeg"):
         select_references(job)
 
 
