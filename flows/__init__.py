@@ -121,6 +121,7 @@ def targets(
     shards: Paths = (),
     model: Model | None = None,
     precision: str = "float32",
+    batch: int | str = "auto",
     **settings: Any,
 ) -> Targets:
     """Measure neurons' references: what their pictures are to match.
@@ -132,6 +133,7 @@ def targets(
         shards: where the shards are now, when they moved.
         model: the network again, where it is a model of another program.
         precision: arithmetic of the network: float32, tf32 or bfloat16.
+        batch: references in one pass; ``auto`` takes 8 on a CPU, and what fits on a GPU.
         **settings: fields of `vital.settings.VariantSettings` and of `flows.jobs.Running`.
 
     Raises:
@@ -153,6 +155,7 @@ def targets(
             neurons=_ranges(neurons),
             shards=_many(shards),
             precision=precision,
+            batch=batch,
             **parts,
         )
     )

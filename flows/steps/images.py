@@ -1,7 +1,7 @@
 """Images read again from their shards: each is read and decoded once, each crop of it is cut once.
 
-Neighbours are asked for in one request, many requests are under way together, and images are decoded by as many threads
-as torch has, all while the images before them are computed with.
+Neighbours are asked for in one request, many requests are under way together, and several threads decode, all while
+the images before them are computed with.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from flows.jobs import cores
 from stores import References, Statistics
 from stores.dataset.places import Places
 from stores.errors import UnreadableShard
@@ -75,9 +75,10 @@ def read_placed(
     preprocessing: Preprocessing,
     urls: Mapping[str, str],
     ahead: int = AHEAD,
+    decoders: int | None = None,
 ) -> Iterator[tuple[int, UInt8[Tensor, "3 side side"]]]:
     """The images of ``places`` in the ``order`` of its rows, with their ids; so many ``ahead`` are in memory, and what
-    is on the way.
+    is on the way. So many threads are ``decoders``, as many as the process has cores where nothing is said.
 
     Raises:
         MissingShard: a shard is not where it should be.
@@ -87,7 +88,7 @@ def read_placed(
     where = [urls.get(str(name), str(url)) for name, url in zip(shards.name, shards.url, strict=True)]
     remote = any(local_path(where[shard]) is None for shard in np.unique(places.shard))
     size = TOGETHER if remote else TOGETHER // 4
-    decoders = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(decoders or cores(), thread_name_prefix="decode")
 
     def made(row: int, data: bytes) -> UInt8[Tensor, "3 side side"]:
         if zlib.crc32(data) != places.checksum[row]:
@@ -103,7 +104,7 @@ def read_placed(
         contents = read_spans(
             [(where[places.shard[row]], int(places.offset[row]), int(places.size[row])) for row in rows]
         )
-        return [decoders.submit(made, row, data) for row, data in zip(rows, contents, strict=True)]
+        return [pool.submit(made, row, data) for row, data in zip(rows, contents, strict=True)]
 
     under_way: deque[tuple[Sequence[int], Future[list[Future[Tensor]]]]] = deque()
     waiting = 0
@@ -121,7 +122,7 @@ def read_placed(
     finally:
         for _, reading in under_way:
             reading.cancel()
-        decoders.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 @lru_cache(maxsize=1)
@@ -142,6 +143,7 @@ def reference_crops(
     whole: bool,
     urls: Mapping[str, str],
     ahead: int = AHEAD,
+    decoders: int | None = None,
 ) -> Iterator[tuple[UInt8[Tensor, "3 side side"], tuple[int, ...]]]:
     """Every distinct image and box of some neurons' ``references`` once, with the rows of these that share it; the box
     is the reference's patch, or the ``whole`` image. ``places`` say where the images are.
@@ -158,6 +160,6 @@ def reference_crops(
                 wanted.setdefault(int(image), {}).setdefault(box, []).append(position)
     shared = [max(map(len, wanted[int(image)].values())) for image in places.image]
     order = sorted(range(len(places)), key=lambda row: -shared[row])
-    for image, pixels in read_placed(statistics, places, order, preprocessing, urls, ahead):
+    for image, pixels in read_placed(statistics, places, order, preprocessing, urls, ahead, decoders):
         for box, positions in sorted(wanted[image].items()):
             yield preprocessing.cut(pixels, box), tuple(positions)

@@ -254,7 +254,9 @@ def _references(
     references = statistics.references(layer, used, neurons).best(COMPARED)
     places = statistics.reference_places(layer, neurons, references.image.shape[1])
     whole, urls = variant.startswith("image"), moved_urls(statistics, job.shards)
-    crops = reference_crops(statistics, loaded.model.preprocessing, references, places, whole, urls)
+    crops = reference_crops(
+        statistics, loaded.model.preprocessing, references, places, whole, urls, decoders=job.running.decoders
+    )
     rows: list[list[int]] = [[] for _ in neurons]
     features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     flat: list[np.ndarray] = []

@@ -171,7 +171,8 @@ def _measured(
         )  # fmt: skip
 
     def whole_task(batch: int) -> Target:
-        crops = reference_crops(statistics, preprocessing, references, places, whole, urls, max(AHEAD, 2 * batch))
+        ahead, decoders = max(AHEAD, 2 * batch), job.running.decoders
+        crops = reference_crops(statistics, preprocessing, references, places, whole, urls, ahead, decoders)
         counted: list[int] = []
 
         def count(references: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,8 @@ from jaxtyping import Bool, Int64, Shaped, UInt8
 from stores.arrays.schema import ArraySpec, Kind, Mode, array_at, block_length, group_at, open_store, write_block
 from stores.errors import PICTURE_STATUS_MEANINGS, MisalignedBlock, PictureStatus, SchemaMismatch
 
+TOGETHER = 8
+"""Arrays of a block that are written at a time."""
 DONE = "done"
 STATUS = "status"
 STATUSES = ", ".join(f"{status.value} {meaning}" for status, meaning in PICTURE_STATUS_MEANINGS.items())
@@ -140,8 +143,14 @@ class Blocks:
             raise MisalignedBlock(
                 f"{self.path} has blocks 0 to {done.shape[0] - 1} but block {block} was given; count from 0"
             )
-        for name in sorted(declared, key=lambda name: (name == STATUS, name)):
+
+        def put(name: str) -> None:
             write_block(declared[name], block, np.asarray(arrays[name]))
+
+        # Together: one after the other they take the time of as many requests.
+        with ThreadPoolExecutor(TOGETHER, thread_name_prefix="write") as pool:
+            list(pool.map(put, sorted(declared.keys() - {STATUS})))
+        put(STATUS)
         write_block(done, block, np.ones(1, np.uint8))
 
     def rows(

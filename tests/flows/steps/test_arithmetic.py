@@ -131,6 +131,18 @@ def test_an_automatic_precision_is_that_of_the_tasks_device(
     assert pictures._precision(job, "tf32") == "tf32"
 
 
+def test_a_batch_is_measured_by_the_dearest_steps_of_one_picture(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Mock(side_effect=optimise)
+    monkeypatch.setattr(pictures, "optimise", runs)
+    picture = PICTURE.model_copy(update={"coarse": 0.5})
+    build_atlas(atlas_job(made.store, tmp_path / "a.zarr", neurons="0:8", batch="auto", picture=picture))
+    asked = [(len(call.args[1]), call.args[2].steps, call.args[2].coarse) for call in runs.call_args_list]
+    assert asked[0] == (1, 2, 0.0)
+    assert {(steps, coarse) for _, steps, coarse in asked[1:]} == {(PICTURE.steps, 0.5)}
+
+
 def test_a_repeatable_batch_does_not_depend_on_free_memory(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,149 @@
+"""Targets against the network alone, and on a service that takes its time: `python benchmarks/targets.py --json`.
+
+``of_network`` is how many references a second a task measures over those of the network's own passes, forward and back,
+on the same crops in memory. ``service_over_disk`` is the time of the same tasks, whose shards lie at a service that
+answers after ``--latency`` seconds, over that on a disk. ``shard_requests`` and ``image_requests`` are what the service
+was asked for, by a run of all tasks; ``wasted`` is the share of what was read that is no image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).parents[1])
+
+import fsspec
+import torch
+from fsspec.asyn import AsyncFileSystem
+
+import flows
+from flows.jobs import Running, TargetsJob
+from flows.running.process import load_stored
+from flows.steps.images import reference_crops
+from flows.steps.targets import declare_targets, measure_blocks, moved_of_tasks, planned_nodes
+from stores import Statistics, open_statistics
+from tests.flows import tiny
+from vital.measuring.targets import node_relevance
+from vital.network.neurons import Readout
+from vital.network.probe import probe
+from vital.propagation.mode import relevance_mode
+from vital.settings import ModelSettings
+
+LAYER, TASKS, TOGETHER = "layer4", ((0,), (1,)), 8
+
+
+class Service(AsyncFileSystem):  # type: ignore[misc]
+    """Files of this machine as a service would give them, late."""
+
+    protocol = "late"
+    latency = 0.0
+    infos = ranges = read = 0
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("late://").strip("/")
+
+    async def _info(self, path: str, **options: Any) -> dict[str, Any]:
+        Service.infos += 1
+        await asyncio.sleep(self.latency)
+        return {"name": path, "size": Path(path).stat().st_size, "type": "file"}
+
+    async def _cat_file(self, path: str, start: int, end: int, **options: Any) -> bytes:
+        Service.ranges += 1
+        await asyncio.sleep(self.latency)
+        data = Path(path).read_bytes()[start:end]
+        Service.read += len(data)
+        return data
+
+
+def run(store: Path, shards: str) -> float:
+    """Seconds of all tasks of a layer whose shards are there."""
+    statistics = open_statistics(str(store), "r+")
+    job = TargetsJob(store=str(store), layer=LAYER, shards=(shards,), running=Running(threads=torch.get_num_threads()))
+    targets = declare_targets(statistics, job, load_stored(statistics, job.running))
+    targets.forget([block for blocks in TASKS for block in blocks])
+    begun = time.perf_counter()
+    references = statistics.references(LAYER)
+    moved = moved_of_tasks(statistics, job.shards, references, references.live(), TASKS)
+    for blocks in TASKS:
+        measure_blocks(job, blocks, moved[blocks])
+    return time.perf_counter() - begun
+
+
+def bare(statistics: Statistics, store: Path) -> float:
+    """Seconds of the network's own passes on the references of all tasks."""
+    job = TargetsJob(store=str(store), layer=LAYER, running=Running(threads=torch.get_num_threads()))
+    loaded = load_stored(statistics, job.running)
+    nodes, mode = planned_nodes(statistics, job, loaded), relevance_mode("lrp")
+    seconds, prepared = 0.0, loaded.model.preprocessing
+    for (block,) in TASKS:
+        neurons = range(32 * block, 32 * block + 32)
+        references, places = (
+            statistics.references(LAYER, None, neurons), statistics.reference_places(LAYER, neurons)
+        )  # fmt: skip
+        crops = list(reference_crops(statistics, prepared, references, places, False, {}))
+        begun = time.perf_counter()
+        with probe(loaded.model.network, [*nodes, LAYER], loaded.survey.layouts(), mode) as forward:
+            for start in range(0, len(crops), TOGETHER):
+                part = crops[start : start + TOGETHER]
+                images = prepared.normalise(torch.stack([pixels for pixels, _ in part]))
+                activations = forward(images.requires_grad_())
+                for turn in range(max(len(rows) for _, rows in part)):
+                    asked = torch.tensor([neurons[rows[min(turn, len(rows) - 1)]] for _, rows in part])
+                    node_relevance(mode, activations, Readout(LAYER), nodes, asked, "lrp")
+        seconds += time.perf_counter() - begun
+    return seconds
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--shards", type=int, default=64)
+    parser.add_argument("--images", type=int, default=16, help="images of a shard")
+    parser.add_argument("--side", type=int, default=64, help="side of the network's input")
+    parser.add_argument("--latency", type=float, default=0.03)
+    asked = parser.parse_args()
+    Service.latency = asked.latency
+    fsspec.register_implementation("late", Service)
+    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the service is made here, and no package knows it
+        folder, store = Path(place) / "shards", Path(place) / "stats.zarr"
+        for shard in range(asked.shards):
+            rows = range(shard * asked.images, (shard + 1) * asked.images)
+            tiny.write_tar(folder / f"{shard:06d}.tar", {f"{row:08d}.jpg": tiny.jpeg(row, (500, 375)) for row in rows})
+        model = ModelSettings(name="resnet18", weights="random", input_size=asked.side)
+        statistics = flows.references(str(folder), store, model=model, layers=[LAYER], references=16, levels=64)
+        references = statistics.references(LAYER).image[:64]
+        count = int((references >= 0).sum())
+        disk = run(store, str(folder))
+        network = bare(statistics, store)
+        late = run(store, f"late://{folder}/{{000000..{asked.shards - 1:06d}}}.tar")
+        blocks = [references[start : start + 32].ravel().tolist() for start in (0, 32)]
+        needed = sum(float(statistics.places(images).size.sum()) for images in blocks)
+        figures = {
+            "references": count,
+            "references_per_second": count / disk,
+            "of_network": network / disk,
+            "service_over_disk": late / disk,
+            "shard_requests": Service.infos,
+            "image_requests": Service.ranges,
+            "wasted": 1 - needed / Service.read,
+        }
+    if asked.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:>22} {value:.3g}")
+
+
+if __name__ == "__main__":
+    main()
