@@ -19,11 +19,10 @@ from vital.measuring.gathering import Plan
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PIECES = """
 import os
 from pathlib import Path
-from flows.steps.reading.labels import BY_NUMBER
 from flows.steps.reading.shards import give_back
 
 def resident():
