@@ -16,7 +16,7 @@ class Constants:
     """Seconds, bytes and counts that the formula multiplies; the default is resnet50, layer4, five nodes. Measured is
     on one of two cores of a shared machine, by benchmarks/scale.py unless another is named."""
 
-    decode_per_core: float = 610.0
+    decode_per_core: float = 600.0
     """Images a second of decoding and cropping to 224 px, measured: decode_per_core, files of 110 kB."""
     cores_per_gpu: int = 8
     """Assumed."""
@@ -28,11 +28,11 @@ class Constants:
     """Tasks of a pass, at most."""
     fan: int = 16
     """Partials that a task joins, at most."""
-    partial_bytes: int = 9_919_537
+    partial_bytes: int = 9_959_569
     """Of a task of the pass with the rows of its images, measured: merge_partial_bytes."""
-    join_seconds: float = 0.075
+    join_seconds: float = 0.081
     """Reading, adding and writing a partial, measured: merge_seconds, join, by merge_partials."""
-    store_seconds: float = 6.6
+    store_seconds: float = 8.9
     """Joining the last partials and writing the store, measured: merge_seconds, store."""
     reference_per_gpu: float = 400.0
     """References measured a second, assumed: 2.18 times a forward and gradient, which is measured as a ratio."""

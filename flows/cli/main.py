@@ -137,8 +137,9 @@ def _said(line: str) -> bool:
 
 def _refuse(sentence: str) -> None:
     _refused.set()
-    sys.stderr.write(f"Error: {sentence}\n")
-    sys.stderr.flush()
+    with suppress(BrokenPipeError):
+        sys.stderr.write(f"Error: {sentence}\n")
+        sys.stderr.flush()
 
 
 _refused = threading.Event()

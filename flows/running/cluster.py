@@ -233,6 +233,8 @@ def _on_scheduler(running: Running, scheduler: str) -> Place:
     with Client(scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
         declared = [info["resources"] for info in client.scheduler_info(n_workers=-1)["workers"].values()]
         hosts = set(client.run(_host).values())
+    if not declared:  # they may come later, as those of a batch system do
+        sys.stderr.write(f"the Dask scheduler at {scheduler} has no workers yet: tasks wait for the first one\n")
     gpus = running.device != "cpu" and any(resources.get("GPU") for resources in declared)
     told = running.model_copy(update={"device": "cuda"}) if gpus and running.device == "auto" else running
     return Place(told, DaskTaskRunner(address=scheduler), hosts == {_host()}, {"GPU": 1} if gpus else {})

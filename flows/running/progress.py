@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -94,7 +94,8 @@ class _Written:
         more = f", about {_clock(left)} left" if round(left) else ""
         line = f"{self._name}: {round(self._done)}{of} in {_clock(taken)}{more}"
         if line != self._line:  # the last one may have been just now
-            print(line, file=sys.stderr, flush=True)  # noqa: T201
+            with suppress(OSError):  # a log that nobody reads any more, or whose disk is full, ends no run
+                print(line, file=sys.stderr, flush=True)  # noqa: T201
         self._line = line
 
 

@@ -60,7 +60,12 @@ def forward(network: nn.Module, images: Tensor) -> Any:
     memory = torch.channels_last if is_channels_last(network) else torch.contiguous_format
     try:
         return network(images.contiguous(memory_format=memory))
-    except (VitalError, _AllRead, MemoryError, torch.OutOfMemoryError):
+    except VitalError as error:
+        sentence, *more = str(error).splitlines()
+        if more:  # a graph of torch.fx adds where it was
+            raise type(error)(sentence) from error
+        raise
+    except (_AllRead, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever somebody's network raises
         text = " ".join(str(error).split())

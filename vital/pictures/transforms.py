@@ -115,11 +115,14 @@ class _Shift(torch.autograd.Function):
 
 
 def _gathered(pictures: Tensor, by: Tensor) -> Tensor:
-    side = pictures.shape[-1]
-    picture, at = (torch.arange(size, device=by.device) for size in (len(pictures), side))
-    rows, columns = ((at - by[:, axis, None]) % side for axis in (0, 1))
-    # Colours come out innermost, as convolutions want them.
-    return pictures[picture[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    count, colours, side, _ = pictures.shape
+    at = torch.arange(side, device=by.device)
+    first = torch.arange(0, count * side, side, device=by.device)[:, None]
+    rows, columns = first + (at - by[:, :1]) % side, (at - by[:, 1:]) % side
+    pixels = torch.add(columns[:, None], rows[:, :, None], alpha=side)
+    # Colours lie innermost, as convolutions want them; a pixel is then moved as a whole.
+    moved = pictures.permute(0, 2, 3, 1).reshape(-1, colours).index_select(0, pixels.flatten())
+    return moved.view(count, side, side, colours).permute(0, 3, 1, 2)
 
 
 def shift(

@@ -3,7 +3,7 @@ convolutions and linear maps, norms and activation functions, pools, elementwise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -273,3 +273,14 @@ RULES: dict[Any, Callable[[Pass, Any, Any, Any], Any]] = {
     **ATTENTION,
 }
 """The handler of each operation: it runs the operation and lets its relevance rule follow."""
+
+
+def _exported() -> Iterator[tuple[Any, Callable[[Pass, Any, Any, Any], Any]]]:
+    """The same operations as programs of torch.export call them, whose arguments come in the same order."""
+    for func, handle in RULES.items():
+        packet = getattr(torch.ops.aten, getattr(func, "__name__", ""), None)
+        for overload in packet.overloads() if packet is not None else ():
+            yield getattr(packet, overload), handle
+
+
+RULES.update(list(_exported()))

@@ -188,10 +188,15 @@ def test_workers_started_by_the_same_line_take_a_gpu_each(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_where_workers_declare_gpus_only_these_get_tasks(tmp_path: Path) -> None:
+def test_where_workers_declare_gpus_only_these_get_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = atlas_job(tmp_path, tmp_path)
-    with scheduler(tmp_path) as (_, address), worker(tmp_path, address, "--no-nanny", "--name", "processor"):
+    with scheduler(tmp_path) as (_, address), ExitStack() as stack:
         running = Running(scheduler=address)
+        assert place_of(running).resources == {}
+        assert capsys.readouterr().err == (
+            f"the Dask scheduler at {address} has no workers yet: tasks wait for the first one\n"
+        )
+        stack.enter_context(worker(tmp_path, address, "--no-nanny", "--name", "processor"))
         with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             client.wait_for_workers(1)
             assert (place_of(running).running.device, place_of(running).resources) == ("auto", {})

@@ -104,3 +104,16 @@ def test_a_log_says_how_far_a_run_came_that_failed(capsys: pytest.CaptureFixture
     with pytest.raises(ValueError, match="full"), bar("images seen", None) as shown:
         failing(shown)
     assert capsys.readouterr().err == "images seen: 3 in 0:00:00\n"
+
+
+class Unread(io.StringIO):
+    """A log whose reader has gone away."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_log_that_nobody_reads_any_more_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Unread())
+    with bar("images seen", 3) as shown:
+        shown.tick(3)

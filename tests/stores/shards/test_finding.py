@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stores.errors import MissingShard
+from stores.errors import MissingShard, UnreachableStore
 from stores.files import local_path
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader
@@ -56,6 +58,23 @@ def test_any_folder_is_found_by_its_name(tmp_path_factory: pytest.TempPathFactor
     for pattern in (str(folder / name), str(folder / name / "a.tar"), str(folder / name / "?.tar")):
         assert named(pattern) == [str(folder / name / "a.tar")]
     assert local_path(f"file://{quote(str(folder / name))}") == folder / name
+
+
+class Unreachable(AbstractFileSystem):  # type: ignore[misc]
+    """A service without credentials."""
+
+    def info(self, path: str, **_: object) -> object:
+        """Refused."""
+        raise PermissionError("no credentials\nand a second line")
+
+    ls = glob = info
+
+
+def test_a_service_that_cannot_be_reached_is_one_sentence() -> None:
+    fsspec.register_implementation("unreachable", Unreachable, clobber=True)
+    for url in ("unreachable://b/{0..1}.tar", "unreachable://b/*.tar"):
+        with pytest.raises(UnreachableStore, match=r"PermissionError: no credentials\): .*in the environment"):
+            expand([url])
 
 
 def test_the_home_folder(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

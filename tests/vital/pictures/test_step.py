@@ -162,12 +162,13 @@ def test_a_repeatable_step_has_nothing_to_do_with_the_host_either(
 def test_a_single_picture_takes_as_many_operations_give_or_take_a_copy(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One picture lies in more than one order of memory at once, so that a copy and its view may fall away."""
     one, eight = (
         counted(model, target_of(model, "channel", "lrp", count), "lrp", settings({}, 6), monkeypatch)
         for count in (1, 8)
     )
     for kind, [operations] in eight.items():
-        assert one[kind] <= set(range(operations - 2, operations + 3))
+        assert one[kind] <= set(range(operations - 4, operations + 5))
 
 
 @pytest.mark.parametrize(("name", "layer"), [("swin_t", "features.7.1"), ("resnet18", "layer4.1")])

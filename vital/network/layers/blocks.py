@@ -17,16 +17,19 @@ def block_names(network: nn.Module, layers: Mapping[str, Layer]) -> set[str]:
     """Names of the whole stages, blocks and activations of the network's outer structure.
 
     Where the network is wrapped in another (DataParallel, a backbone beside a head), or its blocks give no tensor, they
-    are those of the outermost parts that have any and reach into the network's second half; where none do, as after
-    tracing or a conversion from ONNX, every module without modules of its own.
+    are those of the outermost parts that have any and reach into the network's second half; where none do, or all are
+    activations, as after tracing or a conversion from ONNX, every module without modules of its own.
     """
     depths: dict[int, set[str]] = defaultdict(set)
     for name, module in network.named_modules():
         depths[name.count(".") + bool(name)] |= {stated(one) for one in _blocks(module, f"{name}." if name else "")}
+    leaves = {stated(name) for name, module in network.named_modules() if next(module.children(), None) is None}
     half = max((layer.ended for layer in layers.values()), default=0) / 2
     for _, names in sorted(depths.items()):
         maps = [layers[one] for one in names if one in layers and layers[one].sites > 1]
         if len(maps) >= FEWEST and max(layer.ended for layer in maps) > half:
+            if names <= leaves:  # activations alone, of a network that has no structure
+                break
             return names
     return {
         stated(name)

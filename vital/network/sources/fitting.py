@@ -127,8 +127,8 @@ def refuse(network: nn.Module, name: str) -> None:
             )
     if isinstance(network, torch.fx.GraphModule) and _is_exported(network):
         raise UnsuitableInput(
-            f"{name} is an exported program, which has no modules left to watch: give torch.export.unflatten of the "
-            "program, or the module it was made from"
+            f"{name} is an exported program, which has no modules left to watch: give a function that makes "
+            "torch.export.unflatten of it, as package.module:factory, or the module it was made from"
         )
 
 

@@ -77,7 +77,13 @@ def test_a_map_says_which_class_is_which(tmp_path: Path) -> None:
     assert mapped({"dog": 7, "Cat": "3", "ewe": None}).numbers == (3, 7, -1)
     assert mapped([9, 8, 7]).numbers == (9, 8, 7)
     assert mapped({"1": 4}).numbers == (-1, 4, -1)
-    for wrong, words in (({"cow": 1}, "'cow'"), ({"cat": "lion"}, "'lion'"), ("{", "no map"), ({"cat": 10}, "0 to 9")):
+    for wrong, words in (
+        ({"cow": 1}, "'cow'"),
+        ({"9999999": 1}, "'9999999'"),
+        ({"cat": "lion"}, "'lion'"),
+        ("{", "no map"),
+        ({"cat": 10}, "0 to 9"),
+    ):
         with pytest.raises(UnreadableShard, match=words):
             mapped(wrong)
 
@@ -106,6 +112,10 @@ def test_keys_that_name_other_classes_than_the_labels_are_refused(tmp_path: Path
     assert settled(job(right, tmp_path / "s", model=THOUSAND)).by == "number"
     with pytest.raises(UnreadableShard, match=r"n02102040_7 in b.tar has label 1, but its key names class 217"):
         settled(job(wrong, tmp_path / "s", model=THOUSAND))
+    first = tiny.write_tar(tmp_path / "sorted/0.tar", members).parent
+    shutil.copy(wrong, first / "1.tar")
+    with pytest.raises(UnreadableShard, match=r"in 1\.tar has label 1"):
+        settled(job(first, tmp_path / "s", model=THOUSAND))
     assert settled(job(wrong, tmp_path / "s", model=THOUSAND, labels="number")).by == "number"
     assert settled(job(wrong, tmp_path / "s")).by == "number"  # ten classes are not ImageNet's
 
@@ -125,6 +135,9 @@ def test_the_store_keeps_how_and_refuses_another_way(tmp_path: Path) -> None:
         statistics.summary()
     )
     select_references(job(folder, store))  # as the store has it
+    pack(folder, tmp_path / "shards")
+    (tmp_path / "shards/classes.json").unlink()
+    assert settled(job(tmp_path / "shards", store)) == Labels("cls", ("a", "b"), (4, 6), "map")
     with pytest.raises(ForeignStore, match="labels field by = map but now it is number"):
         select_references(job(folder, store, labels="number"))
 

@@ -299,6 +299,8 @@ def test_a_traced_graph_has_all_its_real_layers() -> None:
         ("conv1", 8, 1024), ("conv2", 8, 256), ("conv3", 8, 64), ("fc", 5, 1), (CLASSES, 5, 1)
     ]  # fmt: skip
     assert rows["conv3"].nodes == ("input", "conv1", "conv2")
+    flat = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten())
+    assert [row.layer for row in made(symbolic_trace(flat)).layers()] == ["0", "1", "2", "3", CLASSES]
 
 
 @pytest.mark.parametrize("outer", [nn.DataParallel, lambda network: nn.Sequential(OrderedDict(net=network))])
