@@ -100,6 +100,10 @@ def main(words: Sequence[str] | None = None) -> int:
     verbose = words[:1] == ["--verbose"]
     words = words[verbose:]
     calm_prefect("INFO" if verbose else "CRITICAL")
+    if unread := [word for word in words if any("\ud800" <= letter <= "\udfff" for letter in word)]:
+        text = f"{sys.getfilesystemencoding()} text"
+        _refuse(f"{unread[0]!a} is no {text}: rename what it names, or set PYTHONUTF8=1 where the name is right")
+        return 2
     try:
         lines = command_line(*words[:1])(words) or ()
         with _needs(words[0]) if lines else nullcontext():
