@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import sys
@@ -51,6 +52,7 @@ COMMANDS = {
 OF_FLOWS = ("demo", "references", "targets", "atlas", "run", "evaluate", "report")
 """Those that run flows, and so need what Prefect needs."""
 ASKING = (signal.SIGINT, signal.SIGTERM)
+CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SECONDS = 3.0
 """What a run that is asked to end has to put things in order: it gives its blocks back and ends its workers."""
 
@@ -141,6 +143,7 @@ def _said(line: str) -> bool:
 
 def _refuse(sentence: str) -> None:
     _refused.set()
+    sentence = CONTROL.sub("", sentence)  # names and messages of others may hold some, which a terminal would obey
     with suppress(BrokenPipeError):
         sys.stderr.write(f"Error: {sentence}\n")
         sys.stderr.flush()

@@ -196,6 +196,13 @@ def test_words_that_are_no_text_are_refused_before_work(words: list[str]) -> Non
     assert re.fullmatch(r"Error: '.*\\udc.*' is no utf-8 text: rename .* PYTHONUTF8=1 .*\n", ran.output)
 
 
+def test_what_a_terminal_would_obey_is_not_said() -> None:
+    said = vital("info", "\x1b[31mred\x1b[0m\a.zarr").output
+    assert said.startswith("Error: ")
+    assert "red.zarr" in said
+    assert "\x1b" not in said
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_every_command_has_an_example(name: str) -> None:
     said = vital(name, "--help").output
