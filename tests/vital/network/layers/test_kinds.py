@@ -196,11 +196,7 @@ class Wrong(Base):
         (quantised, UnsuitableInput, r"is quantised \(its module 'fc' is a .*Linear\)"),
         (exported, UnsuitableInput, "is an exported program, .*unflatten"),
         (Single, UnsuitableInput, r"Single takes one image at a time, and fails on two \(RuntimeError: shape '\[8\]'"),
-        (
-            spectral,
-            FailedForward,
-            r"own forward, on images of 3 × 64 × 64 as at other sizes \(RuntimeError: .*to have 5 chan",
-        ),
+        (spectral, UnsuitableInput, r"^Base takes images of 5 channels, .*: give a module around it that makes its 5"),
         (Wrong, FailedForward, r"own forward.*\(KeyError: 'temperature'\)"),
     ],
 )
