@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from flows.jobs import ReferencesJob, Running, settled
-from flows.recipes import references
 from flows.recipes.references import select_references
 from flows.running.process import load, load_stored
+from flows.steps import dataset
 from stores import open_statistics
 from stores.errors import ForeignStore
 from tests.flows import tiny
@@ -49,14 +49,14 @@ def test_a_task_that_finds_other_weights_than_its_store_s_is_refused(
     """As on another machine: the flow has claimed the store, then the file is another."""
     tiny.shards(tmp_path / "shards", 1)
     file = weights(tmp_path / "w.pt", 1)
-    claimed = references.claim_statistics
+    claimed = dataset.claim_statistics
 
     def exchanged(*asked: Any) -> object:
         made = claimed(*asked)
         os.utime(weights(file, 2), ns=(1, 1))
         return made
 
-    monkeypatch.setattr(references, "claim_statistics", exchanged)
+    monkeypatch.setattr("flows.recipes.references.claim_statistics", exchanged)
     with pytest.raises(ForeignStore, match="weights"):
         select_references(job(tmp_path, file))
     with pytest.raises(ForeignStore, match="weights"):
