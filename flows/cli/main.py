@@ -64,7 +64,7 @@ class Layout(PlainFormatter):
         """Print a heading, and its options or commands."""
         table = Table.grid(padding=(0, 2))
         table.add_column(min_width=26 if panel.format == "parameter" else None, no_wrap=True)
-        for entry in panel.entries:
+        for entry in sorted(panel.entries, key=lambda entry: not entry.required):  # what must be said comes first
             labels = [entry.positional_label] if entry.positional_label else entry.display_labels_with_metavar
             table.add_row(f"  {', '.join(labels)}", entry.description)
         if panel.entries:

@@ -227,15 +227,36 @@ def kept_workers() -> Iterator[None]:
             _kept.reset(token)
 
 
+def declares_gpus(running: Running) -> bool:
+    """Whether workers of the scheduler that ``running`` names declare GPUs now, so that tasks run on these alone.
+
+    Raises:
+        ClusterLost: no scheduler answers.
+    """
+    if not running.scheduler or running.device == "cpu":
+        return False
+    with _lost_in_one_sentence(running), Client(running.scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+        return _any_gpu(_declared(client))
+
+
+def _declared(client: Client) -> list[Mapping[str, float]]:
+    """What each worker declares."""
+    return [info["resources"] for info in client.scheduler_info(n_workers=-1)["workers"].values()]
+
+
+def _any_gpu(declared: Sequence[Mapping[str, float]]) -> bool:
+    return any(resources.get("GPU") for resources in declared)
+
+
 def _on_scheduler(running: Running, scheduler: str) -> Place:
     """Where workers declare GPUs (``--resources GPU=1``) only these get tasks, and each of them one at a time; workers
     of which none declares any are taken as they are."""
     with Client(scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-        declared = [info["resources"] for info in client.scheduler_info(n_workers=-1)["workers"].values()]
+        declared = _declared(client)
         hosts = set(client.run(_host).values())
     if not declared:  # they may come later, as those of a batch system do
         sys.stderr.write(f"the Dask scheduler at {scheduler} has no workers yet: tasks wait for the first one\n")
-    gpus = running.device != "cpu" and any(resources.get("GPU") for resources in declared)
+    gpus = running.device != "cpu" and _any_gpu(declared)
     told = running.model_copy(update={"device": "cuda"}) if gpus and running.device == "auto" else running
     return Place(told, DaskTaskRunner(address=scheduler), hosts == {_host()}, {"GPU": 1} if gpus else {})
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from flows.jobs import BLOCK, AtlasJob
+from flows.jobs import BLOCK, AtlasJob, Running
+from flows.running.cluster import declares_gpus
 from flows.running.devices import device_name
 from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
@@ -26,7 +27,7 @@ from vital.measuring.targets import Target
 from vital.network.arithmetic import ON_GPU, resolved
 from vital.network.layers import Layer, Survey
 from vital.network.neurons import Readout
-from vital.network.probe import CLASSES, INPUT, anchor
+from vital.network.probe import CLASSES, INPUT
 from vital.pictures.baselines import check_method
 from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
 from vital.pictures.device import ON_GPU as MOST_ON_GPU
@@ -78,9 +79,16 @@ def _precision(job: AtlasJob, begun: str | None) -> Precision:
     asked = job.picture.precision
     if asked == "auto" and begun in get_args(Precision):
         return cast(Precision, begun)
-    if asked == "auto" and job.running.scheduler:  # which GPUs its workers have is not known here
-        return ON_GPU if job.running.on_gpu else "float32"
+    if asked == "auto" and job.running.scheduler:
+        return ON_GPU if _on_gpu(job.running) else "float32"
     return resolved(asked, torch.device(device_name(job.running.device)))
+
+
+def _on_gpu(running: Running) -> bool:
+    """Whether tasks run on a GPU: with a scheduler as far as it is said, by the run or by workers that are there."""
+    if running.scheduler:
+        return running.on_gpu or declares_gpus(running)
+    return device_name(running.device).startswith("cuda")
 
 
 def task_pictures(job: AtlasJob, layer: AtlasLayer, neurons: Sequence[int], live: Bool[np.ndarray, "neuron"]) -> int:
@@ -102,10 +110,9 @@ def _chosen_pictures(job: AtlasJob, live: int) -> int:
     """A batch's worth of whole blocks, yet so few that every worker gets a task. A batch that is measured is of up to
     `MOST_ON_GPU` on a GPU, and of less than a block elsewhere."""
     running, most = job.running, BLOCK
-    on_gpu = running.on_gpu if running.scheduler else device_name(running.device).startswith("cuda")
     if isinstance(job.batch, int):
         most = min(job.batch, MOST_ON_GPU)
-    elif on_gpu and not running.deterministic:
+    elif not running.deterministic and _on_gpu(running):
         most = MOST_ON_GPU
     workers = running.workers or (UNKNOWN_WORKERS if running.scheduler else 1)
     share = -(-live // workers)
@@ -141,7 +148,7 @@ class _Work:
     def batch(self, neurons: Sequence[int]) -> int:
         """Pictures that are optimised together: as asked; one size where it must not depend on free memory; or what
         fits into the device by the dearest steps of one picture."""
-        device = anchor(self.loaded.model.network).device
+        device = self.loaded.device
         if isinstance(self.job.batch, int):
             return self.job.batch
         if self.job.running.deterministic:

@@ -66,7 +66,8 @@ def load_model(
 
     Raises:
         UnknownModel: there is no such model, or its weights cannot be had; with the way out.
-        UnsuitableInput: a setting is out of bounds, or the network cannot take this size.
+        UnsuitableInput: a setting is out of bounds, the network cannot take this size, or its first convolution takes
+            neither one channel nor three.
     """
     if isinstance(name, nn.Module):
         raise UnsuitableInput(f"load_model takes a name, not a {type(name).__name__}: use vital.wrap for a live module")
@@ -83,7 +84,7 @@ def load_model(
     digest = weights_digest(network)  # of what was loaded: interpolated embeddings differ by machine in the last bit
     if settings.input_size:
         network = at_resolution(network, settings.input_size)
-    network, count = settled(network, preprocessing.side, 3 if loaded.settled else settings.channels)
+    network, count = settled(network, settings.name, preprocessing.side, 3 if loaded.settled else settings.channels)
     preprocessing = preprocessing if loaded.settled else preprocessing.of_channels(count)
     identity = _identity(settings.name, digest, preprocessing)
     notes = (*loaded.notes, *notes, *(() if loaded.settled else _of_luminance(settings.name, preprocessing)))
@@ -119,7 +120,7 @@ def wrap(
 
     Raises:
         UnsuitableInput: this is no module with weights, or cannot be copied; the side is out of bounds; mean or std
-            are not three numbers.
+            are not three numbers; or its first convolution takes neither one channel nor three.
     """
     if not isinstance(module, nn.Module) or not module.state_dict():
         what = f"a {type(module).__name__}" + (" without weights" if isinstance(module, nn.Module) else "")
@@ -141,7 +142,7 @@ def wrap(
     if axes == "row column channel":
         rows_first(network)
     digest = weights_digest(network)
-    network, count = settled(network, side, channels)
+    network, count = settled(network, called, side, channels)
     preprocessing = preprocessing.of_channels(count)
     notes = (*notes, *_of_luminance(called, preprocessing))
     return Model(

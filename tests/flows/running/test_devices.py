@@ -16,10 +16,12 @@ from prefect import task
 from flows.jobs import AtlasJob, Running
 from flows.running.cluster import place_of, run_tasks, started
 from flows.running.devices import device_name, gpus_of_workers, visible_gpus
+from flows.steps import pictures
 from tests.flows import gpus
 from tests.flows.conftest import atlas_job
 from tests.flows.processes import scheduler, worker
 from vital.errors import UnsuitableInput
+from vital.network.arithmetic import ON_GPU
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 MIG = ("MIG-41b3359c-e721-56e5-8009-12e5797ed514", "MIG-65b79fff-6d3c-5490-a288-b31ec705f310")
@@ -94,7 +96,7 @@ def test_a_numbered_gpu_is_the_one_worker_s(machine: pytest.MonkeyPatch) -> None
         (9, "auto", "there are 8 .0, 1, 2, 3, 4, 5, 6, 7.: give --workers 8 or --device cpu"),
         (9, "cuda", "there are 8 "),
         (2, "cuda:3", "'cuda:3' there are 1 .3.: give --workers 1"),
-        (1, "cuda:8", "'cuda:8' there are 0 .none."),
+        (1, "cuda:8", "'cuda:8' was asked for: auto, cpu, cuda, cuda:0 to cuda:7 was expected"),
     ],
 )
 def test_more_workers_than_gpus_are_refused(machine: pytest.MonkeyPatch, workers: int, device: str, words: str) -> None:
@@ -189,9 +191,9 @@ def test_workers_started_by_the_same_line_take_a_gpu_each(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_where_workers_declare_gpus_only_these_get_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    job = atlas_job(tmp_path, tmp_path)
     with scheduler(tmp_path) as (_, address), ExitStack() as stack:
         running = Running(scheduler=address)
+        job = atlas_job(tmp_path, tmp_path, running=running)
         assert place_of(running).resources == {}
         assert capsys.readouterr().err == (
             f"the Dask scheduler at {address} has no workers yet: tasks wait for the first one\n"
@@ -200,10 +202,14 @@ def test_where_workers_declare_gpus_only_these_get_tasks(tmp_path: Path, capsys:
         with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             client.wait_for_workers(1)
             assert (place_of(running).running.device, place_of(running).resources) == ("auto", {})
+            assert pictures._precision(job, None) == "float32"
             with worker(tmp_path, address, "--no-nanny", "--resources", "GPU=1"):
                 client.wait_for_workers(2)
                 assert place_of(running).resources == {"GPU": 1}
-                assert place_of(running.model_copy(update={"device": "cpu"})).resources == {}
+                assert pictures._precision(job, None) == ON_GPU
+                at_cpu = running.model_copy(update={"device": "cpu"})
+                assert place_of(at_cpu).resources == {}
+                assert pictures._precision(job.model_copy(update={"running": at_cpu}), None) == "float32"
                 assert run_tasks(running, told, [({"job": job}, 1)] * 4) == ["cuda"] * 4
                 [declared] = [
                     worker["metrics"]["task_counts"]

@@ -117,7 +117,7 @@ def test_pictures_of_an_automatic_precision_go_on_in_the_one_that_they_were_begu
         (Running(device="cuda:1"), ON_GPU),
         (Running(device="auto"), ON_GPU),
         (Running(scheduler="tcp://host:8786", device="cuda"), ON_GPU),
-        (Running(scheduler="tcp://host:8786"), "float32"),
+        (Running(scheduler="tcp://host:8786", device="cpu"), "float32"),
     ],
 )
 def test_an_automatic_precision_is_that_of_the_tasks_device(

@@ -43,6 +43,8 @@ def test_tasks_are_of_whole_blocks_and_filled_as_far_as_that_allows(live: list[b
         ("auto", GPU.model_copy(update={"workers": 8}), 100_000, 256),
         ("auto", GPU.model_copy(update={"workers": 64}), 1000, 32),
         ("auto", GPU.model_copy(update={"scheduler": "tcp://host:1"}), 2048, 64),
+        ("auto", Running(scheduler="tcp://host:1", device="cpu"), 100_000, 32),
+        ("auto", Running(scheduler="tcp://declared:1"), 100_000, 256),
         ("auto", Running(scheduler="tcp://host:1"), 100_000, 32),  # of what kind its devices are is not said
         ("auto", GPU.model_copy(update={"deterministic": True}), 5000, 32),
         (100, CPU, 5000, 96),
@@ -55,6 +57,7 @@ def test_a_task_makes_a_batch_of_pictures_if_there_is_work_for_all(
     batch: Any, running: Running, live: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pictures, "device_name", lambda asked: asked)
+    monkeypatch.setattr(pictures, "declares_gpus", lambda running: "declared" in running.scheduler)
     job = AtlasJob(store="s", out="a", layer=LAYER, batch=batch, running=running)
     assert pictures._chosen_pictures(job, live) == expected
 

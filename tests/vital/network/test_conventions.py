@@ -107,6 +107,37 @@ def test_conventions_that_contradict_each_other_are_refused() -> None:
         wrap(Tiny(), side=SIDE)
 
 
+class OfMany(nn.Module):
+    """Of satellites: as many bands as the first convolution takes; a mean of each is subtracted first, or not."""
+
+    def __init__(self, bands: int, means: bool, unshuffled: int = 1) -> None:
+        super().__init__()
+        self.means = torch.zeros(bands, 1, 1) if means else torch.zeros(())
+        self.first = nn.Conv2d(bands, 6, 3, padding=1)
+        self.unshuffled, self.rest = unshuffled, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.unshuffled > 1:
+            images = nn.functional.pixel_unshuffle(images, self.unshuffled)
+        result: Tensor = self.rest(self.first(images - self.means).relu())
+        return result
+
+
+@pytest.mark.parametrize("bands", [2, 4, 13])
+@pytest.mark.parametrize("means", [True, False])
+def test_a_network_of_neither_one_nor_three_channels_is_refused_in_one_sentence(bands: int, means: bool) -> None:
+    """With a mean of each band torch would copy the luminance to all of them."""
+    refused = f"^OfMany takes images of {bands} channels, and pictures have 3 colours or 1 luminance: give a module"
+    with pytest.raises(UnsuitableInput, match=refused):
+        wrap(OfMany(bands, means), side=SIDE, **USUAL)
+
+
+def test_a_network_that_makes_its_channels_itself_is_taken() -> None:
+    assert wrap(OfMany(12, False, 2), side=SIDE, **USUAL).preprocessing.channels == 3
+    assert wrap(OfMany(4, False, 2), side=SIDE, **USUAL).preprocessing.channels == 1
+    assert wrap(OfMany(13, True), side=SIDE, channels=1, mean=0.5, std=0.5).preprocessing.channels == 1
+
+
 def test_a_factory_may_wrap_its_network_so_that_tasks_elsewhere_know_its_conventions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

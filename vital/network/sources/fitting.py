@@ -67,20 +67,55 @@ def _name_images(network: nn.Module) -> None:
         network.register_forward_pre_hook(lambda _, images, by_name: ((), {needed[0]: images[0]}), with_kwargs=True)
 
 
-def settled(network: nn.Module, side: int, channels: int | None = None) -> tuple[nn.Module, int]:
+def settled(network: nn.Module, name: str, side: int, channels: int | None = None) -> tuple[nn.Module, int]:
     """The network with its convolutions' weights channels last in memory, which is faster, unless it only runs with
     them as they were: a network may look at its activations as they lie (``x.view``). And how many channels it is
-    shown: those asked for, or what it takes; where that is one, it is shown the luminance of what it is given."""
+    shown: those asked for, or what it takes; where that is one, it is shown the luminance of what it is given.
+
+    Raises `UnsuitableInput` where its first convolution takes neither one channel nor three.
+    """
     for one in (channels,) if channels else (3, 1):
         handle = network.register_forward_pre_hook(_show_luminance) if one == 1 else None
         for memory in (torch.channels_last, torch.contiguous_format):
             _lay_out(network, memory)
             if _runs(network, side):
+                if one == 1 and channels is None:
+                    _check_channels(network, name, side, copied=True)
                 return network, one
+        _check_channels(network, name, side)
         if handle is not None and channels is None:
             handle.remove()
     _lay_out(network, torch.channels_last)  # it does not run for another reason, which its survey tells
     return network, channels or 3
+
+
+def _check_channels(network: nn.Module, name: str, side: int, copied: bool = False) -> None:
+    """Refuse a network whose first convolution takes other channels than pictures have: it fails, or it runs since
+    torch has ``copied`` the luminance to as many, such as by subtracting a mean of each."""
+    taken, shape = _first_convolution(network, side)
+    if taken in (0, 1, 3) or not (shape[2:] == (side, side) if copied else shape[1] in (1, 3)):
+        return
+    grey = ", or channels 1 where it makes them of the luminance itself" if copied else ""
+    raise UnsuitableInput(
+        f"{name} takes images of {taken} channels, and pictures have 3 colours or 1 luminance: give a module "
+        f"around it that makes its {taken} channels of red, green and blue{grey}"
+    )
+
+
+def _first_convolution(network: nn.Module, side: int) -> tuple[int, tuple[int, ...]]:
+    """Channels that the first convolution of a pass takes, and the shape of what it is given; 0 where there is none."""
+    seen: list[tuple[int, tuple[int, ...]]] = []
+    handles = [
+        one.register_forward_pre_hook(lambda conv, given: seen.append((conv.in_channels, tuple(given[0].shape))))
+        for one in network.modules()
+        if isinstance(one, nn.Conv2d)
+    ]
+    try:
+        _runs(network, side)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen[0] if seen else (0, ())
 
 
 def rows_first(network: nn.Module) -> None:
