@@ -330,12 +330,16 @@ def _job(kind: Any, **values: Any) -> Any:
 def _parts(settings: Mapping[str, Any], **kinds: Any) -> dict[str, Any]:
     """Settings given flat, as the parts of a job that they belong to; an unknown name is refused with the nearest."""
     from vital.errors import UnsuitableInput, nearest
-    from vital.settings import checked
+    from vital.settings import ModelSettings, checked
 
     known = [name for kind in kinds.values() for name in kind.model_fields]
     if old := RENAMED.keys() & settings.keys():
         raise UnsuitableInput(f"{min(old)} is called {RENAMED[min(old)]} now: rename it")
     if unknown := [name for name in settings if name not in known]:
+        if unknown[0] in ModelSettings.model_fields:
+            raise UnsuitableInput(
+                f"{unknown[0]} is a setting of the network: give model=vital.load_model(name, {unknown[0]}=…)"
+            )
         raise UnsuitableInput(f"there is no setting {unknown[0]!r}; the nearest are {nearest(unknown[0], known)}")
     return {
         part: checked(kind, {name: value for name, value in settings.items() if name in kind.model_fields})
