@@ -64,6 +64,7 @@ def references(
     allow_rejected: float = 0.0,
     extend: bool = False,
     precision: str = "float32",
+    batch: int | str = "auto",
     **settings: Any,
 ) -> Statistics:
     """Stream shards through a network once: which images excite which neuron, and statistics of its layers.
@@ -81,6 +82,7 @@ def references(
             unusable, where it is more than half.
         extend: add the shards that the store has not read.
         precision: arithmetic of the network: float32, tf32 or bfloat16.
+        batch: images forwarded together; ``auto`` is 32, on a GPU 128.
         **settings: fields of `vital.settings.StatisticsSettings` and of `flows.jobs.Running`.
 
     Raises:
@@ -106,6 +108,7 @@ def references(
             allow_rejected=allow_rejected,
             extend=extend,
             precision=precision,
+            batch=batch,
             **parts,
         )
     )
@@ -147,18 +150,8 @@ def targets(
     url, parts = _url(statistics), _parts(settings, variant=VariantSettings, running=Running)
     if model is not None:
         _hand_over_again(model, open_statistics(url))
-    variant = measure_targets(
-        _job(
-            TargetsJob,
-            store=url,
-            layer=layer,
-            neurons=_ranges(neurons),
-            shards=_many(shards),
-            precision=precision,
-            batch=batch,
-            **parts,
-        )
-    )
+    asked = {"layer": layer, "neurons": _ranges(neurons), "precision": precision, "batch": batch}
+    variant = measure_targets(_job(TargetsJob, store=url, shards=_many(shards), **asked, **parts))
     return open_statistics(url).targets(layer, variant)
 
 
@@ -337,12 +330,16 @@ def _job(kind: Any, **values: Any) -> Any:
 def _parts(settings: Mapping[str, Any], **kinds: Any) -> dict[str, Any]:
     """Settings given flat, as the parts of a job that they belong to; an unknown name is refused with the nearest."""
     from vital.errors import UnsuitableInput, nearest
-    from vital.settings import checked
+    from vital.settings import ModelSettings, checked
 
     known = [name for kind in kinds.values() for name in kind.model_fields]
     if old := RENAMED.keys() & settings.keys():
         raise UnsuitableInput(f"{min(old)} is called {RENAMED[min(old)]} now: rename it")
     if unknown := [name for name in settings if name not in known]:
+        if unknown[0] in ModelSettings.model_fields:
+            raise UnsuitableInput(
+                f"{unknown[0]} is a setting of the network: give model=vital.load_model(name, {unknown[0]}=…)"
+            )
         raise UnsuitableInput(f"there is no setting {unknown[0]!r}; the nearest are {nearest(unknown[0], known)}")
     return {
         part: checked(kind, {name: value for name, value in settings.items() if name in kind.model_fields})

@@ -49,6 +49,13 @@ BATCH = "pictures optimised together; auto measures one and takes what fits. Hal
 IMAGES = "images forwarded together; auto is 32, on a GPU 128. Halved when memory runs out"
 
 TOGETHER = "references in one pass; auto takes 8 on a CPU, and what fits on a GPU. Halved when memory runs out"
+LABELS = (
+    "which class of the network a label is: match, by what the data set's classes are called; number, as it stands; "
+    "ignore; or a JSON file of classes and the network's numbers or names  [default: match]"
+)
+LABEL_KEY = (
+    "what says the class of a sample: the ending of its file, such as cls or txt, or a key of its .json, such as label"
+)
 PRECISION = "arithmetic of the network: float32 is exact, tf32 and bfloat16 are faster on a GPU; kept in the store"
 
 BLOCK = 32
@@ -110,52 +117,36 @@ class Running(Settings):
     @property
     def of_task(self) -> Running:
         """The same with as many threads as the workers of this machine leave for each."""
-        threads = self.threads or (max(1, (os.cpu_count() or 1) // self.workers) if self.workers else None)
-        decoders = self.decoders or (max(1, cores() // self.workers) if self.workers else None)
-        return self.model_copy(update={"threads": threads, "decoders": decoders})
+        each = max(1, cores() // self.workers) if self.workers else None
+        return self.model_copy(update={"threads": self.threads or each, "decoders": self.decoders or each})
 
 
 LABEL_WORDS = ("match", "number", "ignore")
 """What ``labels`` may say instead of a file."""
 
 
-class ReferencesJob(Settings):
-    """One pass over shards: rankings of layers, statistics of nodes, the sample index."""
+class _Pass(Settings):
+    """What a pass over shards is asked, by itself or as the first part of a full run."""
 
     shards: tuple[Location, ...] = Field(
         min_length=1, description="tars, or folders of images: paths, folders, globs, braces {000..009} or URLs"
     )
     store: Location = Field(description="statistics store: a path or an fsspec URL")
     model: ModelSettings = ModelSettings()
-    layers: tuple[str, ...] = Field(
-        min_length=1,
-        description="layers whose neurons get references: a module such as layer4.2, 'classes' for the network's "
-        "output, layer4.2@3,3 for one site of each channel, layer4.2~NAME for directions",
-    )
     directions: tuple[Location, ...] = Field(
         (),
         description="matrices of directions × channels (.npy or a Zarr array); layer LAYER~NAME has a neuron for each "
         "direction of the file NAME",
     )
     statistics: StatisticsSettings = StatisticsSettings()
-    batch: Batch = Field("auto", description=IMAGES)
     precision: Precision = Field("float32", description=PRECISION)
     manifest: Location | None = Field(
         None,
         description="JSON file with the number of samples of each shard, against which they are checked  "
-        "[default: sizes.json beside the shards, if it is there]",
+        "[default: sizes.json or _info.json beside the shards, if it is there]",
     )
-    labels: Location | None = Field(
-        None,
-        description="which class of the network a label is: match, by what the data set's classes are called; number, "
-        "as it stands; ignore; or a JSON file of classes and the network's numbers or names  [default: match]",
-    )
-    label_key: str = Field(
-        "cls",
-        min_length=1,
-        description="what says the class of a sample: the ending of its file, such as cls or txt, or a key of its "
-        ".json, such as label",
-    )
+    labels: Location | None = Field(None, description=LABELS)
+    label_key: str = Field("cls", min_length=1, description=LABEL_KEY)
     allow_rejected: float = Field(
         0.0,
         ge=0,
@@ -169,6 +160,17 @@ class ReferencesJob(Settings):
         "which are not read again",
     )
     running: Running = Running()
+
+
+class ReferencesJob(_Pass):
+    """One pass over shards: rankings of layers, statistics of nodes, the sample index."""
+
+    layers: tuple[str, ...] = Field(
+        min_length=1,
+        description="layers whose neurons get references: a module such as layer4.2, 'classes' for the network's "
+        "output, layer4.2@3,3 for one site of each channel, layer4.2~NAME for directions",
+    )
+    batch: Batch = Field("auto", description=IMAGES)
 
 
 class TargetsJob(Settings):
@@ -229,72 +231,25 @@ class LayerJob(Settings):
     picture: PictureSettings = PictureSettings()
 
 
-class FullJob(Settings):
+class FullJob(_Pass):
     """Everything from shards to an atlas: one pass for all layers, then targets and pictures layer by layer."""
 
-    shards: tuple[Location, ...] = Field(
-        min_length=1, description="tars, or folders of images: paths, folders, globs, braces {000..009} or URLs"
-    )
-    store: Location = Field(description="statistics store: a path or an fsspec URL")
     out: Location = Field(description="atlas store: a path or an fsspec URL")
     pages: Folder | None = Field(
         None,
         description="folder for the atlas's pages, brought up to date when all pictures are made; an artifact links to "
         "it",
     )
-    model: ModelSettings = ModelSettings()
     layers: tuple[LayerJob, ...] = Field(min_length=1, description="the layers, each with its own settings")
-    directions: tuple[Location, ...] = Field(
-        (), description="matrices of directions × channels, as in a references job"
-    )
-    statistics: StatisticsSettings = StatisticsSettings()
-    precision: Precision = Field("float32", description=PRECISION)
-    manifest: Location | None = Field(
-        None,
-        description="JSON file with the number of samples of each shard, against which they are checked  "
-        "[default: sizes.json beside the shards, if it is there]",
-    )
-    labels: Location | None = Field(
-        None,
-        description="which class of the network a label is: match, by what the data set's classes are called; number, "
-        "as it stands; ignore; or a JSON file of classes and the network's numbers or names  [default: match]",
-    )
-    label_key: str = Field(
-        "cls",
-        min_length=1,
-        description="what says the class of a sample: the ending of its file, such as cls or txt, or a key of its "
-        ".json, such as label",
-    )
-    allow_rejected: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of shards that may be short, and of images that may be unusable where it is more than half, "
-        "without failing the run",
-    )
-    extend: bool = Field(False, description="add shards that the store has not read, as in a references job")
     pass_batch: Batch = Field("auto", description=IMAGES)
+    target_batch: Batch = Field("auto", description=TOGETHER)
     batch: Batch = Field("auto", description=BATCH)
-    running: Running = Running()
 
     def references(self) -> ReferencesJob:
         """The pass over the shards."""
-        return ReferencesJob(
-            shards=self.shards,
-            store=self.store,
-            model=self.model,
-            layers=tuple(dict.fromkeys(part.layer for part in self.layers)),
-            directions=self.directions,
-            statistics=self.statistics,
-            precision=self.precision,
-            manifest=self.manifest,
-            labels=self.labels,
-            label_key=self.label_key,
-            allow_rejected=self.allow_rejected,
-            extend=self.extend,
-            batch=self.pass_batch,
-            running=self.running,
-        )
+        shared = {name: getattr(self, name) for name in _Pass.model_fields}
+        layers = tuple(dict.fromkeys(part.layer for part in self.layers))
+        return ReferencesJob(**shared, layers=layers, batch=self.pass_batch)
 
     def targets(self, part: LayerJob) -> TargetsJob:
         """The targets of one layer."""
@@ -305,6 +260,7 @@ class FullJob(Settings):
             variant=part.variant,
             precision=self.precision,
             shards=self.shards,
+            batch=self.target_batch,
             running=self.running,
         )
 
@@ -331,6 +287,8 @@ def settled(job: J) -> J:
     for name in ("store", "out", "atlas", "manifest", "labels"):
         if (location := getattr(job, name, None)) is not None and location not in LABEL_WORDS:
             changed[name] = _absolute(location)
+    if isinstance(job, ReferencesJob) and (weights := local_path(job.model.weights or "")) and weights.is_file():
+        changed["model"] = job.model.model_copy(update={"weights": str(weights.absolute())})
     for name in ("shards", "siblings"):
         changed |= {name: tuple(_absolute(one) for one in getattr(job, name))} if hasattr(job, name) else {}
     return job.model_copy(update=changed)

@@ -86,6 +86,20 @@ class StoreError(Exception):
     """Base of all errors of the stores; its text is one sentence for the user."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+SERVICES = ("aiohttp", "botocore", "gcsfs", "google", "azure")
+"""Packages whose errors are no OSErrors, and which are there only where somebody installed them."""
+
+
+def of_disk_or_service(error: BaseException) -> bool:
+    """Whether this is what a disk or a service answers, and no fault of the program."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in SERVICES
+
+
 class MissingStore(StoreError):
     """There is no store at the URL."""
 

@@ -23,6 +23,8 @@ Side = Annotated[int, Parameter(validator=Number(gte=8, lte=4096))]
 def info(url: str, /, *, watch: bool = False) -> Iterator[str]:
     """What a store holds, how complete it is, and what it was made from.
 
+    Example: vital info a.zarr --watch
+
     Args:
         url: statistics or atlas store
         watch: keep it up to date until every block is written; Ctrl-C ends it
@@ -71,6 +73,8 @@ def pages(
 def view(folder: Annotated[ExistingDirectory, PATH], /, *, port: Port = 0, no_browser: bool = False) -> Iterator[str]:
     """Serve the pages in FOLDER on this machine and open them; Ctrl-C ends it.
 
+    Example: vital view pages
+
     Args:
         folder: what `vital pages` wrote
         port: port on this machine  [from 0 to 65535; default: any free one]
@@ -95,6 +99,8 @@ def show(
     url: str, layer: str, neuron: int, /, *, out: AnyPath | None = None, side: Side | None = None, mask: bool = False
 ) -> Iterator[str]:
     """Save one picture of the atlas at URL as PNG, WebP or JPEG, by the file's ending.
+
+    Example: vital show a.zarr layer4.2 7 --out neuron7.png
 
     Args:
         url: atlas store

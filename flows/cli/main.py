@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import sys
@@ -51,6 +52,7 @@ COMMANDS = {
 OF_FLOWS = ("demo", "references", "targets", "atlas", "run", "evaluate", "report")
 """Those that run flows, and so need what Prefect needs."""
 ASKING = (signal.SIGINT, signal.SIGTERM)
+CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SECONDS = 3.0
 """What a run that is asked to end has to put things in order: it gives its blocks back and ends its workers."""
 
@@ -62,7 +64,7 @@ class Layout(PlainFormatter):
         """Print a heading, and its options or commands."""
         table = Table.grid(padding=(0, 2))
         table.add_column(min_width=26 if panel.format == "parameter" else None, no_wrap=True)
-        for entry in panel.entries:
+        for entry in sorted(panel.entries, key=lambda entry: not entry.required):  # what must be said comes first
             labels = [entry.positional_label] if entry.positional_label else entry.display_labels_with_metavar
             table.add_row(f"  {', '.join(labels)}", entry.description)
         if panel.entries:
@@ -100,6 +102,10 @@ def main(words: Sequence[str] | None = None) -> int:
     verbose = words[:1] == ["--verbose"]
     words = words[verbose:]
     calm_prefect("INFO" if verbose else "CRITICAL")
+    if unread := [word for word in words if any("\ud800" <= letter <= "\udfff" for letter in word)]:
+        text = f"{sys.getfilesystemencoding()} text"
+        _refuse(f"{unread[0]!a} is no {text}: rename what it names, or set PYTHONUTF8=1 where the name is right")
+        return 2
     try:
         lines = command_line(*words[:1])(words) or ()
         with _needs(words[0]) if lines else nullcontext():
@@ -137,6 +143,7 @@ def _said(line: str) -> bool:
 
 def _refuse(sentence: str) -> None:
     _refused.set()
+    sentence = CONTROL.sub("", sentence)  # names and messages of others may hold some, which a terminal would obey
     with suppress(BrokenPipeError):
         sys.stderr.write(f"Error: {sentence}\n")
         sys.stderr.flush()

@@ -26,6 +26,8 @@ AnyPath = Annotated[Path, PATH]
 def demo(*, out: AnyPath = Path("demo"), steps: PositiveInt | None = None, neurons: Neurons = 32) -> Iterator[str]:
     """The whole pipeline on the embedded model and photographs; prints the atlas's path.
 
+    Example: vital demo --steps 60 --neurons 8
+
     Args:
         out: folder for stores and pages  [default: demo]
         steps: optimisation steps  [from 1; default: as the demo is tuned]
@@ -61,6 +63,8 @@ def pack(
     """Write a folder of images (torchvision's ImageFolder, or flat) as webdataset shards.
 
     Class folders named by numbers keep these; others are counted in the order of their names. Links are followed.
+
+    Example: vital pack photos --out shards
 
     Args:
         folder: images, a sub-folder for each class or all in one
@@ -158,6 +162,8 @@ def run(file: Annotated[ExistingFile, PATH], /) -> Iterator[str]:
     """Run what a settings file says: full-run, references, targets, atlas, evaluate or report.
 
     The part under a flow's name is the parameter `job` of the deployment of that name; docs/job.yaml is an example.
+
+    Example: vital run job.yaml
 
     Args:
         file: YAML with a flow's name, and under it what the flow is asked

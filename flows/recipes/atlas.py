@@ -32,7 +32,6 @@ def build_atlas(job: AtlasJob) -> str:
     statistics = open_statistics(job.store)
     loaded = load_stored(statistics, job.running.of_flow)
     neurons = parse_neurons(job.neurons, loaded.survey.layer(job.layer).channels, job.layer)
-    statistics.check(loaded.model.identity)
     targets = targets_of(statistics, job)
     larger = load_at_side(stored_model(statistics), job.running.of_flow, job.picture.side)
     check_side(larger.survey, loaded.survey.layer(job.layer), targets.nodes)

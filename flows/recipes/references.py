@@ -110,7 +110,9 @@ def scan(job: ReferencesJob, plan: Plan, leaf: Leaf) -> None:
     """Read a leaf's shards and write what they add, unless it is there."""
     if leaf.name in written_partials(job.store):
         return
-    loaded, labels = _loaded(job), Labels.kept(open_statistics(job.store))
+    statistics = open_statistics(job.store)
+    loaded, labels = with_directions(load(job.model, job.running), statistics.directions()), Labels.kept(statistics)
+    statistics.check(loaded.model.identity)  # a worker's machine may have other weights under the same name
     assert labels is not None  # claimed before the pass
     nothing = Partial.none(Gathered.none(plan, loaded.survey, loaded.model.preprocessing.side))
     feed = Feed.of(job, loaded.device)

@@ -72,7 +72,7 @@ def _photographs(job: ReportJob, out: Path) -> tuple[tuple[str, ...], tuple[str,
         if names:
             raise StoreError(f"{min(names)} is among the shards and the held-out ones: give each shard to one of them")
         return given, job.held_out
-    references, held = hold_out(given, out / "photographs")
+    references, held = hold_out(given, out / "photographs", job.label_key)
     return (str(references),), (str(held),)
 
 

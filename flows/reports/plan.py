@@ -9,7 +9,18 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from flows.jobs import AtlasJob, EvaluateJob, Folder, Location, ReferencesJob, Running, TargetsJob
+from flows.jobs import (
+    LABEL_KEY,
+    LABELS,
+    AtlasJob,
+    EvaluateJob,
+    Folder,
+    Location,
+    ReferencesJob,
+    Running,
+    TargetsJob,
+)
+from stores.shards.labels import LABEL_EXTENSION
 from vital.settings import (
     CLASSES,
     ModelSettings,
@@ -49,11 +60,8 @@ class ReportJob(Settings):
     held_out: tuple[Location, ...] = Field(
         (), description="shards of labelled photographs that are no references  [default: half of every class's]"
     )
-    labels: Location | None = Field(
-        None,
-        description="which class of the network a label is: match, by what the data set's classes are called; number, "
-        "as it stands; or a JSON file of classes and the network's numbers or names  [default: match]",
-    )
+    labels: Location | None = Field(None, description=LABELS)
+    label_key: str = Field("cls", min_length=1, description=LABEL_KEY)
     models: tuple[ModelSettings, ...] = Field((ModelSettings(),), min_length=1, description="the networks")
     layers: tuple[str, ...] = Field(
         (CLASSES, "_blocks.13"), min_length=1, description="layers whose neurons get pictures"
@@ -157,9 +165,14 @@ class Comparison:
         """The job that reads the photographs and chooses references among them."""
         return ReferencesJob(
             shards=self.shards, store=self.store, model=self.model, layers=self.job.layers,
-            directions=self.job.directions, labels=self.job.labels,
+            directions=self.job.directions, labels=self.job.labels, label_key=self._label_key,
             statistics=StatisticsSettings(references=self.job.references), running=self.job.running,
         )  # fmt: skip
+
+    @property
+    def _label_key(self) -> str:
+        """What says a class: where photographs were held out of the shards, both parts have files of their own."""
+        return self.job.label_key if self.job.held_out else LABEL_EXTENSION
 
     def variant(self, layer: str) -> VariantSettings:
         """How targets are measured: as the paper's table has it for classes, of whole images for few photographs."""

@@ -24,7 +24,7 @@ from flows.running.neurons import blocks_of, joined_blocks
 from flows.running.progress import bar
 from stores.arrays.blocks import Blocks, BlocksAt
 from stores.arrays.leases import Holder, read_lease, release, renew, take
-from stores.errors import UnreachableStore
+from stores.errors import UnreachableStore, first_line, of_disk_or_service
 from stores.files import safe_url
 
 RENEWALS = 4
@@ -108,17 +108,20 @@ def _until_written(
 ) -> None:
     """``run`` the tasks, then those that another run had begun and left, until every block is written.
 
-    What another run works on is waited for: its lease ends when the work is done, or when it is not renewed.
+    What another run works on is waited for: its lease ends when the work is done, or when it is not renewed. It is
+    waited for as well where nothing was done: a worker elsewhere may respect a lease that ended in the eyes of this
+    machine, whose clock and processes are others.
     """
     waiting = list(tasks)
     while waiting:
         with _failing_in_one_sentence(at.url):
             run(waiting)
-        blocks = at.open("r")
-        waiting = _unwritten(blocks, waiting)
-        while waiting and all(_held(at, task, holder, running) for task in waiting):
+        blocks, asked = at.open("r"), waiting
+        waiting = _unwritten(blocks, asked)
+        refused = waiting == asked
+        while waiting and (refused or all(_held(at, task, holder, running) for task in waiting)):
             time.sleep(min(1.0, running.lease / RENEWALS))
-            waiting = _unwritten(blocks, waiting)
+            waiting, refused = _unwritten(blocks, waiting), False
 
 
 @contextmanager
@@ -127,13 +130,12 @@ def _failing_in_one_sentence(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # botocore's errors are no OSErrors, and it is there only with s3fs
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("botocore"):
+        if not of_disk_or_service(error):
             raise
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         after = "there is room" if full else "it can be read and written"
         raise UnreachableStore(
-            f"{safe_url(url)} failed while tasks were running ({(str(error).splitlines() or [''])[0]}): what is "
+            f"{safe_url(url)} failed while tasks were running ({first_line(error)}): what is "
             f"written stays; run the same command again when {after}, which makes what is missing"
         ) from error
 

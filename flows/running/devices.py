@@ -48,6 +48,7 @@ def gpus_of_workers(running: Running) -> list[str]:
         device_name(running.device)  # refuses a GPU that is not there
         return []
     if number := re.fullmatch(r"cuda:(\d+)", running.device):
+        _existing(running.device, len(found))
         found = found[int(number[1]) :][:1]
     if wanted > len(found):
         raise UnsuitableInput(

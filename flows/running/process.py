@@ -13,11 +13,12 @@ from flows.jobs import Running
 from flows.running.devices import device_name
 from stores import Statistics
 from stores.arrays.provenance import fingerprint
+from stores.files import local_path
 from vital.errors import UnknownModel, UnsuitableInput
 from vital.judging.judges import Judge, load_judge, same_classes
 from vital.network.layers import Survey, survey
 from vital.network.models import Model, at_side, load_model
-from vital.network.probe import CLASSES
+from vital.network.probe import CLASSES, anchor
 from vital.settings import ModelSettings
 
 ALL_THREADS = torch.get_num_threads()
@@ -38,7 +39,7 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.model.network.parameters()).device
+        return anchor(self.model.network).device
 
 
 def load(settings: ModelSettings, running: Running) -> LoadedModel:
@@ -53,7 +54,7 @@ def load(settings: ModelSettings, running: Running) -> LoadedModel:
     device = device_name(running.device)
     if ":" in device:  # what takes no device of its own, such as a graph's stream, is to be on the same GPU
         torch.cuda.set_device(device)
-    return _load(settings, device)
+    return _load(settings, device, _changed(settings))
 
 
 def hand_over(model: Model) -> ModelSettings:
@@ -80,8 +81,15 @@ def _check_live(name: str, running: Running) -> None:
 
 
 def load_stored(statistics: Statistics, running: Running) -> LoadedModel:
-    """This process's network of a statistics store, which knows the store's directions."""
-    return with_directions(load(stored_model(statistics), running), statistics.directions())
+    """This process's network of a statistics store, which knows the store's directions.
+
+    Raises:
+        ForeignStore: its weights or preprocessing are no longer those of the statistics, in this process: a worker's
+            machine may have others under the same name.
+    """
+    loaded = load(stored_model(statistics), running)
+    statistics.check(loaded.model.identity)
+    return with_directions(loaded, statistics.directions())
 
 
 def stored_model(statistics: Statistics) -> ModelSettings:
@@ -94,8 +102,16 @@ def with_directions(loaded: LoadedModel, directions: Mapping[str, np.ndarray]) -
     return replace(loaded, survey=replace(loaded.survey, directions=directions))
 
 
+def _changed(settings: ModelSettings) -> tuple[int, ...]:
+    """When the file of weights was written and how long it is: another one may lie there now."""
+    file = local_path(settings.weights or "")
+    if file is None or not settings.weights or not file.is_file():
+        return ()
+    return file.stat().st_mtime_ns, file.stat().st_size
+
+
 @lru_cache(maxsize=1)
-def _load(settings: ModelSettings, device: str) -> LoadedModel:
+def _load(settings: ModelSettings, device: str, _: tuple[int, ...]) -> LoadedModel:
     model = _live[settings.name] if settings.name.startswith(LIVE) else load_model(settings)
     layers = survey(model, needed=())  # no more of the network runs than the layers that are asked for
     model.network.to(device)
@@ -106,12 +122,11 @@ def load_at_side(settings: ModelSettings, running: Running, side: int) -> Loaded
     """This process's network for pictures of ``side`` pixels, which may differ from the input that the statistics were
     made at; refused in one sentence when the network cannot take them."""
     loaded = load(settings, running)
-    return loaded if side == loaded.model.preprocessing.side else _resized(settings, device_name(running.device), side)
+    return loaded if side == loaded.model.preprocessing.side else _resized(loaded, side)
 
 
 @lru_cache(maxsize=1)
-def _resized(settings: ModelSettings, device: str, side: int) -> LoadedModel:
-    loaded = _load(settings, device)
+def _resized(loaded: LoadedModel, side: int) -> LoadedModel:
     own = loaded.model.preprocessing.side
     try:
         model = at_side(loaded.model, side)

@@ -27,7 +27,7 @@ from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import curve_distance, diversity, frechet_distance, nearest_similarity, peak_ranks, variation
 from vital.judging.names import OWN_NETWORK, classification_metrics, meaning_of, metric_name
 from vital.network.arithmetic import rounding
-from vital.network.probe import CLASSES, anchor
+from vital.network.probe import CLASSES
 
 CHUNK = 32
 """Pictures in memory at a time."""
@@ -190,8 +190,7 @@ class _Judged:
 
 
 def _tensor(pixels: np.ndarray, loaded: LoadedModel) -> Tensor:
-    device = anchor(loaded.model.network).device
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device)
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(loaded.device)
 
 
 def _distances(part: Measured) -> np.ndarray:

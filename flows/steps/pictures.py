@@ -27,7 +27,7 @@ from vital.measuring.targets import Target
 from vital.network.arithmetic import ON_GPU, resolved
 from vital.network.layers import Layer, Survey
 from vital.network.neurons import Readout
-from vital.network.probe import CLASSES, INPUT, anchor
+from vital.network.probe import CLASSES, INPUT
 from vital.pictures.baselines import check_method
 from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
 from vital.pictures.device import ON_GPU as MOST_ON_GPU
@@ -148,7 +148,7 @@ class _Work:
     def batch(self, neurons: Sequence[int]) -> int:
         """Pictures that are optimised together: as asked; one size where it must not depend on free memory; or what
         fits into the device by the dearest steps of one picture."""
-        device = anchor(self.loaded.model.network).device
+        device = self.loaded.device
         if isinstance(self.job.batch, int):
             return self.job.batch
         if self.job.running.deterministic:

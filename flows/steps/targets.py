@@ -195,7 +195,7 @@ def _measured(
 def _batch(job: TargetsJob, loaded: LoadedModel, alone: Callable[[], object]) -> int:
     """References in one pass: as asked; one size where the arithmetic may depend on it; or what fits on a GPU, by what
     one ``alone`` takes."""
-    device = next(loaded.model.network.parameters()).device
+    device = loaded.device
     if isinstance(job.batch, int):
         return job.batch
     if device.type != "cuda" or job.running.deterministic:

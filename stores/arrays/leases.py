@@ -4,6 +4,7 @@ A lease only saves work. Object storage has no lock, and two runs that look at t
 then both write the same bytes. It lies under ``runs/``, outside what is compared, as attributes of a group of its own.
 """
 
+import hashlib
 import os
 import socket
 import time
@@ -14,6 +15,8 @@ from typing import Any
 
 import zarr
 from zarr.errors import ContainsGroupError
+
+from stores.arrays.names import MOST_BYTES
 
 RUNS = "runs"
 
@@ -83,7 +86,10 @@ def read_lease(group: zarr.Group, path: str, block: int) -> Lease | None:
 
 
 def _lease_path(path: str, block: int) -> str:
-    return f"{RUNS}/lease-{path.replace('/', '+')}-{block}"
+    name = path.replace("/", "+")
+    if len(name) > MOST_BYTES:  # several parts of a path, each of which may be as long as file systems take
+        name = hashlib.sha256(path.encode()).hexdigest()
+    return f"{RUNS}/lease-{name}-{block}"
 
 
 def _running(pid: int) -> bool:

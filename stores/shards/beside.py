@@ -1,13 +1,13 @@
 """What lies beside shards: how many samples each should hold, and the names of the classes."""
 
 import json
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from stores.errors import MissingShard, UnreadableShard
+from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, first_line
 from stores.files import read_bytes, safe_url, universal_path
 from stores.shards.finding import ShardFile
 
@@ -68,7 +68,7 @@ def read_manifest(url: str) -> dict[str, int]:
 
 def _beside(url: str, names: Set[str]) -> dict[str, int]:
     """What a file beside the shards states of them; nothing where it is of another form."""
-    content = _content(url)
+    content = _optional(_content, url)
     if content is None:
         return {}
     try:
@@ -91,6 +91,27 @@ def _content(url: str) -> bytes | None:
             return bytes(file.read(MANIFEST_BYTES + 1))
     except (FileNotFoundError, IsADirectoryError):
         return None
+
+
+def _optional(read: Callable[[str], bytes | None], url: str) -> bytes | None:
+    """What ``read`` finds at ``url``, None where there is nothing.
+
+    To who may not list a bucket, its service says of what is not there that it is forbidden. Anything else that goes
+    wrong is told: without the file, labels would mean something else.
+    """
+    try:
+        return read(url)
+    except (PermissionError, NotADirectoryError, IsADirectoryError):
+        return None
+    except StoreError:
+        raise
+    except Exception as error:  # every service has errors of its own
+        if getattr(error, "status", None) in (401, 403, 404):  # of a web server
+            return None
+        raise UnreachableStore(
+            f"{safe_url(url)}, which may lie beside the shards, cannot be read ({first_line(error)}): check the "
+            "network, and run the same command again"
+        ) from error
 
 
 def _stated(table: Any) -> dict[str, Any]:
@@ -128,8 +149,8 @@ def read_class_names(urls: Iterable[str]) -> list[str]:
 
 def _class_names(folder: str) -> list[str]:
     try:
-        names = json.loads(read_bytes(f"{folder}/{CLASS_NAMES}" if folder else CLASS_NAMES) or b"[]")
-    except (OSError, ValueError):
+        names = json.loads(_optional(read_bytes, f"{folder}/{CLASS_NAMES}" if folder else CLASS_NAMES) or b"[]")
+    except ValueError:
         return []
     if isinstance(names, dict) and all(str(number).isdecimal() for number in names):
         table = {int(number): name for number, name in names.items()}

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import fsspec
 from webdataset.shardlists import expand_urls
 
-from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, UnsuitableFolder
+from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, UnsuitableFolder, first_line
 from stores.files import local_path, safe_url
 from stores.shards.folders import PER_PART, class_folders, laid_out, survey
 from stores.shards.labels import NO_LABEL, ending
@@ -180,10 +180,9 @@ def _reached(url: str) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:  # every service has errors of its own, of credentials and of the network alike
-        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnreachableStore(
-            f"{safe_url(url)} cannot be listed ({type(error).__name__}: {why}): check the address and the network, and "
-            "give credentials in the environment"
+            f"{safe_url(url)} cannot be listed ({type(error).__name__}: {first_line(error)}): check the "
+            "address and the network, and give credentials in the environment"
         ) from error
 
 

@@ -62,7 +62,8 @@ def survey(folder: Path) -> Surveyed:
     Class folders whose names are all numbers have these numbers; others are counted from 0 in the order of their names.
 
     Raises:
-        UnsuitableFolder: no images, images both in and beside class folders, or folders of folders of classes.
+        UnsuitableFolder: no images, images both in and beside class folders, folders of folders of classes, or a folder
+            whose name is not UTF-8.
     """
     if not folder.is_dir():
         raise UnsuitableFolder(f"{folder} is no folder; give one that holds images, or one folder of images per class")
@@ -121,8 +122,17 @@ def _entries(folder: Path, left_out: Counter[str]) -> Iterator[os.DirEntry[str]]
             left_out["hidden"] += 1
         elif entry.is_symlink() and not Path(entry).exists():
             left_out["broken links"] += 1
+        elif not _is_text(entry.name):
+            if entry.is_dir():
+                raise UnsuitableFolder(f"{folder} holds a folder whose name is not UTF-8, {entry.name!a}: rename it")
+            left_out["with names that are not UTF-8"] += 1
         else:
             yield entry
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be a key, which is text; the names of old archives may be bytes of another encoding."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _images(folder: Path, left_out: Counter[str], above: tuple[Path, ...]) -> Iterator[Path]:

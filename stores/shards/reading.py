@@ -6,6 +6,7 @@ Nothing is ever unpacked: names inside a tar are keys, never paths.
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -16,12 +17,12 @@ import upath
 from fsspec.utils import merge_offset_ranges
 from webdataset.tariterators import group_by_keys
 
-from stores.errors import Status, UnreadableShard
+from stores.errors import Status, UnreachableStore, UnreadableShard, first_line, of_disk_or_service
 from stores.files import local_path, safe_url, universal_path
 from stores.shards.finding import ShardFile, missing
 from stores.shards.folders import laid_out
 from stores.shards.labels import IMAGE_EXTENSIONS, MAX_LABEL_BYTES, NO_LABEL, Fields, LabelRule, ending, image_of
-from stores.shards.tar import HashedStream, TarMembers
+from stores.shards.tar import ByteSource, HashedStream, TarMembers
 
 MAX_IMAGE_BYTES = 256 << 20
 GAP = 128 << 10
@@ -74,6 +75,7 @@ class ShardReader:
 
     Raises, while iterating:
         MissingShard: there is no such file.
+        UnreachableStore: the disk or service answers errors.
         UnreadableShard: the file is no tar from its first byte, or at its end has not the digest that it must have.
     """
 
@@ -93,11 +95,7 @@ class ShardReader:
         yield from self._folder(*self.file.part) if self.file.part is not None else self._tar()
 
     def _tar(self) -> Iterator[Sample]:
-        try:
-            opened = universal_path(self.file.url).open("rb")
-        except (FileNotFoundError, IsADirectoryError):
-            raise missing(self.file.url) from None
-        with opened as raw:
+        with _opened(self.file.url) as raw:
             stream = HashedStream(raw)
             members = TarMembers(stream, self.file.name, self._is_read)
             known: dict[str, _Known] = {}
@@ -174,11 +172,7 @@ def first_fields(file: ShardFile, count: int) -> list[Fields]:
     """The files of the first samples of a tar, those that are no images read: what there is to find labels in."""
     if file.part is not None:
         return []
-    try:
-        opened = universal_path(file.url).open("rb")
-    except (FileNotFoundError, IsADirectoryError):
-        raise missing(file.url) from None
-    with opened as raw:
+    with _opened(file.url) as raw:
         members = TarMembers(
             HashedStream(raw),
             file.name,
@@ -186,6 +180,32 @@ def first_fields(file: ShardFile, count: int) -> list[Fields]:
         )
         groups = islice(group_by_keys(iter(members)), count)
         return [{name: member for name, member in group.items() if not name.startswith("__")} for group in groups]
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[ByteSource]:
+    """A shard to stream while the block lasts."""
+    with _reached(url):
+        try:
+            opened = universal_path(url).open("rb")
+        except (FileNotFoundError, IsADirectoryError):
+            raise missing(url) from None
+        with opened as raw:
+            yield raw
+
+
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
+    """What a disk or a service answers while the block lasts, told with the shard's URL: a store has another."""
+    try:
+        yield
+    except Exception as error:
+        if not of_disk_or_service(error):
+            raise
+        raise UnreachableStore(
+            f"{safe_url(url)} cannot be read ({type(error).__name__}: {first_line(error)}): what is finished stays; "
+            "run the same command again when it can be, which makes what is missing"
+        ) from error
 
 
 def read_images(url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -201,6 +221,7 @@ def read_spans(spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
 
     Raises:
         MissingShard: there is no such file.
+        UnreachableStore: the disk or service answers errors.
         UnreadableShard: the file ends before a span does.
     """
     contents: dict[int, bytes] = {}
@@ -234,7 +255,8 @@ def _of_system(spans: Sequence[tuple[upath.UPath, str, int, int]], numbers: Sequ
         if isinstance(block, (FileNotFoundError, IsADirectoryError)):
             raise missing(url)
         if isinstance(block, BaseException):
-            raise block
+            with _reached(url):
+                raise block
         contents[number] = bytes(block[offset - start : offset - start + size])
         if len(contents[number]) != size:
             raise UnreadableShard(

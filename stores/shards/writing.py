@@ -16,7 +16,7 @@ from stores.shards.beside import CLASS_NAMES, read_class_names
 from stores.shards.decoding import format_of
 from stores.shards.finding import class_names_of, expand
 from stores.shards.folders import Surveyed, survey
-from stores.shards.labels import LABEL_EXTENSION, NO_LABEL
+from stores.shards.labels import LABEL_EXTENSION, NO_LABEL, LabelRule, folded
 from stores.shards.reading import Sample, ShardReader
 
 
@@ -109,19 +109,22 @@ def add_file(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(info, io.BytesIO(data))
 
 
-def hold_out(shards: Sequence[str], out: Path) -> tuple[Path, Path]:
+def hold_out(shards: Sequence[str], out: Path, key: str = LABEL_EXTENSION) -> tuple[Path, Path]:
     """Write ``OUT/references.tar`` and ``OUT/held-out.tar``, with the same bytes for the same shards.
 
     Of every class with at least two images, half of them, rounded down, are held out: those whose keys have the
     highest hash, so that the choice depends neither on the shards nor on their order. All others are references; the
-    only image of a class loses its label, since nothing could be held out to compare its picture with. All images are
-    in memory at once: this is for small sets.
+    only image of a class loses its label, since nothing could be held out to compare its picture with. Labels stand
+    under ``key``, as `stores.shards.labels.LabelRule` has it, and are written as ``.cls``. All images are in memory at
+    once: this is for small sets.
 
     Raises:
         MissingShard, UnreadableShard: as for any shard.
     """
     files = expand(shards)
-    samples = [sample for shard in files for sample in ShardReader(shard) if sample.image is not None]
+    names = class_names_of(files) or read_class_names(shard.url for shard in files)
+    rule = LabelRule(key, {folded(name): number for number, name in enumerate(names) if name})
+    samples = [sample for shard in files for sample in ShardReader(shard, rule) if sample.image is not None]
     classes: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.label >= 0:
@@ -132,7 +135,7 @@ def hold_out(shards: Sequence[str], out: Path) -> tuple[Path, Path]:
         for sample in sorted(of_class, key=_key_digest)[len(of_class) - len(of_class) // 2 :]
     }
     out.mkdir(parents=True, exist_ok=True)
-    if names := class_names_of(files) or read_class_names(shard.url for shard in files):
+    if names:
         (out / CLASS_NAMES).write_text(json.dumps(names, ensure_ascii=False) + "\n", "utf-8")
     paths = out / "references.tar", out / "held-out.tar"
     for path, held in zip(paths, (False, True), strict=True):

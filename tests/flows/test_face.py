@@ -74,6 +74,8 @@ def test_a_bare_module_is_sent_to_wrap(shards: Path, tmp_path: Path) -> None:
 
 
 def test_bad_settings_are_one_sentence(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(UnsuitableInput, match=r"of the network: give model=vital\.load_model\(name, input_size"):
+        flows.references("s", tmp_path / "s", model="resnet50", layers="classes", input_size=64)
     with pytest.raises(UnsuitableInput, match="no setting 'stepps'; the nearest are steps"):
         flows.atlas(str(made.store), LAYER, tmp_path / "a.zarr", stepps=3)
     with pytest.raises(UnsuitableInput, match="steps = 0: "):

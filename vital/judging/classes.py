@@ -43,15 +43,21 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
     case, underscores and hyphens do not count, and one of several between commas will do.
 
     Raises:
-        UnsuitableInput: most of the given classes are none of the network's, so that nothing can be said of any.
+        UnsuitableInput: most of the given classes are none of the network's, so that nothing can be said of any; or
+            they are as many, numbered from 1.
     """
     used = [number for number, name in enumerate(given) if name]
     known = list(names) if len(names) == classes else []
-    for by, table in (("WordNet id", _by_wordnet(known, classes)), ("name", _by_name(known))):
-        found = {number: _one(table.get(_folded(given[number]), ()), given[number], known, number) for number in used}
+    for by, table, word in (("WordNet id", _by_wordnet(known, classes), _id), ("name", _by_name(known), _folded)):
+        found = {number: _one(table.get(word(given[number]), ()), given[number], known, number) for number in used}
         if 2 * sum(found[number] != NONE for number in used) > len(used):
             return Matched(tuple(found.get(number, NONE) for number in range(len(given))), by)
     if all(given[number].isdecimal() and int(given[number]) == number for number in used):
+        if used[0] == 1 and used[-1] == classes:
+            raise UnsuitableInput(
+                f"the data set's classes are numbered 1 to {classes}, and the network's 0 to {classes - 1}: say which "
+                'is which with --labels map.json, as {"1": 0}, or take them as they stand with --labels number'
+            )
         return Matched(tuple(number if number < classes else NONE for number in range(len(given))), "number")
     if not known and len(given) == classes:
         return Matched(tuple(range(classes)), "number, of as many classes without names")
@@ -96,6 +102,11 @@ def _one(numbers: Sequence[int], name: str, names: Sequence[str], position: int)
 
 def _spellings(names: str) -> set[str]:
     return {_folded(name) for name in (names, *names.split(","))}
+
+
+def _id(name: str) -> str:
+    """The WordNet id that a name is, or begins with, as ``n02085620-Chihuahua`` does."""
+    return re.split(r"[_\W]", name.strip().casefold(), maxsplit=1)[0]
 
 
 def _folded(name: str) -> str:

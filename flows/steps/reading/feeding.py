@@ -63,7 +63,7 @@ Batches = Generator[tuple[list[Sample], UInt8[Tensor, "image 3 side side"]]]
 def fed(reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]) -> Batches:
     """Batches of the usable samples of a shard and of their pixels, in order; every sample seen leaves its index row in
     ``rows``. The next batch is read and decoded while one is computed, so that one more is in memory."""
-    return _ahead(_batches(_usable(reader, loaded, labels, feed, rows), feed.batch))
+    return _ahead(_batches(_usable(reader, loaded, labels, feed, rows), feed.batch, loaded.device.type == "cuda"))
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _on_gpu(
 ) -> Iterator[tuple[Sample, _Decoded]]:
     """The same samples, JPEG files decoded and cropped where the network is, some together. What nvJPEG does not take
     is decoded as everywhere else."""
-    device, preprocessing = next(loaded.model.network.parameters()).device, loaded.model.preprocessing
+    device, preprocessing = loaded.device, loaded.model.preprocessing
     decoder = jpeg_decoder(device)
 
     def pixels(file: bytes, image: UInt8[Tensor, "3 row column"] | None) -> UInt8[Tensor, "3 side side"]:
@@ -165,9 +165,8 @@ def _ahead(batches: Batches) -> Batches:
             yield batch
 
 
-def _batches(samples: Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]], size: int) -> Batches:
-    """Images stacked by so many; in memory that a GPU copies by itself, where there is one."""
+def _batches(samples: Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]], size: int, on_gpu: bool) -> Batches:
+    """Images stacked by so many; in memory that a GPU copies by itself, where the network is on one."""
     while batch := list(islice(samples, size)):
         pixels = torch.stack([image for _, image in batch])
-        pinned = torch.cuda.is_available() and not pixels.is_cuda
-        yield [sample for sample, _ in batch], pixels.pin_memory() if pinned else pixels
+        yield [sample for sample, _ in batch], pixels.pin_memory() if on_gpu and not pixels.is_cuda else pixels

@@ -151,6 +151,8 @@ def _mapped(url: str, key: str, names: tuple[str, ...], loaded: LoadedModel, cla
             f'{safe_url(url)} is no map of labels ({error}): it should be JSON such as {{"tench": 0}}, with classes of '
             "the data set and of the network by number or name"
         ) from None
+    if not found:
+        raise UnreadableShard(f"{safe_url(url)} names no class: give what is in it, or --labels number or ignore")
     if wrong := [number for number in found.values() if number >= classes]:
         raise UnreadableShard(f"{safe_url(url)} names class {wrong[0]} of the network, which has 0 to {classes - 1}")
     count = max(len(names), max(found, default=NO_LABEL) + 1)

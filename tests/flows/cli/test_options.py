@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -185,6 +186,28 @@ def test_help_says_bounds_choices_and_defaults_of_the_settings(monkeypatch: pyte
         assert " ".join(str(field.description).split("  [")[0].split()) in said
     assert "--fewest" not in said
     assert "layer4.2@3,3" in vital("references", "--help").output
+
+
+@pytest.mark.parametrize("words", [["info", "caf\udce9"], ["--verbose", "show", "a.zarr", "\udcd1", "0"]])
+def test_words_that_are_no_text_are_refused_before_work(words: list[str]) -> None:
+    """The name of a file in another encoding; Python hands it over with the bytes as they are."""
+    ran = vital(*words)
+    assert ran.exit_code == 2
+    assert re.fullmatch(r"Error: '.*\\udc.*' is no utf-8 text: rename .* PYTHONUTF8=1 .*\n", ran.output)
+
+
+def test_what_a_terminal_would_obey_is_not_said() -> None:
+    said = vital("info", "\x1b[31mred\x1b[0m\a.zarr").output
+    assert said.startswith("Error: ")
+    assert "red.zarr" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_has_an_example(name: str) -> None:
+    said = vital(name, "--help").output
+    assert "xample:" in said
+    assert f"  vital {name} " in said or f"Example: vital {name} " in said
 
 
 def test_every_command_has_a_purpose_and_the_settings_their_headings() -> None:

@@ -145,7 +145,9 @@ def test_workers_and_a_scheduler_exclude_each_other() -> None:
 
 
 def test_threads_are_what_the_workers_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    """Of the cores that this process may use: a batch system gives a part of the machine."""
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
     assert Running(workers=3).of_task.threads == 2
     assert Running(workers=16).of_task.threads == 1
     assert Running(workers=2, threads=7).of_task.threads == 7

@@ -96,7 +96,7 @@ def test_a_numbered_gpu_is_the_one_worker_s(machine: pytest.MonkeyPatch) -> None
         (9, "auto", "there are 8 .0, 1, 2, 3, 4, 5, 6, 7.: give --workers 8 or --device cpu"),
         (9, "cuda", "there are 8 "),
         (2, "cuda:3", "'cuda:3' there are 1 .3.: give --workers 1"),
-        (1, "cuda:8", "'cuda:8' there are 0 .none."),
+        (1, "cuda:8", "'cuda:8' was asked for: auto, cpu, cuda, cuda:0 to cuda:7 was expected"),
     ],
 )
 def test_more_workers_than_gpus_are_refused(machine: pytest.MonkeyPatch, workers: int, device: str, words: str) -> None:

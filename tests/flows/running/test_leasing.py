@@ -10,6 +10,7 @@ import pytest
 from flows.jobs import AtlasJob, Running
 from flows.recipes import atlas as flow
 from flows.recipes.atlas import build_atlas
+from flows.running import blocks as runner
 from flows.running.blocks import leased
 from flows.steps.pictures import make_blocks
 from stores import AtlasLayer
@@ -107,3 +108,15 @@ def test_a_run_that_no_longer_renews_is_taken_over_after_its_term(
     build_atlas(job)
     assert bytes_of(atlas) == expected
     assert read_lease(open_store(str(atlas), "atlas", "r"), LAYER, 0) is None
+
+
+def test_tasks_that_did_nothing_are_not_asked_again_at_once(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers elsewhere respect the lease of a run whose process is seen to have ended here."""
+    atlas, done = tmp_path / "atlas.zarr", []
+    monkeypatch.setattr(runner, "run_tasks", lambda _, task, calls: done.append("asked"))
+    monkeypatch.setattr(runner, "_unwritten", lambda blocks, tasks: tasks if len(done) < 6 else [])
+    monkeypatch.setattr("time.sleep", lambda seconds: done.append("waited"))
+    build_atlas(job_of(made, atlas))
+    assert done == ["asked", "waited"] * 3

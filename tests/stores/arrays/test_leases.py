@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 from stores.arrays.leases import Holder, read_lease, release, renew, take
+from stores.arrays.names import MOST_BYTES, placed
 from stores.arrays.schema import open_store
 
 TERM = 60.0
@@ -81,3 +82,15 @@ def test_leases_leave_nothing_behind(tmp_path: Path) -> None:
     take(group, "layer", 0, Holder.new(), TERM)
     release(group, "layer", 0)
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_layer_whose_name_is_as_long_as_can_be_has_leases(group: zarr.Group) -> None:
+    """A file system takes 255 bytes, and the path of targets has a variant beside the layer."""
+    first, second = (f"targets/{placed(letter * MOST_BYTES)}/patch-lrp-restricted" for letter in "ab")
+    assert take(group, first, 3, elsewhere(), TERM) is None
+    assert take(group, second, 3, Holder.new(), TERM) is None
+    found = take(group, first, 3, Holder.new(), TERM)
+    assert found is not None
+    assert found.holder == elsewhere()
+    release(group, first, 3)
+    assert read_lease(group, first, 3) is None

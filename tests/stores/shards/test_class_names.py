@@ -1,7 +1,16 @@
 import json
 from pathlib import Path
 
-from stores.shards.beside import read_class_names
+import fsspec
+import pytest
+from fsspec.spec import AbstractFileSystem
+
+from stores.errors import UnreachableStore
+from stores.shards.beside import read_class_names, stated
+from stores.shards.finding import ShardFile
+from stores.shards.reading import ShardReader, read_spans
+
+pytestmark = pytest.mark.filterwarnings("ignore:UPath 'answering' filesystem not explicitly implemented")
 
 
 def test_names_that_pack_left_beside_the_shards(tmp_path: Path) -> None:
@@ -27,8 +36,55 @@ def test_no_list_or_a_broken_one_is_no_names(tmp_path: Path) -> None:
 
 
 def test_names_in_an_object_store(s3: str) -> None:
-    import fsspec
-
     with fsspec.open(f"{s3}/named/classes.json", "w") as file:
         file.write('["cat"]')
     assert read_class_names([f"{s3}/named/x.tar"]) == ["cat"]
+
+
+class Answering(AbstractFileSystem):  # type: ignore[misc]
+    """A service that answers every question by one error."""
+
+    protocol = "answering"
+    error: Exception = OSError()
+
+    def _open(self, path: str, *_: object, **__: object) -> object:
+        raise self.error
+
+    def cat_file(self, path: str, *_: object, **__: object) -> bytes:
+        """Never."""
+        raise self.error
+
+
+class OfWeb(Exception):
+    """As aiohttp has them."""
+
+    status = 403
+
+
+@pytest.mark.parametrize("error", [PermissionError("Forbidden"), OfWeb("Forbidden"), FileNotFoundError()])
+def test_what_is_forbidden_beside_shards_is_not_there(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """A bucket that may not be listed says so of every file that it does not have."""
+    fsspec.register_implementation("answering", Answering, clobber=True)
+    monkeypatch.setattr(Answering, "error", error)
+    shard = ShardFile("x.tar", "answering://bucket/x.tar", 1)
+    assert read_class_names([shard.url]) == []
+    assert stated([shard], None) == [shard]
+
+
+@pytest.mark.parametrize("error", [OSError("503 slow down"), TimeoutError("too long")])
+def test_a_list_that_cannot_be_read_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Labels would silently be the network's numbers."""
+    fsspec.register_implementation("answering", Answering, clobber=True)
+    monkeypatch.setattr(Answering, "error", error)
+    with pytest.raises(UnreachableStore, match=r"answering://bucket/classes\.json, which may lie .* \((503|too)"):
+        read_class_names(["answering://bucket/x.tar"])
+
+
+def test_a_service_that_fails_at_a_shard_is_told_with_the_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("answering", Answering, clobber=True)
+    monkeypatch.setattr(Answering, "error", PermissionError("Access Denied"))
+    url = "answering://bucket/x.tar"
+    with pytest.raises(UnreachableStore, match=r"bucket/x\.tar cannot be read \(PermissionError: Access Denied\)"):
+        read_spans([(url, 0, 4)])
+    with pytest.raises(UnreachableStore, match=r"bucket/x\.tar cannot be read"):
+        list(ShardReader(ShardFile("x.tar", url, 1)))

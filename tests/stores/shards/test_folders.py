@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +74,22 @@ def test_links_are_followed_and_what_is_left_out_is_counted(tmp_path: Path, jpeg
     first, second = found.lines()
     assert first == "8 images, 3 classes, numbered in the order of their names"
     assert "1 broken links" in second
+
+
+def test_names_that_are_not_utf_8_are_counted_and_those_of_classes_refused(tmp_path: Path, jpeg: Jpeg) -> None:
+    folder = fill(tmp_path / "old", {"cat/a.jpg": jpeg(), "dog/b.jpg": jpeg()})
+    try:
+        (folder / os.fsdecode(b"dog/na\xefve.jpg")).write_bytes(jpeg())
+    except OSError:
+        pytest.skip("this file system has no such names")
+    found = survey(folder)
+    assert len(found.images) == 2
+    assert dict(found.left_out) == {"with names that are not UTF-8": 1}
+    assert len(pack(folder, tmp_path / "out")) == 1
+    assert len(samples_of(expand([str(folder)]))) == 2
+    (folder / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(UnsuitableFolder, match=r"not UTF-8, 'caf\\udce9': rename it"):
+        survey(folder)
 
 
 def test_parts_of_a_data_set_are_no_classes(tmp_path: Path, jpeg: Jpeg) -> None:

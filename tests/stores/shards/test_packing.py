@@ -10,7 +10,7 @@ from PIL import Image
 from stores.errors import Status, UnsuitableFolder
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader
-from stores.shards.writing import hold_out, pack
+from stores.shards.writing import add_file, hold_out, members, pack
 
 Jpeg = Callable[..., bytes]
 
@@ -88,3 +88,14 @@ def test_what_is_held_out_is_named_after_its_bytes(tmp_path: Path, jpeg: Jpeg) -
             names += archive.getnames()
     assert sorted(names) == ["a__one.cls", "a__one.jpg", "a__two.cls", "a__two.png"]
     assert json.loads((tmp_path / "parted/classes.json").read_text()) == ["a"]
+
+
+def test_labels_under_another_key_are_held_out_by_class(tmp_path: Path, jpeg: Jpeg) -> None:
+    shard = tmp_path / "s.tar"
+    with tarfile.open(shard, "w") as archive:
+        for number in range(4):
+            add_file(archive, f"{number}.jpg", jpeg(number))
+            add_file(archive, f"{number}.json", json.dumps({"label": ("cat", 1)[number % 2]}).encode())
+    (tmp_path / "classes.json").write_text('["cat", "dog"]')
+    parts = [members(path) for path in hold_out([str(shard)], tmp_path / "parted", "label")]
+    assert [sorted(sample.label for sample in part) for part in parts] == [[0, 1], [0, 1]]

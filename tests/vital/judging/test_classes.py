@@ -33,6 +33,26 @@ def test_three_folders_of_imagenet_are_found_by_their_ids(names: list[str]) -> N
     assert (found.numbers, found.by) == ((0, 217, 701), "WordNet id")
 
 
+def test_ids_with_a_name_behind_them_are_ids_and_a_foreign_one_is_none() -> None:
+    """As the folders of Stanford Dogs are named, and of many selections of ImageNet."""
+    dogs = ["n02085620-Chihuahua", "n02085782-Japanese_spaniel"]
+    given_ = [*dogs, "n01440764 tench", "n03888257_parachute", "n00000001"]
+    found = match_classes(given_, IMAGENET, 1000)
+    assert ([*map(IMAGENET.__getitem__, found.numbers[:4])], found.numbers[4]) == (
+        ["Chihuahua", "Japanese spaniel", "tench", "parachute"],
+        -1,
+    )
+    assert found.by == "WordNet id"
+
+
+def test_as_many_classes_numbered_from_1_are_not_taken_for_those_from_0() -> None:
+    from_1 = ["", *map(str, range(1, 11))]
+    for names in ([], [f"kind {number}" for number in range(10)]):
+        with pytest.raises(UnsuitableInput, match=r"numbered 1 to 10, and the network's 0 to 9.*--labels number"):
+            match_classes(from_1, names, 10)
+    assert match_classes(from_1, [], 12).numbers == tuple(range(11)), "some of the classes may be left out"
+
+
 def test_ids_of_another_network_s_thousand_classes_are_not_assumed() -> None:
     with pytest.raises(UnsuitableInput, match=r"n01440764.*--labels map\.json.*--labels number.*--labels ignore"):
         match_classes(["n01440764"], [f"kind {number}" for number in range(1000)], 1000)

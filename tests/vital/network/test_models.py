@@ -47,8 +47,10 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / f"{name}.py").write_text(
         "from tests.reference.networks import Tiny\n\n"
         "def small():\n    return Tiny()\n\n"
-        "def nothing():\n    return {'a': 1}\n"
+        "def nothing():\n    return {'a': 1}\n\n"
+        "def broken():\n    raise KeyError('a.b')\n"
     )
+    (tmp_path / "broken_networks.py").write_text("def small(:\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield name
     sys.modules.pop(name, None)
@@ -184,6 +186,18 @@ def test_a_factory_of_one_s_own_is_called(factories: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["missing_module:small", "{}:missing", "{}:", "{}:a:b", "no-name:small"])
 def test_a_factory_that_cannot_be_imported_is_said_so(factories: str, name: str) -> None:
     with pytest.raises(UnknownModel, match=r"cannot be imported .*package\.module:factory"):
+        load_model(ModelSettings(name=name.format(factories)))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("{}:broken", r"'somebodys_networks:broken' fails by itself \(KeyError: 'a\.b'\): call it in Python"),
+        ("broken_networks:small", r"as its module fails by itself \(SyntaxError: .*line 1\)"),
+    ],
+)
+def test_errors_of_a_factory_are_its_own(factories: str, name: str, told: str) -> None:
+    with pytest.raises(UnknownModel, match=told):
         load_model(ModelSettings(name=name.format(factories)))
 
 

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from vital.errors import UnknownModel
+from vital.errors import UnknownModel, VitalError
 from vital.network.preprocessing import Preprocessing
 from vital.network.sources.loaded import RANDOM, Loaded
 from vital.network.sources.weight_files import fill
@@ -37,6 +37,8 @@ def from_factory(settings: ModelSettings) -> Loaded:
         raise UnknownModel(
             f"{name!r} cannot be imported ({error}): give package.module:factory, importable in this process"
         ) from error
+    except Exception as error:
+        raise UnknownModel(f"{name!r} cannot be imported, as its module fails by itself ({_told(error)})") from error
     try:
         inspect.signature(factory).bind()
     except TypeError as error:
@@ -46,7 +48,12 @@ def from_factory(settings: ModelSettings) -> Loaded:
         ) from None
     except ValueError:
         pass  # what is written in C may have no signature
-    network = factory()
+    try:
+        network = factory()
+    except VitalError:
+        raise
+    except Exception as error:
+        raise UnknownModel(f"{name!r} fails by itself ({_told(error)}): call it in Python to see where") from error
     if isinstance(network, Wrapped):  # its own preprocessing, its conventions, its classes' names
         notes = fill(network.network, settings.weights) if settings.weights not in (None, RANDOM) else ()
         return Loaded(network.network, network.preprocessing, network.class_names, (*network.notes, *notes), True)
@@ -56,3 +63,7 @@ def from_factory(settings: ModelSettings) -> Loaded:
         )
     notes = fill(network, settings.weights) if settings.weights and settings.weights != RANDOM else ()
     return Loaded(network, notes=notes)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

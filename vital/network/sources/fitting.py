@@ -152,6 +152,12 @@ def refuse(network: nn.Module, name: str) -> None:
         raise UnsuitableInput(
             f"{name} has lazy modules, whose weights are made by the first image: run it once, then give it"
         )
+    for part, one in chain(network.named_parameters(), network.named_buffers()):
+        if one.is_meta:
+            raise UnsuitableInput(f"{name} has no numbers yet ({part!r} is on the meta device): fill it, then give it")
+        if one.layout is not torch.strided:
+            kind = str(one.layout).removeprefix("torch.")
+            raise UnsuitableInput(f"{name} keeps {part!r} as {kind}, which has no gradient here: give it to_dense()")
     for part, module in network.named_modules():
         where = f"its module {part!r}" if part else "it"
         kind = type(module).__module__

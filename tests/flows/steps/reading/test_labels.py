@@ -83,6 +83,7 @@ def test_a_map_says_which_class_is_which(tmp_path: Path) -> None:
         ({"cat": "lion"}, "'lion'"),
         ("{", "no map"),
         ({"cat": 10}, "0 to 9"),
+        ({}, "names no class"),
     ):
         with pytest.raises(UnreadableShard, match=words):
             mapped(wrong)

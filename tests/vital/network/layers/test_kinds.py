@@ -184,6 +184,17 @@ def spectral() -> nn.Module:
     return network
 
 
+def empty() -> nn.Module:
+    with torch.device("meta"):
+        return Base()
+
+
+def sparse() -> nn.Module:
+    network = Base()
+    network.fc.weight = nn.Parameter(network.fc.weight.detach().to_sparse())
+    return network
+
+
 class Wrong(Base):
     def forward(self, images: Tensor) -> Any:
         raise KeyError("temperature")
@@ -195,6 +206,8 @@ class Wrong(Base):
         (lazy, UnsuitableInput, "has lazy modules, whose weights are made by the first image: run it once"),
         (quantised, UnsuitableInput, r"is quantised \(its module 'fc' is a .*Linear\)"),
         (exported, UnsuitableInput, "is an exported program, .*unflatten"),
+        (empty, UnsuitableInput, r"has no numbers yet \('conv1.weight' is on the meta device\)"),
+        (sparse, UnsuitableInput, r"keeps 'fc.weight' as sparse_coo.*to_dense"),
         (Single, UnsuitableInput, r"Single takes one image at a time, and fails on two \(RuntimeError: shape '\[8\]'"),
         (spectral, UnsuitableInput, r"^Base takes images of 5 channels, .*: give a module around it that makes its 5"),
         (Wrong, FailedForward, r"own forward.*\(KeyError: 'temperature'\)"),
