@@ -217,9 +217,13 @@ NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllo
 """How torch, CUDA's runtime, cuBLAS, cuDNN, cuFFT, cuSOLVER and cuSPARSE say that there is no memory left."""
 
 
+STATE = re.compile(r"\.? GPU \d+ has a total capacity.*")
+"""What torch goes on with when it has said how much it could not get: four sentences on memory, and advice."""
+
+
 def first_line(error: BaseException) -> str:
-    """What an error says first, or what it is where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What an error says first, or what it is where it says nothing; of a lack of memory what was asked for alone."""
+    return STATE.sub("", (str(error).splitlines() or [type(error).__name__])[0])
 
 
 def out_of_memory(error: BaseException) -> bool:

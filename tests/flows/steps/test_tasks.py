@@ -68,9 +68,9 @@ def test_all_runs_on_a_layer_have_the_tasks_of_the_first(
 ) -> None:
     together: list[int] = []
 
-    def watched(model: Any, target: Any, *others: Any) -> Any:
+    def watched(model: Any, target: Any, *others: Any, **named: Any) -> Any:
         together.append(len(target))
-        return optimise(model, target, *others)
+        return optimise(model, target, *others, **named)
 
     monkeypatch.setattr(pictures, "optimise", watched)
     out = tmp_path / "atlas.zarr"

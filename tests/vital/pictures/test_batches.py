@@ -76,6 +76,18 @@ def test_one_that_does_not_fit_is_an_error_with_the_way_out() -> None:
         list(in_batches(3, 2, room_for(0, ERRORS[0], [])))
 
 
+def test_of_torch_s_account_of_a_gpu_s_memory_what_was_asked_for_is_told() -> None:
+    """As torch 2.11 has it, in one line."""
+    told = (
+        "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which 76.68 GiB is "
+        "free. Including non-PyTorch memory, this process has 2.49 GiB memory in use. Of the allocated memory 1.70 GiB "
+        "is allocated by PyTorch, and 18.18 MiB is reserved by PyTorch but unallocated. If reserved but unallocated "
+        "memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
+    )
+    with pytest.raises(DoesNotFit, match=r"fit into memory \(CUDA out of memory. Tried to allocate 2.00 MiB\): take a"):
+        list(in_batches(3, 2, room_for(0, torch.OutOfMemoryError(told), [])))
+
+
 OTHERS = [
     RuntimeError("shapes do not match"),
     RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
