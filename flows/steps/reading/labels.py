@@ -204,8 +204,8 @@ def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) ->
     if labels.key in keys:
         raise UnreadableShard(
             f"the first {len(samples)} samples of {shard.name} have words under {labels.key!r} that are no class of "
-            "the network: list them in a classes.json beside the shards and match them with --labels map.json, or leave "
-            "them out with --labels ignore"
+            "the network: list them in a classes.json beside the shards and match them with --labels map.json, or "
+            "leave them out with --labels ignore"
         )
     way_out = f"say what says it with --label-key {' or --label-key '.join(keys)}" if keys else "give others"
     raise UnreadableShard(
