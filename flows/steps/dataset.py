@@ -81,7 +81,8 @@ def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) 
         return plan
     if len(shards) != len(known):
         raise SchemaMismatch(
-            f"the store was made from {len(known)} shards and {len(shards)} are given: add --extend to read the new "
+            f"the store was made from {len(known)} shards and {len(shards)} are given: add --extend (extend=True) "
+            "to read the new "
             f"ones ({shards[len(known)].name}, …) and add them to the store, or write to another store"
         )
     for name in plan.ranked:

@@ -118,10 +118,12 @@ class Atlas:
             if url != beside:
                 raise SchemaMismatch(
                     f"the statistics at {safe_url(url)!r} have base {statistics.base_fingerprint} but "
-                    f"{safe_url(self.url)} was made from base {asked}: give the store it was made from with --store"
+                    f"{safe_url(self.url)} was made from base {asked}: give the store it was made from with --store "
+                    "(store=)"
                 )
         raise SchemaMismatch(
-            f"the atlas's statistics are not at {safe_url(given or recorded)!r}: say where they are with --store, "
+            f"the atlas's statistics are not at {safe_url(given or recorded)!r}: say where they are with --store "
+            "(store=), "
             "or leave the photos out with --no-references"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 from stores.arrays.blocks import read_rows
 from stores.arrays.names import placed
-from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
+from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
 from stores.errors import MissingStore, SchemaMismatch
 from stores.files import local_path
 
@@ -156,7 +157,33 @@ def write_directions(group: zarr.Group, name: str, matrix: Float32[np.ndarray, "
     group.attrs[f"{DIRECTIONS}/{name}"] = digest
 
 
-def read_directions(group: zarr.Group) -> dict[str, Float32[np.ndarray, "direction channel"]]:
-    """Every matrix that is kept, by name."""
-    names = [key.removeprefix(f"{DIRECTIONS}/") for key in group.attrs if key.startswith(f"{DIRECTIONS}/")]
-    return {name: np.asarray(array_at(group_at(group, DIRECTIONS), placed(name))[:]) for name in names}
+class Directions(Mapping[str, np.ndarray]):
+    """Every matrix (direction, channel) that a store keeps, by name. One is read when it is asked for, and stays in
+    memory until another is: a task of another layer reads none, and the tasks of a process read theirs once."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group, folder = group, f"{DIRECTIONS}/"
+        self._digests = {
+            key.removeprefix(folder): str(mark) for key, mark in group.attrs.items() if key.startswith(folder)
+        }
+
+    def __getitem__(self, name: str) -> Float32[np.ndarray, "direction channel"]:
+        digest = self._digests[name]
+        if digest not in _latest:
+            matrix = np.asarray(array_at(self._group, f"{DIRECTIONS}/{placed(name)}")[:])
+            _latest.clear()
+            _latest[digest] = matrix
+        return _latest[digest]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._digests
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._digests)
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+
+_latest: dict[str, np.ndarray] = {}
+"""The matrix that was asked for last, by its digest."""

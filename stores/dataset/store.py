@@ -22,8 +22,8 @@ from stores.dataset.index import SampleRows, ShardRows, append_parts, index_spec
 from stores.dataset.layers import SUMS, layer_specs, read_layer, write_layer
 from stores.dataset.places import Places, read_places, read_reference_places, write_reference_places
 from stores.dataset.references import (
+    Directions,
     References,
-    read_directions,
     read_references,
     references_path,
     write_directions,
@@ -262,9 +262,9 @@ class Statistics:
         write_reference_places(self.root, layer, references.image)
         write_references(self.root, layer, references)
 
-    def directions(self) -> dict[str, Float32[np.ndarray, "direction channel"]]:
-        """Matrices whose rows are neurons of a layer's channels, by name."""
-        return read_directions(self.root)
+    def directions(self) -> Directions:
+        """Matrices whose rows are neurons of a layer's channels, by name; each is read when it is asked for."""
+        return Directions(self.root)
 
     def write_directions(self, name: str, matrix: Float32[np.ndarray, "direction channel"]) -> None:
         """Keep such a matrix; another one of this name is refused."""

@@ -158,7 +158,8 @@ def _clip(name: str, classes: Sequence[str], device: torch.device, download: boo
         )
     if weights and not (download or Path(weights).is_file()):
         raise UnknownModel(
-            f"the weights {weights!r} of {architecture} are no file: add --download to fetch them by name, or "
+            f"the weights {weights!r} of {architecture} are no file: add --download (download=True) to fetch them "
+            "by name, or "
             f"give a file as {CLIP}{architecture}/FILE"
         )
     network, _, _ = package.create_model_and_transforms(architecture, pretrained=weights or None, device=device)

@@ -100,10 +100,10 @@ def finish_extension(statistics: Statistics, loaded: LoadedModel) -> None:
     before = int(arrays.pop("before"))
     leaves, partials = ([str(name) for name in arrays.pop(names)] for names in ("leaves", "partials"))
     whole = Gathered.from_arrays(arrays)
+    statistics.unmark(list(whole.sums), list(whole.rankings))  # first: no task is to measure what is about to change
     for name, ranking in whole.rankings.items():
         if not name.endswith(LOWEST):
             _forget_targets(statistics, name, ranking)
-    statistics.unmark(list(whole.sums), list(whole.rankings))
     if len(statistics.shards()) == before:
         statistics.append_parts(index_rows(statistics.url, leaves, before))
     write_gathered(statistics, whole, loaded.survey, loaded.model.preprocessing, statistics.levels)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from flows.cli.job_files import JOBS, read_job
-from flows.jobs import FullJob
+from flows.jobs import FullJob, LayerJob
 from stores import AtlasLayer
 from stores.arrays.schema import open_store
 from tests.flows import tiny
@@ -64,6 +64,17 @@ def test_one_part_can_be_run_alone(made: Made, tmp_path: Path) -> None:
     found = AtlasLayer(open_store(str(tmp_path / "atlas.zarr"), "atlas", "r"), LAYER).made()
     assert found[:32].any()
     assert not found[32 : tiny.CHANNELS].any()
+
+
+def test_each_part_of_a_full_run_has_its_own_batch() -> None:
+    asked = FullJob(
+        shards=("a",), store="b", out="c", layers=(LayerJob(layer="d"),), label_key="txt",
+        pass_batch=16, target_batch=4, batch=2,
+    )  # fmt: skip
+    [part] = asked.layers
+    assert [asked.references().batch, asked.targets(part).batch, asked.atlas(part).batch] == [16, 4, 2]
+    assert asked.references().label_key == "txt"
+    assert asked.references().layers == ("d",)
 
 
 def test_the_example_is_a_job() -> None:

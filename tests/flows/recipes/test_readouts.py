@@ -13,7 +13,7 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import AtlasLayer
 from stores.arrays.schema import array_at, open_store
-from stores.dataset.references import read_directions, read_references
+from stores.dataset.references import Directions, read_references
 from stores.errors import MissingStore, SchemaMismatch
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made, atlas_job, references_job, targets_job
@@ -40,7 +40,7 @@ def test_directions_go_from_a_file_to_pictures(made: Made, tmp_path: Path, direc
     store, atlas, layer = tmp_path / "stats.zarr", tmp_path / "atlas.zarr", f"{LAYER}~concepts"
     select_references(references_job(made.shards, store, layers=(layer,), directions=(str(directions),)))
     group = open_store(str(store), "statistics", "r")
-    np.testing.assert_array_equal(read_directions(group)["concepts"], MATRIX)
+    np.testing.assert_array_equal(Directions(group)["concepts"], MATRIX)
     along = np.einsum("nc,ics->ins", MATRIX, oracle_activations()).max(2)
     found = read_references(group, layer)
     assert found.image.shape[0] == len(MATRIX)

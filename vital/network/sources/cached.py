@@ -56,6 +56,7 @@ def _of_url(model: str, download: bool, url: str) -> str:
 
 def _missing(model: str, folder: str) -> UnknownModel:
     return UnknownModel(
-        f"the weights of {model} are not in the local cache ({folder}): add --download to fetch them, or give "
+        f"the weights of {model} are not in the local cache ({folder}): add --download (download=True) to fetch "
+        "them, or give "
         "--weights with a file, or random"
     )

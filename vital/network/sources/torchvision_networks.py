@@ -172,7 +172,8 @@ def _cached(weights: Any, download: bool) -> Mapping[str, Tensor]:
     file = Path(torch.hub.get_dir()) / "checkpoints" / _file_name(weights)
     if not file.is_file() and not download:
         raise UnknownModel(
-            f"the weights {weights} are not in the local cache ({file.parent}): add --download to fetch them, "
+            f"the weights {weights} are not in the local cache ({file.parent}): add --download (download=True) to "
+            "fetch them, "
             "or give --weights with a state-dict file"
         )
     state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
