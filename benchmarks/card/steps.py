@@ -189,7 +189,7 @@ def memory(bench: Bench) -> Found:
 
 
 def repeats(bench: Bench) -> Found:
-    """Whether a run gives the same bytes again, as it is and where that is asked for."""
+    """Whether a run gives the same bytes again, and operation by operation, as it is and where that is asked for."""
     here = subject(bench.tiny, bench.device)
     batch = 2 if bench.tiny else FIXED["cuda"] // 4
 
@@ -198,11 +198,15 @@ def repeats(bench: Bench) -> Found:
         with repeatable(asked):
             begun = time.perf_counter()
             one, other = (_run(here, target, settings) for _ in range(2))
+            taken = (time.perf_counter() - begun) / 2
+            eager = _run(here, target, settings, record=False)
         return {
-            "same_bytes": bool((one.pixels == other.pixels).all() and (one.loss == other.loss).all()),
-            "bytes_apart": int(np.abs(one.pixels.astype(int) - other.pixels).max()),
-            "run_s": (time.perf_counter() - begun) / 2,
-        }
+            "same_bytes": same(one, other), "same_as_eager": same(one, eager),
+            "bytes_apart": int(np.abs(one.pixels.astype(int) - other.pixels).max()), "run_s": taken,
+        }  # fmt: skip
+
+    def same(one: Pictures, other: Pictures) -> bool:
+        return bool((one.pixels == other.pixels).all() and (one.loss == other.loss).all())
 
     cases: dict[str, Callable[[], Any]] = {}
     for layer in (here.layer, CLASSES):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,13 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """What red, green and blue add to the luminance (ITU-R BT.601, as Pillow's mode L)."""
 
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+
+
+@lru_cache(maxsize=32)
+def _on_device(colour: tuple[float, float, float], device: torch.device) -> Float[Tensor, "3 1 1"]:
+    """A number of each colour, copied to a device once: each copy makes the host wait for all that it has asked for."""
+    with torch.inference_mode(False):  # it is kept, and later images may need a gradient
+        return torch.tensor(colour, device=device).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class Preprocessing:
 
     def normalise(self, pixels: Num[Tensor, "image 3 row column"]) -> Float[Tensor, "image 3 row column"]:
         """Bytes, or what lies between two of them, as the network wants them, channels last in memory."""
-        mean, std = (torch.tensor(part, device=pixels.device).view(3, 1, 1) for part in (self.mean, self.std))
+        mean, std = (_on_device(part, pixels.device) for part in (self.mean, self.std))
         return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def patch_side(self) -> int:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -216,13 +217,20 @@ def recorded(step: Step, device: torch.device, kinds: Sequence[Kind]) -> Iterato
         yield recorder
 
 
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """The one stream of a device that steps are recorded on: cuBLAS keeps a workspace for every stream that it was ever
+    used on, 32 MiB on Hopper, and torch hands out 32 streams in turn."""
+    return torch.cuda.Stream(device)
+
+
 class _Recorder:
     """A graph for each kind of step. They share their memory: none of it is read after the step that wrote it. A graph
     goes with the last step of its kind, so that coarse steps leave no memory taken."""
 
     def __init__(self, step: Step, device: torch.device, kinds: Sequence[Kind]) -> None:
         self._step, self._able = step, True
-        self._before, self._stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        self._before, self._stream = torch.cuda.current_stream(device), _stream(device)
         self._graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
         self._left, self._ran = Counter(kinds), Counter[Kind]()
 

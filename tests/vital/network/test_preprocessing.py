@@ -1,5 +1,6 @@
 from dataclasses import replace
 from importlib import import_module
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -148,3 +149,20 @@ def test_an_image_resized_as_a_gpu_does_it_differs_by_a_step_at_most(monkeypatch
     found = preprocessing.crop_decoded(image)
     assert found.shape == usual.shape
     assert (found.int() - usual.int()).abs().max() <= 1
+
+
+def test_colours_go_to_a_device_once_and_may_then_need_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy for each batch would make the host wait for the batch before. The first may be of a pass without
+    gradients."""
+    usual = Preprocessing(8, (0.11, 0.12, 0.13), (0.21, 0.22, 0.23))  # which no other test has
+    pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    copies = Mock(side_effect=torch.tensor)
+    monkeypatch.setattr(torch, "tensor", copies)
+    with torch.inference_mode():
+        usual.normalise(pixels)
+    assert copies.call_count == 2
+    shown = pixels.float().requires_grad_()
+    usual.normalise(shown).sum().backward()
+    assert copies.call_count == 2
+    assert shown.grad is not None
+    np.testing.assert_allclose(shown.grad[0, :, 0, 0], 1 / 255 / np.array(usual.std), rtol=1e-6)

@@ -138,9 +138,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Recordings:
         graph.tape.undo()
 
     monkeypatch.setattr(step, "recordable", lambda device: True)
+    monkeypatch.setattr(step, "_stream", lambda device: _Stream(made.calls))
     monkeypatch.setattr(losses, "_match_on_cpu", losses._match)
     for name, value in {
-        "Stream": lambda device: _Stream(made.calls),
         "current_stream": lambda device: _Stream(made.calls),
         "stream": lambda stream: nullcontext(),
         "graph_pool_handle": lambda: next(handles),

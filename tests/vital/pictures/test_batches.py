@@ -76,6 +76,18 @@ def test_one_that_does_not_fit_is_an_error_with_the_way_out() -> None:
         list(in_batches(3, 2, room_for(0, ERRORS[0], [])))
 
 
+def test_of_torch_s_account_of_a_gpu_s_memory_what_was_asked_for_is_told() -> None:
+    """As torch 2.11 has it, in one line."""
+    told = (
+        "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which 76.68 GiB is "
+        "free. Including non-PyTorch memory, this process has 2.49 GiB memory in use. Of the allocated memory 1.70 GiB "
+        "is allocated by PyTorch, and 18.18 MiB is reserved by PyTorch but unallocated. If reserved but unallocated "
+        "memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
+    )
+    with pytest.raises(DoesNotFit, match=r"fit into memory \(CUDA out of memory. Tried to allocate 2.00 MiB\): take a"):
+        list(in_batches(3, 2, room_for(0, torch.OutOfMemoryError(told), [])))
+
+
 OTHERS = [
     RuntimeError("shapes do not match"),
     RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
@@ -229,13 +241,16 @@ def test_a_run_that_goes_on_is_the_same_run(tiny: Callable[..., Model], monkeypa
 
 
 class Card:
-    """A GPU's memory as torch tells of it: of ``size`` bytes, ``kept`` by the allocator and ``used`` of these."""
+    """A GPU's memory as torch tells of it: of ``size`` bytes, ``kept`` by the allocator and ``used`` of these; the
+    first step of all takes ``workspace`` for good."""
 
-    def __init__(self, size: int, kept: int, used: int, step: int) -> None:
+    def __init__(self, size: int, kept: int, used: int, step: int, workspace: int = 0) -> None:
         self.size, self.kept, self.used, self.step, self.peak = size, kept, used, step, 0
+        self.workspace = workspace
 
     def run(self) -> None:
         """A step: its memory is used, then the allocator's own."""
+        self.used, self.workspace = self.used + self.workspace, 0
         self.peak = self.used + self.step
         self.kept = max(self.kept, self.peak)
 
@@ -258,6 +273,9 @@ def test_what_the_allocator_keeps_and_does_not_use_is_free(monkeypatch: pytest.M
     card = Card(size=1000, kept=kept, used=10, step=20).seen_by(monkeypatch)
     for _ in range(3):
         assert measured_batch(card.run, torch.device("cuda")) == 32  # 0.8 × 990 over 20 is 39
+    card = Card(size=1000, kept=kept, used=5, step=20, workspace=5).seen_by(monkeypatch)
+    for _ in range(3):
+        assert measured_batch(card.run, torch.device("cuda")) == 32  # not 0.8 × 990 over 25, which is 31
     assert measured_batch(Card(1000, 600, 500, 20).seen_by(monkeypatch).run, torch.device("cuda")) == 16
 
 
