@@ -20,7 +20,6 @@ from flows.jobs import (
     Running,
     TargetsJob,
 )
-from stores.shards.labels import LABEL_EXTENSION
 from vital.settings import (
     CLASSES,
     ModelSettings,
@@ -172,7 +171,7 @@ class Comparison:
     @property
     def _label_key(self) -> str:
         """What says a class: where photographs were held out of the shards, both parts have files of their own."""
-        return self.job.label_key if self.job.held_out else LABEL_EXTENSION
+        return self.job.label_key if self.job.held_out else "cls"
 
     def variant(self, layer: str) -> VariantSettings:
         """How targets are measured: as the paper's table has it for classes, of whole images for few photographs."""

@@ -44,8 +44,8 @@ def measured_batch(one_picture: Callable[[], object], device: torch.device) -> i
     """The greatest power of two of pictures whose step fits into ``device``; ``one_picture`` runs the `dearest` steps
     of one.
 
-    On a GPU the peak of allocated memory is measured. On a CPU the bytes that the graph keeps are counted, which is
-    exact and the same on every run. One where not even that fits: whoever makes it says so.
+    On a GPU the peak of allocated memory is measured, of a second run. On a CPU the bytes that the graph keeps are
+    counted, which is exact and the same on every run. One where not even that fits: whoever makes it says so.
     """
     try:
         return _measured(one_picture, device)
@@ -57,6 +57,7 @@ def measured_batch(one_picture: Callable[[], object], device: torch.device) -> i
 
 def _measured(one_picture: Callable[[], object], device: torch.device) -> int:
     if device.type == "cuda":
+        one_picture()  # workspaces and copies of the network, which come with a process's first, are no picture's
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         one_picture()

@@ -241,13 +241,16 @@ def test_a_run_that_goes_on_is_the_same_run(tiny: Callable[..., Model], monkeypa
 
 
 class Card:
-    """A GPU's memory as torch tells of it: of ``size`` bytes, ``kept`` by the allocator and ``used`` of these."""
+    """A GPU's memory as torch tells of it: of ``size`` bytes, ``kept`` by the allocator and ``used`` of these; the
+    first step of all takes ``workspace`` for good."""
 
-    def __init__(self, size: int, kept: int, used: int, step: int) -> None:
+    def __init__(self, size: int, kept: int, used: int, step: int, workspace: int = 0) -> None:
         self.size, self.kept, self.used, self.step, self.peak = size, kept, used, step, 0
+        self.workspace = workspace
 
     def run(self) -> None:
         """A step: its memory is used, then the allocator's own."""
+        self.used, self.workspace = self.used + self.workspace, 0
         self.peak = self.used + self.step
         self.kept = max(self.kept, self.peak)
 
@@ -270,6 +273,9 @@ def test_what_the_allocator_keeps_and_does_not_use_is_free(monkeypatch: pytest.M
     card = Card(size=1000, kept=kept, used=10, step=20).seen_by(monkeypatch)
     for _ in range(3):
         assert measured_batch(card.run, torch.device("cuda")) == 32  # 0.8 × 990 over 20 is 39
+    card = Card(size=1000, kept=kept, used=5, step=20, workspace=5).seen_by(monkeypatch)
+    for _ in range(3):
+        assert measured_batch(card.run, torch.device("cuda")) == 32  # not 0.8 × 990 over 25, which is 31
     assert measured_batch(Card(1000, 600, 500, 20).seen_by(monkeypatch).run, torch.device("cuda")) == 16
 
 
