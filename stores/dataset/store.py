@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from jaxtyping import Float, Float32, Shaped, UInt8
+from jaxtyping import Float, Float32, Int32, Shaped, UInt8
 
 from stores.arrays.display import lines_html
 from stores.arrays.names import placed, unplaced
@@ -137,6 +137,10 @@ class Statistics:
     def image_status(self) -> UInt8[np.ndarray, "image"]:
         """What became of every image: the one column of the index that a summary needs."""
         return np.asarray(array_at(self.root, "index/status")[: self.image_count()])
+
+    def image_labels(self) -> Int32[np.ndarray, "image"]:
+        """The label of every image, −1 where it has none."""
+        return np.asarray(array_at(self.root, "index/label")[: self.image_count()])
 
     def keys(self, images: Sequence[int]) -> list[str]:
         """The keys of some images, in that order; raises SchemaMismatch where there is no such image."""

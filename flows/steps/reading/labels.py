@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 
+import numpy as np
+
 from flows.jobs import ReferencesJob
 from flows.running.process import LoadedModel
 from stores import Statistics, open_statistics
@@ -120,6 +122,23 @@ def settle_labels(job: ReferencesJob, shards: Sequence[ShardFile], loaded: Loade
     return labels
 
 
+def refuse_from_one(statistics: Statistics, job: ReferencesJob, loaded: LoadedModel) -> None:
+    """Raise UnreadableShard after a pass whose labels are the network's classes by number alone, and are 1 to as many
+    as it has: nobody said so, and no image is of class 0."""
+    kept = Labels.kept(statistics)
+    if CLASSES not in job.layers or job.labels is not None or kept is None or kept.classes or kept.by != NUMBER:
+        return
+    if not (statistics.image_status() == Status.FOREIGN_LABEL).any():
+        return
+    classes = loaded.survey.layers[CLASSES].channels
+    if set(np.unique(statistics.image_labels()).tolist()) - {NO_LABEL} == set(range(1, classes + 1)):
+        raise UnreadableShard(
+            f"the labels are 1 to {classes}, and the network's classes 0 to {classes - 1}: list the classes in a "
+            "classes.json beside the shards and match them in a new store, or take the labels as they stand with "
+            "--labels number"
+        )
+
+
 def _matched(job: ReferencesJob, names: tuple[str, ...], loaded: LoadedModel, classes: int) -> Labels:
     if job.labels not in (None, "match", "number"):
         assert job.labels is not None
@@ -182,6 +201,12 @@ def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) ->
         return
     what = f"no .{LABEL_EXTENSION} file" if labels.key == LABEL_EXTENSION else f"no class under {labels.key!r}"
     keys = likely or _keys(samples)
+    if labels.key in keys:
+        raise UnreadableShard(
+            f"the first {len(samples)} samples of {shard.name} have words under {labels.key!r} that are no class of "
+            "the network: list them in a classes.json beside the shards and match them with --labels map.json, or "
+            "leave them out with --labels ignore"
+        )
     way_out = f"say what says it with --label-key {' or --label-key '.join(keys)}" if keys else "give others"
     raise UnreadableShard(
         f"the first {len(samples)} samples of {shard.name} have {what}: {way_out}, or leave it out with --labels ignore"

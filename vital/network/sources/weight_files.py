@@ -94,6 +94,12 @@ def fill(network: nn.Module, weights: str | Weights) -> tuple[str, ...]:
         raise UnknownModel(
             f"the weights in {weights.file} do not fit the network ({why[0]}{there}): give those of this architecture"
         )
+    # masks may hold infinities, but nothing is learnt that is no number
+    if lost := [name for name in own if name in state and bool(state[name].isnan().any())]:
+        raise UnknownModel(
+            f"{lost[0]} in {weights.file} holds values that are no numbers (NaN), as of a training that failed: give "
+            "the weights of an earlier step"
+        )
     network.load_state_dict(state, strict=False)
     return notes
 
@@ -112,7 +118,7 @@ def read_weights(file: str) -> Weights:
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different one for each kind of broken file
         raise UnknownModel(
-            f"{file} is not a state dict that can be read safely (weights_only=True): {_cause(error)}"
+            f"{file} is not a state dict that can be read safely (weights_only=True): {_cause(error, file)}"
         ) from error
     tables = dict(_tables(content))
     return Weights(file, tables or {"": {}})
@@ -169,7 +175,15 @@ def _harmless() -> list[Any]:
     return [argparse.Namespace, np.ndarray, np.dtype, *kinds, *named, encode]
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: Exception, file: str) -> str:
+    with Path(file).open("rb") as read:
+        begins = read.read(64)
+    if begins.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, and the weights are elsewhere; fetch them with git lfs pull"
+    if begins.lstrip()[:1] == b"<":
+        return "it is a page of text, as a download that failed leaves; fetch it again"
+    if "TorchScript archive" in str(error):
+        return "it is a TorchScript program; save the state_dict() of what torch.jit.load gives with torch.save"
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     name = re.search(r"GLOBAL ([\w.]+)", text)
     if name:

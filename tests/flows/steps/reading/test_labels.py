@@ -96,6 +96,8 @@ def test_labels_that_stand_elsewhere_are_refused_with_their_key(tmp_path: Path) 
         settled(job(shard, tmp_path / "s"))
     with pytest.raises(UnreadableShard, match=r"no class under 'lable'.*--label-key label or --label-key caption"):
         settled(job(shard, tmp_path / "s", label_key="lable"))
+    with pytest.raises(UnreadableShard, match=r"words under 'caption' that are no class.*classes\.json"):
+        settled(job(shard, tmp_path / "s", label_key="caption"))
     assert settled(job(shard, tmp_path / "s", labels="ignore")).by == "nothing, as asked"
     assert settled(job(shard, tmp_path / "s", label_key="label")).key == "label"
     select_references(job(shard, tmp_path / "s", label_key="label"))
@@ -187,3 +189,18 @@ def test_a_pass_over_few_usable_images_fails_and_keeps_them(tmp_path: Path, good
             select_references(asked)
         select_references(asked.model_copy(update={"allow_rejected": 1.0}))
     assert len(open_statistics(str(tmp_path / "s")).index()) == good + bad
+
+
+@pytest.mark.parametrize(("first", "count", "fine"), [(1, 10, False), (0, 11, True), (1, 9, True)])
+def test_labels_from_1_are_not_taken_for_classes_from_0(tmp_path: Path, first: int, count: int, fine: bool) -> None:
+    """Of a network of ten classes."""
+    members: dict[str, bytes] = {}
+    for label in range(first, first + count):
+        members |= {f"{label:02d}.cls": str(label).encode(), f"{label:02d}.jpg": tiny.jpeg(label)}
+    asked = job(tiny.write_tar(tmp_path / "a.tar", members), tmp_path / "s")
+    if not fine:
+        with pytest.raises(UnreadableShard, match=r"are 1 to 10, and the network's classes 0 to 9.*--labels number"):
+            select_references(asked)
+        asked = asked.model_copy(update={"labels": "number"})
+    select_references(asked)
+    assert open_statistics(str(tmp_path / "s")).image_labels().tolist() == [*range(first, first + count)]

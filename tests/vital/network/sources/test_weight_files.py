@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "another network": (lambda network: {"a.weight": torch.zeros(2)}, r"are not there: .*; the file has a\.weight\)"),
     "nothing": (lambda network: {}, "the file has no tensors"),
     "numbers": (lambda network: [1, 2], "do not fit"),
+    "not a number": (
+        lambda network: network.state_dict() | {"5.bias": torch.full((10,), torch.nan)},
+        r"5\.bias in .*a\.pt holds values that are no numbers",
+    ),
 }
 
 
@@ -116,6 +121,29 @@ def test_what_does_not_fit_is_refused_in_one_plain_sentence(kind: str, tmp_path:
         fill(Tiny(), str(tmp_path / "a.pt"))
     assert "\x1b" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("begins", "told"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:abc\n", "pointer of Git LFS.*git lfs pull"),
+        ("<!DOCTYPE html><html>", "page of text, as a download that failed"),
+    ],
+)
+def test_files_of_text_are_told_as_what_they_are(begins: str, told: str, ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a.{ending}"
+    file.write_text(begins)
+    with pytest.raises(UnknownModel, match=rf"not a state dict that can be read safely.*{told}"):
+        fill(Tiny(), str(file))
+
+
+def test_a_program_is_told_as_such(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this way of saving is old
+        torch.jit.trace(Tiny().eval(), torch.zeros(1, 3, 32, 32)).save(str(tmp_path / "a.pt"))
+        with pytest.raises(UnknownModel, match="TorchScript program; save the state_dict"):
+            fill(Tiny(), str(tmp_path / "a.pt"))
 
 
 def test_an_empty_file_of_safetensors_has_no_tensors(tmp_path: Path) -> None:
