@@ -1,7 +1,7 @@
 """What a data set will take, on paper: `python benchmarks/needs.py --images 1281167 --shards 1281 --gpus 1 8 64`.
 
-The formula of docs/scale.md with its constants. Each says whether it was measured, and by which benchmark of this
-folder, or assumed of a GPU that was not there.
+The formula of docs/scale.md with its constants. Each says where it was measured, and by which benchmark of this
+folder.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from math import ceil
 @dataclass(frozen=True)
 class Constants:
     """Seconds, bytes and counts that the formula multiplies; the default is resnet50, layer4, five nodes. Measured is
-    on one of two cores of a shared machine, by benchmarks/scale.py unless another is named."""
+    on one of two cores of a shared machine, by benchmarks/scale.py unless another or a GPU is named."""
 
-    decode_per_core: float = 600.0
-    """Images a second of decoding and cropping to 224 px, measured: decode_per_core, files of 110 kB."""
-    cores_per_gpu: int = 8
-    """Assumed."""
-    forward_per_gpu: float = 2500.0
-    """Images a second of resnet50 in float32 with the pass's sorting, assumed of an H100."""
+    forward_per_gpu: float = 1453.0
+    """Images a second of a pass that has decoded images, measured on an H100: statistics of benchmarks/gpu.py
+    (images_per_s_float32_128)."""
+    files_per_gpu: float = 392.0
+    """The same from JPEG files with eight cores, measured there: shards (images_per_s)."""
     task_seconds: float = 0.09
     """What an empty task costs a worker, measured: 64 on Dask, Prefect 3.8, its server on the same two cores."""
     tasks: int = 256
@@ -34,11 +33,11 @@ class Constants:
     """Reading, adding and writing a partial, measured: merge_seconds, join, by merge_partials."""
     store_seconds: float = 8.9
     """Joining the last partials and writing the store, measured: merge_seconds, store."""
-    reference_per_gpu: float = 400.0
-    """References measured a second, assumed: 2.18 times a forward and gradient, which is measured as a ratio."""
-    step_per_gpu: float = 633.0
-    """Steps of one picture a second, assumed: counted FLOP and bytes at the rates of an H200's data sheet, and the time
-    of launching; layer4.2, natural, 32 pictures together, float32."""
+    reference_per_gpu: float = 153.0
+    """References measured a second, measured on an H100: references of benchmarks/gpu.py (layer4.2_float32)."""
+    step_per_gpu: float = 2903.0
+    """Steps of one picture a second, measured on an H100: pictures of benchmarks/gpu.py (layer4.2, natural, bfloat16, 64
+    pictures together)."""
     neuron_bytes: int = 958_660
     """Stored of an inner neuron, measured: benchmarks/method.py."""
     picture_bytes: int = 260_000
@@ -71,7 +70,7 @@ def needs(
 ) -> Needs:  # fmt: skip
     """The formula of docs/scale.md."""
     known = constants or Constants()
-    rate = gpus * min(known.forward_per_gpu, known.cores_per_gpu * known.decode_per_core)
+    rate = gpus * min(known.forward_per_gpu, known.files_per_gpu)
     leaves, blocks = min(known.tasks, shards), ceil(neurons / 32)
     joins = ceil(leaves / known.fan)
     return Needs(
