@@ -36,8 +36,8 @@ class Constants:
     reference_per_gpu: float = 153.0
     """References measured a second, measured on an H100: references of benchmarks/gpu.py (layer4.2_float32)."""
     step_per_gpu: float = 2903.0
-    """Steps of one picture a second, measured on an H100: pictures of benchmarks/gpu.py (layer4.2, natural, bfloat16, 64
-    pictures together)."""
+    """Steps of one picture a second, measured on an H100: pictures of benchmarks/gpu.py (layer4.2, natural, bfloat16,
+    64 together)."""
     neuron_bytes: int = 958_660
     """Stored of an inner neuron, measured: benchmarks/method.py."""
     picture_bytes: int = 260_000
