@@ -19,8 +19,10 @@ class Constants:
     forward_per_gpu: float = 1453.0
     """Images a second of a pass that has decoded images, measured on an H100: statistics of benchmarks/gpu.py
     (images_per_s_float32_128)."""
-    files_per_gpu: float = 392.0
-    """The same from JPEG files with eight cores, measured there: shards (images_per_s)."""
+    decode_per_core: float = 484.0
+    """Images a second of decoding and cropping to 224 px, measured beside an H100: decode_s of benchmarks/gpu.py."""
+    cores_per_gpu: int = 8
+    """Assumed."""
     task_seconds: float = 0.09
     """What an empty task costs a worker, measured: 64 on Dask, Prefect 3.8, its server on the same two cores."""
     tasks: int = 256
@@ -70,7 +72,7 @@ def needs(
 ) -> Needs:  # fmt: skip
     """The formula of docs/scale.md."""
     known = constants or Constants()
-    rate = gpus * min(known.forward_per_gpu, known.files_per_gpu)
+    rate = gpus * min(known.forward_per_gpu, known.cores_per_gpu * known.decode_per_core)
     leaves, blocks = min(known.tasks, shards), ceil(neurons / 32)
     joins = ceil(leaves / known.fan)
     return Needs(

@@ -59,9 +59,12 @@ def references(bench: Bench) -> Found:
 
 
 def shards(bench: Bench) -> Found:
-    """Two shards of made photographs: seconds of decoding alone; of the copies to the device, with the forward passes,
-    with all that is gathered; and of the pass itself, shard by shard."""
+    """Two shards of made photographs: seconds of decoding alone in one thread; of the copies to the device, with the
+    forward passes, with all that is gathered; and of the pass itself, shard by shard, with one decoder and with one for
+    each core."""
+    from flows.jobs import cores
     from flows.running.process import LoadedModel
+    from flows.steps.reading.feeding import BATCH, BATCH_ON_GPU, Feed
     from flows.steps.reading.labels import BY_NUMBER
     from flows.steps.reading.shards import scan_shard
     from stores.shards.decoding import decode
@@ -91,12 +94,15 @@ def shards(bench: Bench) -> Found:
             "device_s": lambda: gather(here.model, here.survey, plan, pixels, rows, rows, keys),
         }
         found |= {name: bench.seconds_of(work, 3) * 2 * images / len(pixels) for name, work in stages.items()}
-        times = []
-        for file in files:
-            begun = time.perf_counter()
-            scan_shard(file, loaded, plan, BY_NUMBER)
-            times.append(time.perf_counter() - begun)
-        return {**found, "shard_s": times, "images_per_s": images / times[-1]}
+        batch = BATCH_ON_GPU if bench.device.type == "cuda" else BATCH
+        for decoders in sorted({1, cores()}):
+            times = []
+            for file in files:
+                begun = time.perf_counter()
+                scan_shard(file, loaded, plan, BY_NUMBER, Feed(batch, decoders))
+                times.append(time.perf_counter() - begun)
+            found |= {f"shard_s_{decoders}": times, f"images_per_s_{decoders}": images / times[-1]}
+        return found
 
 
 def _forward(here: Subject, pixels: Tensor, layers: tuple[str, ...]) -> None:
