@@ -16,6 +16,7 @@ from stores.arrays.provenance import fingerprint
 from stores.files import local_path
 from vital.errors import UnknownModel, UnsuitableInput
 from vital.judging.judges import Judge, load_judge, same_classes
+from vital.network.arithmetic import rounding
 from vital.network.layers import Survey, survey
 from vital.network.models import Model, at_side, load_model
 from vital.network.probe import CLASSES, anchor
@@ -112,8 +113,9 @@ def _changed(settings: ModelSettings) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1)
 def _load(settings: ModelSettings, device: str, _: tuple[int, ...]) -> LoadedModel:
-    model = _live[settings.name] if settings.name.startswith(LIVE) else load_model(settings)
-    layers = survey(model, needed=())  # no more of the network runs than the layers that are asked for
+    with rounding():  # what is found of its layers must not depend on what a caller lets torch round
+        model = _live[settings.name] if settings.name.startswith(LIVE) else load_model(settings)
+        layers = survey(model, needed=())  # no more of the network runs than the layers that are asked for
     model.network.to(device)
     return LoadedModel(model, layers)
 
@@ -128,12 +130,13 @@ def load_at_side(settings: ModelSettings, running: Running, side: int) -> Loaded
 @lru_cache(maxsize=1)
 def _resized(loaded: LoadedModel, side: int) -> LoadedModel:
     own = loaded.model.preprocessing.side
-    try:
-        model = at_side(loaded.model, side)
-    except UnsuitableInput as error:
-        raise UnsuitableInput(f"--side {side} does not do: {error}") from error
-    way_out = f"give --side {own}, as the statistics have it, or a size that it takes"
-    return LoadedModel(model, survey(model, way_out, needed=()))
+    with rounding():
+        try:
+            model = at_side(loaded.model, side)
+        except UnsuitableInput as error:
+            raise UnsuitableInput(f"--side {side} does not do: {error}") from error
+        way_out = f"give --side {own}, as the statistics have it, or a size that it takes"
+        return LoadedModel(model, survey(model, way_out, needed=()))
 
 
 @lru_cache(maxsize=8)
