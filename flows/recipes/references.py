@@ -32,7 +32,7 @@ from flows.steps.reading.merging import (
     written_partials,
 )
 from flows.steps.reading.shards import Partial, bytes_of, joined, scan_shard
-from stores import open_statistics
+from stores import Statistics, open_statistics
 from stores.arrays.provenance import fingerprint
 from stores.shards.beside import stated
 from stores.shards.finding import ShardFile, expand
@@ -102,8 +102,8 @@ def join_levels(running: Running, store: str, tree: Tree) -> None:
             run_tasks(running, join, calls)
 
 
-def _loaded(job: ReferencesJob) -> LoadedModel:
-    return with_directions(load(job.model, job.running), open_statistics(job.store).directions())
+def _loaded(job: ReferencesJob, running: Running, statistics: Statistics) -> LoadedModel:
+    return with_directions(load(job.model, running), statistics.directions())
 
 
 @task(name="scan-shards")
@@ -112,7 +112,7 @@ def scan(job: ReferencesJob, plan: Plan, leaf: Leaf) -> None:
     if leaf.name in written_partials(job.store):
         return
     statistics = open_statistics(job.store)
-    loaded, labels = with_directions(load(job.model, job.running), statistics.directions()), Labels.kept(statistics)
+    loaded, labels = _loaded(job, job.running, statistics), Labels.kept(statistics)
     statistics.check(loaded.model.identity)  # a worker's machine may have other weights under the same name
     assert labels is not None  # claimed before the pass
     nothing = Partial.none(Gathered.none(plan, loaded.survey, loaded.model.preprocessing.side))
@@ -132,12 +132,13 @@ def join(store: str, branch: Branch) -> None:
 @task(name="merge-shards")
 def merge(job: ReferencesJob, plan: Plan, tree: Tree) -> None:
     """All that the shards add into the store; afterwards the partials are removed."""
-    loaded = _loaded(job.model_copy(update={"running": job.running.of_flow}))
-    merge_partials(open_statistics(job.store, "r+"), loaded.survey, loaded.model.preprocessing, plan, tree)
+    statistics = open_statistics(job.store, "r+")
+    loaded = _loaded(job, job.running.of_flow, statistics)
+    merge_partials(statistics, loaded.survey, loaded.model.preprocessing, plan, tree)
 
 
 @task(name="add-shards")
 def add(job: ReferencesJob, plan: Plan, tree: Tree) -> None:
     """What new shards add onto what the store keeps; afterwards the partials are removed."""
-    loaded = _loaded(job.model_copy(update={"running": job.running.of_flow}))
-    extend(open_statistics(job.store, "r+"), loaded, plan, tree)
+    statistics = open_statistics(job.store, "r+")
+    extend(statistics, _loaded(job, job.running.of_flow, statistics), plan, tree)
