@@ -195,7 +195,10 @@ class Gathering:
 
     def _rank(self, peaks: Mapping[str, _Peaks], rows: Int[np.ndarray, "image"]) -> None:
         for name, ranker in self._rankers.items():
-            ranker.add(peaks[name].scores.numpy(), rows, peaks[name].sites)
+            scores = peaks[name].scores.numpy()
+            if self._layers[ranked_layer(name)].reads.sparse:  # an image that a feature is zero on says nothing of it
+                scores = np.where(scores > 0, scores, -np.inf)
+            ranker.add(scores, rows, peaks[name].sites)
 
     def _peaks(self, name: str, maps: Mapping[str, Tensor]) -> _Peaks:
         layer = ranked_layer(name)
