@@ -30,6 +30,7 @@ def written(folder: Path, weight: np.ndarray, **more: object) -> str:
     return str(folder / "sae.npz")
 
 
+@pytest.mark.slow
 def test_a_planted_feature_goes_as_its_channel_through_references_targets_and_pictures(
     made: Made, tmp_path: Path
 ) -> None:
@@ -89,28 +90,3 @@ def test_a_wrong_dictionary_stops_before_anything_is_written(made: Made, tmp_pat
     with pytest.raises(error, match=words):
         select_references(references_job(made.shards, store, layers=(layer,), dictionaries=files))
     assert not store.exists()
-
-
-def test_another_dictionary_of_the_same_name_is_refused(tmp_path: Path) -> None:
-    from stores.dataset.references import StoredDictionary
-
-    store = open_statistics(str(tmp_path / "s.zarr"), "a")
-    weight, zeros = PLANTED, np.zeros(3, np.float32)
-    settings = {"k": 2, "normalisation": "none", "source": "npz"}
-    store.write_dictionary("sae", StoredDictionary(weight, zeros, zeros, settings))
-    store.write_dictionary("sae", StoredDictionary(weight, zeros, zeros, dict(reversed(settings.items()))))
-    for other in (
-        StoredDictionary(weight + 1, zeros, zeros, settings),
-        StoredDictionary(weight, zeros, zeros + 1, settings),
-        StoredDictionary(weight, zeros, zeros, {**settings, "k": 3}),
-    ):
-        with pytest.raises(SchemaMismatch, match=r"other dictionaries 'sae' \(digest .* give the file another name"):
-            store.write_dictionary("sae", other)
-    with pytest.raises(SchemaMismatch, match="the store has dictionaries 'sae'"):
-        store.write_directions("sae", weight)
-    kept = open_statistics(str(tmp_path / "s.zarr")).dictionaries()
-    assert list(kept) == ["sae"]
-    assert len(kept) == 1
-    assert "other" not in kept
-    assert kept["sae"].settings == settings
-    np.testing.assert_array_equal(kept["sae"].weight, weight)

@@ -133,6 +133,8 @@ def test_a_feature_is_a_channel_of_one_more_layer_and_rectifier(model: Model, ki
         assert relevant is not None
         scale = np.abs(relevant).max()
         np.testing.assert_allclose(node.relevant / scale, relevant / scale, atol=1e-4)
+        assert node.importance is not None
+        assert importance is not None
         np.testing.assert_allclose(node.importance, importance, atol=1e-4)
 
 

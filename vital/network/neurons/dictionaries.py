@@ -8,6 +8,7 @@ BatchTopK, whose encoder ends in a threshold once it is trained, Bussmann et al.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 from weakref import WeakKeyDictionary
@@ -107,7 +108,8 @@ class Dictionary:
     def normalised(self, activations: Float[Tensor, "image channel site"]) -> Float[Tensor, "image channel site"]:
         """What the features read of some activations."""
         if self.normalisation == "norm":
-            return activations * self.channels**0.5 / activations.norm(dim=1, keepdim=True).clamp(min=TINY)
+            norm: Tensor = torch.linalg.vector_norm(activations, dim=1, keepdim=True)
+            return activations * math.sqrt(self.channels) / norm.clamp(min=TINY)
         if self.normalisation == "layer":
             centred = activations - activations.mean(1, keepdim=True)
             deviation: Tensor = centred.std(1, keepdim=True) + TINY
