@@ -50,6 +50,19 @@
     }));
   };
 
+  // How far the picture can be trusted: a mark for each thing that was looked at, full where it holds, and a sentence.
+  VITAL.trust = function (layer, data) {
+    const all = layer.lookedAt.length;
+    if (!all) return null;
+    const [level, known, text] = data.trust || [0, 0, "How far this picture can be trusted was not measured yet."];
+    const marks = layer.lookedAt.map((thing, i) => el("i", { class: i < level ? "holds" : i < known ? "fails" : "" }));
+    const said = known ? "Trust: " + level + " of " + all + " hold. " : "";
+    return el("div", { class: "trust" },
+      el("p", null, el("span", { class: "marks", "aria-hidden": "true" }, marks), el("span", { class: "unseen" }, said), text),
+      known < all && layer.measuring ? el("details", null, el("summary", null, known ? "Measure the rest" : "Measure it"),
+        el("div", { class: "command" }, VITAL.commandLines([layer.measuring]), VITAL.copier(layer.measuring, "Copy"))) : null);
+  };
+
   VITAL.curves = function (data) {
     const plots = data.curves.map(VITAL.curvePlot).filter(Boolean);
     if (!plots.length) return null;
@@ -60,7 +73,9 @@
 
   VITAL.measures = function (layer, neuron) {
     const row = layer.row.get(neuron);
-    const pairs = layer.columns.map((column) => [column, column.values[row]]).filter((pair) => pair[1] !== null);
+    // trust has a line of its own
+    const pairs = layer.columns.filter((column) => column.name !== "trust")
+      .map((column) => [column, column.values[row]]).filter((pair) => pair[1] !== null);
     return el("dl", { class: "measures" }, pairs.map(([column, value]) => el("div", { title: column.meaning },
       el("dt", null, VITAL.capital(column.name)),
       el("dd", null, VITAL.number(value) + (column.units ? " " + column.units : "")))));
