@@ -2,6 +2,8 @@
 (function () {
   "use strict";
   const { el, svg } = VITAL;
+  // Measures that are seen at once, where there are many.
+  const FIRST = 4;
   let masks = 0;
   VITAL.masked = false;
 
@@ -76,9 +78,12 @@
     // trust has a line of its own
     const pairs = layer.columns.filter((column) => column.name !== "trust")
       .map((column) => [column, column.values[row]]).filter((pair) => pair[1] !== null);
-    return el("dl", { class: "measures" }, pairs.map(([column, value]) => el("div", { title: column.meaning },
+    const list = (name, some) => el("dl", { class: name }, some.map(([column, value]) => el("div", { title: column.meaning },
       el("dt", null, VITAL.capital(column.name)),
       el("dd", null, VITAL.number(value) + (column.units ? " " + column.units : "")))));
+    if (pairs.length <= FIRST + 2) return list("measures", pairs);
+    return [list("measures", pairs.slice(0, FIRST)), el("details", { class: "further" },
+      el("summary", null, pairs.length - FIRST + " more measures"), list("facts", pairs.slice(FIRST)))];
   };
 
   // A strip of channels of an earlier node, as pictures where this atlas has them.
