@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stores.atlas.layer import AtlasLayer
     from stores.atlas.picture import AtlasPicture
     from stores.atlas.store import Atlas, open_any, open_atlas
+    from stores.dataset.kept import Sample
     from stores.dataset.references import References
     from stores.dataset.store import Statistics, open_statistics
     from stores.dataset.targets import Targets
@@ -26,6 +27,7 @@ _FACE = {
     "AtlasLayer": "stores.atlas.layer",
     "AtlasPicture": "stores.atlas.picture",
     "References": "stores.dataset.references",
+    "Sample": "stores.dataset.kept",
     "Statistics": "stores.dataset.store",
     "Targets": "stores.dataset.targets",
     "open_any": "stores.atlas.store",
@@ -37,6 +39,7 @@ __all__ = [
     "AtlasLayer",
     "AtlasPicture",
     "References",
+    "Sample",
     "Statistics",
     "Targets",
     "open_any",
