@@ -125,7 +125,9 @@ class VariantSettings(Settings):
     """How targets are measured from a neuron's references. A store may hold several variants side by side."""
 
     crop: Literal["patch", "image"] = Field(
-        "patch", description="the patch around the winning site, or the whole image; classes use images"
+        "image",
+        description="the whole image, of which pictures match what differs from the data set's; or the patch around "
+        "the winning site; classes use images",
     )
     relevance: RelevanceKind = Field("lrp", description="how relevance to a neuron inside the network is computed")
     references: int | None = Field(
@@ -137,7 +139,7 @@ class VariantSettings(Settings):
     nodes: tuple[str, ...] = Field((), description="layers whose activations are matched; chosen by default")
 
     def label(self, classes: bool) -> str:
-        """The variant's name in a store, e.g. ``patch-lrp``; class neurons have neither patches nor relevance:
+        """The variant's name in a store, e.g. ``image-lrp``; class neurons have neither patches nor relevance:
         ``image``."""
         count = f"-{self.references}" if self.references else ""
         return f"image{count}" if classes else f"{self.crop}-{self.relevance}{count}"
@@ -225,7 +227,9 @@ class PictureSettings(Settings):
         ge=0,
         description="how far whole activations are pushed from the data set's own, a caricature; whole images only",
     )
-    relevant_weight: float = Field(1.0, ge=0, description="weight of matching relevant activations")
+    relevant_weight: float = Field(
+        0.0, ge=0, description="weight of matching relevant activations; above 0 a step costs more than twice as much"
+    )
     total_variation: float | None = Field(
         None, ge=0, description="weight of the total variation  [default: none; preset paper: as published]"
     )

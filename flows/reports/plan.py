@@ -34,14 +34,14 @@ VITAL = "vital"
 METHODS: tuple[PictureMethod, ...] = get_args(PictureMethod)
 
 ABLATIONS: Mapping[str, Mapping[str, object]] = {
-    "vital, no relevance": {"relevant_weight": 0.0},
+    "vital, with relevance": {"relevant_weight": 1.0},
     "vital, no own activation": {"own_weight": 0.0},
-    "vital, no unweighted nodes": {"plain_weight": 0.0},
+    "vital, no distributions": {"plain_weight": 0.0},
     "vital, no emphasis": {"emphasis": 0.0},
     "vital, pixels": {"parametrisation": "pixel"},
     "vital, as published": {"preset": "paper"},
 }
-"""What each part of the method contributes: the method without it."""
+"""What each part of the method contributes: the method without it, or with it where it is left out by default."""
 
 
 class ReportJob(Settings):
@@ -238,9 +238,7 @@ class Comparison:
 
     def _ablated(self, layer: str, shared: Mapping[str, int]) -> Iterator[Case]:
         for label, changed in ABLATIONS.items():
-            if layer == CLASSES and label == "vital, no relevance":
+            if layer == CLASSES and label == "vital, with relevance":
                 continue  # class neurons have none
             settings: dict[str, object] = {**shared, **changed}
-            if layer == CLASSES and "plain_weight" in changed:
-                settings["relevant_weight"] = 0.0  # for classes whole activations are the relevant ones
             yield Case(label, layer, 0, PictureSettings.model_validate(settings))
