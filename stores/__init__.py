@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stores.atlas.layer import AtlasLayer
+    from stores.atlas.naming import Naming
     from stores.atlas.picture import AtlasPicture
     from stores.atlas.store import Atlas, open_any, open_atlas
     from stores.dataset.references import References
@@ -25,6 +26,7 @@ _FACE = {
     "Atlas": "stores.atlas.store",
     "AtlasLayer": "stores.atlas.layer",
     "AtlasPicture": "stores.atlas.picture",
+    "Naming": "stores.atlas.naming",
     "References": "stores.dataset.references",
     "Statistics": "stores.dataset.store",
     "Targets": "stores.dataset.targets",
@@ -36,6 +38,7 @@ __all__ = [
     "Atlas",
     "AtlasLayer",
     "AtlasPicture",
+    "Naming",
     "References",
     "Statistics",
     "Targets",
