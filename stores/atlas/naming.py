@@ -55,6 +55,15 @@ class Naming:
         """The neurons' names, empty for those without one."""
         return [str(word) if named else "" for word, named in zip(self.word[:, 0], self.named, strict=True)]
 
+    def in_words(self) -> str:
+        """How many neurons have a name, and what they were named by."""
+        said = self.made_from
+        return (
+            f"{int(self.named.sum())} of {len(self.word)} neurons have a name, of {said.get('words', '?')} words by "
+            f"{said.get('source', '?')}: {said.get('images_that_chose', '?')} images chose, "
+            f"{said.get('images_that_scored', '?')} others scored"
+        )
+
 
 def read_naming(group: zarr.Group, layer: str) -> Naming | None:
     """The names of the layer at a path of an atlas; None where there are none, or a run that wrote them was killed."""

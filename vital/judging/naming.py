@@ -35,7 +35,7 @@ TOGETHER = 2048
 
 @dataclass(frozen=True, eq=False)
 class WordScores:
-    """What says how much each of ``words`` is in each image: a label, a probability, a cosine. Only how scores of a
+    """What says how much each of ``words`` is in each image: a label, a logit, a cosine. Only how scores of a
     word differ between images matters, not their scale."""
 
     words: Sequence[str]
