@@ -26,7 +26,7 @@ from stores.files import read_bytes, safe_url
 from stores.shards.labels import NO_LABEL, folded
 from vital.errors import UnsuitableInput, nearest
 from vital.judging.judges import CLIP, SCALE, Judge
-from vital.judging.naming import NO_WORD, WordScores, choosing, name_neurons
+from vital.judging.words.naming import NO_WORD, WordScores, choosing, name_neurons
 
 ALGORITHM = 1
 """Raised when the same words, images and peaks would give other names."""

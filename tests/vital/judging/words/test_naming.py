@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vital.errors import UnsuitableInput
-from vital.judging.naming import (
+from vital.judging.words.naming import (
     EVIDENCE,
     NO_WORD,
     Names,
@@ -121,7 +121,7 @@ def test_the_order_of_images_and_of_words_changes_nothing() -> None:
 def test_vocabularies_larger_than_what_is_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     words, peaks = drawn(6, 8)
     whole = name_neurons(peaks, words, CHOOSES)
-    monkeypatch.setattr("vital.judging.naming.TOGETHER", 7)
+    monkeypatch.setattr("vital.judging.words.naming.TOGETHER", 7)
     parts = name_neurons(peaks, words, CHOOSES)
     np.testing.assert_array_equal(parts.word, whole.word)
     np.testing.assert_allclose(parts.bound, whole.bound, atol=1e-6)
