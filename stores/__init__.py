@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stores.atlas.naming import Naming
     from stores.atlas.picture import AtlasPicture
     from stores.atlas.store import Atlas, open_any, open_atlas
+    from stores.dataset.kept import Sample
     from stores.dataset.references import References
     from stores.dataset.store import Statistics, open_statistics
     from stores.dataset.targets import Targets
@@ -28,6 +29,7 @@ _FACE = {
     "AtlasPicture": "stores.atlas.picture",
     "Naming": "stores.atlas.naming",
     "References": "stores.dataset.references",
+    "Sample": "stores.dataset.kept",
     "Statistics": "stores.dataset.store",
     "Targets": "stores.dataset.targets",
     "open_any": "stores.atlas.store",
@@ -40,6 +42,7 @@ __all__ = [
     "AtlasPicture",
     "Naming",
     "References",
+    "Sample",
     "Statistics",
     "Targets",
     "open_any",
