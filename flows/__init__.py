@@ -4,6 +4,7 @@
     flows.targets(s, "layer4.2", neurons="0:64")                                              # a stores.Targets
     a = flows.atlas(s, "layer4.2", "a.zarr", neurons="0:64", steps=500)                       # a stores.Atlas
     flows.evaluate(a, judges=["squeezenet"])                                                  # the same, with metrics
+    flows.names(a)                                                                            # the same, with words
     flows.report("report", seeds=3)                                                           # the path of a page
 
 Each runs the flow of the same step and gives the store that it filled. Settings are keyword arguments by the names of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from vital import Model
     from vital.settings import ModelSettings
 
-__all__ = ["atlas", "evaluate", "references", "report", "targets"]
+__all__ = ["atlas", "evaluate", "names", "references", "report", "targets"]
 
 RENAMED = {"moments": "targets", "place": "running", "grain": "noise"}
 """Words of earlier versions, and those that replace them."""
@@ -244,6 +245,42 @@ def evaluate(
         )
     )
     return open_atlas(url)
+
+
+@_prepared
+def names(
+    atlas: Atlas | str | Path,
+    vocabulary: str | Path = "classes",
+    *,
+    judge: str | None = None,
+    model: Model | None = None,
+    **settings: Any,
+) -> Atlas:
+    """Find words for an atlas's neurons; they are kept beside the pictures, as ``layer.names`` and ``layer.naming()``.
+
+    Args:
+        atlas: the atlas, or its path or URL.
+        vocabulary: ``classes``, or a text file of words, one a line, which takes a CLIP model as judge.
+        judge: the network that says how much a word is in an image; without one the data set's labels say it.
+        model: the network again, where it is a module of another program.
+        **settings: other fields of `flows.jobs.NamesJob`, such as ``layers`` and ``words``, and those of `Running`.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    from flows.jobs import NamesJob, Running
+    from flows.recipes.names import name_atlas
+    from stores import open_atlas
+
+    where = {name: settings.pop(name) for name in Running.model_fields if name in settings}
+    settings |= {name: _many(settings[name]) for name in ("layers", "shards") if name in settings}
+    settings |= {name: _url(settings[name]) for name in ("store", "broader") if name in settings}
+    asked = {"atlas": _url(atlas), "vocabulary": str(vocabulary), "judge": judge, **settings}
+    job = _job(NamesJob, **asked, **_parts(where, running=Running))
+    if model is not None:
+        _hand_over_again(model, open_atlas(job.atlas).statistics(job.store))
+    name_atlas(job)
+    return open_atlas(job.atlas)
 
 
 @_prepared

@@ -65,9 +65,11 @@ def check_names(job: NamesJob) -> dict[str, int]:
     if not samples:
         raise SchemaMismatch(f"{safe_url(job.atlas)} has no layer yet: `vital info` says how far it is")
     if job.judge is None:
-        _labelled(job, statistics, samples[0].image)
+        words = _of_labels(job, statistics, samples[0].image).words.words
     else:
-        _judge(job, load_stored(statistics, job.running.of_flow))
+        words = _judge(job, load_stored(statistics, job.running.of_flow))[1]
+    if job.broader is not None:
+        read_broader(job.broader, words)
     return {layer: atlas.layer(layer).count for layer in layers}
 
 
@@ -127,7 +129,9 @@ def read_vocabulary(url: str) -> list[str]:
         raise UnsuitableInput(
             f"{safe_url(url)} is no text in UTF-8 ({error.reason}): save the words, one a line, in UTF-8"
         ) from None
-    words = {line.casefold(): line for line in reversed(lines) if line}
+    words: dict[str, str] = {}
+    for line in filter(None, lines):
+        words.setdefault(line.casefold(), line)
     if not words:
         raise UnsuitableInput(f"{safe_url(url)} has no word in it: write one a line")
     if long := [line for line in words.values() if len(line) > LONGEST]:
@@ -135,7 +139,7 @@ def read_vocabulary(url: str) -> list[str]:
             f"{safe_url(url)} has a line of {len(long[0])} characters, and {LONGEST} are the longest word: write one a "
             "line"
         )
-    return list(words.values())[::-1]
+    return list(words.values())
 
 
 def read_broader(url: str, words: Sequence[str]) -> dict[str, list[int]]:
