@@ -16,6 +16,8 @@ import flows
 import vital
 from flows.jobs import NamesJob, Running
 from flows.recipes.names import name_atlas
+from flows.running.process import load_stored
+from flows.steps.images import load_images
 from flows.steps.naming import read_broader, read_vocabulary
 from stores import Atlas, Naming, open_atlas, open_statistics
 from stores.errors import SchemaMismatch
@@ -160,19 +162,17 @@ def test_clip_scores_the_words_of_a_file(
     naming = named(atlas)
     assert naming.made_from["words"] == 3
     assert naming.made_from["vocabulary"] == "words.txt"
-    from flows.running.process import load_stored
-    from flows.steps.images import load_images
-
     statistics = atlas.statistics()
     preprocessing = load_stored(statistics, Running(threads=1)).model.preprocessing
-    pixels = dict(load_images(statistics, naming.evidence[0].tolist(), preprocessing, {}))
-    images = torch.stack([pixels[int(image)] for image in naming.evidence[0]]).float() / 255
+    neuron = int(np.flatnonzero(naming.word[:, 0] != "")[0])
+    pixels = dict(load_images(statistics, naming.evidence[neuron].tolist(), preprocessing, {}))
+    images = torch.stack([pixels[int(image)] for image in naming.evidence[neuron]]).float() / 255
     mean, std = torch.tensor(network.visual.image_mean), torch.tensor(network.visual.image_std)
-    tokens = open_clip.get_tokenizer("tiny-clip")([f"a photo of a {naming.word[0, 0]}"])
+    tokens = open_clip.get_tokenizer("tiny-clip")([f"a photo of a {naming.word[neuron, 0]}"])
     with torch.inference_mode():
         seen = network.encode_image((images - mean[:, None, None]) / std[:, None, None], normalize=True)
         text = network.encode_text(tokens, normalize=True)
-    np.testing.assert_allclose(naming.shown[0], (seen @ text.T)[:, 0].numpy(), atol=1e-4)
+    np.testing.assert_allclose(naming.shown[neuron], (seen @ text.T)[:, 0].numpy(), atol=1e-4)
 
 
 def test_what_cannot_be_named_is_said_before_work(atlas: Atlas, made: Made, tmp_path: Path) -> None:
