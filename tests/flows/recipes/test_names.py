@@ -38,11 +38,10 @@ class Eyes(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.see = nn.Conv2d(3, 6, 1)
+        self.see = nn.Conv2d(3, 6, 1, bias=False)
         weights = [[2, -1, -1], [-1, 2, -1], [-1, -1, 2], [0, 0, 0], [1, 1, 1], [1, 1, -2]]
         with torch.no_grad():
-            self.see.weight[:] = torch.tensor(weights, dtype=torch.float32)[:, :, None, None]
-            self.see.bias[:] = 0
+            self.see.weight.copy_(torch.tensor(weights, dtype=torch.float32)[:, :, None, None])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits."""
@@ -81,8 +80,7 @@ def atlas(coloured: tuple[Path, vital.Model], tmp_path: Path) -> Atlas:
     """An atlas of these neurons without a picture: a name needs none."""
     made, statistics = open_atlas(str(tmp_path / "a.zarr"), "a"), open_statistics(str(coloured[0] / "s.zarr"))
     made.claim(statistics)
-    settings = {"side": 8, "variant": "patch", "preset": "natural", "steps": 1, "seed": 0}
-    made.layer("see").claim(settings)
+    made.layer("see").claim({"side": 8, "variant": "patch", "preset": "natural", "steps": 1, "seed": 0})
     made.layer("see").declare(6, 2, 32, {})
     return open_atlas(made.url)
 
