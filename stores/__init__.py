@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stores.atlas.layer import AtlasLayer
+    from stores.atlas.naming import Naming
     from stores.atlas.picture import AtlasPicture
     from stores.atlas.store import Atlas, open_any, open_atlas
     from stores.dataset.kept import Sample
@@ -26,6 +27,7 @@ _FACE = {
     "Atlas": "stores.atlas.store",
     "AtlasLayer": "stores.atlas.layer",
     "AtlasPicture": "stores.atlas.picture",
+    "Naming": "stores.atlas.naming",
     "References": "stores.dataset.references",
     "Sample": "stores.dataset.kept",
     "Statistics": "stores.dataset.store",
@@ -38,6 +40,7 @@ __all__ = [
     "Atlas",
     "AtlasLayer",
     "AtlasPicture",
+    "Naming",
     "References",
     "Sample",
     "Statistics",
