@@ -204,8 +204,18 @@ def test_another_number_of_references_is_refused_before_work(made: Made, tmp_pat
 
 def test_other_picture_settings_are_refused(made: Made, tmp_path: Path) -> None:
     shutil.copytree(made.atlas, tmp_path / "a.zarr")
-    nodes = ("--store", made.store, "--layer", LAYER, "--out", tmp_path / "a.zarr", "--side", 24)
-    nodes += ("--relevant-weight", 1)
+    nodes = (
+        "--store",
+        made.store,
+        "--layer",
+        LAYER,
+        "--out",
+        tmp_path / "a.zarr",
+        "--side",
+        24,
+        "--relevant-weight",
+        1,
+    )
     refused(vital("atlas", *nodes, "--steps", 3, "--seed", 5), "seed", "5", "0")
     refused(vital("atlas", *nodes, "--steps", 9), "9", "3")
 
