@@ -116,7 +116,7 @@ def _table(pictures: AtlasLayer, chosen: Sequence[int], kind: Format) -> bytes:
     text, layer = io.StringIO(), pictures.name
     rows = csv.writer(text)
     rows.writerow(("file", "layer", "neuron", "name", "seed", "loss"))
-    seeds, losses = (np.asarray(pictures.array(name)[:]) for name in ("seed", "loss"))
+    seeds, losses = pictures.rows(range(pictures.count), ("seed", "loss")).values()
     for neuron in chosen:
         name = pictures.neuron_name(neuron)
         rows.writerow(

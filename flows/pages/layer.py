@@ -121,7 +121,7 @@ class LayerSource:
         return [named.get(number, f"class {number}") for number in range(count)] if named else []
 
     def _columns(self, count: int) -> list[Column]:
-        loss = np.asarray(self.pictures.array("loss")[:], np.float64)
+        loss = np.asarray(self.pictures.rows(range(count), ["loss"])["loss"], np.float64)
         columns = [Column("loss", "loss at the last step", loss[:, -1])]
         if (distance := curve_distance(self.pictures.reached())) is not None:
             columns.append(

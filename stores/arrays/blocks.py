@@ -189,6 +189,16 @@ class Blocks:
         found = (read_rows(self.array(COUNT), within) > 0).sum(1)
         return np.maximum(found * self._decided(array, neurons), 1)
 
+    def require_facet(self, neuron: int, facet: int) -> int:
+        """How many facets a neuron has; raises SchemaMismatch where ``facet``, counted from 0, is none of them."""
+        [count] = self.facets([neuron]).tolist()
+        if not 0 <= facet < count:
+            raise SchemaMismatch(
+                f"facet {facet} of neuron {neuron} was asked of {self.path}, where the neuron has {count}, counted from "
+                f"0: ask for {'0' if count == 1 else f'0 to {count - 1}'}"
+            )
+        return count
+
     def facets_in_words(self) -> str:
         """How many neurons have several facets, to be added to a line on them; empty where none was looked for any."""
         if self.most_facets == 1:
