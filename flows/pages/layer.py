@@ -11,10 +11,11 @@ from jaxtyping import Float
 from flows.pages import again
 from flows.pages.similarity import coordinates_of
 from stores import Atlas, AtlasLayer, Statistics, Targets
+from stores.arrays.blocks import COUNT
 from stores.arrays.names import placed, unplaced
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
-from stores.pages.content import Column, Curve, LayerPage, NeuronPage, Photo, Sources
+from stores.pages.content import Column, Curve, FacetPage, LayerPage, NeuronPage, Photo, Sources
 from vital.judging.metrics import curve_distance
 from vital.network.probe import CLASSES
 
@@ -69,11 +70,12 @@ class LayerSource:
             again.commands(safe_url(self.atlas.url), self.pictures, self.store, self.statistics),
         )
 
-    def neurons(self, neurons: Sequence[int], photos: Mapping[int, Sequence[Photo]]) -> list[NeuronPage]:
-        """Pages of some neurons that have pictures."""
+    def neurons(self, neurons: Sequence[int], photos: Mapping[tuple[int, int], Sequence[Photo]]) -> list[NeuronPage]:
+        """Pages of some neurons that have pictures; ``photos`` are by neuron and facet."""
         rows = self.pictures.rows(neurons)
         nodes = self._nodes(rows)
         sources = self._sources(neurons)
+        facets = self._facets(neurons, photos)
         return [
             NeuronPage(
                 neuron,
@@ -86,10 +88,28 @@ class LayerSource:
                     for node in nodes
                 ],
                 sources.get(neuron, []),
-                photos.get(neuron, ()),
+                photos.get((neuron, 0), ()),
+                int(rows[COUNT][position]) if COUNT in rows else 0,
+                facets.get(neuron, ()),
             )
             for position, neuron in enumerate(neurons)
         ]
+
+    def _facets(
+        self, neurons: Sequence[int], photos: Mapping[tuple[int, int], Sequence[Photo]]
+    ) -> dict[int, list[FacetPage]]:
+        """The facets of some neurons, after the first of each."""
+        counts = self.pictures.facets(neurons)
+        further = [(neuron, facet) for neuron, count in zip(neurons, counts, strict=True) for facet in range(1, count)]
+        pages: dict[int, list[FacetPage]] = {}
+        if not further:
+            return pages
+        several, numbers = zip(*further, strict=True)
+        rows = self.pictures.rows(several, ("pixels", COUNT), numbers)
+        for place, (neuron, facet) in enumerate(further):
+            page = FacetPage(rows["pixels"][place], int(rows[COUNT][place]), photos.get((neuron, facet), ()))
+            pages.setdefault(neuron, []).append(page)
+        return pages
 
     def _nodes(self, rows: Mapping[str, np.ndarray]) -> list[str]:
         """Nodes with rows, in the order in which they run where the statistics tell."""
@@ -123,6 +143,9 @@ class LayerSource:
     def _columns(self, count: int) -> list[Column]:
         loss = np.asarray(self.pictures.rows(range(count), ["loss"])["loss"], np.float64)
         columns = [Column("loss", "loss at the last step", loss[:, -1])]
+        if self.pictures.most_facets > 1:
+            facets = self.pictures.facets().astype(np.float64)
+            columns.append(Column("facets", "groups that its references fall into, each with a picture", facets))
         if (distance := curve_distance(self.pictures.reached())) is not None:
             columns.append(
                 Column("distance", "how far the picture's rows are from the target's, of the target's length", distance)

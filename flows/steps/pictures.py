@@ -185,7 +185,8 @@ class _Work:
         target, pictures = self.pictures(facets, lambda step: tick(share), begun=begun)
         curves = matched_curves(self.loaded.model, target, pictures.pixels, self.loaded.survey.layouts())
         return {
-            facet: _row(pictures, curves, position, int(target.count[position])) for position, facet in enumerate(facets)
+            facet: _row(pictures, curves, position, int(target.count[position]))
+            for position, facet in enumerate(facets)
         }
 
 

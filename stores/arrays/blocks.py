@@ -187,15 +187,16 @@ class Blocks:
         if self.most_facets == 1:
             return np.ones(len(within), np.int64)
         found = (read_rows(self.array(COUNT), within) > 0).sum(1)
-        return np.maximum(found * self._decided(array, neurons), 1)
+        facets: np.ndarray = np.maximum(found * self._decided(array, neurons), 1)
+        return facets
 
     def require_facet(self, neuron: int, facet: int) -> int:
         """How many facets a neuron has; raises SchemaMismatch where ``facet``, counted from 0, is none of them."""
-        [count] = self.facets([neuron]).tolist()
+        count = int(self.facets([neuron])[0])
         if not 0 <= facet < count:
             raise SchemaMismatch(
-                f"facet {facet} of neuron {neuron} was asked of {self.path}, where the neuron has {count}, counted from "
-                f"0: ask for {'0' if count == 1 else f'0 to {count - 1}'}"
+                f"facet {facet} of neuron {neuron} was asked of {self.path}, where it has {count}, counted from 0: "
+                f"ask for {'0' if count == 1 else f'0 to {count - 1}'}"
             )
         return count
 

@@ -29,12 +29,12 @@ class AtlasPicture:
     loss: Float32[np.ndarray, "record"]
     facet: int = 0
     facets: int = 1
-    """How many facets the neuron has, each with a picture."""
+    """How many facets the neuron has, each with a picture; they are counted from 0."""
 
     @property
     def title(self) -> str:
         """Layer, number and name; and which of several facets."""
-        which = f", facet {self.facet + 1} of {self.facets}" if self.facets > 1 else ""
+        which = f", facet {self.facet}" if self.facets > 1 else ""
         return f"{self.layer}:{self.neuron} {self.name}{which}"
 
     def __repr__(self) -> str:

@@ -72,7 +72,8 @@ class Atlas:
         Raises:
             SchemaMismatch: no such layer, neuron or facet.
         """
-        layer, number, facet = self.require_layer(neuron[0]), int(neuron[1]), int(neuron[2]) if neuron[2:] else 0
+        layer, number = self.require_layer(neuron[0]), int(neuron[1])
+        facet = int(neuron[2]) if len(neuron) == 3 else 0
         facets = layer.require_facet(number, facet)
         rows = layer.rows([number], ("pixels", "alpha", "loss"), [facet])
         status = PictureStatus(int(layer.status([number])[0]))

@@ -44,6 +44,15 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class FacetPage:
+    """A further facet of a neuron: its picture, and photographs of its ``references``."""
+
+    pixels: UInt8[np.ndarray, "side side 3"]
+    references: int
+    photos: Sequence[Photo] = ()
+
+
+@dataclass(frozen=True)
 class NeuronPage:
     """What the pages show of one neuron. ``alpha`` is its picture's opacity, or None for an opaque picture; ``loss``
     runs from the first step to the last."""
@@ -56,6 +65,10 @@ class NeuronPage:
     curves: Sequence[Curve] = ()
     sources: Sequence[Sources] = ()
     photos: Sequence[Photo] = ()
+    references: int = 0
+    """Of its first facet, where it has further ones."""
+    facets: Sequence[FacetPage] = ()
+    """Those after the first, whose picture and photographs are the neuron's own."""
 
 
 @dataclass(frozen=True)
