@@ -1,10 +1,12 @@
 """Facets: the groups that a neuron's references fall into, where chance does not make such groups out of one.
 
 A reference is a vector: how much each channel of an earlier node had to do with the neuron's activation there, of which
-the direction alone counts (PURE: Dreyer et al., "Turning polysemantic neurons into pure features by identifying
-relevant circuits", CVPR workshops 2024). PURE splits every neuron in two. Here a split has to explain more of the
-vectors' spread than the best split of one Gaussian cloud of the same covariance does (SigClust: Liu, Hayes, Nobel,
-Marron, "Statistical significance of clustering for high-dimension, low-sample size data", JASA 2008).
+the direction alone counts (PURE: Dreyer et al., "PURE: Turning polysemantic neurons into pure features by identifying
+relevant circuits", CVPR workshops 2024). PURE splits every neuron in two. Here groups have to explain more of the
+vectors' spread than those of Gaussian clouds of the same covariance do (SigClust: Liu, Hayes, Nobel, Marron,
+"Statistical significance of clustering for high-dimension, low-sample size data", JASA 2008), and there are as many as
+stand out most (the gap statistic: Tibshirani, Walther, Hastie, "Estimating the number of clusters in a data set via the
+gap statistic", JRSS B 2001).
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from jaxtyping import Bool, Float, Int
 FEWEST = 3
 """References of the smallest facet."""
 BOUND = 0.01
-"""Greatest p-value at which a group is split."""
-DRAWS, PART = 999, 111
-"""Clouds that a split is compared with, and how many at a time."""
-AXES = 2
-"""Principal axes along which a split is begun."""
+"""Greatest p-value at which references are grouped."""
+DRAWS, PART = 444, 111
+"""Clouds that references are compared with, and how many at a time."""
 TURNS = 4
 """How often a split is turned towards a better one."""
+ALIKE = 1e-9
+"""Least share of the spread that is left within groups: less is rounding."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +48,33 @@ class Facets:
 def find_facets(
     vectors: Float[np.ndarray, "reference channel"], chance: np.random.Generator, most: int, fewest: int = FEWEST
 ) -> Facets:
-    """Split references, given the best first, into at most ``most`` facets of at least ``fewest`` references.
+    """Group references, given the best first, into at most ``most`` facets of at least ``fewest`` references.
 
-    The group of the most references is tried first; one is split where a cloud as wide in every direction is split as
-    well at most with probability `BOUND`. What a neuron gets depends on its own vectors and ``chance`` alone.
-    References whose vectors have no direction, since they do not activate the neuron, go with its first facet; where
-    one is not finite, all do.
+    There is one where clouds fall into some number of groups as clearly with a probability above `BOUND`. What a neuron
+    gets depends on its own vectors and ``chance`` alone. References whose vectors have no direction, since they do not
+    activate the neuron, go with its first facet; where one is not finite, all do.
 
     >>> apart = np.repeat(np.eye(2), 6, 0) + np.random.default_rng(0).normal(0, 0.1, (12, 2))
     >>> find_facets(apart, np.random.default_rng(1), most=4).of.tolist()
     [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
     """
     of = np.zeros(len(vectors), np.int64)
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    if not np.isfinite(lengths).all():
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    rows = np.flatnonzero(lengths)
+    most = min(most, len(rows) // fewest)
+    if not np.isfinite(lengths).all() or most < 2:
         return Facets(of, 1.0)
-    directions = vectors / np.maximum(lengths, np.finfo(np.float64).tiny)
-    every = np.flatnonzero(lengths)
-    p, final, waiting = 1.0, list[np.ndarray](), [every]
-    while waiting:
-        rows = min(waiting, key=_by_size)
-        waiting = [others for others in waiting if others is not rows]
-        if len(rows) < 2 * fewest or len(waiting) + len(final) + 2 > most:
-            final.append(rows)
-            continue
-        first, by_chance = _tested_split(directions[rows], chance, fewest)
-        if rows is every:
-            p = by_chance
-        if by_chance > BOUND:
-            final.append(rows)
-        else:
-            waiting += [rows[first], rows[~first]]
-    for number, rows in enumerate(sorted(final, key=_by_size)):
-        of[rows] = number
+    groups, p = _tested_groups(vectors[rows] / lengths[rows, None], chance, most, fewest)
+    if p <= BOUND:
+        parts = [rows[groups == group] for group in np.unique(groups)]
+        for number, part in enumerate(sorted(parts, key=_by_size)):
+            of[part] = number
     return Facets(of, p)
 
 
 def _by_size(rows: Int[np.ndarray, "reference"]) -> tuple[int, int]:
     """Sorts groups, the one of the most references first; of equally many, that of the better one."""
-    return -len(rows), int(rows[0]) if len(rows) else 0
+    return -len(rows), int(rows[0])
 
 
 def chance_of(layer: str, neuron: int) -> np.random.Generator:
@@ -93,64 +83,101 @@ def chance_of(layer: str, neuron: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
-def _tested_split(
-    points: Float[np.ndarray, "point axis"], chance: np.random.Generator, fewest: int
-) -> tuple[Bool[np.ndarray, "point"], float]:
-    """The best split in two, and how often Gaussian clouds of the same covariance are split as well.
+def _tested_groups(
+    points: Float[np.ndarray, "point axis"], chance: np.random.Generator, most: int, fewest: int
+) -> tuple[Int[np.ndarray, "point"], float]:
+    """The groups of the points that stand out most, and how often groups of clouds of the same covariance stand out as
+    much.
 
-    Clouds are drawn until it is clear that the bound is not met (Besag, Clifford, "Sequential Monte Carlo p-values",
-    Biometrika 1991): most neurons need the first few.
+    What is left of the spread within 2, 3, … groups is compared, as a logarithm, with what is left of clouds; the
+    number of groups with the greatest distance, in deviations of the clouds, counts, as it does for each cloud. Clouds
+    are drawn until it is clear that the bound is not met (Besag, Clifford, "Sequential Monte Carlo p-values",
+    Biometrika 1991): most neurons need few.
     """
     centred = points - points.mean(0)
-    [first], [share] = _splits((centred @ centred.T)[None], fewest)
-    # along principal axes, beyond which the points have no width
+    # Along principal axes, beyond which the points have no width.
     widths = np.linalg.svd(centred, compute_uv=False)[: len(points) - 1] / np.sqrt(len(points) - 1)
-    as_well = drawn = 0
-    while drawn < DRAWS and as_well < BOUND * (DRAWS + 1):
+
+    def left_of_clouds() -> np.ndarray:
         clouds = chance.standard_normal((PART, len(points), len(widths))) * widths
         clouds -= clouds.mean(1, keepdims=True)
-        as_well += int((_splits(clouds @ clouds.swapaxes(1, 2), fewest)[1] >= share).sum())
+        return _groups(clouds @ clouds.swapaxes(1, 2), most, fewest)[1]
+
+    usual = left_of_clouds()
+    middle, deviation = usual.mean(0), np.maximum(usual.std(0), ALIKE)
+    groups, left = _groups((centred @ centred.T)[None], most, fewest)
+    apart = (middle - left[0]) / deviation
+    as_well = drawn = 0
+    while drawn < DRAWS and as_well < BOUND * (DRAWS + 1):
+        as_well += int((((middle - left_of_clouds()) / deviation).max(1) >= apart.max()).sum())
         drawn += PART
-    return first, (1 + as_well) / (1 + drawn)
+    return groups[0, apart.argmax()], (1 + as_well) / (1 + drawn)
 
 
-def _splits(
-    products: Float[np.ndarray, "cloud point point"], fewest: int
-) -> tuple[Bool[np.ndarray, "cloud point"], Float[np.ndarray, "cloud"]]:
-    """Of each cloud, given by the inner products of its centred points: its best split, and the share of the squared
-    distances to the middle that lies between both groups' middles.
-
-    Begun by cutting along principal axes (Boley, "Principal direction divisive partitioning", 1998). Then the points
-    are cut along the line between the middles, again and again, which two-means does, too, and is never worse.
-    """
+def _groups(
+    products: Float[np.ndarray, "cloud point point"], most: int, fewest: int
+) -> tuple[Int[np.ndarray, "cloud number point"], Float[np.ndarray, "cloud number"]]:
+    """Of each cloud, given by the inner products of its centred points: its 2, 3, … ``most`` groups, and the logarithm
+    of the share of its spread that is left within them. The next group is always the best split of any."""
     clouds, count = products.shape[:2]
+    every = np.arange(clouds)
     spread = np.maximum(np.trace(products, axis1=1, axis2=2), np.finfo(np.float64).tiny)
-    best, most = np.zeros((clouds, count), bool), np.full(clouds, -1.0)
-    axes = np.linalg.eigh(products)[1][..., ::-1]
-    for axis in range(min(AXES, count)):
-        along = axes[..., axis]
-        for _ in range(1 + TURNS):
-            first, between = _cut(products, along, fewest)
-            better = between > most
-            best[better], most[better] = first[better], between[better]
-            along = np.matvec(products, first.astype(np.float64))
-    return best, most / spread
+    of, within = np.zeros((clouds, count), np.int64), np.ones(clouds)
+    first, gain = _split(products, np.ones((clouds, count), bool), fewest)
+    splits, gains = first[:, None], gain[:, None]
+    found, left = [], []
+    for number in range(1, most):
+        widest = gains.argmax(1)
+        best = gains[every, widest]
+        new = (of == widest[:, None]) & ~splits[every, widest] & (best > 0)[:, None]
+        of = np.where(new, number, of)
+        within = within - np.maximum(best, 0) / spread
+        found.append(of)
+        left.append(np.log(np.maximum(within, ALIKE)))
+        if number + 1 < most:
+            splits, gains = np.append(splits, splits[:, :1], 1), np.append(gains, gains[:, :1], 1)
+            for group in (widest, np.full(clouds, number)):
+                splits[every, group], gains[every, group] = _split(products, of == group[:, None], fewest)
+    return np.stack(found, 1), np.stack(left, 1)
+
+
+def _split(
+    products: Float[np.ndarray, "cloud point point"], members: Bool[np.ndarray, "cloud point"], fewest: int
+) -> tuple[Bool[np.ndarray, "cloud point"], Float[np.ndarray, "cloud"]]:
+    """The best split in two of some members of each cloud, and the squared distances between both parts' middles and
+    the whole's, summed over the members; -1 where there are too few.
+
+    Begun by cutting along the principal axis (Boley, "Principal direction divisive partitioning", 1998). Then the
+    members are cut along the line between the middles, again and again, which two-means does, too, and is never worse.
+    """
+    counts = np.maximum(members.sum(1), 1)
+    centring = members[:, :, None] * (np.eye(members.shape[1]) - members[:, None] / counts[:, None, None])
+    inside = centring @ products @ centring.swapaxes(1, 2)
+    best, most = np.zeros_like(members), np.full(len(members), -1.0)
+    along = np.linalg.eigh(inside)[1][..., -1]
+    for _ in range(1 + TURNS):
+        first, between = _cut(inside, along, members, fewest)
+        better = between > most
+        best[better], most[better] = first[better], between[better]
+        along = np.matvec(inside, first.astype(np.float64))
+    return best, most
 
 
 def _cut(
-    products: Float[np.ndarray, "cloud point point"], along: Float[np.ndarray, "cloud point"], fewest: int
+    products: Float[np.ndarray, "cloud point point"],
+    along: Float[np.ndarray, "cloud point"],
+    members: Bool[np.ndarray, "cloud point"],
+    fewest: int,
 ) -> tuple[Bool[np.ndarray, "cloud point"], Float[np.ndarray, "cloud"]]:
-    """The points above the best threshold of a coordinate, and the squared distances between the groups' middles and
-    the whole's, summed over the points."""
-    clouds, count = along.shape
-    order = np.argsort(-along, axis=1, kind="stable")
+    """The members above the best threshold of a coordinate, and what is said of `_split`."""
+    order = np.argsort(np.where(members, -along, np.inf), axis=1, kind="stable")
     ordered = np.take_along_axis(np.take_along_axis(products, order[:, :, None], 1), order[:, None], 2)
     # |sum of the first k|²: all inner products among them. The rest sums to minus that.
     squares = np.diagonal(ordered.cumsum(1).cumsum(2), axis1=1, axis2=2)
-    first = np.arange(1, count + 1)
-    between = squares * np.divide(count, first * (count - first), where=first < count, out=np.zeros(count))
-    between = np.where((first >= fewest) & (first <= count - fewest), between, -1.0)
+    counts, first = members.sum(1)[:, None], np.arange(1, members.shape[1] + 1)
+    rest = counts - first
+    between = np.where((first >= fewest) & (rest >= fewest), squares * counts / (first * np.maximum(rest, 1)), -1.0)
     at = between.argmax(1)
-    chosen = np.zeros((clouds, count), bool)
-    np.put_along_axis(chosen, order, np.arange(count) <= at[:, None], 1)
-    return chosen, between[np.arange(clouds), at]
+    chosen = np.zeros_like(members)
+    np.put_along_axis(chosen, order, np.arange(members.shape[1]) <= at[:, None], 1)
+    return chosen, between[np.arange(len(members)), at]
