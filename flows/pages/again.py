@@ -16,6 +16,8 @@ from vital.settings import ModelSettings, PictureSettings, Settings
 
 NEURON = "{neuron}"
 """Stands for the neuron's number in a command."""
+JUDGES = ("squeezenet", "efficientnet_lite2")
+"""Networks whose weights come with packages; a page names the first that made no pictures itself."""
 
 
 def commands(atlas_url: str, pictures: AtlasLayer, store: str, statistics: Statistics | None) -> list[str]:
@@ -48,6 +50,13 @@ def commands(atlas_url: str, pictures: AtlasLayer, store: str, statistics: Stati
 def _always(picture: PictureSettings) -> tuple[str, ...]:
     """What a command states of a picture even where it is the default; baselines have no presets."""
     return ("preset", "seed") if picture.method == "vital" else ("method", "seed")
+
+
+def measuring(atlas_url: str, layer: str, statistics: Statistics | None) -> str:
+    """The ``vital`` command that measures a layer's pictures, with a judge that is not their own network."""
+    own = stored_model(statistics).name if statistics is not None else ""
+    judge = next(name for name in JUDGES if name != own)
+    return _line("evaluate", "--atlas", atlas_url, "--layer", layer, "--judge", judge)
 
 
 def facts(atlas: Atlas, pictures: AtlasLayer) -> dict[str, str]:
