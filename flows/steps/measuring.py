@@ -64,7 +64,7 @@ class TaskReferences:
         neurons, references = list(self.neurons), self.references
         if facets:
             rows = np.repeat(np.arange(len(facets)), [one.count for one in facets])
-            neurons = [self.neurons[row] for row in rows]
+            neurons = np.asarray(self.neurons)[rows].tolist()
             of = rank_facets(references, facets)[rows]
             each = np.concatenate([np.arange(one.count) for one in facets])
             images = np.where(of == each[:, None], references.image[rows], NOBODY)
@@ -93,8 +93,10 @@ class TaskReferences:
             )  # fmt: skip
 
         # Each reference by itself, as if it were another neuron's.
-        parts = (self.references.image, self.references.score, self.references.site)
-        alone = References(*(part.reshape(-1, 1) for part in parts), self.references.box.reshape(-1, 1, 4))
+        image, score, site = (
+            part.reshape(-1, 1) for part in (self.references.image, self.references.score, self.references.site)
+        )
+        alone = References(image, score, site, self.references.box.reshape(-1, 1, 4))
         vectors = self._measured(np.repeat(self.neurons, ranks).tolist(), alone, of_crops)
         by_neuron = zip(self.neurons, self.references.image, vectors.reshape(neurons, ranks, -1), strict=True)
         most = self.job.variant.most_facets

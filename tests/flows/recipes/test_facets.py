@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from flows.cli.export import export, save_picture
 from flows.jobs import ReferencesJob, TargetsJob
+from flows.pages.atlas import write_gallery
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
@@ -20,6 +24,8 @@ from tests.flows.conftest import atlas_job
 from tests.flows.recipes.test_pipeline import digests
 from vital.errors import UnsuitableInput
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
+
+pytestmark = pytest.mark.slow
 
 LAYER = f"{coloured.LAYER}~sums"
 REFERENCES = 14
@@ -60,7 +66,7 @@ def test_a_sum_of_two_channels_splits_into_the_references_of_either(
 ) -> None:
     targets = targets_of(store)
     assert targets.facets([neuron]).tolist() == [2]
-    [of] = targets.reference_facets([neuron])
+    [of] = targets.rows([neuron], ["reference_facet"])["reference_facet"]
     colour = open_statistics(str(store)).references(LAYER, neurons=[neuron]).image[0] % 3
     assert [set(colour[of == facet]) for facet in (0, 1)] in ([{one}, {other}] for one in colours for other in colours)
     assert set(colour) == colours
@@ -117,6 +123,30 @@ def test_each_facet_has_a_picture_of_its_own_colour(store: Path, atlas: Path) ->
     assert data["pixels"].dims == ("neuron", "facet", "row", "column", "colour")
     assert np.isfinite(data["loss"].values).all(2).sum(1)[[0, 1, 2, 33]].tolist() == [1, 2, 0, 2]
     assert any("2 with 2 facets" in line for line in pictures.summary())
+
+
+def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: Path, tmp_path: Path) -> None:
+    write_gallery(str(atlas), tmp_path / "pages")
+    folder = next((tmp_path / "pages").rglob("layer.js")).parent
+    told = (folder / "neurons-0.js").read_text()
+    data = json.loads(told[told.index(",") + 1 : told.rindex(")")])
+    assert "facets" not in data["0"]
+    [[references, photos]] = data["1"]["facets"]
+    assert references + data["1"]["references"] == REFERENCES
+    colours = [{int(photo[1].removeprefix("p")) % 3 for photo in shown} for shown in (data["1"]["photos"], photos)]
+    assert colours in ([{RED}, {BLUE}], [{BLUE}, {RED}])
+    assert sorted(path.name for path in folder.glob("*facet*")) == ["1-facet1.webp", "33-facet1.webp"]
+    told = (folder / "layer.js").read_text()
+    columns = {one["name"]: one for one in json.loads(told[told.index(",") + 1 : told.rindex(")")])["columns"]}
+    assert columns["facets"]["values"] == [1, 2, 2]
+
+    assert export(str(atlas), LAYER, "0:2", tmp_path / "out") == 3
+    table = (tmp_path / "out" / "neurons.csv").read_text().splitlines()
+    assert [line.split(",")[2:4] for line in table] == [["neuron", "facet"], ["0", "0"], ["1", "0"], ["1", "1"]]
+    file = save_picture(str(atlas), LAYER, 1, tmp_path / "one.png", facet=1)
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), open_atlas(str(atlas))[LAYER, 1, 1].pixels)
+    with pytest.raises(SchemaMismatch, match=r"facet 2 of neuron 1 .* ask for 0 to 1"):
+        save_picture(str(atlas), LAYER, 1, tmp_path / "two.png", facet=2)
 
 
 def test_blocks_that_were_lost_are_made_again_with_the_same_bytes(store: Path, atlas: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.vital.measuring.test_targets import LAYER, crops
 from vital.measuring.targets import chance_of, find_facets, measure, reference_vectors
-from vital.measuring.targets.facets import BOUND, _splits
+from vital.measuring.targets.facets import BOUND, _split
 from vital.network.models import Model
 from vital.network.probe import CLASSES, probe
 
@@ -23,14 +23,14 @@ def cloud(seed: int, count: int, axes: int = 30) -> np.ndarray:
     return stream.exponential(1, (count, axes)) * stream.exponential(1, axes) + 0.1
 
 
-@given(sizes=st.lists(st.integers(6, 12), min_size=2, max_size=4), seed=st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.integers(6, 10), min_size=2, max_size=3), seed=st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
 def test_planted_groups_are_found_whatever_the_order_and_the_lengths(sizes: list[int], seed: int) -> None:
     stream = np.random.default_rng(seed)
     planted = stream.permutation(np.repeat(np.arange(len(sizes)), sizes))
     vectors = np.eye(len(sizes), 20)[planted] + stream.normal(0, 0.02, (len(planted), 20))
     vectors *= stream.uniform(0.01, 100, (len(planted), 1))  # a direction has no length
-    found = find_facets(vectors, chance_of("layer", seed), most=9)
+    found = find_facets(vectors, chance_of("layer", seed), most=4)
     assert found.count == len(sizes)
     assert found.p <= BOUND
     for facet in range(found.count):
@@ -40,7 +40,7 @@ def test_planted_groups_are_found_whatever_the_order_and_the_lengths(sizes: list
 
 
 def test_one_cloud_is_split_no_more_often_than_the_bound_says() -> None:
-    counts = [find_facets(cloud(seed, 16), chance_of("layer", seed), most=4).count for seed in range(60)]
+    counts = [find_facets(cloud(seed, 14), chance_of("layer", seed), most=4).count for seed in range(60)]
     assert sum(count > 1 for count in counts) <= 3  # more has a chance below 0.003 at one in a hundred
 
 
@@ -88,15 +88,15 @@ def test_the_split_of_few_points_is_the_best_of_all(seed: int) -> None:
     """Against every split of eight points, of which the best may be missed by little."""
     points = cloud(seed, 8, 4)
     points -= points.mean(0)
-    [found], [share] = _splits((points @ points.T)[None], 3)
+    [found], [share] = _split((points @ points.T)[None], np.ones((1, 8), bool), 3)
     best = 0.0
     for bits in range(1, 2**8 - 1):
         first = np.array([bits >> place & 1 for place in range(8)], bool)
         if 3 <= first.sum() <= 5:
             between = sum(part.sum() * (points[part].mean(0) ** 2).sum() for part in (first, ~first))
-            best = max(best, between / (points**2).sum())
+            best = max(best, between)
             if np.array_equal(first, found):
-                assert between / (points**2).sum() == pytest.approx(share)
+                assert between == pytest.approx(share)
     assert 0.9 * best <= share <= best + 1e-9
 
 
