@@ -58,7 +58,7 @@ class Site:
         if self.folder.keeps(part, made_of):
             return False
         self.folder.begin(part)
-        names = sorted({photo.file for neuron in neurons for photo in neuron.photos})
+        names = sorted({photo.file for neuron in neurons for one in (neuron, *neuron.facets) for photo in one.photos})
         for name, data in photos([name for name in names if not self.folder.has(self.photo_name(name))]).items():
             self.folder.write(self.photo_name(name), data)
         sheets = self._pool.submit(sheet_files, {neuron.neuron % PER_SHEET: neuron.pixels for neuron in neurons})
