@@ -160,15 +160,17 @@ def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, st
     nodes = planned_nodes(statistics, job, loaded)
     targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
     every = [row for block in blocks for row in targets.neurons_of(block)]
-    live = statistics.references(job.layer, job.variant.references, every).live(job.variant.fewest)
+    references = statistics.references(job.layer, job.variant.references, every)
+    live = references.live(job.variant.fewest)
     neurons = [row for row, alive in zip(every, live, strict=True) if alive]
     target, facets = None, list[Facets]()
     if neurons:
         found = TaskReferences.of(statistics, job, loaded, nodes, neurons, urls)
         facets = found.facets() if job.variant.most_facets > 1 else []
         target = found.target(facets)
+    dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
     for block in blocks:
-        arrays = _block_arrays(targets, target, block)
+        arrays = _block_arrays(targets, target, block, dead)
         if facets:
             _add_facets(arrays, targets.neurons_of(block), neurons, facets)
         targets.write(block, arrays)
@@ -182,12 +184,16 @@ def _add_facets(arrays: dict[str, np.ndarray], block: range, neurons: Sequence[i
             arrays[P_VALUE][neuron - block.start] = found.p
 
 
-def _block_arrays(targets: Targets, target: Target | None, block: int) -> dict[str, np.ndarray]:
+def _block_arrays(
+    targets: Targets, target: Target | None, block: int, none: Collection[int] = ()
+) -> dict[str, np.ndarray]:
     """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that
-    says which. A target has a neuron's facets one after the other."""
+    says which. Neurons in ``none`` are zero on every image, such as features of a dictionary that are never active. A
+    target has a neuron's facets one after the other."""
     neurons, arrays = targets.neurons_of(block), targets.empty(block)
+    few = PictureStatus.TOO_FEW_REFERENCES
+    arrays["status"][:] = [PictureStatus.DEAD if neuron in none else few for neuron in neurons]
     by_facet, facets = targets.most_facets > 1, Counter[int]()
-    arrays["status"][:] = PictureStatus.TOO_FEW_REFERENCES
     arrays |= {name: np.full_like(arrays[name], value) for name, value in NO_FACETS.items() if by_facet}
     if target is None:
         return arrays

@@ -23,6 +23,8 @@ BOUND = 0.01
 """Greatest p-value at which references are grouped."""
 DRAWS, PART = 444, 111
 """Clouds that references are compared with, and how many at a time."""
+TRIED = 4
+"""Numbers of groups, up to this, by which references are told from a cloud."""
 POWERS, TURNS = 12, 4
 """How often the axis that a split begins along is made more the principal one, and a split is turned to a better."""
 ALIKE = 1e-9
@@ -61,8 +63,7 @@ def find_facets(
     of = np.zeros(len(vectors), np.int64)
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     rows = np.flatnonzero(lengths)
-    most = min(most, len(rows) // fewest)
-    if not np.isfinite(lengths).all() or most < 2:
+    if not np.isfinite(lengths).all() or most < 2 or len(rows) < 2 * fewest:
         return Facets(of, 1.0)
     groups, p = _tested_groups(vectors[rows] / lengths[rows, None], chance, most, fewest)
     if p <= BOUND:
@@ -90,10 +91,11 @@ def _tested_groups(
     much.
 
     What is left of the spread within 2, 3, … groups is compared, as a logarithm, with what is left of clouds; the
-    number of groups with the greatest distance, in deviations of the clouds, counts, as it does for each cloud. Clouds
-    are drawn until it is clear that the bound is not met (Besag, Clifford, "Sequential Monte Carlo p-values",
-    Biometrika 1991): most neurons need few.
+    number of groups with the greatest distance, in deviations of the clouds, counts, as it does for each cloud. `TRIED`
+    groups are tried though fewer are wanted: of many no two may stand out. Clouds are drawn until it is clear that the
+    bound is not met (Besag, Clifford, "Sequential Monte Carlo p-values", Biometrika 1991): most neurons need few.
     """
+    tried = min(max(most, TRIED), len(points) // fewest)
     centred = points - points.mean(0)
     # Along principal axes, beyond which the points have no width.
     widths = np.linalg.svd(centred, compute_uv=False)[: len(points) - 1] / np.sqrt(len(points) - 1)
@@ -101,17 +103,17 @@ def _tested_groups(
     def left_of_clouds() -> np.ndarray:
         clouds = chance.standard_normal((PART, len(points), len(widths))) * widths
         clouds -= clouds.mean(1, keepdims=True)
-        return _groups(clouds @ clouds.swapaxes(1, 2), most, fewest)[1]
+        return _groups(clouds @ clouds.swapaxes(1, 2), tried, fewest)[1]
 
     usual = left_of_clouds()
     middle, deviation = usual.mean(0), np.maximum(usual.std(0), ALIKE)
-    groups, left = _groups((centred @ centred.T)[None], most, fewest)
+    groups, left = _groups((centred @ centred.T)[None], tried, fewest)
     apart = (middle - left[0]) / deviation
     as_well = drawn = 0
     while drawn < DRAWS and as_well < BOUND * (DRAWS + 1):
         as_well += int((((middle - left_of_clouds()) / deviation).max(1) >= apart.max()).sum())
         drawn += PART
-    return groups[0, apart.argmax()], (1 + as_well) / (1 + drawn)
+    return groups[0, apart[: most - 1].argmax()], (1 + as_well) / (1 + drawn)
 
 
 def _groups(
