@@ -55,6 +55,7 @@ def test_an_elongated_cloud_is_one_however_long() -> None:
         (np.zeros((0, 4)), []),
         (np.zeros((9, 4)), [0] * 9),
         (np.ones((9, 4)), [0] * 9),
+        (np.ones((12, 4)) + 1e-5 * np.repeat(np.eye(2, 4), 6, 0), [0] * 12),  # but for rounding they are the same
         (np.full((9, 4), np.nan), [0] * 9),
         (np.repeat(np.eye(2), [2, 9], 0), [0] * 11),  # two are no facet, nor five groups of two
         (np.eye(12), [0] * 12),  # nothing is like anything else

@@ -27,8 +27,9 @@ TRIED = 4
 """Numbers of groups, up to this, by which references are told from a cloud."""
 POWERS, TURNS = 12, 4
 """How often the axis that a split begins along is made more the principal one, and a split is turned to a better."""
-ALIKE = 1e-9
-"""Least share of the spread that is left within groups: less is rounding."""
+ALIKE, SAME = 1e-9, 1e-6
+"""Least share of the spread that is left within groups, and least mean square distance of directions from their middle:
+less is rounding."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def _tested_groups(
     """
     tried = min(max(most, TRIED), len(points) // fewest)
     centred = points - points.mean(0)
+    if np.square(centred).sum() <= SAME * len(points):
+        return np.zeros(len(points), np.int64), 1.0
     # Along principal axes, beyond which the points have no width.
     widths = np.linalg.svd(centred, compute_uv=False)[: len(points) - 1] / np.sqrt(len(points) - 1)
 
