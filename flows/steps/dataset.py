@@ -9,19 +9,24 @@ import numpy as np
 
 from flows.jobs import ReferencesJob
 from flows.running.process import LoadedModel
-from stores import References, Statistics, open_statistics
+from stores import References, Sample, Statistics, open_statistics
 from stores.arrays.display import counted
 from stores.arrays.names import placed
-from stores.dataset.references import read_matrix
-from stores.errors import STATUS_MEANINGS, USED, SchemaMismatch, Status, UnreadableShard
+from stores.arrays.provenance import JSON
+from stores.dataset.references import StoredDictionary, read_matrix
+from stores.dataset.references import read_dictionary as read_stored
+from stores.errors import STATUS_MEANINGS, USED, MissingStore, SchemaMismatch, Status, UnreadableShard
+from stores.files import local_path, safe_url
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, levels_of, ranked_layer
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey
+from vital.network.neurons import Dictionary
 from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
+from vital.network.sources.dictionary_files import read_dictionary
 
 ALGORITHM = 2
 """Version of what the numbers mean; a store of another version is refused. 2: images are resized and cropped as the
@@ -39,20 +44,36 @@ def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
         "algorithm": ALGORITHM,
     }
     statistics.claim(base, job.model.model_copy(update={"download": False}).model_dump(mode="json"))
-    for name, matrix in loaded.survey.directions.items():
-        statistics.write_directions(name, matrix)
+    for name, given in loaded.survey.directions.items():
+        if isinstance(given, Dictionary):
+            settings: dict[str, JSON] = {"k": given.k, "normalisation": given.normalisation, "source": given.source}
+            statistics.write_dictionary(name, StoredDictionary(given.weight, given.bias, given.threshold, settings))
+        else:
+            statistics.write_directions(name, given)
     return statistics
 
 
-def given_directions(locations: Sequence[str]) -> dict[str, np.ndarray]:
-    """The matrices of some files, by name; two of one name are refused."""
-    matrices: dict[str, np.ndarray] = {}
-    for location in locations:
-        name, matrix = read_matrix(location)
-        if name in matrices:
-            raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
-        matrices[name] = matrix
-    return matrices
+def given_directions(matrices: Sequence[str], dictionaries: Sequence[str] = ()) -> dict[str, np.ndarray | Dictionary]:
+    """The matrices and dictionaries of some files, by name; two of one name are refused."""
+    given: dict[str, np.ndarray | Dictionary] = {}
+    for read, locations in ((read_matrix, matrices), (_given_dictionary, dictionaries)):
+        for location in locations:
+            name, found = read(location)
+            if name in given:
+                raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
+            given[name] = found
+    return given
+
+
+def _given_dictionary(location: str) -> tuple[str, Dictionary]:
+    """As another program wrote it, or as a store keeps it."""
+    if kept := read_stored(location):
+        name, stored = kept
+        return name, Dictionary(stored.weight, stored.bias, stored.threshold, **stored.settings)  # type: ignore[arg-type]
+    path = local_path(location)
+    if path is None:
+        raise MissingStore(f"no dictionary at {safe_url(location)}: one that is not a store's own must be a local file")
+    return read_dictionary(path)
 
 
 def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
@@ -70,12 +91,13 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
     for name in (*job.layers, *measured):
         placed(name)  # refuses what a store cannot hold, before there is one
     kept = job.statistics
-    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), kept.references, kept.levels, job.precision)
+    every = tuple(dict.fromkeys(measured))
+    return Plan(tuple(ranked), every, kept.references, kept.levels, job.precision, kept.queries, kept.sample)
 
 
 def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
     """The part of a plan that the store does not have for exactly these shards; raises SchemaMismatch for more
-    shards, and for another number of references."""
+    shards, and for another number of references, queries or images of a sample."""
     known = statistics.shards()
     if not len(known):
         return plan
@@ -86,12 +108,14 @@ def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) 
             f"ones ({shards[len(known)].name}, …) and add them to the store, or write to another store"
         )
     for name in plan.ranked:
-        ranks = statistics.claimed_ranks(name)
-        if ranks not in (None, plan.ranks):
-            raise SchemaMismatch(
-                f"the store keeps {ranks} references of layer {name!r} and {plan.ranks} were asked for: "
-                f"repeat --references {ranks}, or write to another store"
-            )
+        asked = {"references": plan.ranks, "queries": plan.queries, "sample": plan.sample}
+        for what, kept in (statistics.claimed_kept(name) or {}).items():
+            if kept != asked[what]:
+                called = "images in the sample" if what == "sample" else what
+                raise SchemaMismatch(
+                    f"the store keeps {kept} {called} of layer {name!r} and {asked[what]} were asked for: "
+                    f"repeat --{what} {kept}, or write to another store"
+                )
     complete, measured = statistics.ranked(), set(statistics.measured())
     return replace(
         plan,
@@ -132,19 +156,24 @@ def refuse_unusable(statistics: Statistics, allowed: float) -> None:
 
 
 def write_gathered(
-    statistics: Statistics, gathered: Gathered, survey: Survey, preprocessing: Preprocessing, levels: int
+    statistics: Statistics, gathered: Gathered, survey: Survey, preprocessing: Preprocessing, plan: Plan
 ) -> None:
-    """Rankings as references with their patches, and all sums as statistics. What is complete is marked last."""
+    """Rankings as references with their patches and the queries behind them, samples, and all sums as statistics. What
+    is complete is marked last. How many are kept of a layer ``plan`` says where the store does not yet know."""
     for name, sums in gathered.sums.items():
-        statistics.write_layer(name, levels_of(survey.layer(name), levels), sums.stored(), LayerSums.meanings())
+        statistics.write_layer(name, levels_of(survey.layer(name), plan.levels), sums.stored(), LayerSums.meanings())
+    ranks: dict[str, int] = {}
     for name, ranking in gathered.rankings.items():
+        kept = statistics.claimed_kept(name) or {"queries": plan.queries, "sample": plan.sample}
         module = survey.layer(survey.layer(ranked_layer(name)).reads.layer)
         references = _as_references(name, ranking, module.sites - module.leading_tokens, preprocessing)
-        statistics.write_references(name, references)
+        statistics.write_references(name, references, kept["queries"], kept["sample"])
+        ranks[name] = ranking.scores.shape[1] - kept["queries"]
+    for name, drawn in gathered.samples.items():
+        statistics.write_sample(name, Sample(drawn.images, drawn.peaks), drawn.most)
     images = gathered.image_sums
     colours = images.colours()
     statistics.write_images(images.mean_spectrum(), colours.mean, colours.covariance, images.stored())
-    ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
     statistics.mark(list(gathered.sums), ranks)
 
 
