@@ -44,6 +44,7 @@ READS = {
 }
 STEPS: list[tuple[str, RelevanceKind, dict[str, Any]]] = [
     *((read, "lrp", {"preset": "natural"}) for read in READS),
+    ("channel", "lrp-gamma", {"preset": "natural"}),
     *((read, "lrp-restricted", {"preset": "natural"}) for read in ("channel", "direction")),
     *((read, "gradient-x-activation", {"preset": "natural"}) for read in ("channel", "direction")),
     *((read, "lrp", {"preset": "paper"}) for read in ("channel", "class")),
