@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stores.pages.assets import asset, from_template
-from stores.pages.content import AtlasPage, LayerPage, NeuronPage
+from stores.pages.content import AtlasPage, LayerPage, NeuronPage, Photo
 from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
 from stores.pages.scripts import MADE, layer_data, neuron_data, script
 from stores.pages.sheets import ACROSS, PER_SHEET, TILES, mask_file, picture_file, sheet_files
@@ -20,7 +20,7 @@ VERSION = "2"
 """Goes into every digest: a change of what is written raises it."""
 SCRIPTS = (
     "data.js", "dom.js", "format.js", "plots.js", "wall.js", "order.js", "controls.js", "overview.js", "parts.js",
-    "neuron.js", "compare.js", "credits.js", "main.js",
+    "naming.js", "neuron.js", "compare.js", "credits.js", "main.js",
 )  # fmt: skip
 STYLES = ("page.css", "wall.css", "neuron.css")
 
@@ -58,7 +58,7 @@ class Site:
         if self.folder.keeps(part, made_of):
             return False
         self.folder.begin(part)
-        names = sorted({photo.file for neuron in neurons for photo in neuron.photos})
+        names = sorted({photo.file for neuron in neurons for photo in _photos(neuron)})
         for name, data in photos([name for name in names if not self.folder.has(self.photo_name(name))]).items():
             self.folder.write(self.photo_name(name), data)
         sheets = self._pool.submit(sheet_files, {neuron.neuron % PER_SHEET: neuron.pixels for neuron in neurons})
@@ -129,6 +129,10 @@ def folder_name(layer: str) -> str:
 
 def _folder(atlas: int, layer: str) -> str:
     return f"{atlas}/{folder_name(layer)}"
+
+
+def _photos(neuron: NeuronPage) -> list[Photo]:
+    return [*neuron.photos, *(neuron.words.photos if neuron.words is not None else ())]
 
 
 def _made_of(neurons: Sequence[NeuronPage]) -> str:
