@@ -48,12 +48,13 @@ class LayerWords:
                     photos.append(photographs.photo(image, score, None))
                     images[photos[-1].file] = image
             words = [
-                Word(*(str(naming.word[neuron, rank]), *(float(part[neuron, rank]) for part in self._measures())))
+                Word(
+                    str(naming.word[neuron, rank]),
+                    float(naming.score[neuron, rank]),
+                    float(naming.chosen[neuron, rank]),
+                    float(naming.precision[neuron, rank]),
+                )
                 for rank in np.flatnonzero(naming.word[neuron] != "")
             ]
             shown[neuron] = Words(words, bool(named[neuron]), float(naming.bound[neuron]), photos)
         return shown, images
-
-    def _measures(self) -> tuple[np.ndarray, ...]:
-        assert self.naming is not None
-        return self.naming.score, self.naming.chosen, self.naming.precision

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ class Site:
         for neuron in neurons:
             if neuron.alpha is not None:
                 jobs[f"{neuron.neuron}-mask.webp"] = self._pool.submit(mask_file, neuron.alpha)
+            for number, facet in enumerate(neuron.facets, 1):
+                jobs[f"{neuron.neuron}-facet{number}.webp"] = self._pool.submit(picture_file, facet.pixels)
         return {name: job.result() for name, job in jobs.items()}
 
     def layer(self, atlas: int, page: LayerPage) -> None:
@@ -131,8 +133,12 @@ def _folder(atlas: int, layer: str) -> str:
     return f"{atlas}/{folder_name(layer)}"
 
 
-def _photos(neuron: NeuronPage) -> list[Photo]:
-    return [*neuron.photos, *(neuron.words.photos if neuron.words is not None else ())]
+def _photos(neuron: NeuronPage) -> Iterator[Photo]:
+    yield from neuron.photos
+    for facet in neuron.facets:
+        yield from facet.photos
+    if neuron.words is not None:
+        yield from neuron.words.photos
 
 
 def _made_of(neurons: Sequence[NeuronPage]) -> str:
@@ -140,6 +146,7 @@ def _made_of(neurons: Sequence[NeuronPage]) -> str:
     for neuron in neurons:
         alpha = b"" if neuron.alpha is None else neuron.alpha.tobytes()
         parts += [str(neuron.neuron).encode(), neuron.pixels.tobytes(), alpha]
+        parts += [facet.pixels.tobytes() for facet in neuron.facets]
         parts.append(json.dumps(neuron_data(neuron)).encode())
     return digest(*parts)
 

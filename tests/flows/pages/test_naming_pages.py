@@ -82,8 +82,8 @@ def test_a_neuron_is_found_by_its_name_and_its_page_shows_the_evidence(site: tup
         assert cells(page)[:3] == [f"{there[0]} owl", f"{there[1]} {EVIL}", str(there[2])]
         page.fill("#search", "OWL")
         assert wait_for_cells(page, 1) == [f"{there[0]} owl"]
-        page.fill("#search", str(there[2]))
-        assert wait_for_cells(page, 1) == [str(there[2])]
+        page.fill("#search", f"{there[2]}, owl")  # and not every channel whose number has such a digit
+        assert wait_for_cells(page, 2) == [f"{there[0]} owl", str(there[2])]
         page.goto(f"{index}#/0/{LAYER}/{there[0]}")
         page.wait_for_selector(".naming")
         assert page.text_content("h1") == f"channel {there[0]}, owl"
