@@ -117,8 +117,7 @@ def test_a_lone_reference_is_as_readable_as_the_yardstick(made: Made, tmp_path: 
     pixels = array_at(atlas, f"{LAYER}/pixels")
     shown = np.asarray(pixels[:])
     for neuron in np.flatnonzero(there):
-        crop = preprocessing.cut(images[int(references.image[neuron, 0])], references.box[neuron, 0])
-        shown[neuron] = crop.permute(1, 2, 0).numpy()
+        shown[neuron] = images[int(references.image[neuron, 0])].permute(1, 2, 0).numpy()
     pixels[:] = shown
     found = AtlasLayer(evaluated(url), LAYER).metrics()
     yardstick = found[f"readability_references_{JUDGE_NAME}"][there]
