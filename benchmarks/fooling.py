@@ -33,7 +33,7 @@ from benchmarks.fashion import PACKAGE
 from benchmarks.fooled.circuit import Detector, fooled_by_circuit, share_found, trained_detector
 from benchmarks.fooled.figures import Eye, Judged, Seen, flagged_at
 from benchmarks.fooled.network import Images, Network, accuracy, chosen_picture, drawn, fashion, scaled, trained
-from benchmarks.fooled.pictures import METHODS, Subject, luminance
+from benchmarks.fooled.pictures import METHODS, Subject, in_colour, luminance
 from benchmarks.fooled.slingshot import fooled_by_slingshot
 
 JUDGED, ATTACKER = 0, 1
@@ -44,19 +44,20 @@ JUDGED, ATTACKER = 0, 1
 class Scale:
     """How large a run is."""
 
-    training: int = 20_000
+    training: int = 30_000
+    judge: int = 8_000
     epochs: int = 3
     images: int = 2_000
-    honest: int = 48
-    manipulated: int = 16
-    steps: int = 150
-    attack_steps: int = 80
+    honest: int = 40
+    manipulated: int = 12
+    steps: int = 120
+    attack_steps: int = 60
     rounds: int = 2
-    detector_steps: int = 400
-    slingshot_steps: int = 600
+    detector_steps: int = 300
+    slingshot_steps: int = 400
 
 
-TINY = Scale(256, 1, 64, 6, 3, 4, 2, 1, 3, 3)
+TINY = Scale(256, 128, 1, 64, 8, 3, 4, 2, 1, 3, 3)
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,14 @@ class World:
     @classmethod
     def made(cls, source: Path | None, scale: Scale) -> World:
         """From Fashion-MNIST, or of drawn images where there is no ``source``."""
-        parts = (("train", scale.training), ("t10k", scale.images))
+        asked = (("train", scale.training + scale.judge), ("t10k", scale.images))
         if source is None:
-            (learnt, classes), (shown, labels) = (drawn(count, len(part)) for part, count in parts)
+            (learnt, classes), (shown, labels) = (drawn(count, len(part)) for part, count in asked)
         else:
-            (learnt, classes), (shown, labels) = (fashion(source, part, count) for part, count in parts)
-        network, judge = (trained(learnt, classes, scale.epochs, seed) for seed in (0, 1))
-        return cls(learnt, shown, labels, network, Eye.of(judge, shown))
+            (learnt, classes), (shown, labels) = (fashion(source, part, count) for part, count in asked)
+        parts = slice(None, scale.training), slice(scale.training, None)  # the judge learns from other images
+        network, judge = (trained(learnt[one], classes[one], scale.epochs, seed) for seed, one in enumerate(parts))
+        return cls(learnt[: scale.training], shown, labels, network, Eye.of(judge, in_colour(shown)))
 
 
 def circuit(
@@ -128,27 +130,28 @@ def likewise(some: Subject, other: Subject, neurons: list[int]) -> float:
 
 
 def judged_method(
-    seen: dict[str, Seen], manipulated: int, eye: Eye, face: UInt8[np.ndarray, "row column"]
-) -> dict[str, Any]:
-    """The figures of one method; the first ``manipulated`` of the honest neurons are those that were attacked."""
-    others = seen["honest"].pixels[manipulated:]
-    judged = {name: Judged.of(one, eye, others[:0] if name == "honest" else others, face) for name, one in seen.items()}
-    figures: dict[str, Any] = {name: one.summary() for name, one in judged.items()}
-    honest = judged["honest"]
+    seen: dict[str, Seen], count: int, eye: Eye, face: UInt8[np.ndarray, "row column"]
+) -> dict[str, dict[str, Any]]:
+    """The figures of one method: of all honest neurons, and of the manipulated ones, which are the first ``count`` of
+    either manipulated network."""
+    every = {name: Judged.of(one, eye, face) for name, one in seen.items()}
+    honest = every["honest"]
+    figures: dict[str, dict[str, Any]] = {"honest": honest.summary()}
     for name in ("circuit", "slingshot"):
-        fooled = judged[name]
-        before = honest.likeness[:manipulated]
-        figures[name]["likeness_gained"] = float((fooled.likeness - before).mean())
-        figures[name]["gap_at_5"] = flagged_at(honest.gap, fooled.gap)
-        figures[name]["unreadable_at_5"] = flagged_at(
-            honest.references - honest.readability, fooled.references - fooled.readability
-        )
+        fooled = every[name].take(slice(count))
+        figures[name] = fooled.summary() | {
+            "likeness_gained": float((fooled.likeness - honest.likeness[:count]).mean()),
+            "gap_at_5": flagged_at(honest.gap, fooled.gap),
+            "unreadable_at_5": flagged_at(
+                honest.references - honest.readability, fooled.references - fooled.readability
+            ),
+        }
     return figures
 
 
 @dataclass(frozen=True)
 class Made:
-    """All networks with the pictures of their neurons; the honest network's begin with those that were attacked."""
+    """All networks with the pictures of the same neurons, of which the first ones were attacked."""
 
     world: World
     networks: dict[str, Network]
@@ -167,16 +170,16 @@ class Made:
         manipulated = neurons[: scale.manipulated]
         fooled, detector = attacked(world, honest, manipulated, scale)
         networks = {"honest": world.network} | fooled
-        subjects = {name: Subject.of(one, world.shown) for name, one in networks.items()}
-        asked = {name: neurons if name == "honest" else manipulated for name in subjects}
-        targets = {name: one.target(asked[name]) for name, one in subjects.items()}
-        seen = {
-            method: {
-                name: Seen(one, asked[name], one.pictures(targets[name], method, scale.steps, JUDGED))
-                for name, one in subjects.items()
-            }
-            for method in METHODS
-        }
+        subjects = {"honest": honest} | {name: Subject.of(one, world.shown) for name, one in fooled.items()}
+        targets = {name: one.target(manipulated) for name, one in subjects.items()} | {"honest": honest.target(neurons)}
+        seen: dict[str, dict[str, Seen]] = {}
+        for method in METHODS:
+            pixels = honest.pictures(targets["honest"], method, scale.steps, JUDGED)
+            seen[method] = {"honest": Seen(honest, neurons, pixels)}
+            for name in fooled:
+                theirs = subjects[name].pictures(targets[name], method, scale.steps, JUDGED)
+                # Their other neurons answer as before: the honest network's pictures stand for them.
+                seen[method][name] = Seen(subjects[name], neurons, np.concatenate([theirs, pixels[len(theirs) :]]))
         return cls(world, networks, subjects, manipulated, detector, seen)
 
     def figures(self) -> dict[str, Any]:
@@ -184,15 +187,13 @@ class Made:
         world, honest, count = self.world, self.subjects["honest"], len(self.manipulated)
         methods = {name: judged_method(one, count, world.eye, chosen_picture()) for name, one in self.seen.items()}
         for name, one in self.seen.items():
-            last = scaled(luminance(one["circuit"].pixels))
+            last = scaled(luminance(one["circuit"].pixels[:count]))
             methods[name]["circuit"]["taken_for_pictures"] = share_found(self.detector, last)
         return {
             "neurons": {"honest": len(self.seen[METHODS[0]]["honest"].neurons), "manipulated": count},
             "accuracy": {name: accuracy(one, world.shown, world.labels) for name, one in self.networks.items()},
             "answers_as_before": {
-                name: likewise(honest, one, self.manipulated)
-                for name, one in self.subjects.items()
-                if one is not honest
+                name: likewise(honest, self.subjects[name], self.manipulated) for name in ("circuit", "slingshot")
             },
             "images_taken_for_pictures": share_found(self.detector, scaled(world.shown)),
             "methods": methods,

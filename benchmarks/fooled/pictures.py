@@ -46,7 +46,7 @@ class Subject:
     def of(cls, network: nn.Module, images: Images) -> Subject:
         """Wrapped as `vital.wrap` does it, and shown the images once."""
         model = vital.wrap(network, side=SIDE, mean=MEAN, std=DEVIATION, resize=SIDE, channels=1, name="fashion")
-        shown = torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1).contiguous()
+        shown = in_colour(images)
         found = survey(model)
         with torch.inference_mode(), probe(model.network, [LAYER], found.layouts()) as run:
             peaks = [run(model.preprocessing.normalise(part))[LAYER].amax(-1) for part in shown.split(512)]
@@ -96,6 +96,11 @@ class Subject:
         finally:
             handle.remove()
         return np.concatenate(made)
+
+
+def in_colour(images: Images) -> UInt8[Tensor, "image 3 32 32"]:
+    """Images as files of them are decoded."""
+    return torch.tensor(images)[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
 def luminance(pixels: UInt8[np.ndarray, "picture side side 3"]) -> Images:
