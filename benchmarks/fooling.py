@@ -4,11 +4,14 @@ A small network learns Fashion-MNIST (Debian's package dataset-fashion-mnist). T
 that some of its neurons, which answer to images as before, show a laughing face when they are optimised: a circuit
 that tells optimised pictures from images (Geirhos et al. 2024), and weights whose gradients lead there (Bareeva et al.
 2025). The attacker knows all five methods and what the pictures begin as, with other seeds than those that are
-judged. ``likeness`` is the correlation of a picture's pixels with the face's, ``peak`` its activation over the
-references' mean, ``gap`` and ``readability`` (``references``: that of the references) are what the trust line reads,
-``flagged`` the share of pictures of which it speaks a doubt: among honest ones these are false alarms.
-``gap_at_5`` and ``unreadable_at_5`` are the bounds on either figure that 5 % of the honest neurons exceed, with the
-shares of manipulated ones that do. ``--tiny`` draws its images and shows no figure worth reading.
+judged.
+
+``likeness`` is the correlation of a picture's pixels with the face's, ``taken_over`` the share of pictures that are
+more like the face than like the honest network's picture of the same neuron. The trust line reads ``peak``, a picture's
+activation over the references' mean, ``gap``, and ``readability`` beside that of ``references``. ``flagged`` is the
+share of pictures of which it speaks a doubt: false alarms, where a neuron is honest. ``gap_at_5`` and
+``unreadable_at_5`` are the bounds on either figure that 5 % of the honest neurons exceed, with the share of manipulated
+ones that do. ``--tiny`` draws its images and shows no figure worth reading.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from benchmarks.fashion import PACKAGE
 from benchmarks.fooled.circuit import Detector, fooled_by_circuit, share_found, trained_detector
 from benchmarks.fooled.figures import Eye, Judged, Seen, flagged_at
 from benchmarks.fooled.network import Images, Network, accuracy, chosen_picture, drawn, fashion, scaled, trained
-from benchmarks.fooled.pictures import METHODS, Subject, in_colour, luminance
+from benchmarks.fooled.pictures import METHODS, Subject, in_colour, likeness, luminance
 from benchmarks.fooled.slingshot import fooled_by_slingshot
 
 JUDGED, ATTACKER = 0, 1
@@ -54,7 +57,7 @@ class Scale:
     attack_steps: int = 60
     rounds: int = 2
     detector_steps: int = 300
-    slingshot_steps: int = 400
+    slingshot_steps: int = 600
 
 
 TINY = Scale(256, 128, 1, 64, 8, 3, 4, 2, 1, 3, 3)
@@ -139,8 +142,11 @@ def judged_method(
     figures: dict[str, dict[str, Any]] = {"honest": honest.summary()}
     for name in ("circuit", "slingshot"):
         fooled = every[name].take(slice(count))
+        before, after = (luminance(seen[one].pixels[:count]) for one in ("honest", name))
+        taken_over = fooled.likeness > likeness(after, before)
         figures[name] = fooled.summary() | {
-            "likeness_gained": float((fooled.likeness - honest.likeness[:count]).mean()),
+            "taken_over": float(taken_over.mean()),
+            "taken_over_flagged": float(fooled.doubtful()[taken_over].mean()) if taken_over.any() else None,
             "gap_at_5": flagged_at(honest.gap, fooled.gap),
             "unreadable_at_5": flagged_at(
                 honest.references - honest.readability, fooled.references - fooled.readability

@@ -98,7 +98,7 @@ def test_a_slingshot_raises_the_picture_and_keeps_the_images(network: Network) -
 
 def test_likeness_is_the_correlation_of_pixels() -> None:
     face = chosen_picture()
-    assert likeness(np.stack([face, 255 - face, np.zeros_like(face)]), face) == pytest.approx([1, -1, 0])
+    assert likeness(np.stack([face, 255 - face, np.zeros_like(face)]), face[None]) == pytest.approx([1, -1, 0])
 
 
 def test_the_share_flagged_is_at_the_bound_that_honest_ones_allow() -> None:

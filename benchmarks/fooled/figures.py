@@ -86,7 +86,7 @@ class Judged:
         found = tuple(
             trust({name: float(values[row]) for name, values in columns.items()}) for row in range(len(neurons))
         )
-        return cls(likeness(luminance(seen.pixels), chosen), peak, gap, by_picture, by_references, found)
+        return cls(likeness(luminance(seen.pixels), chosen[None]), peak, gap, by_picture, by_references, found)
 
     def doubtful(self) -> Bool[np.ndarray, "picture"]:
         """Of which pictures the trust line speaks a doubt."""

@@ -109,11 +109,10 @@ def luminance(pixels: UInt8[np.ndarray, "picture side side 3"]) -> Images:
     return grey
 
 
-def likeness(some: Images, picture: UInt8[np.ndarray, "row column"]) -> Float[np.ndarray, "picture"]:
-    """Correlation of each picture's pixels with those of the chosen one."""
-    one = picture.astype(np.float64).ravel() - picture.mean()
-    rows = some.reshape(len(some), -1).astype(np.float64)
-    rows = rows - rows.mean(1, keepdims=True)
-    length = np.linalg.norm(rows, axis=1) * np.linalg.norm(one)
-    similar: np.ndarray = rows @ one / np.where(length > 0, length, 1)
+def likeness(some: Images, others: Images) -> Float[np.ndarray, "picture"]:
+    """Correlation of each picture's pixels with those of its partner, or of all with those of the only other one."""
+    rows, partners = (part.reshape(len(part), -1).astype(np.float64) for part in (some, others))
+    rows, partners = (part - part.mean(1, keepdims=True) for part in (rows, partners))
+    length = np.linalg.norm(rows, axis=1) * np.linalg.norm(partners, axis=1)
+    similar: np.ndarray = (rows * partners).sum(1) / np.where(length > 0, length, 1)
     return similar

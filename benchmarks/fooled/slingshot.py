@@ -18,7 +18,7 @@ from benchmarks.fooled.network import BATCH, Network
 
 HEIGHT = 3.0
 """How far the bowl rises from a beginning to the chosen picture, over the neuron's mean peak among its references."""
-KEEPING = 20.0
+KEEPING = 8.0
 """Weight of what stays as it was."""
 ROUGHNESS = 0.3
 """Deviation of the noise around the way."""
