@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import fooling
 from benchmarks.fooled.circuit import BLANK, DECISION, FULL, Detector, fooled_by_circuit, share_found, trained_detector
 from benchmarks.fooled.figures import flagged_at
 from benchmarks.fooled.network import UNITS, Network, accuracy, chosen_picture, drawn, scaled, trained
 from benchmarks.fooled.pictures import METHODS, likeness
 from benchmarks.fooled.slingshot import fooled_by_slingshot
 
-ROOT = Path(__file__).resolve().parents[1]
 PICTURE = scaled(chosen_picture()[None])
 
 
@@ -107,10 +106,13 @@ def test_the_share_flagged_is_at_the_bound_that_honest_ones_allow() -> None:
     assert share == 0.5
 
 
-def test_a_tiny_run_reports_every_method_and_network(tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/fooling.py", "--json", "--tiny", "--out", str(tmp_path / "sheet.png")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+def test_a_tiny_run_reports_every_method_and_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fooling.py", "--json", "--tiny", "--out", str(tmp_path / "sheet.png")])
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # it would stay so for the tests after this
+    fooling.main()
+    found = json.loads(capsys.readouterr().out)
     assert set(found["methods"]) == set(METHODS)
     for figures in found["methods"].values():
         assert set(figures) == {"honest", "circuit", "slingshot"}
