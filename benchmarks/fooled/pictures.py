@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 import vital
 from benchmarks.fooled.network import DEVIATION, LAYER, MEAN, SIDE, Images
 from vital.measuring.image_sums import ImageSums
+from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
 from vital.measuring.targets import Crop, Target, measure
 from vital.network.layers import Survey, survey
 from vital.network.models import Model
 from vital.network.nodes import matched_nodes
-from vital.network.probe import probe
+from vital.network.probe import INPUT, probe
 from vital.pictures.optimise import optimise
 from vital.settings import PictureSettings
 
@@ -27,6 +28,8 @@ NODES = ("blocks.0", "blocks.1", "blocks.2")
 REFERENCES = 8
 TOGETHER = 48
 """Pictures optimised at a time."""
+LEVELS = 128
+"""Levels kept of a sorted row."""
 KEPT = 40
 """Steps between two whose inputs are kept."""
 
@@ -70,7 +73,33 @@ class Subject:
         equally_many = sorted(rows.items(), key=lambda item: len(item[1]))
         crops = [Crop(self.images[image], tuple(of)) for image, of in equally_many]
         nodes = matched_nodes(self.survey, LAYER, NODES)
-        return measure(self.model, LAYER, neurons, crops, nodes, self.survey.layouts(), batch=TOGETHER)
+        target = measure(self.model, LAYER, neurons, crops, nodes, self.survey.layouts(), batch=TOGETHER)
+        usual = self._usual(nodes)
+        compared = {
+            name: replace(node, usual=usual[name][0], deviation=None if name == INPUT else usual[name][1])
+            for name, node in target.nodes.items()
+        }
+        return replace(target, nodes=compared)
+
+    def _usual(self, nodes: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of each node the mean sorted row over the images, and the deviation of its channels' means, as a pass over
+        shards keeps them."""
+        rows: dict[str, list[Tensor]] = {node: [] for node in nodes}
+        means: dict[str, list[Tensor]] = {node: [] for node in nodes}
+        with torch.inference_mode(), probe(self.model.network, nodes, self.survey.layouts()) as run:
+            for part in self.images.split(256):
+                for node, found in run(self.model.preprocessing.normalise(part)).items():
+                    sites = found.shape[-1]
+                    ordered = resample(sort_rows(found), site_levels(sites), stored_levels(sites, LEVELS))
+                    rows[node].append(ordered.sum(0))
+                    means[node].append(found.mean(-1))
+        return {
+            node: (
+                (torch.stack(rows[node]).sum(0) / len(self.images)).numpy(),
+                torch.cat(means[node]).std(0, correction=0).numpy(),
+            )
+            for node in nodes
+        }
 
     def pictures(
         self, target: Target, method: str, steps: int, seed: int = 0, kept: dict[int, list[Tensor]] | None = None
