@@ -14,7 +14,7 @@ from stores.arrays.names import placed
 from stores.dataset.references import DICTIONARIES, DIRECTIONS
 from stores.files import join
 from vital.network.probe import CLASSES, INPUT
-from vital.settings import ModelSettings, PictureSettings, Settings
+from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings
 
 NEURON = "{neuron}"
 """Stands for the neuron's number in a command."""
@@ -95,6 +95,10 @@ def _references(statistics: Statistics, layer: str, store: str) -> str:
     folders = sorted({str(url).rpartition("/")[0] or "." for url in shards.url})
     ranks = statistics.ranked().get(layer)
     more = ["--references", str(ranks)] if ranks else []
+    kept, usual = statistics.claimed_kept(layer) or {}, StatisticsSettings()
+    for what in ("queries", "sample"):
+        if what in kept and kept[what] != getattr(usual, what):
+            more += [f"--{what}", str(kept[what])]
     if "levels" in base:
         more += ["--levels", str(base["levels"])]
     named = ["--model", model.name, *options(model.model_copy(update={"name": ""}), ModelSettings(name=""))]
@@ -108,10 +112,11 @@ def _references(statistics: Statistics, layer: str, store: str) -> str:
 
 def _variant_options(statistics: Statistics | None, layer: str, variant: str) -> list[str]:
     """Options that name a variant, read from its label; what the label does not say needs the statistics."""
-    label = re.fullmatch(r"(patch|image)(?:-([a-z-]+[a-z]))?(?:-(\d+))?", variant)
-    crop, kind, count = label.groups() if label else (None, None, None)
+    label = re.fullmatch(r"(patch|image)(?:-([a-z-]+[a-z]))?(?:-(\d+))?(?:-facets(\d+))?", variant)
+    crop, kind, count, facets = label.groups() if label else (None, None, None, None)
     words = ["--crop", crop, "--relevance", kind] if crop and kind and layer != CLASSES else []
     words += ["--references", count] if count else []
+    words += ["--facets", facets] if facets else []
     if statistics is None:
         return words
     targets = statistics.targets(layer, variant)
