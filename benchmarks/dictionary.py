@@ -5,6 +5,9 @@ photographs, a fifth of which are held out, and written to ``--out``. It takes m
 
 - ``explained``: share of the variance that the decoder gives back, of sites trained on and held out; ``active``:
   features that are not zero at a site; ``dead``: share of features that are zero on all photographs.
+- ``targets``: by levels kept of a row, the bytes of a feature's target in 16 bits, and by how many percent the loss of
+  a node changes by being stored so, at most: of all nodes, matched whole and by relevance, of a few features on their
+  best photographs.
 - ``bits``: of 16-bit weights against 32, the share of a site's active features that stay the same.
 
 ``--scale`` measures a stand-in instead, of 100,000 random features of 2,048 channels on maps of 49 sites, one thread:
@@ -21,10 +24,11 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +39,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from benchmarks.levels import stored
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader
+from vital.measuring.rows import sort_rows, stored_levels
+from vital.measuring.targets import node_relevance
 from vital.network.layers import survey
-from vital.network.models import load_model
-from vital.network.neurons import Dictionary, Readout
-from vital.network.probe import probe
+from vital.network.models import Model, load_model
+from vital.network.neurons import Dictionary, Readout, importance, relevance_map
+from vital.network.nodes import default_nodes
+from vital.network.probe import Activations, probe
 from vital.network.sources.dictionary_files import read_dictionary
+from vital.pictures.losses import sort_matching
+from vital.propagation.mode import Relevance
 from vital.settings import ModelSettings
 
 LAYER, BATCH, HELD_OUT = "_blocks.13", 512, 5
@@ -61,22 +71,29 @@ class Size:
     channels: int = 2048
     sites: int = 49
     task: int = 32
+    levels: tuple[int, ...] = (128, 64, 32)
+    few: int = 4
+    """Features whose targets are looked at, and ``references`` of each."""
+    references: int = 8
 
 
-FULL, TINY = Size(), Size(2, 4, 30, 10, 500, 16, 9, 4)
+FULL, TINY = Size(), Size(2, 4, 30, 10, 500, 16, 9, 4, (64,), 1, 2)
 
 
 def seen(layer: str, most: int) -> Float[Tensor, "photograph site channel"]:
     """The layer's activations on the embedded photographs."""
     model = load_model(ModelSettings())
-    layouts, found = survey(model).layouts(), []
-    for shard in expand((str(resources.files("flows.demo")),)):
-        for sample in ShardReader(shard):
-            if sample.image is not None and len(found) < most:
-                pixels = model.preprocessing.crop(decode(sample.image))[None]
-                with torch.inference_mode(), probe(model.network, [layer], layouts) as run:
-                    found.append(run(model.preprocessing.normalise(pixels))[layer][0].T)
-    return torch.stack(found).clone()
+    layouts = survey(model).layouts()
+    with torch.no_grad(), probe(model.network, [layer], layouts) as run:
+        return torch.cat([run(image[None])[layer].mT for image in photographs(model, most)])
+
+
+def photographs(model: Model, most: int) -> Iterator[Float[Tensor, "3 side side"]]:
+    """The embedded photographs as the network gets them."""
+    shards = expand((str(resources.files("flows.demo")),))
+    images = (sample.image for shard in shards for sample in ShardReader(shard) if sample.image is not None)
+    for image in islice(images, most):
+        yield model.preprocessing.normalise(model.preprocessing.crop(decode(image))[None])[0]
 
 
 def trained(samples: Float[Tensor, "sample channel"], features: int, k: int, steps: int) -> dict[str, np.ndarray]:
@@ -96,13 +113,13 @@ def trained(samples: Float[Tensor, "sample channel"], features: int, k: int, ste
         back = torch.nn.functional.embedding_bag(places, decoder, per_sample_weights=values, mode="sum")
         loss = (back - batch).square().sum(1).mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         with torch.no_grad():
             decoder /= decoder.norm(dim=1, keepdim=True)
     return {
         "weight": encoder.detach().numpy(), "bias": bias.detach().numpy(), "centre": centre.numpy(),
-        "scale": np.float32(1 / scale), "k": np.int64(k), "decoder": scale * decoder.detach().numpy(),
+        "scale": np.asarray(1 / scale), "k": np.asarray(k), "decoder": scale * decoder.detach().numpy(),
         "decoder_bias": centre.numpy(),
     }  # fmt: skip
 
@@ -136,7 +153,46 @@ def training(out: Path, size: Size) -> dict[str, Any]:
         "explained": {name: explained(dictionary, arrays, sites) for name, sites in parts.items()},
         "active": float(active.sum(1).double().mean()), "dead": float((~active.any(0)).double().mean()),
         "bits": float(same.sum() / active.sum()), "file_bytes": out.stat().st_size,
+        "targets": targets(dictionary, codes.reshape(*maps.shape[:2], -1).amax(1), size),
     }  # fmt: skip
+
+
+def targets(
+    dictionary: Dictionary, peaks: Float[Tensor, "photograph feature"], size: Size
+) -> dict[int, dict[str, float]]:
+    """What a feature's target takes, and what it costs in loss."""
+    model = load_model(ModelSettings())
+    found, read = survey(model), Readout(LAYER, dictionary=dictionary)
+    nodes, images = default_nodes(found, LAYER), list(photographs(model, len(peaks)))
+    channels = {name: found.layer(name).channels for name in nodes}
+    result = {levels: {"bytes": 0.0, "percent": 0.0} for levels in size.levels}
+    for levels, kept in result.items():
+        rows = {name: len(stored_levels(found.layer(name).sites, levels)) for name in nodes}
+        kept["bytes"] = sum(channels[name] * (2 * 2 * rows[name] + 4) for name in nodes)
+    for feature in peaks.amax(0).topk(size.few).indices.tolist():
+        best = peaks[:, feature].topk(size.references + 1).indices.tolist()
+        seen_, arrived = _with_relevance(model, read, nodes, torch.stack([images[at] for at in best]), feature)
+        for name in nodes:
+            before, weights = seen_[name][:-1], importance(arrived[name][:-1]).mean(0, keepdim=True)
+            now, relevance = seen_[name][-1:], arrived[name][-1:]
+            whole = sort_rows(before).mean(0, keepdim=True)
+            relevant = sort_rows(relevance_map(arrived[name][:-1]) * before).mean(0, keepdim=True)
+            for rows_, more in ((whole, (None, None)), (relevant, (weights, relevance))):
+                exact = float(sort_matching(now, rows_, *more))
+                for levels, kept in result.items():
+                    rough = float(sort_matching(now, stored(rows_, levels), *more))
+                    kept["percent"] = max(kept["percent"], 100 * abs(rough - exact) / exact)
+    return result
+
+
+def _with_relevance(
+    model: Model, read: Readout, nodes: Sequence[str], images: Float[Tensor, "image 3 side side"], feature: int
+) -> tuple[Activations, Activations]:
+    mode = Relevance()
+    with probe(model.network, [*nodes, LAYER], survey(model).layouts(), mode) as run:
+        seen_ = run(images.clone().requires_grad_())
+    arrived = node_relevance(mode, seen_, read, nodes, torch.full((len(images),), feature), "lrp")
+    return {name: value.detach() for name, value in seen_.items()}, arrived
 
 
 def scale(size: Size) -> dict[str, Any]:
