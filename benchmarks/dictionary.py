@@ -5,9 +5,10 @@ photographs, a fifth of which are held out, and written to ``--out``. It takes m
 
 - ``explained``: share of the variance that the decoder gives back, of sites trained on and held out; ``active``:
   features that are not zero at a site; ``dead``: share of features that are zero on all photographs.
-- ``targets``: by levels kept of a row, the bytes of a feature's target in 16 bits, and by how many percent the loss of
-  a photograph that does not excite the feature changes by being stored so. ``percent`` is of the sum over nodes,
-  matched whole and by relevance, ``percent_node`` of one of them; the most of a few features.
+- ``targets``: by levels kept of a row, the bytes of a feature's target in 16 bits, and as a store compresses it
+  (``stored``). ``percent`` says by how much the loss of a photograph that does not excite the feature changes by being
+  stored so: of the sum over nodes, matched whole and by relevance; ``percent_node`` of one of them. Both are the most
+  of a few features.
 - ``bits``: of 16-bit weights against 32, the share of a site's active features that stay the same.
 
 ``--scale`` measures a stand-in instead, of 100,000 random features of 2,048 channels on maps of 49 sites, one thread:
@@ -40,10 +41,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.levels import stored
+from stores.arrays.schema import ArraySpec, array_at, declare, open_store, write_whole
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader
-from vital.measuring.rows import sort_rows, stored_levels
+from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
 from vital.measuring.targets import node_relevance
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
@@ -71,8 +73,8 @@ class Size:
     channels: int = 2048
     sites: int = 49
     task: int = 32
-    levels: tuple[int, ...] = (128, 64, 32)
-    few: int = 4
+    levels: tuple[int, ...] = (128, 96, 64)
+    few: int = 3
     """Features whose targets are looked at, and ``references`` of each."""
     references: int = 8
 
@@ -157,6 +159,13 @@ def training(out: Path, size: Size) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def of_file(file: Path, size: Size) -> dict[int, dict[str, float]]:
+    """Targets of features of a dictionary that was trained before."""
+    _, dictionary = read_dictionary(file)
+    maps = seen(LAYER, size.photographs)
+    return targets(dictionary, torch.stack([dictionary.maps(one.T[None])[0].amax(-1) for one in maps]), size)
+
+
 def targets(
     dictionary: Dictionary, peaks: Float[Tensor, "photograph feature"], size: Size
 ) -> dict[int, dict[str, float]]:
@@ -165,7 +174,7 @@ def targets(
     found, read = survey(model), Readout(LAYER, dictionary=dictionary)
     nodes, images = default_nodes(found, LAYER), list(photographs(model, len(peaks)))
     channels = {name: found.layer(name).channels for name in nodes}
-    result = {levels: {"bytes": 0.0, "percent": 0.0, "percent_node": 0.0} for levels in size.levels}
+    result = {levels: {"bytes": 0.0, "stored": 0.0, "percent": 0.0, "percent_node": 0.0} for levels in size.levels}
     for levels, kept in result.items():
         rows = {name: len(stored_levels(found.layer(name).sites, levels)) for name in nodes}
         kept["bytes"] = sum(channels[name] * (2 * 2 * rows[name] + 4) for name in nodes)
@@ -182,6 +191,7 @@ def targets(
             for rows_, more in ((whole, (None, None)), (relevant, (weights, relevance))):
                 exact = float(sort_matching(now, rows_, *more))
                 for levels, kept in result.items():
+                    kept["stored"] += _bytes(rows_, levels) / size.few
                     change = float(sort_matching(now, stored(rows_, levels), *more)) / exact - 1
                     kept["percent_node"] = max(kept["percent_node"], 100 * abs(change))
                     changes[levels] += change  # every node weighs the same
@@ -189,6 +199,17 @@ def targets(
         for levels, kept in result.items():
             kept["percent"] = max(kept["percent"], 100 * abs(changes[levels]) / total)
     return result
+
+
+def _bytes(rows: Float[Tensor, "1 channel site"], levels: int) -> int:
+    """Of some rows in a store."""
+    sites = rows.shape[-1]
+    values = resample(rows, site_levels(sites), stored_levels(sites, levels)).numpy().astype(np.float16)
+    group = open_store(f"memory://rows-{levels}-{values.shape}", "statistics", "a")
+    declare(group, [ArraySpec("rows", ("neuron", "channel", "level"), values.shape, "float16", "sorted rows")])
+    array = array_at(group, "rows")
+    write_whole(array, values)
+    return array.nbytes_stored()
 
 
 def _with_relevance(
@@ -239,11 +260,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="with little of everything, in seconds")
     parser.add_argument("--scale", action="store_true", help="a stand-in of many features instead")
     parser.add_argument("--out", type=Path, default=Path("lite0.npz"), help="where the dictionary is written")
+    parser.add_argument("--dictionary", type=Path, help="measure targets of this one, and train none")
+    parser.add_argument("--photographs", type=int, help="how many of the embedded photographs; all by default")
     options = parser.parse_args(arguments)
     size = TINY if options.tiny else FULL
+    size = replace(size, photographs=options.photographs or size.photographs)
     if options.scale:
         torch.set_num_threads(1)
-    result = scale(size) if options.scale else training(options.out, size)
+        result = scale(size)
+    elif options.dictionary:
+        result = {"targets": of_file(options.dictionary, size)}
+    else:
+        result = training(options.out, size)
     print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 
