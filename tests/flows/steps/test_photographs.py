@@ -35,8 +35,7 @@ def made(folder: Path, queries: int, used: int | None) -> Statistics:
     statistics.write_references(LAYER, ranked, queries, IMAGES)
     statistics.write_sample(LAYER, Sample(np.arange(IMAGES), peak), IMAGES)
     statistics.mark([], {LAYER: 4})
-    fields = {"nodes": [], "references": used} if used else {"nodes": []}
-    statistics.targets(LAYER, "image").claim(fields)
+    statistics.targets(LAYER, "image").claim({"nodes": [], "references": used})
     return statistics.again()
 
 
@@ -65,6 +64,7 @@ def test_queries_follow_the_references_that_were_used(
         assert sorted(images[question.others].tolist()) == sorted(excite[15:])
     np.testing.assert_allclose(found.features[JUDGE].mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(found.features[JUDGE].std(0), 1, atol=1e-6)
+    assert found.sample[JUDGE][:, 0].tolist() == list(range(IMAGES))
 
 
 def test_a_store_without_queries_asks_nothing(tmp_path: Path) -> None:
