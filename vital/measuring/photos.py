@@ -52,10 +52,11 @@ def read_photos(photos: Photos, preprocessing: Preprocessing) -> Photographs:
 
 
 def _listed(photos: Photos) -> list[Photo]:
-    several = isinstance(photos, np.ndarray) and photos.ndim == 4
-    if isinstance(photos, (str, os.PathLike, Image.Image, np.ndarray)) and not several:
-        photos = [photos]
-    return [photo for given in photos for photo in _unfolded(given)]
+    if isinstance(photos, np.ndarray):
+        given: Sequence[Photo] = list(photos) if photos.ndim == 4 else [photos]
+    else:
+        given = [photos] if isinstance(photos, (str, os.PathLike, Image.Image)) else photos
+    return [photo for one in given for photo in _unfolded(one)]
 
 
 def _unfolded(photo: Photo) -> Iterator[Photo]:

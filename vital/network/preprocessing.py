@@ -85,9 +85,8 @@ class Preprocessing:
     @classmethod
     def of(cls, identity: Mapping[str, Any]) -> Preprocessing:
         """The inverse of `identity`; other fields may be among them, as in what a store was made from."""
-        side, *colours = identity["input_size"], tuple(identity["mean"]), tuple(identity["std"])
         rest = {name: identity[name] for name in ("resize", "interpolation", "antialias", "channels", "squash")}
-        return cls(side, *colours, **rest)
+        return cls(identity["input_size"], tuple(identity["mean"]), tuple(identity["std"]), **rest)
 
     def crop(self, image: UInt8[np.ndarray, "row column 3"]) -> UInt8[Tensor, "3 side side"]:
         """One decoded image at the input's size: resized, the middle cut out; black where it does not reach."""
