@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stores.atlas.layer import AtlasLayer
+    from stores.atlas.naming import Naming
     from stores.atlas.picture import AtlasPicture
     from stores.atlas.store import Atlas, open_any, open_atlas
+    from stores.dataset.kept import Sample
     from stores.dataset.references import References
     from stores.dataset.store import Statistics, open_statistics
     from stores.dataset.targets import Targets
@@ -25,7 +27,9 @@ _FACE = {
     "Atlas": "stores.atlas.store",
     "AtlasLayer": "stores.atlas.layer",
     "AtlasPicture": "stores.atlas.picture",
+    "Naming": "stores.atlas.naming",
     "References": "stores.dataset.references",
+    "Sample": "stores.dataset.kept",
     "Statistics": "stores.dataset.store",
     "Targets": "stores.dataset.targets",
     "open_any": "stores.atlas.store",
@@ -36,7 +40,9 @@ __all__ = [
     "Atlas",
     "AtlasLayer",
     "AtlasPicture",
+    "Naming",
     "References",
+    "Sample",
     "Statistics",
     "Targets",
     "open_any",

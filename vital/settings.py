@@ -102,6 +102,16 @@ class StatisticsSettings(Settings):
     """How much one pass over the shards keeps: references of each neuron, levels of each row."""
 
     references: int = Field(50, ge=1, le=1000, description="reference images kept for each neuron")
+    queries: int = Field(
+        10, ge=0, le=1000, description="images kept beyond the references, by which pictures are judged"
+    )
+    sample: int = Field(
+        2000,
+        ge=0,
+        le=1_000_000,
+        description="images drawn by lot on which every neuron's peak is kept; of more than 16,000 neurons fewer, such "
+        "that a layer takes 128 MiB",
+    )
     lowest: bool = Field(False, description="keep the images with each neuron's most negative activations, too")
     levels: int = Field(128, ge=8, le=1024, description="levels kept of a sorted row with more sites than that")
     jpeg: JpegDecoder = Field(

@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.jobs import ReferencesJob
 from flows.running.process import LoadedModel
-from stores import References, Statistics, open_statistics
+from stores import References, Sample, Statistics, open_statistics
 from stores.arrays.display import counted
 from stores.arrays.names import placed
 from stores.dataset.references import read_matrix
@@ -70,12 +70,13 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
     for name in (*job.layers, *measured):
         placed(name)  # refuses what a store cannot hold, before there is one
     kept = job.statistics
-    return Plan(tuple(ranked), tuple(dict.fromkeys(measured)), kept.references, kept.levels, job.precision)
+    every = tuple(dict.fromkeys(measured))
+    return Plan(tuple(ranked), every, kept.references, kept.levels, job.precision, kept.queries, kept.sample)
 
 
 def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) -> Plan:
     """The part of a plan that the store does not have for exactly these shards; raises SchemaMismatch for more
-    shards, and for another number of references."""
+    shards, and for another number of references, queries or images of a sample."""
     known = statistics.shards()
     if not len(known):
         return plan
@@ -86,12 +87,14 @@ def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) 
             f"ones ({shards[len(known)].name}, …) and add them to the store, or write to another store"
         )
     for name in plan.ranked:
-        ranks = statistics.claimed_ranks(name)
-        if ranks not in (None, plan.ranks):
-            raise SchemaMismatch(
-                f"the store keeps {ranks} references of layer {name!r} and {plan.ranks} were asked for: "
-                f"repeat --references {ranks}, or write to another store"
-            )
+        asked = {"references": plan.ranks, "queries": plan.queries, "sample": plan.sample}
+        for what, kept in (statistics.claimed_kept(name) or {}).items():
+            if kept != asked[what]:
+                called = "images in the sample" if what == "sample" else what
+                raise SchemaMismatch(
+                    f"the store keeps {kept} {called} of layer {name!r} and {asked[what]} were asked for: "
+                    f"repeat --{what} {kept}, or write to another store"
+                )
     complete, measured = statistics.ranked(), set(statistics.measured())
     return replace(
         plan,
@@ -132,19 +135,24 @@ def refuse_unusable(statistics: Statistics, allowed: float) -> None:
 
 
 def write_gathered(
-    statistics: Statistics, gathered: Gathered, survey: Survey, preprocessing: Preprocessing, levels: int
+    statistics: Statistics, gathered: Gathered, survey: Survey, preprocessing: Preprocessing, plan: Plan
 ) -> None:
-    """Rankings as references with their patches, and all sums as statistics. What is complete is marked last."""
+    """Rankings as references with their patches and the queries behind them, samples, and all sums as statistics. What
+    is complete is marked last. How many are kept of a layer ``plan`` says where the store does not yet know."""
     for name, sums in gathered.sums.items():
-        statistics.write_layer(name, levels_of(survey.layer(name), levels), sums.stored(), LayerSums.meanings())
+        statistics.write_layer(name, levels_of(survey.layer(name), plan.levels), sums.stored(), LayerSums.meanings())
+    ranks: dict[str, int] = {}
     for name, ranking in gathered.rankings.items():
+        kept = statistics.claimed_kept(name) or {"queries": plan.queries, "sample": plan.sample}
         module = survey.layer(survey.layer(ranked_layer(name)).reads.layer)
         references = _as_references(name, ranking, module.sites - module.leading_tokens, preprocessing)
-        statistics.write_references(name, references)
+        statistics.write_references(name, references, kept["queries"], kept["sample"])
+        ranks[name] = ranking.scores.shape[1] - kept["queries"]
+    for name, drawn in gathered.samples.items():
+        statistics.write_sample(name, Sample(drawn.images, drawn.peaks), drawn.most)
     images = gathered.image_sums
     colours = images.colours()
     statistics.write_images(images.mean_spectrum(), colours.mean, colours.covariance, images.stored())
-    ranks = {name: ranking.scores.shape[1] for name, ranking in gathered.rankings.items()}
     statistics.mark(list(gathered.sums), ranks)
 
 

@@ -213,10 +213,11 @@ def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dic
         peaks.append(one.peak)
         ranks.append(one.rank)
     peak, rank = np.concatenate(peaks), np.concatenate(ranks)
-    best = np.nanmax(scores, axis=1)
+    best, mean = np.nanmax(scores, axis=1), np.nanmean(scores, axis=1)
     return {
         "peak": peak,
         "peak_ratio": np.where(best > 0, peak / np.where(best > 0, best, 1), np.nan),
+        "mean_peak_ratio": np.where(mean > 0, peak / np.where(mean > 0, mean, 1), np.nan),
         "references_reached": 100 * (scores <= peak[:, None]).sum(1) / np.isfinite(scores).sum(1),
         "rank": rank,
         "most_activated": rank == 0,

@@ -205,12 +205,14 @@ def read_rows(array: zarr.Array[Any], wanted: Int64[np.ndarray, "row"]) -> Shape
 
 
 def arrays_by_neuron(parent: zarr.Group) -> dict[str, zarr.Array[Any]]:
-    """The arrays of a group that are written in blocks of neurons, by relative path; metrics are not."""
+    """The arrays of a group that are written in blocks of neurons, by relative path; metrics and names are not."""
     # depth 1 reaches NODE/quantiles; reached/NODE/picture of an atlas is one deeper
     return {
         name: array
         for name, array in parent.members(max_depth=2)
-        if isinstance(array, zarr.Array) and _axes(array)[:1] == ("neuron",) and not name.startswith("metrics/")
+        if isinstance(array, zarr.Array)
+        and _axes(array)[:1] == ("neuron",)
+        and not name.startswith(("metrics/", "names/"))
     }
 
 

@@ -18,7 +18,7 @@ from stores.errors import ForeignStore
 from stores.files import safe_url as safe_url
 
 JSON: TypeAlias = bool | int | float | str | Sequence[Any] | Mapping[str, Any] | None
-Which: TypeAlias = Literal["base", "variant", "atlas", "statistics", "references", "labels"]
+Which: TypeAlias = Literal["base", "variant", "atlas", "statistics", "references", "labels", "names"]
 
 DIGITS = 16
 

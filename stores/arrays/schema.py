@@ -22,7 +22,7 @@ from stores.errors import MisalignedBlock, MissingStore, SchemaMismatch
 from stores.files import MEMORY, local_path, safe_url
 
 Kind = Literal["statistics", "atlas"]
-SCHEMA_VERSIONS: Mapping[Kind, int] = {"statistics": 3, "atlas": 2}
+SCHEMA_VERSIONS: Mapping[Kind, int] = {"statistics": 4, "atlas": 2}
 """Of each kind; raised when a store of the version before cannot be read any more."""
 Mode = Literal["r", "r+", "a"]
 GROWING_CHUNK = 65536

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from stores.arrays.blocks import Blocks, block_specs
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
+from stores.atlas.naming import Naming, read_naming, write_naming
 
 METRICS, REACHED = "metrics", "reached"
 
@@ -83,9 +85,24 @@ class AtlasLayer(Blocks):
 
     @property
     def names(self) -> list[str]:
-        """The names of classes; empty for other layers, and where the network has none."""
+        """The names of classes. Of other layers those that `vital names` gave, "" for neurons that got none; empty
+        where nobody gave any."""
         kept: Any = self.group.attrs.get("names") or []
-        return [str(name) for name in kept]
+        return [str(name) for name in kept] or (self._given if self.name != "classes" else [])
+
+    @cached_property
+    def _given(self) -> list[str]:
+        # read once: a neuron's name is asked for thousands of times
+        naming = self.naming()
+        return [] if naming is None else naming.names
+
+    def naming(self) -> Naming | None:
+        """The words that `vital names` found for the neurons, and what speaks for them; None where it did not run."""
+        return read_naming(self.root, self.path)
+
+    def write_naming(self, naming: Naming) -> None:
+        """Keep such words, in place of earlier ones; a single writer."""
+        write_naming(self.root, self.path, naming)
 
     def write_names(self, names: Sequence[str]) -> None:
         """Keep the names of the neurons; a single writer."""
@@ -93,11 +110,12 @@ class AtlasLayer(Blocks):
             self.group.attrs["names"] = list(names)
 
     def neuron_name(self, neuron: int) -> str:
-        """The class's name, or the channel's number."""
-        names = self.names
-        if neuron < len(names):
-            return names[neuron]
-        return f"class {neuron}" if self.name == "classes" else f"channel {neuron}"
+        """The class's name; or the channel's number, and the word that was found for it."""
+        names, classes = self.names, self.name == "classes"
+        word = names[neuron] if neuron < len(names) else ""
+        if classes and word:
+            return word
+        return f"{'class' if classes else 'channel'} {neuron}{f', {word}' if word else ''}"
 
     # Pictures
 

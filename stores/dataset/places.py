@@ -15,7 +15,7 @@ from jaxtyping import Int32, Int64, UInt32
 from stores.arrays.blocks import read_rows
 from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
 from stores.dataset.index import SampleRows, read_columns
-from stores.dataset.references import NOBODY, references_path
+from stores.dataset.references import NOBODY, REFERENCES, references_path
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,13 @@ def read_places(group: zarr.Group, images: Int64[np.ndarray, "..."]) -> Places:
     return Places(distinct, **read_columns(group, distinct, COLUMNS))
 
 
-def read_reference_places(group: zarr.Group, layer: str, neurons: Int64[np.ndarray, "neuron"], count: int) -> Places:
-    """The places of the best ``count`` references of some neurons of a layer; raises SchemaMismatch where it has none.
-    What is read does not grow with the index."""
+def read_reference_places(
+    group: zarr.Group, layer: str, neurons: Int64[np.ndarray, "neuron"], count: int, folder: str = REFERENCES
+) -> Places:
+    """The places of the best ``count`` references, or queries, of some neurons of a layer; raises SchemaMismatch where
+    it has none. What is read does not grow with the index."""
     image, *columns = (
-        read_rows(array_at(group, f"{references_path(layer)}/{name}"), neurons)[:, :count]
+        read_rows(array_at(group, f"{references_path(layer, folder)}/{name}"), neurons)[:, :count]
         for name in ("image", *COLUMNS)
     )
     distinct, first = np.unique(image, return_index=True)
@@ -59,8 +61,10 @@ def read_reference_places(group: zarr.Group, layer: str, neurons: Int64[np.ndarr
     return Places(distinct[taken], **found)
 
 
-def write_reference_places(group: zarr.Group, layer: str, images: Int64[np.ndarray, "neuron rank"]) -> None:
-    """Declare and write the places of a layer's references from the index; a single writer.
+def write_reference_places(
+    group: zarr.Group, layer: str, images: Int64[np.ndarray, "neuron rank"], folder: str = REFERENCES
+) -> None:
+    """Declare and write the places of a layer's references, or queries, from the index; a single writer.
 
     Raises:
         SchemaMismatch: the index has no such image, or the layer has references of another shape.
@@ -70,7 +74,7 @@ def write_reference_places(group: zarr.Group, layer: str, images: Int64[np.ndarr
     for name in COLUMNS:
         column = stored[name]
         spec = ArraySpec(
-            f"{references_path(layer)}/{name}",
+            f"{references_path(layer, folder)}/{name}",
             ("neuron", "rank"),
             images.shape,
             column.dtype,

@@ -21,6 +21,8 @@ LOWEST = "/lowest"
 """Ends the name of references by the least activation."""
 NOBODY = -1
 """Image id of a rank that no image took."""
+REFERENCES, QUERIES = "references", "queries"
+"""Where the best images of each neuron lie, and those of the ranks right beyond."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,29 @@ class References:
         """The first ``count`` of every neuron."""
         return References(self.image[:, :count], self.score[:, :count], self.site[:, :count], self.box[:, :count])
 
+    def beyond(self, count: int) -> References:
+        """All but the first ``count`` of every neuron."""
+        return References(self.image[:, count:], self.score[:, count:], self.site[:, count:], self.box[:, count:])
 
-def references_path(layer: str) -> str:
-    """Where the references of a layer lie, or of its least activations: ``LAYER/lowest``."""
+    def and_then(self, others: References) -> References:
+        """These and, behind them, others of the same neurons."""
+        both = (np.concatenate([getattr(self, name), getattr(others, name)], 1) for name in ROWS)
+        return References(*both)
+
+
+ROWS = tuple(part.name for part in fields(References))
+
+
+def references_path(layer: str, folder: str = REFERENCES) -> str:
+    """Where the references of a layer lie, or of its least activations: ``LAYER/lowest``; or its `QUERIES`."""
     whole = layer.removesuffix(LOWEST)
-    return f"references/{placed(whole)}{layer[len(whole) :]}"
+    return f"{folder}/{placed(whole)}{layer[len(whole) :]}"
 
 
-def reference_specs(layer: str, neurons: int, ranks: int) -> list[ArraySpec]:
-    """Arrays of ``references/LAYER``; one writer. ``layer`` may go deeper, as in ``layer4.2/lowest``."""
-    axes, shape, path = ("neuron", "rank"), (neurons, ranks), references_path(layer)
+def reference_specs(layer: str, neurons: int, ranks: int, folder: str = REFERENCES) -> list[ArraySpec]:
+    """Arrays of ``references/LAYER``, or of ``queries/LAYER``; one writer. ``layer`` may go deeper, as in
+    ``layer4.2/lowest``."""
+    axes, shape, path = ("neuron", "rank"), (neurons, ranks), references_path(layer, folder)
     lowest = layer.endswith(LOWEST)
     end = "minimum" if lowest else "maximum"
     score = f"{end} over the sites of the neuron's activation on the image"
@@ -83,21 +98,24 @@ def reference_specs(layer: str, neurons: int, ranks: int) -> list[ArraySpec]:
     ]
 
 
-def write_references(group: zarr.Group, layer: str, references: References) -> None:
-    """Declare and write ``references/LAYER`` whole, over earlier ones of the same shape.
+def write_references(group: zarr.Group, layer: str, references: References, folder: str = REFERENCES) -> None:
+    """Declare and write ``references/LAYER`` whole, or ``queries/LAYER``, over earlier ones of the same shape.
 
     Raises:
         SchemaMismatch: the layer has references of another shape.
     """
     neurons, ranks = references.image.shape
-    declare(group, reference_specs(layer, neurons, ranks))
+    declare(group, reference_specs(layer, neurons, ranks, folder))
     for name in ("box", "site", "score", "image"):
-        write_whole(array_at(group, f"{references_path(layer)}/{name}"), getattr(references, name))
+        write_whole(array_at(group, f"{references_path(layer, folder)}/{name}"), getattr(references, name))
 
 
-def read_references(group: zarr.Group, layer: str, neurons: Int64[np.ndarray, "neuron"] | None = None) -> References:
+def read_references(
+    group: zarr.Group, layer: str, neurons: Int64[np.ndarray, "neuron"] | None = None, folder: str = REFERENCES
+) -> References:
     """References of a layer, or of some of its neurons in that order; raises SchemaMismatch where there are none."""
-    arrays = {part.name: array_at(group, f"{references_path(layer)}/{part.name}") for part in fields(References)}
+    path = references_path(layer, folder)
+    arrays = {part.name: array_at(group, f"{path}/{part.name}") for part in fields(References)}
     wanted = np.arange(arrays["image"].shape[0]) if neurons is None else neurons
     return References(**{name: read_rows(array, wanted) for name, array in arrays.items()})
 

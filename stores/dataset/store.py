@@ -19,29 +19,22 @@ from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, 
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
 from stores.dataset.images import read_colours, read_image_sums, read_spectrum, write_image_sums, write_images
 from stores.dataset.index import SampleRows, ShardRows, append_parts, index_specs, read_columns, read_index, read_shards
+from stores.dataset.kept import KeptOfNeurons
 from stores.dataset.layers import SUMS, layer_specs, read_layer, write_layer
-from stores.dataset.places import Places, read_places, read_reference_places, write_reference_places
-from stores.dataset.references import (
-    Directions,
-    References,
-    read_references,
-    references_path,
-    write_directions,
-    write_references,
-)
+from stores.dataset.places import Places, read_places
+from stores.dataset.references import REFERENCES, Directions, write_directions
 from stores.dataset.summary import statistics_lines
 from stores.dataset.targets import TARGETS, Targets
-from stores.errors import SchemaMismatch
 from stores.files import safe_url
 
 if TYPE_CHECKING:
     import xarray
 
-LAYERS, REFERENCES = "layers", "references"
+LAYERS = "layers"
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
+class Statistics(KeptOfNeurons):
     """An open statistics store. Arrays are read anew at each call; attributes are those of when it was opened.
 
     >>> s = open_statistics("stats.zarr")                            # doctest: +SKIP
@@ -214,57 +207,7 @@ class Statistics:
         write_images(self.root, spectrum, mean, covariance)
         write_image_sums(self.root, sums)
 
-    # References
-
-    def ranked(self) -> dict[str, int]:
-        """Layers with references, and how many a neuron has at most; ``LAYER/lowest`` are the most negative."""
-        return {name: int(str(mark).rpartition("/")[2]) for name, mark in self._marks(REFERENCES).items()}
-
-    def claimed_ranks(self, layer: str) -> int | None:
-        """How many references of a layer were asked for, also where they are not finished; None where none were."""
-        group = self.root.get(references_path(layer))
-        kept = claimed(group, "references") if isinstance(group, zarr.Group) else None
-        return int(kept["references"]) if kept else None
-
-    def references(self, layer: str, count: int | None = None, neurons: Sequence[int] | None = None) -> References:
-        """A layer's references, the best ``count``, or all; of all its neurons, or of some in that order.
-
-        Raises:
-            SchemaMismatch: the layer has none, or fewer than ``count`` are kept.
-        """
-        count = self._ranks(layer, count)
-        return read_references(self.root, layer, None if neurons is None else np.asarray(neurons, np.int64)).best(count)
-
-    def reference_places(self, layer: str, neurons: Sequence[int], count: int | None = None) -> Places:
-        """Where the images of some neurons' references lie: what is read does not grow with the index.
-
-        Raises:
-            SchemaMismatch: the layer has no references, or fewer than ``count`` are kept.
-        """
-        return read_reference_places(self.root, layer, np.asarray(neurons, np.int64), self._ranks(layer, count))
-
-    def _ranks(self, layer: str, count: int | None) -> int:
-        ranks = self.ranked()
-        if layer not in ranks or references_path(layer) not in self.root:  # marked last: a killed run leaves no mark
-            raise SchemaMismatch(
-                f"the store has no references of layer {layer!r}, it has those of {', '.join(ranks) or 'none'}: "
-                f"run `vital references … --layer {layer}` on the same shards first"
-            )
-        if count is not None and count > ranks[layer]:
-            raise SchemaMismatch(
-                f"{count} references were asked for and the store keeps {ranks[layer]} of layer {layer!r}: "
-                f"ask for fewer, or make the store with --references {count}"
-            )
-        return ranks[layer] if count is None else count
-
-    def write_references(self, layer: str, references: References) -> None:
-        """Claim, declare and write a layer's references and where their images lie, which the index must know; a single
-        writer."""
-        ranks = references.image.shape[1]
-        # Claimed before the arrays are there: another number is refused by name, also after a killed run.
-        claim(self.root.require_group(references_path(layer)), "references", {"references": ranks})
-        write_reference_places(self.root, layer, references.image)
-        write_references(self.root, layer, references)
+    # Directions; references, queries and samples are in `KeptOfNeurons`
 
     def directions(self) -> Directions:
         """Matrices whose rows are neurons of a layer's channels, by name; each is read when it is asked for."""

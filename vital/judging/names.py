@@ -42,6 +42,7 @@ _OF_JUDGE = {
 _OF_PICTURE = {
     "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
     "peak_ratio": Meaning("the picture's peak over the neuron's peak on its best natural reference", "", "high"),
+    "mean_peak_ratio": Meaning("the picture's peak over the mean of the neuron's peaks on its references", "", "high"),
     "references_reached": Meaning(
         "share of the neuron's references whose peak the picture reaches; 100: it excites the neuron more than any "
         "natural image does",

@@ -1,19 +1,19 @@
-"""All that one pass over images gathers: rankings, sums, class members, spectrum and colours; mergeable with
+"""All that one pass over images gathers: rankings, samples, sums, class members, spectrum and colours; mergeable with
 ``+``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Float64, Int, Shaped, UInt8
 from torch import Tensor
 
 from vital.measuring.image_sums import ImageSums, ImageTotal
-from vital.measuring.ranking import Ranker, Ranking
+from vital.measuring.ranking import Ranker, Ranking, Sample, Sampler, sample_size, unit_hash
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums, LayerTotal
 from vital.network.arithmetic import arithmetic, rounding, widened
@@ -34,8 +34,8 @@ def ranked_layer(name: str) -> str:
 @dataclass(frozen=True)
 class Plan:
     """What is gathered: ``ranked`` layers get rankings (the layer of classes: members by label; ``LAYER/lowest``: by
-    the negated least activation), ``measured`` ones sums; those of sites and directions, which are never matched, have
-    no rows."""
+    the negated least activation) and samples, ``measured`` ones sums; those of sites and directions, which are never
+    matched, have no rows."""
 
     ranked: tuple[str, ...]
     measured: tuple[str, ...]
@@ -43,6 +43,15 @@ class Plan:
     levels: int
     precision: Precision = "float32"
     """Arithmetic of the network; what it gives is ranked and summed in single precision at least."""
+    queries: int = 0
+    """Ranks beyond ``ranks``: images that no picture is made from, to ask what it tells of them."""
+    sample: int = 0
+    """Images drawn by lot, on which every neuron's peak is kept, as far as `sample_size` allows."""
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """The layers that get a sample."""
+        return tuple(name for name in self.ranked if not name.endswith(LOWEST)) if self.sample else ()
 
 
 def levels_of(layer: Layer, levels: int) -> Float[np.ndarray, "level"]:
@@ -57,18 +66,21 @@ class Gathered:
     rankings: Mapping[str, Ranking]
     sums: Mapping[str, LayerSums]
     image_sums: ImageSums
+    samples: Mapping[str, Sample] = field(default_factory=dict)
 
     @classmethod
     def none(cls, plan: Plan, survey: Survey, side: int) -> Gathered:
         """What is known of no image: the identity of ``+``."""
         measured = {name: survey.layer(name) for name in plan.measured}
+        neurons, ranks = {name: survey.layer(ranked_layer(name)).channels for name in plan.ranked}, plan.ranks
         return cls(
-            {name: Ranking.none(survey.layer(ranked_layer(name)).channels, plan.ranks) for name in plan.ranked},
+            {name: Ranking.none(count, ranks + plan.queries) for name, count in neurons.items()},
             {
                 name: LayerSums.none(layer.channels, len(levels_of(layer, plan.levels)))
                 for name, layer in measured.items()
             },
             ImageSums.none(side),
+            {name: Sample.none(neurons[name], sample_size(neurons[name], plan.sample)) for name in plan.sampled},
         )
 
     def __add__(self, other: Gathered) -> Gathered:
@@ -76,19 +88,21 @@ class Gathered:
             {name: ranking + other.rankings[name] for name, ranking in self.rankings.items()},
             {name: sums + other.sums[name] for name, sums in self.sums.items()},
             self.image_sums + other.image_sums,
+            {name: sample + other.samples[name] for name, sample in self.samples.items()},
         )
 
     def shifted(self, by: int) -> Gathered:
         """All of it with ``by`` added to the image ids: from a shard's own rows to the data set's."""
-        return Gathered(
-            {name: ranking.shifted(by) for name, ranking in self.rankings.items()}, self.sums, self.image_sums
-        )
+        rankings = {name: ranking.shifted(by) for name, ranking in self.rankings.items()}
+        samples = {name: sample.shifted(by) for name, sample in self.samples.items()}
+        return replace(self, rankings=rankings, samples=samples)
 
     def arrays(self) -> dict[str, Shaped[np.ndarray, "..."]]:
         """Everything as named arrays, for storage; `from_arrays` is the inverse."""
         parts: dict[str, Any] = {"light": self.image_sums}
         parts |= {f"rankings/{name}": ranking for name, ranking in self.rankings.items()}
         parts |= {f"sums/{name}": sums for name, sums in self.sums.items()}
+        parts |= {f"sample/{name}": sample for name, sample in self.samples.items()}
         return {
             f"{path}/{part.name}": np.asarray(getattr(value, part.name))
             for path, value in parts.items()
@@ -110,7 +124,8 @@ class Gathered:
                 if owner.startswith(f"{kind}/")
             }
 
-        return cls(of("rankings", Ranking), of("sums", LayerSums), ImageSums(**parts["light"]))
+        light = ImageSums(**parts["light"])
+        return cls(of("rankings", Ranking), of("sums", LayerSums), light, of("sample", Sample))
 
 
 class Gathering:
@@ -122,7 +137,8 @@ class Gathering:
         self._model, self._survey, self._plan = model, survey, plan
         self._device = anchor(model.network).device
         ranked = (ranked_layer(name) for name in plan.ranked if name != CLASSES)
-        self._layers = {name: survey.layer(name) for name in dict.fromkeys((*plan.measured, *ranked))}
+        # classes are ranked by their labels alone: for the peaks of a sample the network runs
+        self._layers = {name: survey.layer(name) for name in dict.fromkeys((*plan.measured, *ranked, *plan.sampled))}
         self._inner = tuple(dict.fromkeys(layer.reads.layer for layer in self._layers.values()))
         self._sums = {
             name: LayerTotal(layer.channels, len(levels_of(layer, plan.levels)), self._device)
@@ -131,12 +147,14 @@ class Gathering:
         }
         self._images = ImageTotal(model.preprocessing.side, self._device)
         self._rankers = {
-            name: Ranker(survey.layer(ranked_layer(name)).channels, plan.ranks)
+            name: Ranker(survey.layer(ranked_layer(name)).channels, plan.ranks + plan.queries)
             for name in plan.ranked
             if name != CLASSES
         }
+        channels = {name: survey.layer(name).channels for name in plan.sampled}
+        self._samplers = {name: Sampler(count, sample_size(count, plan.sample)) for name, count in channels.items()}
         self._seen: list[tuple[Int[np.ndarray, "image"], Int[np.ndarray, "image"], Sequence[str]]] = []
-        self._behind: tuple[torch.cuda.Event, Mapping[str, _Peaks], Int[np.ndarray, "image"]] | None = None
+        self._behind: tuple[torch.cuda.Event, _Batch] | None = None
 
     def add(
         self,
@@ -156,7 +174,7 @@ class Gathering:
             activations = self._activations(used, pixels)
             # of many directions the dearest: once
             maps = {name: layer.reads.maps(activations[layer.reads.layer]) for name, layer in self._layers.items()}
-            peaks = {name: self._peaks(name, maps) for name in self._rankers}
+            peaks = {name: self._peaks(name, maps) for name in (*self._rankers, *self._samplers.keys() - self._rankers)}
             copied = torch.cuda.current_stream(self._device).record_event() if pixels.is_cuda else None
             for name, sums in self._sums.items():
                 sums.add(maps[name], self._plan.levels if self._layers[name].readout is None else 0)
@@ -164,10 +182,11 @@ class Gathering:
                 self._images.add(pixels)
         self._seen.append((rows, labels, keys))
         self._catch_up()
+        batch = _Batch(peaks, rows, np.array([unit_hash(key) for key in keys] if self._samplers else [], np.float64))
         if copied is None:
-            self._rank(peaks, rows)
+            self._keep(batch)
         else:
-            self._behind = copied, peaks, rows
+            self._behind = copied, batch
 
     def _activations(self, used: Model, pixels: UInt8[Tensor, "image 3 side side"]) -> dict[str, Tensor]:
         if not self._inner:
@@ -183,19 +202,22 @@ class Gathering:
         if CLASSES in self._plan.ranked:
             rankings[CLASSES] = self._members()
         sums = {name: total.sums() for name, total in self._sums.items()}
-        return Gathered({name: rankings[name] for name in self._plan.ranked}, sums, self._images.sums())
+        samples = {name: sampler.sample() for name, sampler in self._samplers.items()}
+        return Gathered({name: rankings[name] for name in self._plan.ranked}, sums, self._images.sums(), samples)
 
     def _catch_up(self) -> None:
-        """Rank the batch before, whose peaks a GPU copies while it goes on with the next."""
+        """Keep what counts of the batch before, whose peaks a GPU copies while it goes on with the next."""
         behind, self._behind = self._behind, None
         if behind:
-            copied, peaks, rows = behind
+            copied, batch = behind
             copied.synchronize()
-            self._rank(peaks, rows)
+            self._keep(batch)
 
-    def _rank(self, peaks: Mapping[str, _Peaks], rows: Int[np.ndarray, "image"]) -> None:
+    def _keep(self, batch: _Batch) -> None:
         for name, ranker in self._rankers.items():
-            ranker.add(peaks[name].scores.numpy(), rows, peaks[name].sites)
+            ranker.add(batch.peaks[name].scores.numpy(), batch.rows, batch.peaks[name].sites)
+        for name, sampler in self._samplers.items():
+            sampler.add(batch.lots, batch.rows, batch.peaks[name].scores.numpy())
 
     def _peaks(self, name: str, maps: Mapping[str, Tensor]) -> _Peaks:
         layer = ranked_layer(name)
@@ -209,7 +231,8 @@ class Gathering:
         none = np.zeros(0, np.int64)
         rows, labels = (np.concatenate([none, *(batch[part] for batch in self._seen)]) for part in (0, 1))
         keys = [key for batch in self._seen for key in batch[2]]
-        return Ranking.of_members(self._survey.layer(CLASSES).channels, self._plan.ranks, rows, labels, keys)
+        ranks = self._plan.ranks + self._plan.queries
+        return Ranking.of_members(self._survey.layer(CLASSES).channels, ranks, rows, labels, keys)
 
 
 @dataclass(frozen=True)
@@ -233,6 +256,15 @@ class _Peaks:
         peaks, where = maps.min(-1) if lowest else maps.max(-1)
         peaks, found = (part.to("cpu", non_blocking=True) for part in ((-peaks if lowest else peaks).float(), where))
         return cls(peaks, lambda image, neurons: found[image].numpy()[neurons] + first)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The peaks of a batch by layer, the ids of its images, and their lots where a sample is drawn."""
+
+    peaks: Mapping[str, _Peaks]
+    rows: Int[np.ndarray, "image"]
+    lots: Float64[np.ndarray, "_lot"]
 
 
 def gather(

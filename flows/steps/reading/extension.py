@@ -24,11 +24,13 @@ from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan
 from vital.measuring.image_sums import ImageSums
-from vital.measuring.ranking import NOBODY, Ranking, unit_hash
+from vital.measuring.ranking import NOBODY, Ranking, Sample, sample_size, unit_hash
 from vital.measuring.sums import LayerSums
 from vital.network.probe import CLASSES
 
 PENDING = "extension"
+KEPT = ("references", "queries", "sample")
+"""What a store says how much it keeps of, layer by layer."""
 
 
 def check_shards(statistics: Statistics, shards: Sequence[ShardFile]) -> None:
@@ -58,20 +60,33 @@ def known_digests(statistics: Statistics, shards: Sequence[ShardFile]) -> list[S
 
 def kept_plan(statistics: Statistics) -> Plan:
     """Everything that a store has gathered: what new shards are asked for."""
-    ranked, precision = statistics.ranked(), statistics.base["precision"]
-    ranks = max(ranked.values(), default=1)
-    return Plan(tuple(ranked), tuple(statistics.measured()), ranks, statistics.levels, precision)
+    kept = [statistics.claimed_kept(name) or {} for name in statistics.ranked()]
+    ranks, queries, sample = (max((one[what] for one in kept), default=0) for what in KEPT)
+    layers = tuple(statistics.ranked()), tuple(statistics.measured())
+    return Plan(*layers, max(ranks, 1), statistics.levels, statistics.base["precision"], queries, sample)
 
 
 def kept_sums(statistics: Statistics, plan: Plan) -> Gathered:
     """What the store has gathered, with every sum as exact as when it was written."""
     sums = {name: LayerSums.from_stored(statistics.layer(name)) for name in plan.measured}
     rankings = {name: _kept_ranking(statistics, name) for name in plan.ranked}
-    return Gathered(rankings, sums, ImageSums.from_stored(statistics.image_sums()))
+    samples = {name: drawn for name in plan.sampled if (drawn := _kept_sample(statistics, name)) is not None}
+    return Gathered(rankings, sums, ImageSums.from_stored(statistics.image_sums()), samples)
+
+
+def _kept_sample(statistics: Statistics, name: str) -> Sample | None:
+    asked = (statistics.claimed_kept(name) or {})["sample"]
+    if not asked:
+        return None
+    kept = statistics.sample(name)
+    lots = np.array([unit_hash(key) for key in statistics.keys(kept.image.tolist())])
+    return Sample(lots, kept.image, kept.peak, sample_size(kept.peak.shape[1], asked))
 
 
 def _kept_ranking(statistics: Statistics, name: str) -> Ranking:
     references = statistics.references(name)
+    if (statistics.claimed_kept(name) or {})["queries"]:
+        references = references.and_then(statistics.queries(name))
     scores = references.score.astype(np.float64)
     if name == CLASSES:  # what is stored is rounded, the key is not
         taken = references.image != NOBODY
@@ -106,7 +121,9 @@ def finish_extension(statistics: Statistics, loaded: LoadedModel) -> None:
             _forget_targets(statistics, name, ranking)
     if len(statistics.shards()) == before:
         statistics.append_parts(index_rows(statistics.url, leaves, before))
-    write_gathered(statistics, whole, loaded.survey, loaded.model.preprocessing, statistics.levels)
+    # how much is kept of each layer the store knows
+    plan = Plan(tuple(whole.rankings), tuple(whole.sums), 1, statistics.levels)
+    write_gathered(statistics, whole, loaded.survey, loaded.model.preprocessing, plan)
     remove_partials(statistics.url, partials, leaves)
     remove_arrays(statistics.url, PENDING)
 
@@ -116,7 +133,8 @@ def _forget_targets(statistics: Statistics, layer: str, ranking: Ranking) -> Non
     every = list(statistics.all_targets(layer))
     if not every:
         return
-    changed = read_references(statistics.root, layer).image != ranking.images
+    before = read_references(statistics.root, layer).image
+    changed = before != ranking.images[:, : before.shape[1]]
     for targets in every:
         used = targets.settings.get("references") or changed.shape[1]
         targets.forget({int(neuron) // BLOCK for neuron in np.flatnonzero(changed[:, :used].any(1))})

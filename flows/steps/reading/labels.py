@@ -31,7 +31,7 @@ from stores.shards.labels import (
 )
 from stores.shards.reading import ShardReader, first_fields
 from vital.errors import UnsuitableInput
-from vital.judging.classes import match_classes, words
+from vital.judging.words.classes import match_classes, words
 from vital.network.probe import CLASSES
 
 MOST_CLASSES = 1_000_000

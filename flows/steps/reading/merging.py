@@ -133,7 +133,7 @@ def merge_partials(
     whole, _ = joined_partials(statistics.url, tree.top)
     if not len(statistics.shards()):
         statistics.append_parts(index_rows(statistics.url, tree.read))
-    write_gathered(statistics, whole, survey, preprocessing, plan.levels)
+    write_gathered(statistics, whole, survey, preprocessing, plan)
     remove_partials(statistics.url, tree.names, tree.read)
 
 

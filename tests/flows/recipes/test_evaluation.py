@@ -50,7 +50,7 @@ def test_every_picture_gets_its_metrics_and_others_none(copied: Path) -> None:
     atlas = evaluated(copied)
     for layer, names in {
         "classes": {"top1_own", "top5_own", "rank_own", f"top1_{JUDGE_NAME}", f"rank_{JUDGE_NAME}"},
-        LAYER: {"peak", "peak_ratio", "references_reached", "rank", "most_activated"},
+        LAYER: {"peak", "peak_ratio", "mean_peak_ratio", "references_reached", "rank", "most_activated"},
     }.items():
         found, there = AtlasLayer(atlas, layer).metrics(), AtlasLayer(atlas, layer).made()
         assert names | {"curve_distance", "nearest_reference", "variation"} <= found.keys()
@@ -90,6 +90,8 @@ def test_references_themselves_score_as_references_and_noise_as_noise(made: Made
     real = AtlasLayer(evaluated(url), LAYER).metrics()
     distance = AtlasLayer(evaluated(url), LAYER).layer_metrics()["frechet_own"]["value"]
     np.testing.assert_allclose(real["nearest_reference"][there], 1, atol=1e-3)
+    mean = np.nanmean(references.score[there].astype(np.float64), axis=1)
+    np.testing.assert_allclose(real["mean_peak_ratio"][there] * mean, real["peak"][there], rtol=1e-5)
     assert np.nanmedian(real["variation"]) == pytest.approx(1, abs=0.3)
     pixels[:] = np.random.default_rng(0).integers(0, 256, shown.shape, dtype=np.uint8)
     noise = AtlasLayer(evaluated(url), LAYER).metrics()

@@ -12,7 +12,7 @@ import pytest
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.steps.reading.extension import PENDING
-from stores import Targets
+from stores import Targets, open_statistics
 from stores.arrays.schema import array_at, open_store
 from stores.dataset.index import read_index, read_shards
 from stores.dataset.layers import write_layer
@@ -22,11 +22,12 @@ from stores.files import read_arrays
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made, references_job, targets_job
 from tests.flows.recipes.test_pipeline import digests, oracle_activations
+from vital.measuring.ranking import unit_hash
 from vital.settings import StatisticsSettings
 
 pytestmark = pytest.mark.slow
 
-KEPT = StatisticsSettings(references=3, levels=16, lowest=True)
+KEPT = StatisticsSettings(references=3, levels=16, lowest=True, queries=2, sample=12)
 
 
 class Grown:
@@ -67,6 +68,12 @@ def test_an_extended_store_has_the_bytes_of_one_made_from_all_shards(grown: Grow
     select(grown.all, tmp_path / "whole.zarr")
     assert places(grown.store) == places(tmp_path / "whole.zarr")
     assert read_shards(open_store(str(grown.store), "statistics", "r")).images.tolist() == [10, 10, 10]
+    statistics = open_statistics(str(grown.store))
+    drawn = sorted(range(30), key=lambda image: unit_hash(statistics.keys([image])[0]))[:12]
+    for layer in (LAYER, "classes"):
+        assert statistics.sample(layer).image.tolist() == sorted(drawn)
+        chosen = statistics.references(layer).image, statistics.queries(layer).image
+        assert not any(set(one) & set(other) - {-1} for one, other in zip(*chosen, strict=True))
     select(grown.old, grown.store, extend=True)
     assert places(grown.store) == places(tmp_path / "whole.zarr")
 
@@ -92,7 +99,7 @@ def test_an_extension_that_was_killed_while_it_wrote_is_finished(
         select(grown.old, store)
         written.clear()
         monkeypatch.setattr("stores.dataset.store.write_layer", dying(after, layers))
-        monkeypatch.setattr("stores.dataset.store.write_references", dying(after, references))
+        monkeypatch.setattr("stores.dataset.kept.write_references", dying(after, references))
         with pytest.raises(KeyboardInterrupt):
             select(grown.all, store, extend=True)
         monkeypatch.undo()

@@ -29,7 +29,7 @@ from stores.errors import SchemaMismatch
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import Gathered, Plan
 from vital.measuring.image_sums import ImageSums
-from vital.measuring.ranking import Ranking
+from vital.measuring.ranking import Ranking, Sample, unit_hash
 from vital.measuring.sums import LayerSums
 
 PLAN = Plan(("layer",), ("layer",), 3, 4)
@@ -47,6 +47,9 @@ def partial_of(shard: int) -> Partial:
     maps = torch.randn(images, 5, 6, generator=stream) * 10.0 ** torch.randint(-6, 5, (images, 5, 1), generator=stream)
     peaks, sites = maps.max(2)
     ranking = Ranking.of(peaks.numpy(), np.arange(images), sites.numpy(), PLAN.ranks)
+    sums = LayerSums.of(maps, PLAN.levels)
+    lots = np.array([unit_hash(f"{shard}/{row}") for row in range(images)])
+    sample = Sample(lots, np.arange(images), peaks.numpy(), 4) + Sample.none(5, 4)
     pixels = torch.randint(0, 256, (images, 3, 4, 4), generator=stream).to(torch.uint8)
     rows = {
         "shard": [0] * images, "offset": range(images), "size": [shard] * images, "label": [-1] * images,
@@ -54,7 +57,7 @@ def partial_of(shard: int) -> Partial:
     }  # fmt: skip
     table = {"name": f"{shard:04d}.tar", "url": "/", "size": 9, "images": images, "rejected": 0, "digest": "d"}
     return Partial(
-        Gathered({"layer": ranking}, {"layer": LayerSums.of(maps, PLAN.levels)}, ImageSums.of(pixels)),
+        Gathered({"layer": ranking}, {"layer": sums}, ImageSums.of(pixels), {"layer": sample}),
         SampleRows.from_columns({name: list(values) for name, values in rows.items()}),
         ShardRows.from_columns({**{name: [value] for name, value in table.items()}, "short": [""]}),
     )

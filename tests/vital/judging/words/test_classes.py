@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vital.errors import UnsuitableInput
-from vital.judging.classes import match_classes, wordnet_ids, words
+from vital.judging.words.classes import match_classes, wordnet_ids, words
 from vital.network.sources import torchvision_models
 
 IMAGENET = torchvision_models().ResNet50_Weights.DEFAULT.meta["categories"]

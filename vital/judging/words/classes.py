@@ -32,7 +32,7 @@ class Matched:
 @cache
 def wordnet_ids() -> Mapping[str, int]:
     """ImageNet's 1000 classes of 2012: WordNet id to number. Sorted ids are numbered from 0."""
-    text = resources.files("vital.judging").joinpath("wordnet.txt").read_text("ascii")
+    text = resources.files("vital.judging.words").joinpath("wordnet.txt").read_text("ascii")
     return {name: number for number, name in enumerate(text.split())}
 
 

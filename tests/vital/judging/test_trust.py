@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from vital.judging.trust import AS_READABLE, COMPETENT, LIKE_PHOTOGRAPHS, REACHED, trust, trust_of_layer
+
+GOOD = {
+    "mean_peak_ratio": 1.1,
+    "readability_squeezenet": 0.7,
+    "readability_references_squeezenet": 0.75,
+    "processing_gap": 0.2,
+}
+BAD = {"mean_peak_ratio": 0.4, "readability_squeezenet": 0.5, "processing_gap": 0.9}
+OF_FINDING = (
+    ("mean_peak_ratio",),
+    ("readability_squeezenet", "readability_references_squeezenet"),
+    ("processing_gap",),
+)
+
+
+@pytest.mark.parametrize("said", list(product([True, False, None], repeat=3)))
+def test_every_combination_counts_what_holds_and_what_is_known(said: tuple[bool | None, ...]) -> None:
+    metrics = dict(GOOD)
+    for names, holds in zip(OF_FINDING, said, strict=True):
+        for name in names:
+            if holds is None:
+                del metrics[name]
+            elif not holds:
+                metrics[name] = BAD.get(name, metrics[name])
+    found = trust(metrics)
+    assert [finding.holds for finding in found.findings] == list(said)
+    assert found.level == said.count(True)
+    assert found.known == 3 - said.count(None)
+    assert found.doubtful == (False in said)
+    assert found.sentence.endswith(".")
+    assert found.sentence.count("not measured") == said.count(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside", "finding"),
+    [
+        ("mean_peak_ratio", REACHED, REACHED - 1e-6, 0),
+        ("readability_squeezenet", 0.75 - AS_READABLE + 1e-6, 0.75 - AS_READABLE - 1e-6, 1),
+        ("processing_gap", LIKE_PHOTOGRAPHS - 1e-6, LIKE_PHOTOGRAPHS, 2),
+    ],
+)
+def test_bounds_are_where_they_are_said_to_be(name: str, inside: float, outside: float, finding: int) -> None:
+    assert trust({**GOOD, name: inside}).findings[finding].holds is True
+    assert trust({**GOOD, name: outside}).findings[finding].holds is False
+
+
+def test_a_judge_that_cannot_tell_photographs_apart_is_not_asked() -> None:
+    metrics = GOOD | {"readability_references_squeezenet": COMPETENT - 0.01, "readability_squeezenet": 0.3}
+    found = trust(metrics)
+    assert found.readable.holds is None
+    assert "0.59" in found.sentence
+    assert trust(metrics | {"readability_references_squeezenet": COMPETENT}).readable.holds is False
+
+
+def test_judges_are_averaged_and_the_own_network_is_none() -> None:
+    metrics = GOOD | {"readability_lite2": 0.5, "readability_references_lite2": 0.75}
+    # means of 0.6 and 0.75: too far apart, where squeezenet alone had 0.70
+    assert trust(metrics).readable.holds is False
+    assert "0.60, photographs 0.75" in trust(metrics).sentence
+    own = GOOD | {"readability_own": 0.0, "readability_references_own": 1.0}
+    assert trust(own).readable == trust(GOOD).readable
+    # a yardstick without a picture's figure, and the other way round, say nothing
+    assert trust({"readability_references_lite2": 0.9}).readable.holds is None
+    assert trust({"readability_lite2": 0.9}).readable.holds is None
+
+
+@pytest.mark.parametrize(("top1", "holds"), [(1.0, True), (0.0, False), (float("nan"), None)])
+def test_a_class_is_reached_where_the_network_sees_it(top1: float, holds: bool | None) -> None:
+    assert trust({"top1_own": top1}).reached.holds is holds
+
+
+def test_rows_of_a_layer_are_taken_by_neuron_and_nan_is_unknown() -> None:
+    layer = {name: np.array([np.nan, value, BAD.get(name, value)]) for name, value in GOOD.items()}
+    bad, good, none = trust_of_layer(layer, [2, 1, 0])
+    assert (bad.level, good.level, none.level, none.known) == (0, 3, 0, 0)
+    assert good == trust(GOOD)
+    assert trust_of_layer({}, [5])[0].known == 0
