@@ -4,6 +4,7 @@
     flows.targets(s, "layer4.2", neurons="0:64")                                              # a stores.Targets
     a = flows.atlas(s, "layer4.2", "a.zarr", neurons="0:64", steps=500)                       # a stores.Atlas
     flows.evaluate(a, judges=["squeezenet"])                                                  # the same, with metrics
+    flows.look(a, "cat.jpg")                                                                  # which neurons see it
     flows.report("report", seeds=3)                                                           # the path of a page
 
 Each runs the flow of the same step and gives the store that it filled. Settings are keyword arguments by the names of
@@ -22,11 +23,13 @@ from flows.running.given import RENAMED as RENAMED
 from flows.running.given import hand_over_again, job_of, many, model_settings, parts_of, ranges, url_of
 
 if TYPE_CHECKING:
+    from flows.steps.looking.sights import Look
     from stores import Atlas, Statistics, Targets
     from vital import Model
+    from vital.measuring.photos import Photos
     from vital.settings import ModelSettings
 
-__all__ = ["atlas", "evaluate", "references", "report", "targets"]
+__all__ = ["atlas", "evaluate", "look", "references", "report", "targets"]
 
 KEPT = "what is finished stays; run the same command again, which makes what is missing"
 """What a run says that is ended before it is done."""
@@ -244,6 +247,43 @@ def evaluate(
         )
     )
     return open_atlas(url)
+
+
+def look(
+    atlas: Atlas | str | Path,
+    photos: Photos,
+    *,
+    layers: Sequence[str] = (),
+    top: int = 10,
+    every: bool = False,
+    store: Statistics | str | Path | None = None,
+    model: Model | None = None,
+    **settings: Any,
+) -> Look:
+    """Which neurons of an atlas see photographs, how strongly against the data set's images, and where.
+
+    Args:
+        atlas: the atlas, or its path or URL.
+        photos: one photograph or several: files, folders, Pillow images, or uint8 arrays (row, column, 3).
+        layers: the layers that look, all together; all by default.
+        top: neurons of each photograph.
+        every: neurons without a picture, too.
+        store: its statistics, when they moved.
+        model: the network again, where it is a model of another program.
+        **settings: fields of `flows.jobs.Running`, such as ``device``.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    from flows.jobs import Running
+    from flows.steps.looking.look import look_at
+    from stores import open_atlas
+
+    opened, where = open_atlas(url_of(atlas)), None if store is None else url_of(store)
+    if model is not None:
+        hand_over_again(model, opened.statistics(where))
+    running = parts_of(settings, running=Running)["running"]
+    return look_at(opened, photos, many(layers), top=top, every=every, store=where, running=running)
 
 
 @_prepared

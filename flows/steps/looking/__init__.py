@@ -1,0 +1,1 @@
+"""What neurons see in photographs: looked for, and as a value."""
