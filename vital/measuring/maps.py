@@ -26,6 +26,8 @@ from vital.settings import Precision, RelevanceKind
 
 BATCH = 8
 """Photographs in one pass."""
+ALIKE = 1e-4
+"""Of a peak: another that differs by no more is the same, as it is on another machine or in another batch."""
 
 
 def relevance(
@@ -157,15 +159,15 @@ def standing(
     peak: Float[np.ndarray, "image neuron"], sample: Float[np.ndarray, "sampled neuron"]
 ) -> tuple[Float[np.ndarray, "image neuron"], Float[np.ndarray, "image neuron"]]:
     """Of each peak the share of a sample's images with a lesser one, 0 to 1, and how many standard deviations it is
-    above their mean.
+    above their mean. What is `ALIKE` is not lesser: an image of the sample is not above itself.
 
     The deviation is that of the neuron over the sample; of one that is the same on all of it, the layer's mean
     deviation. What is no number is above nothing.
 
     >>> standing(np.array([[3.0, 2.0]]), np.array([[1.0, 0.0], [3.0, 0.0]]))
-    (array([[0.5, 1. ]]), array([[1., 4.]]))
+    (array([[0.5, 1. ]]), array([[1., 2.]]))
     """
-    share = np.stack([(sample < row).mean(axis=0) for row in peak])
+    share = np.stack([(sample < row - ALIKE * np.abs(row)).mean(axis=0) for row in peak])
     wide = sample.astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinite activations have no deviation
         deviation = wide.std(axis=0)

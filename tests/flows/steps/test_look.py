@@ -62,6 +62,8 @@ def test_the_neurons_that_have_it_as_their_strongest_come_first(
     first = set(np.flatnonzero(references.image[:, 0] == reference.image).tolist())
     assert reference.neuron in first
     assert {sight.neuron for sight in look[0].sights[: len(first)]} == first
+    count = statistics.image_count()
+    assert {sight.share for sight in look[0].sights[: len(first)]} == {(count - 1) / count}
 
 
 def test_peak_patch_and_map_are_those_of_the_reference(
@@ -91,9 +93,9 @@ def test_share_and_deviations_are_counted_from_the_sample(look: Look, statistics
     order = []
     for sight in look[0].sights:
         peaks = sample.peak[:, sight.neuron].astype(np.float64)
-        below = sum(peak < sight.activation for peak in peaks.tolist())
-        # the photograph itself is among the sample: the last bit decides whether it is below itself
-        assert abs(below - len(peaks) * sight.share) <= 1
+        # the photograph itself is among the sample, and is not below itself
+        below = sum(peak < sight.activation and not np.isclose(peak, sight.activation) for peak in peaks.tolist())
+        assert sight.share == pytest.approx(below / len(peaks), abs=1e-9)
         assert sight.deviations == pytest.approx((sight.activation - peaks.mean()) / peaks.std(), rel=1e-4)
         order.append((-sight.share, -sight.deviations))
     assert order == sorted(order)
