@@ -10,12 +10,16 @@ from typing import Any
 from flows.running.process import LIVE, stored_model
 from flows.steps.targets import variant_of
 from stores import Atlas, AtlasLayer, Statistics
+from stores.arrays.names import placed
+from stores.dataset.references import DICTIONARIES, DIRECTIONS
 from stores.files import join
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import ModelSettings, PictureSettings, Settings
 
 NEURON = "{neuron}"
 """Stands for the neuron's number in a command."""
+JUDGES = ("squeezenet", "efficientnet_lite2")
+"""Networks whose weights come with packages; a page names the first that made no pictures itself."""
 
 
 def commands(atlas_url: str, pictures: AtlasLayer, store: str, statistics: Statistics | None) -> list[str]:
@@ -48,6 +52,13 @@ def commands(atlas_url: str, pictures: AtlasLayer, store: str, statistics: Stati
 def _always(picture: PictureSettings) -> tuple[str, ...]:
     """What a command states of a picture even where it is the default; baselines have no presets."""
     return ("preset", "seed") if picture.method == "vital" else ("method", "seed")
+
+
+def measuring(atlas_url: str, layer: str, statistics: Statistics | None) -> str:
+    """The ``vital`` command that measures a layer's pictures, with a judge that is not their own network."""
+    own = stored_model(statistics).name if statistics is not None else ""
+    judge = next(name for name in JUDGES if name != own)
+    return _line("evaluate", "--atlas", atlas_url, "--layer", layer, "--judge", judge)
 
 
 def facts(atlas: Atlas, pictures: AtlasLayer) -> dict[str, str]:
@@ -87,8 +98,11 @@ def _references(statistics: Statistics, layer: str, store: str) -> str:
     if "levels" in base:
         more += ["--levels", str(base["levels"])]
     named = ["--model", model.name, *options(model.model_copy(update={"name": ""}), ModelSettings(name=""))]
-    directions = layer.partition("~")[2]  # the store keeps the matrix that the neurons are rows of
-    more += ["--directions", join(store, "directions", directions)] if directions else []
+    name = layer.partition("~")[2]  # the store keeps the matrix or dictionary that the neurons are of
+    if name in statistics.dictionaries():
+        more += ["--dictionary", join(store, DICTIONARIES, placed(name))]
+    elif name:
+        more += ["--directions", join(store, DIRECTIONS, name)]
     return _line("references", *folders, "--store", store, *named, "--layer", layer, *more)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -14,8 +15,9 @@ from stores import Atlas, AtlasLayer, Statistics, Targets
 from stores.arrays.names import placed, unplaced
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
-from stores.pages.content import Column, Curve, LayerPage, NeuronPage, Photo, Sources
+from stores.pages.content import TRUST, Column, Curve, LayerPage, NeuronPage, Photo, Sources, TrustLine
 from vital.judging.metrics import curve_distance
+from vital.judging.trust import LOOKED_AT, trust_of_layer
 from vital.network.probe import CLASSES
 
 STRONGEST = 8
@@ -67,13 +69,15 @@ class LayerSource:
             int(settings.get("steps", 0)),
             again.facts(self.atlas, self.pictures),
             again.commands(safe_url(self.atlas.url), self.pictures, self.store, self.statistics),
+            LOOKED_AT,
+            again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
         )
 
     def neurons(self, neurons: Sequence[int], photos: Mapping[int, Sequence[Photo]]) -> list[NeuronPage]:
         """Pages of some neurons that have pictures."""
         rows = self.pictures.rows(neurons)
         nodes = self._nodes(rows)
-        sources = self._sources(neurons)
+        sources, trusted = self._sources(neurons), self._trusted(neurons)
         return [
             NeuronPage(
                 neuron,
@@ -87,8 +91,25 @@ class LayerSource:
                 ],
                 sources.get(neuron, []),
                 photos.get(neuron, ()),
+                trusted[position],
             )
             for position, neuron in enumerate(neurons)
+        ]
+
+    @cached_property
+    def _metrics(self) -> Mapping[str, np.ndarray]:
+        """Metrics of the neurons by name; other kinds of array that a program may have written are not shown."""
+        count = self.pictures.count
+        return {
+            name: values.astype(np.float64)
+            for name, values in sorted(self.pictures.metrics().items())
+            if values.shape == (count,) and values.dtype.kind in "fiu"
+        }
+
+    def _trusted(self, neurons: Sequence[int]) -> list[TrustLine | None]:
+        return [
+            TrustLine(found.level, found.known, found.sentence) if found.known else None
+            for found in trust_of_layer(self._metrics, neurons)
         ]
 
     def _nodes(self, rows: Mapping[str, np.ndarray]) -> list[str]:
@@ -121,8 +142,14 @@ class LayerSource:
         return [named.get(number, f"class {number}") for number in range(count)] if named else []
 
     def _columns(self, count: int) -> list[Column]:
+        columns = []
+        made = self.made()
+        if any(trusted := self._trusted(made)):
+            levels = np.full(count, np.nan)
+            levels[made] = [np.nan if line is None else line.level for line in trusted]
+            columns.append(Column(TRUST, f"how many hold of {', '.join(LOOKED_AT)}: 3 is best", levels))
         loss = np.asarray(self.pictures.array("loss")[:], np.float64)
-        columns = [Column("loss", "loss at the last step", loss[:, -1])]
+        columns.append(Column("loss", "loss at the last step", loss[:, -1]))
         if (distance := curve_distance(self.pictures.reached())) is not None:
             columns.append(
                 Column("distance", "how far the picture's rows are from the target's, of the target's length", distance)
@@ -135,10 +162,9 @@ class LayerSource:
                     continue
                 if kept.shape == (count,):
                     columns.append(Column(name, self.statistics.meaning(self.layer, key), kept.astype(np.float64)))
-        for name, values in sorted(self.pictures.metrics().items()):
-            if values.shape == (count,) and values.dtype.kind in "fiu":
-                meaning, units = self.pictures.metric_meaning(name)
-                columns.append(Column(name, meaning, values.astype(np.float64), units))
+        for name, values in self._metrics.items():
+            meaning, units = self.pictures.metric_meaning(name)
+            columns.append(Column(name, meaning, values, units))
         return columns
 
     def _coordinates(self, count: int) -> Float[np.ndarray, "neuron 2"] | None:

@@ -44,9 +44,19 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class TrustLine:
+    """How far a picture can be trusted: ``level`` of ``known`` things that were looked at hold, and ``text`` says
+    which."""
+
+    level: int
+    known: int
+    text: str
+
+
+@dataclass(frozen=True)
 class NeuronPage:
     """What the pages show of one neuron. ``alpha`` is its picture's opacity, or None for an opaque picture; ``loss``
-    runs from the first step to the last."""
+    runs from the first step to the last; ``trust`` is None where nothing of it was measured."""
 
     neuron: int
     pixels: UInt8[np.ndarray, "side side 3"]
@@ -56,6 +66,11 @@ class NeuronPage:
     curves: Sequence[Curve] = ()
     sources: Sequence[Sources] = ()
     photos: Sequence[Photo] = ()
+    trust: TrustLine | None = None
+
+
+TRUST = "trust"
+"""Name of the column that has each neuron's `TrustLine.level`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,8 @@ class LayerPage:
 
     ``status`` is a code by neuron, 1 where there is a picture, and ``meanings`` says what the others mean. ``places``
     are two coordinates, 0 to 1, in which neurons with like targets lie close, or None. ``facts`` and ``commands`` say
-    how to make the pictures again; ``{neuron}`` in a command stands for the neuron's number.
+    how to make the pictures again; ``{neuron}`` in a command stands for the neuron's number. ``looked_at`` are the
+    things that trust in a picture follows from, and ``measuring`` is the command that looks at them all.
     """
 
     name: str
@@ -87,6 +103,8 @@ class LayerPage:
     steps: int = 0
     facts: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
+    looked_at: Sequence[str] = ()
+    measuring: str = ""
 
 
 @dataclass(frozen=True)

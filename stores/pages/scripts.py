@@ -42,6 +42,8 @@ def layer_data(page: LayerPage, made: Int[np.ndarray, "picture"]) -> dict[str, A
         ],
         "facts": list(page.facts.items()),
         "commands": list(page.commands),
+        "lookedAt": list(page.looked_at),
+        "measuring": page.measuring,
     }
 
 
@@ -56,6 +58,7 @@ def neuron_data(page: NeuronPage) -> dict[str, Any]:
             [source.node, list(map(int, source.channels)), numbers(source.importance)] for source in page.sources
         ],
         "photos": [_photo_data(photo) for photo in page.photos],
+        "trust": None if page.trust is None else [page.trust.level, page.trust.known, page.trust.text],
     }
 
 

@@ -16,7 +16,7 @@ from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
 from stores.pages.scripts import MADE, layer_data, neuron_data, script
 from stores.pages.sheets import ACROSS, PER_SHEET, TILES, mask_file, picture_file, sheet_files
 
-VERSION = "1"
+VERSION = "2"
 """Goes into every digest: a change of what is written raises it."""
 SCRIPTS = (
     "data.js", "dom.js", "format.js", "plots.js", "wall.js", "order.js", "controls.js", "overview.js", "parts.js",

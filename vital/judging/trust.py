@@ -29,6 +29,8 @@ LIKE_PHOTOGRAPHS = 0.5
 """Greatest processing gap: half way from the neuron's own photographs (0) to images of other neurons (1)."""
 
 
+LOOKED_AT = ("reached", "readable", "treated like photographs")
+"""The findings in their order, as adjectives of a picture."""
 _PICTURE, _PHOTOGRAPHS = "readability_", "readability_references_"
 """Begin the names of these metrics; a judge's name follows."""
 

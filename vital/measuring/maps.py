@@ -147,7 +147,7 @@ def _responses(
     survey: Survey, reads: Readout, neurons: Sequence[int], seen: Float[Tensor, "image channel site"]
 ) -> Responses:
     maps, skip = reads.maps(seen), survey.layer(reads.layer).leading_tokens
-    if reads.directions is None:
+    if reads.numbers is None:  # all channels, as they are
         maps = maps[:, list(neurons)]
     first = 0 if reads.site is None else max(0, reads.site - skip)
     maps = maps[..., skip:] if reads.site is None else maps

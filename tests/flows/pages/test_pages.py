@@ -70,9 +70,26 @@ def test_a_layer_half_finished_says_so(site: Path) -> None:
     assert said["missing"] == [[0, 8], [2, 1]]
     assert "zero on every image" in said["meanings"]["2"]
     assert {column["name"] for column in said["columns"]} == {
-        "loss", "distance", "activation frequency", "mean peak", "rise"
+        "trust", "loss", "distance", "activation frequency", "mean peak", "rise", *walkable.trusted()
     }  # fmt: skip
     assert [column["meaning"] for column in said["columns"] if column["name"] == "rise"] == ["from 0 to 1"]
+
+
+def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: Walkable, site: Path) -> None:
+    said = data(site / SITE_FOLDER / "0" / LATER / "layer.js")
+    neurons = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
+    levels = next(column["values"] for column in said["columns"] if column["name"] == "trust")
+    assert levels == [(row % 2 == 0) + (row % 4 == 0) + (row < 8) for row in said["made"]]
+    assert neurons["4"]["trust"] == [
+        3, 3, "Reaches its references (1.10 of their mean peak), readable (0.70, photographs 0.75), treated like "
+        "photographs (gap 0.10).",
+    ]  # fmt: skip
+    assert neurons["9"]["trust"][:2] == [0, 2]
+    assert said["measuring"] == f"vital evaluate --atlas {made.atlas} --layer {LATER} --judge squeezenet"
+    # nothing was measured of the layer before
+    before = data(site / SITE_FOLDER / "0" / EARLIER / "layer.js")
+    assert "trust" not in {column["name"] for column in before["columns"]}
+    assert data(site / SITE_FOLDER / "0" / EARLIER / "neurons-0.js")["3"]["trust"] is None
 
 
 def test_class_names_come_from_the_shards_folder(site: Path) -> None:
@@ -180,11 +197,14 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     monkeypatch.setattr("flows.recipes.targets.measure_targets", lambda job: jobs.update(targets=job) or "patch-lrp")
     monkeypatch.setattr("flows.recipes.atlas.build_atlas", lambda job: jobs.update(atlas=job))
     pictures, statistics = open_atlas(str(made.atlas)).layer(LATER), open_statistics(str(made.store))
-    for line in recipes.commands(str(made.atlas), pictures, str(made.store), statistics):
+    monkeypatch.setattr("flows.recipes.evaluation.evaluate_atlas", lambda job: jobs.update(evaluate=job) or job.atlas)
+    measuring = recipes.measuring(str(made.atlas), LATER, statistics)
+    for line in (*recipes.commands(str(made.atlas), pictures, str(made.store), statistics), measuring):
         words = shlex.split(line.replace(recipes.NEURON, "3"))
         assert words[0] == "vital"
         said = vital(*words[1:])
         assert said.exit_code == 0, said.output
+    assert (jobs["evaluate"].atlas, jobs["evaluate"].layers) == (str(made.atlas), (LATER,))
     assert jobs["references"].shards == (str(made.shards),)
     assert jobs["references"].statistics.references == 12
     assert jobs["references"].statistics.levels == 16

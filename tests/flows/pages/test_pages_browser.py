@@ -134,6 +134,42 @@ def test_searching_and_ranges(page: Page, index: str) -> None:
     assert "--neurons 20:26 --out selection.zip" in command
 
 
+def test_the_wall_is_sorted_and_filtered_by_trust(page: Page, index: str) -> None:
+    page.goto(index + WALL)
+    shown = cells(page)
+    page.select_option("[aria-label='Order by']", label="Trust")
+    # those of the highest level first, and of one level by number
+    level = {row: (int(row) % 2 == 0) + (int(row) % 4 == 0) + (int(row) < 8) for row in shown}
+    assert cells(page) == sorted(shown, key=lambda row: (-level[row], int(row)))
+    page.select_option("[aria-label='Show a range of']", label="Trust")
+    page.fill("[aria-label='At least']", "3")
+    assert wait_for_cells(page, 2) == ["0", "4"]
+
+
+@pytest.mark.parametrize(
+    ("neuron", "marks", "said"),
+    [
+        (f"{LATER}/4", ["holds"] * 3, "Trust: 3 of 3 hold. Reaches its references (1.10 of their mean peak), readable"),
+        (f"{LATER}/5", ["holds", "fails", "fails"], "not treated like photographs (gap 0.90)"),
+        (f"{LATER}/8", ["holds", "holds", ""], "readability not measured"),
+        (f"{EARLIER}/3", ["", "", ""], "was not measured yet"),
+    ],
+)
+def test_a_neuron_s_page_says_how_far_it_can_be_trusted(
+    page: Page, index: str, neuron: str, marks: list[str], said: str
+) -> None:
+    page.goto(f"{index}#/0/{neuron}")
+    page.wait_for_selector(".trust")
+    assert said in (page.text_content(".trust p") or "")
+    assert page.eval_on_selector_all(".trust i", "found => found.map((mark) => mark.className)") == marks
+    measuring = page.locator(".trust details")
+    assert measuring.count() == (1 if "" in marks else 0)
+    if "" in marks:
+        measuring.locator("summary").click()
+        assert measuring.inner_text().replace("\n", " ").count("vital evaluate --atlas") == 1
+    assert not page.locator(".measures", has_text="Trust").count()
+
+
 def test_classes_are_found_by_name_and_their_markup_is_text(page: Page, index: str) -> None:
     page.goto(index)
     assert cells(page) == CLASS_NAMES[:3]
@@ -248,7 +284,7 @@ def test_two_atlases_side_by_side(page: Page, index: str) -> None:
     page.wait_for_selector(".sides .frame img >> nth=1")
     sources = page.eval_on_selector_all(".sides .frame img", "found => found.map((image) => image.getAttribute('src'))")
     assert [source.split("/")[1] for source in sources] == ["0", "1"]
-    assert page.locator(".measured tbody tr").count() == 5
+    assert page.locator(".measured tbody tr").count() == 10
     page.click(".path > a")
     page.wait_for_selector(".pair")
     assert page.get_attribute(".place", "aria-setsize") == "31"

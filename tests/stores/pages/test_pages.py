@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from stores.errors import UnsuitableFolder
-from stores.pages.content import AtlasPage, Column, Curve, LayerPage, NeuronPage, Photo, Sources
+from stores.pages.content import AtlasPage, Column, Curve, LayerPage, NeuronPage, Photo, Sources, TrustLine
 from stores.pages.folder import SITE_FOLDER
 from stores.pages.scripts import number, script
 from stores.pages.sheets import PER_SHEET, TILES
@@ -120,16 +120,20 @@ def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: T
 
 def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
     places = np.array([[0, 1], [0.5, 0.25], [0, 0]])
-    write(tmp_path, pool, [neuron(0), neuron(1)], layer(places=places, names=["a", "b", "c"]), {"ab12": jpeg()})
+    page = layer(places=places, names=["a", "b", "c"], looked_at=["reached"], measuring="vital evaluate")
+    neurons = [neuron(0), neuron(1, trust=TrustLine(1, 2, "Reached."))]
+    write(tmp_path, pool, neurons, page, {"ab12": jpeg()})
     overview = data(tmp_path / SITE_FOLDER / "0" / LAYER / "layer.js")
     assert overview["made"] == [0, 1]
     assert overview["names"] == ["a", "b"]
     assert overview["places"] == [[0, 5000], [9999, 2500]]
     assert overview["missing"] == [[0, 1]]
     assert overview["columns"][0]["values"] == [0, 0.5]
+    assert (overview["lookedAt"], overview["measuring"]) == (["reached"], "vital evaluate")
     one = data(tmp_path / SITE_FOLDER / "0" / LAYER / "neurons-0.js")["1"]
     assert one["loss"] == [3, 2, None]
     assert one["sources"] == [["conv1", [3, 1], [1, 0.25]]]
+    assert one["trust"] == [1, 2, "Reached."]
     assert one["photos"] == [["ab12", "a/key", 3.5, "bee", "Ada, CC0", [0.25, 0.5, 0.25, 0.25]]]
     node, low, high, target, picture = one["curves"][0]
     assert (node, low, high) == ("conv1", 0, 2)

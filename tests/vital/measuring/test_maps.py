@@ -17,6 +17,7 @@ from vital.measuring.gathering import Plan, gather
 from vital.measuring.maps import BATCH, map_node, relevance, relevance_maps, responses, standing
 from vital.network.layers import survey
 from vital.network.models import Model, wrap
+from vital.network.neurons.dictionaries import Dictionary
 from vital.network.probe import probe
 from vital.network.sources import torchvision_models
 from vital.propagation.mode import Relevance
@@ -123,7 +124,9 @@ def test_neurons_and_nodes_that_are_not_there_are_refused(tiny: Callable[..., Mo
         relevance(oblong, "1:0", photos(1), node="0")
 
 
-@pytest.mark.parametrize("name", ["ViT", "ViT@0", "ViT@7", "ViT~pairs", "classes", "2", "2@1,2", "2~pairs"])
+@pytest.mark.parametrize(
+    "name", ["ViT", "ViT@0", "ViT@7", "ViT~pairs", "classes", "2", "2@1,2", "2~pairs", "2~features"]
+)
 def test_a_response_is_the_peak_that_a_pass_ranks_by(name: str, tiny: Callable[..., Model]) -> None:
     """Each neuron's images in the order of their peaks, and the winning sites, as the pass has them."""
     if name.startswith("ViT"):
@@ -133,7 +136,8 @@ def test_a_response_is_the_peak_that_a_pass_ranks_by(name: str, tiny: Callable[.
     else:
         model, channels = tiny(), 12
     pairs = np.random.default_rng(3).normal(size=(20, channels)).astype(np.float32)
-    layers = replace(survey(model), directions={"pairs": pairs})
+    features = Dictionary(pairs, np.full(20, -0.1, np.float32), np.full(20, 0.05, np.float32), k=5)
+    layers = replace(survey(model), directions={"pairs": pairs}, dictionaries={"features": features})
     crops = torch.stack([model.preprocessing.crop(photo) for photo in photos(6)])
     count = layers.layer(name).channels
     some = [1, 4, count - 1]

@@ -90,7 +90,7 @@
     if (!data) return el("div", { class: "side" }, el("div", { class: "frame" }, el("p", { class: "none" }, "No picture here.")));
     const { frame, toggle, turn } = VITAL.figure(layer, neuron, data);
     const node = el("div", { class: "side" }, frame, el("div", { class: "actions" }, toggle,
-      el("a", { class: "quiet", href: VITAL.link(layer.place, neuron) }, "Its own page")),
+      el("a", { class: "quiet", href: VITAL.link(layer.place, neuron) }, "Its own page")), VITAL.trust(layer, data),
       data.photos.length ? VITAL.photos(data.photos.slice(0, 6)) : null, VITAL.curves(data));
     node.turn = turn;
     return node;

@@ -71,7 +71,7 @@
     const loss = VITAL.lossPlot(data.loss, layer.steps);
     main.append(el("article", { class: "neuron" }, path,
       el("div", { class: "show" }, el("div", { class: "left" }, frame, actions),
-        el("div", { class: "right" }, heading, VITAL.measures(layer, neuron), photos)),
+        el("div", { class: "right" }, heading, VITAL.trust(layer, data), VITAL.measures(layer, neuron), photos)),
       sources(layer, data), VITAL.curves(data),
       loss ? el("section", { class: "loss" }, el("h2", null, "Loss"), el("div", { class: "curves" }, loss)) : null,
       recipe(layer, neuron, data)));

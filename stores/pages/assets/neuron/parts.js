@@ -2,6 +2,8 @@
 (function () {
   "use strict";
   const { el, svg } = VITAL;
+  // Measures that are seen at once, where there are many.
+  const FIRST = 4;
   let masks = 0;
   VITAL.masked = false;
 
@@ -50,6 +52,19 @@
     }));
   };
 
+  // How far the picture can be trusted: a mark for each thing that was looked at, full where it holds, and a sentence.
+  VITAL.trust = function (layer, data) {
+    const all = layer.lookedAt.length;
+    if (!all) return null;
+    const [level, known, text] = data.trust || [0, 0, "How far this picture can be trusted was not measured yet."];
+    const marks = layer.lookedAt.map((thing, i) => el("i", { class: i < level ? "holds" : i < known ? "fails" : "" }));
+    const said = known ? "Trust: " + level + " of " + all + " hold. " : "";
+    return el("div", { class: "trust" },
+      el("p", null, el("span", { class: "marks", "aria-hidden": "true" }, marks), el("span", { class: "unseen" }, said), text),
+      known < all && layer.measuring ? el("details", null, el("summary", null, known ? "Measure the rest" : "Measure it"),
+        el("div", { class: "command" }, VITAL.commandLines([layer.measuring]), VITAL.copier(layer.measuring, "Copy"))) : null);
+  };
+
   VITAL.curves = function (data) {
     const plots = data.curves.map(VITAL.curvePlot).filter(Boolean);
     if (!plots.length) return null;
@@ -60,10 +75,15 @@
 
   VITAL.measures = function (layer, neuron) {
     const row = layer.row.get(neuron);
-    const pairs = layer.columns.map((column) => [column, column.values[row]]).filter((pair) => pair[1] !== null);
-    return el("dl", { class: "measures" }, pairs.map(([column, value]) => el("div", { title: column.meaning },
+    // trust has a line of its own
+    const pairs = layer.columns.filter((column) => column.name !== "trust")
+      .map((column) => [column, column.values[row]]).filter((pair) => pair[1] !== null);
+    const list = (name, some) => el("dl", { class: name }, some.map(([column, value]) => el("div", { title: column.meaning },
       el("dt", null, VITAL.capital(column.name)),
       el("dd", null, VITAL.number(value) + (column.units ? " " + column.units : "")))));
+    if (pairs.length <= FIRST + 2) return list("measures", pairs);
+    return [list("measures", pairs.slice(0, FIRST)), el("details", { class: "further" },
+      el("summary", null, pairs.length - FIRST + " more measures"), list("facts", pairs.slice(FIRST)))];
   };
 
   // A strip of channels of an earlier node, as pictures where this atlas has them.

@@ -1,0 +1,100 @@
+"""How clear a neuron is, as another network sees its references: clarity, redundancy and polysemanticity.
+
+The three measures are those of SemanticLens (Dreyer et al., "Mechanistic understanding and validation of large AI
+models with SemanticLens", 2025, arXiv 2501.05398), which takes the features of a foundation model. A judge's features
+are to be given less their mean over the images of the data set: they are often not below zero, so that any two images
+look alike, and only what is left says how much more alike these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from vital.judging.metrics import unit
+
+ROWS = 1024
+"""Neurons whose cosines with all others are in memory together: of 100,000 neurons 0.8 GB."""
+FEWEST, MOST = 4, 12
+"""References of a neuron that can be divided into two groups of two or more, and the most that are: all of the 2,036
+divisions of twelve are looked at."""
+
+
+def clarity(features: Sequence[Float[np.ndarray, "_reference feature"]]) -> Float[np.ndarray, "neuron"]:
+    """Mean cosine between two different references of a neuron, from −1 / (references − 1) to 1; NaN below two.
+
+    >>> clarity([np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])])
+    array([1., 0.])
+    """
+    found = np.full(len(features), np.nan)
+    for neuron, rows in enumerate(features):
+        if (count := len(rows)) > 1:
+            directions = unit(rows.astype(np.float64))
+            total = directions.sum(0)
+            # the cosines of all pairs, less those of each with itself
+            found[neuron] = (total @ total - np.square(directions).sum()) / (count * (count - 1))
+    return found
+
+
+def redundancy(features: Sequence[Float[np.ndarray, "_reference feature"]]) -> Float[np.ndarray, "neuron"]:
+    """Greatest cosine between the mean features of a neuron's references and those of another neuron; NaN where there
+    is no other, and for a neuron without references. It grows with the number of neurons: compare at equal numbers.
+
+    >>> redundancy([np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([[3.0, 0.0]])])
+    array([1., 0., 1.])
+    """
+    found = np.full(len(features), np.nan)
+    there = [neuron for neuron, rows in enumerate(features) if len(rows)]
+    if len(there) < 2:
+        return found
+    means = unit(np.stack([features[neuron].mean(0, dtype=np.float64) for neuron in there]))
+    for start in range(0, len(means), ROWS):
+        near = means[start : start + ROWS] @ means.T
+        np.fill_diagonal(near[:, start:], -np.inf)
+        found[there[start : start + ROWS]] = near.max(1)
+    return found
+
+
+def polysemanticity(features: Sequence[Float[np.ndarray, "_reference feature"]]) -> Float[np.ndarray, "neuron"]:
+    """One less the cosine between the centres of two groups of a neuron's references: 0 where both show the same, 1
+    where they have nothing in common. NaN below `FEWEST` references; of more than `MOST` the first count.
+
+    The groups are those of k-means with two clusters, of directions and found by trying every division; each has at
+    least two references, so that one odd image makes no meaning. References that have nothing in common at all have no
+    groups either: read it beside `clarity`.
+
+    >>> same, other = [1.0, 0.0], [0.0, 1.0]
+    >>> polysemanticity([np.array([same, other, same, other]), np.array([same] * 4)])
+    array([1., 0.])
+    """
+    return np.array([_apart(unit(rows[:MOST].astype(np.float64))) for rows in features], np.float64)
+
+
+def _apart(rows: Float[np.ndarray, "reference feature"]) -> float:
+    if len(rows) < FEWEST:
+        return float("nan")
+    one = _divisions(len(rows)).astype(np.float64)
+    other = 1 - one
+    # products of the groups' sums: the greatest Σ |sum|² / members has the least squares left within the groups
+    cosines = rows @ rows.T
+    own, between, others = (
+        np.einsum("di,ij,dj->d", left, cosines, right, optimize=True)
+        for left, right in ((one, one), (one, other), (other, other))
+    )
+    best = (own / one.sum(1) + others / other.sum(1)).argmax()
+    length = np.sqrt(own[best] * others[best])
+    return float(1 - between[best] / length) if length > 0 else float("nan")
+
+
+@cache
+def _divisions(count: int) -> UInt8[np.ndarray, "division reference"]:
+    """Every division of so many references into two groups of two or more, 1 for those that are with the first."""
+    numbers = np.arange(2 ** (count - 1))
+    rest = numbers[:, None] >> np.arange(count - 1) & 1
+    divisions = np.concatenate([np.ones((len(rest), 1)), rest], axis=1).astype(np.uint8)
+    members = divisions.sum(1)
+    kept: np.ndarray = divisions[(members >= 2) & (members <= count - 2)]
+    return kept
