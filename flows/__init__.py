@@ -5,6 +5,7 @@
     a = flows.atlas(s, "layer4.2", "a.zarr", neurons="0:64", steps=500)                       # a stores.Atlas
     flows.evaluate(a, judges=["squeezenet"])                                                  # the same, with metrics
     flows.look(a, "cat.jpg")                                                                  # which neurons see it
+    flows.names(a)                                                                            # the same, with words
     flows.report("report", seeds=3)                                                           # the path of a page
 
 Each runs the flow of the same step and gives the store that it filled. Settings are keyword arguments by the names of
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
     from vital.measuring.photos import Photos
     from vital.settings import ModelSettings
 
-__all__ = ["atlas", "evaluate", "look", "references", "report", "targets"]
-
+__all__ = ["atlas", "evaluate", "look", "names", "references", "report", "targets"]
 KEPT = "what is finished stays; run the same command again, which makes what is missing"
 """What a run says that is ended before it is done."""
 Paths: TypeAlias = "str | Path | Sequence[str | Path]"
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -269,8 +268,7 @@ def look(
         atlas: the atlas, or its path or URL.
         photos: one photograph or several: files, folders, Pillow images, or uint8 arrays (row, column, 3).
         layers: the layers that look, all together; all by default.
-        top: neurons of each photograph.
-        every: neurons without a picture, too.
+        top: neurons of each photograph, of those with a picture; or of ``every`` neuron.
         store: its statistics, when they moved.
         model: the network again, where it is a model of another program.
         **settings: fields of `flows.jobs.Running`, such as ``device``.
@@ -285,8 +283,45 @@ def look(
     opened, where = open_atlas(url_of(atlas)), None if store is None else url_of(store)
     if model is not None:
         hand_over_again(model, opened.statistics(where))
-    running = parts_of(settings, running=Running)["running"]
-    return look_at(opened, photos, many(layers), top=top, every=every, store=where, running=running)
+    return look_at(
+        opened, photos, many(layers), top=top, every=every, store=where, **parts_of(settings, running=Running)
+    )
+
+
+@_prepared
+def names(
+    atlas: Atlas | str | Path,
+    vocabulary: str | Path = "classes",
+    *,
+    judge: str | None = None,
+    model: Model | None = None,
+    **settings: Any,
+) -> Atlas:
+    """Find words for an atlas's neurons; they are kept beside the pictures, as ``layer.names`` and ``layer.naming()``.
+
+    Args:
+        atlas: the atlas, or its path or URL.
+        vocabulary: ``classes``, or a text file of words, one a line, which takes a CLIP model as judge.
+        judge: the network that says how much a word is in an image; without one the data set's labels say it.
+        model: the network again, where it is a module of another program.
+        **settings: other fields of `flows.jobs.NamesJob`, such as ``layers`` and ``words``, and those of `Running`.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    from flows.jobs import NamesJob, Running
+    from flows.recipes.names import name_atlas
+    from stores import open_atlas
+
+    where = {name: settings.pop(name) for name in Running.model_fields if name in settings}
+    settings |= {name: many(settings[name]) for name in ("layers", "shards") if name in settings}
+    settings |= {name: url_of(settings[name]) for name in ("store", "broader") if name in settings}
+    asked = {"atlas": url_of(atlas), "vocabulary": str(vocabulary), "judge": judge, **settings}
+    job = job_of(NamesJob, **asked, **parts_of(where, running=Running))
+    if model is not None:
+        hand_over_again(model, open_atlas(job.atlas).statistics(job.store))
+    name_atlas(job)
+    return open_atlas(job.atlas)
 
 
 @_prepared
