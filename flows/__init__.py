@@ -280,12 +280,10 @@ def look(
     from flows.steps.looking.look import look_at
     from stores import open_atlas
 
-    opened, where = open_atlas(url_of(atlas)), None if store is None else url_of(store)
+    opened, at = open_atlas(url_of(atlas)), None if store is None else url_of(store)
     if model is not None:
-        hand_over_again(model, opened.statistics(where))
-    return look_at(
-        opened, photos, many(layers), top=top, every=every, store=where, **parts_of(settings, running=Running)
-    )
+        hand_over_again(model, opened.statistics(at))
+    return look_at(opened, photos, many(layers), top=top, every=every, store=at, **parts_of(settings, running=Running))
 
 
 @_prepared
