@@ -61,7 +61,8 @@ def check_folder(out: Path) -> None:
 
 
 def page_places(pages: Path, atlas_url: str) -> dict[str, str]:
-    """Where an atlas's layers are among the pages in a folder: the part of an address that names each.
+    """Where an atlas's layers are among the pages in a folder: the part of an address that names each. An atlas that
+    has moved is known by its own name.
 
     Raises:
         UnsuitableFolder: the folder holds no pages, or none of this atlas.
@@ -69,21 +70,19 @@ def page_places(pages: Path, atlas_url: str) -> dict[str, str]:
     try:
         text = (pages / SITE_FOLDER / "site.js").read_text("ascii")
         site = json.loads(text.partition(",")[2].rpartition(")")[0])
-        found = {atlas["url"]: atlas["layers"] for atlas in site["atlases"]}
+        found = {str(atlas["url"]).rstrip("/"): atlas["layers"] for atlas in site["atlases"]}
     except (OSError, ValueError, LookupError, TypeError):
         raise UnsuitableFolder(f"{pages} holds no atlas's pages: give the folder that `vital pages` wrote") from None
-    url = next((one for one in found if _same(one, safe_url(atlas_url))), None)
+    asked = safe_url(atlas_url).rstrip("/")
+    same = [one for one in found if one == asked or Path(one).absolute() == Path(asked).absolute()]
+    named = [one for one in found if one.rpartition("/")[2] == asked.rpartition("/")[2]]  # it may have moved
+    url = next(iter(same), named[0] if len(named) == 1 else None)
     if url is None:
         raise UnsuitableFolder(
-            f"the pages in {pages} are of {', '.join(map(str, found))} and not of {safe_url(atlas_url)}: write this "
+            f"the pages in {pages} are of {', '.join(found)} and not of {safe_url(atlas_url)}: write this "
             "atlas's with `vital pages`"
         )
     return {layer["name"]: layer["place"] for layer in found[url]}
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two URLs are of the same store: paths may be given from other folders."""
-    return one.rstrip("/") == other.rstrip("/") or Path(one).absolute() == Path(other).absolute()
 
 
 class _Files:

@@ -142,6 +142,9 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
     write_gallery(str(made.atlas), pages)
     places = page_places(pages, str(made.atlas))
     assert set(places) == {LAYER, "classes"}
+    assert page_places(pages, f"elsewhere/{made.atlas.name}") == places
+    with pytest.raises(UnsuitableFolder, match=r"and not of other\.zarr: write this atlas's"):
+        page_places(pages, "other.zarr")
     index = write_look(look, tmp_path / "look", places, pages)
     text = index.read_text("utf-8")
     assert f'href="../p%20ages/index.html#/0/{LAYER}/{reference.neuron}"' in text
