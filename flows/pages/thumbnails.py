@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
+import numpy as np
 from PIL import Image
 
 from flows.steps.images import moved_urls
@@ -61,6 +62,10 @@ class Photographs:
         known = self._names[label] if 0 <= label < len(self._names) else f"class {label}" if label >= 0 else ""
         return Photo(name, key, score, known, credit, box)
 
+    def key(self, image: int) -> str:
+        """The key of an image."""
+        return str(self._index.key[image])
+
     def read(self, images: Mapping[str, int], pool: Executor) -> dict[str, bytes]:
         """JPEGs by name, of images by name; each shard is opened once, images in the order in which they lie.
 
@@ -108,6 +113,17 @@ class LayerPhotographs:
                 shown[neuron].append(photo)
                 images[photo.file] = int(image)
         return shown, images
+
+    def seen_by(self, neurons: Sequence[int]) -> dict[str, list[int]]:
+        """By the key of each photograph that one of the neurons shows as a reference all those that have it among their
+        references; where it stands nearest to the best, first."""
+        images = self._references.image[list(neurons)]
+        shown = np.setdiff1d(images[:, :MOST], NOBODY)
+        row, rank = np.nonzero(np.isin(images, shown))
+        found: dict[int, list[int]] = {}
+        for one in np.lexsort((row, rank)):
+            found.setdefault(int(images[row[one], rank[one]]), []).append(int(neurons[row[one]]))
+        return {self._all.key(image): named for image, named in sorted(found.items())}
 
 
 def as_seen(data: bytes, side: int) -> bytes:

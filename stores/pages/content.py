@@ -91,6 +91,7 @@ class LayerPage:
     are two coordinates, 0 to 1, in which neurons with like targets lie close, or None. ``facts`` and ``commands`` say
     how to make the pictures again; ``{neuron}`` in a command stands for the neuron's number. ``looked_at`` are the
     things that trust in a picture follows from, and ``measuring`` is the command that looks at them all.
+    ``photographs`` are, by key, the neurons that a photograph excites; which it excites most come first.
     """
 
     name: str
@@ -105,6 +106,7 @@ class LayerPage:
     commands: Sequence[str] = ()
     looked_at: Sequence[str] = ()
     measuring: str = ""
+    photographs: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
