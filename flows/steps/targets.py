@@ -248,16 +248,22 @@ def read_targets(
         quantiles = part(node, "quantiles")
         assert quantiles is not None  # declared for every node
         # Patches are enlarged: they differ from whole images in much that is not particular to the neuron.
-        usual = _usual(statistics, node, quantiles.shape[1:]) if targets.variant.startswith("image") else None
-        nodes[node] = NodeTarget(levels[node], quantiles, part(node, "relevant"), part(node, "importance"), usual)
+        usual = deviation = None
+        if targets.variant.startswith("image"):
+            usual = _known(statistics, node, "quantiles", quantiles.shape[1:])
+        if usual is not None and node != INPUT and targets.layer != CLASSES:
+            deviation = _known(statistics, node, "mean_deviation", quantiles.shape[1:2])
+        nodes[node] = NodeTarget(
+            levels[node], quantiles, part(node, "relevant"), part(node, "importance"), usual, deviation
+        )
     own = np.asarray(rows["own"], np.float32)
     return Target(targets.layer, np.asarray(neurons, np.int64), nodes, levels["own"], own, rows["count"], readout)
 
 
-def _usual(statistics: Statistics, node: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The node's mean sorted row over the data set, where the pass over the shards measured it."""
+def _known(statistics: Statistics, node: str, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A statistic of a node over the data set, where the pass over the shards measured it."""
     try:
-        rows = statistics.statistic(node, "quantiles")
+        values = statistics.statistic(node, name)
     except SchemaMismatch:
         return None
-    return rows if rows.shape == shape else None
+    return values if values.shape == shape else None

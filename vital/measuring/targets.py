@@ -30,6 +30,22 @@ class NodeTarget:
     importance: Float[np.ndarray, "neuron channel"] | None = None
     usual: Float[np.ndarray, "channel level"] | None = None
     """The mean sorted row of the whole data set, where it is known: what is particular to a neuron differs from it."""
+    deviation: Float[np.ndarray, "channel"] | None = None
+    """Standard deviation over the data set's images of each channel's mean, where it is known."""
+
+    def shared(self, count: Int[np.ndarray, "neuron"]) -> Float[np.ndarray, "neuron channel"]:
+        """How much of each channel's difference from the data set the neurons' references share, of which there are
+        ``count``: 1 − 1/t², at least 0, where t is the difference of their mean in standard errors. Of a difference
+        that chance makes of as many images nothing is left (James and Stein, "Estimation with quadratic loss", 1961,
+        a channel at a time). 1 where the data set's rows or their deviation are not known.
+        """
+        mean = self.quantiles.mean(-1, dtype=np.float64)
+        if self.usual is None or self.deviation is None:
+            return np.ones_like(mean)
+        square = (mean - self.usual.mean(-1, dtype=np.float64)) ** 2
+        error = self.deviation.astype(np.float64) ** 2 / np.maximum(count, 1)[:, None]
+        share: np.ndarray = np.maximum(1 - error / np.where(square > 0, square, np.inf), 0)
+        return np.where(square > 0, share, 0)
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,7 @@ class Target:
                 None if node.relevant is None else node.relevant[rows],
                 None if node.importance is None else node.importance[rows],
                 node.usual,
+                node.deviation,
             )
             for name, node in self.nodes.items()
         }

@@ -105,7 +105,7 @@ def test_a_neuron_has_its_sources_photographs_and_curves(made: Walkable, site: P
     one = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")["3"]
     assert [node for node, _, _ in one["sources"]] == ["1", "0"]
     store = open_store(str(made.store), "statistics", "r")
-    row = np.asarray(array_at(store, f"targets/{LATER}/patch-lrp/{EARLIER}/importance")[3])
+    row = np.asarray(array_at(store, f"targets/{LATER}/image-lrp/{EARLIER}/importance")[3])
     _, channels, shares = one["sources"][0]
     assert channels == np.argsort(-row, kind="stable")[: len(channels)].tolist()
     np.testing.assert_allclose(shares, row[channels], rtol=1e-3)
@@ -194,7 +194,7 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     """Every line is taken by the command, and gives the settings that the stores have recorded."""
     jobs: dict[str, Any] = {}
     monkeypatch.setattr("flows.recipes.references.select_references", lambda job: jobs.update(references=job))
-    monkeypatch.setattr("flows.recipes.targets.measure_targets", lambda job: jobs.update(targets=job) or "patch-lrp")
+    monkeypatch.setattr("flows.recipes.targets.measure_targets", lambda job: jobs.update(targets=job) or "image-lrp")
     monkeypatch.setattr("flows.recipes.atlas.build_atlas", lambda job: jobs.update(atlas=job))
     pictures, statistics = open_atlas(str(made.atlas)).layer(LATER), open_statistics(str(made.store))
     monkeypatch.setattr("flows.recipes.evaluation.evaluate_atlas", lambda job: jobs.update(evaluate=job) or job.atlas)
@@ -209,12 +209,12 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     assert jobs["references"].statistics.references == 12
     assert jobs["references"].statistics.levels == 16
     assert jobs["references"].model.input_size == 32
-    recorded = variant_of(statistics.targets(LATER, "patch-lrp"))
+    recorded = variant_of(statistics.targets(LATER, "image-lrp"))
     assert jobs["targets"].variant.model_copy(update={"nodes": ()}) == recorded.model_copy(update={"nodes": ()})
     assert jobs["targets"].variant.nodes == ("0", "1")
-    assert jobs["atlas"].variant.label(False) == "patch-lrp"
+    assert jobs["atlas"].variant.label(False) == "image-lrp"
     settings = jobs["atlas"].picture.model_dump(mode="json")
-    assert {"variant": "patch-lrp", "algorithm": ALGORITHMS["vital"], **settings} == pictures.settings
+    assert {"variant": "image-lrp", "algorithm": ALGORITHMS["vital"], **settings} == pictures.settings
 
 
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
