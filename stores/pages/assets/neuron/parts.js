@@ -42,7 +42,8 @@
   // A photograph's key, on a neuron's own page as a link to all neurons that the photograph excites.
   function searched(key) {
     const here = /^#\/(\d+\/[^/?]+)\/\d+$/.exec(location.hash);
-    if (!here) return key;
+    // a key that is no Unicode has no address
+    if (!here || /\p{Surrogate}/u.test(key)) return key;
     return el("a", { href: "#/" + here[1] + "?q=" + encodeURIComponent("image:" + key),
       title: "The neurons that this photograph excites most: " + key }, key);
   }
