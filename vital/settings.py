@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vital.errors import UnsuitableInput, nearest
 
@@ -121,6 +121,14 @@ class StatisticsSettings(Settings):
     )
 
 
+MOST_FACETS = 4
+"""Facets that a neuron has at most, where it is to have as many as its references show."""
+
+
+def _most_facets(asked: object) -> object:
+    return MOST_FACETS if asked == "auto" else asked
+
+
 class VariantSettings(Settings):
     """How targets are measured from a neuron's references. A store may hold several variants side by side."""
 
@@ -137,11 +145,22 @@ class VariantSettings(Settings):
         1, ge=1, description="neurons with fewer references than this are recorded as such and not measured"
     )
     nodes: tuple[str, ...] = Field((), description="layers whose activations are matched; chosen by default")
+    facets: Annotated[Annotated[int, Field(ge=1, le=9)] | Literal["auto"], BeforeValidator(_most_facets)] = Field(
+        1,
+        description="most facets of a neuron, each with a target and a picture of its own: groups of its references, "
+        f"where a test tells them apart (p at most 0.01), which most neurons pass as one; auto is {MOST_FACETS}",
+    )
+
+    @property
+    def most_facets(self) -> int:
+        """Of a neuron; 1 where references are not grouped."""
+        return int(self.facets)
 
     def label(self, classes: bool) -> str:
-        """The variant's name in a store, e.g. ``image-lrp``; class neurons have neither patches nor relevance:
-        ``image``."""
+        """The variant's name in a store, e.g. ``image-lrp`` or ``image-lrp-20-facets4``; class neurons have neither
+        patches nor relevance: ``image``."""
         count = f"-{self.references}" if self.references else ""
+        count += f"-facets{self.facets}" if self.most_facets > 1 else ""
         return f"image{count}" if classes else f"{self.crop}-{self.relevance}{count}"
 
 

@@ -145,7 +145,7 @@ class _AtlasSource:
             for source, neuron in chosen:
                 [pixels] = source.pictures.pixels([neuron])
                 shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
-                photos = shown.of([neuron])[0][neuron] if shown else []
+                photos = shown.of([neuron])[0][neuron, 0] if shown else []
                 name, number = source.pictures.neuron_name(neuron), f"{source.layer} {neuron}"
                 if not photos:
                     yield Cell(name, number, pixels)

@@ -93,24 +93,29 @@ class LayerPhotographs:
     """The photographs of the neurons of a layer."""
 
     def __init__(self, photographs: Photographs, layer: str, variant: str) -> None:
-        settings = variant_of(photographs.statistics.targets(layer, variant))
+        self._targets = photographs.statistics.targets(layer, variant)
+        settings = variant_of(self._targets)
         self._all = photographs
         self._references = photographs.statistics.references(layer, settings.references)
         self._whole = variant.startswith("image")
 
-    def of(self, neurons: Sequence[int]) -> tuple[dict[int, list[Photo]], dict[str, int]]:
-        """Up to `MOST` of each neuron, best first, and the image ids by the photographs' names."""
-        shown: dict[int, list[Photo]] = {}
+    def of(self, neurons: Sequence[int]) -> tuple[dict[tuple[int, int], list[Photo]], dict[str, int]]:
+        """Up to `MOST` of each neuron's facets, best first, by neuron and facet, and the image ids by the photographs'
+        names."""
+        shown: dict[tuple[int, int], list[Photo]] = {(neuron, 0): [] for neuron in neurons}
         images: dict[str, int] = {}
-        for neuron in neurons:
-            shown[neuron] = []
-            for rank, image in enumerate(self._references.image[neuron][:MOST]):
+        facets = self._targets.reference_facets(neurons)
+        for position, neuron in enumerate(neurons):
+            for rank, image in enumerate(self._references.image[neuron]):
                 if image == NOBODY:
+                    continue
+                of = shown.setdefault((neuron, int(facets[position, rank]) if facets is not None else 0), [])
+                if len(of) == MOST:
                     continue
                 edges = [float(edge) / self._all.side for edge in self._references.box[neuron, rank]]
                 box = None if self._whole or edges[2] >= 1 else (edges[0], edges[1], edges[2], edges[3])
                 photo = self._all.photo(int(image), float(self._references.score[neuron, rank]), box)
-                shown[neuron].append(photo)
+                of.append(photo)
                 images[photo.file] = int(image)
         return shown, images
 

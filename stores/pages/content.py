@@ -44,6 +44,15 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class FacetPage:
+    """A further facet of a neuron: its picture, and photographs of its ``references``."""
+
+    pixels: UInt8[np.ndarray, "side side 3"]
+    references: int
+    photos: Sequence[Photo] = ()
+
+
+@dataclass(frozen=True)
 class TrustLine:
     """How far a picture can be trusted: ``level`` of ``known`` things that were looked at hold, and ``text`` says
     which."""
@@ -67,6 +76,10 @@ class NeuronPage:
     sources: Sequence[Sources] = ()
     photos: Sequence[Photo] = ()
     trust: TrustLine | None = None
+    references: int = 0
+    """Of its first facet, where it has further ones."""
+    facets: Sequence[FacetPage] = ()
+    """Those after the first, whose picture and photographs are the neuron's own."""
 
 
 TRUST = "trust"

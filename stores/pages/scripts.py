@@ -83,7 +83,14 @@ def neuron_data(page: NeuronPage) -> dict[str, Any]:
         ],
         "photos": [_photo_data(photo) for photo in page.photos],
         "trust": None if page.trust is None else [page.trust.level, page.trust.known, page.trust.text],
+        **(_facet_data(page) if page.facets else {}),
     }
+
+
+def _facet_data(page: NeuronPage) -> dict[str, Any]:
+    """Of the first facet how many references it has, of each further one that and its photographs."""
+    further = [[facet.references, [_photo_data(photo) for photo in facet.photos]] for facet in page.facets]
+    return {"references": page.references, "facets": further}
 
 
 def _curve_data(curve: Curve) -> list[Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stores.pages.assets import asset, from_template
-from stores.pages.content import AtlasPage, LayerPage, NeuronPage
+from stores.pages.content import AtlasPage, LayerPage, NeuronPage, Photo
 from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
 from stores.pages.scripts import MADE, layer_data, neuron_data, photograph_files, script
 from stores.pages.sheets import ACROSS, PER_SHEET, TILES, mask_file, picture_file, sheet_files
@@ -58,7 +58,7 @@ class Site:
         if self.folder.keeps(part, made_of):
             return False
         self.folder.begin(part)
-        names = sorted({photo.file for neuron in neurons for photo in neuron.photos})
+        names = sorted({photo.file for neuron in neurons for photo in _photos(neuron)})
         for name, data in photos([name for name in names if not self.folder.has(self.photo_name(name))]).items():
             self.folder.write(self.photo_name(name), data)
         sheets = self._pool.submit(sheet_files, {neuron.neuron % PER_SHEET: neuron.pixels for neuron in neurons})
@@ -78,6 +78,8 @@ class Site:
         for neuron in neurons:
             if neuron.alpha is not None:
                 jobs[f"{neuron.neuron}-mask.webp"] = self._pool.submit(mask_file, neuron.alpha)
+            for number, facet in enumerate(neuron.facets, 1):
+                jobs[f"{neuron.neuron}-facet{number}.webp"] = self._pool.submit(picture_file, facet.pixels)
         return {name: job.result() for name, job in jobs.items()}
 
     def layer(self, atlas: int, page: LayerPage) -> None:
@@ -134,11 +136,18 @@ def _folder(atlas: int, layer: str) -> str:
     return f"{atlas}/{folder_name(layer)}"
 
 
+def _photos(neuron: NeuronPage) -> Iterator[Photo]:
+    yield from neuron.photos
+    for facet in neuron.facets:
+        yield from facet.photos
+
+
 def _made_of(neurons: Sequence[NeuronPage]) -> str:
     parts = [VERSION.encode()]
     for neuron in neurons:
         alpha = b"" if neuron.alpha is None else neuron.alpha.tobytes()
         parts += [str(neuron.neuron).encode(), neuron.pixels.tobytes(), alpha]
+        parts += [facet.pixels.tobytes() for facet in neuron.facets]
         parts.append(json.dumps(neuron_data(neuron)).encode())
     return digest(*parts)
 

@@ -63,6 +63,7 @@
 
   VITAL.image = {
     full: function (layer, neuron) { return OWN + layer.place + "/" + neuron + ".webp"; },
+    facet: function (layer, neuron, number) { return OWN + layer.place + "/" + neuron + "-facet" + number + ".webp"; },
     mask: function (layer, neuron) { return OWN + layer.place + "/" + neuron + "-mask.webp"; },
     photo: function (name) { return OWN + "photos/" + name.slice(0, 2) + "/" + name + ".jpg"; },
     // A tile of a sheet: its file, and its place as the percentages that background-position wants.
