@@ -24,7 +24,7 @@ from flows.running.given import RENAMED as RENAMED
 from flows.running.given import hand_over_again, job_of, many, model_settings, parts_of, ranges, url_of
 
 if TYPE_CHECKING:
-    from flows.steps.looking.sights import Look
+    from flows.pages.looking.sights import Look
     from stores import Atlas, Statistics, Targets
     from vital import Model
     from vital.measuring.photos import Photos
@@ -277,7 +277,7 @@ def look(
         VitalError, StoreError: in one sentence, with the way out.
     """
     from flows.jobs import Running
-    from flows.steps.looking.look import look_at
+    from flows.pages.looking.look import look_at
     from stores import open_atlas
 
     opened, at = open_atlas(url_of(atlas)), None if store is None else url_of(store)

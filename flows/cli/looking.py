@@ -193,8 +193,8 @@ def look(
     """
     from flows.cli.options import UsageError
     from flows.jobs import Running
-    from flows.pages.look import check_folder, page_places, write_look
-    from flows.steps.looking.look import look_at
+    from flows.pages.looking.look import look_at
+    from flows.pages.looking.page import check_folder, page_places, write_look
     from stores import open_atlas
 
     if pages is not None and out is None:

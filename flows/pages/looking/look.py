@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from flows.jobs import Running
+from flows.pages.looking.sights import Look, Seen, Sight
 from flows.running.process import LoadedModel, load_stored
-from flows.steps.looking.sights import Look, Seen, Sight
 from stores import Atlas, AtlasLayer, Statistics
 from stores.errors import SchemaMismatch
 from stores.files import safe_url

@@ -11,8 +11,8 @@ import pytest
 
 import flows
 from flows.pages.atlas import write_gallery
-from flows.pages.look import LOOK_FOLDER, page_places, write_look
-from flows.steps.looking.sights import Look, overlaid
+from flows.pages.looking.page import LOOK_FOLDER, page_places, write_look
+from flows.pages.looking.sights import Look, overlaid
 from stores import Statistics, open_atlas, open_statistics
 from stores.errors import SchemaMismatch, UnsuitableFolder
 from stores.shards.reading import read_images
@@ -118,7 +118,6 @@ def test_it_prints_shows_itself_and_is_json(look: Look) -> None:
     lines = repr(look).splitlines()
     assert lines[1].split()[:3] == ["neuron", "name", "higher"]
     assert lines[2].split()[0] == f"{LAYER}:{look[0].sights[0].neuron}"
-    assert "facet" not in lines[1]
     html = look._repr_html_()
     assert html.count("<img") == 1 + 2 * 6
     told = json.loads(json.dumps(look.as_json(), allow_nan=False))
@@ -181,7 +180,7 @@ def test_a_photograph_that_is_none_is_refused_before_a_network_is_loaded(
     def loaded(*_: object) -> None:
         raise AssertionError("a network was loaded")
 
-    monkeypatch.setattr("flows.steps.looking.look.load_stored", loaded)
+    monkeypatch.setattr("flows.pages.looking.look.load_stored", loaded)
     (tmp_path / "notes.txt").write_text("no photograph")
     (tmp_path / "empty").mkdir()
     for photograph, why in (("notes.txt", "cannot be decoded"), ("none.jpg", "is not there"), ("empty", "no photogr")):

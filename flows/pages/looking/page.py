@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from flows.steps.looking.sights import Look, Seen, Sight, overlaid
+from flows.pages.looking.sights import Look, Seen, Sight, overlaid
 from stores.errors import UnsuitableFolder
 from stores.files import safe_url
 from stores.pages.assets import from_template
@@ -103,12 +103,11 @@ class _Files:
         return self._write(f"{number}-{_of(sight)}.jpg", lambda: _jpeg(overlaid(seen.pixels, map_)))
 
     def picture(self, sight: Sight) -> str | None:
-        """The neuron's picture, or its facet's."""
+        """The neuron's picture."""
         pixels = sight.picture
         if pixels is None:
             return None
-        facet = "" if sight.facet is None else f"-facet{sight.facet}"
-        return self._write(f"{_of(sight)}{facet}.webp", lambda: picture_file(pixels))
+        return self._write(f"{_of(sight)}.webp", lambda: picture_file(pixels))
 
     def _write(self, name: str, content: Any) -> str:
         if name not in self._written:
@@ -129,7 +128,6 @@ def _shown(files: _Files, number: int, seen: Seen, sight: Sight, links: Mapping[
         "link": f"{link}/{sight.neuron}" if link and sight.picture is not None else None,
         "neuron": f"{sight.layer}:{sight.neuron}",
         "name": sight.name,
-        "facet": sight.facet,
         "share": f"{100 * sight.share:.1f}",
         "deviations": f"{sight.deviations:+.1f}",
         "activation": f"{sight.activation:.4g}",

@@ -20,7 +20,7 @@ SHOWN, SHOWN_NEURONS, SHOWN_SIDE = 8, 6, 112
 """Photographs and neurons of each that a notebook shows, and how large."""
 DIMMED = 0.2
 """Brightness of a photograph where a neuron sees nothing."""
-HEADS = ("neuron", "name", "higher than", "deviations", "activation", "facet", "strongest at")
+HEADS = ("neuron", "name", "higher than", "deviations", "activation", "strongest at")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,7 @@ class Sight:
     of: str = "activation"
     """What the map is of: ``activation``, or ``relevance at LAYER``."""
     picture: UInt8[np.ndarray, "_side _side 3"] | None = None
-    """The atlas's picture of the neuron, or of the facet."""
-    facet: int | None = None
-    """Which of the neuron's facets the photograph is nearest to, where the atlas has several."""
+    """The atlas's picture of the neuron; of several facets that of the first."""
 
     @property
     def title(self) -> str:
@@ -66,9 +64,8 @@ class Sight:
         where = ""
         if self.map is not None and self.place is not None:
             where = f"row {self.place[0]}, column {self.place[1]} of {self.map.shape[0]} × {self.map.shape[1]}"
-        facet = "" if self.facet is None else str(self.facet)
         numbers = f"{100 * self.share:.1f} %", f"{self.deviations:+.1f}", f"{self.activation:.4g}"
-        return f"{self.layer}:{self.neuron}", self.name, *numbers, facet, where
+        return f"{self.layer}:{self.neuron}", self.name, *numbers, where
 
     def as_json(self) -> dict[str, Any]:
         """All but the picture, as plain values; a number that is none is null."""
@@ -79,7 +76,6 @@ class Sight:
             "activation": _number(self.activation),
             "percentile": _number(100 * self.share),
             "deviations": _number(self.deviations),
-            "facet": self.facet,
             "box": list(self.box),
             "map_of": None if self.map is None else self.of,
             "map": None if self.map is None else [[_number(value) for value in row] for row in self.map.tolist()],

@@ -1,1 +1,0 @@
-"""What neurons see in photographs: looked for, and as a value."""
