@@ -97,6 +97,7 @@ class LayerPhotographs:
         settings = variant_of(self._targets)
         self._all = photographs
         self._references = photographs.statistics.references(layer, settings.references)
+        self._shown: set[int] = set()
         self._whole = variant.startswith("image")
 
     def of(self, neurons: Sequence[int]) -> tuple[dict[tuple[int, int], list[Photo]], dict[str, int]]:
@@ -117,14 +118,14 @@ class LayerPhotographs:
                 photo = self._all.photo(int(image), float(self._references.score[neuron, rank]), box)
                 of.append(photo)
                 images[photo.file] = int(image)
+        self._shown.update(images.values())
         return shown, images
 
     def seen_by(self, neurons: Sequence[int]) -> dict[str, list[int]]:
-        """By the key of each photograph that one of the neurons shows as a reference all those that have it among their
-        references; where it stands nearest to the best, first."""
+        """By the key of each photograph that was asked for, those of the neurons that have it among their references;
+        where it stands nearest to the best, first."""
         images = self._references.image[list(neurons)]
-        shown = np.setdiff1d(images[:, :MOST], NOBODY)
-        row, rank = np.nonzero(np.isin(images, shown))
+        row, rank = np.nonzero(np.isin(images, list(self._shown)))
         found: dict[int, list[int]] = {}
         for one in np.lexsort((row, rank)):
             found.setdefault(int(images[row[one], rank[one]]), []).append(int(neurons[row[one]]))
