@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from vital.errors import UnsuitableInput, nearest
 
-RelevanceKind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
+RelevanceKind = Literal["lrp", "lrp-gamma", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 AskedPrecision = Literal["auto", "float32", "tf32", "bfloat16"]
 JpegDecoder = Literal["simplejpeg", "nvjpeg"]
@@ -126,6 +126,8 @@ MOST_FACETS = 4
 
 
 def _most_facets(asked: object) -> object:
+    if asked != "auto" and not str(asked).isdecimal():
+        raise ValueError(f"auto or a number from 1 to 9 was expected, but {str(asked)!r} was given")
     return MOST_FACETS if asked == "auto" else asked
 
 

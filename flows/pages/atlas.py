@@ -171,11 +171,13 @@ class _AtlasSource:
         pool: ThreadPoolExecutor,
     ) -> None:
         photos, images = shown.of(neurons) if shown else ({}, {})
+        words, evidence = source.words.of(neurons, self._photographs)
+        images = {**images, **evidence}
 
         def read(names: Sequence[str]) -> Mapping[str, bytes]:
             return self._photographs.read({name: images[name] for name in names}, pool) if self._photographs else {}
 
-        site.chunk(number, source.layer, chunk, source.neurons(neurons, photos), read)
+        site.chunk(number, source.layer, chunk, source.neurons(neurons, photos, words), read)
 
 
 def read_credits(file: Path | None) -> dict[str, str]:

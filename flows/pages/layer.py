@@ -10,13 +10,25 @@ import numpy as np
 from jaxtyping import Float
 
 from flows.pages import again
+from flows.pages.naming import LayerWords
 from flows.pages.similarity import coordinates_of
 from stores import Atlas, AtlasLayer, Statistics, Targets
 from stores.arrays.blocks import COUNT
 from stores.arrays.names import placed, unplaced
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
-from stores.pages.content import TRUST, Column, Curve, FacetPage, LayerPage, NeuronPage, Photo, Sources, TrustLine
+from stores.pages.content import (
+    TRUST,
+    Column,
+    Curve,
+    FacetPage,
+    LayerPage,
+    NeuronPage,
+    Photo,
+    Sources,
+    TrustLine,
+    Words,
+)
 from vital.judging.metrics import curve_distance
 from vital.judging.trust import LOOKED_AT, trust_of_layer
 from vital.network.probe import CLASSES
@@ -72,9 +84,20 @@ class LayerSource:
             again.commands(safe_url(self.atlas.url), self.pictures, self.store, self.statistics),
             LOOKED_AT,
             again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
+            named=self.words.said,
         )
 
-    def neurons(self, neurons: Sequence[int], photos: Mapping[tuple[int, int], Sequence[Photo]]) -> list[NeuronPage]:
+    @cached_property
+    def words(self) -> LayerWords:
+        """The words that were found for its neurons."""
+        return LayerWords(self.pictures.naming())
+
+    def neurons(
+        self,
+        neurons: Sequence[int],
+        photos: Mapping[tuple[int, int], Sequence[Photo]],
+        words: Mapping[int, Words] | None = None,
+    ) -> list[NeuronPage]:
         """Pages of some neurons that have pictures; ``photos`` are by neuron and facet."""
         rows = self.pictures.rows(neurons)
         nodes = self._nodes(rows)
@@ -96,6 +119,7 @@ class LayerSource:
                 trusted[position],
                 int(rows[COUNT][position]) if COUNT in rows else 0,
                 facets.get(neuron, ()),
+                (words or {}).get(neuron),
             )
             for position, neuron in enumerate(neurons)
         ]
@@ -188,7 +212,7 @@ class LayerSource:
         for name, values in self._metrics.items():
             meaning, units = self.pictures.metric_meaning(name)
             columns.append(Column(name, meaning, values, units))
-        return columns
+        return [*columns, *self.words.columns()]
 
     def _coordinates(self, count: int) -> Float[np.ndarray, "neuron 2"] | None:
         if self.targets is None or not self.targets.done().any():

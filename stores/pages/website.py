@@ -20,7 +20,7 @@ VERSION = "2"
 """Goes into every digest: a change of what is written raises it."""
 SCRIPTS = (
     "data.js", "dom.js", "format.js", "plots.js", "wall.js", "order.js", "controls.js", "overview.js", "parts.js",
-    "neuron.js", "compare.js", "credits.js", "main.js",
+    "naming.js", "neuron.js", "compare.js", "credits.js", "main.js",
 )  # fmt: skip
 STYLES = ("page.css", "wall.css", "neuron.css")
 
@@ -140,6 +140,8 @@ def _photos(neuron: NeuronPage) -> Iterator[Photo]:
     yield from neuron.photos
     for facet in neuron.facets:
         yield from facet.photos
+    if neuron.words is not None:
+        yield from neuron.words.photos
 
 
 def _made_of(neurons: Sequence[NeuronPage]) -> str:
