@@ -6,7 +6,6 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -134,7 +133,7 @@ class _AtlasSource:
                 for chunk, neurons in chunks.items():
                     self._chunk(site, number, source, shown, chunk, neurons, pool)
                     line.tick(len(neurons))
-            site.layer(number, replace(source.page(), photographs=shown.seen_by(made) if shown else {}))
+            site.layer(number, source.page())
 
     def sheet(self, site: Site) -> bytes:
         """A contact sheet of pictures spread over all layers, as PNG, each beside its first photograph."""

@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
-import numpy as np
 from PIL import Image
 
 from flows.steps.images import moved_urls
@@ -62,10 +61,6 @@ class Photographs:
         known = self._names[label] if 0 <= label < len(self._names) else f"class {label}" if label >= 0 else ""
         return Photo(name, key, score, known, credit, box)
 
-    def key(self, image: int) -> str:
-        """The key of an image."""
-        return str(self._index.key[image])
-
     def read(self, images: Mapping[str, int], pool: Executor) -> dict[str, bytes]:
         """JPEGs by name, of images by name; each shard is opened once, images in the order in which they lie.
 
@@ -97,7 +92,6 @@ class LayerPhotographs:
         settings = variant_of(self._targets)
         self._all = photographs
         self._references = photographs.statistics.references(layer, settings.references)
-        self._shown: set[int] = set()
         self._whole = variant.startswith("image")
 
     def of(self, neurons: Sequence[int]) -> tuple[dict[tuple[int, int], list[Photo]], dict[str, int]]:
@@ -118,18 +112,7 @@ class LayerPhotographs:
                 photo = self._all.photo(int(image), float(self._references.score[neuron, rank]), box)
                 of.append(photo)
                 images[photo.file] = int(image)
-        self._shown.update(images.values())
         return shown, images
-
-    def seen_by(self, neurons: Sequence[int]) -> dict[str, list[int]]:
-        """By the key of each photograph that was asked for, those of the neurons that have it among their references;
-        where it stands nearest to the best, first."""
-        images = self._references.image[list(neurons)]
-        row, rank = np.nonzero(np.isin(images, list(self._shown)))
-        found: dict[int, list[int]] = {}
-        for one in np.lexsort((row, rank)):
-            found.setdefault(int(images[row[one], rank[one]]), []).append(int(neurons[row[one]]))
-        return {self._all.key(image): named for image, named in sorted(found.items())}
 
 
 def as_seen(data: bytes, side: int) -> bytes:

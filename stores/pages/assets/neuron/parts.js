@@ -39,15 +39,6 @@
     return { frame, toggle, turn };
   };
 
-  // A photograph's key, on a neuron's own page as a link to all neurons that the photograph excites.
-  function searched(key) {
-    const here = /^#\/(\d+\/[^/?]+)\/\d+$/.exec(location.hash);
-    // a key that is no Unicode has no address
-    if (!here || /\p{Surrogate}/u.test(key)) return key;
-    return el("a", { href: "#/" + here[1] + "?q=" + encodeURIComponent("image:" + key),
-      title: "The neurons that this photograph excites most: " + key }, key);
-  }
-
   VITAL.photos = function (photos) {
     return el("ul", { class: photos.length % 4 ? "photos" : "photos fours" }, photos.map(function ([file, key, score, label, credit, box]) {
       const patch = box && el("span", { class: "patch", "aria-hidden": "true", style: { top: box[0] * 100 + "%",
@@ -55,7 +46,7 @@
       const image = el("img", { src: VITAL.image.photo(file), loading: "lazy", width: 160, height: 160,
         alt: "Photograph " + key + (label ? ", " + label : "") + (box ? ", its patch outlined" : "") });
       return el("li", null, el("figure", null, el("div", { class: "photo" }, image, patch),
-        el("figcaption", null, el("b", { title: key }, searched(key)), label && label !== key ? el("span", null, label) : null,
+        el("figcaption", null, el("b", { title: key }, key), label && label !== key ? el("span", null, label) : null,
           score === null ? null : el("span", null, "activation " + VITAL.number(score)),
           credit ? el("span", { class: "credit" }, credit) : null)));
     }));
