@@ -87,7 +87,7 @@ def main() -> None:
 def measure(atlas: Path, out: Path, no_references: bool) -> dict[str, float | int]:
     """All figures of one atlas; ``out`` is made anew."""
     subprocess.run(["rm", "-rf", str(out)], check=True)
-    command = [sys.executable, "-m", "flows.cli.main", "pages", str(atlas), "--out", str(out)]
+    command = [sys.executable, "-m", "flows.cli.main", "pages", str(atlas), "--out", str(out), "--no-maps"]
     command += ["--no-references"] if no_references else []
     seconds = [_timed(command) for _ in range(2)]
     figures: dict[str, float | int] = {"write_seconds": round(seconds[0], 1), "update_seconds": round(seconds[1], 1)}

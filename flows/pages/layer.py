@@ -11,11 +11,12 @@ from jaxtyping import Float
 
 from flows.pages import again
 from flows.pages.similarity import coordinates_of
+from flows.pages.thumbnails import NeuronPhotographs
 from stores import Atlas, AtlasLayer, Statistics, Targets
 from stores.arrays.names import placed, unplaced
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
-from stores.pages.content import TRUST, Column, Curve, LayerPage, NeuronPage, Photo, Sources, TrustLine
+from stores.pages.content import TRUST, Column, Curve, LayerPage, NeuronPage, Sources, TrustLine
 from vital.judging.metrics import curve_distance
 from vital.judging.trust import LOOKED_AT, trust_of_layer
 from vital.network.probe import CLASSES
@@ -73,8 +74,11 @@ class LayerSource:
             again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
         )
 
-    def neurons(self, neurons: Sequence[int], photos: Mapping[int, Sequence[Photo]]) -> list[NeuronPage]:
-        """Pages of some neurons that have pictures."""
+    def neurons(
+        self, neurons: Sequence[int], photos: Mapping[int, NeuronPhotographs], maps_of: str = ""
+    ) -> list[NeuronPage]:
+        """Pages of some neurons that have pictures; ``maps_of`` says what the maps of photographs are made of."""
+        none = NeuronPhotographs((), (), (), ())
         rows = self.pictures.rows(neurons)
         nodes = self._nodes(rows)
         sources, trusted = self._sources(neurons), self._trusted(neurons)
@@ -90,8 +94,11 @@ class LayerSource:
                     for node in nodes
                 ],
                 sources.get(neuron, []),
-                photos.get(neuron, ()),
+                (seen := photos.get(neuron, none)).references,
                 trusted[position],
+                seen.across,
+                seen.lowest,
+                maps_of if seen.shown else "",
             )
             for position, neuron in enumerate(neurons)
         ]
@@ -108,7 +115,7 @@ class LayerSource:
 
     def _trusted(self, neurons: Sequence[int]) -> list[TrustLine | None]:
         return [
-            TrustLine(found.level, found.known, found.sentence) if found.known else None
+            TrustLine([finding.holds for finding in found.findings], found.sentence) if found.known else None
             for found in trust_of_layer(self._metrics, neurons)
         ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.jobs import AtlasJob, ReferencesJob, TargetsJob
+from flows.jobs import AtlasJob, ReferencesJob, Running, TargetsJob
 from flows.pages.atlas import read_credits, write_gallery
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
@@ -48,7 +48,7 @@ def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
         picture = PictureSettings(side=SIDE, steps=steps or STEPS[layer], own_weight=1, own_boost=1.4, softness=0.3)
         measure_targets(TargetsJob(store=store, layer=layer, neurons=asked, variant=variant))
         build_atlas(AtlasJob(store=store, layer=layer, neurons=asked, out=atlas, variant=variant, picture=picture))
-    index = write_gallery(atlas, out / "pages", store, credits_=read_credits(None))
+    index = write_gallery(atlas, out / "pages", store, credits_=read_credits(None), maps=Running())
     yield _own_verdict(atlas)
     yield f"pages: {index}"
     yield f"contact sheet: {out / 'pages' / 'contact-sheet.png'}"

@@ -58,7 +58,10 @@ def neuron_data(page: NeuronPage) -> dict[str, Any]:
             [source.node, list(map(int, source.channels)), numbers(source.importance)] for source in page.sources
         ],
         "photos": [_photo_data(photo) for photo in page.photos],
-        "trust": None if page.trust is None else [page.trust.level, page.trust.known, page.trust.text],
+        "across": [_photo_data(photo) for photo in page.across],
+        "lowest": [_photo_data(photo) for photo in page.lowest],
+        "maps": bool(page.maps_of),
+        "trust": None if page.trust is None else [list(page.trust.findings), page.trust.text],
     }
 
 
@@ -85,7 +88,8 @@ def _thinned(row: Float[np.ndarray, "level"]) -> Float[np.ndarray, "point"]:
 
 def _photo_data(photo: Photo) -> list[Any]:
     box = None if photo.box is None else numbers(photo.box)
-    return [photo.file, photo.key, number(photo.score), photo.label, photo.credit, box]
+    level = [] if photo.above is None else [number(photo.above)]
+    return [photo.file, photo.key, number(photo.score), photo.label, photo.credit, box, *level]
 
 
 _UNSAFE = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})

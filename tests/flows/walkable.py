@@ -45,7 +45,7 @@ def make(folder: Path) -> Walkable:
             store=str(made.store),
             model=model,
             layers=(EARLIER, LATER, "classes"),
-            statistics=StatisticsSettings(references=12, levels=16),
+            statistics=StatisticsSettings(references=12, levels=16, lowest=True),
         )
     )
     for layer, nodes in ((EARLIER, ("0",)), (LATER, ("0", "1")), ("classes", ("0", "1"))):

@@ -64,6 +64,7 @@
   VITAL.image = {
     full: function (layer, neuron) { return OWN + layer.place + "/" + neuron + ".webp"; },
     mask: function (layer, neuron) { return OWN + layer.place + "/" + neuron + "-mask.webp"; },
+    maps: function (layer, neuron) { return OWN + layer.place + "/" + neuron + "-maps.png"; },
     photo: function (name) { return OWN + "photos/" + name.slice(0, 2) + "/" + name + ".jpg"; },
     // A tile of a sheet: its file, and its place as the percentages that background-position wants.
     tile: function (layer, neuron, size) {
