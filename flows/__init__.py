@@ -58,6 +58,7 @@ def references(
     model: str | ModelSettings | Model,
     layers: Sequence[str],
     directions: Paths = (),
+    dictionaries: Paths = (),
     manifest: str | Path | None = None,
     labels: str | Path | None = None,
     label_key: str = "cls",
@@ -75,6 +76,7 @@ def references(
         model: a network's name or settings; or a model of this program (`vital.wrap`), where tasks run in this process.
         layers: the layers whose neurons get references, such as ``layer4.2``, or ``classes``.
         directions: files of matrices of directions × channels; ``LAYER~NAME`` has a neuron for each row.
+        dictionaries: files of dictionaries, or SAELens's folders; ``LAYER~NAME`` has a neuron for each feature.
         manifest: a JSON file with the number of samples that each shard should hold.
         labels: ``match``, ``number``, ``ignore``, or a JSON file that says which class is which of the network.
         label_key: the ending of the file, or the key of the ``.json``, that says a sample's class.
@@ -102,6 +104,7 @@ def references(
             model=_model(model),
             layers=_many(layers),
             directions=_many(directions),
+            dictionaries=_many(dictionaries),
             manifest=None if manifest is None else str(manifest),
             labels=None if labels is None else str(labels),
             label_key=label_key,

@@ -138,6 +138,11 @@ class _Pass(Settings):
         description="matrices of directions × channels (.npy or a Zarr array); layer LAYER~NAME has a neuron for each "
         "direction of the file NAME",
     )
+    dictionaries: tuple[Location, ...] = Field(
+        (),
+        description="encoders of sparse autoencoders, as SAELens, saev or Overcomplete wrote them, or .npz; layer "
+        "LAYER~NAME has a neuron for each feature of the file NAME",
+    )
     statistics: StatisticsSettings = StatisticsSettings()
     precision: Precision = Field("float32", description=PRECISION)
     manifest: Location | None = Field(
@@ -168,7 +173,7 @@ class ReferencesJob(_Pass):
     layers: tuple[str, ...] = Field(
         min_length=1,
         description="layers whose neurons get references: a module such as layer4.2, 'classes' for the network's "
-        "output, layer4.2@3,3 for one site of each channel, layer4.2~NAME for directions",
+        "output, layer4.2@3,3 for one site of each channel, layer4.2~NAME for directions or features",
     )
     batch: Batch = Field("auto", description=IMAGES)
 

@@ -30,7 +30,10 @@ HEADINGS: dict[type[BaseModel], str] = {
     ModelSettings: "Network", Running: "Where tasks run",
 }  # fmt: skip
 """Settings whose fields are options, and what stands above these in a command's help, in this order."""
-FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "siblings", "methods")} | {"name": "--model"}
+FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "siblings", "methods")} | {
+    "name": "--model",
+    "dictionaries": "--dictionary",
+}
 """The option of each field, where it is not the field's name: one that may be repeated bears the singular."""
 BOUNDS = {Ge: "from {0.ge:g}", Gt: "above {0.gt:g}", Le: "to {0.le:g}", Lt: "to below {0.lt:g}"}
 

@@ -10,6 +10,8 @@ from typing import Any
 from flows.running.process import LIVE, stored_model
 from flows.steps.targets import variant_of
 from stores import Atlas, AtlasLayer, Statistics
+from stores.arrays.names import placed
+from stores.dataset.references import DICTIONARIES, DIRECTIONS
 from stores.files import join
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import ModelSettings, PictureSettings, Settings
@@ -96,8 +98,11 @@ def _references(statistics: Statistics, layer: str, store: str) -> str:
     if "levels" in base:
         more += ["--levels", str(base["levels"])]
     named = ["--model", model.name, *options(model.model_copy(update={"name": ""}), ModelSettings(name=""))]
-    directions = layer.partition("~")[2]  # the store keeps the matrix that the neurons are rows of
-    more += ["--directions", join(store, "directions", directions)] if directions else []
+    name = layer.partition("~")[2]  # the store keeps the matrix or dictionary that the neurons are of
+    if name in statistics.dictionaries():
+        more += ["--dictionary", join(store, DICTIONARIES, placed(name))]
+    elif name:
+        more += ["--directions", join(store, DIRECTIONS, name)]
     return _line("references", *folders, "--store", store, *named, "--layer", layer, *more)
 
 

@@ -9,7 +9,7 @@ from prefect import flow, task
 from flows.jobs import ReferencesJob, Running, settled
 from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, kept_workers, run_tasks
-from flows.running.process import LoadedModel, load, with_directions
+from flows.running.process import Kept, LoadedModel, load, with_directions
 from flows.running.progress import bar, tick
 from flows.steps.dataset import (
     claim_statistics,
@@ -49,7 +49,7 @@ def select_references(job: ReferencesJob) -> str:
     """
     job = settled(job)
     shards = stated(expand(job.shards), job.manifest)
-    loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions))
+    loaded = with_directions(load(job.model, job.running.of_flow), given_directions(job.directions, job.dictionaries))
     plan = plan_for(job, loaded.survey, loaded.model.name)
     if not job.running.elsewhere:
         Feed.of(job, loaded.device)  # refuses what does not do before anything is written
@@ -103,7 +103,7 @@ def join_levels(running: Running, store: str, tree: Tree) -> None:
 
 
 def _loaded(job: ReferencesJob, running: Running, statistics: Statistics) -> LoadedModel:
-    return with_directions(load(job.model, running), statistics.directions())
+    return with_directions(load(job.model, running), Kept(statistics))
 
 
 @task(name="scan-shards")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ from vital.judging.judges import Judge, load_judge, same_classes
 from vital.network.arithmetic import rounding
 from vital.network.layers import Survey, survey
 from vital.network.models import Model, at_side, load_model
+from vital.network.neurons import Dictionary
 from vital.network.probe import CLASSES, anchor
 from vital.settings import ModelSettings
 
@@ -82,7 +83,7 @@ def _check_live(name: str, running: Running) -> None:
 
 
 def load_stored(statistics: Statistics, running: Running) -> LoadedModel:
-    """This process's network of a statistics store, which knows the store's directions.
+    """This process's network of a statistics store, which knows the store's directions and dictionaries.
 
     Raises:
         ForeignStore: its weights or preprocessing are no longer those of the statistics, in this process: a worker's
@@ -90,7 +91,35 @@ def load_stored(statistics: Statistics, running: Running) -> LoadedModel:
     """
     loaded = load(stored_model(statistics), running)
     statistics.check(loaded.model.identity)
-    return with_directions(loaded, statistics.directions())
+    return with_directions(loaded, Kept(statistics))
+
+
+class Kept(Mapping[str, "np.ndarray | Dictionary"]):
+    """The directions and dictionaries of a store by name; each is read when it is asked for."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._matrices, self._dictionaries = statistics.directions(), statistics.dictionaries()
+
+    def __getitem__(self, name: str) -> np.ndarray | Dictionary:
+        if name in self._matrices:
+            return self._matrices[name]
+        digest = self._dictionaries.digests[name]
+        if digest not in _latest:
+            kept = self._dictionaries[name]
+            _latest.clear()
+            _latest[digest] = Dictionary(kept.weight, kept.bias, kept.threshold, **kept.settings)  # type: ignore[arg-type]
+        return _latest[digest]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._matrices
+        yield from self._dictionaries
+
+    def __len__(self) -> int:
+        return len(self._matrices) + len(self._dictionaries)
+
+
+_latest: dict[str, Dictionary] = {}
+"""The dictionary that was asked for last, by its digest: what a task has put on a device stays there for the next."""
 
 
 def stored_model(statistics: Statistics) -> ModelSettings:
@@ -98,8 +127,8 @@ def stored_model(statistics: Statistics) -> ModelSettings:
     return ModelSettings.model_validate(statistics.model)
 
 
-def with_directions(loaded: LoadedModel, directions: Mapping[str, np.ndarray]) -> LoadedModel:
-    """The same network whose layers can be read along these directions, too."""
+def with_directions(loaded: LoadedModel, directions: Mapping[str, np.ndarray | Dictionary]) -> LoadedModel:
+    """The same network whose layers can be read along these directions, and by these dictionaries, too."""
     return replace(loaded, survey=replace(loaded.survey, directions=directions))
 
 

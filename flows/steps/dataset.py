@@ -12,16 +12,21 @@ from flows.running.process import LoadedModel
 from stores import References, Sample, Statistics, open_statistics
 from stores.arrays.display import counted
 from stores.arrays.names import placed
-from stores.dataset.references import read_matrix
-from stores.errors import STATUS_MEANINGS, USED, SchemaMismatch, Status, UnreadableShard
+from stores.arrays.provenance import JSON
+from stores.dataset.references import StoredDictionary, read_matrix
+from stores.dataset.references import read_dictionary as read_stored
+from stores.errors import STATUS_MEANINGS, USED, MissingStore, SchemaMismatch, Status, UnreadableShard
+from stores.files import local_path, safe_url
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, levels_of, ranked_layer
 from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey
+from vital.network.neurons import Dictionary
 from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
+from vital.network.sources.dictionary_files import read_dictionary
 
 ALGORITHM = 2
 """Version of what the numbers mean; a store of another version is refused. 2: images are resized and cropped as the
@@ -39,20 +44,36 @@ def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:
         "algorithm": ALGORITHM,
     }
     statistics.claim(base, job.model.model_copy(update={"download": False}).model_dump(mode="json"))
-    for name, matrix in loaded.survey.directions.items():
-        statistics.write_directions(name, matrix)
+    for name, given in loaded.survey.directions.items():
+        if isinstance(given, Dictionary):
+            settings: dict[str, JSON] = {"k": given.k, "normalisation": given.normalisation, "source": given.source}
+            statistics.write_dictionary(name, StoredDictionary(given.weight, given.bias, given.threshold, settings))
+        else:
+            statistics.write_directions(name, given)
     return statistics
 
 
-def given_directions(locations: Sequence[str]) -> dict[str, np.ndarray]:
-    """The matrices of some files, by name; two of one name are refused."""
-    matrices: dict[str, np.ndarray] = {}
-    for location in locations:
-        name, matrix = read_matrix(location)
-        if name in matrices:
-            raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
-        matrices[name] = matrix
-    return matrices
+def given_directions(matrices: Sequence[str], dictionaries: Sequence[str] = ()) -> dict[str, np.ndarray | Dictionary]:
+    """The matrices and dictionaries of some files, by name; two of one name are refused."""
+    given: dict[str, np.ndarray | Dictionary] = {}
+    for read, locations in ((read_matrix, matrices), (_given_dictionary, dictionaries)):
+        for location in locations:
+            name, found = read(location)
+            if name in given:
+                raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
+            given[name] = found
+    return given
+
+
+def _given_dictionary(location: str) -> tuple[str, Dictionary]:
+    """As another program wrote it, or as a store keeps it."""
+    if kept := read_stored(location):
+        name, stored = kept
+        return name, Dictionary(stored.weight, stored.bias, stored.threshold, **stored.settings)  # type: ignore[arg-type]
+    path = local_path(location)
+    if path is None:
+        raise MissingStore(f"no dictionary at {safe_url(location)}: one that is not a store's own must be a local file")
+    return read_dictionary(path)
 
 
 def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:

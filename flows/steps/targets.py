@@ -142,11 +142,13 @@ def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, st
     nodes = planned_nodes(statistics, job, loaded)
     targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
     every = [row for block in blocks for row in targets.neurons_of(block)]
-    live = statistics.references(job.layer, job.variant.references, every).live(job.variant.fewest)
+    references = statistics.references(job.layer, job.variant.references, every)
+    live = references.live(job.variant.fewest)
     neurons = [row for row, alive in zip(every, live, strict=True) if alive]
     target = _measured(statistics, job, loaded, nodes, neurons, urls) if neurons else None
+    dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
     for block in blocks:
-        targets.write(block, _block_arrays(targets, target, block))
+        targets.write(block, _block_arrays(targets, target, block, dead))
 
 
 def _measured(
@@ -203,11 +205,14 @@ def _batch(job: TargetsJob, loaded: LoadedModel, alone: Callable[[], object]) ->
     return measured_batch(alone, device)
 
 
-def _block_arrays(targets: Targets, target: Target | None, block: int) -> dict[str, np.ndarray]:
+def _block_arrays(
+    targets: Targets, target: Target | None, block: int, none: Collection[int] = ()
+) -> dict[str, np.ndarray]:
     """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that
-    says which."""
+    says which. Neurons in ``none`` are zero on every image, such as features of a dictionary that are never active."""
     neurons, arrays = targets.neurons_of(block), targets.empty(block)
-    arrays["status"][:] = PictureStatus.TOO_FEW_REFERENCES
+    few = PictureStatus.TOO_FEW_REFERENCES
+    arrays["status"][:] = [PictureStatus.DEAD if neuron in none else few for neuron in neurons]
     if target is None:
         return arrays
     for position, neuron in enumerate(int(one) for one in target.neurons):

@@ -1,4 +1,4 @@
-"""The images of every neuron, and the directions that make neurons of a layer's channels."""
+"""The images of every neuron, and what makes neurons of a layer's channels: directions and dictionaries."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import zarr
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from stores.arrays.blocks import read_rows
-from stores.arrays.names import placed
-from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
+from stores.arrays.names import placed, unplaced
+from stores.arrays.provenance import JSON
+from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
 from stores.errors import MissingStore, SchemaMismatch
 from stores.files import local_path
 
@@ -120,7 +122,7 @@ def read_references(
     return References(**{name: read_rows(array, wanted) for name, array in arrays.items()})
 
 
-DIRECTIONS = "directions"
+DIRECTIONS, DICTIONARIES = "directions", "dictionaries"
 
 
 def read_matrix(location: str) -> tuple[str, Float32[np.ndarray, "direction channel"]]:
@@ -153,16 +155,11 @@ def write_directions(group: zarr.Group, name: str, matrix: Float32[np.ndarray, "
     """Keep a matrix under its name; one that is there already must be the same.
 
     Raises:
-        SchemaMismatch: another matrix has this name.
+        SchemaMismatch: another matrix has this name, or a dictionary.
     """
     digest = hashlib.blake2b(repr(matrix.shape).encode() + matrix.tobytes(), digest_size=16).hexdigest()
-    kept = group.attrs.get(f"{DIRECTIONS}/{name}")
-    if kept == digest:
+    if _kept(group, DIRECTIONS, name, digest):
         return
-    if kept is not None:
-        raise SchemaMismatch(
-            f"the store has other directions {name!r} (digest {kept}, given {digest}): give the file another name"
-        )
     spec = ArraySpec(
         f"{DIRECTIONS}/{placed(name)}",
         ("direction", "channel"),
@@ -173,6 +170,78 @@ def write_directions(group: zarr.Group, name: str, matrix: Float32[np.ndarray, "
     declare(group, [spec])
     write_whole(array_at(group, spec.path), matrix)
     group.attrs[f"{DIRECTIONS}/{name}"] = digest
+
+
+def _kept(group: zarr.Group, folder: str, name: str, digest: str) -> bool:
+    """Whether just this is kept under this name; raises SchemaMismatch where something else is."""
+    for other in (DIRECTIONS, DICTIONARIES):
+        kept = group.attrs.get(f"{other}/{name}")
+        if kept is not None and (other, kept) != (folder, digest):
+            what = f"other {other}" if other == folder else other
+            raise SchemaMismatch(
+                f"the store has {what} {name!r} (digest {kept}, given {digest}): give the file another name"
+            )
+    return f"{folder}/{name}" in group.attrs
+
+
+@dataclass(frozen=True, eq=False)
+class StoredDictionary:
+    """A dictionary's arrays, and by name how its encoder ends and what comes before it."""
+
+    weight: Float32[np.ndarray, "feature channel"]
+    bias: Float32[np.ndarray, "feature"]
+    threshold: Float32[np.ndarray, "feature"]
+    settings: Mapping[str, JSON]
+
+    @property
+    def digest(self) -> str:
+        """Of all of it."""
+        whole = hashlib.blake2b(repr((self.weight.shape, sorted(self.settings.items()))).encode(), digest_size=16)
+        for array in (self.weight, self.bias, self.threshold):
+            whole.update(array.tobytes())
+        return whole.hexdigest()
+
+
+def write_dictionary(group: zarr.Group, name: str, dictionary: StoredDictionary) -> None:
+    """Keep a dictionary under its name; one that is there already must be the same.
+
+    Raises:
+        SchemaMismatch: another dictionary has this name, or directions.
+    """
+    digest, path = dictionary.digest, f"{DICTIONARIES}/{placed(name)}"
+    if _kept(group, DICTIONARIES, name, digest):
+        return
+    features = dictionary.weight.shape[:1]
+    specs = [
+        ArraySpec(f"{path}/weight", ("feature", "channel"), dictionary.weight.shape, "float32", "encoder's weights"),
+        ArraySpec(f"{path}/bias", ("feature",), features, "float32", "encoder's bias, centres folded in"),
+        ArraySpec(f"{path}/threshold", ("feature",), features, "float32", "what is not above it is zero"),
+    ]
+    declare(group, specs)
+    for spec, array in zip(specs, (dictionary.weight, dictionary.bias, dictionary.threshold), strict=True):
+        write_whole(array_at(group, spec.path), array)
+    group_at(group, path).attrs["dictionary"] = dict(dictionary.settings)
+    group.attrs[f"{DICTIONARIES}/{name}"] = digest
+
+
+def _dictionary(group: zarr.Group) -> StoredDictionary:
+    weight, bias, threshold = (np.asarray(array_at(group, name)[:]) for name in ("weight", "bias", "threshold"))
+    settings: Any = group.attrs["dictionary"]
+    return StoredDictionary(weight, bias, threshold, dict(settings))
+
+
+def read_dictionary(location: str) -> tuple[str, StoredDictionary] | None:
+    """Its name and a dictionary as a store keeps it, at a path or URL; None where none is."""
+    path = local_path(location)
+    try:
+        group = zarr.open_group(location if path is None else str(path), mode="r")
+    except (FileNotFoundError, NotADirectoryError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError):
+        return None
+    return (
+        (unplaced(PurePosixPath(location.rstrip("/")).name), _dictionary(group))
+        if "dictionary" in group.attrs
+        else None
+    )
 
 
 class Directions(Mapping[str, np.ndarray]):
@@ -201,6 +270,27 @@ class Directions(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._digests)
+
+
+class Dictionaries(Mapping[str, StoredDictionary]):
+    """Every dictionary that a store keeps, by name; each is read when it is asked for."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group, folder = group, f"{DICTIONARIES}/"
+        self.digests = {
+            key.removeprefix(folder): str(mark) for key, mark in group.attrs.items() if key.startswith(folder)
+        }
+
+    def __getitem__(self, name: str) -> StoredDictionary:
+        if name not in self.digests:
+            raise KeyError(name)
+        return _dictionary(group_at(self._group, f"{DICTIONARIES}/{placed(name)}"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.digests)
+
+    def __len__(self) -> int:
+        return len(self.digests)
 
 
 _latest: dict[str, np.ndarray] = {}

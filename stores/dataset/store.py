@@ -22,7 +22,14 @@ from stores.dataset.index import SampleRows, ShardRows, append_parts, index_spec
 from stores.dataset.kept import KeptOfNeurons
 from stores.dataset.layers import SUMS, layer_specs, read_layer, write_layer
 from stores.dataset.places import Places, read_places
-from stores.dataset.references import REFERENCES, Directions, write_directions
+from stores.dataset.references import (
+    REFERENCES,
+    Dictionaries,
+    Directions,
+    StoredDictionary,
+    write_dictionary,
+    write_directions,
+)
 from stores.dataset.summary import statistics_lines
 from stores.dataset.targets import TARGETS, Targets
 from stores.files import safe_url
@@ -216,6 +223,14 @@ class Statistics(KeptOfNeurons):
     def write_directions(self, name: str, matrix: Float32[np.ndarray, "direction channel"]) -> None:
         """Keep such a matrix; another one of this name is refused."""
         write_directions(self.root, name, matrix)
+
+    def dictionaries(self) -> Dictionaries:
+        """Dictionaries whose features are neurons of a layer's channels, by name; each is read when it is asked for."""
+        return Dictionaries(self.root)
+
+    def write_dictionary(self, name: str, dictionary: StoredDictionary) -> None:
+        """Keep such a dictionary; another one of this name is refused."""
+        write_dictionary(self.root, name, dictionary)
 
     # Completion marks: of layers the data set's fingerprint, of references that and their number
 

@@ -38,6 +38,8 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
         references = statistics.references(layer)
         live, (neurons, ranks) = int(references.live().sum()), references.image.shape
         none = ", as no image has one of these labels" if layer == "classes" and not live else ""
+        if layer.partition("~")[2] in statistics.dictionaries() and live < neurons:
+            none = ", the others are never active"
         yield f"  references/{layer}: {live} of {neurons} neurons have references, up to {ranks} each{none}"
     for targets in statistics.all_targets():
         done = targets.done()

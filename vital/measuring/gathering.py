@@ -215,7 +215,10 @@ class Gathering:
 
     def _keep(self, batch: _Batch) -> None:
         for name, ranker in self._rankers.items():
-            ranker.add(batch.peaks[name].scores.numpy(), batch.rows, batch.peaks[name].sites)
+            scores = batch.peaks[name].scores.numpy()
+            if self._layers[ranked_layer(name)].reads.sparse:  # an image that a feature is zero on says nothing of it
+                scores = np.where(scores > 0, scores, -np.inf)
+            ranker.add(scores, batch.rows, batch.peaks[name].sites)
         for name, sampler in self._samplers.items():
             sampler.add(batch.lots, batch.rows, batch.peaks[name].scores.numpy())
 

@@ -1,4 +1,4 @@
-"""Directions: matrices that are large, and read by whom they concern alone."""
+"""Directions and dictionaries: matrices that are large, and read by whom they concern alone."""
 
 import shutil
 from pathlib import Path
@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from stores import open_statistics
+from stores.arrays.provenance import JSON
+from stores.dataset.references import StoredDictionary
 from stores.errors import SchemaMismatch
 
 
@@ -28,3 +30,27 @@ def test_a_matrix_is_read_when_it_is_asked_for_and_then_kept(tmp_path: Path) -> 
     np.testing.assert_array_equal(open_statistics(str(store)).directions()["first"], first)
     with pytest.raises(SchemaMismatch, match="directions/model=2Fsecond"):
         kept["model/second"]
+
+
+def test_another_dictionary_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    store = open_statistics(str(tmp_path / "s.zarr"), "a")
+    weight, zeros = np.eye(3, 5, dtype=np.float32), np.zeros(3, np.float32)
+    settings: dict[str, JSON] = {"k": 2, "normalisation": "none", "source": "npz"}
+    store.write_dictionary("sae", StoredDictionary(weight, zeros, zeros, settings))
+    turned = {name: settings[name] for name in sorted(settings, reverse=True)}
+    store.write_dictionary("sae", StoredDictionary(weight, zeros, zeros, turned))
+    for other in (
+        StoredDictionary(weight + 1, zeros, zeros, settings),
+        StoredDictionary(weight, zeros, zeros + 1, settings),
+        StoredDictionary(weight, zeros, zeros, {**settings, "k": 3}),
+    ):
+        with pytest.raises(SchemaMismatch, match=r"other dictionaries 'sae' \(digest .* give the file another name"):
+            store.write_dictionary("sae", other)
+    with pytest.raises(SchemaMismatch, match="the store has dictionaries 'sae'"):
+        store.write_directions("sae", weight)
+    kept = open_statistics(str(tmp_path / "s.zarr")).dictionaries()
+    assert list(kept) == ["sae"]
+    assert len(kept) == 1
+    assert "other" not in kept
+    assert kept["sae"].settings == settings
+    np.testing.assert_array_equal(kept["sae"].weight, weight)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vital.errors import UnknownLayer, UnsuitableInput, nearest
-from vital.network.neurons import Readout
+from vital.network.neurons import Dictionary, Readout
 from vital.network.probe import CLASSES, INPUT, Layout
 
 RESERVED = (CLASSES, INPUT, "own")
@@ -61,8 +61,8 @@ class Survey:
     """All layers of a model at its input size, in the order in which they end."""
 
     layers: dict[str, Layer]
-    directions: Mapping[str, Float[np.ndarray, "_neuron _channel"]] = field(default_factory=dict)
-    """Matrices by name; layer ``MODULE~NAME`` has a neuron for each row."""
+    directions: Mapping[str, Float[np.ndarray, "_neuron _channel"] | Dictionary] = field(default_factory=dict)
+    """Matrices and dictionaries by name; layer ``MODULE~NAME`` has a neuron for each row or feature."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Modules that are no layers, and why: what the sentence ``'NAME' …`` goes on with."""
     failure: str | None = None
@@ -72,8 +72,9 @@ class Survey:
         """The layer of this name; raises `UnknownLayer` with the nearest names.
 
         ``layer4.2`` has a neuron for each channel; so has ``layer4.2@3,4``, whose neurons are read at row 3 and column
-        4 of the map alone (``@3`` for token 3); ``layer4.2~NAME`` has one for each direction of the matrix ``NAME``.
-        A module called ``classes``, ``input`` or ``own`` is ``.classes`` and so on: the bare words mean other things.
+        4 of the map alone (``@3`` for token 3); ``layer4.2~NAME`` has one for each direction of the matrix, or each
+        feature of the dictionary, ``NAME``. A module called ``classes``, ``input`` or ``own`` is ``.classes`` and so
+        on: the bare words mean other things.
 
         A module that is no layer is refused with the reason; so is what lies beyond where the network stopped
         (`UnsuitableInput`).
@@ -120,15 +121,22 @@ class Survey:
             known = ", ".join(self.directions) or "none"
             raise UnknownLayer(
                 f"no directions {part!r} for {name!r} (known: {known}): give their file with --directions, "
-                "whose name without its ending they bear"
+                "or a dictionary's with --dictionary, whose name without its ending they bear"
             )
-        matrix = self.directions[part]
+        found = self.directions[part]
+        matrix = found.weight if isinstance(found, Dictionary) else found
         if matrix.shape[1] != layer.channels:
+            given = f"directions {part!r} are"
+            if isinstance(found, Dictionary):
+                given = f"the dictionary {part!r} ({found.source}, {len(found)} features) is"
             raise UnknownLayer(
-                f"directions {part!r} are of {matrix.shape[1]} channels but {layer.name!r} has {layer.channels}: "
+                f"{given} of {matrix.shape[1]} channels but {layer.name!r} has {layer.channels}: "
                 "name the layer that they were made for"
             )
-        readout = Readout(layer.name, directions=np.ascontiguousarray(matrix, np.float32))
+        if isinstance(found, Dictionary):
+            readout = Readout(layer.name, dictionary=found)
+        else:
+            readout = Readout(layer.name, directions=np.ascontiguousarray(matrix, np.float32))
         return replace(layer, name=name, channels=len(matrix), block=False, readout=readout)
 
     def layouts(self) -> dict[str, Layout]:

@@ -114,11 +114,11 @@ def read_weights(file: str) -> Weights:
         if Path(file).suffix == ".safetensors":
             content: Any = load_file(file)
         else:
-            with torch.serialization.safe_globals(_harmless()):
+            with torch.serialization.safe_globals(harmless()):
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different one for each kind of broken file
         raise UnknownModel(
-            f"{file} is not a state dict that can be read safely (weights_only=True): {_cause(error, file)}"
+            f"{file} is not a state dict that can be read safely (weights_only=True): {cause(error, file)}"
         ) from error
     tables = dict(_tables(content))
     return Weights(file, tables or {"": {}})
@@ -165,7 +165,7 @@ def _common_prefix(names: Mapping[str, str]) -> str:
     return "module." if names and all(name.startswith("module.") for name in names) else ""
 
 
-def _harmless() -> list[Any]:
+def harmless() -> list[Any]:
     """What training scripts keep beside weights and runs nothing: command lines, NumPy's numbers and arrays."""
     core = import_module("numpy._core.multiarray")
     kinds = {type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
@@ -175,7 +175,8 @@ def _harmless() -> list[Any]:
     return [argparse.Namespace, np.ndarray, np.dtype, *kinds, *named, encode]
 
 
-def _cause(error: Exception, file: str) -> str:
+def cause(error: Exception, file: str) -> str:
+    """Why a file cannot be read, and the way out."""
     with Path(file).open("rb") as read:
         begins = read.read(64)
     if begins.startswith(b"version https://git-lfs"):

@@ -1,4 +1,4 @@
-"""Neurons: how they are written, how they read a layer, and where their relevance begins."""
+"""How neurons read a layer, and where their relevance begins."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vital.errors import UnknownNeuron, nearest
-from vital.network.probe import CLASSES
+from vital.network.neurons.dictionaries import Dictionary
 from vital.settings import RelevanceKind
 
 EPSILON = 1e-5
@@ -24,8 +23,8 @@ GUARD = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """How neurons read a layer: its channels as they are, the channels at one ``site``, or ``directions`` in the
-    space of its channels (concepts, features of a sparse autoencoder).
+    """How neurons read a layer: its channels as they are, the channels at one ``site``, ``directions`` in the space of
+    its channels (concepts), or features of a ``dictionary``.
 
     >>> read = Readout("layer4", directions=np.array([[1.0, 1.0], [1.0, -1.0]], np.float32))
     >>> read.maps(torch.tensor([[[3.0, 0.0], [1.0, 2.0]]]))
@@ -42,19 +41,29 @@ class Readout:
     leading: int = 0
     """Sites before the map's own (a class token)."""
     numbers: Int[np.ndarray, "neuron"] | None = None
-    """The neurons that the directions are of, in ascending order; all of the layer's unless it is said."""
+    """The neurons that the directions or features are of, in ascending order; all of the layer's unless it is said."""
+    dictionary: Dictionary | None = None
 
     def of(self, neurons: Sequence[int] | Int[np.ndarray, "some"]) -> Readout:
-        """The same readout of these neurons alone: no other directions go to a device.
+        """The same readout of these neurons alone: no other directions go to a device, nor other features than these
+        and, where the greatest of a site are kept, their rivals.
 
         >>> Readout("layer4", directions=np.eye(1000, dtype=np.float32)).of([7, 3, 7]).directions.shape
         (2, 1000)
         """
-        if self.directions is None:
+        if self.directions is None and self.dictionary is None:
             return self
         numbers = np.unique(np.asarray(neurons))
         rows = numbers if self.numbers is None else np.searchsorted(self.numbers, numbers)
+        if self.dictionary is not None:
+            return replace(self, dictionary=self.dictionary.of(rows), numbers=numbers)
+        assert self.directions is not None
         return replace(self, directions=self.directions[rows], numbers=numbers)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether a neuron is zero on most images, which then say nothing of it."""
+        return self.dictionary is not None
 
     def site_among(self, sites: int) -> int:
         """The site in the same position of a map with so many sites.
@@ -72,6 +81,8 @@ class Readout:
     def maps(self, activations: Float[Tensor, "image channel site"]) -> Float[Tensor, "image _neuron _site"]:
         """The maps of all neurons; of one site where there is only one."""
         activations = self._read(activations)
+        if self.dictionary is not None:
+            return self.dictionary.maps(activations)
         if self.directions is None:
             return activations
         return torch.einsum("nc,ics->ins", _on_device(self, activations)[0], activations)
@@ -81,6 +92,8 @@ class Readout:
     ) -> Float[Tensor, "picture _site"]:
         """The map of each picture's own neuron."""
         activations = self._read(activations)
+        if self.dictionary is not None:
+            return self.dictionary.own(activations, self._places(activations, neurons))
         if self.directions is None:
             return activations[torch.arange(len(neurons), device=activations.device), neurons]
         return torch.einsum("pc,pcs->ps", self._rows(activations, neurons), activations)
@@ -92,7 +105,10 @@ class Readout:
 
         ``lrp`` begins with the neuron's own map. ``lrp-restricted`` with a one at the single site whose feature vector
         is most aligned (cosine) with the neuron. A direction is one more linear map: its own map is shared among the
-        channels by their positive contributions (z⁺). ``gradient-x-activation`` weights the derivative by the own map.
+        channels by their positive contributions (z⁺: Montavon et al., "Explaining nonlinear classification decisions
+        with deep Taylor decomposition", 2017). So is a feature's of a dictionary, which is zero where its encoder
+        makes it so; biases take no part, and a normalisation of the site hands on what it is given (Ali et al., "XAI
+        for transformers", 2022). ``gradient-x-activation`` weights the derivative by the own map.
         """
         activations = activations.detach()
         start = torch.zeros_like(activations)
@@ -102,14 +118,14 @@ class Readout:
             aligned = own / (read.square().sum(1).sqrt() + GUARD)
             own = torch.zeros_like(own).scatter_(1, aligned.argmax(1, keepdim=True), 1)
         pictures = torch.arange(len(neurons), device=activations.device)
-        if self.directions is None:
+        if self.directions is None and self.dictionary is None:
             begin[pictures, neurons] = own
             return start
-        direction = self._rows(activations, neurons)[..., None]
         if kind == "gradient-x-activation":
-            begin += own[:, None] * direction
+            begin += self._derivative(read, neurons, own)
             return start
-        parts = (direction * read).clamp(min=0)
+        direction = self._rows(activations, neurons)[..., None]
+        parts = (direction * (read if self.dictionary is None else self.dictionary.normalised(read))).clamp(min=0)
         begin += own[:, None] * parts / (parts.sum(1, keepdim=True) + EPSILON)
         return start
 
@@ -121,8 +137,24 @@ class Readout:
         return activations[..., site : site + 1]
 
     def _rows(self, like: Tensor, neurons: Int[Tensor, "picture"]) -> Float[Tensor, "picture channel"]:
+        if self.dictionary is not None:
+            return self.dictionary.rows(like, self._places(like, neurons))
         rows, numbers = _on_device(self, like)
         return rows[neurons if numbers is None else torch.searchsorted(numbers, neurons)]
+
+    def _places(self, like: Tensor, neurons: Int[Tensor, "picture"]) -> Int[Tensor, "picture"]:
+        """Rows of the dictionary that these neurons are."""
+        numbers = _on_device(self, like)[1]
+        return neurons if numbers is None else torch.searchsorted(numbers, neurons)
+
+    def _derivative(self, read: Tensor, neurons: Tensor, own: Tensor) -> Float[Tensor, "picture channel _site"]:
+        """Of the own map by what is read, weighted by the own map ``own``."""
+        if self.dictionary is None or self.dictionary.normalisation == "none":
+            return own[:, None] * self._rows(read, neurons)[..., None]
+        with torch.enable_grad():
+            channels = read.detach().requires_grad_()
+            (back,) = torch.autograd.grad(self.own(channels, neurons), channels, own)
+        return back
 
 
 _uploaded: WeakKeyDictionary[Readout, dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor | None]]]
@@ -130,75 +162,15 @@ _uploaded = WeakKeyDictionary()
 
 
 def _on_device(readout: Readout, like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A readout's directions and numbers beside some activations. They go there once: all directions of a layer may be
-    a gigabyte, and a step reads them three times."""
-    assert readout.directions is not None  # asked for only where there are directions
+    """A readout's directions, if it has any, and its numbers beside some activations. They go there once: all
+    directions of a layer may be a gigabyte, and a step reads them three times."""
     kept, place = _uploaded.setdefault(readout, {}), (like.device, like.dtype)
     if place not in kept:
         with torch.inference_mode(False):  # what an inference makes could not be used where there are gradients
             numbers = None if readout.numbers is None else torch.from_numpy(readout.numbers).to(like.device)
-            kept[place] = torch.from_numpy(readout.directions).to(like), numbers
+            rows = like.new_empty(0) if readout.directions is None else torch.from_numpy(readout.directions).to(like)
+            kept[place] = rows, numbers
     return kept[place]
-
-
-@dataclass(frozen=True)
-class Neuron:
-    """A neuron as it is written: ``LAYER:NUMBER``."""
-
-    layer: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.layer}:{self.number}"
-
-
-def parse_neuron(text: str, class_names: Sequence[str] = ()) -> Neuron:
-    """The neuron that is written ``LAYER:NUMBER``, ``classes:NUMBER`` or ``classes:NAME``. Of a name, letter case and
-    underscores do not count, and one of several names between commas will do.
-
-    Raises `UnknownNeuron` where it is written otherwise, or no class or more than one has this name. Whether there is
-    such a layer with so many neurons is not looked at.
-
-    >>> parse_neuron("layer4.2:7")
-    Neuron(layer='layer4.2', number=7)
-    >>> parse_neuron("classes:White_shark", ["tench", "great white shark, white shark"])
-    Neuron(layer='classes', number=1)
-    """
-    layer, _, number = text.rpartition(":")
-    if layer and number.isascii() and number.isdigit():
-        return Neuron(layer, int(number))
-    layer, _, name = text.partition(":")
-    if layer != CLASSES or not name:
-        raise UnknownNeuron(
-            f"{text!r} is no neuron: write LAYER:NUMBER, such as layer4.2:7, or {CLASSES}:NUMBER, or {CLASSES}:NAME"
-        )
-    if not class_names:
-        raise UnknownNeuron(f"the network's classes have no names, so {text!r} is none of them: write {CLASSES}:NUMBER")
-    wanted = _folded(name)
-    numbers = [number for number, names in enumerate(class_names) if wanted in _spellings(names)]
-    if not numbers:
-        raise UnknownNeuron(f"no class is called {name!r}; the nearest are {nearest(name, class_names)}")
-    if len(numbers) > 1:
-        choices = " or ".join(f"{CLASSES}:{number}" for number in numbers)
-        raise UnknownNeuron(f"{len(numbers)} classes are called {name!r}: write {choices}")
-    return Neuron(CLASSES, numbers[0])
-
-
-def _spellings(names: str) -> set[str]:
-    return {_folded(name) for name in (names, *names.split(","))}
-
-
-def _folded(name: str) -> str:
-    return name.replace("_", " ").strip().casefold()
-
-
-def check_neurons(layer: str, channels: int, neurons: Sequence[int]) -> None:
-    """Raise `UnknownNeuron` for a number that the layer does not have."""
-    bad = [neuron for neuron in neurons if not 0 <= neuron < channels]
-    if bad:
-        raise UnknownNeuron(
-            f"neuron {bad[0]} is not in layer {layer!r}, which has {channels}: ask for 0 to {channels - 1}"
-        )
 
 
 def relevance_map(relevance: Float[Tensor, "image channel site"]) -> Float[Tensor, "image channel site"]:

@@ -1,0 +1,17 @@
+"""Neurons: how they are written, how they read a layer, and where their relevance begins."""
+
+from vital.network.neurons.dictionaries import Dictionary
+from vital.network.neurons.naming import Neuron, check_neurons, parse_neuron
+from vital.network.neurons.readout import EPSILON, GUARD, Readout, importance, relevance_map
+
+__all__ = [
+    "EPSILON",
+    "GUARD",
+    "Dictionary",
+    "Neuron",
+    "Readout",
+    "check_neurons",
+    "importance",
+    "parse_neuron",
+    "relevance_map",
+]
