@@ -5,6 +5,7 @@ Scripts, since pages that are opened from a disk may not fetch data.
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,25 @@ def layer_data(page: LayerPage, made: Int[np.ndarray, "picture"]) -> dict[str, A
         "lookedAt": list(page.looked_at),
         "measuring": page.measuring,
     }
+
+
+def chunk_data(pages: Sequence[NeuronPage]) -> dict[str, Any]:
+    """What the pages of some neurons show, by number. Photographs that are no references are many neurons' together, so
+    they stand once in ``shared``, and a neuron names their places there."""
+    shared: dict[tuple[str, ...], int] = {}
+
+    def named(photos: Sequence[Photo]) -> list[list[Any]]:
+        rows = []
+        for photo in photos:
+            file, key, score, label, credit, *more = _photo_data(photo)
+            rows.append([shared.setdefault((file, key, label, credit), len(shared)), score, *more])
+        return rows
+
+    found: dict[str, Any] = {
+        str(page.neuron): neuron_data(page) | {"across": named(page.across), "lowest": named(page.lowest)}
+        for page in pages
+    }
+    return found | {"shared": list(shared)}
 
 
 def neuron_data(page: NeuronPage) -> dict[str, Any]:

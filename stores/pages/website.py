@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from stores.pages.assets import asset, from_template
 from stores.pages.content import AtlasPage, LayerPage, NeuronPage
 from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
-from stores.pages.scripts import MADE, layer_data, neuron_data, script
+from stores.pages.scripts import MADE, chunk_data, layer_data, neuron_data, script
 from stores.pages.sheets import ACROSS, PER_SHEET, TILES, maps_file, mask_file, picture_file, sheet_files
 
 VERSION = "2"
@@ -67,9 +67,7 @@ class Site:
         encoded = self._encoded(neurons)
         encoded |= {f"{neuron}-maps.png": maps_file(tiles) for neuron, tiles in maps().items()}
         encoded |= {f"sheet-{sheet}-{size}.webp": data for size, data in sheets.result().items()}
-        encoded[f"neurons-{sheet}.js"] = script(
-            f"{folder}/{sheet}", {str(neuron.neuron): neuron_data(neuron) for neuron in neurons}
-        )
+        encoded[f"neurons-{sheet}.js"] = script(f"{folder}/{sheet}", chunk_data(neurons))
         for name, data in encoded.items():
             self.folder.write(f"{SITE_FOLDER}/{folder}/{name}", data)
         photographs = [name.removeprefix(f"{SITE_FOLDER}/photos/") for name in map(self.photo_name, names)]

@@ -60,6 +60,19 @@ def data(path: Path) -> Any:
     return json.loads(path.read_text().partition(",")[2][:-3])
 
 
+def chunk(path: Path) -> dict[str, Any]:
+    """Neurons of a chunk, with what they share in its place."""
+    found = data(path)
+    shared = found.pop("shared")
+    for page in found.values():
+        for name in ("across", "lowest"):
+            page[name] = [
+                [shared[place][0], shared[place][1], score, *shared[place][2:], *more]
+                for place, score, *more in page[name]
+            ]
+    return dict(found)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -127,7 +140,7 @@ def test_a_neuron_has_its_sources_photographs_and_curves(made: Walkable, site: P
 
 def test_maps_are_brightest_where_the_store_has_the_peak(made: Walkable, site: Path) -> None:
     statistics = open_statistics(str(made.store))
-    neurons = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
+    neurons = chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
     sites = statistics.references(LATER).site
     for neuron, page in neurons.items():
         assert page["maps"]
@@ -144,14 +157,14 @@ def test_maps_are_brightest_where_the_store_has_the_peak(made: Walkable, site: P
         for place in range(1, len(scores)):
             assert peaks[place] <= 255 * max(0, scores[place]) / scores[0] + 1
     # classes have no map, and say nothing of an activation that was not measured
-    photos = data(site / SITE_FOLDER / "0" / "classes" / "neurons-0.js")["1"]
+    photos = chunk(site / SITE_FOLDER / "0" / "classes" / "neurons-0.js")["1"]
     assert not photos["maps"]
     assert {photo[2] for photo in photos["photos"]} == {None}
 
 
 def test_photographs_across_the_data_set_have_the_levels_they_say(made: Walkable, site: Path) -> None:
     sample = open_statistics(str(made.store)).sample(LATER)
-    for neuron, page in data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js").items():
+    for neuron, page in chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js").items():
         peaks = sample.peak[:, int(neuron)]
         assert page["across"]
         for _, _, score, _, _, box, above in page["across"]:
@@ -163,7 +176,7 @@ def test_photographs_across_the_data_set_have_the_levels_they_say(made: Walkable
         assert scores[-1] == pytest.approx(peaks.min(), rel=1e-3)
 
 
-@pytest.mark.parametrize(("silent", "shown"), [(0, 10), (0.55, 5), (1, 1)])
+@pytest.mark.parametrize(("silent", "shown"), [(0, 10), (0.55, 6), (1, 1)])
 def test_of_equal_peaks_one_image_is_shown(silent: float, shown: int) -> None:
     stream = np.random.default_rng(0)
     peaks = stream.permutation(
@@ -181,7 +194,7 @@ def test_of_equal_peaks_one_image_is_shown(silent: float, shown: int) -> None:
 def test_lowest_photographs_are_shown_where_the_store_keeps_them(made: Walkable, site: Path) -> None:
     statistics = open_statistics(str(made.store))
     lowest = statistics.references(f"{LATER}/lowest")
-    page = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")["3"]
+    page = chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")["3"]
     assert [photo[1] for photo in page["lowest"]] == statistics.keys(lowest.image[3, :4].tolist())
     assert [photo[2] for photo in page["lowest"]] == pytest.approx(lowest.score[3, :4], rel=1e-3)
 

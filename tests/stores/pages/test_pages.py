@@ -131,11 +131,13 @@ def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: Thre
     assert overview["missing"] == [[0, 1]]
     assert overview["columns"][0]["values"] == [0, 0.5]
     assert (overview["lookedAt"], overview["measuring"]) == (["reached"], "vital evaluate")
-    one = data(tmp_path / SITE_FOLDER / "0" / LAYER / "neurons-0.js")["1"]
+    chunk = data(tmp_path / SITE_FOLDER / "0" / LAYER / "neurons-0.js")
+    one = chunk["1"]
     assert one["loss"] == [3, 2, None]
     assert one["sources"] == [["conv1", [3, 1], [1, 0.25]]]
     assert one["trust"] == [[True, False, None], "Reached."]
-    assert one["across"] == [["cd34", "b", 1.5, "", "", None, 0.9]]
+    assert chunk["shared"] == [["cd34", "b", "", ""]]
+    assert one["across"] == [[0, 1.5, None, 0.9]]
     assert (one["lowest"], one["maps"]) == ([], False)
     assert one["photos"] == [["ab12", "a/key", 3.5, "bee", "Ada, CC0", [0.25, 0.5, 0.25, 0.25]]]
     node, low, high, target, picture = one["curves"][0]

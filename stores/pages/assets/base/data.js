@@ -57,7 +57,13 @@
     const chunk = Math.floor(neuron / VITAL.site().perSheet);
     const key = layer.place + "/" + chunk;
     return VITAL.need(key, layer.place + "/neurons-" + chunk + ".js").then(function (data) {
-      return data[neuron];
+      const found = data[neuron];
+      // photographs that several neurons show stand once beside them
+      const whole = ([place, score, ...more]) => {
+        const [file, key, label, credit] = data.shared[place];
+        return [file, key, score, label, credit, ...more];
+      };
+      return found && { ...found, across: found.across.map(whole), lowest: found.lowest.map(whole) };
     });
   };
 
