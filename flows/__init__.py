@@ -4,6 +4,7 @@
     flows.targets(s, "layer4.2", neurons="0:64")                                              # a stores.Targets
     a = flows.atlas(s, "layer4.2", "a.zarr", neurons="0:64", steps=500)                       # a stores.Atlas
     flows.evaluate(a, judges=["squeezenet"])                                                  # the same, with metrics
+    flows.names(a)                                                                            # the same, with words
     flows.report("report", seeds=3)                                                           # the path of a page
 
 Each runs the flow of the same step and gives the store that it filled. Settings are keyword arguments by the names of
@@ -13,24 +14,24 @@ the command's options. The work is done in this process unless ``workers`` or ``
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+from flows.running.given import RENAMED as RENAMED
+from flows.running.given import hand_over_again, job_of, many, model_settings, parts_of, ranges, url_of
 
 if TYPE_CHECKING:
     from stores import Atlas, Statistics, Targets
     from vital import Model
     from vital.settings import ModelSettings
 
-__all__ = ["atlas", "evaluate", "references", "report", "targets"]
+__all__ = ["atlas", "evaluate", "names", "references", "report", "targets"]
 
-RENAMED = {"moments": "targets", "place": "running", "grain": "noise"}
-"""Words of earlier versions, and those that replace them."""
 KEPT = "what is finished stays; run the same command again, which makes what is missing"
 """What a run says that is ended before it is done."""
 Paths: TypeAlias = "str | Path | Sequence[str | Path]"
-
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -95,16 +96,16 @@ def references(
     from stores import open_statistics
     from vital.settings import StatisticsSettings
 
-    parts = _parts(settings, statistics=StatisticsSettings, running=Running)
+    parts = parts_of(settings, statistics=StatisticsSettings, running=Running)
     select_references(
-        _job(
+        job_of(
             ReferencesJob,
-            shards=_many(shards),
+            shards=many(shards),
             store=str(store),
-            model=_model(model),
-            layers=_many(layers),
-            directions=_many(directions),
-            dictionaries=_many(dictionaries),
+            model=model_settings(model),
+            layers=many(layers),
+            directions=many(directions),
+            dictionaries=many(dictionaries),
             manifest=None if manifest is None else str(manifest),
             labels=None if labels is None else str(labels),
             label_key=label_key,
@@ -150,11 +151,11 @@ def targets(
     from stores import open_statistics
     from vital.settings import VariantSettings
 
-    url, parts = _url(statistics), _parts(settings, variant=VariantSettings, running=Running)
+    url, parts = url_of(statistics), parts_of(settings, variant=VariantSettings, running=Running)
     if model is not None:
-        _hand_over_again(model, open_statistics(url))
-    asked = {"layer": layer, "neurons": _ranges(neurons), "precision": precision, "batch": batch}
-    variant = measure_targets(_job(TargetsJob, store=url, shards=_many(shards), **asked, **parts))
+        hand_over_again(model, open_statistics(url))
+    asked = {"layer": layer, "neurons": ranges(neurons), "precision": precision, "batch": batch}
+    variant = measure_targets(job_of(TargetsJob, store=url, shards=many(shards), **asked, **parts))
     return open_statistics(url).targets(layer, variant)
 
 
@@ -189,11 +190,11 @@ def atlas(
     from stores import open_atlas, open_statistics
     from vital.settings import PictureSettings, VariantSettings
 
-    parts = _parts(settings, picture=PictureSettings, variant=VariantSettings, running=Running)
+    parts = parts_of(settings, picture=PictureSettings, variant=VariantSettings, running=Running)
     if model is not None:
-        _hand_over_again(model, open_statistics(_url(statistics)))
-    asked = {"layer": layer, "neurons": _ranges(neurons), "batch": batch}
-    build_atlas(_job(AtlasJob, store=_url(statistics), out=str(out), **asked, **parts))
+        hand_over_again(model, open_statistics(url_of(statistics)))
+    asked = {"layer": layer, "neurons": ranges(neurons), "batch": batch}
+    build_atlas(job_of(AtlasJob, store=url_of(statistics), out=str(out), **asked, **parts))
     return open_atlas(str(out))
 
 
@@ -230,23 +231,59 @@ def evaluate(
     from flows.recipes.evaluation import evaluate_atlas
     from stores import open_atlas
 
-    url, parts = _url(atlas), _parts(settings, running=Running)
+    url, parts = url_of(atlas), parts_of(settings, running=Running)
     if model is not None:
-        _hand_over_again(model, open_atlas(url).statistics(None if store is None else _url(store)))
+        hand_over_again(model, open_atlas(url).statistics(None if store is None else url_of(store)))
     evaluate_atlas(
-        _job(
+        job_of(
             EvaluateJob,
             atlas=url,
-            store=None if store is None else _url(store),
-            layers=_many(layers),
-            judges=_many(judges),
-            siblings=_many(siblings),
-            shards=_many(shards),
+            store=None if store is None else url_of(store),
+            layers=many(layers),
+            judges=many(judges),
+            siblings=many(siblings),
+            shards=many(shards),
             download=download,
             **parts,
         )
     )
     return open_atlas(url)
+
+
+@_prepared
+def names(
+    atlas: Atlas | str | Path,
+    vocabulary: str | Path = "classes",
+    *,
+    judge: str | None = None,
+    model: Model | None = None,
+    **settings: Any,
+) -> Atlas:
+    """Find words for an atlas's neurons; they are kept beside the pictures, as ``layer.names`` and ``layer.naming()``.
+
+    Args:
+        atlas: the atlas, or its path or URL.
+        vocabulary: ``classes``, or a text file of words, one a line, which takes a CLIP model as judge.
+        judge: the network that says how much a word is in an image; without one the data set's labels say it.
+        model: the network again, where it is a module of another program.
+        **settings: other fields of `flows.jobs.NamesJob`, such as ``layers`` and ``words``, and those of `Running`.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    from flows.jobs import NamesJob, Running
+    from flows.recipes.names import name_atlas
+    from stores import open_atlas
+
+    where = {name: settings.pop(name) for name in Running.model_fields if name in settings}
+    settings |= {name: many(settings[name]) for name in ("layers", "shards") if name in settings}
+    settings |= {name: url_of(settings[name]) for name in ("store", "broader") if name in settings}
+    asked = {"atlas": url_of(atlas), "vocabulary": str(vocabulary), "judge": judge, **settings}
+    job = job_of(NamesJob, **asked, **parts_of(where, running=Running))
+    if model is not None:
+        hand_over_again(model, open_atlas(job.atlas).statistics(job.store))
+    name_atlas(job)
+    return open_atlas(job.atlas)
 
 
 @_prepared
@@ -265,7 +302,7 @@ def report(out: str | Path, **settings: Any) -> Path:
     from flows.reports.plan import ReportJob
 
     where = {name: settings.pop(name) for name in Running.model_fields if name in settings}
-    return Path(compare_methods(_job(ReportJob, out=str(out), **settings, **_parts(where, running=Running))))
+    return Path(compare_methods(job_of(ReportJob, out=str(out), **settings, **parts_of(where, running=Running))))
 
 
 def calm_prefect(logged: str = "CRITICAL") -> None:
@@ -275,76 +312,3 @@ def calm_prefect(logged: str = "CRITICAL") -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", logged)
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
-
-
-def _url(store: Any) -> str:
-    return str(getattr(store, "url", store))
-
-
-def _many(values: Any) -> tuple[str, ...]:
-    return (str(values),) if isinstance(values, (str, Path)) else tuple(str(value) for value in values)
-
-
-def _ranges(neurons: str | int | Iterable[int]) -> str:
-    from vital.errors import UnknownNeuron
-
-    if isinstance(neurons, str):
-        return neurons
-    try:
-        chosen = [int(neuron) for neuron in (neurons if isinstance(neurons, Iterable) else [neurons])]
-    except (TypeError, ValueError):
-        raise UnknownNeuron(f"neurons = {neurons!r} are no numbers: give numbers, or text such as '0:64,70'") from None
-    if not chosen:
-        raise UnknownNeuron("no neuron was chosen: give numbers, or leave neurons out for all of the layer")
-    return ",".join(map(str, chosen))
-
-
-def _model(model: Any) -> ModelSettings:
-    from vital import Model
-    from vital.errors import UnsuitableInput
-    from vital.settings import ModelSettings
-
-    if isinstance(model, Model):
-        if model.settings is not None:  # other programs can load it, too
-            return model.settings
-        from flows.running.process import hand_over
-
-        return hand_over(model)
-    if isinstance(model, (str, ModelSettings)):
-        return ModelSettings(name=model) if isinstance(model, str) else model
-    raise UnsuitableInput(
-        f"model = {type(model).__name__} was given, but a name, settings or a model was expected: "
-        "make one of a module with vital.wrap(module, side=…, mean=…, std=…)"
-    )
-
-
-def _hand_over_again(model: Any, statistics: Statistics) -> None:
-    """The network of a store once more, where the store was made of a module; another one is refused by field."""
-    _model(model)
-    statistics.check(model.identity)
-
-
-def _job(kind: Any, **values: Any) -> Any:
-    from vital.settings import checked
-
-    return checked(kind, values)
-
-
-def _parts(settings: Mapping[str, Any], **kinds: Any) -> dict[str, Any]:
-    """Settings given flat, as the parts of a job that they belong to; an unknown name is refused with the nearest."""
-    from vital.errors import UnsuitableInput, nearest
-    from vital.settings import ModelSettings, checked
-
-    known = [name for kind in kinds.values() for name in kind.model_fields]
-    if old := RENAMED.keys() & settings.keys():
-        raise UnsuitableInput(f"{min(old)} is called {RENAMED[min(old)]} now: rename it")
-    if unknown := [name for name in settings if name not in known]:
-        if unknown[0] in ModelSettings.model_fields:
-            raise UnsuitableInput(
-                f"{unknown[0]} is a setting of the network: give model=vital.load_model(name, {unknown[0]}=…)"
-            )
-        raise UnsuitableInput(f"there is no setting {unknown[0]!r}; the nearest are {nearest(unknown[0], known)}")
-    return {
-        part: checked(kind, {name: value for name, value in settings.items() if name in kind.model_fields})
-        for part, kind in kinds.items()
-    }

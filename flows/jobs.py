@@ -227,6 +227,42 @@ class EvaluateJob(Settings):
     running: Running = Running()
 
 
+CLASS_WORDS = "classes"
+"""What ``vocabulary`` may say instead of a file."""
+
+
+class NamesJob(Settings):
+    """Words for the neurons of an atlas's layers, written beside their pictures."""
+
+    atlas: Location = Field(description="atlas store whose neurons are named")
+    vocabulary: Location = Field(
+        CLASS_WORDS,
+        min_length=1,
+        description="'classes', those of the data set or of the judge; or a text file of words, one a line, which "
+        "takes a CLIP model as judge",
+    )
+    judge: str | None = Field(
+        None,
+        description="network that says how much a word is in an image: one that classifies, by its logits, or "
+        "open_clip:ARCHITECTURE/WEIGHTS, by cosines  [default: the data set's labels say it]",
+    )
+    broader: Location | None = Field(
+        None, description='JSON file of broader words, such as {"dog": ["golden retriever", "n02085620", 153]}'
+    )
+    layers: tuple[str, ...] = Field((), description="layers whose neurons are named; all of the atlas by default")
+    words: int = Field(3, ge=1, le=20, description="words kept of a neuron")
+    shuffles: int = Field(200, ge=20, description="how often images are shuffled to find what chance reaches")
+    quantile: float = Field(
+        0.95, gt=0, lt=1, description="share of the shuffles above whose best word a name must score"
+    )
+    download: bool = Field(False, description="fetch weights of the judge that are not in the local cache")
+    store: Location | None = Field(None, description="its statistics store  [default: where the atlas says it is]")
+    shards: tuple[Location, ...] = Field(
+        (), description="where the shards are now, when they moved since the index was made"
+    )
+    running: Running = Running()
+
+
 class LayerJob(Settings):
     """What a full run makes of one layer."""
 
@@ -283,14 +319,14 @@ class FullJob(_Pass):
         )
 
 
-J = TypeVar("J", ReferencesJob, TargetsJob, AtlasJob, EvaluateJob)
+J = TypeVar("J", ReferencesJob, TargetsJob, AtlasJob, EvaluateJob, NamesJob)
 
 
 def settled(job: J) -> J:
     """The same job for tasks: with paths that hold in any directory, and the threads that each task has."""
     changed: dict[str, object] = {"running": job.running.of_task}
-    for name in ("store", "out", "atlas", "manifest", "labels"):
-        if (location := getattr(job, name, None)) is not None and location not in LABEL_WORDS:
+    for name in ("store", "out", "atlas", "manifest", "labels", "vocabulary", "broader"):
+        if (location := getattr(job, name, None)) is not None and location not in (*LABEL_WORDS, CLASS_WORDS):
             changed[name] = _absolute(location)
     if isinstance(job, ReferencesJob) and (weights := local_path(job.model.weights or "")) and weights.is_file():
         changed["model"] = job.model.model_copy(update={"weights": str(weights.absolute())})

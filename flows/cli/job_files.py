@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from flows import RENAMED
 from flows.cli.options import UsageError, unsuitable
-from flows.jobs import AtlasJob, EvaluateJob, FullJob, ReferencesJob, TargetsJob
+from flows.jobs import AtlasJob, EvaluateJob, FullJob, NamesJob, ReferencesJob, TargetsJob
 from flows.reports.plan import ReportJob
 from vital.settings import Settings
 
@@ -23,6 +23,7 @@ JOBS: dict[str, type[Settings]] = {
     "targets": TargetsJob,
     "atlas": AtlasJob,
     "evaluate": EvaluateJob,
+    "names": NamesJob,
     "report": ReportJob,
 }
 """The deployments of prefect.yaml, and what each is asked to do."""
@@ -32,6 +33,7 @@ FLOWS = {
     "targets": "flows.recipes.targets:measure_targets",
     "atlas": "flows.recipes.atlas:build_atlas",
     "evaluate": "flows.recipes.evaluation:evaluate_atlas",
+    "names": "flows.recipes.names:name_atlas",
     "report": "flows.recipes.comparison:compare_methods",
 }
 

@@ -42,6 +42,7 @@ COMMANDS = {
     "run": ("making:run", "any of these from one settings file"),
     "info": ("looking:info", "what a store holds, how complete, made from what"),
     "evaluate": ("making:evaluate", "measure an atlas's pictures"),
+    "names": ("making:names", "words for an atlas's neurons"),
     "report": ("making:report", "compare methods, as a page, plots and report.json"),
     "pages": ("looking:pages", "an atlas as a folder of static pages"),
     "view": ("looking:view", "serve pages on this machine and open them"),
@@ -49,7 +50,7 @@ COMMANDS = {
     "export": ("looking:export", "save a selection of pictures, as a folder or a zip"),
 }
 """Where each command is, since nothing is imported before it is asked for; and what it is for, in the order of use."""
-OF_FLOWS = ("demo", "references", "targets", "atlas", "run", "evaluate", "report")
+OF_FLOWS = ("demo", "references", "targets", "atlas", "run", "evaluate", "names", "report")
 """Those that run flows, and so need what Prefect needs."""
 ASKING = (signal.SIGINT, signal.SIGTERM)
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from flows.cli import PATH
 from flows.cli.options import without
-from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, TargetsJob
+from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, TargetsJob
 from flows.reports.plan import ReportJob, models_of
 from vital.settings import ModelSettings
 
@@ -138,6 +138,21 @@ def evaluate(*, job: EvaluateJob) -> Iterator[str]:
     yield from open_atlas(evaluate_atlas(job)).metric_lines(list(job.layers))
 
 
+def names(job: NamesJob) -> Iterator[str]:
+    """Find words for the neurons of ATLAS: those whose scores on the data set's images go along with their activations.
+
+    Half of the images choose the words, the others score them; a neuron whose words score as chance does has no name.
+
+    For example:
+      vital names atlas.zarr --vocabulary classes
+      vital names atlas.zarr --vocabulary words.txt --judge open_clip:ViT-B-32/FILE
+    """
+    from flows.recipes.names import name_atlas
+    from stores import open_atlas
+
+    yield from open_atlas(name_atlas(job)).name_lines(list(job.layers))
+
+
 def report(*, job: Annotated[ReportJob, without("models")], network: ModelSettings = USUAL) -> Iterator[str]:
     """Compare methods: the same neurons by each of them, measured in the same way, as a page, plots and report.json.
 
@@ -159,7 +174,7 @@ def report(*, job: Annotated[ReportJob, without("models")], network: ModelSettin
 
 
 def run(file: Annotated[ExistingFile, PATH], /) -> Iterator[str]:
-    """Run what a settings file says: full-run, references, targets, atlas, evaluate or report.
+    """Run what a settings file says: full-run, references, targets, atlas, evaluate, names or report.
 
     The part under a flow's name is the parameter `job` of the deployment of that name; docs/job.yaml is an example.
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from flows import KEPT, RENAMED
-from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, Running, TargetsJob
+from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, Running, TargetsJob
 from flows.reports.plan import ReportJob
 from stores.errors import StoreError
 from stores.files import safe_url
@@ -25,7 +25,7 @@ from vital.errors import VitalError
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 HEADINGS: dict[type[BaseModel], str] = {
-    **dict.fromkeys((ReferencesJob, TargetsJob, AtlasJob, EvaluateJob, ReportJob), "Options"),
+    **dict.fromkeys((ReferencesJob, TargetsJob, AtlasJob, EvaluateJob, NamesJob, ReportJob), "Options"),
     StatisticsSettings: "What is kept", PictureSettings: "Pictures", VariantSettings: "Targets",
     ModelSettings: "Network", Running: "Where tasks run",
 }  # fmt: skip
@@ -35,6 +35,8 @@ FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "sibli
     "dictionaries": "--dictionary",
 }
 """The option of each field, where it is not the field's name: one that may be repeated bears the singular."""
+UNNAMED = ((ReferencesJob, "shards"), (NamesJob, "atlas"))
+"""Fields that stand without a name before them."""
 BOUNDS = {Ge: "from {0.ge:g}", Gt: "above {0.gt:g}", Le: "to {0.le:g}", Lt: "to below {0.lt:g}"}
 
 
@@ -51,7 +53,7 @@ def _declare(settings: type[BaseModel], heading: Group) -> None:
     """Tell cyclopts what it does not see in pydantic's fields: an option's name and heading, its bounds in words."""
     Parameter(name="*", group=heading)(settings)  # the star: --steps instead of --picture.steps
     for name, field in settings.model_fields.items():
-        field.kw_only = (settings, name) != (ReferencesJob, "shards")  # these stand without a name before them
+        field.kw_only = (settings, name) not in UNNAMED
         if field.annotation not in HEADINGS:
             flag = FLAGS.setdefault(name, f"--{name.replace('_', '-')}")
             metavar = None if re.search(r"\b(int|float)\b", str(field.annotation)) else "TEXT"

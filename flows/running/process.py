@@ -173,13 +173,18 @@ def _judge(name: str, classes: tuple[str, ...], device: str, download: bool) -> 
     return load_judge(name, classes, torch.device(device), download)
 
 
+def judge_at(name: str, words: Sequence[str], running: Running, download: bool) -> Judge:
+    """This process's judge of this name, loaded once; CLIP tells ``words`` apart."""
+    return _judge(name, tuple(words), device_name(running.device), download)
+
+
 def judges_at(
     names: Sequence[str], loaded: LoadedModel, running: Running, download: bool, layers: Collection[str] = ()
 ) -> dict[str, Judge]:
     """This process's judges of these names, each loaded once; refused where they are to judge classes, which are among
     ``layers``, and tell others apart than the network."""
-    known, device = loaded.model.class_names, device_name(running.device)
-    judges = {name: _judge(name, known, device, download) for name in names}
+    known = loaded.model.class_names
+    judges = {name: judge_at(name, known, running, download) for name in names}
     if CLASSES in layers:
         for judge in judges.values():
             same_classes(judge, known, loaded.survey.layer(CLASSES).channels)

@@ -145,6 +145,8 @@ class Atlas:
             done = layer.done()
             yield f"  {name}: {_settings_in_words(layer.settings)}"
             yield f"    {int(done.sum())} of {len(done)} blocks, {counted(layer.status(), PICTURE_STATUS_MEANINGS)}"
+            if (naming := layer.naming()) is not None:
+                yield f"    {naming.in_words()}"
 
     def metric_lines(self, layers: list[str] | None = None) -> Iterator[str]:
         """The metrics of every layer, or of ``layers``: its own, and the mean of each over its neurons."""
@@ -158,6 +160,22 @@ class Atlas:
             for metric, entry in sorted(layer.layer_metrics().items()):
                 value = entry["value"]
                 yield f"  {name}  {metric:<28} {'not measured' if value is None else f'{value:.4g} of the layer'}"
+
+    def name_lines(self, layers: list[str] | None = None, most: int = 10) -> Iterator[str]:
+        """How many neurons of every layer, or of ``layers``, have a name, and the ``most`` whose names score best."""
+        yield f"{safe_url(self.url)}: names"
+        for name in layers or self.layers:
+            layer = self.layer(name)
+            if (naming := layer.naming()) is None:
+                yield f"  {name}: none, as `vital names` did not run"
+                continue
+            yield f"  {name}: {naming.in_words()}"
+            score = np.where(naming.named, naming.score[:, 0], -np.inf)
+            for neuron in np.argsort(-score, kind="stable")[: min(most, int(naming.named.sum()))]:
+                yield (
+                    f"    {neuron:>6}  {naming.word[neuron, 0]:<32} score {score[neuron]:.2f}, by chance "
+                    f"{naming.bound[neuron]:.2f}; average precision {naming.precision[neuron, 0]:.2f}"
+                )
 
     def _repr_html_(self) -> str:
         layers = [self.layer(name) for name in self.layers]

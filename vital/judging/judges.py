@@ -21,6 +21,7 @@ from vital.network.arithmetic import rounding
 from vital.network.models import Model, load_model, weights_digest
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import anchor, forward, scores
+from vital.network.sources import torchvision_models
 from vital.settings import ModelSettings
 
 CLIP = "open_clip:"
@@ -144,6 +145,7 @@ def _both(network: nn.Module, images: Tensor) -> JudgeOutput:
 
 def _clip(name: str, classes: Sequence[str], device: torch.device, download: bool) -> Judge:
     try:
+        torchvision_models()  # open_clip imports it, and so it works beside any torch
         package = importlib.import_module("open_clip")
     except ModuleNotFoundError as error:
         raise UnknownModel(f"judge {name!r} needs the package open_clip: pip install open_clip_torch") from error

@@ -56,6 +56,7 @@ def test_nothing_is_listed_that_does_not_exist_yet() -> None:
         "run",
         "info",
         "evaluate",
+        "names",
         "report",
         "pages",
         "view",

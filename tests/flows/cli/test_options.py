@@ -10,7 +10,7 @@ import pytest
 
 from flows.cli.main import COMMANDS, command_line, main
 from flows.cli.options import HEADINGS
-from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, Running, TargetsJob
+from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, Running, TargetsJob
 from flows.reports.plan import ReportJob
 from stores.errors import MissingStore
 from tests.flows.command import vital
@@ -65,6 +65,13 @@ def parsed(line: str) -> dict[str, Any]:
             EvaluateJob(atlas="a", judges=("j", "k"), layers=("l",), siblings=("q",), download=True),
         ),
         (
+            "names a --vocabulary w.txt --judge open_clip:ViT-B-32/f.pt --layer l --words 1 --quantile 0.99",
+            NamesJob(
+                atlas="a", vocabulary="w.txt", judge="open_clip:ViT-B-32/f.pt", layers=("l",), words=1, quantile=0.99
+            ),
+        ),
+        ("names a", NamesJob(atlas="a", vocabulary="classes")),
+        (
             "report --out o --method vital --method maco --no-ablation --held-out h --seeds 1",
             ReportJob(out="o", methods=("vital", "maco"), no_ablation=True, held_out=("h",), seeds=1),
         ),
@@ -100,6 +107,8 @@ def test_the_last_of_an_option_that_is_given_twice_counts() -> None:
         ("targets --layer l", "--store is missing: `vital targets --help`"),
         ("references --store s --layer l", "SHARDS is missing"),
         ("pages --out o", "URL is missing"),
+        ("names --words 3", "ATLAS is missing"),
+        ("names a --vocabulary", "--vocabulary needs 1 value"),
         ("atlas --store s --layer l --out o --steps", "--steps needs 1 value"),
         ("layers m --mean 0.1 0.2", "--mean needs 3 values"),
         ("targets --store --layer l", "--store needs 1 value"),

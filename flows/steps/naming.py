@@ -1,0 +1,287 @@
+"""Names of a layer's neurons: how much each word is in each image of the sample, and which words go along with whom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, Int64
+
+from flows.jobs import CLASS_WORDS, NamesJob
+from flows.running.devices import device_name
+from flows.running.process import LoadedModel, judge_at, load_stored
+from flows.running.progress import tick
+from flows.steps.images import load_images, moved_urls
+from flows.steps.reading.labels import IGNORED, Labels
+from stores import Naming, Statistics, open_atlas, open_statistics
+from stores.arrays.provenance import JSON, fingerprint
+from stores.errors import SchemaMismatch
+from stores.files import read_bytes, safe_url
+from stores.shards.labels import NO_LABEL, folded
+from vital.errors import UnsuitableInput, nearest
+from vital.judging.judges import CLIP, SCALE, Judge
+from vital.judging.words.naming import NO_WORD, WordScores, choosing, name_neurons
+
+ALGORITHM = 1
+"""Raised when the same words, images and peaks would give other names."""
+TOGETHER = 32
+"""Images that a judge looks at together."""
+LONGEST = 200
+"""Characters of a word: a longer line is no word, and the file no list of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """How much each word is in each of some images of the data set, and what says so."""
+
+    image: Int64[np.ndarray, "image"]
+    words: WordScores
+    made_from: Mapping[str, JSON]
+
+
+def check_names(job: NamesJob) -> dict[str, int]:
+    """How many neurons each asked layer has. Whatever names need is asked for here, before any work.
+
+    Raises:
+        SchemaMismatch: the atlas has no such layer, or its statistics keep no sample of images.
+        UnsuitableInput: the vocabulary is none, or takes another judge; the data set has no labels.
+        UnknownModel: there is no such judge.
+    """
+    atlas = open_atlas(job.atlas)
+    for layer in job.layers:
+        if layer not in atlas.layers:
+            raise SchemaMismatch(
+                f"{safe_url(job.atlas)} has no layer {layer!r}; the nearest are {nearest(layer, atlas.layers)}: "
+                "choose from these, or leave out --layer for all"
+            )
+    statistics, layers = atlas.statistics(job.store), job.layers or atlas.layers
+    samples = [statistics.sample(layer) for layer in layers]
+    if not samples:
+        raise SchemaMismatch(f"{safe_url(job.atlas)} has no layer yet: `vital info` says how far it is")
+    if job.judge is None:
+        words = _of_labels(job, statistics, samples[0].image).words.words
+    else:
+        words = _judge(job, load_stored(statistics, job.running.of_flow))[1]
+    if job.broader is not None:
+        read_broader(job.broader, words)
+    return {layer: atlas.layer(layer).count for layer in layers}
+
+
+def find_names(job: NamesJob, layer: str) -> None:
+    """Find the words of a layer's neurons and write them beside the pictures."""
+    atlas = open_atlas(job.atlas)
+    statistics = atlas.statistics(job.store)
+    sample = statistics.sample(layer)
+    unnamed = job.model_copy(update={"atlas": "", "layers": ()})
+    made_of = (*statistics.provenance.values(), *(_digest(url) for url in (job.vocabulary, job.broader)))
+    scored = _word_scores(unnamed, statistics.url, made_of, tuple(sample.image.tolist()))
+    rows = np.searchsorted(sample.image, scored.image)
+    chooses = choosing(statistics.keys(scored.image.tolist()))
+    device = torch.device(device_name(job.running.device))
+    names = name_neurons(
+        sample.peak[rows].astype(np.float32),
+        scored.words.scores,
+        chooses,
+        job.words,
+        job.shuffles,
+        job.quantile,
+        device,
+    )
+    words = np.array([*scored.words.words, ""], np.dtypes.StringDType())  # the last is that of none
+    assert NO_WORD == -1
+    made_from: dict[str, JSON] = {
+        **scored.made_from,
+        "words": len(scored.words.words),
+        "words_digest": fingerprint({"words": list(scored.words.words)}),
+        "images_that_chose": int(chooses.sum()),
+        "images_that_scored": int((~chooses).sum()),
+        "shuffles": job.shuffles,
+        "quantile": job.quantile,
+        "algorithm": ALGORITHM,
+        **statistics.provenance,
+    }
+    naming = Naming(
+        words[names.word], names.chosen, names.score, names.precision, names.bound, scored.image[names.evidence],
+        names.shown, made_from,
+    )  # fmt: skip
+    open_atlas(job.atlas, "r+").layer(layer).write_naming(naming)
+    tick(len(names.word))
+
+
+def read_vocabulary(url: str) -> list[str]:
+    """The words of a text file, one a line; a word that is there twice, whatever its letters' case, counts once.
+
+    Raises:
+        UnsuitableInput: there is no such file, it is no text in UTF-8, or it has no word or a line too long to be one.
+    """
+    content = read_bytes(url)
+    if content is None:
+        raise UnsuitableInput(f"there is no vocabulary at {safe_url(url)}: give a text file of words, or {CLASS_WORDS}")
+    try:
+        lines = [" ".join(line.split()) for line in content.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UnsuitableInput(
+            f"{safe_url(url)} is no text in UTF-8 ({error.reason}): save the words, one a line, in UTF-8"
+        ) from None
+    words: dict[str, str] = {}
+    for line in filter(None, lines):
+        words.setdefault(line.casefold(), line)
+    if not words:
+        raise UnsuitableInput(f"{safe_url(url)} has no word in it: write one a line")
+    if long := [line for line in words.values() if len(line) > LONGEST]:
+        raise UnsuitableInput(
+            f"{safe_url(url)} has a line of {len(long[0])} characters, and {LONGEST} are the longest word: write one a "
+            "line"
+        )
+    return list(words.values())
+
+
+def read_broader(url: str, words: Sequence[str]) -> dict[str, list[int]]:
+    """Broader words of a JSON file, and the positions of the words that each stands for; names of classes that are not
+    among ``words`` are left out.
+
+    Raises:
+        UnsuitableInput: there is no such file, it is none of words, or stands for none of these.
+    """
+    content = read_bytes(url)
+    if content is None:
+        raise UnsuitableInput(f"there are no broader words at {safe_url(url)}: give a JSON file, or leave it out")
+    known = {folded(spelt): place for place, word in enumerate(words) for spelt in (word, *word.split(","))}
+    try:
+        table = json.loads(content)
+        found = {
+            str(word): sorted({known[folded(str(one))] for one in narrower if folded(str(one)) in known})
+            for word, narrower in table.items()
+            if not isinstance(narrower, str)
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UnsuitableInput(
+            f'{safe_url(url)} is no table of broader words ({error}): it should be JSON such as {{"dog": ["pug"]}}'
+        ) from None
+    found = {word: places for word, places in found.items() if word.strip() and places}
+    if not found:
+        raise UnsuitableInput(
+            f"{safe_url(url)} stands for none of the {len(words)} words, such as {words[0]!r}: name these in its lists"
+        )
+    return found
+
+
+@lru_cache(maxsize=2)
+def _word_scores(job: NamesJob, store: str, made_of: tuple[str, ...], images: tuple[int, ...]) -> Scored:
+    """The same for all layers that have the same sample, so it is kept; ``made_of`` tells apart stores and files of
+    words that were made anew."""
+    statistics, sampled = open_statistics(store), np.array(images, np.int64)
+    scored = _of_labels(job, statistics, sampled) if job.judge is None else _of_judge(job, statistics, sampled)
+    if job.broader is None:
+        return scored
+    broader, words = read_broader(job.broader, scored.words.words), scored.words
+    together = np.add.reduce if job.judge is None else np.logaddexp.reduce  # of logits: that of all classes as one
+    sums = [together(words.scores[:, places], axis=1) for places in broader.values()]
+    joined = WordScores([*words.words, *broader], np.concatenate([words.scores, np.stack(sums, 1)], 1))
+    digest = fingerprint({word: list(places) for word, places in broader.items()})
+    return Scored(scored.image, joined, {**scored.made_from, "broader": digest})
+
+
+def _digest(url: str | None) -> str:
+    content = read_bytes(url) if url not in (None, CLASS_WORDS) else None
+    return "" if content is None else hashlib.sha256(content).hexdigest()
+
+
+def _of_labels(job: NamesJob, statistics: Statistics, images: Int64[np.ndarray, "image"]) -> Scored:
+    """1 for images of the class, else 0; images without a label are left out."""
+    labelled, labels = _labelled(job, statistics, images)
+    present, column = np.unique(labels, return_inverse=True)
+    scores = np.zeros((len(labelled), len(present)), np.float32)
+    scores[np.arange(len(labelled)), column] = 1
+    names = _label_names(job, statistics, present.tolist())
+    return Scored(labelled, WordScores(names, scores), {"source": "labels", "vocabulary": CLASS_WORDS})
+
+
+def _labelled(
+    job: NamesJob, statistics: Statistics, images: Int[np.ndarray, "image"]
+) -> tuple[Int64[np.ndarray, "labelled"], Int64[np.ndarray, "labelled"]]:
+    """Images of the sample that have a label, and the labels."""
+    if job.vocabulary != CLASS_WORDS:
+        raise UnsuitableInput(
+            f"the words of {safe_url(job.vocabulary)} need a network that finds them in images: give a CLIP model with "
+            f"--judge {CLIP}ARCHITECTURE/FILE, or --vocabulary {CLASS_WORDS}"
+        )
+    kept = Labels.kept(statistics)
+    labels = statistics.image_labels()[images].astype(np.int64)
+    there = (labels != NO_LABEL) & (kept is None or kept.by != IGNORED)
+    if not there.any():
+        raise UnsuitableInput(
+            f"none of {len(images)} images of the sample has a label that could be a name: give a network that "
+            "classifies with --judge, such as efficientnet_lite2"
+        )
+    return images[there].astype(np.int64), labels[there]
+
+
+def _label_names(job: NamesJob, statistics: Statistics, labels: Sequence[int]) -> list[str]:
+    """What the data set calls its classes, or else the network; by number where neither does."""
+    kept = Labels.kept(statistics)
+    own = dict(enumerate(kept.classes)) if kept is not None else {}
+    if all(own.get(label) for label in labels):
+        return [own[label] for label in labels]
+    network = load_stored(statistics, job.running.of_flow).model.class_names
+    numbers = {label: kept.of_network(label, len(network))[0] if kept is not None else label for label in labels}
+    return [
+        own.get(label) or (network[numbers[label]] if 0 <= numbers[label] < len(network) else f"class {label}")
+        for label in labels
+    ]
+
+
+def _of_judge(job: NamesJob, statistics: Statistics, images: Int64[np.ndarray, "image"]) -> Scored:
+    """A judge's logits of its classes, each image's mean taken off, or CLIP's cosines with the words; on what the
+    network saw of the images."""
+    network = load_stored(statistics, job.running)
+    judge, words = _judge(job, network)
+    seen = load_images(statistics, images.tolist(), network.model.preprocessing, moved_urls(statistics, job.shards))
+    parts: list[Float32[np.ndarray, "image word"]] = []
+    while part := list(islice(seen, TOGETHER)):
+        logits = judge.outputs(torch.stack([pixels for _, pixels in part]).to(judge.device)).logits.float()
+        # of a network's own classes these find more right ones than probabilities do, which are zero nearly everywhere
+        parts.append((logits / SCALE if _of_clip(job) else logits - logits.mean(1, keepdim=True)).numpy(force=True))
+    made_from: dict[str, JSON] = {
+        "source": f"{'cosines' if _of_clip(job) else 'logits'} of {job.judge}",
+        "judge_weights": str(judge.identity.get("weights", "")),
+        "vocabulary": CLASS_WORDS if job.vocabulary == CLASS_WORDS else safe_url(job.vocabulary).rpartition("/")[2],
+    }
+    return Scored(images, WordScores(words, np.concatenate(parts)), made_from)
+
+
+def _of_clip(job: NamesJob) -> bool:
+    return job.judge is not None and job.judge.startswith(CLIP)
+
+
+def _judge(job: NamesJob, network: LoadedModel) -> tuple[Judge, list[str]]:
+    """The judge, and the words whose scores are its logits."""
+    assert job.judge is not None
+    model = network.model
+    if _of_clip(job):
+        if job.broader is not None:
+            raise UnsuitableInput(
+                f"{job.judge} scores broader words as it does others: write them into the vocabulary, and leave "
+                "--broader out"
+            )
+        words = list(model.class_names) if job.vocabulary == CLASS_WORDS else read_vocabulary(job.vocabulary)
+        return judge_at(job.judge, words, job.running, job.download), words
+    if job.vocabulary != CLASS_WORDS:
+        raise UnsuitableInput(
+            f"{job.judge} knows its own classes alone and not the words of {safe_url(job.vocabulary)}: give a CLIP "
+            f"model with --judge {CLIP}ARCHITECTURE/FILE, or --vocabulary {CLASS_WORDS}"
+        )
+    judge = judge_at(job.judge, model.class_names, job.running, job.download)
+    known = judge.class_names or model.class_names
+    if len(known) != judge.classes:
+        raise UnsuitableInput(
+            f"{job.judge} tells {judge.classes} classes apart and has names for {len(known)}: name a judge that knows "
+            "what its classes are called"
+        )
+    return judge, list(known)

@@ -1,0 +1,236 @@
+"""Names through the whole recipe: planted neurons get their words, others none; what is missing is said before work."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import flows
+import vital
+from flows.jobs import NamesJob, Running
+from flows.recipes.names import name_atlas
+from flows.running.process import load_stored
+from flows.steps.images import load_images
+from flows.steps.naming import read_broader, read_vocabulary
+from stores import Atlas, Naming, open_atlas, open_statistics
+from stores.errors import SchemaMismatch
+from tests.flows import tiny
+from tests.flows.command import vital as command
+from tests.flows.conftest import LAYER, Made
+from vital.errors import UnknownModel, UnsuitableInput
+from vital.network.sources import torchvision_models
+
+pytestmark = pytest.mark.slow
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (128, 128, 128)}
+SIDE, IMAGES = 16, 120
+
+
+class Eyes(nn.Module):
+    """Channels that see red, green, blue, nothing, brightness, and what is not blue; logits of red, green and blue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.see = nn.Conv2d(3, 6, 1, bias=False)
+        weights = [[2, -1, -1], [-1, 2, -1], [-1, -1, 2], [0, 0, 0], [1, 1, 1], [1, 1, -2]]
+        with torch.no_grad():
+            self.see.weight.copy_(torch.tensor(weights, dtype=torch.float32)[:, :, None, None])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        seen: torch.Tensor = self.see(images).mean((2, 3))[:, :3]
+        return seen
+
+
+def eyes() -> nn.Module:
+    """The network whose neurons are known."""
+    return Eyes()
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, vital.Model]:
+    """Images of a colour each, more or less bright, and the statistics of the network that sees them."""
+    folder, stream = tmp_path_factory.mktemp("names"), np.random.default_rng(0)
+    members: dict[str, bytes] = {}
+    for number in range(IMAGES):
+        label = number % (len(COLOURS) + 1)
+        colour = np.array([*COLOURS.values(), (90, 20, 90)][label])
+        noisy = colour * stream.uniform(0.3, 1.2) + stream.normal(0, 12, (SIDE, SIDE, 3))
+        buffer = io.BytesIO()
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+        members[f"photo{number:03d}.png"] = buffer.getvalue()
+        if label < len(COLOURS):  # those of the fifth colour have none
+            members[f"photo{number:03d}.cls"] = str(label).encode()
+    tiny.write_tar(folder / "shards" / "colours-000000.tar", members)
+    (folder / "shards" / "classes.json").write_text(json.dumps(list(COLOURS)))
+    model = vital.wrap(eyes(), side=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3, name="eyes", class_names=["r", "g", "b"])
+    flows.references(folder / "shards", folder / "s.zarr", model=model, layers=["see"], references=2, levels=8)
+    return folder, model
+
+
+@pytest.fixture
+def atlas(coloured: tuple[Path, vital.Model], tmp_path: Path) -> Atlas:
+    """An atlas of these neurons without a picture: a name needs none."""
+    made, statistics = open_atlas(str(tmp_path / "a.zarr"), "a"), open_statistics(str(coloured[0] / "s.zarr"))
+    made.claim(statistics)
+    made.layer("see").claim({"side": 8, "variant": "patch", "preset": "natural", "steps": 1, "seed": 0})
+    made.layer("see").declare(6, 2, 32, {})
+    return open_atlas(made.url)
+
+
+def named(atlas: Atlas) -> Naming:
+    found = open_atlas(atlas.url).layer("see").naming()
+    assert found is not None
+    return found
+
+
+def test_labels_name_the_neurons_that_see_them(atlas: Atlas) -> None:
+    found = flows.names(atlas, shuffles=50)
+    assert found.layer("see").names[:5] == ["red", "green", "blue", "", ""]
+    assert found.layer("see").neuron_name(1) == "channel 1, green"
+    naming, statistics = named(atlas), atlas.statistics()
+    assert (naming.score[:3, 0] > 0.8).all()
+    # what speaks for it: images with the label, of those that did not choose it
+    labels = statistics.image_labels()
+    for neuron in range(3):
+        assert set(labels[naming.evidence[neuron]]) == {neuron}
+        np.testing.assert_array_equal(naming.shown[neuron], 1)
+    said = naming.made_from
+    assert said["source"] == "labels"
+    assert said["words"] == len(COLOURS)
+    assert said["images_that_chose"] + said["images_that_scored"] == int((labels >= 0).sum())
+    assert {"base", "dataset", "shuffles", "quantile", "words_digest"} <= said.keys()
+    assert said["dataset"] == statistics.dataset_fingerprint
+    # the dead channel has no word at all, the one that sees brightness none that chance does not reach
+    assert naming.word[3, 0] == ""
+    assert naming.word[4, 0] != ""
+    assert f"{naming.named.sum()} of 6 neurons have a name, of 4 words by labels" in "\n".join(found.summary())
+
+
+def test_broader_words_stand_for_several(atlas: Atlas, tmp_path: Path) -> None:
+    (tmp_path / "broader.json").write_text(json.dumps({"not blue": ["red", "Green", "purple"], "nothing": ["x"]}))
+    flows.names(atlas, broader=tmp_path / "broader.json", shuffles=50)
+    naming = named(atlas)
+    assert naming.made_from["words"] == len(COLOURS) + 1
+    assert naming.names[:3] == ["red", "green", "blue"]
+    assert naming.names[5] == "not blue"
+
+
+def test_a_judge_names_by_its_own_classes(coloured: tuple[Path, vital.Model], atlas: Atlas) -> None:
+    """A network that classifies says how much a word is in an image, labelled or not; here one that sees the same."""
+    judge = f"{__name__}:eyes"
+    flows.names(atlas, judge=judge, shuffles=50, model=coloured[1])
+    naming = named(atlas)
+    assert naming.names[:3] == ["r", "g", "b"]
+    assert naming.made_from["source"] == f"logits of {judge}"
+    assert len(naming.made_from["judge_weights"]) > 8
+    assert naming.made_from["images_that_chose"] + naming.made_from["images_that_scored"] == IMAGES
+
+
+def test_clip_scores_the_words_of_a_file(
+    coloured: tuple[Path, vital.Model], atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip's own code with a network of a few numbers: its cosines are the words' scores."""
+    torchvision_models()  # open_clip imports torchvision, which so works beside any torch
+    open_clip = pytest.importorskip("open_clip")
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": SIDE, "layers": 1, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+    }
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny-clip.json")
+    torch.manual_seed(0)
+    network = open_clip.create_model("tiny-clip").eval()
+    torch.save(network.state_dict(), tmp_path / "clip.pt")
+    words = tmp_path / "words.txt"
+    words.write_text("crimson\nmeadow\n\nCrimson\nsky\n")
+    job = NamesJob(
+        atlas=atlas.url, vocabulary=str(words), judge=f"open_clip:tiny-clip/{tmp_path / 'clip.pt'}",
+        running=Running(threads=1), shuffles=20,
+    )  # fmt: skip
+    name_atlas(job)
+    naming = named(atlas)
+    assert naming.made_from["words"] == 3
+    assert naming.made_from["vocabulary"] == "words.txt"
+    statistics = atlas.statistics()
+    preprocessing = load_stored(statistics, Running(threads=1)).model.preprocessing
+    neuron = int(np.flatnonzero(naming.word[:, 0] != "")[0])
+    pixels = dict(load_images(statistics, naming.evidence[neuron].tolist(), preprocessing, {}))
+    images = torch.stack([pixels[int(image)] for image in naming.evidence[neuron]]).float() / 255
+    mean, std = torch.tensor(network.visual.image_mean), torch.tensor(network.visual.image_std)
+    tokens = open_clip.get_tokenizer("tiny-clip")([f"a photo of a {naming.word[neuron, 0]}"])
+    with torch.inference_mode():
+        seen = network.encode_image((images - mean[:, None, None]) / std[:, None, None], normalize=True)
+        text = network.encode_text(tokens, normalize=True)
+    np.testing.assert_allclose(naming.shown[neuron], (seen @ text.T)[:, 0].numpy(), atol=1e-4)
+
+
+def test_what_cannot_be_named_is_said_before_work(atlas: Atlas, made: Made, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("red\n")
+    with pytest.raises(UnsuitableInput, match="need a network that finds them in images: give a CLIP model"):
+        flows.names(atlas, words)
+    with pytest.raises(UnsuitableInput, match="knows its own classes alone"):
+        flows.names(atlas, words, judge=f"{__name__}:eyes")
+    with pytest.raises(UnknownModel, match="no model 'sqeezenet'"):
+        flows.names(atlas, judge="sqeezenet")
+    with pytest.raises(SchemaMismatch, match="has no layer 'saw'; the nearest are see"):
+        flows.names(atlas, layers="saw")
+    with pytest.raises(UnsuitableInput, match="wrods"):
+        flows.names(atlas, wrods=3)
+    with pytest.raises(UnsuitableInput, match="8 at least"):
+        flows.names(str(made.atlas), layers=LAYER)
+    assert open_atlas(atlas.url).layer("see").naming() is None
+
+
+def test_the_command_prints_names_and_other_words_take_their_place(atlas: Atlas) -> None:
+    said = command("names", atlas.url, "--vocabulary", "classes", "--shuffles", 50, "--words", 1)
+    assert said.exit_code == 0, said.output
+    assert " of 6 neurons have a name, of 4 words by labels" in said.output
+    assert "green" in said.output
+    again = command("names", atlas.url, "--shuffles", 50, "--words", 2)
+    assert again.exit_code == 0, again.output
+    assert named(atlas).word.shape == (6, 2)
+    refused = command("names", atlas.url, "--vocabulary", "nowhere.txt", "--judge", "open_clip:ViT-B-32/x")
+    assert refused.exit_code == 1
+    assert "there is no vocabulary at" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "no word in it"), (b"\n \n", "no word in it"), (b"\xff\xfe\x00", "no text in UTF-8"), (b"x" * 300, "300")],
+)
+def test_a_file_that_is_no_vocabulary_is_refused(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "w.txt").write_bytes(content)
+    with pytest.raises(UnsuitableInput, match=says):
+        read_vocabulary(str(tmp_path / "w.txt"))
+
+
+def test_a_vocabulary_is_read_as_people_write_it(tmp_path: Path) -> None:
+    (tmp_path / "w.txt").write_bytes("\ufeffdog\r\n\r\n  polar   bear \nDog\nслон\nice cream, a dessert".encode())
+    assert read_vocabulary(str(tmp_path / "w.txt")) == ["dog", "polar bear", "слон", "ice cream, a dessert"]
+    with pytest.raises(UnsuitableInput, match="there is no vocabulary"):
+        read_vocabulary(str(tmp_path / "none.txt"))
+
+
+def test_broader_words_that_are_none_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "b.json"
+    for content, says in (
+        ("[1]", "no table"),
+        ('{"a": 3}', "no table"),
+        ("{", "no table"),
+        ('{"a": ["x"]}', "none of"),
+    ):
+        file.write_text(content)
+        with pytest.raises(UnsuitableInput, match=says):
+            read_broader(str(file), ["tench, Tinca tinca", "pug"])
+    file.write_text('{"fish": ["tinca_Tinca"], "": ["pug"]}')
+    assert read_broader(str(file), ["tench, Tinca tinca", "pug"]) == {"fish": [0]}
