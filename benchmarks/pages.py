@@ -6,9 +6,10 @@ Makes an atlas of pictures with the spectrum of photographs, its statistics with
 layer4, and shards of as many different photographs as asked for; then writes the pages with the command, twice, and
 opens them. Maps are left out: they take a network, whose time is not the pages'. ``write_seconds`` and
 ``write_megabytes`` (peak memory) are of the whole command, ``update_seconds`` of a second run that finds nothing
-changed. ``first_paint_ms`` is from navigation until every picture in the window is decoded, ``first_bytes`` what was read by then. ``longest_frame_ms`` is the longest interval between two frames, or task
-of the page's thread in the trace, while the wall scrolls from end to end, in the worst of three tries, all of which are
-listed; ``longest_task_cpu_ms`` is what a task itself computed. ``size_ratio`` is all bytes over those of image files.
+changed. ``first_paint_ms`` is from navigation until every picture in the window is decoded, ``first_bytes`` what was
+read by then. ``longest_frame_ms`` is the longest interval between two frames, or task of the page's thread in the
+trace, while the wall scrolls from end to end, in the worst of three tries, all of which are listed;
+``longest_task_cpu_ms`` is what a task itself computed. ``size_ratio`` is all bytes over those of image files.
 """
 
 from __future__ import annotations
