@@ -18,6 +18,7 @@ from flows.pages.thumbnails import Shown
 from flows.running.process import LoadedModel
 from flows.steps.images import load_images
 from stores import Statistics
+from stores.dataset.references import LOWEST
 from vital.network.arithmetic import rounding
 from vital.network.probe import probe
 
@@ -61,18 +62,19 @@ class LayerMaps:
         )
         by_image = {image: list(rows) for image, rows in groupby(wanted, lambda row: row[0])}
         ends = {
-            lowest: self._ends(lowest) for lowest in {photo.lowest for photos in shown.values() for photo in photos}
+            lowest: self._ends(sorted(shown), lowest)
+            for lowest in {photo.lowest for photos in shown.values() for photo in photos}
         }
         for image, maps in self._own({image: [row[1] for row in rows] for image, rows in by_image.items()}):
             for own, (_, neuron, place) in zip(maps, by_image[image], strict=True):
-                usual, end = ends[shown[neuron][place].lowest]
-                made[neuron][place] = _scaled(own, float(usual[neuron]), float(end[neuron]), side)
+                made[neuron][place] = _scaled(own, *ends[shown[neuron][place].lowest][neuron], side)
         return made
 
-    def _ends(self, lowest: bool) -> tuple[Float[np.ndarray, "neuron"], Float[np.ndarray, "neuron"]]:
+    def _ends(self, neurons: Sequence[int], lowest: bool) -> dict[int, tuple[float, float]]:
         """What is usual for each neuron, and what it is at the first of its references."""
-        references = self.statistics.references(f"{self.layer}/lowest" if lowest else self.layer)
-        return self.statistics.statistic(self.layer, "mean"), references.score[:, 0]
+        first = self.statistics.references(self.layer + LOWEST * lowest, 1, neurons).score[:, 0]
+        usual = self.statistics.statistic(self.layer, "mean")
+        return {neuron: (float(usual[neuron]), float(end)) for neuron, end in zip(neurons, first, strict=True)}
 
     def _own(self, neurons: Mapping[int, Sequence[int]]) -> Iterator[tuple[int, Float[Tensor, "neuron row column"]]]:
         """Image by image, the maps of the neurons that show it."""
