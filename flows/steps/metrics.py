@@ -5,36 +5,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from flows.jobs import EvaluateJob
 from flows.running.process import LoadedModel, judges_at, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
-from flows.steps.images import moved_urls, reference_crops
-from flows.steps.targets import variant_of
-from stores import Atlas, AtlasLayer, Statistics, open_atlas, open_statistics
+from flows.steps.photographs import CHUNK, Asked, Photographs, Questions, questions_of, references_of
+from stores import Atlas, AtlasLayer, Statistics, open_atlas
 from stores.errors import SchemaMismatch
 from stores.files import safe_url
 from vital.errors import nearest
 from vital.judging.judges import Judge, own_judge
-from vital.judging.metrics import curve_distance, diversity, frechet_distance, nearest_similarity, peak_ranks, variation
+from vital.judging.metrics import (
+    clipped,
+    curve_distance,
+    diversity,
+    frechet_distance,
+    nearest_similarity,
+    peak_ranks,
+    variation,
+)
 from vital.judging.names import OWN_NETWORK, classification_metrics, meaning_of, metric_name
+from vital.judging.processing import joined, passed, processing_gap
+from vital.judging.readability import mean_explanations, readability, standardised
 from vital.network.arithmetic import rounding
 from vital.network.probe import CLASSES
 
-CHUNK = 32
-"""Pictures in memory at a time."""
 USUAL = ("peak_mean", "peak_deviation")
 """Statistics of a layer that tell how strongly a neuron is activated."""
-COMPARED = 10
-"""References of a neuron that its picture is compared with, the best first."""
+FEWEST_CLIPPED = 1e-3
+"""Share of clipped values that references are taken to have at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +130,11 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     judges = judges_at(job.judges, loaded, job.running, job.download)
     at_side = load_at_side(stored_model(part.statistics), job.running, part.side)
     mine, judged = own_judge(at_side.model), _Judged(layer == CLASSES, part.neurons)
+    nodes, way = part.statistics.targets(layer, part.pictures.variant).nodes, []
     for pixels in part.pixels(part.neurons):
-        judged.add({OWN_NETWORK: mine, **judges}, _tensor(pixels, at_side))
+        shown = _tensor(pixels, at_side)
+        judged.add({OWN_NETWORK: mine, **judges}, shown)
+        way.append(passed(at_side.model, nodes, shown, loaded.survey.layouts()))
         tick(len(pixels))
     columns: dict[str, np.ndarray] = {"curve_distance": _distances(part)}
     for name in (OWN_NETWORK, *judges):
@@ -135,14 +142,21 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     if layer != CLASSES:
         columns |= _activated(part, loaded, at_side)
     unnamed = job.model_copy(update={"atlas": "", "layers": (), "siblings": ()})
-    neurons, variant = tuple(part.neurons), part.pictures.variant
     made_of = tuple(part.statistics.provenance.values())
-    photos = _references(unnamed, part.statistics.url, made_of, layer, variant, neurons, part.side)
+    asked = Asked(part.statistics.url, made_of, layer, part.pictures.variant, tuple(part.neurons))
+    photos = references_of(unnamed, asked, part.side)
     columns["nearest_reference"] = nearest_similarity(
         judged.features(OWN_NETWORK), [photos.features[OWN_NETWORK][rows] for rows in photos.rows]
     )
     natural = np.array([photos.variation[rows].mean() if len(rows) else np.nan for rows in photos.rows])
     columns["variation"] = np.concatenate([variation(pixels) for pixels in part.pixels(part.neurons)]) / natural
+    lost = np.concatenate([clipped(pixels) for pixels in part.pixels(part.neurons)])
+    # of one neuron they may have next to none
+    columns["clipped"] = lost / max(photos.clipped.mean(), FEWEST_CLIPPED)
+    columns |= _known({"processing_gap": processing_gap(joined(way), photos.passed, photos.rows)})
+    if (questions := questions_of(unnamed, asked)) is not None:
+        for name in judges:
+            columns |= _readable(name, judged.features(name), photos, questions)
     if job.siblings:
         columns["diversity"] = diversity(np.stack([judged.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]))
     apart = {
@@ -224,54 +238,25 @@ def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dic
     }
 
 
-@dataclass(frozen=True)
-class _Photos:
-    """A layer's references: rows of each neuron's among all that were looked at, these in every judge's features, and
-    how much their neighbouring pixels differ at the pictures' side."""
-
-    rows: Sequence[Sequence[int]]
-    features: Mapping[str, Float[np.ndarray, "image feature"]]
-    variation: Float[np.ndarray, "image"]
-
-
-@lru_cache(maxsize=2)
-def _references(
-    job: EvaluateJob,
-    store: str,
-    made_of: tuple[str, ...],
-    layer: str,
-    variant: str,
-    neurons: tuple[int, ...],
-    side: int,
-) -> _Photos:
-    """Each image and crop is judged once. The same for all atlases of the same neurons, so it is kept: of ``job`` only
-    what does not name an atlas counts; ``made_of``, the store's fingerprints, tells apart a store that was made anew.
-    """
-    statistics = open_statistics(store)
-    loaded = load_stored(statistics, job.running)
-    judges = {OWN_NETWORK: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}
-    used = variant_of(statistics.targets(layer, variant)).references
-    references = statistics.references(layer, used, neurons).best(COMPARED)
-    places = statistics.reference_places(layer, neurons, references.image.shape[1])
-    whole, urls = variant.startswith("image"), moved_urls(statistics, job.shards)
-    crops = reference_crops(
-        statistics, loaded.model.preprocessing, references, places, whole, urls, decoders=job.running.decoders
+def _readable(
+    judge: str, pictures: Float[np.ndarray, "picture feature"], photos: Photographs, questions: Questions
+) -> dict[str, np.ndarray]:
+    """What a judge can tell from pictures, and from their references."""
+    explanations = {
+        "readability": standardised(pictures),
+        "readability_references": mean_explanations(photos.features[judge], photos.rows),
+    }
+    return _known(
+        {
+            metric_name(metric, judge): readability(given, questions.features[judge], questions.of)
+            for metric, given in explanations.items()
+        }
     )
-    rows: list[list[int]] = [[] for _ in neurons]
-    features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
-    flat: list[np.ndarray] = []
-    count = 0
-    while part := list(islice(crops, CHUNK)):
-        for _, positions in part:
-            for position in positions:
-                rows[position].append(count)
-            count += 1
-        shown = torch.stack([pixels for pixels, _ in part])
-        for name, judge in judges.items():
-            features[name].append(judge.outputs(shown).features.float().numpy(force=True))
-        smaller = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
-        flat.append(variation(smaller.permute(0, 2, 3, 1).numpy()))
-    return _Photos(rows, {name: np.concatenate(parts) for name, parts in features.items()}, np.concatenate(flat))
+
+
+def _known(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those that are known of any neuron."""
+    return {name: values for name, values in columns.items() if np.isfinite(values).any()}
 
 
 def _siblings(job: EvaluateJob, part: Measured, mine: Judge, loaded: LoadedModel) -> list[np.ndarray]:

@@ -210,6 +210,12 @@ def variation(pixels: UInt8[np.ndarray, "picture side side 3"]) -> Float[np.ndar
     return mean
 
 
+def clipped(pixels: UInt8[np.ndarray, "picture side side 3"]) -> Float[np.ndarray, "picture"]:
+    """Share of a picture's values that are the least or the greatest a byte holds: what is harsh has many."""
+    share: np.ndarray = ((pixels == 0) | (pixels == 255)).mean((1, 2, 3))
+    return share
+
+
 def curve_distance(
     curves: Mapping[str, tuple[Float[np.ndarray, "neuron level"], Float[np.ndarray, "neuron level"]]],
 ) -> Float[np.ndarray, "neuron"] | None:

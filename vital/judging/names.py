@@ -32,6 +32,18 @@ _OF_JUDGE = {
         "nat",
         "low",
     ),
+    "readability_references": Meaning(
+        "the same question as readability, of the neuron's references instead of the picture: what photographs tell "
+        "{judge}",
+        "",
+        "high",
+    ),
+    "readability": Meaning(
+        "how well {judge} tells photographs that excite the neuron from others by their likeness to the picture: area "
+        "under the curve, 0.5 is chance",
+        "",
+        "high",
+    ),
     "frechet": Meaning(
         "Fréchet distance of the layer's pictures from their references in the features of {judge}; few pictures make "
         "it larger",
@@ -64,6 +76,15 @@ _OF_PICTURE = {
     ),
     "variation": Meaning(
         "mean difference of neighbouring pixels over that of the neuron's references; natural pictures have about 1"
+    ),
+    "clipped": Meaning(
+        "share of values at 0 or 255 over that of the layer's references; natural pictures have about 1", "", "low"
+    ),
+    "processing_gap": Meaning(
+        "how unlike its references the network treats the picture on the way to the neuron: 0 as they are to each "
+        "other, 1 as images of other neurons are",
+        "",
+        "low",
     ),
     "diversity": Meaning(
         "1 less the mean cosine, in the network's features, between pictures of the neuron made with other seeds",

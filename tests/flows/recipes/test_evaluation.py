@@ -15,6 +15,7 @@ from flows.pages.again import commands
 from flows.pages.layer import LayerSource
 from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
+from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps.images import load_images
 from stores import AtlasLayer, open_atlas, open_statistics
@@ -22,7 +23,7 @@ from stores.arrays.schema import array_at, open_store
 from stores.errors import SchemaMismatch, StoreError
 from tests.flows import tiny
 from tests.flows.command import vital
-from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
+from tests.flows.conftest import LAYER, PICTURE, VARIANT, Made, atlas_job, targets_job
 from vital.errors import UnsuitableInput
 from vital.judging.names import meaning_of
 from vital.settings import PictureSettings
@@ -53,7 +54,10 @@ def test_every_picture_gets_its_metrics_and_others_none(copied: Path) -> None:
         LAYER: {"peak", "peak_ratio", "mean_peak_ratio", "references_reached", "rank", "most_activated"},
     }.items():
         found, there = AtlasLayer(atlas, layer).metrics(), AtlasLayer(atlas, layer).made()
-        assert names | {"curve_distance", "nearest_reference", "variation"} <= found.keys()
+        assert names | {"curve_distance", "nearest_reference", "variation", "clipped"} <= found.keys()
+        # three classes are too few to say what is a style, and those of random labels have nothing in common
+        told = {f"readability_{JUDGE_NAME}", f"readability_references_{JUDGE_NAME}", "processing_gap"}
+        assert found.keys() & told == (set() if layer == "classes" else told)
         assert "diversity" not in found
         for name, values in found.items():
             assert np.isfinite(values[there]).all(), name
@@ -96,8 +100,32 @@ def test_references_themselves_score_as_references_and_noise_as_noise(made: Made
     pixels[:] = np.random.default_rng(0).integers(0, 256, shown.shape, dtype=np.uint8)
     noise = AtlasLayer(evaluated(url), LAYER).metrics()
     assert np.nanmedian(noise["variation"]) > 5
+    assert np.nanmean(noise["processing_gap"]) > np.nanmean(real["processing_gap"]) + 1
     assert np.nanmean(noise["nearest_reference"]) < np.nanmean(real["nearest_reference"])
     assert AtlasLayer(evaluated(url), LAYER).layer_metrics()["frechet_own"]["value"] > 5 * distance
+
+
+def test_a_lone_reference_is_as_readable_as_the_yardstick(made: Made, tmp_path: Path) -> None:
+    """Targets of one reference, which itself stands where the picture was."""
+    store, url, variant = tmp_path / "s.zarr", tmp_path / "a.zarr", VARIANT.model_copy(update={"references": 1})
+    shutil.copytree(made.store, store)
+    measure_targets(targets_job(store, variant=variant))
+    build_atlas(atlas_job(store, url, variant=variant, picture=PictureSettings(side=tiny.SIDE, steps=1)))
+    statistics, atlas = open_statistics(str(store)), open_store(str(url), "atlas", "a")
+    references, there = statistics.references(LAYER), AtlasLayer(atlas, LAYER).made()
+    preprocessing = load_stored(statistics, Running(threads=1)).model.preprocessing
+    images = dict(load_images(statistics, references.image[there, 0].tolist(), preprocessing, {}))
+    pixels = array_at(atlas, f"{LAYER}/pixels")
+    shown = np.asarray(pixels[:])
+    for neuron in np.flatnonzero(there):
+        crop = preprocessing.cut(images[int(references.image[neuron, 0])], references.box[neuron, 0])
+        shown[neuron] = crop.permute(1, 2, 0).numpy()
+    pixels[:] = shown
+    found = AtlasLayer(evaluated(url), LAYER).metrics()
+    yardstick = found[f"readability_references_{JUDGE_NAME}"][there]
+    np.testing.assert_allclose(found[f"readability_{JUDGE_NAME}"][there], yardstick, atol=0.02)
+    assert yardstick.min() < yardstick.max()
+    assert "processing_gap" not in found  # a lone reference is near no other
 
 
 def test_siblings_add_diversity(made: Made, copied: Path, tmp_path: Path) -> None:

@@ -1,0 +1,160 @@
+"""What pictures are judged beside: their neurons' references, and images that ask what an explanation tells.
+
+Both are read from their shards once for all atlases of the same neurons, and looked at by every judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+
+from flows.jobs import EvaluateJob
+from flows.running.process import judges_at, load_at_side, load_stored, stored_model
+from flows.steps.images import moved_urls, read_placed, reference_crops
+from flows.steps.targets import variant_of
+from stores import open_statistics
+from vital.judging.judges import own_judge
+from vital.judging.metrics import clipped, variation
+from vital.judging.names import OWN_NETWORK
+from vital.judging.processing import joined, passed
+from vital.judging.readability import ASKED, Question, lower_half, standardised
+from vital.measuring.ranking import NOBODY
+
+CHUNK = 32
+"""Images in memory at a time."""
+COMPARED = 10
+"""References of a neuron that its picture is compared with, the best first."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which photographs are meant: those of some neurons of a layer, by the variant of their targets. ``made_of``, the
+    store's fingerprints, tells apart a store that was made anew."""
+
+    store: str
+    made_of: tuple[str, ...]
+    layer: str
+    variant: str
+    neurons: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A layer's references: rows of each neuron's among all that were looked at; these in every judge's features, what
+    they give at the nodes on the way to the neurons, how much their neighbouring pixels differ, and the share of their
+    values that are clipped: all at the pictures' side, save what judges see."""
+
+    rows: Sequence[Int[np.ndarray, "_reference"]]
+    features: Mapping[str, Float[np.ndarray, "image feature"]]
+    passed: Mapping[str, Float[np.ndarray, "image _channel"]]
+    variation: Float[np.ndarray, "image"]
+    clipped: Float[np.ndarray, "image"]
+
+
+@lru_cache(maxsize=2)
+def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
+    """Each image and crop is judged once. Of ``job`` only what does not name an atlas counts: the same for all atlases
+    of the same neurons, so it is kept."""
+    statistics = open_statistics(asked.store)
+    loaded = load_stored(statistics, job.running)
+    at_side, layouts = load_at_side(stored_model(statistics), job.running, side).model, loaded.survey.layouts()
+    judges = {OWN_NETWORK: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}
+    targets = statistics.targets(asked.layer, asked.variant)
+    used, nodes = variant_of(targets).references, targets.nodes
+    references = statistics.references(asked.layer, used, asked.neurons).best(COMPARED)
+    places = statistics.reference_places(asked.layer, asked.neurons, references.image.shape[1])
+    whole, urls = asked.variant.startswith("image"), moved_urls(statistics, job.shards)
+    crops = reference_crops(
+        statistics, loaded.model.preprocessing, references, places, whole, urls, decoders=job.running.decoders
+    )
+    rows: list[list[int]] = [[] for _ in asked.neurons]
+    features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
+    flat: list[np.ndarray] = []
+    lost: list[np.ndarray] = []
+    way = []
+    count = 0
+    while part := list(islice(crops, CHUNK)):
+        for _, positions in part:
+            for position in positions:
+                rows[position].append(count)
+            count += 1
+        shown = torch.stack([pixels for pixels, _ in part])
+        for name, judge in judges.items():
+            features[name].append(judge.outputs(shown).features.float().numpy(force=True))
+        smaller = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
+        way.append(passed(at_side, nodes, smaller, layouts))
+        pixels = smaller.permute(0, 2, 3, 1).numpy()
+        flat.append(variation(pixels))
+        lost.append(clipped(pixels))
+    return Photographs(
+        [np.array(own, np.int64) for own in rows],
+        {name: np.concatenate(parts) for name, parts in features.items()},
+        joined(way),
+        np.concatenate(flat),
+        np.concatenate(lost),
+    )
+
+
+@dataclass(frozen=True)
+class Questions:
+    """One question a neuron, and the images that they are about in every judge's features, standardised over the
+    sample."""
+
+    of: Sequence[Question]
+    features: Mapping[str, Float[np.ndarray, "image feature"]]
+
+
+@lru_cache(maxsize=2)
+def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
+    """What is asked of any explanation of some neurons; None where the store keeps no queries or no sample.
+
+    Images are whole, also where targets are of patches: of a sample no patches are known, and queries that were cut
+    would be told apart by that. As `references_of`, it is kept.
+    """
+    statistics = open_statistics(asked.store)
+    kept = statistics.claimed_kept(asked.layer) or {}
+    if not (kept.get("queries") and kept.get("sample")):
+        return None
+    references = statistics.references(asked.layer, None, asked.neurons)
+    used = variant_of(statistics.targets(asked.layer, asked.variant)).references or references.image.shape[1]
+    ranks = references.and_then(statistics.queries(asked.layer, asked.neurons)).image
+    sample = statistics.sample(asked.layer)
+    exciting = [row[row != NOBODY][:ASKED] for row in ranks[:, used:]]
+    others = [
+        np.setdiff1d(sample.image[lower_half(sample.peak[:, neuron])], row)
+        for neuron, row in zip(asked.neurons, ranks, strict=True)
+    ]
+    images = np.unique(np.concatenate([sample.image, *exciting]))
+    features = _features_of(job, asked, images)
+    drawn = np.searchsorted(images, sample.image)
+    questions = [
+        Question(np.searchsorted(images, mine), np.searchsorted(images, theirs))
+        for mine, theirs in zip(exciting, others, strict=True)
+    ]
+    return Questions(questions, {name: standardised(every, every[drawn]) for name, every in features.items()})
+
+
+def _features_of(
+    job: EvaluateJob, asked: Asked, images: Int[np.ndarray, "image"]
+) -> dict[str, Float[np.ndarray, "image feature"]]:
+    """Whole images, given in ascending order, in the features of every judge."""
+    statistics = open_statistics(asked.store)
+    loaded = load_stored(statistics, job.running)
+    judges = judges_at(job.judges, loaded, job.running, job.download)
+    features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
+    places, urls = statistics.places(images.tolist()), moved_urls(statistics, job.shards)
+    found = read_placed(
+        statistics, places, range(len(places)), loaded.model.preprocessing, urls, decoders=job.running.decoders
+    )
+    while part := list(islice(found, CHUNK)):
+        shown = torch.stack([pixels for _, pixels in part])
+        for name, judge in judges.items():
+            features[name].append(judge.outputs(shown).features.float().numpy(force=True))
+    return {name: np.concatenate(parts) for name, parts in features.items()}

@@ -1,0 +1,111 @@
+"""Readability on features whose answer is known: photographs, noise, and pictures that were given to other neurons."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vital.judging.readability import (
+    FEWEST,
+    Question,
+    area,
+    lower_half,
+    mean_explanations,
+    readability,
+    standardised,
+)
+
+NEURONS, FEATURES, QUERIES, PLAIN = 24, 40, 6, 60
+few = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=8)
+
+
+@given(few, few)
+def test_the_area_is_the_share_of_pairs_in_the_right_order(exciting: list[float], others: list[float]) -> None:
+    pairs = [1.0 if one > other else 0.5 if one == other else 0.0 for one in exciting for other in others]
+    assert area(np.array(exciting), np.array(others)) == pytest.approx(np.mean(pairs))
+    assert area(np.array(others), np.array(exciting)) == pytest.approx(1 - np.mean(pairs))
+
+
+class World:
+    """Neurons that each respond to a direction of a judge's features, with images of every neuron and plain ones."""
+
+    def __init__(self) -> None:
+        self.stream = np.random.default_rng(0)
+        self.meant = self.stream.normal(size=(NEURONS, FEATURES)) * 2
+        plain = self.stream.normal(size=(PLAIN, FEATURES))
+        exciting = self.images(QUERIES).reshape(-1, FEATURES)
+        # features of very different sizes, all far from zero
+        self.size, self.offset = np.exp(self.stream.normal(size=FEATURES) * 2), 50.0
+        self.images_of_all = standardised(self.seen(np.concatenate([plain, exciting])))
+        self.questions = [
+            Question(PLAIN + neuron * QUERIES + np.arange(QUERIES), np.arange(PLAIN)) for neuron in range(NEURONS)
+        ]
+
+    def images(self, each: int) -> np.ndarray:
+        return self.meant[:, None] + self.stream.normal(size=(NEURONS, each, FEATURES))
+
+    def seen(self, features: np.ndarray) -> np.ndarray:
+        seen: np.ndarray = ((features + self.offset) * self.size).astype(np.float32)
+        return seen
+
+    def score(self, explanations: np.ndarray) -> float:
+        found = readability(explanations, self.images_of_all, self.questions)
+        assert np.isfinite(found).all()
+        return float(found.mean())
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+def test_photographs_as_pictures_score_as_the_yardstick_and_more_of_them_no_worse(world: World) -> None:
+    references = world.seen(world.images(4))
+    first = [np.array([4 * neuron]) for neuron in range(NEURONS)]
+    flat = references.reshape(-1, FEATURES)
+    yardstick = mean_explanations(flat, first)
+    np.testing.assert_allclose(standardised(references[:, 0]), yardstick, rtol=1e-4, atol=1e-4)
+    assert world.score(yardstick) > 0.95
+    every = [4 * neuron + np.arange(4) for neuron in range(NEURONS)]
+    assert world.score(mean_explanations(flat, every)) >= world.score(yardstick)
+
+
+def test_a_style_that_all_pictures_share_says_nothing(world: World) -> None:
+    pictures = world.seen(world.images(1)[:, 0])
+    style = world.stream.normal(size=FEATURES).astype(np.float32) * world.size.astype(np.float32) * 30
+    np.testing.assert_allclose(standardised(pictures + style), standardised(pictures), atol=1e-2)
+
+
+def test_noise_and_pictures_of_other_neurons_score_by_chance(world: World) -> None:
+    noise = world.seen(world.stream.normal(size=(20, NEURONS, FEATURES)))
+    assert np.mean([world.score(standardised(one)) for one in noise]) == pytest.approx(0.5, abs=0.05)
+    right = standardised(world.seen(world.images(1)[:, 0]))
+    wrong = [world.score(np.roll(right, shift, axis=0)) for shift in range(1, NEURONS)]
+    assert np.mean(wrong) == pytest.approx(0.5, abs=0.08)  # a little below: standardised directions add up to none
+    assert world.score(-right) < 0.05
+
+
+def test_what_cannot_be_known_is_not_a_number(world: World) -> None:
+    pictures = standardised(world.seen(world.images(1)[:, 0]))
+    assert np.isnan(readability(pictures[: FEWEST - 1], world.images_of_all, world.questions[: FEWEST - 1])).all()
+    assert np.isfinite(readability(pictures[:FEWEST], world.images_of_all, world.questions[:FEWEST])).all()
+    short = [Question(question.exciting[:2], question.others) for question in world.questions]
+    assert np.isnan(readability(pictures, world.images_of_all, short)).all()
+    none = [Question(question.exciting, question.others[:0]) for question in world.questions]
+    assert np.isnan(readability(pictures, world.images_of_all, none)).all()
+    without = mean_explanations(world.images_of_all, [np.empty(0, np.int64), *[np.arange(3)] * FEWEST])
+    found = readability(without, world.images_of_all, world.questions[: FEWEST + 1])
+    assert np.isnan(found[0])
+    assert np.isfinite(found[1:]).all()
+
+
+def test_a_feature_that_never_varies_is_left_out() -> None:
+    features = np.array([[7.3, 1.0], [7.3, 3.0]], np.float32)
+    assert standardised(features).tolist() == [[0, -1], [0, 1]]
+
+
+def test_the_lower_half_has_the_least_peaks_and_of_equal_ones_the_earlier_images() -> None:
+    assert lower_half(np.array([3.0, 0.0, 2.0, 1.0, 9.0])).tolist() == [1, 3]
+    assert lower_half(np.array([0.0, 5.0, 0.0, 0.0])).tolist() == [0, 2]

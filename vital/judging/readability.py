@@ -1,0 +1,102 @@
+"""Whether another network can tell from a picture which photographs excite its neuron.
+
+The machine interpretability score (Zimmermann, Klindt and Brendel, "Measuring mechanistic interpretability at scale
+without humans", NeurIPS 2024) asks, as people were asked before, which of two photographs a neuron responds to, given
+an explanation of it. Here a judge answers by how near the photographs' features are to the explanation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vital.judging.metrics import unit
+
+FEWEST = 8
+"""Explanations over which features are standardised: of fewer, the mean says more of each than of what they share."""
+FEWEST_ASKED = 3
+"""Images of either kind that a neuron's question needs."""
+ASKED = 10
+"""Queries of a neuron that are asked about: the best first, right beyond the references that were used."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of an explanation, as rows of the images: those that excite the neuron, and those that do not."""
+
+    exciting: Int[np.ndarray, "query"]
+    others: Int[np.ndarray, "other"]
+
+    @property
+    def fair(self) -> bool:
+        """Whether there is enough of both."""
+        return min(len(self.exciting), len(self.others)) >= FEWEST_ASKED
+
+
+def standardised(
+    features: Float[np.ndarray, "image feature"], among: Float[np.ndarray, "member feature"] | None = None
+) -> Float[np.ndarray, "image feature"]:
+    """Each feature less its mean and over its deviation ``among`` some, or all of them; one that never varies is 0.
+
+    Among a method's own pictures this takes out what they all share, a style, which says nothing of a neuron.
+    """
+    among = features if among is None else among
+    mean, deviation = among.mean(0, dtype=np.float64), among.std(0, dtype=np.float64)
+    varies = deviation > 1e-12 * np.abs(among).max(0, initial=0.0)
+    scaled: np.ndarray = np.where(varies, (features - mean) / np.where(varies, deviation, 1), 0).astype(np.float32)
+    return scaled
+
+
+def readability(
+    explanations: Float[np.ndarray, "neuron feature"],
+    images: Float[np.ndarray, "image feature"],
+    questions: Sequence[Question],
+) -> Float[np.ndarray, "neuron"]:
+    """The area under the curve by which the cosine to a neuron's explanation tells the images that excite it from
+    others: 1 is always, 0.5 by chance. Both sides are standardised. NaN where there are fewer than `FEWEST`
+    explanations, or where a question is not fair."""
+    result = np.full(len(questions), np.nan)
+    if len(explanations) < FEWEST:
+        return result
+    directions, seen = unit(explanations), unit(images)
+    for neuron, question in enumerate(questions):
+        if question.fair and np.isfinite(directions[neuron]).all():
+            near = seen[np.concatenate([question.exciting, question.others])] @ directions[neuron]
+            result[neuron] = area(near[: len(question.exciting)], near[len(question.exciting) :])
+    return result
+
+
+def mean_explanations(
+    features: Float[np.ndarray, "image feature"], rows: Sequence[Int[np.ndarray, "_reference"]]
+) -> Float[np.ndarray, "neuron feature"]:
+    """Photographs as explanations: the mean of each neuron's standardised ones, given by their rows. They are
+    standardised among those of all neurons, as a method's pictures are. NaN for a neuron without any."""
+    together = np.concatenate([np.empty(0, np.int64), *rows])
+    if not len(together):
+        return np.full((len(rows), features.shape[1]), np.nan, np.float32)
+    plain = standardised(features, features[together])
+    none = np.full(features.shape[1], np.nan, np.float32)
+    return np.stack([plain[own].mean(0) if len(own) else none for own in rows])
+
+
+def area(exciting: Float[np.ndarray, "query"], others: Float[np.ndarray, "other"]) -> float:
+    """Area under the receiver's curve: how often one of ``exciting`` is greater than one of ``others``, ties half
+    (Hanley and McNeil, 1982).
+
+    >>> area(np.array([2.0, 1.0]), np.array([1.0, 0.0]))
+    0.875
+    """
+    order = np.sort(others)
+    below = np.searchsorted(order, exciting, "left") + np.searchsorted(order, exciting, "right")
+    return float(below.mean() / (2 * len(others)))
+
+
+def lower_half(peaks: Float[np.ndarray, "image"]) -> Int[np.ndarray, "half"]:
+    """The positions of the half with the lesser peaks, of an odd number without the middle one. Of equal peaks the
+    earlier images: the ids of a sample say nothing of what they show. One that is not a number is in neither half."""
+    order = np.argsort(peaks, kind="stable")
+    lower: np.ndarray = order[: np.isfinite(peaks).sum() // 2]
+    return lower
