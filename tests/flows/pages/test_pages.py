@@ -163,14 +163,17 @@ def test_maps_are_brightest_where_the_store_has_the_peak(made: Walkable, site: P
 
 
 def test_photographs_across_the_data_set_have_the_levels_they_say(made: Walkable, site: Path) -> None:
-    sample = open_statistics(str(made.store)).sample(LATER)
+    statistics = open_statistics(str(made.store))
+    sample = statistics.sample(LATER)
+    rows = {key: row for row, key in enumerate(statistics.keys(sample.image.tolist()))}
     for neuron, page in chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js").items():
         peaks = sample.peak[:, int(neuron)]
         assert page["across"]
-        for _, _, score, _, _, box, above in page["across"]:
+        for _, key, score, _, _, box, above in page["across"]:
+            peak = peaks[rows[key]]
             assert box is None
-            less, equal = (peaks < score * (1 - 1e-3)).mean(), (np.abs(peaks - score) <= 1e-3 * abs(score)).mean()
-            assert above == pytest.approx(less + equal / 2, abs=1e-3)
+            assert score == pytest.approx(peak, rel=1e-3)
+            assert above == pytest.approx(((peaks < peak).mean() + (peaks <= peak).mean()) / 2, abs=1e-3)
         scores = [photo[2] for photo in page["across"]]
         assert scores == sorted(scores, reverse=True)
         assert scores[-1] == pytest.approx(peaks.min(), rel=1e-3)
