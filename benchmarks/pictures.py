@@ -39,7 +39,7 @@ from vital.network.probe import CLASSES
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
-RANKS = 8
+RANKS = 12
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     for attempt in options.tries or [{}]:
         variant = VariantSettings(
             **{
-                **({"fewest": 2} if layer == CLASSES else {"crop": "image", "references": 4}),
+                **({"fewest": 2} if layer == CLASSES else {}),
                 **{name: attempt.pop(name) for name in list(attempt) if name in VariantSettings.model_fields},
             }
         )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vital.errors import UnsuitableInput, nearest
 
@@ -121,11 +121,21 @@ class StatisticsSettings(Settings):
     )
 
 
+MOST_FACETS = 4
+"""Facets that a neuron has at most, where it is to have as many as its references show."""
+
+
+def _most_facets(asked: object) -> object:
+    return MOST_FACETS if asked == "auto" else asked
+
+
 class VariantSettings(Settings):
     """How targets are measured from a neuron's references. A store may hold several variants side by side."""
 
     crop: Literal["patch", "image"] = Field(
-        "patch", description="the patch around the winning site, or the whole image; classes use images"
+        "image",
+        description="the whole image, of which pictures match what differs from the data set's; or the patch around "
+        "the winning site; classes use images",
     )
     relevance: RelevanceKind = Field("lrp", description="how relevance to a neuron inside the network is computed")
     references: int | None = Field(
@@ -135,11 +145,22 @@ class VariantSettings(Settings):
         1, ge=1, description="neurons with fewer references than this are recorded as such and not measured"
     )
     nodes: tuple[str, ...] = Field((), description="layers whose activations are matched; chosen by default")
+    facets: Annotated[Annotated[int, Field(ge=1, le=9)] | Literal["auto"], BeforeValidator(_most_facets)] = Field(
+        1,
+        description="most facets of a neuron, each with a target and a picture of its own: groups of its references, "
+        f"where a test tells them apart (p at most 0.01), which most neurons pass as one; auto is {MOST_FACETS}",
+    )
+
+    @property
+    def most_facets(self) -> int:
+        """Of a neuron; 1 where references are not grouped."""
+        return int(self.facets)
 
     def label(self, classes: bool) -> str:
-        """The variant's name in a store, e.g. ``patch-lrp``; class neurons have neither patches nor relevance:
-        ``image``."""
+        """The variant's name in a store, e.g. ``image-lrp`` or ``image-lrp-20-facets4``; class neurons have neither
+        patches nor relevance: ``image``."""
         count = f"-{self.references}" if self.references else ""
+        count += f"-facets{self.facets}" if self.most_facets > 1 else ""
         return f"image{count}" if classes else f"{self.crop}-{self.relevance}{count}"
 
 
@@ -219,22 +240,14 @@ class PictureSettings(Settings):
     own_boost: float = Field(
         1.8, ge=1, description="own activations aimed at, as a multiple of the references' own; not for classes"
     )
-    own_share: float = Field(
-        0.1, gt=0, le=1, description="share of the neuron's own sites, the strongest, that is matched; not for classes"
-    )
     plain_weight: float = Field(3.0, ge=0, description="weight of matching whole activations")
-    depth: float = Field(
-        5.0, ge=0, description="how much more the deepest node weighs than the first: 1 + depth, linear between"
-    )
     emphasis: float = Field(
         1.0,
         ge=0,
         description="how far whole activations are pushed from the data set's own, a caricature; whole images only",
     )
-    plain_nodes: int = Field(6, ge=0, description="how many nodes, the earliest first, are matched whole")
-    relevant_weight: float = Field(1.0, ge=0, description="weight of matching relevant activations")
-    scaling: Literal["variance", "published"] = Field(
-        "variance", description="each node's loss over the variance of its target, or times the published node weight"
+    relevant_weight: float = Field(
+        0.0, ge=0, description="weight of matching relevant activations; above 0 a step costs more than twice as much"
     )
     total_variation: float | None = Field(
         None, ge=0, description="weight of the total variation  [default: none; preset paper: as published]"
@@ -267,17 +280,16 @@ class PictureSettings(Settings):
             raise ValueError(f"preset paper is of method vital: leave out the preset for method {self.method}")
         if self.window[0] > self.window[1]:
             raise ValueError("the least share of a window is above its greatest")
-        plain = self.plain_weight if self.plain_nodes else 0
-        if self.own_weight == plain == self.relevant_weight == 0:
+        if self.own_weight == self.plain_weight == self.relevant_weight == 0:
             raise ValueError("own, plain and relevant activations all have no weight: nothing is left to match")
         return self
 
 
 _PAPER = {
     "steps": 2000, "parametrisation": "pixel", "learning_rate": 1.0, "warmup": 100, "betas": (0.5, 0.9), "jitter": 30,
-    "softness": 0.0, "coarse": 0.0, "own_weight": 0.0, "own_boost": 1.0, "own_share": 1.0, "plain_weight": 0.0,
+    "softness": 0.0, "coarse": 0.0, "own_weight": 0.0, "own_boost": 1.0, "plain_weight": 0.0,
     "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "noise": 0.0,
-    "relevant_weight": 1.0, "depth": 0.0, "emphasis": 0.0, "scaling": "published", "precision": "float32",
+    "relevant_weight": 1.0, "emphasis": 0.0, "precision": "float32",
 }  # fmt: skip
 """VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.network.nodes`."""
 

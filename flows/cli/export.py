@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
 
-import numpy as np
 from PIL import Image
 
 from flows.running.neurons import parse_neurons
@@ -32,12 +31,12 @@ TABLE = "neurons.csv"
 
 
 def save_picture(
-    atlas_url: str, layer: str, neuron: int, out: Path, side: int | None = None, masked: bool = False
+    atlas_url: str, layer: str, neuron: int, out: Path, side: int | None = None, masked: bool = False, facet: int = 0
 ) -> Path:
     """One picture as a file whose kind the name tells; ``masked`` makes what mattered little transparent.
 
     Raises:
-        SchemaMismatch: the atlas has no such layer.
+        SchemaMismatch: the atlas has no such layer, or the neuron no such facet.
         UnknownNeuron: the neuron is out of range, or has no picture.
         UnsuitableFolder: the name's ending is of no kind that is written, or its folder is missing.
     """
@@ -47,7 +46,8 @@ def save_picture(
         raise UnsuitableFolder(f"{out} cannot be transparent: name it .png or .webp, or leave --mask out")
     pictures = open_atlas(atlas_url).require_layer(layer)
     _require_picture(pictures, atlas_url, neuron)
-    image = _image(pictures, neuron, masked)
+    pictures.require_facet(neuron, facet)
+    image = _image(pictures, neuron, masked, facet)
     if side:
         image = image.resize((side, side), Image.Resampling.LANCZOS)
     if not out.parent.is_dir():
@@ -92,21 +92,21 @@ def export(
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files:
             (out / name).write_bytes(data)
-    return len(chosen)
+    return len(_facets(pictures, chosen))
 
 
 def _files(
     pictures: AtlasLayer, chosen: Sequence[int], kind: Format, masked: bool, sheet: bool
 ) -> Iterator[tuple[str, bytes]]:
-    for neuron in chosen:
+    for neuron, facet in _facets(pictures, chosen):
         buffer = io.BytesIO()
-        _image(pictures, neuron, masked).save(buffer, kind.upper(), **_how(f".{kind}"))
-        yield _file_name(pictures.name, neuron, kind), buffer.getvalue()
+        _image(pictures, neuron, masked, facet).save(buffer, kind.upper(), **_how(f".{kind}"))
+        yield _file_name(pictures.name, neuron, kind, facet), buffer.getvalue()
     if sheet:
-        few = chosen[:LARGEST_SHEET]
+        few = _facets(pictures, chosen)[:LARGEST_SHEET]
         cells = (
-            Cell(pictures.neuron_name(neuron), f"{pictures.name} {neuron}", pictures.pixels([neuron])[0])
-            for neuron in few
+            Cell(pictures.neuron_name(neuron), f"{pictures.name} {neuron}", pictures.pixels([neuron], [facet])[0])
+            for neuron, facet in few
         )
         yield SHEET, sheet_png(contact_sheet(cells, len(few), columns=8, side=160, gap=24))
     yield TABLE, _table(pictures, chosen, kind)
@@ -115,18 +115,25 @@ def _files(
 def _table(pictures: AtlasLayer, chosen: Sequence[int], kind: Format) -> bytes:
     text, layer = io.StringIO(), pictures.name
     rows = csv.writer(text)
-    rows.writerow(("file", "layer", "neuron", "name", "seed", "loss"))
-    seeds, losses = (np.asarray(pictures.array(name)[:]) for name in ("seed", "loss"))
-    for neuron in chosen:
-        name = pictures.neuron_name(neuron)
-        rows.writerow(
-            (_file_name(layer, neuron, kind), layer, neuron, name, int(seeds[neuron]), f"{losses[neuron, -1]:.6g}")
-        )
+    facets = _facets(pictures, chosen)
+    several = pictures.most_facets > 1
+    rows.writerow(("file", "layer", "neuron", *(["facet"] if several else []), "name", "seed", "loss"))
+    neurons, numbers = zip(*facets, strict=True)
+    seeds, losses = pictures.rows(neurons, ("seed", "loss"), numbers).values()
+    for (neuron, facet), seed, loss in zip(facets, seeds, losses, strict=True):
+        which = (layer, neuron, *([facet] if several else []), pictures.neuron_name(neuron))
+        rows.writerow((_file_name(layer, neuron, kind, facet), *which, int(seed), f"{loss[-1]:.6g}"))
     return text.getvalue().encode("utf-8")
 
 
-def _file_name(layer: str, neuron: int, kind: str) -> str:
-    return f"{folder_name(layer)}-{neuron:05d}.{kind}"
+def _facets(pictures: AtlasLayer, chosen: Sequence[int]) -> list[tuple[int, int]]:
+    """Neurons with each of their facets, counted from 0."""
+    counts = pictures.facets(chosen).tolist()
+    return [(neuron, facet) for neuron, count in zip(chosen, counts, strict=True) for facet in range(count)]
+
+
+def _file_name(layer: str, neuron: int, kind: str, facet: int = 0) -> str:
+    return f"{folder_name(layer)}-{neuron:05d}{f'-facet{facet}' if facet else ''}.{kind}"
 
 
 def _write_zip(out: Path, files: Iterator[tuple[str, bytes]]) -> None:
@@ -142,8 +149,8 @@ def _write_zip(out: Path, files: Iterator[tuple[str, bytes]]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _image(pictures: AtlasLayer, neuron: int, masked: bool) -> Image.Image:
-    rows = pictures.rows([neuron])
+def _image(pictures: AtlasLayer, neuron: int, masked: bool, facet: int) -> Image.Image:
+    rows = pictures.rows([neuron], ("pixels", "alpha"), [facet])
     image = Image.fromarray(rows["pixels"][0])
     if masked:
         image.putalpha(Image.fromarray(rows["alpha"][0]))

@@ -100,7 +100,15 @@ def view(folder: Annotated[ExistingDirectory, PATH], /, *, port: Port = 0, no_br
 
 
 def show(
-    url: str, layer: str, neuron: int, /, *, out: AnyPath | None = None, side: Side | None = None, mask: bool = False
+    url: str,
+    layer: str,
+    neuron: int,
+    /,
+    *,
+    facet: int = 0,
+    out: AnyPath | None = None,
+    side: Side | None = None,
+    mask: bool = False,
 ) -> Iterator[str]:
     """Save one picture of the atlas at URL as PNG, WebP or JPEG, by the file's ending.
 
@@ -110,6 +118,7 @@ def show(
         url: atlas store
         layer: the picture's layer, or 'classes'
         neuron: number of the channel or class
+        facet: which of its facets, where it has several, counted from 0  [default: 0]
         out: file to write  [default: LAYER-NEURON.png]
         side: side in pixels  [from 8 to 4096; default: as it was made]
         mask: with its opacity: what mattered little is transparent
@@ -117,7 +126,8 @@ def show(
     from flows.cli.export import save_picture
     from stores.pages.website import folder_name
 
-    yield str(save_picture(url, layer, neuron, out or Path(f"{folder_name(layer)}-{neuron}.png"), side, mask))
+    name = f"{folder_name(layer)}-{neuron}{f'-facet{facet}' if facet else ''}.png"
+    yield str(save_picture(url, layer, neuron, out or Path(name), side, mask, facet))
 
 
 def export(

@@ -13,10 +13,11 @@ from flows.pages import again
 from flows.pages.similarity import coordinates_of
 from flows.pages.thumbnails import NeuronPhotographs
 from stores import Atlas, AtlasLayer, Statistics, Targets
+from stores.arrays.blocks import COUNT
 from stores.arrays.names import placed, unplaced
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
-from stores.pages.content import TRUST, Column, Curve, LayerPage, NeuronPage, Sources, TrustLine
+from stores.pages.content import TRUST, Column, Curve, FacetPage, LayerPage, NeuronPage, Sources, TrustLine
 from vital.judging.metrics import curve_distance
 from vital.judging.trust import LOOKED_AT, trust_of_layer
 from vital.network.probe import CLASSES
@@ -78,10 +79,11 @@ class LayerSource:
         self, neurons: Sequence[int], photos: Mapping[int, NeuronPhotographs], maps_of: str = ""
     ) -> list[NeuronPage]:
         """Pages of some neurons that have pictures; ``maps_of`` says what the maps of photographs are made of."""
-        none = NeuronPhotographs((), (), (), ())
+        none = NeuronPhotographs((), (), (), (), {})
         rows = self.pictures.rows(neurons)
         nodes = self._nodes(rows)
         sources, trusted = self._sources(neurons), self._trusted(neurons)
+        facets = self._facets(neurons, photos)
         return [
             NeuronPage(
                 neuron,
@@ -96,12 +98,29 @@ class LayerSource:
                 sources.get(neuron, []),
                 (seen := photos.get(neuron, none)).references,
                 trusted[position],
+                int(rows[COUNT][position]) if COUNT in rows else 0,
+                facets.get(neuron, ()),
                 seen.across,
                 seen.lowest,
                 maps_of if seen.shown else "",
             )
             for position, neuron in enumerate(neurons)
         ]
+
+    def _facets(self, neurons: Sequence[int], photos: Mapping[int, NeuronPhotographs]) -> dict[int, list[FacetPage]]:
+        """The facets of some neurons, after the first of each."""
+        counts = self.pictures.facets(neurons)
+        further = [(neuron, facet) for neuron, count in zip(neurons, counts, strict=True) for facet in range(1, count)]
+        pages: dict[int, list[FacetPage]] = {}
+        if not further:
+            return pages
+        several, numbers = zip(*further, strict=True)
+        rows = self.pictures.rows(several, ("pixels", COUNT), numbers)
+        for place, (neuron, facet) in enumerate(further):
+            seen = photos[neuron].facets.get(facet, ()) if neuron in photos else ()
+            page = FacetPage(rows["pixels"][place], int(rows[COUNT][place]), seen)
+            pages.setdefault(neuron, []).append(page)
+        return pages
 
     @cached_property
     def _metrics(self) -> Mapping[str, np.ndarray]:
@@ -155,8 +174,11 @@ class LayerSource:
             levels = np.full(count, np.nan)
             levels[made] = [np.nan if line is None else line.level for line in trusted]
             columns.append(Column(TRUST, f"how many hold of {', '.join(LOOKED_AT)}: 3 is best", levels))
-        loss = np.asarray(self.pictures.array("loss")[:], np.float64)
+        loss = np.asarray(self.pictures.rows(range(count), ["loss"])["loss"], np.float64)
         columns.append(Column("loss", "loss at the last step", loss[:, -1]))
+        if self.pictures.most_facets > 1:
+            facets = self.pictures.facets().astype(np.float64)
+            columns.append(Column("facets", "groups that its references fall into, each with a picture", facets))
         if (distance := curve_distance(self.pictures.reached())) is not None:
             columns.append(
                 Column("distance", "how far the picture's rows are from the target's, of the target's length", distance)

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
 from flows.steps.images import moved_urls
@@ -108,12 +108,14 @@ class Shown:
 @dataclass(frozen=True)
 class NeuronPhotographs:
     """What is shown of one neuron: its references, best first; photographs from its strongest to its weakest; and those
-    of its least activation. ``shown`` has all of them in this order."""
+    of its least activation. ``shown`` has all of them in this order. Where it has several facets, the references are of
+    the first, and ``facets`` has those of further ones by number."""
 
     references: Sequence[Photo]
     across: Sequence[Photo]
     lowest: Sequence[Photo]
     shown: Sequence[Shown]
+    facets: Mapping[int, Sequence[Photo]]
 
 
 class LayerPhotographs:
@@ -121,7 +123,8 @@ class LayerPhotographs:
 
     def __init__(self, photographs: Photographs, layer: str, variant: str) -> None:
         statistics = photographs.statistics
-        settings = variant_of(statistics.targets(layer, variant))
+        self._targets = statistics.targets(layer, variant)
+        settings = variant_of(self._targets)
         self._all, self._classes = photographs, layer == CLASSES
         self._references = statistics.references(layer, settings.references)
         self._whole = variant.startswith("image")
@@ -135,21 +138,34 @@ class LayerPhotographs:
         """The photographs of some neurons, and the image ids by the photographs' names."""
         found: dict[int, NeuronPhotographs] = {}
         images: dict[str, int] = {}
-        for neuron in neurons:
+        facets = self._targets.reference_facets(neurons)
+        for position, neuron in enumerate(neurons):
+            of = None if facets is None else facets[position]
+            first, *further = self._by_facet(neuron, of)
             parts = (
-                self._best(self._references, neuron, MOST, self._whole),
+                first,
                 self._across(neuron),
-                self._best(self._lowest, neuron, LEAST, False) if self._lowest else [],
+                self._best(self._lowest, neuron, range(LEAST), False) if self._lowest else [],
             )
-            images |= {photo.file: image for part in parts for photo, image in part}
+            images |= {photo.file: image for part in (*parts, *further) for photo, image in part}
             shown = [Shown(image, place == 2) for place, part in enumerate(parts) for _, image in part]
             references, across_all, lowest = ([photo for photo, _ in part] for part in parts)
-            found[neuron] = NeuronPhotographs(references, across_all, lowest, shown)
+            others = {number: [photo for photo, _ in part] for number, part in enumerate(further, 1)}
+            found[neuron] = NeuronPhotographs(references, across_all, lowest, shown, others)
         return found, images
 
-    def _best(self, references: References, neuron: int, most: int, whole: bool) -> list[tuple[Photo, int]]:
+    def _by_facet(self, neuron: int, facets: Int[np.ndarray, "rank"] | None) -> list[list[tuple[Photo, int]]]:
+        """Up to `MOST` references of each facet, best first; of a neuron without facets those of one."""
+        of = np.zeros(self._references.image.shape[1], int) if facets is None else facets
+        return [
+            self._best(self._references, neuron, np.flatnonzero(of == facet)[:MOST].tolist(), self._whole)
+            for facet in range(max(0, int(of.max(initial=0))) + 1)
+        ]
+
+    def _best(self, references: References, neuron: int, ranks: Sequence[int], whole: bool) -> list[tuple[Photo, int]]:
         shown = []
-        for rank, image in enumerate(references.image[neuron][:most]):
+        for rank in ranks:
+            image = references.image[neuron, rank] if rank < references.image.shape[1] else NOBODY
             if image == NOBODY:
                 continue
             edges = [float(edge) / self._all.side for edge in references.box[neuron, rank]]

@@ -39,8 +39,8 @@ def build_atlas(job: AtlasJob) -> str:
     live = live_neurons(statistics, targets)
     tasks = tasks_of(pictures, neurons, live, task_pictures(job, pictures, neurons, live))
     targets.require_blocks([block for blocks in tasks for block in blocks])
-    made = targets.made()
-    counted = {blocks: pictures_of(made, blocks) for blocks in tasks}
+    facets = targets.facets() * targets.made()
+    counted = {blocks: pictures_of(facets, blocks) for blocks in tasks}
     at = BlocksAt(job.out, "atlas", pictures.path)
     run_blocks(picture, job, BlockWork(at, counted, "pictures", f"{job.layer}: neurons done"), "atlas")
     return job.out

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,14 @@ from vital.network.probe import CLASSES, probe
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 LAYER = "_blocks.13"
-SIDE = 144
-STEPS = {CLASSES: 400, LAYER: 200}
-"""A class costs a third of a channel's step: it needs no relevance."""
-REFERENCES = 8
-"""References of a channel: the embedded photographs are few, and what comes after the best ones hardly excites it."""
+REFERENCES = 12
+"""Of a channel: what so few have in common is little more than chance, and more hardly excite it."""
+PICTURES: Mapping[str, Mapping[str, Any]] = {
+    # Small pictures are quick; they pay for reaching far, so they are aimed less high than by default.
+    CLASSES: {"side": 144, "steps": 400, "own_weight": 1, "softness": 0.3},
+    # A channel is readable at the side that the network knows things at (docs/results.md).
+    LAYER: {"side": 224, "steps": 150},
+}
 FEWEST = 2
 """A class is shown when it has at least this many photographs."""
 
@@ -42,10 +46,9 @@ def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
     )
     for layer, asked, variant in (
         (CLASSES, "", VariantSettings(fewest=FEWEST)),
-        (LAYER, f"0:{neurons}", VariantSettings(crop="image", references=4)),
+        (LAYER, f"0:{neurons}", VariantSettings(crop="image")),
     ):
-        # Small pictures pay for reaching far: they are aimed less high than by default.
-        picture = PictureSettings(side=SIDE, steps=steps or STEPS[layer], own_weight=1, own_boost=1.4, softness=0.3)
+        picture = PictureSettings.model_validate({**PICTURES[layer], **({"steps": steps} if steps else {})})
         measure_targets(TargetsJob(store=store, layer=layer, neurons=asked, variant=variant))
         build_atlas(AtlasJob(store=store, layer=layer, neurons=asked, out=atlas, variant=variant, picture=picture))
     index = write_gallery(atlas, out / "pages", store, credits_=read_credits(None), maps=Running())

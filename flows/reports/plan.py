@@ -34,14 +34,14 @@ VITAL = "vital"
 METHODS: tuple[PictureMethod, ...] = get_args(PictureMethod)
 
 ABLATIONS: Mapping[str, Mapping[str, object]] = {
-    "vital, no relevance": {"relevant_weight": 0.0},
+    "vital, with relevance": {"relevant_weight": 1.0},
     "vital, no own activation": {"own_weight": 0.0},
-    "vital, no unweighted nodes": {"plain_weight": 0.0},
+    "vital, no distributions": {"plain_weight": 0.0},
     "vital, no emphasis": {"emphasis": 0.0},
     "vital, pixels": {"parametrisation": "pixel"},
     "vital, as published": {"preset": "paper"},
 }
-"""What each part of the method contributes: the method without it."""
+"""What each part of the method contributes: the method without it, or with it where it is left out by default."""
 
 
 class ReportJob(Settings):
@@ -77,7 +77,7 @@ class ReportJob(Settings):
     seeds: int = Field(3, ge=1, le=100, description="pictures of every neuron, each under its own seed")
     steps: int = Field(300, ge=1, le=100_000, description="optimisation steps, the same for all methods")
     side: int = Field(224, ge=16, le=2048, description="side of a picture in pixels")
-    references: int = Field(8, ge=1, le=1000, description="references of a neuron")
+    references: int = Field(12, ge=1, le=1000, description="references of a neuron")
     judges: tuple[str, ...] = Field(
         ("efficientnet_lite2", "squeezenet"), description="other networks that look at the pictures"
     )
@@ -174,16 +174,12 @@ class Comparison:
         return self.job.label_key if self.job.held_out else "cls"
 
     def variant(self, layer: str) -> VariantSettings:
-        """How targets are measured: as the paper's table has it for classes, of whole images for few photographs."""
-        return VariantSettings() if layer == CLASSES else VariantSettings(crop=self._crop, references=self._few)
+        """How targets are measured: as the paper's table has it for classes, of whole images for the embedded ones."""
+        return VariantSettings() if layer == CLASSES else VariantSettings(crop=self._crop)
 
     @property
     def _crop(self) -> Literal["image", "patch"]:
         return "image" if self.job.preset == "embedded" else "patch"
-
-    @property
-    def _few(self) -> int | None:
-        return min(4, self.job.references) if self.job.preset == "embedded" else None
 
     def asked(self, layer: str) -> str:
         """The neurons of a layer that get pictures, as a job names them; "" for all."""
@@ -238,9 +234,7 @@ class Comparison:
 
     def _ablated(self, layer: str, shared: Mapping[str, int]) -> Iterator[Case]:
         for label, changed in ABLATIONS.items():
-            if layer == CLASSES and label == "vital, no relevance":
+            if layer == CLASSES and label == "vital, with relevance":
                 continue  # class neurons have none
             settings: dict[str, object] = {**shared, **changed}
-            if layer == CLASSES and "plain_weight" in changed:
-                settings["relevant_weight"] = 0.0  # for classes whole activations are the relevant ones
             yield Case(label, layer, 0, PictureSettings.model_validate(settings))

@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 from flows.jobs import BLOCK, AtlasJob, Running
 from flows.running.cluster import declares_gpus
@@ -18,7 +18,7 @@ from flows.running.process import LoadedModel, load_at_side, load_stored, stored
 from flows.running.progress import tick
 from flows.steps.targets import read_targets, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
-from stores.arrays.blocks import neurons_of_block
+from stores.arrays.blocks import COUNT, STATUS, neurons_of_block
 from stores.arrays.names import placed
 from stores.errors import PictureStatus
 from vital.judging.metrics import MatchedCurve, matched_curves
@@ -35,9 +35,10 @@ from vital.pictures.optimise import Pictures, optimise, records_of
 from vital.pictures.step import Begun
 from vital.settings import PictureMethod, PictureSettings, Precision
 
-ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 3, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
+ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 4, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
-windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data."""
+windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data; 4: those of channels
+have it, too, and match what their references share of their difference from the data set."""
 
 UNKNOWN_WORKERS = 32
 """Workers that a scheduler is taken to have: how many it has, now and later, is not known to a run."""
@@ -68,7 +69,7 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     made_by = {**job.picture.model_dump(mode="json"), "precision": precision}
     layer.claim({"variant": targets.variant, "algorithm": version, **made_by})
     nodes = {node: len(levels[node]) for node in targets.nodes}
-    layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes)
+    layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes, targets.most_facets)
     layer.write_names(list(loaded.model.class_names) if job.layer == CLASSES else [])
     return layer
 
@@ -119,9 +120,14 @@ def _chosen_pictures(job: AtlasJob, live: int) -> int:
     return BLOCK * max(1, min(most // BLOCK, -(-share // BLOCK)))
 
 
-def pictures_of(made: Bool[np.ndarray, "neuron"], blocks: Sequence[int]) -> int:
-    """How many pictures the task of ``blocks`` has to make, of neurons whose targets are ``made``."""
+def pictures_of(made: Shaped[np.ndarray, "neuron"], blocks: Sequence[int]) -> int:
+    """How many pictures the task of ``blocks`` has to make, of neurons whose targets are ``made``, given as truths or
+    as numbers of facets."""
     return sum(int(made[neurons_of_block(block, BLOCK, len(made))].sum()) for block in blocks)
+
+
+Facet = tuple[int, int]
+"""A neuron and a facet of it, from 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +151,7 @@ class _Work:
         settings = job.picture.model_copy(update={"precision": layer.settings["precision"]})
         return cls(job, statistics, targets_of(statistics, job), loaded, settings, readout)
 
-    def batch(self, neurons: Sequence[int]) -> int:
+    def batch(self, facets: Sequence[Facet]) -> int:
         """Pictures that are optimised together: as asked; one size where it must not depend on free memory; or what
         fits into the device by the dearest steps of one picture."""
         device = self.loaded.device
@@ -153,18 +159,20 @@ class _Work:
             return self.job.batch
         if self.job.running.deterministic:
             return FIXED[device.type]
-        return measured_batch(lambda: neurons and self.pictures(neurons[:1], settings=dearest(self.settings)), device)
+        return measured_batch(lambda: facets and self.pictures(facets[:1], settings=dearest(self.settings)), device)
 
     def pictures(
         self,
-        neurons: Sequence[int],
+        facets: Sequence[Facet],
         progress: Callable[[int], None] = lambda step: None,
         settings: PictureSettings | None = None,
         begun: Begun | None = None,
     ) -> tuple[Target, Pictures]:
-        """The targets of ``neurons`` and what was optimised for them, from where it was ``begun``."""
+        """The targets of ``facets`` and what was optimised for them, from where it was ``begun``. Those of a neuron
+        have the same random stream: they differ in their targets alone."""
         settings = settings or self.settings
-        target = read_targets(self.statistics, self.targets, neurons, self.readout)
+        neurons, numbers = zip(*facets, strict=True)
+        target = read_targets(self.statistics, self.targets, neurons, self.readout, numbers)
         kind, colours = variant_of(self.targets).relevance, ColourDistribution(*self.statistics.colours())
         spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
         layouts = self.loaded.survey.layouts()
@@ -172,38 +180,44 @@ class _Work:
             self.loaded.model, target, settings, layouts, kind, colours, progress, spectrum, begun=begun
         )
 
-    def rows(self, neurons: Sequence[int], begun: Begun | None = None) -> dict[int, dict[str, np.ndarray]]:
-        """The rows of the atlas of every one of ``neurons``."""
-        share = len(neurons) / self.job.picture.steps
-        target, pictures = self.pictures(neurons, lambda step: tick(share), begun=begun)
+    def rows(self, facets: Sequence[Facet], begun: Begun | None = None) -> dict[Facet, dict[str, np.ndarray]]:
+        """The rows of the atlas of every one of ``facets``."""
+        share = len(facets) / self.job.picture.steps
+        target, pictures = self.pictures(facets, lambda step: tick(share), begun=begun)
         curves = matched_curves(self.loaded.model, target, pictures.pixels, self.loaded.survey.layouts())
-        return {neuron: _row(pictures, curves, position) for position, neuron in enumerate(neurons)}
+        return {
+            facet: _row(pictures, curves, position, int(target.count[position]))
+            for position, facet in enumerate(facets)
+        }
 
 
 def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
-    """Optimise all live neurons of ``blocks`` in batches, then write each block."""
+    """Optimise all live neurons of ``blocks``, or the facets of each, in batches, then write each block."""
     layer = open_atlas(job.out, "r+").layer(job.layer)
     work = _Work.of(job, layer)
     every = [neuron for block in blocks for neuron in work.targets.neurons_of(block)]
     status = dict(zip(every, work.targets.status(every).tolist(), strict=True))
     neurons = [neuron for neuron in every if status[neuron] == PictureStatus.MADE]
-    made: dict[int, dict[str, np.ndarray]] = {}
+    counts = work.targets.facets(neurons).tolist()
+    facets = [(neuron, facet) for neuron, count in zip(neurons, counts, strict=True) for facet in range(count)]
+    made: dict[Facet, dict[str, np.ndarray]] = {}
 
     def make(part: slice, begun: Begun | None = None) -> None:
-        made.update(work.rows(neurons[part], begun))
+        made.update(work.rows(facets[part], begun))
 
-    for _ in in_batches(len(neurons), work.batch(neurons), make, fixed=job.running.deterministic):
+    for _ in in_batches(len(facets), work.batch(facets), make, fixed=job.running.deterministic):
         pass
     for block in blocks:
         layer.write(block, _block_arrays(layer, block, job.picture.seed, status, made))
 
 
-def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int) -> dict[str, np.ndarray]:
+def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int, count: int) -> dict[str, np.ndarray]:
     row: dict[str, np.ndarray] = {
+        COUNT: np.asarray(count),
         "pixels": pictures.pixels[position],
         "alpha": pictures.alpha[position],
         "loss": pictures.loss[position],
-        "status": np.asarray(PictureStatus.MADE if pictures.finite[position] else PictureStatus.NON_FINITE),
+        STATUS: np.asarray(PictureStatus.MADE if pictures.finite[position] else PictureStatus.NON_FINITE),
     }
     for node, curve in curves.items():
         at = f"reached/{placed(node)}"
@@ -212,13 +226,20 @@ def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int) 
 
 
 def _block_arrays(
-    layer: AtlasLayer, block: int, seed: int, status: Mapping[int, int], made: Mapping[int, Mapping[str, np.ndarray]]
+    layer: AtlasLayer, block: int, seed: int, status: Mapping[int, int], made: Mapping[Facet, Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """A block's rows of every declared array; neurons without a picture keep the reason that their target gave."""
+    """A block's rows of every declared array; neurons without a picture keep the reason that their target gave. One
+    whose facets are not all finite is not."""
     arrays, neurons = layer.empty(block), layer.neurons_of(block)
-    arrays["status"][:] = [status[neuron] for neuron in neurons]
+    arrays[STATUS][:] = [status[neuron] for neuron in neurons]
     arrays["seed"][:] = seed
-    for neuron in neurons:
-        for name, value in made.get(neuron, {}).items():
-            arrays[name][neuron - neurons.start] = value
+    by_facet = layer.most_facets > 1
+    for (neuron, facet), row in made.items():
+        if neuron not in neurons:
+            continue
+        at = neuron - neurons.start
+        if row[STATUS] != PictureStatus.MADE:
+            arrays[STATUS][at] = row[STATUS]
+        for name in row.keys() & arrays.keys() - {STATUS}:
+            arrays[name][(at, facet) if by_facet else at] = row[name]
     return arrays

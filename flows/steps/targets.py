@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int64
 
 from flows.jobs import BLOCK, TargetsJob
 from flows.running.process import LoadedModel, load_stored
-from flows.running.progress import tick
-from flows.steps.images import AHEAD, moved_urls, reference_crops
+from flows.steps.images import moved_urls
+from flows.steps.measuring import TaskReferences
 from stores import References, Statistics, Targets, open_statistics
 from stores.arrays.blocks import neurons_of_block
 from stores.arrays.names import placed
+from stores.dataset.targets import P_VALUE, REFERENCE_FACET
 from stores.errors import PictureStatus, SchemaMismatch
+from vital.errors import UnsuitableInput
 from vital.measuring.ranking import NOBODY
 from vital.measuring.rows import stored_levels
-from vital.measuring.targets import Crop, NodeTarget, Target, measure
+from vital.measuring.targets import Facets, NodeTarget, Target
 from vital.network.neurons import Readout
 from vital.network.nodes import matched_nodes
 from vital.network.probe import CLASSES, INPUT
-from vital.pictures.device import FIXED, fitting, measured_batch
 from vital.settings import VariantSettings
 
 HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
 COLOURS = 3
+FACET_RULE = 1
+"""Version of how a neuron's facets are found; targets of another version are not added to."""
+
+NO_FACETS = {REFERENCE_FACET: -1, P_VALUE: 1.0}
+"""What neurons without references have."""
 
 
 def planned_nodes(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> tuple[str, ...]:
     """The nodes that are matched, in the order in which they run; nothing is written. Refuses another model than the
     store's, and nodes that come too late."""
     statistics.check(loaded.model.identity)
-    return matched_nodes(loaded.survey, job.layer, job.variant.nodes, loaded.model.name)
+    nodes = matched_nodes(loaded.survey, job.layer, job.variant.nodes, loaded.model.name)
+    if job.variant.most_facets > 1 and nodes[-1] == INPUT:
+        raise UnsuitableInput(
+            f"facets of layer {job.layer!r} were asked for, which no layer comes before that could tell its references "
+            "apart: leave out --facets"
+        )
+    return nodes
 
 
 def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> Targets:
@@ -54,7 +66,10 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     _check_precision(job, targets)
     targets.claim({**_identity(job, nodes), "type": dtype})
     dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
-    targets.declare(at, channels, survey.layer(job.layer).channels, BLOCK, () if classes else nodes[1:], dtypes)
+    neurons, most = survey.layer(job.layer).channels, job.variant.most_facets
+    ranks = job.variant.references or statistics.ranked()[job.layer]
+    facets = (most, ranks) if most > 1 else None
+    targets.declare(at, channels, neurons, BLOCK, () if classes else nodes[1:], dtypes, facets)
     return targets
 
 
@@ -70,7 +85,10 @@ def _check_precision(job: TargetsJob, targets: Targets) -> None:
 
 def _identity(job: TargetsJob, nodes: Sequence[str]) -> dict[str, Any]:
     left_out = {"nodes", "crop", "relevance"} if job.layer == CLASSES else {"nodes"}
-    fields = job.variant.model_dump(mode="json", exclude=left_out)
+    # Left out where there are none, and named with the rule that finds them where there are: see precision.
+    several = job.variant.most_facets > 1
+    fields = job.variant.model_dump(mode="json", exclude=left_out if several else left_out | {"facets"})
+    fields |= {"facet_rule": FACET_RULE} if several else {}
     # Left out where it is exact: targets that were measured before there was a choice are of the same variant.
     rough = {} if job.precision == "float32" else {"precision": job.precision}
     return {**fields, **rough, "nodes": list(nodes), "block": BLOCK}
@@ -145,88 +163,54 @@ def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, st
     references = statistics.references(job.layer, job.variant.references, every)
     live = references.live(job.variant.fewest)
     neurons = [row for row, alive in zip(every, live, strict=True) if alive]
-    target = _measured(statistics, job, loaded, nodes, neurons, urls) if neurons else None
+    target, facets = None, list[Facets]()
+    if neurons:
+        found = TaskReferences.of(statistics, job, loaded, nodes, neurons, urls)
+        facets = found.facets() if job.variant.most_facets > 1 else []
+        target = found.target(facets)
     dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
     for block in blocks:
-        targets.write(block, _block_arrays(targets, target, block, dead))
+        arrays = _block_arrays(targets, target, block, dead)
+        if facets:
+            _add_facets(arrays, targets.neurons_of(block), neurons, facets)
+        targets.write(block, arrays)
 
 
-def _measured(
-    statistics: Statistics,
-    job: TargetsJob,
-    loaded: LoadedModel,
-    nodes: Sequence[str],
-    neurons: Sequence[int],
-    urls: Mapping[str, str],
-) -> Target:
-    """The targets of some neurons."""
-    whole = job.layer == CLASSES or job.variant.crop == "image"
-    preprocessing, layer = loaded.model.preprocessing, loaded.survey.layer(job.layer)
-    references = statistics.references(job.layer, job.variant.references, neurons)
-    places = statistics.reference_places(job.layer, neurons, job.variant.references)
-
-    def of(neurons: Sequence[int], crops: Iterable[Crop], batch: int, progress: Callable[[int], None]) -> Target:
-        layouts, kind = loaded.survey.layouts(), job.variant.relevance
-        return measure(
-            loaded.model, job.layer, neurons, crops, nodes, layouts, kind, statistics.levels, batch, progress,
-            layer.readout, job.precision,
-        )  # fmt: skip
-
-    def whole_task(batch: int) -> Target:
-        ahead, decoders = max(AHEAD, 2 * batch), job.running.decoders
-        crops = reference_crops(statistics, preprocessing, references, places, whole, urls, ahead, decoders)
-        counted: list[int] = []
-
-        def count(references: int) -> None:
-            counted.append(references)
-            tick(references)
-
-        try:
-            return of(neurons, (Crop(pixels, rows) for pixels, rows in crops), batch, count)
-        except BaseException:
-            tick(-sum(counted))
-            raise
-
-    def alone() -> Target:
-        blank = torch.zeros(3, preprocessing.side, preprocessing.side, dtype=torch.uint8)
-        return of(neurons[:1], [Crop(blank, (0,))], 1, lambda references: None)
-
-    return fitting(_batch(job, loaded, alone), whole_task, "reference", job.running.deterministic)
-
-
-def _batch(job: TargetsJob, loaded: LoadedModel, alone: Callable[[], object]) -> int:
-    """References in one pass: as asked; one size where the arithmetic may depend on it; or what fits on a GPU, by what
-    one ``alone`` takes."""
-    device = loaded.device
-    if isinstance(job.batch, int):
-        return job.batch
-    if device.type != "cuda" or job.running.deterministic:
-        return FIXED[device.type]
-    return measured_batch(alone, device)
+def _add_facets(arrays: dict[str, np.ndarray], block: range, neurons: Sequence[int], facets: Sequence[Facets]) -> None:
+    """The facets of a block's neurons, of which there are references."""
+    for neuron, found in zip(neurons, facets, strict=True):
+        if neuron in block:
+            arrays[REFERENCE_FACET][neuron - block.start, : len(found.of)] = found.of
+            arrays[P_VALUE][neuron - block.start] = found.p
 
 
 def _block_arrays(
     targets: Targets, target: Target | None, block: int, none: Collection[int] = ()
 ) -> dict[str, np.ndarray]:
     """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that
-    says which. Neurons in ``none`` are zero on every image, such as features of a dictionary that are never active."""
+    says which. Neurons in ``none`` are zero on every image, such as features of a dictionary that are never active. A
+    target has a neuron's facets one after the other."""
     neurons, arrays = targets.neurons_of(block), targets.empty(block)
     few = PictureStatus.TOO_FEW_REFERENCES
     arrays["status"][:] = [PictureStatus.DEAD if neuron in none else few for neuron in neurons]
+    by_facet, facets = targets.most_facets > 1, Counter[int]()
+    arrays |= {name: np.full_like(arrays[name], value) for name, value in NO_FACETS.items() if by_facet}
     if target is None:
         return arrays
     for position, neuron in enumerate(int(one) for one in target.neurons):
         if neuron not in neurons:
             continue
         row = neuron - neurons.start
-        arrays["own"][row], arrays["count"][row] = target.own[position], target.count[position]
+        at = (row, facets[neuron]) if by_facet else (row,)
+        facets[neuron] += 1
+        arrays["own"][at], arrays["count"][at] = target.own[position], target.count[position]
         dead = targets.layer != CLASSES and not target.own[position].any()
         arrays["status"][row] = PictureStatus.DEAD if dead else PictureStatus.MADE
         for name, node in target.nodes.items():
             parts = {"quantiles": node.quantiles, "relevant": node.relevant, "importance": node.importance}
             for part, values in parts.items():
                 if values is not None:
-                    arrays[f"{placed(name)}/{part}"][row] = values[position]
+                    arrays[f"{placed(name)}/{part}"][at] = values[position]
     if not all(np.isfinite(values).all() for values in arrays.values()):
         finite = np.all([np.isfinite(values).reshape(len(neurons), -1).all(1) for values in arrays.values()], axis=0)
         arrays["status"][~finite] = PictureStatus.NON_FINITE
@@ -234,10 +218,15 @@ def _block_arrays(
 
 
 def read_targets(
-    statistics: Statistics, targets: Targets, neurons: Sequence[int], readout: Readout | None = None
+    statistics: Statistics,
+    targets: Targets,
+    neurons: Sequence[int],
+    readout: Readout | None = None,
+    facets: Sequence[int] | None = None,
 ) -> Target:
-    """Targets of some neurons, in full precision; ``readout`` says how they read their layer."""
-    rows, levels = targets.rows(neurons), targets.levels()
+    """Targets of some neurons, in full precision, of the first facet of each unless ``facets`` says which; ``readout``
+    says how they read their layer."""
+    rows, levels = targets.rows(neurons, facets=facets), targets.levels()
 
     def part(node: str, name: str) -> np.ndarray | None:
         values = rows.get(f"{placed(node)}/{name}")
@@ -248,16 +237,22 @@ def read_targets(
         quantiles = part(node, "quantiles")
         assert quantiles is not None  # declared for every node
         # Patches are enlarged: they differ from whole images in much that is not particular to the neuron.
-        usual = _usual(statistics, node, quantiles.shape[1:]) if targets.variant.startswith("image") else None
-        nodes[node] = NodeTarget(levels[node], quantiles, part(node, "relevant"), part(node, "importance"), usual)
+        usual = deviation = None
+        if targets.variant.startswith("image"):
+            usual = _known(statistics, node, "quantiles", quantiles.shape[1:])
+        if usual is not None and node != INPUT and targets.layer != CLASSES:
+            deviation = _known(statistics, node, "mean_deviation", quantiles.shape[1:2])
+        nodes[node] = NodeTarget(
+            levels[node], quantiles, part(node, "relevant"), part(node, "importance"), usual, deviation
+        )
     own = np.asarray(rows["own"], np.float32)
     return Target(targets.layer, np.asarray(neurons, np.int64), nodes, levels["own"], own, rows["count"], readout)
 
 
-def _usual(statistics: Statistics, node: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The node's mean sorted row over the data set, where the pass over the shards measured it."""
+def _known(statistics: Statistics, node: str, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A statistic of a node over the data set, where the pass over the shards measured it."""
     try:
-        rows = statistics.statistic(node, "quantiles")
+        values = statistics.statistic(node, name)
     except SchemaMismatch:
         return None
-    return rows if rows.shape == shape else None
+    return values if values.shape == shape else None

@@ -19,6 +19,9 @@ TOGETHER = 8
 """Arrays of a block that are written at a time."""
 DONE = "done"
 STATUS = "status"
+COUNT = "count"
+FACET = "facet"
+"""The axis behind ``neuron`` of what each facet of a neuron has of its own."""
 STATUSES = ", ".join(f"{status.value} {meaning}" for status, meaning in PICTURE_STATUS_MEANINGS.items())
 
 
@@ -154,16 +157,58 @@ class Blocks:
         write_block(done, block, np.ones(1, np.uint8))
 
     def rows(
-        self, neurons: Sequence[int], names: Iterable[str] | None = None
+        self, neurons: Sequence[int], names: Iterable[str] | None = None, facets: Sequence[int] | None = None
     ) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
         """The rows of ``neurons``, in that order, by relative path: of every array along ``neuron``, or of those that
-        are named.
+        are named. Of what facets have of their own, that of one facet of each neuron, the first unless ``facets`` says
+        which; a neuron may be given for each of its facets.
 
         Raises:
             SchemaMismatch: such an array was not declared, or a neuron is out of range.
         """
         arrays = self._by_neuron if names is None else {name: self.array(name) for name in names}
-        return {name: read_rows(array, self._within(array, neurons)) for name, array in arrays.items()}
+        rows = {name: read_rows(array, self._within(array, neurons)) for name, array in arrays.items()}
+        asked = np.zeros(len(neurons), np.int64) if facets is None else np.asarray(facets, np.int64)
+        return {
+            name: values[np.arange(len(asked)), asked] if by_facet(arrays[name]) else values
+            for name, values in rows.items()
+        }
+
+    @property
+    def most_facets(self) -> int:
+        """How many facets a neuron has at most: 1 where its references were not grouped."""
+        count = self.group.get(COUNT)
+        return int(count.shape[1]) if isinstance(count, zarr.Array) and by_facet(count) else 1
+
+    def facets(self, neurons: Sequence[int] | None = None) -> Int64[np.ndarray, "neuron"]:
+        """How many facets each neuron has; of all, or of some. One that is not made has one, too."""
+        array = self.array(STATUS)
+        within = self._within(array, neurons)
+        if self.most_facets == 1:
+            return np.ones(len(within), np.int64)
+        found = (read_rows(self.array(COUNT), within) > 0).sum(1)
+        facets: np.ndarray = np.maximum(found * self._decided(array, neurons), 1)
+        return facets
+
+    def require_facet(self, neuron: int, facet: int) -> int:
+        """How many facets a neuron has; raises SchemaMismatch where ``facet``, counted from 0, is none of them."""
+        count = int(self.facets([neuron])[0])
+        if not 0 <= facet < count:
+            raise SchemaMismatch(
+                f"facet {facet} of neuron {neuron} was asked of {self.path}, where it has {count}, counted from 0: "
+                f"ask for {'0' if count == 1 else f'0 to {count - 1}'}"
+            )
+        return count
+
+    def facets_in_words(self) -> str:
+        """How many neurons have several facets, to be added to a line on them; empty where none was looked for any."""
+        if self.most_facets == 1:
+            return ""
+        counts = self.facets()
+        several = ", ".join(
+            f"{int((counts == count).sum())} with {count} facets" for count in np.unique(counts[counts > 1])
+        )
+        return f", {several or 'none with several facets'}"
 
     def _within(self, array: zarr.Array[Any], neurons: Sequence[int] | None) -> Int64[np.ndarray, "neuron"]:
         """The rows of ``array`` that are asked for, all of them for None; refused where one is out of range."""
@@ -214,6 +259,11 @@ def arrays_by_neuron(parent: zarr.Group) -> dict[str, zarr.Array[Any]]:
         and _axes(array)[:1] == ("neuron",)
         and not name.startswith(("metrics/", "names/"))
     }
+
+
+def by_facet(array: zarr.Array[Any]) -> bool:
+    """Whether an array has a row for every facet of a neuron."""
+    return _axes(array)[1:2] == (FACET,)
 
 
 def _axes(array: zarr.Array[Any]) -> tuple[str | None, ...]:

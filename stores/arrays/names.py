@@ -5,7 +5,9 @@ from urllib.parse import unquote
 
 from stores.errors import SchemaMismatch
 
-RESERVED = ("own", "level", "count", "status", "done", "runs", "lowest", "zarr.json")
+RESERVED = (
+    "own", "level", "count", "status", "done", "runs", "lowest", "zarr.json", "reference_facet", "p_value",
+)  # fmt: skip
 """What stands beside layers or nodes in some group, and no layer or node may be called in a path."""
 MOST_BYTES = 240
 """Of a part of a path; the usual file systems take 255."""

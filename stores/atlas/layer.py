@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from jaxtyping import Float, Shaped, UInt8
 
-from stores.arrays.blocks import Blocks, block_specs
+from stores.arrays.blocks import COUNT, FACET, Blocks, block_specs
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
@@ -66,10 +66,10 @@ class AtlasLayer(Blocks):
         is created: else the shape they give would be what is refused."""
         claim(self.root.require_group(self.path), "atlas", settings)
 
-    def declare(self, neurons: int, records: int, block: int, nodes: Mapping[str, int]) -> None:
+    def declare(self, neurons: int, records: int, block: int, nodes: Mapping[str, int], facets: int = 1) -> None:
         """Create the arrays once, before any task: ``records`` losses along the optimisation, and rows of so many
-        levels of each of ``nodes``."""
-        declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes))
+        levels of each of ``nodes``; a picture for each of up to so many ``facets`` of a neuron."""
+        declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes, facets))
 
     @property
     def per_task(self) -> int | None:
@@ -119,13 +119,16 @@ class AtlasLayer(Blocks):
 
     # Pictures
 
-    def pixels(self, neurons: Sequence[int]) -> UInt8[np.ndarray, "neuron side side 3"]:
-        """Pictures of some neurons, in that order; raises SchemaMismatch where one is out of range."""
-        return self.rows(neurons, ["pixels"])["pixels"]
+    def pixels(
+        self, neurons: Sequence[int], facets: Sequence[int] | None = None
+    ) -> UInt8[np.ndarray, "neuron side side 3"]:
+        """Pictures of some neurons, in that order, of their first facets or of those given; raises SchemaMismatch where
+        a neuron is out of range."""
+        return self.rows(neurons, ["pixels"], facets)["pixels"]
 
     def reached(self) -> dict[str, tuple[Float[np.ndarray, "neuron level"], Float[np.ndarray, "neuron level"]]]:
-        """By node, the pictures' own rows and their targets', both averaged over channels; empty where none are
-        kept."""
+        """By node, the pictures' own rows and their targets', both averaged over channels, of first facets; empty
+        where none are kept."""
         parent = self.root.get(f"{self.path}/{REACHED}")
         if not isinstance(parent, zarr.Group):
             return {}
@@ -134,8 +137,12 @@ class AtlasLayer(Blocks):
             for name, array in parent.members(max_depth=1)
             if isinstance(array, zarr.Array) and name.endswith("/target")
         ]
-        pairs = {node: [array_at(parent, f"{placed(node)}/{name}") for name in ("picture", "target")] for node in nodes}
-        return {node: (np.asarray(picture[:]), np.asarray(target[:])) for node, (picture, target) in pairs.items()}
+        found = {}
+        for node in nodes:
+            names = [f"{REACHED}/{placed(node)}/{name}" for name in ("picture", "target")]
+            picture, target = self.rows(range(self.count), names).values()
+            found[node] = (picture, target)
+        return found
 
     # Metrics
 
@@ -188,20 +195,23 @@ class AtlasLayer(Blocks):
 
 
 def picture_specs(
-    layer: str, neurons: int, side: int, records: int, block: int, nodes: Mapping[str, int]
+    layer: str, neurons: int, side: int, records: int, block: int, nodes: Mapping[str, int], facets: int = 1
 ) -> list[ArraySpec]:
     """Arrays of the layer at the path ``layer``, written in blocks of ``block`` neurons.
 
     ``records`` is the number of losses kept along the optimisation; ``nodes`` gives the levels of each node whose
-    rows are kept in ``LAYER/reached/NODE/{picture,target}``.
+    rows are kept in ``LAYER/reached/NODE/{picture,target}``. More than one of ``facets`` adds this axis to all of
+    them, and ``count``, which is zero where a neuron has fewer.
     """
-    square, row = ("neuron", "row", "column"), ("neuron", "level")
-    whole = (neurons, side, side)
+    several = facets > 1
+    each, length = (("neuron", FACET), (neurons, facets)) if several else (("neuron",), (neurons,))
+    square, row = (*each, "row", "column"), (*each, "level")
+    whole = (*length, side, side)
     specs = [
         ArraySpec(f"{layer}/pixels", (*square, "colour"), (*whole, 3), "uint8", "the picture in RGB", block=block),
         ArraySpec(f"{layer}/alpha", square, whole, "uint8", "opacity: how much a pixel mattered", block=block),
         ArraySpec(
-            f"{layer}/loss", ("neuron", "record"), (neurons, records), "float32", "loss along the optimisation",
+            f"{layer}/loss", (*each, "record"), (*length, records), "float32", "loss along the optimisation",
             block=block,
         ),
         ArraySpec(
@@ -214,5 +224,7 @@ def picture_specs(
     for node, levels in nodes.items():
         for name, meaning in (("picture", own), ("target", aimed)):
             path = f"{layer}/{REACHED}/{placed(node)}/{name}"
-            specs.append(ArraySpec(path, row, (neurons, levels), "float32", meaning, block=block))
+            specs.append(ArraySpec(path, row, (*length, levels), "float32", meaning, block=block))
+    if several:
+        specs.append(ArraySpec(f"{layer}/{COUNT}", each, length, "int64", "references of the facet", block=block))
     return specs

@@ -27,11 +27,15 @@ class AtlasPicture:
     pixels: UInt8[np.ndarray, "side side 3"]
     alpha: UInt8[np.ndarray, "side side"]
     loss: Float32[np.ndarray, "record"]
+    facet: int = 0
+    facets: int = 1
+    """How many facets the neuron has, each with a picture; they are counted from 0."""
 
     @property
     def title(self) -> str:
-        """Layer, number and name."""
-        return f"{self.layer}:{self.neuron} {self.name}"
+        """Layer, number and name; and which of several facets."""
+        which = f", facet {self.facet}" if self.facets > 1 else ""
+        return f"{self.layer}:{self.neuron} {self.name}{which}"
 
     def __repr__(self) -> str:
         side = len(self.pixels)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from stores.arrays.blocks import COUNT
 from stores.arrays.display import counted, image_html, lines_html
 from stores.arrays.provenance import claim, claimed
 from stores.arrays.schema import Mode, open_store, stored_kind
@@ -28,7 +29,8 @@ SHOWN, SHOWN_SIDE = 24, 96
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """An open atlas store; ``atlas["layer4.2", 7]`` is a picture.
+    """An open atlas store; ``atlas["layer4.2", 7]`` is a picture, ``atlas["layer4.2", 7, 1]`` that of the neuron's
+    second facet.
 
     Arrays are read anew at each call; attributes are those of when it was opened.
     """
@@ -64,17 +66,21 @@ class Atlas:
             )
         return self.layer(name)
 
-    def __getitem__(self, neuron: tuple[str, int]) -> AtlasPicture:
-        """The picture of a neuron given as (layer, number).
+    def __getitem__(self, neuron: tuple[str, int] | tuple[str, int, int]) -> AtlasPicture:
+        """The picture of a neuron given as (layer, number), or of a facet of it as (layer, number, facet) from 0.
 
         Raises:
-            SchemaMismatch: no such layer or neuron.
+            SchemaMismatch: no such layer, neuron or facet.
         """
         layer, number = self.require_layer(neuron[0]), int(neuron[1])
-        rows = layer.rows([number], ("pixels", "alpha", "loss"))
+        facet = int(neuron[2]) if len(neuron) == 3 else 0
+        facets = layer.require_facet(number, facet)
+        rows = layer.rows([number], ("pixels", "alpha", "loss"), [facet])
         status = PictureStatus(int(layer.status([number])[0]))
         name = layer.neuron_name(number)
-        return AtlasPicture(layer.name, number, name, status, rows["pixels"][0], rows["alpha"][0], rows["loss"][0])
+        return AtlasPicture(
+            layer.name, number, name, status, rows["pixels"][0], rows["alpha"][0], rows["loss"][0], facet, facets
+        )
 
     @property
     def empty(self) -> bool:
@@ -144,7 +150,8 @@ class Atlas:
             layer = self.layer(name)
             done = layer.done()
             yield f"  {name}: {_settings_in_words(layer.settings)}"
-            yield f"    {int(done.sum())} of {len(done)} blocks, {counted(layer.status(), PICTURE_STATUS_MEANINGS)}"
+            counts = counted(layer.status(), PICTURE_STATUS_MEANINGS)
+            yield f"    {int(done.sum())} of {len(done)} blocks, {counts}{layer.facets_in_words()}"
             if (naming := layer.naming()) is not None:
                 yield f"    {naming.in_words()}"
 
@@ -187,7 +194,8 @@ class Atlas:
         return f"{lines_html(self.summary())}<div>{''.join(images)}</div>"
 
     def dataset(self, layer: str) -> xarray.Dataset:
-        """A layer's pictures, losses and metrics with named axes, read when used; what was not made is NaN.
+        """A layer's pictures, losses and metrics with named axes, read when used; what was not made is NaN, and so are
+        the facets that a neuron does not have.
 
         Masking needs floats, so pixels and opacity are given as float32; ``status`` and ``seed`` keep their integers.
         """
@@ -196,6 +204,8 @@ class Atlas:
         part = self.require_layer(layer)
         whole = xarray.open_zarr(self.root.store, group=part.path, consolidated=False, chunks={}, mask_and_scale=False)
         made = xarray.DataArray(part.made(), dims="neuron")
+        if part.most_facets > 1:
+            made = made & (whole[COUNT] > 0)
         masked = {
             name: array.astype(np.float32).where(made) if name in ("pixels", "alpha", "loss") else array
             for name, array in whole.data_vars.items()

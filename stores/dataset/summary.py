@@ -44,7 +44,8 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
     for targets in statistics.all_targets():
         done = targets.done()
         counts = counted(targets.status(), PICTURE_STATUS_MEANINGS)
-        yield f"  {TARGETS}/{targets.layer}/{targets.variant}: {int(done.sum())} of {len(done)} blocks, {counts}"
+        line = f"  {TARGETS}/{targets.layer}/{targets.variant}: {int(done.sum())} of {len(done)} blocks, {counts}"
+        yield f"{line}{targets.facets_in_words()}"
 
 
 def _in_words(labels: Mapping[str, Any]) -> str:

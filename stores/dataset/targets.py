@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int8, Shaped
 
-from stores.arrays.blocks import Blocks, block_specs
+from stores.arrays.blocks import COUNT, FACET, Blocks, block_specs
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed
 from stores.arrays.schema import ArraySpec, declare, write_whole
@@ -18,6 +18,7 @@ from stores.dataset.layers import LEVEL
 from stores.errors import SchemaMismatch
 
 TARGETS, OWN = "targets", "own"
+REFERENCE_FACET, P_VALUE = "reference_facet", "p_value"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,13 @@ class Targets(Blocks):
         name = f"{part}/relevant" if f"{self.path}/{part}/relevant" in self.root else f"{part}/quantiles"
         return np.asarray(self.rows(neurons, [name])[name].mean(2, dtype=np.float32))
 
+    def reference_facets(self, neurons: Sequence[int]) -> Int8[np.ndarray, "neuron rank"] | None:
+        """The facet of each reference of some neurons, the best first, −1 where there is none; None where references
+        were not grouped."""
+        if self.most_facets == 1:
+            return None
+        return self.rows(neurons, [REFERENCE_FACET])[REFERENCE_FACET]
+
     def claim(self, settings: Mapping[str, JSON]) -> None:
         """Record what they are measured with, or refuse other settings under the same name by the field that
         differs."""
@@ -98,14 +106,15 @@ class Targets(Blocks):
         block: int,
         relevant: Collection[str],
         dtypes: Mapping[str, str] | None = None,
+        facets: tuple[int, int] | None = None,
     ) -> None:
         """Create the arrays and write their levels: once, before any task.
 
         ``levels`` gives the positions of the levels of every node, and of the neuron itself under ``own``;
-        ``channels`` the channels of every node; ``relevant`` and ``dtypes`` as in `target_specs`.
+        ``channels`` the channels of every node; ``relevant``, ``dtypes`` and ``facets`` as in `target_specs`.
         """
         nodes = {node: (channels[node], len(levels[node])) for node in channels}
-        declare(self.root, target_specs(self.path, nodes, neurons, block, len(levels[OWN]), relevant, dtypes))
+        declare(self.root, target_specs(self.path, nodes, neurons, block, len(levels[OWN]), relevant, dtypes, facets))
         written = self.levels()
         if any(not np.array_equal(written[node], positions) for node, positions in levels.items()):
             for node, positions in levels.items():
@@ -128,21 +137,26 @@ def target_specs(
     own_levels: int,
     relevant: Collection[str],
     dtypes: Mapping[str, str] | None = None,
+    facets: tuple[int, int] | None = None,
 ) -> list[ArraySpec]:
     """Arrays of the targets at ``path``, written in blocks of ``block`` neurons.
 
     ``nodes`` gives (channels, levels) of every node that is matched. ``relevant`` names those with
     relevance-weighted rows and importances. ``dtypes`` gives the type of ``quantiles``, ``relevant``,
-    ``importance`` or ``own`` where it is not float32.
+    ``importance`` or ``own`` where it is not float32. ``facets``, most of a neuron and references of a neuron, adds the
+    axis ``facet`` to all of these: the means are over the references of a facet, whose ``count`` is zero where a neuron
+    has fewer facets.
     """
     types = {"quantiles": "float32", "relevant": "float32", "importance": "float32", "own": "float32"}
     if unknown := set(dtypes or {}) - types.keys():
         raise SchemaMismatch(f"types were given for {', '.join(sorted(unknown))}; targets have {', '.join(types)}")
     types |= dtypes or {}
     specs: list[ArraySpec] = []
+    rows = ("neuron", FACET) if facets else ("neuron",)
+    length = (neurons, facets[0]) if facets else (neurons,)
     for name, (channels, levels) in nodes.items():
         node, relevance = placed(name), name in relevant
-        axes, shape = ("neuron", "channel", "level"), (neurons, channels, levels)
+        axes, shape = (*rows, "channel", "level"), (*length, channels, levels)
         meanings = {"quantiles": "mean of the references' sorted rows"}
         if relevance:
             meanings["relevant"] = "mean of the references' sorted rows of relevance times activation"
@@ -153,20 +167,29 @@ def target_specs(
         if relevance:
             meaning = "share of the channel in the neuron's relevance"
             specs.append(
-                ArraySpec(f"{path}/{node}/importance", axes[:2], shape[:2], types["importance"], meaning, block=block)
+                ArraySpec(f"{path}/{node}/importance", axes[:-1], shape[:-1], types["importance"], meaning, block=block)
             )
         specs.append(ArraySpec(f"{path}/{node}/level", ("level",), (levels,), "float64", LEVEL))
     specs += [
         ArraySpec(
             f"{path}/own",
-            ("neuron", "level"),
-            (neurons, own_levels),
+            (*rows, "level"),
+            (*length, own_levels),
             types["own"],
             "mean of the references' sorted rows of the neuron itself; for a class its logit",
             block=block,
         ),
         ArraySpec(f"{path}/level", ("level",), (own_levels,), "float64", f"{LEVEL}, of own"),
-        ArraySpec(f"{path}/count", ("neuron",), (neurons,), "int64", "references in the means", block=block),
+        ArraySpec(f"{path}/{COUNT}", rows, length, "int64", "references in the means", block=block),
         *block_specs(path, neurons, block),
     ]
-    return specs
+    return specs + (_facet_specs(path, neurons, facets[1], block) if facets else [])
+
+
+def _facet_specs(path: str, neurons: int, ranks: int, block: int) -> list[ArraySpec]:
+    by_rank = "facet of each reference, the best first; -1 where there is none"
+    by_chance = "how often references of one meaning, as widely spread, fall as clearly into two groups"
+    return [
+        ArraySpec(f"{path}/{REFERENCE_FACET}", ("neuron", "rank"), (neurons, ranks), "int8", by_rank, block=block),
+        ArraySpec(f"{path}/{P_VALUE}", ("neuron",), (neurons,), "float32", by_chance, block=block),
+    ]

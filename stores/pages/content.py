@@ -46,6 +46,15 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class FacetPage:
+    """A further facet of a neuron: its picture, and photographs of its ``references``."""
+
+    pixels: UInt8[np.ndarray, "side side 3"]
+    references: int
+    photos: Sequence[Photo] = ()
+
+
+@dataclass(frozen=True)
 class TrustLine:
     """How far a picture can be trusted: whether each of the things that are looked at holds, None where that is not
     known, and a sentence that says so."""
@@ -76,14 +85,19 @@ class NeuronPage:
     sources: Sequence[Sources] = ()
     photos: Sequence[Photo] = ()
     trust: TrustLine | None = None
+    references: int = 0
+    """Of its first facet, where it has further ones."""
+    facets: Sequence[FacetPage] = ()
+    """Those after the first, whose picture and photographs are the neuron's own."""
     across: Sequence[Photo] = ()
     lowest: Sequence[Photo] = ()
     maps_of: str = ""
 
     @property
     def every_photo(self) -> list[Photo]:
-        """All photographs, in the order of their maps."""
-        return [*self.photos, *self.across, *self.lowest]
+        """All photographs: first those that may have maps, in the order of these, then those of further facets."""
+        of_facets = [photo for facet in self.facets for photo in facet.photos]
+        return [*self.photos, *self.across, *self.lowest, *of_facets]
 
 
 TRUST = "trust"

@@ -82,7 +82,14 @@ def neuron_data(page: NeuronPage) -> dict[str, Any]:
         "lowest": [_photo_data(photo) for photo in page.lowest],
         "maps": bool(page.maps_of),
         "trust": None if page.trust is None else [list(page.trust.findings), page.trust.text],
+        **(_facet_data(page) if page.facets else {}),
     }
+
+
+def _facet_data(page: NeuronPage) -> dict[str, Any]:
+    """Of the first facet how many references it has, of each further one that and its photographs."""
+    further = [[facet.references, [_photo_data(photo) for photo in facet.photos]] for facet in page.facets]
+    return {"references": page.references, "facets": further}
 
 
 def _curve_data(curve: Curve) -> list[Any]:

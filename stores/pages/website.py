@@ -79,6 +79,8 @@ class Site:
         for neuron in neurons:
             if neuron.alpha is not None:
                 jobs[f"{neuron.neuron}-mask.webp"] = self._pool.submit(mask_file, neuron.alpha)
+            for number, facet in enumerate(neuron.facets, 1):
+                jobs[f"{neuron.neuron}-facet{number}.webp"] = self._pool.submit(picture_file, facet.pixels)
         return {name: job.result() for name, job in jobs.items()}
 
     def layer(self, atlas: int, page: LayerPage) -> None:
@@ -137,6 +139,7 @@ def _made_of(neurons: Sequence[NeuronPage]) -> str:
     for neuron in neurons:
         alpha = b"" if neuron.alpha is None else neuron.alpha.tobytes()
         parts += [str(neuron.neuron).encode(), neuron.pixels.tobytes(), alpha, neuron.maps_of.encode()]
+        parts += [facet.pixels.tobytes() for facet in neuron.facets]
         parts.append(json.dumps(neuron_data(neuron)).encode())
     return digest(*parts)
 

@@ -20,7 +20,7 @@ from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, V
 LAYER = "2"
 MODEL = ModelSettings(name="tests.flows.tiny:network", input_size=tiny.SIDE)
 VARIANT = VariantSettings(nodes=("0", "1"))
-PICTURE = PictureSettings(side=24, steps=3)
+PICTURE = PictureSettings(side=24, steps=3, relevant_weight=1.0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -75,6 +75,9 @@ class LayerSums:
     squares: Float[np.ndarray, "2 channel"] = field(
         metadata=_statistic("sum over images of the mean square over sites", lambda rows: rows.square)
     )
+    mean_squares: Float[np.ndarray, "2 channel"] = field(
+        metadata=_statistic("sum over images of the square of the mean over sites", lambda rows: rows.mean.square())
+    )
     minimum: Float[np.ndarray, "channel"] = field(
         metadata=_statistic("least value", lambda rows: rows.lowest, np.minimum)
     )
@@ -212,6 +215,9 @@ MEANS: Mapping[str, Mean] = {
     "quantiles": Mean("mean of the sorted rows of all images", lambda sums: _mean(sums, "quantiles")),
     "mean": Mean("mean over images and sites", lambda sums: _mean(sums, "total")),
     "deviation": Mean("standard deviation over images and sites", lambda sums: _deviation(sums, "squares", "total")),
+    "mean_deviation": Mean(
+        "standard deviation over images of the mean over sites", lambda sums: _deviation(sums, "mean_squares", "total")
+    ),
     "minimum": Mean("least value", lambda sums: sums.minimum),
     "maximum": Mean("greatest value", lambda sums: sums.maximum),
     "active": Mean("fraction of images and sites with a value above 0", lambda sums: _mean(sums, "active")),

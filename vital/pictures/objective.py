@@ -27,6 +27,12 @@ LOGIT_WEIGHT = 0.1
 """Weight of a logit in a random crop of a class's picture: greater ones drown what the picture is matched with in the
 other steps (docs/results.md)."""
 
+DEPTH = 5.0
+"""How much more the deepest node weighs than the first: 1 + this, linear between."""
+
+OWN_SHARE = 0.1
+"""Share of the neuron's own sites, the strongest, that is matched."""
+
 
 @dataclass(frozen=True)
 class _TargetRows:
@@ -59,7 +65,8 @@ class Objective:
         self._neurons = torch.from_numpy(target.neurons).to(self._device)
         self._reads = target.reads.of(target.neurons)
         # The published loss knows no colours.
-        self._nodes = [name for name in target.nodes if name != INPUT or settings.scaling != "published"]
+        self._published = settings.preset == "paper"
+        self._nodes = [name for name in target.nodes if name != INPUT or not self._published]
         if not self._nodes and settings.own_weight == 0:
             raise UnsuitableInput(
                 f"preset {settings.preset!r} has nothing to match for layer {target.layer!r}, "
@@ -113,17 +120,20 @@ class Objective:
         def weighed(values: Tensor, weight: float, importance: Tensor | None = None) -> _TargetRows | None:
             if weight == 0:
                 return None
-            if settings.scaling == "published":
+            if self._published:
                 scale = values.new_full((len(values),), node_weight(self._model.name, name, not self._target.classes))
             else:
-                depth = 1 + settings.depth * order / max(count - 1, 1)
-                scale = depth / (count * (1 + settings.depth / 2)) / _spread(values, importance)
+                depth = 1 + DEPTH * order / max(count - 1, 1)
+                scale = depth / (count * (1 + DEPTH / 2)) / _spread(values, importance)
             return _TargetRows(values, weight * scale, importance)
 
         whole = rows(node.quantiles)
         if settings.emphasis > 0 and node.usual is not None:
-            whole = whole + settings.emphasis * (whole - rows(node.usual))
-        plain = settings.plain_weight if order < settings.plain_nodes else 0.0
+            usual = rows(node.usual)
+            whole = usual + self._tensor(node.shared(self._target.count))[..., None] * (whole - usual) * (
+                1 + settings.emphasis
+            )
+        plain = settings.plain_weight
         if self._target.classes:  # they have no relevance: whole activations are the relevant ones
             return _Wanted(weighed(whole, max(plain, settings.relevant_weight)), None)
         if node.relevant is None or node.importance is None:
@@ -150,7 +160,7 @@ class Objective:
             rows = resample(rows, self._target.own_levels, site_levels(sites))
             self._own[sites] = _TargetRows(rows, 1 / _spread(rows, None))
         wanted = self._own[sites]
-        kept = max(1, round(self._settings.own_share * sites))
+        kept = max(1, round(OWN_SHARE * sites))
         if kept < sites:
             own = own.topk(kept).values
         return wanted.weight * sort_matching(own[:, None], wanted.rows[..., -kept:])

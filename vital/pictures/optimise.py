@@ -22,7 +22,6 @@ from vital.pictures.baselines import ascent, check_method
 from vital.pictures.device import out_of_memory
 from vital.pictures.objective import Objective
 from vital.pictures.pixels import (
-    CLASS_PALETTE,
     PLAIN_PALETTE,
     FourierPictures,
     Palette,
@@ -87,7 +86,7 @@ def optimise(
     inner, matching = not target.classes, settings.method == "vital"
     # A class's own activation is its logit: it has no relevance.
     mode = relevance_mode(kind) if matching and inner and settings.relevant_weight > 0 else None
-    prior = prior_weight(model.name, inner) if settings.scaling == "published" else 0.0
+    prior = prior_weight(model.name, inner) if settings.preset == "paper" else 0.0
     priors = Priors(*(prior if given is None else given for given in (settings.total_variation, settings.norm)))
     layers = list(target.nodes) if matching else []
     if inner or settings.own_weight > 0 or not matching:
@@ -100,7 +99,7 @@ def optimise(
         run = running.enter_context(probe(model.network, layers, layouts, mode))
         weight = anchor(model.network)
         noise = draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
-        pictures = _parametrise(noise, model, settings, target.classes, colours, spectrum)
+        pictures = _parametrise(noise, model, settings, colours, spectrum)
         if matching:
             judge: Judge = Objective(model, target, settings, kind, mode)
         else:
@@ -163,15 +162,13 @@ def _parametrise(
     noise: Tensor,
     model: Model,
     settings: PictureSettings,
-    classes: bool,
     colours: ColourDistribution,
     spectrum: np.ndarray | None,
 ) -> Parametrisation:
     if settings.parametrisation == "pixel":
         return PixelPictures(noise * FAINT if settings.method == "pixel" else noise, model.preprocessing)
     if settings.parametrisation == "fourier":
-        matching = CLASS_PALETTE if classes else Palette()
-        palette = matching if settings.method == "vital" else PLAIN_PALETTE
+        palette = Palette() if settings.method == "vital" else PLAIN_PALETTE
         return FourierPictures(noise, model.preprocessing, colours, palette)
     if spectrum is None:
         raise UnsuitableInput(

@@ -110,7 +110,7 @@ def render(
     neuron: str,
     photos: Photos,
     *,
-    crop: Literal["patch", "image"] = "patch",
+    crop: Literal["image", "patch"] = "image",
     relevance: RelevanceKind = "lrp",
     references: int = 50,
     nodes: Sequence[str] = (),
@@ -122,7 +122,7 @@ def render(
     ``neuron`` is written ``LAYER:NUMBER``, ``classes:NUMBER`` or ``classes:NAME``; ``photos`` are a folder, or a list
     of files, Pillow images or uint8 arrays (row, column, 3). For a class give photographs of that class: the first
     ``references`` of them are matched, whole. For a neuron inside the network the ``references`` that activate it most
-    are; of each the patch around the site that does (``crop`` "patch"), or the whole (``"image"``). ``relevance`` is
+    are; of each the whole (``crop`` "image"), or the patch around the site that does (``"patch"``). ``relevance`` is
     how relevance to the neuron is computed, ``nodes`` the layers that are matched, chosen by default.
 
     ``settings`` are those of `vital.settings.PictureSettings`: preset ``natural`` unless given, of the side of the

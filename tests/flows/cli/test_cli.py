@@ -204,14 +204,25 @@ def test_another_number_of_references_is_refused_before_work(made: Made, tmp_pat
 
 def test_other_picture_settings_are_refused(made: Made, tmp_path: Path) -> None:
     shutil.copytree(made.atlas, tmp_path / "a.zarr")
-    nodes = ("--store", made.store, "--layer", LAYER, "--out", tmp_path / "a.zarr", "--side", 24)
+    nodes = (
+        "--store",
+        made.store,
+        "--layer",
+        LAYER,
+        "--out",
+        tmp_path / "a.zarr",
+        "--side",
+        24,
+        "--relevant-weight",
+        1,
+    )
     refused(vital("atlas", *nodes, "--steps", 3, "--seed", 5), "seed", "5", "0")
     refused(vital("atlas", *nodes, "--steps", 9), "9", "3")
 
 
 def test_targets_that_were_not_measured_are_named(made: Made, tmp_path: Path) -> None:
-    said = vital("atlas", "--store", made.store, "--layer", LAYER, "--out", tmp_path / "a.zarr", "--crop", "image")
-    refused(said, "image-lrp", "vital targets")
+    said = vital("atlas", "--store", made.store, "--layer", LAYER, "--out", tmp_path / "a.zarr", "--crop", "patch")
+    refused(said, "patch-lrp", "vital targets")
 
 
 def test_bad_values_are_usage_errors(made: Made, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_help_says_bounds_choices_and_defaults_of_the_settings(monkeypatch: pyte
         "--steps INT optimisation steps [from 1 to 100000; default: 300]",
         "--betas FLOAT FLOAT Adam's decay rates [from 0 to below 1; default: 0.9 0.99]",
         "--learning-rate FLOAT Adam's peak learning rate [above 0; default: 0.1]",
-        "[patch, image; default: patch]",
+        "[patch, image; default: image]",
         "--threads INT torch's threads of a task [from 1; default: cores / workers]",
         "statistics store that holds the targets [required]",
     ):

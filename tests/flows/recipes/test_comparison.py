@@ -57,7 +57,7 @@ def test_the_report_has_every_method_and_metric_with_its_interval(report: Path) 
                 assert one["low"] <= one["mean"] <= one["high"], (label, name)
     assert {"classes/top1_own", f"{LAYER}/rank", f"{LAYER}/diversity"} <= found["vital"].keys()
     assert "classes/top1_own" in found["photographs"]
-    assert "classes/top1_own" not in found["vital, no relevance"]
+    assert "classes/top1_own" not in found["vital, with relevance"]
 
 
 def test_the_figures_are_those_of_the_atlases(report: Path) -> None:
@@ -187,4 +187,4 @@ def test_the_preset_has_the_papers_networks() -> None:
     cases = Comparison(asked, asked.models[0], ("a.tar",), ("b.tar",), Path("f"), {}).cases()
     assert {case.picture.precision for case in cases} == {"float32"}  # methods are compared in one arithmetic
     assert {case.picture.method for case in cases} == set(asked.methods)
-    assert Case("vital, no relevance", "classes", 1, PictureSettings()).name == "vital-no-relevance-seed1"
+    assert Case("vital, with relevance", "classes", 1, PictureSettings()).name == "vital-with-relevance-seed1"

@@ -90,8 +90,7 @@ def test_references_themselves_score_as_references_and_noise_as_noise(made: Made
     shown = np.asarray(pixels[:])
     images = dict(load_images(statistics, references.image[:, 0][there].tolist(), preprocessing, {}))
     for neuron in np.flatnonzero(there):
-        crop = preprocessing.cut(images[int(references.image[neuron, 0])], references.box[neuron, 0])
-        shown[neuron] = crop.permute(1, 2, 0).numpy()
+        shown[neuron] = images[int(references.image[neuron, 0])].permute(1, 2, 0).numpy()
     pixels[:] = shown
     real = AtlasLayer(evaluated(url), LAYER).metrics()
     distance = AtlasLayer(evaluated(url), LAYER).layer_metrics()["frechet_own"]["value"]

@@ -91,7 +91,7 @@ def test_the_commands_work_in_a_bucket_and_give_what_they_give_on_a_disk(
     assert len(asked) < len(spans)
     assert read - needed <= GAP * (len(spans) - len(asked))  # what lies between neighbours
 
-    name = f"targets/{LAYER}/patch-lrp/0/quantiles"
+    name = f"targets/{LAYER}/image-lrp/0/quantiles"
     np.testing.assert_array_equal(
         np.asarray(array_at(open_store(store, "statistics", "r"), name)[:32]),
         np.asarray(array_at(local, name)[:32]),

@@ -95,7 +95,7 @@ def test_layer_statistics_are_those_of_all_images(made: Made) -> None:
 
 
 def test_targets_and_pictures_have_the_contracts_arrays(made: Made) -> None:
-    targets = xarray.open_zarr(made.store, group=f"targets/{LAYER}/patch-lrp/1", consolidated=False)
+    targets = xarray.open_zarr(made.store, group=f"targets/{LAYER}/image-lrp/1", consolidated=False)
     assert targets["quantiles"].dims == ("neuron", "channel", "level")
     assert targets["quantiles"].shape == (40, 12, 16)
     assert targets["quantiles"].dtype == np.float16
@@ -205,7 +205,7 @@ def test_every_kind_of_relevance_gives_targets(made: Made, tmp_path: Path, kind:
     store = tmp_path / "stats.zarr"
     shutil.copytree(made.store, store)
     job = targets_job(store, neurons="0")
-    variant = job.variant.model_copy(update={"relevance": kind, "references": 2})
+    variant = job.variant.model_copy(update={"crop": "patch", "relevance": kind, "references": 2})
     name = measure_targets(job.model_copy(update={"variant": variant}))
     assert name == f"patch-{kind}-2"
     rows = np.asarray(array_at(open_store(str(store), "statistics", "r"), f"targets/{LAYER}/{name}/1/importance")[:32])

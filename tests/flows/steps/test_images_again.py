@@ -133,7 +133,7 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
 ) -> None:
     store, real, batches = tmp_path / "stats.zarr", measure, []
     shutil.copytree(made.store, store)
-    targets = open_statistics(str(store), "r+").targets(LAYER, "patch-lrp")
+    targets = open_statistics(str(store), "r+").targets(LAYER, "image-lrp")
     targets.forget([0])
 
     def with_little_room(*arguments: Any) -> Any:
@@ -147,7 +147,7 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
     steps.measure_blocks(targets_job(store, batch=12), (0,), {})
     assert batches == [12, 6, 3]
     again, before = (
-        open_statistics(str(url)).targets(LAYER, "patch-lrp").rows(range(32)) for url in (store, made.store)
+        open_statistics(str(url)).targets(LAYER, "image-lrp").rows(range(32)) for url in (store, made.store)
     )
     for name, values in before.items():  # the network's own passes may round otherwise in other batches
         np.testing.assert_allclose(again[name], values, rtol=2e-3, atol=2e-3, err_msg=name)

@@ -122,7 +122,7 @@ def test_neurons_with_fewer_references_than_needed_are_recorded(made: Made, tmp_
 def test_a_node_after_the_neuron_s_own_layer_is_refused(made: Made) -> None:
     said = vital("targets", "--store", made.store, "--layer", "1", "--node", LAYER)
     refused(said, "no references of layer '1'")
-    said = vital("targets", "--store", made.store, "--layer", LAYER, "--crop", "image", "--node", "5")
+    said = vital("targets", "--store", made.store, "--layer", LAYER, "--crop", "patch", "--node", "5")
     refused(said, "node '5' does not come before layer '2'", "choose from")
 
 

@@ -5,7 +5,7 @@ import pytest
 import xarray
 import zarr
 
-from stores import AtlasLayer
+from stores import AtlasLayer, open_atlas
 from stores.arrays.schema import declare, open_store
 from stores.atlas.layer import picture_specs
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch
@@ -53,6 +53,37 @@ def test_pictures_come_back_and_the_rest_is_not_made(group: zarr.Group, tmp_path
             ask(AtlasLayer(group, "layer4.2"), [10])
     stored = {path.name for path in (tmp_path / "atlas/layer4.2/pixels/c").iterdir()}
     assert stored == {"2"}
+
+
+def test_pictures_of_facets_come_back_and_those_that_a_neuron_lacks_are_absent(tmp_path: Path) -> None:
+    root = open_store(str(tmp_path / "faceted"), "atlas", "a")
+    layer = AtlasLayer.of(root, "layer4.2")
+    layer.claim({"side": SIDE, "variant": "patch-lrp-facets3", "steps": 3, "seed": 0, "preset": "natural"})
+    layer.declare(NEURONS, RECORDS, BLOCK, {"layer4.2": 5}, facets=3)
+    arrays = layer.empty(1)
+    assert arrays["pixels"].shape == (BLOCK, 3, SIDE, SIDE, 3)
+    generator = np.random.default_rng(0)
+    arrays["pixels"][:] = generator.integers(0, 256, arrays["pixels"].shape)
+    arrays["reached/layer4.2/picture"][:] = generator.random((BLOCK, 3, 5))
+    arrays["count"][:], arrays["status"][:] = [[9, 0, 0], [5, 4, 0], [3, 3, 3], [0, 0, 0]], PictureStatus.MADE
+    arrays["status"][3] = PictureStatus.DEAD
+    layer.write(1, arrays)
+    layer = AtlasLayer.of(root, "layer4.2")
+    assert layer.facets().tolist() == [1, 1, 1, 1, 1, 2, 3, 1, 1, 1]
+    assert layer.facets_in_words() == ", 1 with 2 facets, 1 with 3 facets"
+    np.testing.assert_array_equal(layer.pixels([6, 5]), arrays["pixels"][[2, 1], 0])
+    np.testing.assert_array_equal(layer.pixels([6, 5, 6], [2, 1, 0]), arrays["pixels"][[2, 1, 2], [2, 1, 0]])
+    np.testing.assert_array_equal(layer.reached()["layer4.2"][0][4:8], arrays["reached/layer4.2/picture"][:, 0])
+    atlas = open_atlas(str(tmp_path / "faceted"))
+    np.testing.assert_array_equal(atlas["layer4.2", 6, 2].pixels, arrays["pixels"][2, 2])
+    assert [atlas["layer4.2", 5, 1].title, atlas["layer4.2", 4].title] == [
+        "layer4.2:5 channel 5, facet 1", "layer4.2:4 channel 4",
+    ]  # fmt: skip
+    with pytest.raises(SchemaMismatch, match=r"facet 2 of neuron 5 .* it has 2, counted from 0: ask for 0 to 1"):
+        atlas["layer4.2", 5, 2]
+    data = atlas.dataset("layer4.2")
+    assert data["pixels"].dims == ("neuron", "facet", "row", "column", "colour")
+    assert np.isfinite(data["loss"].values).all(2).sum(1).tolist() == [0, 0, 0, 0, 1, 2, 3, 0, 0, 0]
 
 
 def test_an_atlas_in_an_object_store(s3: str, tmp_path: Path) -> None:

@@ -81,6 +81,26 @@ def test_targets_come_back_by_neuron_in_any_order(group: zarr.Group) -> None:
     assert Targets.of(group, "layer4.2", "patch-lrp").rows([])["own"].shape == (0, 1)
 
 
+def test_targets_of_facets_come_back_by_neuron_and_facet(group: zarr.Group) -> None:
+    targets = Targets.of(group, "layer4.2", "patch-lrp-facets2")
+    declare(group, target_specs(targets.path, NODES, NEURONS, BLOCK, 1, NODES, facets=(2, 5)))
+    arrays, generator = targets.empty(0), np.random.default_rng(0)
+    assert arrays["layer4.2/relevant"].shape == (BLOCK, 2, 2, 5)
+    for name in ("own", "layer4.2/relevant", "_blocks.13/importance"):
+        arrays[name][:] = generator.random(arrays[name].shape)
+    arrays["count"][:], arrays["status"][:] = [[5, 0], [3, 2], [0, 0]], PictureStatus.MADE
+    arrays["reference_facet"][:] = [[0] * 5, [0, 1, 0, 1, 0], [-1] * 5]
+    targets.write(0, arrays)
+    assert targets.facets([1, 0, 2, 6]).tolist() == [2, 1, 1, 1]
+    assert targets.reference_facets([1, 2]).tolist() == [[0, 1, 0, 1, 0], [-1] * 5]  # type: ignore[union-attr]
+    found = targets.rows([1, 0, 1], facets=[1, 0, 0])
+    assert found["count"].tolist() == [2, 5, 3]
+    np.testing.assert_array_equal(found["layer4.2/relevant"], arrays["layer4.2/relevant"][[1, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(targets.importance("_blocks.13", [1]), arrays["_blocks.13/importance"][[1], 0])
+    plain = Targets.of(group, "layer4.2", "patch-lrp")
+    assert (plain.most_facets, plain.reference_facets([0]), plain.facets_in_words()) == (1, None, "")
+
+
 def test_a_half_written_variant_says_what_is_done(group: zarr.Group, tmp_path: Path) -> None:
     Targets.of(group, "layer4.2", "patch-lrp").write(1, block_of(1))
     assert Targets.of(group, "layer4.2", "patch-lrp").done().tolist() == [False, True, False]

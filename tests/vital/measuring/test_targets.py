@@ -10,7 +10,8 @@ import torch
 from tests.reference import formulas
 from tests.reference.networks import SIDE, Residual, literal_relevance
 from vital.measuring.rows import stored_levels
-from vital.measuring.targets import Crop, NodeTarget, Target, _Sums, measure
+from vital.measuring.targets import Crop, NodeTarget, Target, measure
+from vital.measuring.targets.means import _Sums
 from vital.network.models import Model, load_model
 from vital.network.probe import CLASSES, INPUT, Layout, probe
 from vital.settings import ModelSettings, RelevanceKind

@@ -26,7 +26,8 @@ NEURONS = (3, 7, 10)
 
 
 def settings(preset: str = "natural", steps: int = 10, **others: object) -> PictureSettings:
-    return PictureSettings.model_validate({"preset": preset, "steps": steps, "side": SIDE, **others})
+    asked = {"preset": preset, "steps": steps, "side": SIDE, "relevant_weight": 1.0, **others}
+    return PictureSettings.model_validate(asked)
 
 
 def target_of(model: Model, layer: str, neurons: tuple[int, ...] = NEURONS) -> Target:

@@ -91,7 +91,7 @@ def test_patches_are_cut_around_the_site_of_the_best_photographs(
         top, left, height, width = model.preprocessing.box(int(maps[image].argmax()), maps.shape[1])
         part = crops[image][None, :, top : top + height, left : left + width]
         patches.append(torch.nn.functional.interpolate(part, (SIDE, SIDE), mode="bilinear", antialias=True)[0])
-    picture = render(model, f"2:{NEURON}", photos, references=4, steps=4)
+    picture = render(model, f"2:{NEURON}", photos, crop="patch", references=4, steps=4)
     assert picture.references == tuple(map(str, best))
     assert_same(picture, by_hand(model, "2", patches, photos, steps=4))
 

@@ -43,9 +43,10 @@ READS = {
     "class": Readout(CLASSES),
 }
 STEPS: list[tuple[str, RelevanceKind, dict[str, Any]]] = [
-    *((read, "lrp", {"preset": "natural"}) for read in READS),
-    *((read, "lrp-restricted", {"preset": "natural"}) for read in ("channel", "direction")),
-    *((read, "gradient-x-activation", {"preset": "natural"}) for read in ("channel", "direction")),
+    ("channel", "lrp", {"preset": "natural"}),
+    *((read, "lrp", {"relevant_weight": 1.0}) for read in READS),
+    *((read, "lrp-restricted", {"relevant_weight": 1.0}) for read in ("channel", "direction")),
+    *((read, "gradient-x-activation", {"relevant_weight": 1.0}) for read in ("channel", "direction")),
     *((read, "lrp", {"preset": "paper"}) for read in ("channel", "class")),
     *(
         (read, "lrp", {"method": method})
@@ -164,7 +165,9 @@ def test_a_single_picture_takes_as_many_operations_give_or_take_a_copy(
 ) -> None:
     """One picture lies in more than one order of memory at once, so that a copy and its view may fall away."""
     one, eight = (
-        counted(model, target_of(model, "channel", "lrp", count), "lrp", settings({}, 6), monkeypatch)
+        counted(
+            model, target_of(model, "channel", "lrp", count), "lrp", settings({"relevant_weight": 1.0}, 6), monkeypatch
+        )
         for count in (1, 8)
     )
     for kind, [operations] in eight.items():

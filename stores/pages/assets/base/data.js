@@ -69,6 +69,7 @@
 
   VITAL.image = {
     full: function (layer, neuron) { return OWN + layer.place + "/" + neuron + ".webp"; },
+    facet: function (layer, neuron, number) { return OWN + layer.place + "/" + neuron + "-facet" + number + ".webp"; },
     mask: function (layer, neuron) { return OWN + layer.place + "/" + neuron + "-mask.webp"; },
     maps: function (layer, neuron) { return OWN + layer.place + "/" + neuron + "-maps.png"; },
     photo: function (name) { return OWN + "photos/" + name.slice(0, 2) + "/" + name + ".jpg"; },

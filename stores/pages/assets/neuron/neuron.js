@@ -59,6 +59,19 @@
     });
   }
 
+  // The pictures of its further facets, each with photographs of its own.
+  function facets(layer, neuron, data) {
+    if (!data.facets) return null;
+    return el("section", { class: "facets" }, el("h2", null, "It has " + (data.facets.length + 1) + " facets"),
+      el("p", { class: "lead" }, "Its references fall into groups, and each has a picture. Facet 0, of " + data.references
+        + " references, is above."),
+      data.facets.map(([references, photos], index) => el("div", { class: "facet" },
+        el("div", { class: "frame" }, el("img", { class: "picture", src: VITAL.image.facet(layer, neuron, index + 1),
+          alt: VITAL.alt(layer, neuron) + ", facet " + (index + 1), width: layer.side, height: layer.side, loading: "lazy" })),
+        el("div", null, el("h3", null, "Facet " + (index + 1) + ", of " + references + " references"),
+          photos.length ? VITAL.photos(photos) : null))));
+  }
+
   function recipe(layer, neuron, data) {
     const lines = layer.commands.map((line) => line.replaceAll("{neuron}", String(neuron)));
     return el("section", { class: "recipe" }, el("h2", null, "Make it again"),
@@ -89,7 +102,7 @@
     main.append(el("article", { class: "neuron" }, path,
       el("div", { class: "show" }, el("div", { class: "left" }, frame, actions),
         el("div", { class: "right" }, heading, VITAL.trust(layer, data), VITAL.measures(layer, neuron), seen(layer, neuron, data))),
-      sources(layer, data), VITAL.curves(data),
+      facets(layer, neuron, data), sources(layer, data), VITAL.curves(data),
       loss ? el("section", { class: "loss" }, el("h2", null, "Loss"), el("div", { class: "curves" }, loss)) : null,
       recipe(layer, neuron, data)));
     function key(event) {

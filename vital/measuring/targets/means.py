@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -30,6 +30,22 @@ class NodeTarget:
     importance: Float[np.ndarray, "neuron channel"] | None = None
     usual: Float[np.ndarray, "channel level"] | None = None
     """The mean sorted row of the whole data set, where it is known: what is particular to a neuron differs from it."""
+    deviation: Float[np.ndarray, "channel"] | None = None
+    """Standard deviation over the data set's images of each channel's mean, where it is known."""
+
+    def shared(self, count: Int[np.ndarray, "neuron"]) -> Float[np.ndarray, "neuron channel"]:
+        """How much of each channel's difference from the data set the neurons' references share, of which there are
+        ``count``: 1 − 1/t², at least 0, where t is the difference of their mean in standard errors. Of a difference
+        that chance makes of as many images nothing is left (James and Stein, "Estimation with quadratic loss", 1961,
+        a channel at a time). 1 where the data set's rows or their deviation are not known.
+        """
+        mean = self.quantiles.mean(-1, dtype=np.float64)
+        if self.usual is None or self.deviation is None:
+            return np.ones_like(mean)
+        square = (mean - self.usual.mean(-1, dtype=np.float64)) ** 2
+        error = self.deviation.astype(np.float64) ** 2 / np.maximum(count, 1)[:, None]
+        share: np.ndarray = np.maximum(1 - error / np.where(square > 0, square, np.inf), 0)
+        return np.where(square > 0, share, 0)
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,7 @@ class Target:
                 None if node.relevant is None else node.relevant[rows],
                 None if node.importance is None else node.importance[rows],
                 node.usual,
+                node.deviation,
             )
             for name, node in self.nodes.items()
         }
@@ -171,22 +188,16 @@ def measure(
         device = weight.device
         source = iter(crops)
         while part := list(islice(source, batch)):
-            images = model.preprocessing.normalise(_on(device, torch.stack([crop.pixels for crop in part])))
+            images = model.preprocessing.normalise(on(device, torch.stack([crop.pixels for crop in part])))
             with torch.set_grad_enabled(inner):
                 activations = run(images.to(weight.dtype).requires_grad_(inner))
             precise = {name: widened(read.detach()) for name, read in activations.items()}
             sites = {name: read.shape[-1] for name, read in activations.items()}
             stored = {name: _stored(precise[name], levels) for name in nodes}
-            # Round r asks for the r-th neuron of every crop that has one.
-            for turn in range(max(len(crop.rows) for crop in part)):
-                present = [index for index, crop in enumerate(part) if turn < len(crop.rows)]
-                of = [part[index].rows[turn] for index in present]
+            for of, asked, here in rounds([crop.rows for crop in part], neurons, device):
                 progress(len(of))
                 np.add.at(count, of, 1)  # a neuron may have several crops in one batch
-                rows, here = _on(device, torch.tensor(of)), _of_all(len(part), present, device)
-                asked = torch.full((len(part),), neurons[of[0]])  # of the others nothing is kept
-                asked[present] = torch.tensor([neurons[row] for row in of])
-                asked = _on(device, asked)
+                rows = on(device, torch.tensor(of))
                 sums.add("own", rows, _stored(here(reads.own(precise[reads.layer], asked))[:, None], levels)[:, 0])
                 for name in nodes:
                     sums.add(f"{name}/quantiles", rows, here(stored[name]))
@@ -200,7 +211,24 @@ def measure(
     return _finish(sums, layer, neurons, nodes, sites, own_sites, count, levels, readout)
 
 
-def _on(device: torch.device, values: Tensor) -> Tensor:
+def rounds(
+    rows: Sequence[tuple[int, ...]], neurons: Sequence[int], device: torch.device
+) -> Iterator[tuple[list[int], Int[Tensor, "image"], Callable[[Tensor], Tensor]]]:
+    """The rounds that a batch of crops is asked in, given the rows of ``neurons`` that each is a reference of: round r
+    asks for the r-th neuron of every crop that has one.
+
+    Of each round: the rows asked for, the neuron of every crop of the batch, and what takes of values of all crops
+    those that are asked.
+    """
+    for turn in range(max(map(len, rows))):
+        present = [index for index, one in enumerate(rows) if turn < len(one)]
+        of = [rows[index][turn] for index in present]
+        asked = torch.full((len(rows),), neurons[of[0]])  # of the others nothing is kept
+        asked[present] = torch.tensor([neurons[row] for row in of])
+        yield of, on(device, asked), _of_all(len(rows), present, device)
+
+
+def on(device: torch.device, values: Tensor) -> Tensor:
     """Values of the host on the device, which the host does not wait for."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
 
@@ -209,7 +237,7 @@ def _of_all(count: int, present: Sequence[int], device: torch.device) -> Callabl
     """Takes of ``count`` images those that are ``present``; all of them without a copy."""
     if len(present) == count:
         return lambda values: values
-    chosen = _on(device, torch.tensor(present))
+    chosen = on(device, torch.tensor(present))
     return lambda values: values[chosen]
 
 

@@ -1,0 +1,155 @@
+"""One task's references, measured: cut out of their images, forwarded in batches that fit, and summed for each neuron,
+or for each facet of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int8
+
+from flows.jobs import TargetsJob
+from flows.running.process import LoadedModel
+from flows.running.progress import tick
+from flows.steps.images import AHEAD, reference_crops
+from stores import References, Statistics
+from stores.dataset.places import Places
+from vital.measuring.ranking import NOBODY
+from vital.measuring.targets import Crop, Facets, Target, chance_of, find_facets, measure, reference_vectors
+from vital.network.probe import CLASSES
+from vital.pictures.device import FIXED, fitting, measured_batch
+
+M = TypeVar("M")
+Progress: TypeAlias = Callable[[int], None]
+"""Is told of references that are done."""
+OfCrops: TypeAlias = Callable[[Sequence[int], Iterable[Crop], int, Progress], M]
+"""What measures crops: for these neurons, so many in one pass."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskReferences:
+    """The references of some neurons of a layer, and how a task measures them."""
+
+    statistics: Statistics
+    job: TargetsJob
+    loaded: LoadedModel
+    nodes: Sequence[str]
+    """What is matched, in the order in which it runs."""
+    neurons: Sequence[int]
+    urls: Mapping[str, str]
+    """Where shards are that moved, by base name."""
+    references: References
+    places: Places
+
+    @classmethod
+    def of(
+        cls,
+        statistics: Statistics,
+        job: TargetsJob,
+        loaded: LoadedModel,
+        nodes: Sequence[str],
+        neurons: Sequence[int],
+        urls: Mapping[str, str],
+    ) -> TaskReferences:
+        """Those of ``neurons``, from the store."""
+        references = statistics.references(job.layer, job.variant.references, neurons)
+        places = statistics.reference_places(job.layer, neurons, job.variant.references)
+        return cls(statistics, job, loaded, nodes, neurons, urls, references, places)
+
+    def target(self, facets: Sequence[Facets] = ()) -> Target:
+        """A row for each neuron, or for each of its ``facets``, in their order."""
+        neurons, references = list(self.neurons), self.references
+        if facets:
+            rows = np.repeat(np.arange(len(facets)), [one.count for one in facets])
+            neurons = np.asarray(self.neurons)[rows].tolist()
+            of = rank_facets(references, facets)[rows]
+            each = np.concatenate([np.arange(one.count) for one in facets])
+            images = np.where(of == each[:, None], references.image[rows], NOBODY)
+            references = References(images, references.score[rows], references.site[rows], references.box[rows])
+        model, layer, kind = self.loaded.model, self.job.layer, self.job.variant.relevance
+        layouts, readout = self.loaded.survey.layouts(), self.loaded.survey.layer(layer).readout
+        levels, precision = self.statistics.levels, self.job.precision
+
+        def of_crops(neurons: Sequence[int], crops: Iterable[Crop], batch: int, progress: Progress) -> Target:
+            return measure(
+                model, layer, neurons, crops, self.nodes, layouts, kind, levels, batch, progress, readout, precision
+            )
+
+        return self._measured(neurons, references, of_crops)
+
+    def facets(self) -> list[Facets]:
+        """The facets of each neuron, as the last node that is matched tells its references apart."""
+        neurons, ranks = self.references.image.shape
+        model, layer, kind = self.loaded.model, self.job.layer, self.job.variant.relevance
+        layouts, readout = self.loaded.survey.layouts(), self.loaded.survey.layer(layer).readout
+
+        def of_crops(neurons: Sequence[int], crops: Iterable[Crop], batch: int, progress: Progress) -> np.ndarray:
+            return reference_vectors(
+                model, layer, neurons, crops, self.nodes[-1], layouts, kind, batch, progress, readout,
+                self.job.precision,
+            )  # fmt: skip
+
+        # Each reference by itself, as if it were another neuron's.
+        image, score, site = (
+            part.reshape(-1, 1) for part in (self.references.image, self.references.score, self.references.site)
+        )
+        alone = References(image, score, site, self.references.box.reshape(-1, 1, 4))
+        vectors = self._measured(np.repeat(self.neurons, ranks).tolist(), alone, of_crops)
+        by_neuron = zip(self.neurons, self.references.image, vectors.reshape(neurons, ranks, -1), strict=True)
+        most = self.job.variant.most_facets
+        return [find_facets(rows[image != NOBODY], chance_of(layer, neuron), most) for neuron, image, rows in by_neuron]
+
+    def _measured(self, neurons: Sequence[int], references: References, of_crops: OfCrops[M]) -> M:
+        """What is measured of ``references``, whose rows are of ``neurons``, in batches that fit."""
+        whole = self.job.layer == CLASSES or self.job.variant.crop == "image"
+        preprocessing, running = self.loaded.model.preprocessing, self.job.running
+        share = 1 / passes(self.job)
+
+        def whole_task(batch: int) -> M:
+            ahead = max(AHEAD, 2 * batch)
+            crops = reference_crops(
+                self.statistics, preprocessing, references, self.places, whole, self.urls, ahead, running.decoders
+            )
+            counted: list[float] = []
+
+            def count(measured: int) -> None:
+                counted.append(measured * share)
+                tick(measured * share)
+
+            try:
+                return of_crops(neurons, (Crop(pixels, rows) for pixels, rows in crops), batch, count)
+            except BaseException:
+                tick(-sum(counted))
+                raise
+
+        def alone() -> M:
+            blank = torch.zeros(3, preprocessing.side, preprocessing.side, dtype=torch.uint8)
+            return of_crops(neurons[:1], [Crop(blank, (0,))], 1, lambda measured: None)
+
+        return fitting(self._batch(alone), whole_task, "reference", running.deterministic)
+
+    def _batch(self, alone: Callable[[], object]) -> int:
+        """References in one pass: as asked; one size where the arithmetic may depend on it; or what fits on a GPU, by
+        what one ``alone`` takes."""
+        device = self.loaded.device
+        if isinstance(self.job.batch, int):
+            return self.job.batch
+        if device.type != "cuda" or self.job.running.deterministic:
+            return FIXED[device.type]
+        return measured_batch(alone, device)
+
+
+def passes(job: TargetsJob) -> int:
+    """How often every reference is read and measured: facets have to be known before their means are taken."""
+    return 2 if job.variant.most_facets > 1 else 1
+
+
+def rank_facets(references: References, facets: Sequence[Facets]) -> Int8[np.ndarray, "neuron rank"]:
+    """The facet of every reference of some neurons, −1 where there is none."""
+    of = np.full(references.image.shape, -1, np.int8)
+    for row, one in enumerate(facets):
+        of[row, references.image[row] != NOBODY] = one.of
+    return of

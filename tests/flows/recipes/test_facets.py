@@ -1,0 +1,166 @@
+"""Neurons that mean two things: their references are told apart, and each group has a target and a picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.cli.export import export, save_picture
+from flows.jobs import ReferencesJob, TargetsJob
+from flows.pages.atlas import write_gallery
+from flows.recipes.atlas import build_atlas
+from flows.recipes.references import select_references
+from flows.recipes.targets import measure_targets
+from stores import Targets, open_atlas, open_statistics
+from stores.errors import PictureStatus, SchemaMismatch
+from tests.flows import coloured
+from tests.flows.coloured import BLUE, GREEN, RED
+from tests.flows.conftest import atlas_job
+from tests.flows.recipes.test_pipeline import digests
+from vital.errors import UnsuitableInput
+from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
+
+pytestmark = pytest.mark.slow
+
+LAYER = f"{coloured.LAYER}~sums"
+REFERENCES = 14
+VARIANT = VariantSettings(crop="image", facets="auto")
+PICTURE = PictureSettings(side=16, steps=40)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coloured")
+    np.save(folder / "sums.npy", coloured.directions())
+    model = ModelSettings(name="tests.flows.coloured:network", input_size=coloured.SIDE)
+    select_references(
+        ReferencesJob(
+            shards=(str(coloured.shards(folder / "shards")),), store=str(folder / "s.zarr"), model=model,
+            layers=(LAYER,), directions=(str(folder / "sums.npy"),),
+            statistics=StatisticsSettings(references=REFERENCES, levels=16),
+        )
+    )  # fmt: skip
+    measure_targets(TargetsJob(store=str(folder / "s.zarr"), layer=LAYER, variant=VARIANT))
+    return folder / "s.zarr"
+
+
+@pytest.fixture(scope="module")
+def atlas(store: Path) -> Path:
+    out = store.with_name("a.zarr")
+    build_atlas(atlas_job(store, out, LAYER, variant=VARIANT, picture=PICTURE))
+    return out
+
+
+def targets_of(store: Path, variant: VariantSettings = VARIANT) -> Targets:
+    return open_statistics(str(store)).targets(LAYER, variant.label(False))
+
+
+@pytest.mark.parametrize(("neuron", "colours"), [(1, {RED, BLUE}), (33, {GREEN, BLUE})])
+def test_a_sum_of_two_channels_splits_into_the_references_of_either(
+    store: Path, neuron: int, colours: set[int]
+) -> None:
+    targets = targets_of(store)
+    assert targets.facets([neuron]).tolist() == [2]
+    [of] = targets.rows([neuron], ["reference_facet"])["reference_facet"]
+    colour = open_statistics(str(store)).references(LAYER, neurons=[neuron]).image[0] % 3
+    assert [set(colour[of == facet]) for facet in (0, 1)] in ([{one}, {other}] for one in colours for other in colours)
+    assert set(colour) == colours
+    [p] = targets.rows([neuron], ["p_value"])["p_value"]
+    assert p <= 0.01
+
+
+def test_one_channel_keeps_one_facet_and_others_are_recorded_without(store: Path) -> None:
+    targets = targets_of(store)
+    assert targets.facets([0, 2]).tolist() == [1, 1]
+    assert targets.status([0, 1, 2]).tolist() == [PictureStatus.MADE, PictureStatus.MADE, PictureStatus.DEAD]
+    rows = targets.reference_facets([0])
+    assert rows is not None
+    assert (rows == 0).all()
+    assert targets.rows([2], ["p_value"])["p_value"].tolist() == [1]
+    lines = open_statistics(str(store)).summary()
+    assert any(line.endswith("32 dead, 2 with 2 facets") or "2 with 2 facets" in line for line in lines)
+
+
+def test_a_facet_s_target_is_the_mean_over_its_own_references(store: Path) -> None:
+    """The same as of a neuron whose references these alone are: the mean of two is what the others would be."""
+    whole = VariantSettings(crop="image")
+    measure_targets(TargetsJob(store=str(store), layer=LAYER, variant=whole, neurons="0:2"))
+    plain, grouped = targets_of(store, whole), targets_of(store)
+    counts = np.asarray(grouped.array("count")[:2])
+    assert counts.sum(1).tolist() == [REFERENCES, REFERENCES]
+    np.testing.assert_array_equal(grouped.rows([0], ["own"])["own"], plain.rows([0], ["own"])["own"])
+    for name in ("own", "0/quantiles", "0/relevant", "0/importance"):
+        parts = [grouped.rows([1], [name], [facet])[name][0].astype(np.float64) for facet in (0, 1)]
+        mean = sum(count * part for count, part in zip(counts[1], parts, strict=False)) / REFERENCES
+        np.testing.assert_allclose(mean, plain.rows([1], [name])[name][0], rtol=3e-3, atol=1e-4)
+        assert np.abs(parts[0] - parts[1]).max() > 0.02 or name == "own"
+    assert "facet" not in str(plain.claimed)  # as before there were any
+
+
+def test_each_facet_has_a_picture_of_its_own_colour(store: Path, atlas: Path) -> None:
+    pictures, targets = open_atlas(str(atlas)), targets_of(store)
+    layer = pictures.layer(LAYER)
+    assert layer.facets([0, 1, 2, 33]).tolist() == [1, 2, 1, 2]
+    image = open_statistics(str(store)).references(LAYER, neurons=[1]).image[0]
+    of = targets.reference_facets([1])
+    assert of is not None
+    for facet in (0, 1):
+        picture = pictures[LAYER, 1, facet]
+        assert picture.status == PictureStatus.MADE
+        assert picture.title.endswith(f", facet {facet}")
+        [colour] = set(image[of[0] == facet] % 3)
+        strength = picture.pixels.reshape(-1, 3).mean(0)
+        assert strength[colour] - strength[[RED + BLUE - colour]] > 8
+    assert pictures[LAYER, 0].title == f"{LAYER}:0 channel 0"
+    with pytest.raises(SchemaMismatch, match=r"facet 1 of neuron 0 .* has 1, counted from 0: ask for 0"):
+        pictures[LAYER, 0, 1]
+    data = pictures.dataset(LAYER)
+    assert data["pixels"].dims == ("neuron", "facet", "row", "column", "colour")
+    assert np.isfinite(data["loss"].values).all(2).sum(1)[[0, 1, 2, 33]].tolist() == [1, 2, 0, 2]
+    assert any("2 with 2 facets" in line for line in pictures.summary())
+
+
+def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: Path, tmp_path: Path) -> None:
+    write_gallery(str(atlas), tmp_path / "pages")
+    folder = next((tmp_path / "pages").rglob("layer.js")).parent
+    told = (folder / "neurons-0.js").read_text()
+    data = json.loads(told[told.index(",") + 1 : told.rindex(")")])
+    assert "facets" not in data["0"]
+    [[references, photos]] = data["1"]["facets"]
+    assert references + data["1"]["references"] == REFERENCES
+    colours = [{int(photo[1].removeprefix("p")) % 3 for photo in shown} for shown in (data["1"]["photos"], photos)]
+    assert colours in ([{RED}, {BLUE}], [{BLUE}, {RED}])
+    assert sorted(path.name for path in folder.glob("*facet*")) == ["1-facet1.webp", "33-facet1.webp"]
+    assert all(next((tmp_path / "pages").rglob(f"{photo[0]}.jpg")).is_file() for photo in photos)
+    told = (folder / "layer.js").read_text()
+    columns = {one["name"]: one for one in json.loads(told[told.index(",") + 1 : told.rindex(")")])["columns"]}
+    assert columns["facets"]["values"] == [1, 2, 2]
+
+    assert export(str(atlas), LAYER, "0:2", tmp_path / "out") == 3
+    table = (tmp_path / "out" / "neurons.csv").read_text().splitlines()
+    assert [line.split(",")[2:4] for line in table] == [["neuron", "facet"], ["0", "0"], ["1", "0"], ["1", "1"]]
+    file = save_picture(str(atlas), LAYER, 1, tmp_path / "one.png", facet=1)
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), open_atlas(str(atlas))[LAYER, 1, 1].pixels)
+    with pytest.raises(SchemaMismatch, match=r"facet 2 of neuron 1 .* ask for 0 to 1"):
+        save_picture(str(atlas), LAYER, 1, tmp_path / "two.png", facet=2)
+
+
+def test_blocks_that_were_lost_are_made_again_with_the_same_bytes(store: Path, atlas: Path, tmp_path: Path) -> None:
+    again, other = shutil.copytree(store, tmp_path / "s.zarr"), shutil.copytree(atlas, tmp_path / "a.zarr")
+    before = digests(store), digests(atlas)
+    open_statistics(str(again), "r+").targets(LAYER, VARIANT.label(False)).forget([0, 1])
+    open_atlas(str(other), "r+").layer(LAYER).forget([1])
+    measure_targets(TargetsJob(store=str(again), layer=LAYER, variant=VARIANT))
+    build_atlas(atlas_job(store, other, LAYER, variant=VARIANT, picture=PICTURE))
+    assert (digests(again), digests(other)) == before
+
+
+def test_a_layer_that_nothing_comes_before_has_no_facets(store: Path) -> None:
+    job = TargetsJob(store=str(store), layer="0", variant=VariantSettings(facets=2))
+    with pytest.raises((UnsuitableInput, SchemaMismatch), match=r"no layer comes before|no references of layer"):
+        measure_targets(job)

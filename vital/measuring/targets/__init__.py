@@ -1,0 +1,11 @@
+"""What a picture's activations must match: means over a neuron's references, or over each of the facets that these fall
+into."""
+
+from vital.measuring.targets.facets import Facets, chance_of, find_facets
+from vital.measuring.targets.means import Crop, NodeTarget, Target, measure, node_relevance
+from vital.measuring.targets.vectors import reference_vectors
+
+__all__ = [
+    "Crop", "Facets", "NodeTarget", "Target", "chance_of", "find_facets", "measure", "node_relevance",
+    "reference_vectors",
+]  # fmt: skip
