@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from vital.errors import UnsuitableInput, nearest
 
-RelevanceKind = Literal["lrp", "lrp-restricted", "gradient-x-activation"]
+RelevanceKind = Literal["lrp", "lrp-gamma", "lrp-restricted", "gradient-x-activation"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 AskedPrecision = Literal["auto", "float32", "tf32", "bfloat16"]
 JpegDecoder = Literal["simplejpeg", "nvjpeg"]

@@ -200,6 +200,8 @@ class _AtlasSource:
         pool: ThreadPoolExecutor,
     ) -> None:
         photos, images = shown.of(neurons) if shown else ({}, {})
+        words, evidence = source.words.of(neurons, self._photographs)
+        images = {**images, **evidence}
 
         def read(names: Sequence[str]) -> Mapping[str, bytes]:
             return self._photographs.read({name: images[name] for name in names}, pool) if self._photographs else {}
@@ -207,7 +209,7 @@ class _AtlasSource:
         def mapped() -> Mapping[int, UInt8[np.ndarray, "_photo _row _column"]]:
             return maps.of({neuron: seen.shown for neuron, seen in photos.items()}) if maps else {}
 
-        pages = source.neurons(neurons, photos, maps.made_of if maps else "")
+        pages = source.neurons(neurons, photos, words, maps.made_of if maps else "")
         site.chunk(number, source.layer, chunk, pages, read, mapped)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flows.pages import again
+from flows.pages.naming import LayerWords
 from flows.pages.similarity import coordinates_of
 from flows.pages.thumbnails import NeuronPhotographs
 from stores import Atlas, AtlasLayer, Statistics, Targets
@@ -17,7 +18,17 @@ from stores.arrays.blocks import COUNT
 from stores.arrays.names import placed, unplaced
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
-from stores.pages.content import TRUST, Column, Curve, FacetPage, LayerPage, NeuronPage, Sources, TrustLine
+from stores.pages.content import (
+    TRUST,
+    Column,
+    Curve,
+    FacetPage,
+    LayerPage,
+    NeuronPage,
+    Sources,
+    TrustLine,
+    Words,
+)
 from vital.judging.metrics import curve_distance
 from vital.judging.trust import LOOKED_AT, trust_of_layer
 from vital.network.probe import CLASSES
@@ -73,10 +84,20 @@ class LayerSource:
             again.commands(safe_url(self.atlas.url), self.pictures, self.store, self.statistics),
             LOOKED_AT,
             again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
+            named=self.words.said,
         )
 
+    @cached_property
+    def words(self) -> LayerWords:
+        """The words that were found for its neurons."""
+        return LayerWords(self.pictures.naming())
+
     def neurons(
-        self, neurons: Sequence[int], photos: Mapping[int, NeuronPhotographs], maps_of: str = ""
+        self,
+        neurons: Sequence[int],
+        photos: Mapping[int, NeuronPhotographs],
+        words: Mapping[int, Words] | None = None,
+        maps_of: str = "",
     ) -> list[NeuronPage]:
         """Pages of some neurons that have pictures; ``maps_of`` says what the maps of photographs are made of."""
         none = NeuronPhotographs((), (), (), (), {})
@@ -100,6 +121,7 @@ class LayerSource:
                 trusted[position],
                 int(rows[COUNT][position]) if COUNT in rows else 0,
                 facets.get(neuron, ()),
+                (words or {}).get(neuron),
                 seen.across,
                 seen.lowest,
                 maps_of if seen.shown else "",
@@ -194,7 +216,7 @@ class LayerSource:
         for name, values in self._metrics.items():
             meaning, units = self.pictures.metric_meaning(name)
             columns.append(Column(name, meaning, values, units))
-        return columns
+        return [*columns, *self.words.columns()]
 
     def _coordinates(self, count: int) -> Float[np.ndarray, "neuron 2"] | None:
         if self.targets is None or not self.targets.done().any():

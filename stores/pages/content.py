@@ -69,9 +69,32 @@ class TrustLine:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word for a neuron. ``score`` is the correlation of its scores with the neuron's activations over images that
+    had no part in its choice, ``chosen`` that over those that had; ``precision`` how well it finds the strongest."""
+
+    text: str
+    score: float
+    chosen: float
+    precision: float
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words for a neuron, the best first, which is its name where it is ``named``: where it scores more than
+    ``bound``, which chance reaches. ``photos`` excite it most of those that scored; their score is the first word's."""
+
+    words: Sequence[Word]
+    named: bool
+    bound: float
+    photos: Sequence[Photo] = ()
+
+
+@dataclass(frozen=True)
 class NeuronPage:
     """What the pages show of one neuron. ``alpha`` is its picture's opacity, or None for an opaque picture; ``loss``
-    runs from the first step to the last; ``trust`` is None where nothing of it was measured.
+    runs from the first step to the last; ``trust`` is None where nothing of it was measured, ``words`` where none were
+    looked for.
 
     ``photos`` are its references, ``across`` are photographs from its strongest to its weakest, ``lowest`` those of its
     least activation. ``maps_of`` tells what their maps are made of, and is empty where there are none."""
@@ -89,15 +112,18 @@ class NeuronPage:
     """Of its first facet, where it has further ones."""
     facets: Sequence[FacetPage] = ()
     """Those after the first, whose picture and photographs are the neuron's own."""
+    words: Words | None = None
     across: Sequence[Photo] = ()
     lowest: Sequence[Photo] = ()
     maps_of: str = ""
 
     @property
     def every_photo(self) -> list[Photo]:
-        """All photographs: first those that may have maps, in the order of these, then those of further facets."""
-        of_facets = [photo for facet in self.facets for photo in facet.photos]
-        return [*self.photos, *self.across, *self.lowest, *of_facets]
+        """All photographs: first those that may have maps, in the order of these, then those of facets and words."""
+        others = [photo for facet in self.facets for photo in facet.photos]
+        if self.words is not None:
+            others += self.words.photos
+        return [*self.photos, *self.across, *self.lowest, *others]
 
 
 TRUST = "trust"
@@ -136,6 +162,8 @@ class LayerPage:
     commands: Sequence[str] = ()
     looked_at: Sequence[str] = ()
     measuring: str = ""
+    named: str = ""
+    """What words for the neurons were found by; empty where none were looked for."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from stores.pages.content import Curve, LayerPage, NeuronPage, Photo
+from stores.pages.content import Curve, LayerPage, NeuronPage, Photo, Words
 
 MADE = 1
 """The status of a neuron that has a picture."""
@@ -30,6 +30,7 @@ def layer_data(page: LayerPage, made: Int[np.ndarray, "picture"]) -> dict[str, A
         "meanings": {str(code): text for code, text in page.meanings.items()},
         "missing": [[int(code), int(count)] for code, count in zip(reasons, counts, strict=True)],
         "made": made.tolist(),
+        "named": page.named,
         "names": [str(page.names[neuron]) for neuron in made] if len(page.names) == len(page.status) else None,
         "places": None if places is None else [places[:, 0].tolist(), places[:, 1].tolist()],
         "columns": [
@@ -82,6 +83,7 @@ def neuron_data(page: NeuronPage) -> dict[str, Any]:
         "lowest": [_photo_data(photo) for photo in page.lowest],
         "maps": bool(page.maps_of),
         "trust": None if page.trust is None else [list(page.trust.findings), page.trust.text],
+        "words": None if page.words is None else _words_data(page.words),
         **(_facet_data(page) if page.facets else {}),
     }
 
@@ -111,6 +113,11 @@ def _thinned(row: Float[np.ndarray, "level"]) -> Float[np.ndarray, "point"]:
         return row
     kept: np.ndarray = row[np.linspace(0, len(row) - 1, CURVE_POINTS).round().astype(int)]
     return kept
+
+
+def _words_data(words: Words) -> list[Any]:
+    rows = [[word.text, number(word.score), number(word.chosen), number(word.precision)] for word in words.words]
+    return [words.named, number(words.bound), rows, [_photo_data(photo) for photo in words.photos]]
 
 
 def _photo_data(photo: Photo) -> list[Any]:

@@ -21,7 +21,7 @@ VERSION = "2"
 """Goes into every digest: a change of what is written raises it."""
 SCRIPTS = (
     "data.js", "dom.js", "format.js", "plots.js", "wall.js", "order.js", "controls.js", "overview.js", "parts.js",
-    "neuron.js", "compare.js", "credits.js", "main.js",
+    "naming.js", "neuron.js", "compare.js", "credits.js", "main.js",
 )  # fmt: skip
 STYLES = ("page.css", "wall.css", "neuron.css")
 

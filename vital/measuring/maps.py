@@ -34,8 +34,9 @@ def relevance(
 
     ``neuron`` is written ``LAYER:NUMBER``, ``classes:NUMBER`` or ``classes:NAME``; ``photos`` are a folder, or a list
     of files, Pillow images or uint8 arrays (row, column, 3). ``kind`` is how relevance is computed: ``lrp`` from the
-    whole map of the neuron, ``lrp-restricted`` from its most aligned site, ``gradient-x-activation`` from the
-    derivative. ``node`` is by default the first layer that is matched for the neuron, whose map is the finest.
+    whole map of the neuron, ``lrp-gamma`` so too but leaving to biases what they make, ``lrp-restricted`` from its most
+    aligned site, ``gradient-x-activation`` from the derivative; docs/relevance.md compares them. ``node`` is by default
+    the first layer that is matched for the neuron, whose map is the finest.
 
     The result (image, row, column) has float32 values on the node's own grid; coordinates are the photographs' names,
     and the sites' centres in pixels of the photograph as the network gets it: the shorter side resized, the middle cut

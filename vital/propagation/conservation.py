@@ -42,8 +42,8 @@ class Conservation:
 class _Audit(Relevance):
     """A pass that also adds up what every rule loses, by the name of its operation."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, kind: RelevanceKind) -> None:
+        super().__init__(kind)
         self.lost: dict[str, float] = defaultdict(float)
         self._name = ""
 
@@ -87,7 +87,7 @@ def conservation(
         raise UnsuitableInput("gradient-x-activation hands on a derivative, which is not conserved: ask for lrp")
     check_nodes(survey, layer, nodes)
     check_neurons(layer, survey.layer(layer).channels, neurons)
-    reads, audit = survey.layer(layer).reads.of(neurons), _Audit()
+    reads, audit = survey.layer(layer).reads.of(neurons), _Audit(kind)
     with probe(model.network, [*nodes, reads.layer], survey.layouts(), audit) as run:
         activations = run(images.detach().requires_grad_())
     # Relevance of a class begins with its logit.

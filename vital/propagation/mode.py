@@ -8,7 +8,8 @@ operation without a rule is an error that gives its name.
 
 Conservation: every rule hands on exactly the relevance it got, up to ε in a denominator and relevance at outputs
 which no input contributes to positively; a norm as identity and a gate as constant conserve by definition. Attention
-and products: `vital.propagation.attention`. How much arrives: `vital.propagation.conservation`, and docs/relevance.md
+and products: `vital.propagation.attention`. With kind ``lrp-gamma`` biases take their share, too:
+`vital.propagation.gamma`. How much arrives: `vital.propagation.conservation`, and docs/relevance.md
 for every architecture.
 """
 
@@ -26,6 +27,7 @@ from torch.overrides import resolve_name
 from vital.errors import UnsupportedOperation
 from vital.network.out_of_place import OnACopy, OutOfPlace
 from vital.propagation import rules
+from vital.propagation.gamma import GAMMA_RULES
 from vital.propagation.operations import RULES
 from vital.settings import RelevanceKind
 
@@ -70,14 +72,15 @@ class Relevance(OutOfPlace):
     tensor([[3., 1.]])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: RelevanceKind = "lrp") -> None:
         super().__init__()
+        self._handlers = GAMMA_RULES if kind == "lrp-gamma" else RULES
         self._switch = _Switch()
         self._weights = rules.PositiveWeights()
 
     def operate(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run ``func`` and give it its rule; raises `UnsupportedOperation` where none is known."""
-        handle = RULES.get(func)
+        handle = self._handlers.get(func)
         if handle is not None:
             return handle(self, func, args, kwargs)
         result = func(*args, **kwargs)
@@ -134,7 +137,7 @@ def gradient_times_activation(
 def relevance_mode(kind: RelevanceKind) -> Relevance | None:
     """The mode that a forward pass needs for this kind of relevance; the gradient needs none, so any network will
     do."""
-    return None if kind == "gradient-x-activation" else Relevance()
+    return None if kind == "gradient-x-activation" else Relevance(kind)
 
 
 def _carries_gradient(result: Any) -> bool:

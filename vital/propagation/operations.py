@@ -3,7 +3,7 @@ convolutions and linear maps, norms and activation functions, pools, elementwise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,14 @@ from vital.propagation import rules
 from vital.propagation.attention import through_elementwise
 from vital.propagation.attention_operations import ATTENTION, Pass, are_weights, hand_on_mark
 
+Handlers = dict[Any, Callable[[Pass, Any, Any, Any], Any]]
+
 # Tensors that cannot be negative carry a mark, so that the signed rule costs two more convolutions only where it must.
 _MARK = "_vital_nonnegative"
 
 
-def _nonnegative(tensor: Tensor) -> bool:
+def nonnegative(tensor: Tensor) -> bool:
+    """Whether this cannot be negative."""
     return getattr(tensor, _MARK, False)
 
 
@@ -29,17 +32,20 @@ def _mark(tensor: Tensor, nonnegative: bool) -> Tensor:
     return tensor
 
 
-def _argument(args: Sequence[Any], kwargs: dict[str, Any], index: int, name: str, default: Any) -> Any:
+def argument(args: Sequence[Any], kwargs: dict[str, Any], index: int, name: str, default: Any) -> Any:
+    """An argument of a call by its position or its name."""
     return args[index] if len(args) > index else kwargs.get(name, default)
 
 
+def convolution_of(args: Sequence[Any], kwargs: dict[str, Any]) -> rules.Convolution:
+    """The convolution that a call asks for."""
+    known = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1), (6, "groups", 1))
+    return rules.Convolution(*(argument(args, kwargs, *one) for one in known))
+
+
 def _convolution(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    inputs, weight = args[0], _argument(args, kwargs, 1, "weight", None)
-    geometry = [
-        _argument(args, kwargs, index, name, default)
-        for index, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1), (6, "groups", 1))
-    ]
-    convolution, sign = rules.Convolution(*geometry), _nonnegative(inputs)
+    inputs, weight = args[0], argument(args, kwargs, 1, "weight", None)
+    convolution, sign = convolution_of(args, kwargs), nonnegative(inputs)
     kept = inputs.detach()
     return mode.follow(
         func(*args, **kwargs),
@@ -49,17 +55,17 @@ def _convolution(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def _linear(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    inputs, weight = args[0], _argument(args, kwargs, 1, "weight", None)
-    kept, sign = inputs.detach(), _nonnegative(inputs)
+    inputs, weight = args[0], argument(args, kwargs, 1, "weight", None)
+    kept, sign = inputs.detach(), nonnegative(inputs)
     return mode.follow(
         func(*args, **kwargs), [inputs], lambda r: (rules.through_linear(r, kept, mode.weights(weight), sign),)
     )
 
 
 def _transposed_convolution(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    inputs, weight = args[0], _argument(args, kwargs, 1, "weight", None)
+    inputs, weight = args[0], argument(args, kwargs, 1, "weight", None)
     rest, named = args[3:], {name: value for name, value in kwargs.items() if name not in ("weight", "bias")}
-    kept, sign = inputs.detach(), _nonnegative(inputs)
+    kept, sign = inputs.detach(), nonnegative(inputs)
 
     def apply(values: Tensor, kernel: Tensor) -> Tensor:
         return func(values, kernel, None, *rest, **named)  # type: ignore[no-any-return]
@@ -71,21 +77,22 @@ def _transposed_convolution(mode: Pass, func: Any, args: Any, kwargs: Any) -> Te
     )
 
 
-def _identity(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+def identity(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Norms and activation functions: relevance passes unchanged."""
     inputs = args[0] if args else kwargs["input"]
     result = mode.follow(func(*args, **kwargs), [inputs], lambda r: (r,))
     # ReLU6 is a hardtanh from 0.
-    floor = _argument(args, kwargs, 1, "min_val", -1.0) if func is F.hardtanh else -1.0
+    floor = argument(args, kwargs, 1, "min_val", -1.0) if func is F.hardtanh else -1.0
     return _mark(result, func in _RECTIFIERS or floor >= 0)
 
 
 def _max_pool(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    inputs, kernel = args[0], _argument(args, kwargs, 1, "kernel_size", None)
+    inputs, kernel = args[0], argument(args, kwargs, 1, "kernel_size", None)
     geometry = {
-        name: _argument(args, kwargs, index, name, None)
+        name: argument(args, kwargs, index, name, None)
         for index, name in ((2, "stride"), (3, "padding"), (5, "ceil_mode"))
     }
-    kept, sign = inputs.detach(), _nonnegative(inputs)
+    kept, sign = inputs.detach(), nonnegative(inputs)
     result = mode.follow(
         func(*args, **kwargs), [inputs], lambda r: (rules.through_max_pool(r, kept, kernel, geometry, sign),)
     )
@@ -94,19 +101,19 @@ def _max_pool(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 def _adaptive_max_pool(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """As the average over its own windows, like other max-pools."""
-    inputs, size = args[0], _argument(args, kwargs, 1, "output_size", None)
+    inputs, size = args[0], argument(args, kwargs, 1, "output_size", None)
     positive = inputs.detach().clamp(min=0)
     result = mode.follow(
         func(*args, **kwargs),
         [inputs],
         lambda r: (rules.share(r, positive, lambda x: F.adaptive_avg_pool2d(x, size)),),
     )
-    return _mark(result, _nonnegative(inputs))
+    return _mark(result, nonnegative(inputs))
 
 
 def _average(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     inputs, rest = args[0], args[1:]
-    kept, sign = inputs.detach(), _nonnegative(inputs)
+    kept, sign = inputs.detach(), nonnegative(inputs)
     result = mode.follow(
         func(*args, **kwargs),
         [inputs],
@@ -116,30 +123,30 @@ def _average(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def _sum(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    first, second = args[0], _argument(args, kwargs, 1, "other", None)
+    first, second = args[0], argument(args, kwargs, 1, "other", None)
     result = func(*args, **kwargs)
     live = [part for part in (first, second) if isinstance(part, Tensor) and part.requires_grad]
     if len(live) < 2 or first.shape != second.shape or kwargs.get("alpha", 1) != 1:
         return _with_constants(mode, result, live)
     a, b = first.detach(), second.detach()
     joined = mode.follow(result, [first, second], lambda r: rules.through_sum(r, a, b))
-    return _mark(joined, _nonnegative(first) and _nonnegative(second))
+    return _mark(joined, nonnegative(first) and nonnegative(second))
 
 
 def _product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """A product with a gate (squeeze-excite): the gate is the factor that has one value a channel, or attention
     weights; the features take all relevance. Two activations of one size take half each."""
-    first, second = args[0], _argument(args, kwargs, 1, "other", None)
+    first, second = args[0], argument(args, kwargs, 1, "other", None)
     result = func(*args, **kwargs)
     live = [part for part in (first, second) if isinstance(part, Tensor) and part.requires_grad]
     if len(live) == 2:
         features = max(live, key=lambda part: (not are_weights(part), part.numel()))
         if first.shape == second.shape and are_weights(first) == are_weights(second):
             halves = mode.follow(result, [first, second], through_elementwise)
-            return _mark(halves, _nonnegative(first) and _nonnegative(second))
+            return _mark(halves, nonnegative(first) and nonnegative(second))
         live = [features]
         gate = second if features is first else first
-        return _mark(_with_constants(mode, result, live), _nonnegative(features) and _nonnegative(gate))
+        return _mark(_with_constants(mode, result, live), nonnegative(features) and nonnegative(gate))
     return _with_constants(mode, result, live)
 
 
@@ -176,7 +183,7 @@ def _difference(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 def _sum_with_product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """input + value · a · b, as the sum and the product that it is."""
-    first, second = args[1], _argument(args, kwargs, 2, "tensor2", None)
+    first, second = args[1], argument(args, kwargs, 2, "tensor2", None)
     value = kwargs.get("value", 1)
     second = second if value == 1 else _product(mode, torch.mul, (second, value), {})
     product = _product(mode, torch.mul, (first, second), {})
@@ -185,7 +192,7 @@ def _sum_with_product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 def _interpolation(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """Larger or smaller maps are averages of the nearest values, save for bicubic ones, which subtract, too."""
-    if _argument(args, kwargs, 3, "mode", "nearest") == "bicubic" and args[0].requires_grad:
+    if argument(args, kwargs, 3, "mode", "nearest") == "bicubic" and args[0].requires_grad:
         raise UnsupportedOperation(
             "no relevance rule for interpolate with mode bicubic; "
             "use the relevance kind gradient-x-activation for this network"
@@ -195,12 +202,12 @@ def _interpolation(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 def _power(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """A power of each value is an activation function (squared ReLUs)."""
-    if isinstance(_argument(args, kwargs, 1, "exponent", None), Tensor):
+    if isinstance(argument(args, kwargs, 1, "exponent", None), Tensor):
         raise UnsupportedOperation(
             "no relevance rule for pow with an exponent that is a tensor; "
             "use the relevance kind gradient-x-activation for this network"
         )
-    return _identity(mode, func, args, kwargs)
+    return identity(mode, func, args, kwargs)
 
 
 def _with_constants(mode: Pass, result: Tensor, live: Sequence[Tensor]) -> Tensor:
@@ -221,7 +228,7 @@ def _structure(mode: Pass, func: Any, args: Any, kwargs: Any) -> Any:
     """Moving values about: relevance moves as the gradient does, and the mark of non-negative values goes along."""
     result = func(*args, **kwargs)
     parts = args[0] if isinstance(args[0], (tuple, list)) else [args[0]]
-    sign = all(isinstance(part, Tensor) and _nonnegative(part) for part in parts)
+    sign = all(isinstance(part, Tensor) and nonnegative(part) for part in parts)
     hand_on_mark(args[0], result)
     if sign:
         for part in result if isinstance(result, (tuple, list)) else [result]:
@@ -250,10 +257,10 @@ _MOVES = {
     Tensor.ravel, torch.ravel, Tensor.unfold, torch.where, Tensor.where, torch.masked_fill,
     Tensor.masked_fill, Tensor.bfloat16, Tensor.half, Tensor.type,
 }  # fmt: skip
-RULES: dict[Any, Callable[[Pass, Any, Any, Any], Any]] = {
+RULES: Handlers = {
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolution),
     F.linear: _linear,
-    **dict.fromkeys(_IDENTITIES, _identity),
+    **dict.fromkeys(_IDENTITIES, identity),
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), _max_pool),
     **dict.fromkeys(
         (F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, Tensor.mean, torch.sum, Tensor.sum, F.fold), _average
@@ -275,12 +282,13 @@ RULES: dict[Any, Callable[[Pass, Any, Any, Any], Any]] = {
 """The handler of each operation: it runs the operation and lets its relevance rule follow."""
 
 
-def _exported() -> Iterator[tuple[Any, Callable[[Pass, Any, Any, Any], Any]]]:
+def exported(handlers: Handlers) -> Handlers:
     """The same operations as programs of torch.export call them, whose arguments come in the same order."""
-    for func, handle in RULES.items():
+    found: Handlers = {}
+    for func, handle in handlers.items():
         packet = getattr(torch.ops.aten, getattr(func, "__name__", ""), None)
-        for overload in packet.overloads() if packet is not None else ():
-            yield getattr(packet, overload), handle
+        found |= {getattr(packet, overload): handle for overload in (packet.overloads() if packet is not None else ())}
+    return found
 
 
-RULES.update(list(_exported()))
+RULES.update(exported(RULES))

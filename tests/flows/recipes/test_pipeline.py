@@ -200,7 +200,7 @@ def test_a_half_finished_atlas_opens(made: Made, tmp_path: Path) -> None:
     assert (status[32:] == PictureStatus.NOT_MADE).all()
 
 
-@pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
+@pytest.mark.parametrize("kind", ["lrp", "lrp-gamma", "lrp-restricted", "gradient-x-activation"])
 def test_every_kind_of_relevance_gives_targets(made: Made, tmp_path: Path, kind: str) -> None:
     store = tmp_path / "stats.zarr"
     shutil.copytree(made.store, store)

@@ -71,7 +71,7 @@ def test_targets_are_the_paper_s(tiny: Callable[..., Model], seed: int) -> None:
             np.testing.assert_allclose(node.importance[index], expected, **close)
 
 
-@pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
+@pytest.mark.parametrize("kind", ["lrp", "lrp-gamma", "lrp-restricted", "gradient-x-activation"])
 def test_the_batch_size_does_not_matter(tiny: Callable[..., Model], kind: RelevanceKind) -> None:
     model, neurons = tiny(), [1, 4, 7]
     given = crops([(0,), (1, 2), (2, 0), (), (0, 1, 2), (1,), (2,)])
@@ -198,7 +198,7 @@ def test_taking_some_neurons_takes_every_part_of_them(tiny: Callable[..., Model]
             np.testing.assert_array_equal(getattr(some.nodes[name], part), getattr(whole.nodes[name], part)[1:])
 
 
-@pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
+@pytest.mark.parametrize("kind", ["lrp", "lrp-gamma", "lrp-restricted", "gradient-x-activation"])
 def test_a_network_with_attention_is_measured_by_every_kind(kind: RelevanceKind) -> None:
     model = load_model(ModelSettings(name="vit_b_32", weights="random"))
     pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 224, 224), np.uint8))

@@ -45,6 +45,7 @@ READS = {
 STEPS: list[tuple[str, RelevanceKind, dict[str, Any]]] = [
     ("channel", "lrp", {"preset": "natural"}),
     *((read, "lrp", {"relevant_weight": 1.0}) for read in READS),
+    ("channel", "lrp-gamma", {"relevant_weight": 1.0}),
     *((read, "lrp-restricted", {"relevant_weight": 1.0}) for read in ("channel", "direction")),
     *((read, "gradient-x-activation", {"relevant_weight": 1.0}) for read in ("channel", "direction")),
     *((read, "lrp", {"preset": "paper"}) for read in ("channel", "class")),

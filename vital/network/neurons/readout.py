@@ -103,12 +103,13 @@ class Readout:
     ) -> Float[Tensor, "picture channel site"]:
         """What relevance begins with in the layer: zero save for the channels and sites that the neuron reads.
 
-        ``lrp`` begins with the neuron's own map. ``lrp-restricted`` with a one at the single site whose feature vector
-        is most aligned (cosine) with the neuron. A direction is one more linear map: its own map is shared among the
-        channels by their positive contributions (z⁺: Montavon et al., "Explaining nonlinear classification decisions
-        with deep Taylor decomposition", 2017). So is a feature's of a dictionary, which is zero where its encoder
-        makes it so; biases take no part, and a normalisation of the site hands on what it is given (Ali et al., "XAI
-        for transformers", 2022). ``gradient-x-activation`` weights the derivative by the own map.
+        ``lrp`` and ``lrp-gamma`` begin with the neuron's own map, ``lrp-restricted`` with a one at the single site
+        whose feature vector is most aligned (cosine) with the neuron. A direction is one more linear map: its own map
+        is shared among the channels by their positive contributions (z⁺: Montavon et al., "Explaining nonlinear
+        classification decisions with deep Taylor decomposition", 2017). So is a feature's of a dictionary, which is
+        zero where its encoder makes it so; biases take no part, and a normalisation of the site hands on what it is
+        given (Ali et al., "XAI for transformers", 2022). ``gradient-x-activation`` weights the derivative by the own
+        map.
         """
         activations = activations.detach()
         start = torch.zeros_like(activations)

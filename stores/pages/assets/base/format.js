@@ -23,16 +23,24 @@
     return layer.name === "classes";
   };
 
-  // What a neuron is called; layers without names number their channels.
+  // What a neuron is called: classes by name, channels by number, and the word that was found for one.
   VITAL.neuronName = function (layer, neuron) {
     const row = layer.row ? layer.row.get(neuron) : undefined;
-    if (layer.names && row !== undefined && layer.names[row]) return layer.names[row];
-    return (VITAL.isClasses(layer) ? "class " : "channel ") + neuron;
+    const name = layer.names && row !== undefined ? layer.names[row] : "";
+    if (VITAL.isClasses(layer)) return name || "class " + neuron;
+    return "channel " + neuron + (name ? ", " + name : "");
+  };
+
+  // The same under a picture of the wall, where there is little room.
+  VITAL.caption = function (layer, neuron) {
+    const name = layer.names ? layer.names[layer.row.get(neuron)] : "";
+    if (VITAL.isClasses(layer)) return name ? name : String(neuron);
+    return neuron + (name ? " " + name : "");
   };
 
   VITAL.alt = function (layer, neuron) {
     const name = VITAL.neuronName(layer, neuron);
-    return "Picture of " + name + (layer.names ? ", class " + neuron : " of layer " + layer.name);
+    return "Picture of " + name + (VITAL.isClasses(layer) && layer.names ? ", class " + neuron : " of layer " + layer.name);
   };
 
   // Addresses: #/PLACE for a layer, #/PLACE/NEURON for a neuron; PLACE is ATLAS/LAYER.

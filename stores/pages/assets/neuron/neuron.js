@@ -88,7 +88,7 @@
     const back = VITAL.sequence.place === layer.place && VITAL.sequence.back || VITAL.link(layer.place);
     const path = el("nav", { class: "path", "aria-label": "Place" }, el("a", { href: back }, VITAL.heading(layer)),
       el("span", { class: "steps" }, arrow(layer, before, "←", "Previous", "prev"), arrow(layer, after, "→", "Next", "next")));
-    const heading = el("h1", null, name, layer.names ? el("small", null, String(neuron)) : null);
+    const heading = el("h1", null, name, VITAL.isClasses(layer) && layer.names ? el("small", null, String(neuron)) : null);
     if (!data) {
       main.append(path, heading, missing(layer, neuron));
       return { title: name, close: () => {} };
@@ -101,7 +101,8 @@
     const loss = VITAL.lossPlot(data.loss, layer.steps);
     main.append(el("article", { class: "neuron" }, path,
       el("div", { class: "show" }, el("div", { class: "left" }, frame, actions),
-        el("div", { class: "right" }, heading, VITAL.trust(layer, data), VITAL.measures(layer, neuron), seen(layer, neuron, data))),
+        el("div", { class: "right" }, heading, VITAL.trust(layer, data), VITAL.measures(layer, neuron),
+          VITAL.naming(layer, data), seen(layer, neuron, data))),
       facets(layer, neuron, data), sources(layer, data), VITAL.curves(data),
       loss ? el("section", { class: "loss" }, el("h2", null, "Loss"), el("div", { class: "curves" }, loss)) : null,
       recipe(layer, neuron, data)));

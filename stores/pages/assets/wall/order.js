@@ -30,7 +30,8 @@
       return function (neuron) {
         if (/^\d+$/.test(part) && neuron === Number(part)) return true;
         const name = VITAL.neuronName(layer, neuron).toLowerCase();
-        if (!layer.names && /^\d+$/.test(part)) return false;
+        // a channel's number stands in its name, too
+        if (!(layer.names && VITAL.isClasses(layer)) && /^\d+$/.test(part)) return false;
         return words.every((word) => name.includes(word));
       };
     });

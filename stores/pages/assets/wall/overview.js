@@ -51,7 +51,7 @@
       cell: function (index) {
         const neuron = layer.made[rows[index]];
         return { href: VITAL.link(layer.place, neuron), label: VITAL.alt(layer, neuron),
-          caption: layer.names ? VITAL.neuronName(layer, neuron) : String(neuron),
+          caption: VITAL.caption(layer, neuron),
           paint: (node, pixels) => VITAL.paint(node, layer, neuron, pixels) };
       },
       zoomed: function (size) { state.size = String(Math.round(size)); remember(); },
