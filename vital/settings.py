@@ -126,6 +126,8 @@ MOST_FACETS = 4
 
 
 def _most_facets(asked: object) -> object:
+    if asked != "auto" and not str(asked).isdecimal():
+        raise ValueError(f"auto or a number from 1 to 9 was expected, but {str(asked)!r} was given")
     return MOST_FACETS if asked == "auto" else asked
 
 

@@ -14,7 +14,7 @@ from stores.arrays.names import placed
 from stores.dataset.references import DICTIONARIES, DIRECTIONS
 from stores.files import join
 from vital.network.probe import CLASSES, INPUT
-from vital.settings import ModelSettings, PictureSettings, Settings
+from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings
 
 NEURON = "{neuron}"
 """Stands for the neuron's number in a command."""
@@ -95,6 +95,10 @@ def _references(statistics: Statistics, layer: str, store: str) -> str:
     folders = sorted({str(url).rpartition("/")[0] or "." for url in shards.url})
     ranks = statistics.ranked().get(layer)
     more = ["--references", str(ranks)] if ranks else []
+    kept, usual = statistics.claimed_kept(layer) or {}, StatisticsSettings()
+    for what in ("queries", "sample"):
+        if what in kept and kept[what] != getattr(usual, what):
+            more += [f"--{what}", str(kept[what])]
     if "levels" in base:
         more += ["--levels", str(base["levels"])]
     named = ["--model", model.name, *options(model.model_copy(update={"name": ""}), ModelSettings(name=""))]

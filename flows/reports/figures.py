@@ -13,13 +13,17 @@ from flows.reports.plan import ABLATIONS, VITAL, Case, Comparison
 from stores import open_atlas
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
 from vital.judging.intervals import Interval, interval, paired
-from vital.judging.names import OWN_NETWORK, meaning_of, split_name
+from vital.judging.names import OWN_NETWORK, meaning_of, metric_name, split_name
 from vital.network.probe import CLASSES
 
 REAL = "photographs"
 """The label of held-out photographs, which are scored as if they were pictures."""
-TRANSFER = {"top1": 1.0, "top5": 1.0, "surprise": 0.0}
+TRANSFER = {"top1": 1.0, "top5": 1.0, "surprise": 0.0, "readability": 1.0}
 """Metrics of a judge that say whether pictures mean to it what they mean to the network, and their best value."""
+LIKENESS = {"processing_gap": 0.0, "clipped": 0.0}
+"""Metrics that say whether pictures are like photographs, and their best value."""
+YARDSTICK = "references"
+"""Stands for a baseline where a neuron's own photographs are compared with its picture."""
 Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
 
 
@@ -138,29 +142,49 @@ def photograph_count(comparison: Comparison) -> tuple[int, int]:
 
 
 def leads(methods: Sequence[MethodFigures]) -> list[Lead]:
-    """The method against the baseline with the best mean, by transfer under each judge."""
+    """The method against the baseline with the best mean: by transfer under each judge, and by likeness to photographs;
+    and its readability against that of the neurons' own photographs. What is known of no baseline is left out."""
     ours = next((method for method in methods if method.label == VITAL), None)
     others = [method for method in methods if method.label != VITAL and method.label not in ABLATIONS]
     if ours is None or not others:
         return []
     ahead = []
     known = {name: split_name(name) for name in sorted(ours.values)}
-    transfers = [
+    compared = [
         (name, best_value)
-        for wanted, best_value in TRANSFER.items()
+        for wanted, best_value in {**TRANSFER, **LIKENESS}.items()
         for name, (metric, judge) in known.items()
-        if metric == wanted and judge not in ("", OWN_NETWORK)
+        if metric == wanted and (judge not in ("", OWN_NETWORK) or wanted in LIKENESS)
     ]
-    for name, best_value in transfers:
-        best = max(others, key=lambda method: better_sign(name) * float(np.nanmean(method.values[name])))
+    for name, best_value in compared:
+        found = [method for method in others if np.isfinite(method.values.get(name, np.nan)).any()]
+        if not found:
+            continue
+        best = max(found, key=lambda method: better_sign(name) * float(np.nanmean(method.values[name])))
         shared = sorted(set(ours.neurons) & set(best.neurons))
         mine, theirs = (
             method.values[name][[list(method.neurons).index(neuron) for neuron in shared]] for method in (ours, best)
         )
-        ideal = paired(np.full_like(theirs, best_value), theirs)
-        sums = float(mine.sum()), float(theirs.sum())
-        ahead.append(Lead(name, best.label, paired(mine, theirs), sums, _gain(name, ideal)[0] > 0))
+        ahead.append(_lead(name, best.label, mine, theirs, best_value))
+    for name, (metric, judge) in known.items():
+        if metric == "readability" and (yardstick := metric_name("readability_references", judge)) in ours.values:
+            ahead.append(_lead(name, YARDSTICK, ours.values[name], ours.values[yardstick], TRANSFER[metric]))
     return ahead
+
+
+def _lead(
+    metric: str,
+    baseline: str,
+    mine: Float[np.ndarray, "neuron seed"],
+    theirs: Float[np.ndarray, "neuron seed"],
+    best_value: float,
+) -> Lead:
+    """Of values of the same neurons; those that are not known of both are left out."""
+    both = np.isfinite(mine).all(1) & np.isfinite(theirs).all(1)
+    mine, theirs = mine[both], theirs[both]
+    ideal = paired(np.full_like(theirs, best_value), theirs)
+    sums = float(mine.sum()), float(theirs.sum())
+    return Lead(metric, baseline, paired(mine, theirs), sums, _gain(metric, ideal)[0] > 0)
 
 
 def badness(method: MethodFigures, layer: str) -> Float[np.ndarray, "neuron"]:

@@ -23,8 +23,8 @@ from vital.network.probe import CLASSES
 SHOWN = 5
 """Median and worst pictures of each method on a strip."""
 PLOTTED = {
-    CLASSES: ("top1_own", "top1", "frechet", "nearest_reference"),
-    "": ("peak_ratio", "references_reached", "rank", "frechet"),
+    CLASSES: ("top1_own", "top1", "frechet", "nearest_reference", "clipped"),
+    "": ("peak_ratio", "readability", "processing_gap", "references_reached", "rank", "frechet"),
 }
 """Metrics that are plotted, by layer; "" stands for every layer of channels."""
 

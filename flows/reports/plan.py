@@ -63,7 +63,7 @@ class ReportJob(Settings):
     label_key: str = Field("cls", min_length=1, description=LABEL_KEY)
     models: tuple[ModelSettings, ...] = Field((ModelSettings(),), min_length=1, description="the networks")
     layers: tuple[str, ...] = Field(
-        (CLASSES, "_blocks.13"), min_length=1, description="layers whose neurons get pictures"
+        (CLASSES, "_blocks.4", "_blocks.9", "_blocks.13"), min_length=1, description="layers whose neurons get pictures"
     )
     directions: tuple[Location, ...] = Field(
         (), description="matrices of directions × channels, whose neurons are those of the layers LAYER~NAME"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from flows.reports.figures import REAL, Lead, better_sign
+from flows.reports.figures import REAL, YARDSTICK, Lead, better_sign
 from flows.reports.plan import ABLATIONS, VITAL
 from stores.pages.report import Table, TableCell, TableColumn
 from vital.judging.intervals import Interval
@@ -13,7 +13,10 @@ from vital.judging.names import OF_REFERENCES, OWN_NETWORK, meaning_of, split_na
 
 Figures = Mapping[str, Mapping[str, Interval]]
 """A mean with its interval by label of a method and name of a metric."""
-ORDER = ("top1", "top5", "rank", "surprise", "most_activated", "peak", "peak_ratio", "references_reached", "frechet")
+ORDER = (
+    "top1", "top5", "rank", "surprise", "readability", "readability_references", "processing_gap", "most_activated",
+    "peak", "peak_ratio", "mean_peak_ratio", "references_reached", "frechet", "clipped",
+)  # fmt: skip
 """Metrics from left to right; others follow by name."""
 UNKNOWN = "–"
 
@@ -30,9 +33,14 @@ def tables(judges: Sequence[str], figures: Figures, seconds: Mapping[str, float]
     if ahead:
         columns = [
             TableColumn("best baseline", "the one with the best mean"),
-            TableColumn("difference", "vital less it; of surprise less is better"),
+            TableColumn("difference", "vital less it; of surprise, gap and clipped values less is better"),
         ]
-        rows = {lead.metric: [TableCell(lead.baseline), _cell(lead.difference, False)] for lead in ahead}
+        rows = {
+            f"{lead.metric}, against photographs" if lead.baseline == YARDSTICK else lead.metric: [
+                TableCell(lead.baseline), _cell(lead.difference, False)
+            ]
+            for lead in ahead
+        }  # fmt: skip
         shown.append(Table("vital against the best baseline, paired by neuron and seed", columns, rows))
     return shown
 

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from flows.reports.figures import REAL, Lead, MethodFigures, leads, methods_of, photograph_count, real_figures
+from flows.reports.figures import (
+    REAL,
+    YARDSTICK,
+    Lead,
+    MethodFigures,
+    leads,
+    methods_of,
+    photograph_count,
+    real_figures,
+)
 from flows.reports.images import images
 from flows.reports.plan import Comparison
 from flows.reports.tables import Figures, tables
@@ -43,7 +52,7 @@ def write_report(comparisons: Sequence[Comparison]) -> str:
             for label, metrics in figures.items():
                 total.setdefault(label, {}).update({f"{name}/{metric}": one for metric, one in metrics.items()})
             ahead = leads(methods)
-            verdict += [line for lead in ahead for line in _verdict(name, lead, figures)]
+            verdict += [line for lead in ahead for line in _verdict(name, layer, lead, figures)]
             failures += [line for method in methods for line in method.failed]
             seconds = {method.label: method.seconds for method in methods}
             sections.append(
@@ -81,10 +90,10 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _verdict(name: str, lead: Lead, figures: Figures) -> list[str]:
+def _verdict(name: str, layer: str, lead: Lead, figures: Figures) -> list[str]:
     """The sentence on the method and the best baseline in one metric; none on metrics that only the tables show."""
     (metric, judge), one = split_name(lead.metric), lead.difference
-    basis = f"{lead.standing}; {one.neurons} classes, {one.seeds} seeds"
+    basis = f"{lead.standing}; {one.neurons} {'classes' if layer == CLASSES else 'neurons'}, {one.seeds} seeds"
     if metric == "top1":
         ours, theirs = (f"{total:.0f}" for total in lead.sums)
         real = figures.get(REAL, {}).get(lead.metric)
@@ -100,6 +109,15 @@ def _verdict(name: str, lead: Lead, figures: Figures) -> list[str]:
         return [
             f"{name}, {judge} as judge: its surprise at vital's pictures less that at {lead.baseline}'s, the best "
             f"baseline: {one.mean:+.2f} nats (95 % interval {one.low:+.2f} to {one.high:+.2f}, {basis})."
+        ]
+    if metric in ("readability", "processing_gap") and one.neurons:
+        # what it is called in a sentence, and by whom it is said
+        what, who = ("processing gap", "") if not judge else ("readability", f", {judge} as judge")
+        photographs = "that of the neurons' own photographs"
+        than = photographs if lead.baseline == YARDSTICK else f"that of {lead.baseline}'s, the best baseline"
+        return [
+            f"{name}{who}: {what} of vital's pictures less {than}: {one.mean:+.3f} "
+            f"(95 % interval {one.low:+.3f} to {one.high:+.3f}, {basis})."
         ]
     return []
 

@@ -80,17 +80,19 @@ def test_metrics_explain_themselves_to_xarray_and_stand_on_the_pages(copied: Pat
 
 def test_references_themselves_score_as_references_and_noise_as_noise(made: Made, tmp_path: Path) -> None:
     """The pictures of an atlas are replaced by what the neurons were measured on, and by noise."""
-    url = tmp_path / "atlas.zarr"
-    picture = PictureSettings(side=tiny.SIDE, steps=1)
-    build_atlas(atlas_job(made.store, url, picture=picture))
-    statistics, atlas = open_statistics(str(made.store)), open_store(str(url), "atlas", "a")
+    store, url, variant = tmp_path / "s.zarr", tmp_path / "atlas.zarr", VARIANT.model_copy(update={"crop": "patch"})
+    shutil.copytree(made.store, store)
+    measure_targets(targets_job(store, variant=variant))
+    build_atlas(atlas_job(store, url, variant=variant, picture=PictureSettings(side=tiny.SIDE, steps=1)))
+    statistics, atlas = open_statistics(str(store)), open_store(str(url), "atlas", "a")
     preprocessing = load_stored(statistics, Running(threads=1)).model.preprocessing
     references = statistics.references(LAYER)
     there, pixels = AtlasLayer(atlas, LAYER).made(), array_at(atlas, f"{LAYER}/pixels")
     shown = np.asarray(pixels[:])
     images = dict(load_images(statistics, references.image[:, 0][there].tolist(), preprocessing, {}))
     for neuron in np.flatnonzero(there):
-        shown[neuron] = images[int(references.image[neuron, 0])].permute(1, 2, 0).numpy()
+        crop = preprocessing.cut(images[int(references.image[neuron, 0])], references.box[neuron, 0])
+        shown[neuron] = crop.permute(1, 2, 0).numpy()
     pixels[:] = shown
     real = AtlasLayer(evaluated(url), LAYER).metrics()
     distance = AtlasLayer(evaluated(url), LAYER).layer_metrics()["frechet_own"]["value"]
@@ -119,8 +121,7 @@ def test_a_lone_reference_is_as_readable_as_the_yardstick(made: Made, tmp_path: 
     pixels = array_at(atlas, f"{LAYER}/pixels")
     shown = np.asarray(pixels[:])
     for neuron in np.flatnonzero(there):
-        crop = preprocessing.cut(images[int(references.image[neuron, 0])], references.box[neuron, 0])
-        shown[neuron] = crop.permute(1, 2, 0).numpy()
+        shown[neuron] = images[int(references.image[neuron, 0])].permute(1, 2, 0).numpy()
     pixels[:] = shown
     found = AtlasLayer(evaluated(url), LAYER).metrics()
     yardstick = found[f"readability_references_{JUDGE_NAME}"][there]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flows.reports.figures import Lead, MethodFigures, better_sign, leads
+from flows.reports.figures import YARDSTICK, Lead, MethodFigures, better_sign, leads
 from vital.judging.names import classification_metrics
 
 NEURONS = 30
@@ -35,6 +35,7 @@ def test_the_best_baseline_is_the_lowest_where_low_is_better() -> None:
 
 def test_more_is_better_less_is_or_neither() -> None:
     assert [better_sign(name) for name in ("top1_judge", "surprise_judge", "peak_ratio", "variation")] == [1, -1, 1, 0]
+    assert [better_sign(name) for name in ("readability_judge", "processing_gap", "clipped")] == [1, -1, -1]
 
 
 def test_behind_and_undecided_are_called_so() -> None:
@@ -62,6 +63,25 @@ def test_a_baseline_at_the_ceiling_leaves_nothing_to_gain() -> None:
 def test_the_networks_own_word_is_no_transfer() -> None:
     own = {"top1_own": np.ones(NEURONS)}
     assert leads([method("vital", **own), method("maco", **own)]) == []
+
+
+def test_likeness_to_photographs_is_compared_and_readability_with_the_neurons_own() -> None:
+    """Of one neuron a judge knows nothing, and of one method nothing at all."""
+    rising = np.linspace(0.6, 0.8, NEURONS)
+    some = np.where(np.arange(NEURONS) == 0, np.nan, rising)
+    ours = method("vital", readability_judge=some, readability_references_judge=rising + 0.05, processing_gap=rising)
+    other = method("maco", readability_judge=some - 0.1, processing_gap=rising + 2)
+    unread = method("pixel", processing_gap=rising + 1, readability_judge=np.full(NEURONS, np.nan))
+    gap = lead("processing_gap", ours, other, unread)
+    assert (gap.baseline, gap.standing) == ("pixel", "ahead, clear of zero")
+    against = [one for one in leads([ours, other, unread]) if one.metric == "readability_judge"]
+    assert [one.baseline for one in against] == ["maco", YARDSTICK]
+    assert [one.standing for one in against] == ["ahead, clear of zero", "behind, clear of zero"]
+    assert [one.difference.mean for one in against] == pytest.approx([0.1, -0.05])
+    assert [one.difference.neurons for one in against] == [NEURONS - 1] * 2
+    assert [one.metric for one in leads([ours, method("maco", processing_gap=rising)])] == [
+        "processing_gap", "readability_judge",
+    ]  # fmt: skip
 
 
 def test_how_a_judge_names_pictures() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flows.reports.figures import REAL
+from flows.reports.figures import REAL, YARDSTICK, Lead
 from flows.reports.tables import tables
 from vital.judging.intervals import Interval
 
@@ -48,6 +48,12 @@ def test_what_is_unknown_is_a_dash_and_one_value_has_no_interval() -> None:
     [table] = tables([], figures, {}, [])
     assert (table.rows["vital"][0].mean, table.rows["vital"][0].interval) == ("–", "")
     assert (table.rows["maco"][0].mean, table.rows["maco"][0].interval) == ("123", "")
+
+
+def test_a_metric_against_a_method_and_against_photographs_has_a_row_for_each() -> None:
+    ahead = [Lead("readability_judge", baseline, figure(0.1), (0.0, 0.0), True) for baseline in ("maco", YARDSTICK)]
+    *_, paired = tables(["judge"], FIGURES, {}, ahead)
+    assert list(paired.rows) == ["readability_judge", "readability_judge, against photographs"]
 
 
 def test_what_each_part_contributes_has_a_table_of_its_own() -> None:

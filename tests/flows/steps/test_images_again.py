@@ -18,6 +18,7 @@ from flows.jobs import Running
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
+from flows.steps import measuring
 from flows.steps import targets as steps
 from flows.steps.images import load_images, moved_urls, read_placed
 from flows.steps.targets import moved_of_tasks
@@ -143,7 +144,7 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
             raise MemoryError("no room")
         return found
 
-    monkeypatch.setattr(steps, "measure", with_little_room)
+    monkeypatch.setattr(measuring, "measure", with_little_room)
     steps.measure_blocks(targets_job(store, batch=12), (0,), {})
     assert batches == [12, 6, 3]
     again, before = (
@@ -153,7 +154,7 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
         np.testing.assert_allclose(again[name], values, rtol=2e-3, atol=2e-3, err_msg=name)
     np.testing.assert_array_equal(again["count"], before["count"])
     targets.forget([0])
-    monkeypatch.setattr(steps, "measure", lambda *arguments: (_ for _ in ()).throw(MemoryError("none")))
+    monkeypatch.setattr(measuring, "measure", lambda *arguments: (_ for _ in ()).throw(MemoryError("none")))
     with pytest.raises(DoesNotFit, match=r"one reference does not fit into memory \(none\)"):
         steps.measure_blocks(targets_job(store, batch=2), (0,), {})
     alike = targets_job(store, batch=2, running=Running(deterministic=True))
