@@ -44,6 +44,7 @@ def pages(
     *url: Annotated[str, Parameter(required=True)],
     out: Annotated[Directory, PATH],
     no_references: bool = False,
+    no_maps: bool = False,
     store: Text | None = None,
     shards: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = (),
     credits_: Annotated[ExistingFile | None, PATH] = None,
@@ -61,14 +62,17 @@ def pages(
         url: atlas stores
         out: folder for the pages  [required]
         no_references: leave the photographs out
+        no_maps: leave out where neurons are active on them, for which the network must run
         store: where the statistics are, when they moved
         shards: where the shards are, when they moved  [repeatable]
         credits_: CSV with key, author, licence
         title: heading of the pages  [default: VITAL Atlas]
     """
+    from flows.jobs import Running
     from flows.pages.atlas import read_credits, write_gallery
 
-    yield str(write_gallery(url, out, store, shards, read_credits(credits_), not no_references, title))
+    maps = None if no_maps else Running()
+    yield str(write_gallery(url, out, store, shards, read_credits(credits_), not no_references, title, maps))
 
 
 def view(folder: Annotated[ExistingDirectory, PATH], /, *, port: Port = 0, no_browser: bool = False) -> Iterator[str]:
