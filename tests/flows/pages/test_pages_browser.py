@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -385,3 +386,22 @@ def test_served_pages_are_the_same(page: Page, index: str) -> None:
         assert len(cells(page)) == 31
         assert sheets_are_drawn(page)
         page.goto("about:blank")
+
+
+def test_a_photograph_leads_to_the_neurons_that_it_excites(page: Page, index: str) -> None:
+    """The pages' own script finds the part that Python wrote the photograph's key into."""
+    page.goto(index + WALL + "/3")
+    link = page.locator(".photos a").first
+    key = link.inner_text()
+    link.click()
+    found = cells(page)
+    assert page.input_value("#search") == f"image:{key}"
+    text = (Path(unquote(urlsplit(index).path)).parent / "vital-site" / "0" / LATER / "neurons-0.js").read_text("ascii")
+    shown = json.loads(text.partition(",")[2].rpartition(")")[0])
+    having = {number for number, one in shown.items() if number.isdigit() and key in [row[1] for row in one["photos"]]}
+    assert "3" in having
+    assert having <= set(found)
+    assert len(found) < 31
+    page.goto(f"{index}{WALL}?q=image:toString")
+    page.wait_for_selector(".empty:not([hidden])")
+    assert page.locator(".wall .cell").count() == 0
