@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -162,7 +163,7 @@ class _AtlasSource:
                 for chunk, neurons in chunks.items():
                     self._chunk(site, number, source, shown, maps, chunk, neurons, pool)
                     line.tick(len(neurons))
-            site.layer(number, source.page())
+            site.layer(number, replace(source.page(), photographs=shown.seen_by(made) if shown else {}))
 
     def sheet(self, site: Site) -> bytes:
         """A contact sheet of pictures spread over all layers, as PNG, each beside its first photograph."""

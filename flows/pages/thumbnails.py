@@ -74,6 +74,10 @@ class Photographs:
         known = self._names[label] if 0 <= label < len(self._names) else f"class {label}" if label >= 0 else ""
         return Photo(name, key, score, known, credit, box, above)
 
+    def key(self, image: int) -> str:
+        """The key of an image."""
+        return str(self._index.key[image])
+
     def read(self, images: Mapping[str, int], pool: Executor) -> dict[str, bytes]:
         """JPEGs by name, of images by name; each shard is opened once, images in the order in which they lie.
 
@@ -127,6 +131,7 @@ class LayerPhotographs:
         settings = variant_of(self._targets)
         self._all, self._classes = photographs, layer == CLASSES
         self._references = statistics.references(layer, settings.references)
+        self._shown: set[int] = set()
         self._whole = variant.startswith("image")
         self._lowest = statistics.references(layer + LOWEST) if layer + LOWEST in statistics.ranked() else None
         try:
@@ -152,7 +157,18 @@ class LayerPhotographs:
             references, across_all, lowest = ([photo for photo, _ in part] for part in parts)
             others = {number: [photo for photo, _ in part] for number, part in enumerate(further, 1)}
             found[neuron] = NeuronPhotographs(references, across_all, lowest, shown, others)
+        self._shown.update(images.values())
         return found, images
+
+    def seen_by(self, neurons: Sequence[int]) -> dict[str, list[int]]:
+        """By the key of each photograph that was asked for, those of the neurons that have it among their references;
+        where it stands nearest to the best, first."""
+        images = self._references.image[list(neurons)]
+        row, rank = np.nonzero(np.isin(images, list(self._shown)))
+        found: dict[int, list[int]] = {}
+        for one in np.lexsort((row, rank)):
+            found.setdefault(int(images[row[one], rank[one]]), []).append(int(neurons[row[one]]))
+        return {self._all.key(image): named for image, named in sorted(found.items())}
 
     def _by_facet(self, neuron: int, facets: Int[np.ndarray, "rank"] | None) -> list[list[tuple[Photo, int]]]:
         """Up to `MOST` references of each facet, best first; of a neuron without facets those of one."""

@@ -148,6 +148,7 @@ class LayerPage:
     are two coordinates, 0 to 1, in which neurons with like targets lie close, or None. ``facts`` and ``commands`` say
     how to make the pictures again; ``{neuron}`` in a command stands for the neuron's number. ``looked_at`` are the
     things that trust in a picture follows from, and ``measuring`` is the command that looks at them all.
+    ``photographs`` are, by key, the neurons that a photograph excites; which it excites most come first.
     """
 
     name: str
@@ -164,6 +165,7 @@ class LayerPage:
     measuring: str = ""
     named: str = ""
     """What words for the neurons were found by; empty where none were looked for."""
+    photographs: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from stores.pages.content import Curve, LayerPage, NeuronPage, Photo, Words
 MADE = 1
 """The status of a neuron that has a picture."""
 CURVE_POINTS = 36
+PER_FILE = 4096
+"""Photographs of a file that says which neurons they excite."""
 
 
 def layer_data(page: LayerPage, made: Int[np.ndarray, "picture"]) -> dict[str, Any]:
@@ -46,7 +48,29 @@ def layer_data(page: LayerPage, made: Int[np.ndarray, "picture"]) -> dict[str, A
         "commands": list(page.commands),
         "lookedAt": list(page.looked_at),
         "measuring": page.measuring,
+        "photographs": -(-len(page.photographs) // PER_FILE),
     }
+
+
+def photograph_files(page: LayerPage) -> list[dict[str, list[int]]]:
+    """The neurons by a photograph's key in as many parts as it takes, each key in the part that `part_of` names."""
+    parts: list[dict[str, list[int]]] = [{} for _ in range(-(-len(page.photographs) // PER_FILE))]
+    for key, neurons in page.photographs.items():
+        parts[part_of(key, len(parts))][key] = [int(neuron) for neuron in neurons]
+    return parts
+
+
+def part_of(key: str, parts: int) -> int:
+    """A number below ``parts`` that follows from a key alone; the pages' own script computes it too.
+
+    >>> part_of("a", 7), part_of("ab", 1000)
+    (6, 105)
+    """
+    units = np.frombuffer(key.encode("utf-16-le", "surrogatepass"), "<u2")
+    total = 0
+    for unit in units.tolist():
+        total = (total * 31 + unit) % 1_000_003
+    return total % parts
 
 
 def chunk_data(pages: Sequence[NeuronPage]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from stores.pages.assets import asset, from_template
 from stores.pages.content import AtlasPage, LayerPage, NeuronPage
 from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
-from stores.pages.scripts import MADE, chunk_data, layer_data, neuron_data, script
+from stores.pages.scripts import MADE, chunk_data, layer_data, neuron_data, photograph_files, script
 from stores.pages.sheets import ACROSS, PER_SHEET, TILES, maps_file, mask_file, picture_file, sheet_files
 
 VERSION = "2"
@@ -88,6 +88,9 @@ class Site:
         folder = _folder(atlas, page.name)
         made = np.flatnonzero(page.status == MADE)
         self.folder.write(f"{SITE_FOLDER}/{folder}/layer.js", script(folder, layer_data(page, made)))
+        for number, part in enumerate(photograph_files(page)):
+            name = f"{folder}/photographs-{number}"
+            self.folder.write(f"{SITE_FOLDER}/{name}.js", script(name, part))
         self._layers[atlas].append(
             {"name": page.name, "place": folder, "neurons": len(page.status), "made": len(made), "side": page.side}
         )

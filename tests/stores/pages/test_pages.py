@@ -279,3 +279,22 @@ def test_another_s_index_page_is_not_written_over(tmp_path: Path, pool: ThreadPo
 def test_numbers_are_short_and_legal(value: float, short: float | None) -> None:
     assert number(value) == short
     assert json.loads(script("k", [number(value)]).decode().partition(",")[2][:-3]) == [short]
+
+
+def test_a_photograph_s_neurons_are_in_the_part_that_its_key_names(
+    tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stores.pages.scripts.PER_FILE", 3)
+    asked = {f"image{number}": [number % 2] for number in range(10)} | {"слон, \U0001f418": [1, 0], "toString": [0]}
+    write(tmp_path, pool, [neuron(0), neuron(1)], layer(photographs=asked), {"ab12": jpeg(9)})
+    folder = tmp_path / "vital-site" / "0" / LAYER
+    told = data(folder / "layer.js")
+    assert told["photographs"] == 4
+    found = [data(folder / f"photographs-{part}.js") for part in range(4)]
+    assert {key: value for part in found for key, value in part.items()} == asked
+    for place, part in enumerate(found):
+        for key in part:
+            units = memoryview(key.encode("utf-16-le")).cast("H").tolist()
+            total = sum(unit * 31**power for power, unit in enumerate(reversed(units)))
+            # taken modulo after each step, or once at the end: the same
+            assert total % 1_000_003 % 4 == place

@@ -39,6 +39,15 @@
     return { frame, toggle, turn };
   };
 
+  // A photograph's key, on a neuron's own page as a link to all neurons that the photograph excites.
+  function searched(key) {
+    const here = /^#\/(\d+\/[^/?]+)\/\d+$/.exec(location.hash);
+    // a key that is no Unicode has no address
+    if (!here || /\p{Surrogate}/u.test(key)) return key;
+    return el("a", { href: "#/" + here[1] + "?q=" + encodeURIComponent("image:" + key),
+      title: "The neurons that this photograph excites most: " + key }, key);
+  }
+
   // Where the neuron is active, dark elsewhere: tile by tile of one grey image, which loads when it is first wanted.
   // `cover(i)` is what lies over photograph i of the neuron.
   VITAL.maps = function (layer, neuron, data) {
@@ -80,7 +89,7 @@
         alt: "Photograph " + key + (label ? ", " + label : "") + (box ? ", its patch outlined" : "") });
       return el("li", null, el("figure", null, el("div", { class: "photo" }, image, cover(i), patch),
         el("figcaption", null, above === undefined ? null : el("span", { class: "above" }, "above " + VITAL.share(above)),
-          el("b", { title: key }, key), label && label !== key ? el("span", null, label) : null,
+          el("b", { title: key }, searched(key)), label && label !== key ? el("span", null, label) : null,
           score === null ? null : el("span", null, "activation " + VITAL.number(score)),
           credit ? el("span", { class: "credit" }, credit) : null)));
     }));
