@@ -248,7 +248,7 @@ def _readable(
     """What a judge can tell from pictures, and from their references."""
     explanations = {
         "readability": standardised(pictures),
-        "readability_references": mean_explanations(photos.features[judge], photos.rows),
+        "readability_references": mean_explanations(photos.features[judge], photos.rows, questions.sample[judge]),
     }
     return _known(
         {
