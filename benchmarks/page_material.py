@@ -13,20 +13,19 @@ import zarr
 from PIL import Image
 
 from flows.steps.dataset import ALGORITHM
-from stores import AtlasLayer, Targets
+from stores import AtlasLayer, References, Sample, Statistics, Targets
 from stores.arrays.provenance import claim, claimed, fingerprint
 from stores.arrays.schema import declare, group_at, open_store
 from stores.atlas.layer import picture_specs
 from stores.dataset.index import SampleRows, ShardRows, append_index
 from stores.dataset.layers import layer_specs, write_layer
-from stores.dataset.references import References, write_references
 from vital.measuring.sums import LayerSums
 from vital.settings import ModelSettings, PictureSettings, VariantSettings
 
 LAYER, VARIANT = "layer4.2", "patch-lrp"
 NODES = {"input": (3, 64), "conv1": (64, 64), "layer1": (256, 64), "layer2": (512, 64), "layer3": (1024, 64)}
 """Channels and levels, as of resnet50."""
-BLOCK, RANKS, SIDE, RECORDS = 32, 12, 224, 50
+BLOCK, RANKS, SIDE, RECORDS, SAMPLE = 32, 12, 224, 50, 2000
 
 
 def photograph(stream: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -112,7 +111,12 @@ def _write_statistics(statistics: zarr.Group, neurons: int, photos: int) -> None
     box = np.empty((neurons, RANKS, 4), np.int32)
     box[..., :2], box[..., 2:] = stream.integers(0, SIDE - 64, (neurons, RANKS, 2)), 64
     score = -np.sort(-stream.gamma(3, 2, (neurons, RANKS)), 1).astype(np.float32)
-    write_references(statistics, LAYER, References(image, score, np.zeros((neurons, RANKS), np.int32), box))
+    store = Statistics("", statistics)
+    references = References(image, score, np.zeros((neurons, RANKS), np.int32), box)
+    store.write_references(LAYER, references, sample=SAMPLE)
+    drawn = np.sort(stream.choice(photos, min(SAMPLE, photos), replace=False))
+    peaks = stream.gamma(2, 1, (len(drawn), neurons)).astype(np.float32)
+    store.write_sample(LAYER, Sample(drawn, peaks), SAMPLE)
     statistics.attrs[f"references/{LAYER}"] = f"synthetic/{RANKS}"
     declare(statistics, layer_specs(LAYER, neurons, 8, LayerSums.meanings()))
     write_layer(

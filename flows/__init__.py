@@ -4,6 +4,7 @@
     flows.targets(s, "layer4.2", neurons="0:64")                                              # a stores.Targets
     a = flows.atlas(s, "layer4.2", "a.zarr", neurons="0:64", steps=500)                       # a stores.Atlas
     flows.evaluate(a, judges=["squeezenet"])                                                  # the same, with metrics
+    flows.look(a, "cat.jpg")                                                                  # which neurons see it
     flows.names(a)                                                                            # the same, with words
     flows.report("report", seeds=3)                                                           # the path of a page
 
@@ -23,16 +24,16 @@ from flows.running.given import RENAMED as RENAMED
 from flows.running.given import hand_over_again, job_of, many, model_settings, parts_of, ranges, url_of
 
 if TYPE_CHECKING:
+    from flows.pages.looking.sights import Look
     from stores import Atlas, Statistics, Targets
     from vital import Model
+    from vital.measuring.photos import Photos
     from vital.settings import ModelSettings
 
-__all__ = ["atlas", "evaluate", "names", "references", "report", "targets"]
-
+__all__ = ["atlas", "evaluate", "look", "names", "references", "report", "targets"]
 KEPT = "what is finished stays; run the same command again, which makes what is missing"
 """What a run says that is ended before it is done."""
 Paths: TypeAlias = "str | Path | Sequence[str | Path]"
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -248,6 +249,41 @@ def evaluate(
         )
     )
     return open_atlas(url)
+
+
+def look(
+    atlas: Atlas | str | Path,
+    photos: Photos,
+    *,
+    layers: Sequence[str] = (),
+    top: int = 10,
+    every: bool = False,
+    store: Statistics | str | Path | None = None,
+    model: Model | None = None,
+    **settings: Any,
+) -> Look:
+    """Which neurons of an atlas see photographs, how strongly against the data set's images, and where.
+
+    Args:
+        atlas: the atlas, or its path or URL.
+        photos: one photograph or several: files, folders, Pillow images, or uint8 arrays (row, column, 3).
+        layers: the layers that look, all together; all by default.
+        top: neurons of each photograph, of those with a picture; or of ``every`` neuron.
+        store: its statistics, when they moved.
+        model: the network again, where it is a model of another program.
+        **settings: fields of `flows.jobs.Running`, such as ``device``.
+
+    Raises:
+        VitalError, StoreError: in one sentence, with the way out.
+    """
+    from flows.jobs import Running
+    from flows.pages.looking.look import look_at
+    from stores import open_atlas
+
+    opened, at = open_atlas(url_of(atlas)), None if store is None else url_of(store)
+    if model is not None:
+        hand_over_again(model, opened.statistics(at))
+    return look_at(opened, photos, many(layers), top=top, every=every, store=at, **parts_of(settings, running=Running))
 
 
 @_prepared

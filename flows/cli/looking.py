@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import webbrowser
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from threading import Event
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from cyclopts.types import Directory, ExistingDirectory, ExistingFile, Port
+from cyclopts.types import Directory, ExistingDirectory, ExistingFile, Port, PositiveInt
 from cyclopts.validators import Number
 
 from flows.cli import PATH
@@ -43,6 +44,7 @@ def pages(
     *url: Annotated[str, Parameter(required=True)],
     out: Annotated[Directory, PATH],
     no_references: bool = False,
+    no_maps: bool = False,
     store: Text | None = None,
     shards: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = (),
     credits_: Annotated[ExistingFile | None, PATH] = None,
@@ -60,14 +62,17 @@ def pages(
         url: atlas stores
         out: folder for the pages  [required]
         no_references: leave the photographs out
+        no_maps: leave out where neurons are active on them, for which the network must run
         store: where the statistics are, when they moved
         shards: where the shards are, when they moved  [repeatable]
         credits_: CSV with key, author, licence
         title: heading of the pages  [default: VITAL Atlas]
     """
+    from flows.jobs import Running
     from flows.pages.atlas import read_credits, write_gallery
 
-    yield str(write_gallery(url, out, store, shards, read_credits(credits_), not no_references, title))
+    maps = None if no_maps else Running()
+    yield str(write_gallery(url, out, store, shards, read_credits(credits_), not no_references, title, maps))
 
 
 def view(folder: Annotated[ExistingDirectory, PATH], /, *, port: Port = 0, no_browser: bool = False) -> Iterator[str]:
@@ -153,3 +158,58 @@ def export(
     from flows.cli.export import export as export_pictures
 
     yield f"{export_pictures(url, layer, neurons, out, format_, mask, not no_sheet)} pictures in {out}"
+
+
+def look(
+    *photo: Annotated[Path, Parameter(converter=PATH.converter, required=True)],
+    atlas: Text,
+    layer: Annotated[tuple[str, ...], Parameter(metavar="LAYER")] = (),
+    top: PositiveInt = 10,
+    every: bool = False,
+    out: Annotated[Directory | None, PATH] = None,
+    pages: Annotated[ExistingDirectory | None, PATH] = None,
+    json_: bool = False,
+    store: Text | None = None,
+    device: Text = "auto",
+) -> Iterator[str]:
+    """Which neurons of an atlas see photographs: how strongly against the data set's images, and where.
+
+    Neurons are in the order of the share of the data set's sampled images that excite them less; those of the same
+    share by how many standard deviations they are above the sample's mean.
+
+    For example:
+      vital look cat.jpg --atlas a.zarr
+      vital look photos --atlas a.zarr --layer layer4.2 --layer classes --top 5
+      vital look photos --atlas a.zarr --out look --pages pages
+      vital look cat.jpg --atlas a.zarr --json | jq .photographs[0].neurons[0]
+
+    Args:
+        photo: photographs, and folders of them
+        atlas: atlas store  [required]
+        layer: its layers that look  [repeatable; default: all]
+        top: neurons of each photograph  [from 1; default: 10]
+        every: neurons without a picture, too
+        out: folder for a static page, with maps over the photographs
+        pages: the atlas's pages, which that page is to link into
+        json_: print JSON, with the maps, instead of tables
+        store: where the statistics are, when they moved
+        device: auto, cpu, cuda or cuda:N
+    """
+    from flows.cli.options import UsageError
+    from flows.jobs import Running
+    from flows.pages.looking.look import look_at
+    from flows.pages.looking.page import check_folder, page_places, write_look
+    from stores import open_atlas
+
+    if pages is not None and out is None:
+        raise UsageError("--pages is for the links of a page: say with --out where that is to be written")
+    places = page_places(pages, atlas) if pages is not None else {}
+    if out is not None:
+        check_folder(out)
+    running = Running(device=device)
+    seen = look_at(open_atlas(atlas), photo, layer, top=top, every=every, store=store, running=running)
+    yield from [json.dumps(seen.as_json(), ensure_ascii=False)] if json_ else seen.lines()
+    if out is not None:
+        written = write_look(seen, out, places, pages)
+        if not json_:
+            yield str(written)

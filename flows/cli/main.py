@@ -47,6 +47,7 @@ COMMANDS = {
     "pages": ("looking:pages", "an atlas as a folder of static pages"),
     "view": ("looking:view", "serve pages on this machine and open them"),
     "show": ("looking:show", "save one picture"),
+    "look": ("looking:look", "which neurons see a photograph, how strongly and where"),
     "export": ("looking:export", "save a selection of pictures, as a folder or a zip"),
 }
 """Where each command is, since nothing is imported before it is asked for; and what it is for, in the order of use."""

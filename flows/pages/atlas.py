@@ -6,23 +6,29 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
+from jaxtyping import UInt8
 
+from flows.jobs import Running
 from flows.pages.layer import LayerSource
+from flows.pages.maps import LayerMaps
 from flows.pages.thumbnails import LayerPhotographs, Photographs
+from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import bar
 from flows.steps.reading.labels import network_names
 from stores import Statistics, open_atlas
-from stores.errors import SchemaMismatch
+from stores.errors import SchemaMismatch, StoreError
 from stores.files import safe_url
 from stores.pages.content import AtlasPage
 from stores.pages.sheets import PER_SHEET, Cell, contact_sheet, sheet_png
 from stores.pages.website import Site
 from stores.shards.decoding import decode
-from vital.errors import UnsuitableInput
+from vital.errors import UnsuitableInput, VitalError
 from vital.network.probe import CLASSES
 
 ON_SHEET = 48
@@ -37,17 +43,20 @@ def write_gallery(
     credits_: Mapping[str, str] | None = None,
     photos: bool = True,
     title: str = "VITAL Atlas",
+    maps: Running | None = None,
 ) -> Path:
     """The pages of one atlas, or of several that can be compared, and a contact sheet; returns the path of the index
     page. What an earlier run wrote from the same data stays as it is.
 
-    Without ``photos`` the statistics may be out of reach: then the pages show no sources and no similarity.
+    Without ``photos`` the statistics may be out of reach: then the pages show no sources and no similarity. ``maps``
+    says where the network runs that shows where neurons are active on the photographs; without it they are left out.
 
     Raises:
         SchemaMismatch: an atlas holds no finished picture, or its statistics are not where they were.
+        UnsuitableInput: maps were asked for, and there is no such network here.
     """
     urls = [atlas_url] if isinstance(atlas_url, str) else list(atlas_url)
-    sources = [_AtlasSource(url, store, shards, credits_ or {}, photos) for url in urls]
+    sources = [_AtlasSource(url, store, shards, credits_ or {}, photos, maps) for url in urls]
     workers = os.cpu_count() or 1
     # What another run is just writing there would be swept away.
     lock = out.absolute().parent / f".{out.absolute().name}.lock"
@@ -80,7 +89,13 @@ class _AtlasSource:
     """One atlas of the site."""
 
     def __init__(
-        self, url: str, store: str | None, shards: Sequence[str], credits_: Mapping[str, str], photos: bool
+        self,
+        url: str,
+        store: str | None,
+        shards: Sequence[str],
+        credits_: Mapping[str, str],
+        photos: bool,
+        maps: Running | None,
     ) -> None:
         self.url = url
         self.atlas = open_atlas(url)
@@ -98,6 +113,20 @@ class _AtlasSource:
             if photos and self.statistics is not None
             else None
         )
+        self._network = self._loaded(maps) if self._photographs and maps else None
+
+    def _loaded(self, running: Running) -> LoadedModel:
+        assert self.statistics is not None  # there are photographs
+        try:
+            return load_stored(self.statistics, running)
+        except (VitalError, StoreError) as error:
+            raise UnsuitableInput(f"{error}; or leave out where neurons are active with --no-maps") from error
+
+    def _maps(self, layer: str) -> LayerMaps | None:
+        if self._network is None or self._photographs is None:
+            return None
+        maps = LayerMaps(self._photographs.statistics, self._network, layer, self._photographs.moved)
+        return maps if maps.grid else None
 
     def _reach(self, store: str | None, needed: bool) -> Statistics | None:
         try:
@@ -126,14 +155,15 @@ class _AtlasSource:
         for source in self.layers:
             made = source.made()
             shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
+            maps = self._maps(source.layer)
             chunks: dict[int, list[int]] = {}
             for neuron in made:
                 chunks.setdefault(neuron // PER_SHEET, []).append(neuron)
             with bar(f"{source.layer}: pages written", len(made)) as line:
                 for chunk, neurons in chunks.items():
-                    self._chunk(site, number, source, shown, chunk, neurons, pool)
+                    self._chunk(site, number, source, shown, maps, chunk, neurons, pool)
                     line.tick(len(neurons))
-            site.layer(number, source.page())
+            site.layer(number, replace(source.page(), photographs=shown.seen_by(made) if shown else {}))
 
     def sheet(self, site: Site) -> bytes:
         """A contact sheet of pictures spread over all layers, as PNG, each beside its first photograph."""
@@ -144,7 +174,7 @@ class _AtlasSource:
             for source, neuron in chosen:
                 [pixels] = source.pictures.pixels([neuron])
                 shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
-                photos = shown.of([neuron])[0][neuron, 0] if shown else []
+                photos = shown.of([neuron])[0][neuron].references if shown else []
                 name, number = source.pictures.neuron_name(neuron), f"{source.layer} {neuron}"
                 if not photos:
                     yield Cell(name, number, pixels)
@@ -165,6 +195,7 @@ class _AtlasSource:
         number: int,
         source: LayerSource,
         shown: LayerPhotographs | None,
+        maps: LayerMaps | None,
         chunk: int,
         neurons: Sequence[int],
         pool: ThreadPoolExecutor,
@@ -176,7 +207,11 @@ class _AtlasSource:
         def read(names: Sequence[str]) -> Mapping[str, bytes]:
             return self._photographs.read({name: images[name] for name in names}, pool) if self._photographs else {}
 
-        site.chunk(number, source.layer, chunk, source.neurons(neurons, photos, words), read)
+        def mapped() -> Mapping[int, UInt8[np.ndarray, "_photo _row _column"]]:
+            return maps.of({neuron: seen.shown for neuron, seen in photos.items()}) if maps else {}
+
+        pages = source.neurons(neurons, photos, words, maps.made_of if maps else "")
+        site.chunk(number, source.layer, chunk, pages, read, mapped)
 
 
 def read_credits(file: Path | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from flows.pages import again
 from flows.pages.naming import LayerWords
 from flows.pages.similarity import coordinates_of
+from flows.pages.thumbnails import NeuronPhotographs
 from stores import Atlas, AtlasLayer, Statistics, Targets
 from stores.arrays.blocks import COUNT
 from stores.arrays.names import placed, unplaced
@@ -24,7 +25,6 @@ from stores.pages.content import (
     FacetPage,
     LayerPage,
     NeuronPage,
-    Photo,
     Sources,
     TrustLine,
     Words,
@@ -95,10 +95,12 @@ class LayerSource:
     def neurons(
         self,
         neurons: Sequence[int],
-        photos: Mapping[tuple[int, int], Sequence[Photo]],
+        photos: Mapping[int, NeuronPhotographs],
         words: Mapping[int, Words] | None = None,
+        maps_of: str = "",
     ) -> list[NeuronPage]:
-        """Pages of some neurons that have pictures; ``photos`` are by neuron and facet."""
+        """Pages of some neurons that have pictures; ``maps_of`` says what the maps of photographs are made of."""
+        none = NeuronPhotographs((), (), (), (), {})
         rows = self.pictures.rows(neurons)
         nodes = self._nodes(rows)
         sources, trusted = self._sources(neurons), self._trusted(neurons)
@@ -115,18 +117,19 @@ class LayerSource:
                     for node in nodes
                 ],
                 sources.get(neuron, []),
-                photos.get((neuron, 0), ()),
+                (seen := photos.get(neuron, none)).references,
                 trusted[position],
                 int(rows[COUNT][position]) if COUNT in rows else 0,
                 facets.get(neuron, ()),
                 (words or {}).get(neuron),
+                seen.across,
+                seen.lowest,
+                maps_of if seen.shown else "",
             )
             for position, neuron in enumerate(neurons)
         ]
 
-    def _facets(
-        self, neurons: Sequence[int], photos: Mapping[tuple[int, int], Sequence[Photo]]
-    ) -> dict[int, list[FacetPage]]:
+    def _facets(self, neurons: Sequence[int], photos: Mapping[int, NeuronPhotographs]) -> dict[int, list[FacetPage]]:
         """The facets of some neurons, after the first of each."""
         counts = self.pictures.facets(neurons)
         further = [(neuron, facet) for neuron, count in zip(neurons, counts, strict=True) for facet in range(1, count)]
@@ -136,7 +139,8 @@ class LayerSource:
         several, numbers = zip(*further, strict=True)
         rows = self.pictures.rows(several, ("pixels", COUNT), numbers)
         for place, (neuron, facet) in enumerate(further):
-            page = FacetPage(rows["pixels"][place], int(rows[COUNT][place]), photos.get((neuron, facet), ()))
+            seen = photos[neuron].facets.get(facet, ()) if neuron in photos else ()
+            page = FacetPage(rows["pixels"][place], int(rows[COUNT][place]), seen)
             pages.setdefault(neuron, []).append(page)
         return pages
 
@@ -152,7 +156,7 @@ class LayerSource:
 
     def _trusted(self, neurons: Sequence[int]) -> list[TrustLine | None]:
         return [
-            TrustLine(found.level, found.known, found.sentence) if found.known else None
+            TrustLine([finding.holds for finding in found.findings], found.sentence) if found.known else None
             for found in trust_of_layer(self._metrics, neurons)
         ]
 

@@ -9,7 +9,7 @@ from flows.reports.figures import REAL, YARDSTICK, Lead, better_sign
 from flows.reports.plan import ABLATIONS, VITAL
 from stores.pages.report import Table, TableCell, TableColumn
 from vital.judging.intervals import Interval
-from vital.judging.names import OWN_NETWORK, meaning_of, split_name
+from vital.judging.names import OF_REFERENCES, OWN_NETWORK, meaning_of, split_name
 
 Figures = Mapping[str, Mapping[str, Interval]]
 """A mean with its interval by label of a method and name of a metric."""
@@ -52,7 +52,8 @@ def _methods_by_metrics(
         metric, judge = split_name(name, judges)
         return _index(ORDER, metric), _index((OWN_NETWORK, *judges), judge), name
 
-    names = sorted({name for metrics in figures.values() for name in metrics}, key=order)
+    given = {name for metrics in figures.values() for name in metrics}
+    names = sorted((name for name in given if split_name(name, judges)[0] not in OF_REFERENCES), key=order)
     meanings = [meaning_of(name, judges) for name in names]
     columns = [
         TableColumn(name.replace("_", " "), meaning.text, meaning.better)

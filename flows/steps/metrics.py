@@ -19,6 +19,7 @@ from stores import Atlas, AtlasLayer, Statistics, open_atlas
 from stores.errors import SchemaMismatch
 from stores.files import safe_url
 from vital.errors import nearest
+from vital.judging.clarity import measures_of_references
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import (
     clipped,
@@ -157,6 +158,9 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     if (questions := questions_of(unnamed, asked)) is not None:
         for name in judges:
             columns |= _readable(name, judged.features(name), photos, questions)
+    for name in judges:
+        seen = measures_of_references(photos.features[name], photos.rows)
+        columns |= {metric_name(metric, name): values for metric, values in seen.items()}
     if job.siblings:
         columns["diversity"] = diversity(np.stack([judged.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]))
     apart = {
@@ -244,7 +248,7 @@ def _readable(
     """What a judge can tell from pictures, and from their references."""
     explanations = {
         "readability": standardised(pictures),
-        "readability_references": mean_explanations(photos.features[judge], photos.rows),
+        "readability_references": mean_explanations(photos.features[judge], photos.rows, questions.sample[judge]),
     }
     return _known(
         {

@@ -104,11 +104,12 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
 
 @dataclass(frozen=True)
 class Questions:
-    """One question a neuron, and the images that they are about in every judge's features, standardised over the
-    sample."""
+    """One question a neuron; the images that they are about in every judge's features, standardised over the sample;
+    and the sample's features as they are."""
 
     of: Sequence[Question]
     features: Mapping[str, Float[np.ndarray, "image feature"]]
+    sample: Mapping[str, Float[np.ndarray, "image feature"]]
 
 
 @lru_cache(maxsize=2)
@@ -138,7 +139,9 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
         Question(np.searchsorted(images, mine), np.searchsorted(images, theirs))
         for mine, theirs in zip(exciting, others, strict=True)
     ]
-    return Questions(questions, {name: standardised(every, every[drawn]) for name, every in features.items()})
+    sampled = {name: every[drawn] for name, every in features.items()}
+    over = {name: standardised(every, sampled[name]) for name, every in features.items()}
+    return Questions(questions, over, sampled)
 
 
 def _features_of(

@@ -174,7 +174,7 @@ class Blocks:
             for name, values in rows.items()
         }
 
-    @property
+    @cached_property  # looked for once, as they are
     def most_facets(self) -> int:
         """How many facets a neuron has at most: 1 where its references were not grouped."""
         count = self.group.get(COUNT)

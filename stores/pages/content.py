@@ -14,7 +14,8 @@ class Photo:
 
     ``file`` is its name in the site without folder and ending; photographs of one name are the same and are written
     once. ``box`` is the patch as (top, left, height, width), fractions of the photograph as the network saw it, or
-    None where the whole photograph counts. ``score`` is the neuron's activation.
+    None where the whole photograph counts. ``score`` is the neuron's activation, NaN where it is not known. ``above``
+    is the share of the data set's images, from 0 to 1, that excite the neuron less, where that was asked.
     """
 
     file: str
@@ -23,6 +24,7 @@ class Photo:
     label: str = ""
     credit: str = ""
     box: tuple[float, float, float, float] | None = None
+    above: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,16 @@ class FacetPage:
 
 @dataclass(frozen=True)
 class TrustLine:
-    """How far a picture can be trusted: ``level`` of ``known`` things that were looked at hold, and ``text`` says
-    which."""
+    """How far a picture can be trusted: whether each of the things that are looked at holds, None where that is not
+    known, and a sentence that says so."""
 
-    level: int
-    known: int
+    findings: Sequence[bool | None]
     text: str
+
+    @property
+    def level(self) -> int:
+        """How many hold."""
+        return sum(holds is True for holds in self.findings)
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,10 @@ class Words:
 class NeuronPage:
     """What the pages show of one neuron. ``alpha`` is its picture's opacity, or None for an opaque picture; ``loss``
     runs from the first step to the last; ``trust`` is None where nothing of it was measured, ``words`` where none were
-    looked for."""
+    looked for.
+
+    ``photos`` are its references, ``across`` are photographs from its strongest to its weakest, ``lowest`` those of its
+    least activation. ``maps_of`` tells what their maps are made of, and is empty where there are none."""
 
     neuron: int
     pixels: UInt8[np.ndarray, "side side 3"]
@@ -104,6 +113,17 @@ class NeuronPage:
     facets: Sequence[FacetPage] = ()
     """Those after the first, whose picture and photographs are the neuron's own."""
     words: Words | None = None
+    across: Sequence[Photo] = ()
+    lowest: Sequence[Photo] = ()
+    maps_of: str = ""
+
+    @property
+    def every_photo(self) -> list[Photo]:
+        """All photographs: first those that may have maps, in the order of these, then those of facets and words."""
+        others = [photo for facet in self.facets for photo in facet.photos]
+        if self.words is not None:
+            others += self.words.photos
+        return [*self.photos, *self.across, *self.lowest, *others]
 
 
 TRUST = "trust"
@@ -128,6 +148,7 @@ class LayerPage:
     are two coordinates, 0 to 1, in which neurons with like targets lie close, or None. ``facts`` and ``commands`` say
     how to make the pictures again; ``{neuron}`` in a command stands for the neuron's number. ``looked_at`` are the
     things that trust in a picture follows from, and ``measuring`` is the command that looks at them all.
+    ``photographs`` are, by key, the neurons that a photograph excites; which it excites most come first.
     """
 
     name: str
@@ -144,6 +165,7 @@ class LayerPage:
     measuring: str = ""
     named: str = ""
     """What words for the neurons were found by; empty where none were looked for."""
+    photographs: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

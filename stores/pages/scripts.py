@@ -5,6 +5,7 @@ Scripts, since pages that are opened from a disk may not fetch data.
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from stores.pages.content import Curve, LayerPage, NeuronPage, Photo, Words
 MADE = 1
 """The status of a neuron that has a picture."""
 CURVE_POINTS = 36
+PER_FILE = 4096
+"""Photographs of a file that says which neurons they excite."""
 
 
 def layer_data(page: LayerPage, made: Int[np.ndarray, "picture"]) -> dict[str, Any]:
@@ -45,7 +48,48 @@ def layer_data(page: LayerPage, made: Int[np.ndarray, "picture"]) -> dict[str, A
         "commands": list(page.commands),
         "lookedAt": list(page.looked_at),
         "measuring": page.measuring,
+        "photographs": -(-len(page.photographs) // PER_FILE),
     }
+
+
+def photograph_files(page: LayerPage) -> list[dict[str, list[int]]]:
+    """The neurons by a photograph's key in as many parts as it takes, each key in the part that `part_of` names."""
+    parts: list[dict[str, list[int]]] = [{} for _ in range(-(-len(page.photographs) // PER_FILE))]
+    for key, neurons in page.photographs.items():
+        parts[part_of(key, len(parts))][key] = [int(neuron) for neuron in neurons]
+    return parts
+
+
+def part_of(key: str, parts: int) -> int:
+    """A number below ``parts`` that follows from a key alone; the pages' own script computes it too.
+
+    >>> part_of("a", 7), part_of("ab", 1000)
+    (6, 105)
+    """
+    units = np.frombuffer(key.encode("utf-16-le", "surrogatepass"), "<u2")
+    total = 0
+    for unit in units.tolist():
+        total = (total * 31 + unit) % 1_000_003
+    return total % parts
+
+
+def chunk_data(pages: Sequence[NeuronPage]) -> dict[str, Any]:
+    """What the pages of some neurons show, by number. Photographs that are no references are many neurons' together, so
+    they stand once in ``shared``, and a neuron names their places there."""
+    shared: dict[tuple[str, ...], int] = {}
+
+    def named(photos: Sequence[Photo]) -> list[list[Any]]:
+        rows = []
+        for photo in photos:
+            file, key, score, label, credit, *more = _photo_data(photo)
+            rows.append([shared.setdefault((file, key, label, credit), len(shared)), score, *more])
+        return rows
+
+    found: dict[str, Any] = {
+        str(page.neuron): neuron_data(page) | {"across": named(page.across), "lowest": named(page.lowest)}
+        for page in pages
+    }
+    return found | {"shared": list(shared)}
 
 
 def neuron_data(page: NeuronPage) -> dict[str, Any]:
@@ -59,7 +103,10 @@ def neuron_data(page: NeuronPage) -> dict[str, Any]:
             [source.node, list(map(int, source.channels)), numbers(source.importance)] for source in page.sources
         ],
         "photos": [_photo_data(photo) for photo in page.photos],
-        "trust": None if page.trust is None else [page.trust.level, page.trust.known, page.trust.text],
+        "across": [_photo_data(photo) for photo in page.across],
+        "lowest": [_photo_data(photo) for photo in page.lowest],
+        "maps": bool(page.maps_of),
+        "trust": None if page.trust is None else [list(page.trust.findings), page.trust.text],
         "words": None if page.words is None else _words_data(page.words),
         **(_facet_data(page) if page.facets else {}),
     }
@@ -99,7 +146,8 @@ def _words_data(words: Words) -> list[Any]:
 
 def _photo_data(photo: Photo) -> list[Any]:
     box = None if photo.box is None else numbers(photo.box)
-    return [photo.file, photo.key, number(photo.score), photo.label, photo.credit, box]
+    level = [] if photo.above is None else [number(photo.above)]
+    return [photo.file, photo.key, number(photo.score), photo.label, photo.credit, box, *level]
 
 
 _UNSAFE = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})

@@ -37,6 +37,13 @@ def mask_file(alpha: UInt8[np.ndarray, "side side"]) -> bytes:
     return webp(Image.fromarray(alpha), MASK_QUALITY)
 
 
+def maps_file(maps: UInt8[np.ndarray, "photo row column"]) -> bytes:
+    """Small maps side by side as a grey image, without loss: a blur would move what is bright."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(list(maps), axis=1)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def sheet_files(
     pictures: Mapping[int, UInt8[np.ndarray, "side side 3"]],
 ) -> dict[str, bytes]:

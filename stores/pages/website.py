@@ -3,18 +3,19 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from stores.pages.assets import asset, from_template
-from stores.pages.content import AtlasPage, LayerPage, NeuronPage, Photo
+from stores.pages.content import AtlasPage, LayerPage, NeuronPage
 from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
-from stores.pages.scripts import MADE, layer_data, neuron_data, script
-from stores.pages.sheets import ACROSS, PER_SHEET, TILES, mask_file, picture_file, sheet_files
+from stores.pages.scripts import MADE, chunk_data, layer_data, neuron_data, photograph_files, script
+from stores.pages.sheets import ACROSS, PER_SHEET, TILES, maps_file, mask_file, picture_file, sheet_files
 
 VERSION = "2"
 """Goes into every digest: a change of what is written raises it."""
@@ -47,26 +48,26 @@ class Site:
         sheet: int,
         neurons: Sequence[NeuronPage],
         photos: Callable[[Sequence[str]], Mapping[str, bytes]],
+        maps: Callable[[], Mapping[int, UInt8[np.ndarray, "_photo _row _column"]]] = dict,
     ) -> bool:
         """Write a sheet's neurons, those from ``sheet · PER_SHEET`` on: pictures, opacities, sheets, photographs, data.
 
         A chunk that was written from the same data is left alone, which returns False. ``photos`` gives JPEGs by name,
-        of those that are not there yet.
+        of those that are not there yet, and ``maps`` those of each neuron's photographs, of neurons that have them.
         """
         folder, made_of = _folder(atlas, layer), _made_of(neurons)
         part = f"{folder}/{sheet}"
         if self.folder.keeps(part, made_of):
             return False
         self.folder.begin(part)
-        names = sorted({photo.file for neuron in neurons for photo in _photos(neuron)})
+        names = sorted({photo.file for neuron in neurons for photo in neuron.every_photo})
         for name, data in photos([name for name in names if not self.folder.has(self.photo_name(name))]).items():
             self.folder.write(self.photo_name(name), data)
         sheets = self._pool.submit(sheet_files, {neuron.neuron % PER_SHEET: neuron.pixels for neuron in neurons})
         encoded = self._encoded(neurons)
+        encoded |= {f"{neuron}-maps.png": maps_file(tiles) for neuron, tiles in maps().items()}
         encoded |= {f"sheet-{sheet}-{size}.webp": data for size, data in sheets.result().items()}
-        encoded[f"neurons-{sheet}.js"] = script(
-            f"{folder}/{sheet}", {str(neuron.neuron): neuron_data(neuron) for neuron in neurons}
-        )
+        encoded[f"neurons-{sheet}.js"] = script(f"{folder}/{sheet}", chunk_data(neurons))
         for name, data in encoded.items():
             self.folder.write(f"{SITE_FOLDER}/{folder}/{name}", data)
         photographs = [name.removeprefix(f"{SITE_FOLDER}/photos/") for name in map(self.photo_name, names)]
@@ -87,6 +88,9 @@ class Site:
         folder = _folder(atlas, page.name)
         made = np.flatnonzero(page.status == MADE)
         self.folder.write(f"{SITE_FOLDER}/{folder}/layer.js", script(folder, layer_data(page, made)))
+        for number, part in enumerate(photograph_files(page)):
+            name = f"{folder}/photographs-{number}"
+            self.folder.write(f"{SITE_FOLDER}/{name}.js", script(name, part))
         self._layers[atlas].append(
             {"name": page.name, "place": folder, "neurons": len(page.status), "made": len(made), "side": page.side}
         )
@@ -133,19 +137,11 @@ def _folder(atlas: int, layer: str) -> str:
     return f"{atlas}/{folder_name(layer)}"
 
 
-def _photos(neuron: NeuronPage) -> Iterator[Photo]:
-    yield from neuron.photos
-    for facet in neuron.facets:
-        yield from facet.photos
-    if neuron.words is not None:
-        yield from neuron.words.photos
-
-
 def _made_of(neurons: Sequence[NeuronPage]) -> str:
     parts = [VERSION.encode()]
     for neuron in neurons:
         alpha = b"" if neuron.alpha is None else neuron.alpha.tobytes()
-        parts += [str(neuron.neuron).encode(), neuron.pixels.tobytes(), alpha]
+        parts += [str(neuron.neuron).encode(), neuron.pixels.tobytes(), alpha, neuron.maps_of.encode()]
         parts += [facet.pixels.tobytes() for facet in neuron.facets]
         parts.append(json.dumps(neuron_data(neuron)).encode())
     return digest(*parts)

@@ -45,11 +45,11 @@ def make(folder: Path) -> Walkable:
             store=str(made.store),
             model=model,
             layers=(EARLIER, LATER, "classes"),
-            statistics=StatisticsSettings(references=12, levels=16),
+            statistics=StatisticsSettings(references=12, levels=16, lowest=True),
         )
     )
     for layer, nodes in ((EARLIER, ("0",)), (LATER, ("0", "1")), ("classes", ("0", "1"))):
-        variant = VariantSettings(nodes=nodes)
+        variant = VariantSettings(nodes=nodes, crop="patch")
         neurons = "0:32" if layer == LATER else ""
         measure_targets(TargetsJob(store=str(made.store), layer=layer, neurons=neurons, variant=variant))
         for out, seed in ((made.atlas, 0), (made.other, 1)):

@@ -2,8 +2,8 @@
 
 The three measures are those of SemanticLens (Dreyer et al., "Mechanistic understanding and validation of large AI
 models with SemanticLens", 2025, arXiv 2501.05398), which takes the features of a foundation model. A judge's features
-are to be given less their mean over the images of the data set: they are often not below zero, so that any two images
-look alike, and only what is left says how much more alike these are.
+are often not below zero, so that any two images look alike. They are standardised over the references of all neurons of
+the layer first: what is left says how much more alike those of one neuron are.
 """
 
 from __future__ import annotations
@@ -12,15 +12,32 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from vital.judging.metrics import unit
+from vital.judging.readability import standardised
 
 ROWS = 1024
 """Neurons whose cosines with all others are in memory together: of 100,000 neurons 0.8 GB."""
+NEURONS = 8
+"""Neurons over whose references features are standardised."""
 FEWEST, MOST = 4, 12
 """References of a neuron that can be divided into two groups of two or more, and the most that are: all of the 2,036
 divisions of twelve are looked at."""
+
+
+def measures_of_references(
+    features: Float[np.ndarray, "image feature"], rows: Sequence[Int[np.ndarray, "_reference"]]
+) -> dict[str, Float[np.ndarray, "neuron"]]:
+    """All three by name, from a judge's features of images and the rows of each neuron's references, best first. One
+    that is known of no neuron is left out; for fewer than `NEURONS`, whose mean would be their meaning, all are."""
+    together = np.concatenate([np.empty(0, np.int64), *rows])
+    if sum(len(own) > 0 for own in rows) < NEURONS:
+        return {}
+    plain = standardised(features, features[together])
+    own = [plain[places] for places in rows]
+    found = {"clarity": clarity(own), "redundancy": redundancy(own), "polysemanticity": polysemanticity(own)}
+    return {name: values for name, values in found.items() if np.isfinite(values).any()}
 
 
 def clarity(features: Sequence[Float[np.ndarray, "_reference feature"]]) -> Float[np.ndarray, "neuron"]:

@@ -44,6 +44,18 @@ _OF_JUDGE = {
         "",
         "high",
     ),
+    "clarity": Meaning(
+        "mean cosine between two references of the neuron in the features of {judge}, less what references of all "
+        "neurons share: 1 where all show the same, about 0 where they are as unlike as those of different neurons",
+    ),
+    "redundancy": Meaning(
+        "greatest cosine between the neuron's references and another neuron's, their means in the features of {judge}; "
+        "1 is a twin, and more neurons make it larger",
+    ),
+    "polysemanticity": Meaning(
+        "one less the cosine between the two groups that the neuron's references best fall into, in the features of "
+        "{judge}: 0 is one meaning; it says nothing where clarity is low",
+    ),
     "frechet": Meaning(
         "Fréchet distance of the layer's pictures from their references in the features of {judge}; few pictures make "
         "it larger",
@@ -51,6 +63,8 @@ _OF_JUDGE = {
         "low",
     ),
 }
+OF_REFERENCES = ("clarity", "redundancy", "polysemanticity")
+"""Metrics of neurons, which say nothing of their pictures: they are the same for every method."""
 _OF_PICTURE = {
     "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
     "peak_ratio": Meaning("the picture's peak over the neuron's peak on its best natural reference", "", "high"),

@@ -70,14 +70,19 @@ def readability(
 
 
 def mean_explanations(
-    features: Float[np.ndarray, "image feature"], rows: Sequence[Int[np.ndarray, "_reference"]]
+    features: Float[np.ndarray, "image feature"],
+    rows: Sequence[Int[np.ndarray, "_reference"]],
+    among: Float[np.ndarray, "member feature"] | None = None,
 ) -> Float[np.ndarray, "neuron feature"]:
-    """Photographs as explanations: the mean of each neuron's standardised ones, given by their rows. They are
-    standardised among those of all neurons, as a method's pictures are. NaN for a neuron without any."""
-    together = np.concatenate([np.empty(0, np.int64), *rows])
-    if not len(together):
-        return np.full((len(rows), features.shape[1]), np.nan, np.float32)
-    plain = standardised(features, features[together])
+    """Photographs as explanations: the mean of each neuron's, given by their rows. NaN for a neuron without any.
+
+    `vital evaluate` standardises them ``among`` a sample of the data set: they have no style to take out, and what the
+    photographs of all neurons have in common tells exciting images from others, too. That is the stronger yardstick.
+    Without ``among`` they are standardised among those of all neurons, as a method's pictures are.
+    """
+    if among is None:
+        among = features[np.concatenate([np.empty(0, np.int64), *rows])]
+    plain = standardised(features, among) if len(among) else features
     none = np.full(features.shape[1], np.nan, np.float32)
     return np.stack([plain[own].mean(0) if len(own) else none for own in rows])
 

@@ -1,29 +1,33 @@
-"""Where in photographs a neuron's evidence lies: relevance at an earlier layer, as an array with named axes."""
+"""What neurons see in photographs: how strongly against a data set, and where, by activation and by relevance."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import xarray
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vital.errors import UnsuitableInput
 from vital.measuring.photos import Photos, read_photos
 from vital.measuring.targets import node_relevance
-from vital.network.arithmetic import rounding
-from vital.network.layers import Layer, survey
+from vital.network.arithmetic import arithmetic, rounding, widened
+from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model
-from vital.network.neurons import check_neurons, parse_neuron
+from vital.network.neurons import Readout, check_neurons, parse_neuron
 from vital.network.nodes import check_nodes, default_nodes
 from vital.network.probe import anchor, probe
 from vital.propagation.mode import relevance_mode
-from vital.settings import RelevanceKind
+from vital.settings import Precision, RelevanceKind
 
 BATCH = 8
 """Photographs in one pass."""
+ALIKE = 1e-4
+"""Of a peak: another that differs by no more is the same, as it is on another machine or in another batch."""
 
 
 def relevance(
@@ -57,23 +61,131 @@ def relevance(
     check_nodes(layers, layer.name, [name])
     grid = _grid(layers.layer(name))
     shown = read_photos(photos, model.preprocessing)
-    mode, device = relevance_mode(kind), anchor(model.network).device
-    reads = layer.reads.of([asked.number])
-    maps = []
-    with rounding(), probe(model.network, [name, layer.reads.layer], layers.layouts(), mode) as run:
-        for pixels in shown.pixels.split(BATCH):
-            activations = run(model.preprocessing.normalise(pixels.to(device)).requires_grad_())
-            numbers = torch.full((len(pixels),), asked.number, device=device)
-            arrived = node_relevance(mode, activations, reads, [name], numbers, kind)[name]
-            maps.append(_as_maps(arrived, layers.layer(name).leading_tokens, grid))
+    numbers = np.full(len(shown), asked.number)
+    maps = relevance_maps(model, layers, layer, numbers, shown.pixels, layers.layer(name), kind)
     centres = (np.arange(grid) + 0.5) * model.preprocessing.side / grid
     return xarray.DataArray(
-        np.concatenate(maps),
+        maps,
         dims=("image", "row", "column"),
         coords={"image": list(shown.names), "row": centres, "column": centres},
         name="relevance",
         attrs={"neuron": str(asked), "node": name, "kind": kind, "model": model.name},
     )
+
+
+def relevance_maps(
+    model: Model,
+    survey: Survey,
+    layer: Layer,
+    numbers: Int[np.ndarray, "image"],
+    pixels: UInt8[Tensor, "image 3 side side"],
+    node: Layer,
+    kind: RelevanceKind = "lrp",
+) -> Float[np.ndarray, "image row column"]:
+    """`relevance` at ``node`` of a neuron of ``layer`` for each image: that of the same place in ``numbers``.
+
+    Raises:
+        UnsuitableInput: the node has no map.
+        UnsupportedOperation: the network has an operation without a relevance rule.
+    """
+    grid, mode, device = _grid(node), relevance_mode(kind), anchor(model.network).device
+    reads, maps = layer.reads.of(numbers), []
+    with rounding(), probe(model.network, [node.name, reads.layer], survey.layouts(), mode) as run:
+        for start in range(0, len(pixels), BATCH):
+            some = slice(start, start + BATCH)
+            activations = run(model.preprocessing.normalise(pixels[some].to(device)).requires_grad_())
+            own = torch.from_numpy(numbers[some].astype(np.int64)).to(device)
+            arrived = node_relevance(mode, activations, reads, [node.name], own, kind)[node.name]
+            maps.append(_as_maps(arrived, node.leading_tokens, grid))
+    return np.concatenate(maps)
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """Of each image and neuron the greatest activation, where it is, and the whole map.
+
+    ``site`` counts row by row in the map of the module that is read, as references do, without the tokens that are not
+    of the image. Of neurons that are read at one site the map is that site alone.
+    """
+
+    peak: Float[np.ndarray, "image neuron"]
+    site: Int[np.ndarray, "image neuron"]
+    maps: Float[np.ndarray, "image neuron site"]
+
+    def square(self, image: int, neuron: int) -> Float[np.ndarray, "row column"] | None:
+        """The map of one image and neuron by rows; None for a single site, and where the sites are no square."""
+        sites = self.maps.shape[2]
+        grid = math.isqrt(sites)
+        return self.maps[image, neuron].reshape(grid, grid) if sites == grid * grid > 1 else None
+
+
+def responses(
+    model: Model,
+    survey: Survey,
+    neurons: Mapping[str, Sequence[int]],
+    pixels: UInt8[Tensor, "image 3 side side"],
+    precision: Precision = "float32",
+) -> dict[str, Responses]:
+    """What ``neurons`` of some layers, in ascending order, make of one batch of images; by layer.
+
+    Peaks are those that a pass over shards ranks by (`vital.measuring.gathering.Gathering`): the maximum over the
+    sites, at the first such site.
+    """
+    reads = {name: survey.layer(name).reads.of(numbers) for name, numbers in neurons.items()}
+    inner, device = list(dict.fromkeys(one.layer for one in reads.values())), anchor(model.network).device
+    with (
+        arithmetic(model, precision) as used,
+        torch.inference_mode(),
+        probe(used.network, inner, survey.layouts()) as run,
+    ):
+        seen = run(used.preprocessing.normalise(pixels.to(device)).to(anchor(used.network).dtype))
+        return {
+            name: _responses(survey, read, neurons[name], widened(seen[read.layer])) for name, read in reads.items()
+        }
+
+
+def _responses(
+    survey: Survey, reads: Readout, neurons: Sequence[int], seen: Float[Tensor, "image channel site"]
+) -> Responses:
+    maps, skip = reads.maps(seen), survey.layer(reads.layer).leading_tokens
+    if reads.numbers is None:  # all channels, as they are
+        maps = maps[:, list(neurons)]
+    first = 0 if reads.site is None else max(0, reads.site - skip)
+    maps = maps[..., skip:] if reads.site is None else maps
+    peak, site = maps.max(-1)
+    return Responses(peak.numpy(force=True), site.numpy(force=True) + first, maps.float().numpy(force=True))
+
+
+def standing(
+    peak: Float[np.ndarray, "image neuron"], sample: Float[np.ndarray, "sampled neuron"]
+) -> tuple[Float[np.ndarray, "image neuron"], Float[np.ndarray, "image neuron"]]:
+    """Of each peak the share of a sample's images with a lesser one, 0 to 1, and how many standard deviations it is
+    above their mean. What is `ALIKE` is not lesser: an image of the sample is not above itself.
+
+    The deviation is that of the neuron over the sample; of one that is the same on all of it, the layer's mean
+    deviation. What is no number is above nothing.
+
+    >>> standing(np.array([[3.0, 2.0]]), np.array([[1.0, 0.0], [3.0, 0.0]]))
+    (array([[0.5, 1. ]]), array([[1., 2.]]))
+    """
+    share = np.stack([(sample < row - ALIKE * np.abs(row)).mean(axis=0) for row in peak])
+    wide = sample.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinite activations have no deviation
+        deviation = wide.std(axis=0)
+        known = deviation[np.isfinite(deviation) & (deviation > 0)]
+        deviation[deviation == 0] = known.mean() if known.size else 1.0
+        return share, (peak - wide.mean(axis=0)) / deviation
+
+
+def map_node(survey: Survey, layer: Layer, model_name: str = "") -> Layer | None:
+    """The last of the layers that are matched for a layer's neurons whose sites are a square map; None without one."""
+    nodes = (survey.layer(name) for name in reversed(default_nodes(survey, layer.name, model_name)))
+    return next((node for node in nodes if _is_square(node)), None)
+
+
+def _is_square(node: Layer) -> bool:
+    sites = node.sites - node.leading_tokens
+    return math.isqrt(sites) ** 2 == sites > 1
 
 
 def _grid(node: Layer) -> int:

@@ -22,7 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray"
 Photos: TypeAlias = "Photo | Sequence[Photo]"
-"""A folder, or one photograph, or several: files, Pillow images, or arrays (row, column, 3) of uint8."""
+"""One photograph or several: files, folders of them, Pillow images, or arrays (row, column, 3) of uint8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,18 +52,23 @@ def read_photos(photos: Photos, preprocessing: Preprocessing) -> Photographs:
 
 
 def _listed(photos: Photos) -> list[Photo]:
-    if isinstance(photos, (str, os.PathLike)) and Path(photos).is_dir():
-        files = list(_images_below(Path(photos)))
-        if not files:
-            raise UnsuitableInput(
-                f"the folder {os.fspath(photos)!r} holds no photograph: files ending in {', '.join(SUFFIXES)} are taken"
-            )
-        return files
-    if isinstance(photos, (str, os.PathLike, Image.Image)):
-        return [photos]
-    if isinstance(photos, np.ndarray) and photos.ndim < 4:
-        return [photos]
-    return list(photos)
+    if isinstance(photos, np.ndarray):
+        given: Sequence[Photo] = list(photos) if photos.ndim == 4 else [photos]
+    else:
+        given = [photos] if isinstance(photos, (str, os.PathLike, Image.Image)) else photos
+    return [photo for one in given for photo in _unfolded(one)]
+
+
+def _unfolded(photo: Photo) -> Iterator[Photo]:
+    if not isinstance(photo, (str, os.PathLike)) or not Path(photo).is_dir():
+        yield photo
+        return
+    files = list(_images_below(Path(photo)))
+    if not files:
+        raise UnsuitableInput(
+            f"the folder {os.fspath(photo)!r} holds no photograph: files ending in {', '.join(SUFFIXES)} are taken"
+        )
+    yield from files
 
 
 def _images_below(folder: Path) -> Iterator[Photo]:

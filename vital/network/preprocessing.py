@@ -5,10 +5,10 @@ Sizes and places are torchvision's (`torchvision.transforms.Resize`, `CenterCrop
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -81,6 +81,12 @@ class Preprocessing:
             "squash": self.squash,
             "channels": self.channels,
         }
+
+    @classmethod
+    def of(cls, identity: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `identity`; other fields may be among them, as in what a store was made from."""
+        rest = {name: identity[name] for name in ("resize", "interpolation", "antialias", "channels", "squash")}
+        return cls(identity["input_size"], tuple(identity["mean"]), tuple(identity["std"]), **rest)
 
     def crop(self, image: UInt8[np.ndarray, "row column 3"]) -> UInt8[Tensor, "3 side side"]:
         """One decoded image at the input's size: resized, the middle cut out; black where it does not reach."""

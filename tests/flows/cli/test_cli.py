@@ -61,6 +61,7 @@ def test_nothing_is_listed_that_does_not_exist_yet() -> None:
         "pages",
         "view",
         "show",
+        "look",
         "export",
     }
 

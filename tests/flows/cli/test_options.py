@@ -31,11 +31,11 @@ def parsed(line: str) -> dict[str, Any]:
     [
         (
             "references a.tar --store s b.tar --layer l --layer classes --references 3 --lowest --directions d.npy "
-            "--model resnet50 --weights w.pt --download --mean 0.1 0.2 0.3 --std 1 1 1 --workers 2 --extend "
-            "--precision tf32 --deterministic",
+            "--dictionary e.npz --model resnet50 --weights w.pt --download --mean 0.1 0.2 0.3 --std 1 1 1 --workers 2 "
+            "--extend --precision tf32 --deterministic",
             ReferencesJob(
                 shards=("a.tar", "b.tar"), store="s", layers=("l", "classes"), directions=("d.npy",), extend=True,
-                statistics=StatisticsSettings(references=3, lowest=True), precision="tf32",
+                dictionaries=("e.npz",), statistics=StatisticsSettings(references=3, lowest=True), precision="tf32",
                 running=Running(workers=2, deterministic=True),
                 model=ModelSettings(
                     name="resnet50", weights="w.pt", download=True, mean=(0.1, 0.2, 0.3), std=(1, 1, 1)

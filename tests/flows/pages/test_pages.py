@@ -21,8 +21,10 @@ import pytest
 from PIL import Image
 
 from flows.cli.export import served
+from flows.jobs import Running
 from flows.pages import again as recipes
 from flows.pages.atlas import titles, write_gallery
+from flows.pages.thumbnails import across
 from flows.steps.pictures import ALGORITHMS
 from flows.steps.targets import variant_of
 from stores import open_atlas, open_statistics
@@ -44,7 +46,7 @@ def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Walkable:
 @pytest.fixture(scope="module")
 def site(made: Walkable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site") / "pages"
-    write_gallery(str(made.atlas), out, credits_={"image0001": "Ada, CC0"})
+    write_gallery(str(made.atlas), out, credits_={"image0001": "Ada, CC0"}, maps=Running(threads=1))
     return out
 
 
@@ -56,6 +58,19 @@ def refused(said: Result, *parts: str) -> None:
 
 def data(path: Path) -> Any:
     return json.loads(path.read_text().partition(",")[2][:-3])
+
+
+def chunk(path: Path) -> dict[str, Any]:
+    """Neurons of a chunk, with what they share in its place."""
+    found = data(path)
+    shared = found.pop("shared")
+    for page in found.values():
+        for name in ("across", "lowest"):
+            page[name] = [
+                [shared[place][0], shared[place][1], score, *shared[place][2:], *more]
+                for place, score, *more in page[name]
+            ]
+    return dict(found)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -80,11 +95,13 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: W
     neurons = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
     levels = next(column["values"] for column in said["columns"] if column["name"] == "trust")
     assert levels == [(row % 2 == 0) + (row % 4 == 0) + (row < 8) for row in said["made"]]
-    assert neurons["4"]["trust"] == [
-        3, 3, "Reaches its references (1.10 of their mean peak), readable (0.70, photographs 0.75), treated like "
-        "photographs (gap 0.10).",
-    ]  # fmt: skip
-    assert neurons["9"]["trust"][:2] == [0, 2]
+    findings, sentence = neurons["4"]["trust"]
+    assert findings == [True, True, True]
+    assert sentence == (
+        "Reaches its references (1.10 of their mean peak), readable (0.70, photographs 0.75), treated like photographs "
+        "(gap 0.10)."
+    )
+    assert neurons["9"]["trust"][0] == [False, None, False]
     assert said["measuring"] == f"vital evaluate --atlas {made.atlas} --layer {LATER} --judge squeezenet"
     # nothing was measured of the layer before
     before = data(site / SITE_FOLDER / "0" / EARLIER / "layer.js")
@@ -105,7 +122,7 @@ def test_a_neuron_has_its_sources_photographs_and_curves(made: Walkable, site: P
     one = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")["3"]
     assert [node for node, _, _ in one["sources"]] == ["1", "0"]
     store = open_store(str(made.store), "statistics", "r")
-    row = np.asarray(array_at(store, f"targets/{LATER}/image-lrp/{EARLIER}/importance")[3])
+    row = np.asarray(array_at(store, f"targets/{LATER}/patch-lrp/{EARLIER}/importance")[3])
     _, channels, shares = one["sources"][0]
     assert channels == np.argsort(-row, kind="stable")[: len(channels)].tolist()
     np.testing.assert_allclose(shares, row[channels], rtol=1e-3)
@@ -121,6 +138,85 @@ def test_a_neuron_has_its_sources_photographs_and_curves(made: Walkable, site: P
             assert image.size == (160, 160)
 
 
+def test_maps_are_brightest_where_the_store_has_the_peak(made: Walkable, site: Path) -> None:
+    statistics = open_statistics(str(made.store))
+    neurons = chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
+    sites = statistics.references(LATER).site
+    for neuron, page in neurons.items():
+        assert page["maps"]
+        with Image.open(site / SITE_FOLDER / "0" / LATER / f"{neuron}-maps.png") as image:
+            strip = np.asarray(image)
+        tiles = strip.reshape(8, -1, 8).swapaxes(0, 1)
+        assert len(tiles) == len(page["photos"]) + len(page["across"]) + len(page["lowest"])
+        for tile, rank in zip(tiles, range(len(page["photos"])), strict=False):
+            assert tile[divmod(int(sites[int(neuron), rank]), 8)] == tile.max()
+        # the best reference is the end of the scale, and what excites the neuron less is darker
+        assert tiles[0].max() == 255
+        scores = [photo[2] for photo in (*page["photos"], *page["across"])]
+        peaks = [int(tile.max()) for tile in tiles]
+        for place in range(1, len(scores)):
+            assert peaks[place] <= 255 * max(0, scores[place]) / scores[0] + 1
+    # classes have no map, and say nothing of an activation that was not measured
+    photos = chunk(site / SITE_FOLDER / "0" / "classes" / "neurons-0.js")["1"]
+    assert not photos["maps"]
+    assert {photo[2] for photo in photos["photos"]} == {None}
+
+
+def test_photographs_across_the_data_set_have_the_levels_they_say(made: Walkable, site: Path) -> None:
+    statistics = open_statistics(str(made.store))
+    sample = statistics.sample(LATER)
+    rows = {key: row for row, key in enumerate(statistics.keys(sample.image.tolist()))}
+    for neuron, page in chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js").items():
+        peaks = sample.peak[:, int(neuron)]
+        assert page["across"]
+        for _, key, score, _, _, box, above in page["across"]:
+            peak = peaks[rows[key]]
+            assert box is None
+            assert score == pytest.approx(peak, rel=1e-3)
+            assert above == pytest.approx(((peaks < peak).mean() + (peaks <= peak).mean()) / 2, abs=1e-3)
+        scores = [photo[2] for photo in page["across"]]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[-1] == pytest.approx(peaks.min(), rel=1e-3)
+
+
+@pytest.mark.parametrize(("silent", "shown"), [(0, 10), (0.55, 6), (1, 1)])
+def test_of_equal_peaks_one_image_is_shown(silent: float, shown: int) -> None:
+    stream = np.random.default_rng(0)
+    peaks = stream.permutation(
+        np.concatenate([np.zeros(round(1000 * silent)), stream.gamma(2, size=1000 - round(1000 * silent))])
+    )
+    found = across(peaks)
+    assert len(found) == shown
+    rows, shares = zip(*found, strict=True)
+    assert list(peaks[list(rows)]) == sorted(peaks[list(rows)], reverse=True)
+    np.testing.assert_allclose(
+        shares, [((peaks < peaks[row]).mean() + (peaks <= peaks[row]).mean()) / 2 for row in rows]
+    )
+
+
+def test_lowest_photographs_are_shown_where_the_store_keeps_them(made: Walkable, site: Path) -> None:
+    statistics = open_statistics(str(made.store))
+    lowest = statistics.references(f"{LATER}/lowest")
+    page = chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")["3"]
+    assert [photo[1] for photo in page["lowest"]] == statistics.keys(lowest.image[3, :4].tolist())
+    assert [photo[2] for photo in page["lowest"]] == pytest.approx(lowest.score[3, :4], rel=1e-3)
+
+
+def test_without_its_network_maps_are_refused_with_the_way_out(made: Walkable, tmp_path: Path) -> None:
+    store = open_store(str(made.store), "statistics", "r+")
+    kept: Any = store.attrs["model"]
+    store.attrs["model"] = {**kept, "name": "tests.flows.tiny:nothing_of_this_name"}
+    try:
+        refused(vital("pages", made.atlas, "--out", tmp_path / "a"), "nothing_of_this_name", "--no-maps")
+        assert not (tmp_path / "a").exists()
+        said = vital("pages", made.atlas, "--out", tmp_path / "a", "--no-maps")
+        assert said.exit_code == 0, said.output
+    finally:
+        store.attrs["model"] = kept
+    assert list((tmp_path / "a").rglob("*.jpg"))
+    assert not list((tmp_path / "a").rglob("*-maps.png"))
+
+
 def test_credits_are_of_the_photographs_shown(made: Walkable, tmp_path: Path) -> None:
     (tmp_path / "credits.csv").write_text('key,author,licence\nimage0001,"<i>Ada</i>",CC0\nunknown,Bob,CC0\n')
     said = vital("pages", made.atlas, "--out", tmp_path / "out", "--credits", tmp_path / "credits.csv")
@@ -131,10 +227,10 @@ def test_credits_are_of_the_photographs_shown(made: Walkable, tmp_path: Path) ->
 def test_the_same_atlas_gives_the_same_bytes_and_a_second_run_writes_nothing(
     made: Walkable, site: Path, tmp_path: Path
 ) -> None:
-    write_gallery(str(made.atlas), tmp_path / "again", credits_={"image0001": "Ada, CC0"})
+    write_gallery(str(made.atlas), tmp_path / "again", credits_={"image0001": "Ada, CC0"}, maps=Running(threads=1))
     assert contents(tmp_path / "again") == contents(site)
     times = {path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()}
-    write_gallery(str(made.atlas), site, credits_={"image0001": "Ada, CC0"})
+    write_gallery(str(made.atlas), site, credits_={"image0001": "Ada, CC0"}, maps=Running(threads=1))
     assert {path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()} == times
 
 
@@ -194,7 +290,7 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     """Every line is taken by the command, and gives the settings that the stores have recorded."""
     jobs: dict[str, Any] = {}
     monkeypatch.setattr("flows.recipes.references.select_references", lambda job: jobs.update(references=job))
-    monkeypatch.setattr("flows.recipes.targets.measure_targets", lambda job: jobs.update(targets=job) or "image-lrp")
+    monkeypatch.setattr("flows.recipes.targets.measure_targets", lambda job: jobs.update(targets=job) or "patch-lrp")
     monkeypatch.setattr("flows.recipes.atlas.build_atlas", lambda job: jobs.update(atlas=job))
     pictures, statistics = open_atlas(str(made.atlas)).layer(LATER), open_statistics(str(made.store))
     monkeypatch.setattr("flows.recipes.evaluation.evaluate_atlas", lambda job: jobs.update(evaluate=job) or job.atlas)
@@ -209,12 +305,12 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
     assert jobs["references"].statistics.references == 12
     assert jobs["references"].statistics.levels == 16
     assert jobs["references"].model.input_size == 32
-    recorded = variant_of(statistics.targets(LATER, "image-lrp"))
+    recorded = variant_of(statistics.targets(LATER, "patch-lrp"))
     assert jobs["targets"].variant.model_copy(update={"nodes": ()}) == recorded.model_copy(update={"nodes": ()})
     assert jobs["targets"].variant.nodes == ("0", "1")
-    assert jobs["atlas"].variant.label(False) == "image-lrp"
+    assert jobs["atlas"].variant.label(False) == "patch-lrp"
     settings = jobs["atlas"].picture.model_dump(mode="json")
-    assert {"variant": "image-lrp", "algorithm": ALGORITHMS["vital"], **settings} == pictures.settings
+    assert {"variant": "patch-lrp", "algorithm": ALGORITHMS["vital"], **settings} == pictures.settings
 
 
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from flows.cli.export import served
+from flows.jobs import Running
 from flows.pages.atlas import write_gallery
 from tests.flows import walkable
 from tests.flows.browser import cells, launched, opened, sheets_are_drawn, wait_for_cells
@@ -36,7 +38,8 @@ def index(_server: None, browser: Browser, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("browser")
     made = walkable.make(folder)
     credits_ = {EVIL: EVIL, "image0001": "Ada, CC0"}
-    return write_gallery([str(made.atlas), str(made.other)], folder / "pages", credits_=credits_).as_uri()
+    atlases = [str(made.atlas), str(made.other)]
+    return write_gallery(atlases, folder / "pages", credits_=credits_, maps=Running(threads=1)).as_uri()
 
 
 @pytest.fixture
@@ -150,8 +153,8 @@ def test_the_wall_is_sorted_and_filtered_by_trust(page: Page, index: str) -> Non
     ("neuron", "marks", "said"),
     [
         (f"{LATER}/4", ["holds"] * 3, "Trust: 3 of 3 hold. Reaches its references (1.10 of their mean peak), readable"),
-        (f"{LATER}/5", ["holds", "fails", "fails"], "not treated like photographs (gap 0.90)"),
-        (f"{LATER}/8", ["holds", "holds", ""], "readability not measured"),
+        (f"{LATER}/5", ["fails", "holds", "fails"], "not treated like photographs (gap 0.90)"),
+        (f"{LATER}/8", ["holds", "", "holds"], "readability not measured"),
         (f"{EARLIER}/3", ["", "", ""], "was not measured yet"),
     ],
 )
@@ -239,7 +242,8 @@ def test_a_neuron_and_the_walk_to_an_earlier_one(page: Page, index: str) -> None
     assert page.inner_text("h1") == "Channel 3"
     assert page.evaluate("document.querySelector('.frame img').decode().then(() => true)")
     assert "Picture of channel 3" in (page.get_attribute(".frame img", "alt") or "")
-    assert page.locator(".photos img").count() == page.locator(".photos .patch").count() > 0
+    references = page.locator(".seen >> nth=0")
+    assert references.locator("img").count() == references.locator(".patch").count() > 0
     assert page.locator(".curve svg .line").count() == 6
     assert page.locator(".loss svg .line").count() == 1
     recipe = page.text_content(".recipe") or ""
@@ -254,6 +258,24 @@ def test_a_neuron_and_the_walk_to_an_earlier_one(page: Page, index: str) -> None
     # the first convolution's channels have no pictures: they are numbers
     page.wait_for_selector(".stones li")
     assert page.locator(".strip a").count() == 0
+
+
+def test_photographs_show_where_the_neuron_is_active(page: Page, index: str) -> None:
+    page.goto(index + WALL + "/3")
+    page.wait_for_selector(".photos img")
+    assert page.inner_text(".seen >> nth=1").startswith("Across the data set")
+    # of 21 images the one nearest to nine tenths is above 18 and half of itself
+    assert "above 88 %" in page.inner_text(".seen >> nth=1")
+    assert page.locator(".map:visible").count() == 0
+    page.click("text=Where it is active")
+    drawn = "() => [...document.querySelectorAll('.map')].every((map) => !map.hidden && map.width === 8)"
+    page.wait_for_function(drawn)
+    assert page.locator(".map").count() == page.locator(".photos img").count()
+    page.click("text=Where it is active")
+    assert page.locator(".map:visible").count() == 0
+    page.goto(index + "#/0/classes/1")
+    page.wait_for_selector(".photos img")
+    assert page.locator("text=Where it is active").count() == 0
 
 
 def test_the_mask_hides_and_shows(page: Page, index: str) -> None:
@@ -364,3 +386,22 @@ def test_served_pages_are_the_same(page: Page, index: str) -> None:
         assert len(cells(page)) == 31
         assert sheets_are_drawn(page)
         page.goto("about:blank")
+
+
+def test_a_photograph_leads_to_the_neurons_that_it_excites(page: Page, index: str) -> None:
+    """The pages' own script finds the part that Python wrote the photograph's key into."""
+    page.goto(index + WALL + "/3")
+    link = page.locator(".photos a").first
+    key = link.inner_text()
+    link.click()
+    found = cells(page)
+    assert page.input_value("#search") == f"image:{key}"
+    text = (Path(unquote(urlsplit(index).path)).parent / "vital-site" / "0" / LATER / "neurons-0.js").read_text("ascii")
+    shown = json.loads(text.partition(",")[2].rpartition(")")[0])
+    having = {number for number, one in shown.items() if number.isdigit() and key in [row[1] for row in one["photos"]]}
+    assert "3" in having
+    assert having <= set(found)
+    assert len(found) < 31
+    page.goto(f"{index}{WALL}?q=image:toString")
+    page.wait_for_selector(".empty:not([hidden])")
+    assert page.locator(".wall .cell").count() == 0

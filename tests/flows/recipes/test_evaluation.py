@@ -57,8 +57,10 @@ def test_every_picture_gets_its_metrics_and_others_none(copied: Path) -> None:
         assert names | {"curve_distance", "nearest_reference", "variation", "clipped"} <= found.keys()
         # three classes are too few to say what is a style, and those of random labels have nothing in common
         told = {f"readability_{JUDGE_NAME}", f"readability_references_{JUDGE_NAME}", "processing_gap"}
+        told |= {f"clarity_{JUDGE_NAME}", f"redundancy_{JUDGE_NAME}"}
         assert found.keys() & told == (set() if layer == "classes" else told)
-        assert "diversity" not in found
+        # three references have no two groups
+        assert not {"diversity", f"polysemanticity_{JUDGE_NAME}"} & found.keys()
         for name, values in found.items():
             assert np.isfinite(values[there]).all(), name
             assert np.isnan(values[~there]).all(), name
@@ -106,7 +108,7 @@ def test_references_themselves_score_as_references_and_noise_as_noise(made: Made
     assert AtlasLayer(evaluated(url), LAYER).layer_metrics()["frechet_own"]["value"] > 5 * distance
 
 
-def test_a_lone_reference_is_as_readable_as_the_yardstick(made: Made, tmp_path: Path) -> None:
+def test_a_lone_reference_is_read_as_the_yardstick_is(made: Made, tmp_path: Path) -> None:
     """Targets of one reference, which itself stands where the picture was."""
     store, url, variant = tmp_path / "s.zarr", tmp_path / "a.zarr", VARIANT.model_copy(update={"references": 1})
     shutil.copytree(made.store, store)
@@ -123,8 +125,9 @@ def test_a_lone_reference_is_as_readable_as_the_yardstick(made: Made, tmp_path: 
     pixels[:] = shown
     found = AtlasLayer(evaluated(url), LAYER).metrics()
     yardstick = found[f"readability_references_{JUDGE_NAME}"][there]
-    np.testing.assert_allclose(found[f"readability_{JUDGE_NAME}"][there], yardstick, atol=0.02)
-    assert yardstick.min() < yardstick.max()
+    read = found[f"readability_{JUDGE_NAME}"][there]
+    assert np.corrcoef(read, yardstick)[0, 1] > 0.3  # they differ by what all pictures share, which is taken out
+    assert abs(read.mean() - yardstick.mean()) < 0.2
     assert "processing_gap" not in found  # a lone reference is near no other
 
 

@@ -121,8 +121,9 @@ def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: T
 def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
     places = np.array([[0, 1], [0.5, 0.25], [0, 0]])
     page = layer(places=places, names=["a", "b", "c"], looked_at=["reached"], measuring="vital evaluate")
-    neurons = [neuron(0), neuron(1, trust=TrustLine(1, 2, "Reached."))]
-    write(tmp_path, pool, neurons, page, {"ab12": jpeg()})
+    across = [Photo("cd34", "b", 1.5, above=0.9)]
+    neurons = [neuron(0), neuron(1, trust=TrustLine([True, False, None], "Reached."), across=across)]
+    write(tmp_path, pool, neurons, page, {"ab12": jpeg(), "cd34": jpeg()})
     overview = data(tmp_path / SITE_FOLDER / "0" / LAYER / "layer.js")
     assert overview["made"] == [0, 1]
     assert overview["names"] == ["a", "b"]
@@ -130,10 +131,14 @@ def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: Thre
     assert overview["missing"] == [[0, 1]]
     assert overview["columns"][0]["values"] == [0, 0.5]
     assert (overview["lookedAt"], overview["measuring"]) == (["reached"], "vital evaluate")
-    one = data(tmp_path / SITE_FOLDER / "0" / LAYER / "neurons-0.js")["1"]
+    chunk = data(tmp_path / SITE_FOLDER / "0" / LAYER / "neurons-0.js")
+    one = chunk["1"]
     assert one["loss"] == [3, 2, None]
     assert one["sources"] == [["conv1", [3, 1], [1, 0.25]]]
-    assert one["trust"] == [1, 2, "Reached."]
+    assert one["trust"] == [[True, False, None], "Reached."]
+    assert chunk["shared"] == [["cd34", "b", "", ""]]
+    assert one["across"] == [[0, 1.5, None, 0.9]]
+    assert (one["lowest"], one["maps"]) == ([], False)
     assert one["photos"] == [["ab12", "a/key", 3.5, "bee", "Ada, CC0", [0.25, 0.5, 0.25, 0.25]]]
     node, low, high, target, picture = one["curves"][0]
     assert (node, low, high) == ("conv1", 0, 2)
@@ -184,6 +189,31 @@ def test_an_opaque_picture_has_no_mask(tmp_path: Path, pool: ThreadPoolExecutor,
     write(tmp_path, pool, [neuron(0, alpha=None)], layer((1,)), {"ab12": jpeg()})
     assert not list(tmp_path.rglob("*-mask.webp"))
     assert data(next(tmp_path.rglob("neurons-0.js")))["0"]["mask"] is False
+
+
+def test_maps_lie_side_by_side_and_are_made_when_their_chunk_is(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    tiles = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    asked: list[str] = []
+
+    def maps() -> Mapping[int, np.ndarray]:
+        asked.append("maps")
+        return {5: tiles}
+
+    def chunk(made_of: str) -> bool:
+        site = Site(tmp_path, "Atlas", [AtlasPage("one", "one.zarr")], pool)
+        page = neuron(5, photos=(), maps_of=made_of)
+        written = site.chunk(0, LAYER, 0, [page], lambda names: {}, maps)
+        site.close()
+        return written
+
+    file = tmp_path / SITE_FOLDER / "0" / LAYER / "5-maps.png"
+    assert [chunk("a"), chunk("a")] == [True, False]
+    assert asked == ["maps"]
+    with Image.open(file) as image:
+        np.testing.assert_array_equal(np.asarray(image), np.concatenate(list(tiles), axis=1))
+    # another network's maps of the same photographs are others
+    assert chunk("b")
+    assert asked == ["maps", "maps"]
 
 
 def test_a_second_run_touches_only_what_changed(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
@@ -249,3 +279,22 @@ def test_another_s_index_page_is_not_written_over(tmp_path: Path, pool: ThreadPo
 def test_numbers_are_short_and_legal(value: float, short: float | None) -> None:
     assert number(value) == short
     assert json.loads(script("k", [number(value)]).decode().partition(",")[2][:-3]) == [short]
+
+
+def test_a_photograph_s_neurons_are_in_the_part_that_its_key_names(
+    tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stores.pages.scripts.PER_FILE", 3)
+    asked = {f"image{number}": [number % 2] for number in range(10)} | {"слон, \U0001f418": [1, 0], "toString": [0]}
+    write(tmp_path, pool, [neuron(0), neuron(1)], layer(photographs=asked), {"ab12": jpeg(9)})
+    folder = tmp_path / "vital-site" / "0" / LAYER
+    told = data(folder / "layer.js")
+    assert told["photographs"] == 4
+    found = [data(folder / f"photographs-{part}.js") for part in range(4)]
+    assert {key: value for part in found for key, value in part.items()} == asked
+    for place, part in enumerate(found):
+        for key in part:
+            units = memoryview(key.encode("utf-16-le")).cast("H").tolist()
+            total = sum(unit * 31**power for power, unit in enumerate(reversed(units)))
+            # taken modulo after each step, or once at the end: the same
+            assert total % 1_000_003 % 4 == place

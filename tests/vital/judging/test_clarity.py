@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from vital.judging import clarity as measures
-from vital.judging.clarity import FEWEST, MOST, clarity, polysemanticity, redundancy
+from vital.judging.clarity import (
+    FEWEST,
+    MOST,
+    NEURONS,
+    clarity,
+    measures_of_references,
+    polysemanticity,
+    redundancy,
+)
 
 
 def planted(stream: np.random.Generator, centres: np.ndarray, members: int, noise: float) -> np.ndarray:
@@ -93,3 +101,27 @@ def test_of_many_references_the_first_count() -> None:
 def test_features_of_zero_have_no_direction() -> None:
     assert np.isnan(polysemanticity([np.zeros((6, 3))])).all()
     assert clarity([np.zeros((6, 3))]).tolist() == [0]
+
+
+def test_what_all_references_share_does_not_count() -> None:
+    """Features far from zero, as a network's are: raw, any two images look alike."""
+    stream = np.random.default_rng(7)
+    meanings = np.linalg.qr(stream.normal(size=(40, 14)))[0].T * 5
+    clear = [planted(stream, meanings[[place]], 6, 0.01) for place in range(NEURONS)]
+    double = planted(stream, meanings[12:14], 3, 0.01)
+    neurons = [*clear, double]
+    images = np.concatenate(neurons) + 100
+    rows = list(np.arange(len(images)).reshape(len(neurons), 6))
+    assert min(clarity([images[own] for own in rows])) > 0.99
+    found = measures_of_references(images, rows)
+    assert found["clarity"][:-1].min() > 0.9 > 0.6 > found["clarity"][-1]
+    assert found["polysemanticity"][:-1].max() < 0.2 < 0.8 < found["polysemanticity"][-1]
+    assert found["redundancy"].max() < 0.2
+
+
+def test_of_few_neurons_and_of_single_references_nothing_is_said() -> None:
+    images = np.random.default_rng(8).normal(size=(NEURONS, 5))
+    each = [np.array([row]) for row in range(NEURONS)]
+    assert measures_of_references(images, each[1:]) == {}
+    assert list(measures_of_references(images, each)) == ["redundancy"]
+    assert measures_of_references(images, [np.zeros(0, np.int64)] * 3) == {}

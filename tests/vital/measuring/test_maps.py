@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,12 @@ from torch import Tensor, nn
 
 from tests.reference.networks import SIDE, Residual, literal_relevance, randomise
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
-from vital.measuring.maps import BATCH, relevance
+from vital.measuring.gathering import Plan, gather
+from vital.measuring.maps import BATCH, map_node, relevance, relevance_maps, responses, standing
+from vital.measuring.ranking import NOBODY
+from vital.network.layers import survey
 from vital.network.models import Model, wrap
+from vital.network.neurons.dictionaries import Dictionary
 from vital.network.probe import probe
 from vital.network.sources import torchvision_models
 from vital.propagation.mode import Relevance
@@ -118,3 +123,60 @@ def test_neurons_and_nodes_that_are_not_there_are_refused(tiny: Callable[..., Mo
     oblong = wrap(nn.Sequential(nn.Conv2d(3, 4, (3, 1)), nn.Conv2d(4, 5, 1)), side=32, **COLOURS)
     with pytest.raises(UnsuitableInput, match="the 960 sites of '0' are no square map: name another node"):
         relevance(oblong, "1:0", photos(1), node="0")
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT", "ViT@0", "ViT@7", "ViT~pairs", "classes", "2", "2@1,2", "2~pairs", "2~features"]
+)
+def test_a_response_is_the_peak_that_a_pass_ranks_by(name: str, tiny: Callable[..., Model]) -> None:
+    """Each neuron's images in the order of their peaks, and the winning sites, as the pass has them."""
+    if name.startswith("ViT"):
+        made = torchvision_models().VisionTransformer(32, 8, 3, 4, 32, 64, num_classes=10)
+        model = wrap(randomise(made, 0), side=32, **COLOURS)
+        name, channels = name.replace("ViT", "encoder.layers.encoder_layer_2"), 32
+    else:
+        model, channels = tiny(), 12
+    pairs = np.random.default_rng(3).normal(size=(20, channels)).astype(np.float32)
+    features = Dictionary(pairs, np.full(20, -0.1, np.float32), np.full(20, 0.05, np.float32), k=5)
+    layers = replace(survey(model), directions={"pairs": pairs, "features": features})
+    crops = torch.stack([model.preprocessing.crop(photo) for photo in photos(6)])
+    count = layers.layer(name).channels
+    some = [1, 4, count - 1]
+    seen = responses(model, layers, {"classes": [3], name: some}, crops)[name]
+    np.testing.assert_array_equal(seen.peak, seen.maps.max(-1))
+    if name == "classes":  # which are ranked by their labels
+        with torch.no_grad():
+            logits = model.network(model.preprocessing.normalise(crops))
+        np.testing.assert_allclose(seen.peak, logits[:, some].numpy(), rtol=1e-4, atol=1e-5)
+        return
+    rows = np.arange(len(crops))
+    plan = Plan((name,), (), len(crops), 16)
+    ranking = gather(model, layers, plan, crops, rows, rows, [str(row) for row in rows]).rankings[name]
+    for column, neuron in enumerate(some):
+        taken = ranking.images[neuron] != NOBODY  # a feature that is zero on an image gives it no rank
+        images = ranking.images[neuron][taken]
+        np.testing.assert_allclose(seen.peak[images, column], ranking.scores[neuron][taken], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(seen.site[images, column], ranking.sites[neuron][taken])
+
+
+def test_each_image_s_own_neuron_has_the_relevance_that_it_has_alone(tiny: Callable[..., Model]) -> None:
+    model = tiny()
+    layers = survey(model)
+    crops = torch.stack([model.preprocessing.crop(photo) for photo in photos()])
+    node = map_node(layers, layers.layer("classes"), model.name)
+    assert node is not None
+    assert node.name == "2"
+    maps = relevance_maps(model, layers, layers.layer("classes"), np.arange(COUNT) % 7, crops, node)
+    for image in (0, 3, COUNT - 1):
+        alone = relevance(model, f"classes:{image % 7}", photos()[image], node="2")
+        np.testing.assert_allclose(maps[image], alone.values[0], rtol=1e-4, atol=1e-6)
+    assert map_node(layers, layers.layer("0.0")) is None
+
+
+def test_a_share_counts_what_is_less_and_deviations_are_the_neuron_s_own() -> None:
+    sample = np.array([[0.0, 5.0, 1.0], [1.0, 5.0, 2.0], [2.0, 5.0, np.inf], [3.0, 5.0, 2.0]], np.float32)
+    share, deviations = standing(np.array([[2.0, 5.0, np.nan], [9.0, 6.0, 1.5]], np.float32), sample)
+    np.testing.assert_array_equal(share, [[0.5, 0.0, 0.0], [1.0, 1.0, 0.25]])
+    own = np.sqrt(1.25)  # of 0, 1, 2, 3; the second neuron never differs, so the layer's only deviation is its own
+    np.testing.assert_allclose(deviations[:, :2], [[0.5 / own, 0.0], [7.5 / own, 1.0 / own]], rtol=1e-6)
+    assert np.isnan(deviations[:, 2]).all()

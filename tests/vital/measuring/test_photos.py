@@ -38,7 +38,8 @@ def test_a_folder_files_images_and_arrays_give_the_same_pixels(folder: Path) -> 
     files = [folder / "a.png", str(folder / "b.png"), folder / "inner" / "c.PNG"]
     arrays = [some(2), some(0), some(1)]
     images = [Image.fromarray(one) for one in arrays]
-    for given in (folder, str(folder), files, arrays, images, np.stack(arrays), (files[0], arrays[1], images[2])):
+    kinds = [folder, str(folder), files, arrays, images, np.stack(arrays), (files[0], arrays[1], images[2])]
+    for given in (*kinds, (*files[:2], folder / "inner")):  # a folder among files
         assert torch.equal(read_photos(given, PREPROCESSING).pixels, expected)  # type: ignore[arg-type]
     assert read_photos(folder, PREPROCESSING).names == tuple(map(str, files))
     assert read_photos(images, PREPROCESSING).names == ("0", "1", "2")

@@ -77,6 +77,9 @@ def test_another_side_sees_as_much_of_an_image_and_every_part_tells_in_the_ident
     ]  # fmt: skip
     assert all(other.identity() != usual.identity() for other in others)
     assert Preprocessing(224, (0.5,) * 3, (0.2,) * 3).identity()["resize"] == 256
+    for one in (usual, *others):
+        again = Preprocessing.of({**one.identity(), "levels": 16})
+        assert again.identity() == one.identity()
 
 
 def test_an_image_of_the_right_size_is_only_cropped() -> None:

@@ -97,7 +97,7 @@ class Dictionary:
         before = torch.einsum("pc,pcs->ps", here.weight[rows], read) + here.bias[rows, None]
         cut = self._cut(read, None)
         kept = here.kept(before, here.threshold[rows, None], None if cut is None else cut[:, 0])
-        return before + (kept - before).detach() if before.requires_grad else kept
+        return before + (kept - before).detach() if kept.requires_grad else kept
 
     def rows(
         self, activations: Float[Tensor, "picture channel site"], rows: Int[Tensor, "picture"]
@@ -156,12 +156,17 @@ class _Encoder:
 
     def before(self, read: Float[Tensor, "image channel site"]) -> Float[Tensor, "image _feature _site"]:
         """What the nonlinearity is given."""
-        return torch.einsum("fc,ics->ifs", self.weight, read) + self.bias[:, None]
+        maps = torch.einsum("fc,ics->ifs", self.weight, read)
+        return maps + self.bias[:, None] if maps.requires_grad else maps.add_(self.bias[:, None])
 
     def kept(self, before: Tensor, threshold: Tensor, cut: Tensor | None) -> Tensor:
         """What the nonlinearity leaves."""
         above = before > threshold
-        return torch.where(above if cut is None else above & (before >= cut), before, 0)
+        if cut is not None:
+            above &= before >= cut
+        if torch.is_grad_enabled() and before.requires_grad:
+            return torch.where(above, before, 0)
+        return before.masked_fill_(above.logical_not_(), 0)  # gigabytes, of a hundred thousand features
 
 
 _uploaded: WeakKeyDictionary[Dictionary, dict[tuple[torch.device, torch.dtype], _Encoder]] = WeakKeyDictionary()

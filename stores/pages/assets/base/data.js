@@ -57,7 +57,13 @@
     const chunk = Math.floor(neuron / VITAL.site().perSheet);
     const key = layer.place + "/" + chunk;
     return VITAL.need(key, layer.place + "/neurons-" + chunk + ".js").then(function (data) {
-      return data[neuron];
+      const found = data[neuron];
+      // photographs that several neurons show stand once beside them
+      const whole = ([place, score, ...more]) => {
+        const [file, key, label, credit] = data.shared[place];
+        return [file, key, score, label, credit, ...more];
+      };
+      return found && { ...found, across: found.across.map(whole), lowest: found.lowest.map(whole) };
     });
   };
 
@@ -65,6 +71,7 @@
     full: function (layer, neuron) { return OWN + layer.place + "/" + neuron + ".webp"; },
     facet: function (layer, neuron, number) { return OWN + layer.place + "/" + neuron + "-facet" + number + ".webp"; },
     mask: function (layer, neuron) { return OWN + layer.place + "/" + neuron + "-mask.webp"; },
+    maps: function (layer, neuron) { return OWN + layer.place + "/" + neuron + "-maps.png"; },
     photo: function (name) { return OWN + "photos/" + name.slice(0, 2) + "/" + name + ".jpg"; },
     // A tile of a sheet: its file, and its place as the percentages that background-position wants.
     tile: function (layer, neuron, size) {

@@ -38,6 +38,27 @@
       data.sources.map(([node, channels, shares]) => VITAL.strip(layer.place, node, channels, shares)));
   }
 
+  // Its references, photographs across the whole data set, and those of its least activation.
+  function seen(layer, neuron, data) {
+    const { cover, toggle } = VITAL.maps(layer, neuron, data);
+    const parts = [
+      ["References", data.photos, data.photos.some((photo) => photo[5])
+        ? "The photographs that excite it most; the patch that counts is outlined."
+        : "Photographs whose activations the picture matches."],
+      ["Across the data set", data.across, "From strong to weak: above is the share of all images that excite it less."],
+      ["Lowest", data.lowest, "The photographs on which it is least active."],
+    ];
+    let before = 0;
+    return parts.map(function ([title, photos, lead], part) {
+      const first = before;
+      before += photos.length;
+      if (!photos.length) return null;
+      const button = part === 0 || first === 0 ? toggle : null;
+      return el("section", { class: part ? "seen small" : "seen" }, el("div", { class: "headed" }, el("h2", null, title), button),
+        el("p", { class: "lead" }, lead), VITAL.photos(photos, (i) => cover(first + i)));
+    });
+  }
+
   // The pictures of its further facets, each with photographs of its own.
   function facets(layer, neuron, data) {
     if (!data.facets) return null;
@@ -77,15 +98,11 @@
     const actions = el("div", { class: "actions" }, toggle, save(layer, neuron),
       others.map((other) => el("a", { class: "quiet", href: VITAL.compareLink(layer.place, other.place, neuron) },
         "Compare with " + other.label)));
-    const photos = data.photos.length ? el("section", { class: "seen" }, el("h2", null, "References"),
-      el("p", { class: "lead" }, data.photos.some((photo) => photo[5])
-        ? "The photographs that excite it most; the patch that counts is outlined."
-        : "Photographs whose activations the picture matches."), VITAL.photos(data.photos)) : null;
     const loss = VITAL.lossPlot(data.loss, layer.steps);
     main.append(el("article", { class: "neuron" }, path,
       el("div", { class: "show" }, el("div", { class: "left" }, frame, actions),
         el("div", { class: "right" }, heading, VITAL.trust(layer, data), VITAL.measures(layer, neuron),
-          VITAL.naming(layer, data), photos)),
+          VITAL.naming(layer, data), seen(layer, neuron, data))),
       facets(layer, neuron, data), sources(layer, data), VITAL.curves(data),
       loss ? el("section", { class: "loss" }, el("h2", null, "Loss"), el("div", { class: "curves" }, loss)) : null,
       recipe(layer, neuron, data)));

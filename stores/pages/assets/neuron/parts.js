@@ -39,14 +39,57 @@
     return { frame, toggle, turn };
   };
 
-  VITAL.photos = function (photos) {
-    return el("ul", { class: photos.length % 4 ? "photos" : "photos fours" }, photos.map(function ([file, key, score, label, credit, box]) {
+  // A photograph's key, on a neuron's own page as a link to all neurons that the photograph excites.
+  function searched(key) {
+    const here = /^#\/(\d+\/[^/?]+)\/\d+$/.exec(location.hash);
+    // a key that is no Unicode has no address
+    if (!here || /\p{Surrogate}/u.test(key)) return key;
+    return el("a", { href: "#/" + here[1] + "?q=" + encodeURIComponent("image:" + key),
+      title: "The neurons that this photograph excites most: " + key }, key);
+  }
+
+  // Where the neuron is active, dark elsewhere: tile by tile of one grey image, which loads when it is first wanted.
+  // `cover(i)` is what lies over photograph i of the neuron.
+  VITAL.maps = function (layer, neuron, data) {
+    if (!data.maps) return { cover: () => null, toggle: null };
+    const covers = [];
+    let image = null;
+    const toggle = el("button", { type: "button", class: "quiet", "aria-pressed": "false",
+      title: "Show where the neuron is active on the photographs", on: { click: turn } }, "Where it is active");
+    function drawn() {
+      const side = image.naturalHeight;
+      for (const [canvas, place] of covers) {
+        canvas.width = canvas.height = side;
+        canvas.getContext("2d").drawImage(image, place * side, 0, side, side, 0, 0, side, side);
+      }
+    }
+    function turn() {
+      const on = toggle.getAttribute("aria-pressed") !== "true";
+      toggle.setAttribute("aria-pressed", String(on));
+      if (!image) {
+        image = new Image();
+        image.onload = drawn;
+        image.src = VITAL.image.maps(layer, neuron);
+      }
+      for (const [canvas] of covers) canvas.hidden = !on;
+    }
+    function cover(place) {
+      const canvas = el("canvas", { class: "map", "aria-hidden": "true", hidden: true });
+      covers.push([canvas, place]);
+      return canvas;
+    }
+    return { cover, toggle };
+  };
+
+  VITAL.photos = function (photos, cover = () => null) {
+    return el("ul", { class: photos.length % 4 ? "photos" : "photos fours" }, photos.map(function ([file, key, score, label, credit, box, above], i) {
       const patch = box && el("span", { class: "patch", "aria-hidden": "true", style: { top: box[0] * 100 + "%",
         left: box[1] * 100 + "%", height: box[2] * 100 + "%", width: box[3] * 100 + "%" } });
       const image = el("img", { src: VITAL.image.photo(file), loading: "lazy", width: 160, height: 160,
         alt: "Photograph " + key + (label ? ", " + label : "") + (box ? ", its patch outlined" : "") });
-      return el("li", null, el("figure", null, el("div", { class: "photo" }, image, patch),
-        el("figcaption", null, el("b", { title: key }, key), label && label !== key ? el("span", null, label) : null,
+      return el("li", null, el("figure", null, el("div", { class: "photo" }, image, cover(i), patch),
+        el("figcaption", null, above === undefined ? null : el("span", { class: "above" }, "above " + VITAL.share(above)),
+          el("b", { title: key }, searched(key)), label && label !== key ? el("span", null, label) : null,
           score === null ? null : el("span", null, "activation " + VITAL.number(score)),
           credit ? el("span", { class: "credit" }, credit) : null)));
     }));
@@ -56,8 +99,10 @@
   VITAL.trust = function (layer, data) {
     const all = layer.lookedAt.length;
     if (!all) return null;
-    const [level, known, text] = data.trust || [0, 0, "How far this picture can be trusted was not measured yet."];
-    const marks = layer.lookedAt.map((thing, i) => el("i", { class: i < level ? "holds" : i < known ? "fails" : "" }));
+    const [findings, text] = data.trust || [[], "How far this picture can be trusted was not measured yet."];
+    const level = findings.filter((holds) => holds === true).length, known = findings.filter((holds) => holds !== null).length;
+    const marks = layer.lookedAt.map((thing, i) => el("i", { title: thing,
+      class: findings[i] === true ? "holds" : findings[i] === false ? "fails" : "" }));
     const said = known ? "Trust: " + level + " of " + all + " hold. " : "";
     return el("div", { class: "trust" },
       el("p", null, el("span", { class: "marks", "aria-hidden": "true" }, marks), el("span", { class: "unseen" }, said), text),

@@ -21,6 +21,7 @@
   function searchBox(layer, state, changed) {
     const box = el("input", { type: "search", id: "search", placeholder: layer.names ? "Name or number" : "7, 20:32",
       "aria-label": layer.names ? "Search by name or number" : "Search by number, e.g. 7, 20:32", value: state.q,
+      title: "image:KEY finds the neurons that a photograph excites",
       autocomplete: "off", spellcheck: "false", enterkeyhint: "search" });
     box.addEventListener("input", paused(function () { state.q = box.value; changed(); }));
     return el("label", { class: "field search" }, el("span", { class: "unseen" }, "Search"), box, el("kbd", null, "/"));

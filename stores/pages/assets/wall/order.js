@@ -38,6 +38,21 @@
     return (neuron) => tests.some((test) => test(neuron));
   }
 
+  // image:KEY asks for the neurons that a photograph excites: where they stand, or null for another search.
+  function photographed(layer, text) {
+    const asked = /^\s*image:\s*(.*?)\s*$/.exec(text);
+    if (!asked) return null;
+    let total = 0;
+    for (let i = 0; i < asked[1].length; i += 1) total = (total * 31 + asked[1].charCodeAt(i)) % 1000003;
+    return { key: asked[1], file: layer.photographs ? layer.place + "/photographs-" + (total % layer.photographs) : "" };
+  }
+
+  // A promise of what a search needs beside the layer's own data; null where it is there, or nothing is needed.
+  VITAL.awaited = function (layer, text) {
+    const asked = photographed(layer, text);
+    return asked && asked.file && !VITAL.known(asked.file) ? VITAL.need(asked.file, asked.file + ".js") : null;
+  };
+
   function inRange(layer, state) {
     const column = layer.columns[Number(state.metric)];
     const low = state.min === "" ? -Infinity : Number(state.min), high = state.max === "" ? Infinity : Number(state.max);
@@ -47,8 +62,17 @@
 
   // Rows of the neurons that pass search and range, in the state's order; `columns` of the wall matters to similarity.
   VITAL.arranged = function (layer, state, columns) {
-    const asked = searched(layer, state.q), fits = inRange(layer, state);
-    const rows = layer.made.map((neuron, row) => row).filter((row) => asked(layer.made[row]) && fits(row));
+    const fits = inRange(layer, state), seen = photographed(layer, state.q);
+    let rows;
+    if (seen) {
+      // in the order of the photograph's rank; it has its own entry only, not what every object has
+      const found = VITAL.known(seen.file) || {};
+      const neurons = Object.hasOwn(found, seen.key) ? found[seen.key] : [];
+      rows = neurons.map((neuron) => layer.row.get(neuron)).filter((row) => row !== undefined && fits(row));
+    } else {
+      const asked = searched(layer, state.q);
+      rows = layer.made.map((neuron, row) => row).filter((row) => asked(layer.made[row]) && fits(row));
+    }
     if (state.order === "name" && layer.names) {
       rows.sort((a, b) => layer.names[a].localeCompare(layer.names[b]) || a - b);
     } else if (state.order === "similarity" && layer.places) {

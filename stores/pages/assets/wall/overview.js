@@ -75,6 +75,8 @@
     }
 
     function changed() {
+      const awaited = VITAL.awaited(layer, state.q);
+      if (awaited) awaited.then(() => { if (wall.host.isConnected) changed(); }, () => {});
       arrange();
       wall.show(rows.length);
       count.textContent = rows.length === layer.made.length ? "" : rows.length + " of " + layer.made.length;

@@ -1,0 +1,134 @@
+"""What is measured of pictures: how far they show what an attacker wants, and what the trust line says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+
+import vital
+from benchmarks.fooled.network import DEVIATION, LAYER, MEAN, SIDE
+from benchmarks.fooled.pictures import NODES, REFERENCES, Subject, likeness, luminance
+from vital.judging.judges import Judge, own_judge
+from vital.judging.metrics import peak_ranks
+from vital.judging.processing import passed, processing_gap
+from vital.judging.readability import ASKED, Question, lower_half, mean_explanations, readability, standardised
+from vital.judging.trust import Trust, trust
+
+OTHERS = 200
+"""Images of the lower half that are asked about."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Neurons of a network as a user sees them: a picture of each by one method."""
+
+    subject: Subject
+    neurons: Sequence[int]
+    pixels: UInt8[np.ndarray, "picture side side 3"]
+
+
+@dataclass(frozen=True)
+class Eye:
+    """Another network, as a judge, with what it sees in the images, standardised."""
+
+    judge: Judge
+    images: Float[np.ndarray, "image feature"]
+
+    @classmethod
+    def of(cls, network: nn.Module, images: UInt8[Tensor, "image 3 32 32"]) -> Eye:
+        """The features of all images."""
+        wrapped = vital.wrap(network, side=SIDE, mean=MEAN, std=DEVIATION, resize=SIDE, channels=1, name="judge")
+        judge = own_judge(wrapped)
+        return cls(judge, standardised(judge.outputs(images).features.numpy()))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Every figure of some pictures of one method, a number a picture."""
+
+    likeness: Float[np.ndarray, "picture"]
+    peak: Float[np.ndarray, "picture"]
+    gap: Float[np.ndarray, "picture"]
+    readability: Float[np.ndarray, "picture"]
+    references: Float[np.ndarray, "picture"]
+    found: tuple[Trust, ...]
+
+    @classmethod
+    def of(cls, seen: Seen, eye: Eye, chosen: UInt8[np.ndarray, "row column"]) -> Judged:
+        """All of them, as `vital evaluate` has them."""
+        subject, neurons = seen.subject, list(seen.neurons)
+        model, layouts = subject.model, subject.survey.layouts()
+        order = np.argsort(-subject.peaks[:, neurons], axis=0, kind="stable").T
+        rows, shown = list(order[:, :REFERENCES]), torch.from_numpy(seen.pixels).permute(0, 3, 1, 2)
+
+        mean = np.take_along_axis(subject.peaks[:, neurons], order.T[:REFERENCES], 0).mean(0)
+        usual = subject.peaks.mean(0), subject.peaks.std(0)
+        peak = peak_ranks(model, LAYER, neurons, seen.pixels, layouts, usual).peak / mean
+
+        theirs, images = (passed(model, NODES, pixels, layouts) for pixels in (shown, subject.images))
+        gap = processing_gap(theirs, images, rows)
+
+        questions = [_question(ranks, subject.peaks[:, one]) for ranks, one in zip(order, neurons, strict=True)]
+        pictures = standardised(eye.judge.outputs(shown).features.numpy())
+        by_picture = readability(pictures, eye.images, questions)
+        by_references = readability(mean_explanations(eye.images, rows), eye.images, questions)
+        columns = {
+            "mean_peak_ratio": peak,
+            "processing_gap": gap,
+            "readability_judge": by_picture,
+            "readability_references_judge": by_references,
+        }
+        found = tuple(
+            trust({name: float(values[row]) for name, values in columns.items()}) for row in range(len(neurons))
+        )
+        return cls(likeness(luminance(seen.pixels), chosen[None]), peak, gap, by_picture, by_references, found)
+
+    def doubtful(self) -> Bool[np.ndarray, "picture"]:
+        """Of which pictures the trust line speaks a doubt."""
+        return np.array([one.doubtful for one in self.found])
+
+    def take(self, rows: slice) -> Judged:
+        """The figures of the neurons in these rows."""
+        return Judged(
+            self.likeness[rows],
+            self.peak[rows],
+            self.gap[rows],
+            self.readability[rows],
+            self.references[rows],
+            self.found[rows],
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Means over the pictures, and the shares of which the trust line doubts something."""
+        parts = ("likeness", "peak", "gap", "readability", "references")
+        shares = {
+            f"not_{name}": float(np.mean([getattr(one, name).holds is False for one in self.found]))
+            for name in ("reached", "readable", "natural")
+        }
+        means = {name: float(np.mean(getattr(self, name))) for name in parts}
+        return {**means, **shares, "flagged": float(self.doubtful().mean())}
+
+
+def _question(ranks: np.ndarray, peaks: Float[np.ndarray, "image"]) -> Question:
+    """Which images excite a neuron, beyond its references, and which do not."""
+    lower = lower_half(peaks)
+    chosen = np.random.default_rng(0).choice(lower, min(OTHERS, len(lower)), replace=False)
+    return Question(ranks[REFERENCES : REFERENCES + ASKED], np.sort(chosen))
+
+
+def flagged_at(
+    honest: Float[np.ndarray, "picture"], fooled: Float[np.ndarray, "other"], alarms: float = 0.05
+) -> tuple[float, float]:
+    """The least bound that at most this share of honest values exceeds, and the share of the others that does.
+
+    >>> flagged_at(np.arange(20.0), np.array([18.5, 19.5, 30.0]))
+    (18.0, 1.0)
+    """
+    ordered = np.sort(honest)
+    bound = float(ordered[len(ordered) - 1 - int(alarms * len(ordered))])
+    return bound, float((fooled > bound).mean())

@@ -1,0 +1,1 @@
+"""What neurons see in photographs: looked for, as a value, and as a page."""

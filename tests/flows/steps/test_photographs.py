@@ -1,0 +1,71 @@
+"""Which photographs ask what a picture tells: those beyond the references that were used, and never one of these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.jobs import EvaluateJob, Running
+from flows.steps import photographs
+from flows.steps.photographs import Asked, questions_of
+from stores import References, Sample, Statistics, open_statistics
+from stores.dataset.index import SampleRows, ShardRows
+from stores.errors import Status
+
+IMAGES, NEURONS, LAYER, JUDGE = 30, 3, "l", "judge"
+JOB = EvaluateJob(atlas="", judges=(JUDGE,), running=Running(threads=1))
+
+
+def made(folder: Path, queries: int, used: int | None) -> Statistics:
+    """Neuron n is excited by image i as much as by −((i − n) mod 30); four references are kept, and all are sampled."""
+    statistics = open_statistics(str(folder / f"{queries}-{used}.zarr"), "a")
+    statistics.claim({"model": "m", "levels": 4}, {"name": "m"})
+    column = {"shard": 0, "offset": 0, "size": 7, "label": -1, "key": "k", "status": int(Status.OK), "checksum": 0}
+    shard = {"name": "x.tar", "url": "/x", "size": 9, "images": IMAGES, "rejected": 0, "digest": "d", "short": ""}
+    statistics.append(
+        SampleRows.from_columns({name: [value] * IMAGES for name, value in column.items()}),
+        ShardRows.from_columns({name: [value] for name, value in shard.items()}),
+    )
+    peak = -((np.arange(IMAGES)[:, None] - np.arange(NEURONS)) % IMAGES).astype(np.float32)
+    image = np.argsort(-peak, axis=0).T[:, : 4 + queries]
+    score, site = np.take_along_axis(peak.T, image, 1), np.zeros(image.shape, np.int32)
+    ranked = References(image, score, site, np.zeros((*image.shape, 4), np.int32))
+    statistics.write_references(LAYER, ranked, queries, IMAGES)
+    statistics.write_sample(LAYER, Sample(np.arange(IMAGES), peak), IMAGES)
+    statistics.mark([], {LAYER: 4})
+    statistics.targets(LAYER, "image").claim({"nodes": [], "references": used})
+    return statistics.again()
+
+
+def asked(statistics: Statistics) -> Asked:
+    return Asked(statistics.url, tuple(statistics.provenance.values()), LAYER, "image", (0, 2))
+
+
+@pytest.mark.parametrize(("used", "first"), [(None, 4), (2, 2)])
+def test_queries_follow_the_references_that_were_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: int | None, first: int
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def features(job: EvaluateJob, which: Asked, images: np.ndarray) -> dict[str, np.ndarray]:
+        seen.append(images)
+        return {JUDGE: images[:, None] * np.ones(2, np.float32)}
+
+    monkeypatch.setattr(photographs, "_features_of", features)
+    found = questions_of(JOB, asked(made(tmp_path, 10, used)))
+    assert found is not None
+    [images] = seen
+    assert images.tolist() == list(range(IMAGES))
+    for neuron, question in zip((0, 2), found.of, strict=True):
+        excite = [(neuron + rank) % IMAGES for rank in range(IMAGES)]  # best first
+        assert images[question.exciting].tolist() == excite[first : first + 10]
+        assert sorted(images[question.others].tolist()) == sorted(excite[15:])
+    np.testing.assert_allclose(found.features[JUDGE].mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(found.features[JUDGE].std(0), 1, atol=1e-6)
+    assert found.sample[JUDGE][:, 0].tolist() == list(range(IMAGES))
+
+
+def test_a_store_without_queries_asks_nothing(tmp_path: Path) -> None:
+    assert questions_of(JOB, asked(made(tmp_path, 0, None))) is None
