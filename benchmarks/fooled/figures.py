@@ -76,7 +76,7 @@ class Judged:
         questions = [_question(ranks, subject.peaks[:, one]) for ranks, one in zip(order, neurons, strict=True)]
         pictures = standardised(eye.judge.outputs(shown).features.numpy())
         by_picture = readability(pictures, eye.images, questions)
-        by_references = readability(mean_explanations(eye.images, rows), eye.images, questions)
+        by_references = readability(mean_explanations(eye.images, rows, eye.images), eye.images, questions)
         columns = {
             "mean_peak_ratio": peak,
             "processing_gap": gap,
