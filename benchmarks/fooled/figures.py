@@ -60,7 +60,7 @@ class Judged:
 
     @classmethod
     def of(cls, seen: Seen, eye: Eye, chosen: UInt8[np.ndarray, "row column"]) -> Judged:
-        """All of them, as `vital evaluate` has them."""
+        """All of them, as `vital evaluate` has them, but that photographs are standardised as pictures are."""
         subject, neurons = seen.subject, list(seen.neurons)
         model, layouts = subject.model, subject.survey.layouts()
         order = np.argsort(-subject.peaks[:, neurons], axis=0, kind="stable").T
@@ -76,7 +76,7 @@ class Judged:
         questions = [_question(ranks, subject.peaks[:, one]) for ranks, one in zip(order, neurons, strict=True)]
         pictures = standardised(eye.judge.outputs(shown).features.numpy())
         by_picture = readability(pictures, eye.images, questions)
-        by_references = readability(mean_explanations(eye.images, rows, eye.images), eye.images, questions)
+        by_references = readability(mean_explanations(eye.images, rows), eye.images, questions)
         columns = {
             "mean_peak_ratio": peak,
             "processing_gap": gap,
