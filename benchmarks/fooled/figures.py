@@ -60,7 +60,7 @@ class Judged:
 
     @classmethod
     def of(cls, seen: Seen, eye: Eye, chosen: UInt8[np.ndarray, "row column"]) -> Judged:
-        """All of them, as `vital evaluate` has them."""
+        """All of them, as `vital evaluate` has them, but that photographs are standardised as pictures are."""
         subject, neurons = seen.subject, list(seen.neurons)
         model, layouts = subject.model, subject.survey.layouts()
         order = np.argsort(-subject.peaks[:, neurons], axis=0, kind="stable").T

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64
 
 from flows.jobs import BLOCK, TargetsJob
@@ -19,11 +20,13 @@ from stores.arrays.names import placed
 from stores.dataset.targets import P_VALUE, REFERENCE_FACET
 from stores.errors import PictureStatus, SchemaMismatch
 from vital.errors import UnsuitableInput
+from vital.measuring.image_sums import LEVELS
 from vital.measuring.ranking import NOBODY
-from vital.measuring.rows import stored_levels
+from vital.measuring.rows import resample, stored_levels
 from vital.measuring.targets import Facets, NodeTarget, Target
 from vital.network.neurons import Readout
 from vital.network.nodes import matched_nodes
+from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import VariantSettings
 
@@ -238,8 +241,10 @@ def read_targets(
         assert quantiles is not None  # declared for every node
         # Patches are enlarged: they differ from whole images in much that is not particular to the neuron.
         usual = deviation = None
-        if targets.variant.startswith("image"):
+        if targets.variant.startswith("image") and node != INPUT:
             usual = _known(statistics, node, "quantiles", quantiles.shape[1:])
+        elif targets.variant.startswith("image") and targets.layer != CLASSES:
+            usual = _usual_colours(statistics, levels[node], quantiles.shape[1:])
         if usual is not None and node != INPUT and targets.layer != CLASSES:
             deviation = _known(statistics, node, "mean_deviation", quantiles.shape[1:2])
         nodes[node] = NodeTarget(
@@ -256,3 +261,16 @@ def _known(statistics: Statistics, node: str, name: str, shape: tuple[int, ...])
     except SchemaMismatch:
         return None
     return values if values.shape == shape else None
+
+
+def _usual_colours(statistics: Statistics, levels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The data set's mean sorted colours, as the network sees them."""
+    shown = Preprocessing.of(statistics.base)
+    try:
+        rows = statistics.colour_rows()
+    except SchemaMismatch:
+        return None
+    mean, std = (np.asarray(part)[:, None] for part in (shown.mean, shown.std))
+    seen = torch.from_numpy((rows / 255 - mean) / std)
+    usual = resample(seen, stored_levels(shown.side**2, LEVELS), levels).numpy().astype(np.float32)
+    return usual if usual.shape == shape else None

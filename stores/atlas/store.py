@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from zarr.errors import ZarrUserWarning
 
 from stores.arrays.blocks import COUNT
 from stores.arrays.display import counted, image_html, lines_html
@@ -50,7 +52,10 @@ class Atlas:
     @property
     def layers(self) -> list[str]:
         """Its layers, classes first; those whose arrays a killed run did not finish to create are left out."""
-        parts = (AtlasLayer(self.root, name) for name, _ in self.root.groups())
+        with warnings.catch_warnings():
+            # what another process is just writing lies there under a name of its own
+            warnings.filterwarnings("ignore", r"Object at \S+\.partial is not recognized", ZarrUserWarning)
+            parts = [AtlasLayer(self.root, name) for name, _ in self.root.groups()]
         names = [part.name for part in parts if part.declared and part.settings]
         return sorted(names, key=lambda name: (name != "classes", _natural(name)))
 

@@ -16,6 +16,7 @@ _PARTED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "spectrum": (_AXES, "sum over images of the amplitude spectrum"),
     "colour": (_AXES[:1], "sum over images of the mean logit of their colours"),
     "products": (("colour", "other_colour"), "sum over images of the mean products of colour logits"),
+    "rows": (("colour", "level"), "sum over images of each colour's sorted bytes"),
 }
 _SUMS: Mapping[str, tuple[tuple[str, ...], str]] = {
     **{name: (axes, f"{meaning}, in whole steps of 2⁻¹²") for name, (axes, meaning) in _PARTED.items()},
@@ -48,8 +49,8 @@ def write_images(
 
 
 def write_image_sums(group: zarr.Group, sums: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
-    """Keep what the means are made of, so that later images can be added: ``spectrum``, ``colour`` and ``products``,
-    each with its ``…_rest``, and ``count``."""
+    """Keep what the means are made of, so that later images can be added: ``spectrum``, ``colour``, ``products``
+    and ``rows``, each with its ``…_rest``, and ``count``."""
     for name, (axes, meaning) in _SUMS.items():
         values = np.asarray(sums[name])
         declare(group, [ArraySpec(f"{SUMS}/{name}", axes, values.shape, str(values.dtype), meaning)])
@@ -59,6 +60,13 @@ def write_image_sums(group: zarr.Group, sums: Mapping[str, Shaped[np.ndarray, ".
 def read_image_sums(group: zarr.Group) -> dict[str, Shaped[np.ndarray, "..."]]:
     """What `write_image_sums` kept, by name; raises SchemaMismatch where there is nothing."""
     return {name: np.asarray(array_at(group, f"{SUMS}/{name}")[...]) for name in _SUMS}
+
+
+def read_colour_rows(group: zarr.Group) -> Float[np.ndarray, "3 level"]:
+    """The mean of the images' sorted colours, in bytes; raises SchemaMismatch where they were not written."""
+    coarse, rest = (np.asarray(array_at(group, f"{SUMS}/{name}")[:]) for name in ("rows", "rows_rest"))
+    mean: np.ndarray = (coarse + rest) / max(int(np.asarray(array_at(group, f"{SUMS}/count")[...])), 1)
+    return mean
 
 
 def read_colours(group: zarr.Group) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:

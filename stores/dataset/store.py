@@ -17,7 +17,14 @@ from stores.arrays.display import lines_html
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
-from stores.dataset.images import read_colours, read_image_sums, read_spectrum, write_image_sums, write_images
+from stores.dataset.images import (
+    read_colour_rows,
+    read_colours,
+    read_image_sums,
+    read_spectrum,
+    write_image_sums,
+    write_images,
+)
 from stores.dataset.index import SampleRows, ShardRows, append_parts, index_specs, read_columns, read_index, read_shards
 from stores.dataset.kept import KeptOfNeurons
 from stores.dataset.layers import SUMS, layer_specs, read_layer, write_layer
@@ -194,6 +201,10 @@ class Statistics(KeptOfNeurons):
     def colours(self) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:
         """Mean and covariance of the images' colour logits."""
         return read_colours(self.root)
+
+    def colour_rows(self) -> Float[np.ndarray, "3 level"]:
+        """Mean over the images of each colour's sorted bytes."""
+        return read_colour_rows(self.root)
 
     def spectrum(self) -> Float[np.ndarray, "3 row column"]:
         """Mean amplitude spectrum of the images, half of it."""

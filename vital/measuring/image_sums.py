@@ -11,9 +11,13 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from vital.measuring.exact import ExactSum, carried, total_of
+from vital.measuring.rows import resample, site_levels, stored_levels
 
 LOGIT_MARGIN = 0.02
 """Colours are kept this far from black and white when their logits are taken."""
+
+LEVELS = 128
+"""Most that are kept of an image's sorted colours."""
 
 IN_CACHE = 8
 """Images taken together on a CPU."""
@@ -40,12 +44,14 @@ GREY = ColourDistribution(np.zeros(3), np.eye(3))
 
 @dataclass(frozen=True)
 class ImageSums:
-    """Sums over images of the amplitude spectrum (3, row frequency, column frequency), and of colour logits with
-    their products; each in the two parts of an exact sum, so that ``+`` gives the same bits in any order."""
+    """Sums over images of the amplitude spectrum (3, row frequency, column frequency), of colour logits with their
+    products, and of each colour's sorted bytes; each in the two parts of an exact sum, so that ``+`` gives the same
+    bits in any order."""
 
     spectrum: Float[np.ndarray, "2 3 row column"]
     colour: Float[np.ndarray, "2 3"]
     products: Float[np.ndarray, "2 3 3"]
+    rows: Float[np.ndarray, "2 3 level"]
     count: int
 
     def __add__(self, other: ImageSums) -> ImageSums:
@@ -97,6 +103,8 @@ class ImageTotal:
     def __init__(self, side: int, device: torch.device | str = "cpu") -> None:
         self._spectrum = ExactSum((3, side, side // 2 + 1), device)
         self._colour, self._products = ExactSum((3,), device), ExactSum((3, 3), device)
+        self._sites, self._levels = site_levels(side * side), stored_levels(side * side, LEVELS)
+        self._rows = ExactSum((3, len(self._levels)), device)
         light = np.clip(np.arange(256) / 255, LOGIT_MARGIN, 1 - LOGIT_MARGIN)
         self._logits = torch.from_numpy(np.log(light / (1 - light)).astype(np.float32)).to(device)
         self._count = 0
@@ -111,8 +119,19 @@ class ImageTotal:
             self._spectrum.add(waves.real.square().addcmul_(waves.imag, waves.imag).sqrt_())
             self._colour.add(logits.mean(2))
             self._products.add(logits @ logits.transpose(1, 2) / logits.shape[2])
+            self._rows.add(resample(_sorted_bytes(part.flatten(2)).float(), self._sites, self._levels))
         self._count += len(pixels)
 
     def sums(self) -> ImageSums:
         """What was added, copied to the host."""
-        return ImageSums(self._spectrum.numpy(), self._colour.numpy(), self._products.numpy(), self._count)
+        spectrum, colour, products, rows = (
+            part.numpy() for part in (self._spectrum, self._colour, self._products, self._rows)
+        )
+        return ImageSums(spectrum, colour, products, rows, self._count)
+
+
+def _sorted_bytes(values: UInt8[Tensor, "image 3 site"]) -> UInt8[Tensor, "image 3 site"]:
+    """Each row sorted; NumPy counts bytes instead of comparing them."""
+    if values.device.type != "cpu":
+        return values.sort(-1).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=-1, kind="stable"))

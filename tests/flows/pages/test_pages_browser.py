@@ -182,7 +182,7 @@ def test_classes_are_found_by_name_and_their_markup_is_text(page: Page, index: s
     page.wait_for_selector(".neuron")
     assert page.inner_text("h1").startswith(CLASS_NAMES[0])
     page.goto(index + "#/0/classes/1")
-    page.wait_for_selector(f".photos b:text-is('{EVIL}')")
+    page.locator(".photos b", has_text=EVIL).first.wait_for()
     page.goto(index + "#/credits")
     page.wait_for_selector(".credits")
     assert EVIL in page.inner_text(".credits")

@@ -82,7 +82,7 @@ def test_the_example_is_a_job() -> None:
     assert asked.flow == "full-run"
     assert isinstance(asked.job, FullJob)
     assert [part.layer for part in asked.job.layers] == ["classes", "_blocks.13"]
-    assert {"full-run", "references", "targets", "atlas", "evaluate", "report"} == set(JOBS)
+    assert {"full-run", "references", "targets", "atlas", "evaluate", "names", "report"} == set(JOBS)
 
 
 @pytest.mark.parametrize(

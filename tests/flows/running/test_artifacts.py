@@ -36,8 +36,8 @@ def test_a_run_is_summarised(made: Made, tmp_path: Path) -> None:
     assert float(latest("progress")) == 100
     first = latest("atlas")
     assert f"## {atlas}: atlas" in first
-    assert "37 pictures in " in first
-    assert "- 2 of 2 blocks, 37 made" in first
+    assert "38 pictures in " in first
+    assert "- 2 of 2 blocks, 38 made" in first
     assert "made from base " in first
     build_atlas(atlas_job(made.store, atlas, LAYER))
     assert "No pictures were missing." in latest("atlas")
