@@ -23,7 +23,7 @@ from flows.running.cluster import run_tasks
 from flows.running.neurons import blocks_of, joined_blocks
 from flows.running.progress import bar
 from stores.arrays.blocks import Blocks, BlocksAt
-from stores.arrays.leases import Holder, read_lease, release, renew, take
+from stores.arrays.leases import Holder, Lease, read_lease, release, renew, take
 from stores.errors import UnreachableStore, first_line, of_disk_or_service
 from stores.files import safe_url
 
@@ -79,10 +79,7 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
     The lease is of the whole task, which writes its blocks together; it is renewed by a thread while the block lasts.
     """
     group, first = at.open("r+").root, blocks[0]
-    if not Blocks(group, at.path).unwritten(blocks) or take(group, at.path, first, holder, running.lease) is not None:
-        yield False
-        return
-    ended = Event()
+    ended, mine = Event(), False
 
     def keep() -> None:
         while not ended.wait(running.lease / RENEWALS):
@@ -90,13 +87,23 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
                 renew(group, at.path, first, holder)
 
     keeper = Thread(target=keep, daemon=True)
-    keeper.start()
     try:
-        yield True
+        if Blocks(group, at.path).unwritten(blocks):
+            mine = True  # before it is: an interrupt may come as soon as the lease is written
+            mine = take(group, at.path, first, holder, running.lease) is None
+        if mine:
+            keeper.start()
+        yield mine
     finally:
         ended.set()
-        keeper.join()
-        release(group, at.path, first)
+        if keeper.ident is not None:
+            keeper.join()
+        if mine and (keeper.ident is not None or _is_of(holder, read_lease(group, at.path, first))):
+            release(group, at.path, first)
+
+
+def _is_of(holder: Holder, lease: Lease | None) -> bool:
+    return lease is not None and lease.holder.run == holder.run
 
 
 def _until_written(
