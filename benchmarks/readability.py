@@ -31,9 +31,8 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import open_atlas
 from vital.judging.names import metric_name
-from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
+from vital.settings import EMBEDDED, ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
-NETWORKS = ("efficientnet_lite0", "squeezenet")
 JUDGES = {
     "efficientnet_lite0": ("squeezenet", "efficientnet_lite2"),
     "squeezenet": ("efficientnet_lite0", "efficientnet_lite2"),
@@ -45,7 +44,7 @@ MEANS = ("processing_gap", "clipped", "variation", "mean_peak_ratio")
 def main() -> None:
     """Measure every try and print its line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=NETWORKS, default=NETWORKS[0])
+    parser.add_argument("--model", choices=list(JUDGES), default=EMBEDDED)
     parser.add_argument("--layer", required=True)
     parser.add_argument("--neurons", default="0:32", help="whole blocks of 32")
     parser.add_argument("--steps", type=int, default=150)

@@ -46,7 +46,7 @@ def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
     )
     for layer, asked, variant in (
         (CLASSES, "", VariantSettings(fewest=FEWEST)),
-        (LAYER, f"0:{neurons}", VariantSettings(crop="image")),
+        (LAYER, f"0:{neurons}", VariantSettings()),
     ):
         picture = PictureSettings.model_validate({**PICTURES[layer], **({"steps": steps} if steps else {})})
         measure_targets(TargetsJob(store=store, layer=layer, neurons=asked, variant=variant))

@@ -268,10 +268,7 @@ def _siblings(job: EvaluateJob, part: Measured, mine: Judge, loaded: LoadedModel
     features = []
     for url in job.siblings:
         other = Measured.of(open_atlas(url), part.statistics, part.layer)
-        looked = [
-            mine.outputs(_tensor(pixels, loaded)).features.float().numpy(force=True)
-            for pixels in other.pixels(part.neurons)
-        ]
+        looked = [mine.features(_tensor(pixels, loaded)) for pixels in other.pixels(part.neurons)]
         there = np.isin(part.neurons, other.neurons)
         features.append(np.where(there[:, None], np.concatenate(looked), np.nan))
     return features

@@ -87,7 +87,7 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
             count += 1
         shown = torch.stack([pixels for pixels, _ in part])
         for name, judge in judges.items():
-            features[name].append(judge.outputs(shown).features.float().numpy(force=True))
+            features[name].append(judge.features(shown))
         smaller = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
         way.append(passed(at_side, nodes, smaller, layouts))
         pixels = smaller.permute(0, 2, 3, 1).numpy()
@@ -159,5 +159,5 @@ def _features_of(
     while part := list(islice(found, CHUNK)):
         shown = torch.stack([pixels for _, pixels in part])
         for name, judge in judges.items():
-            features[name].append(judge.outputs(shown).features.float().numpy(force=True))
+            features[name].append(judge.features(shown))
     return {name: np.concatenate(parts) for name, parts in features.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -61,6 +62,11 @@ class Judge:
             shown = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
         with torch.inference_mode():
             return self.forward(self.preprocessing.normalise(shown))
+
+    def features(self, pixels: UInt8[Tensor, "picture 3 row column"]) -> Float[np.ndarray, "picture feature"]:
+        """Those of `outputs`, on the host in single precision."""
+        found: np.ndarray = self.outputs(pixels).features.float().numpy(force=True)
+        return found
 
 
 def own_judge(model: Model) -> Judge:
