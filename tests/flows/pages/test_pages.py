@@ -24,7 +24,7 @@ from flows.cli.export import served
 from flows.jobs import Running
 from flows.pages import again as recipes
 from flows.pages.atlas import titles, write_gallery
-from flows.pages.thumbnails import across
+from flows.pages.photographs.across import across
 from flows.steps.pictures import ALGORITHMS
 from flows.steps.targets import variant_of
 from stores import open_atlas, open_statistics
@@ -79,8 +79,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_layer_half_finished_says_so(site: Path) -> None:
     said = data(site / SITE_FOLDER / "0" / LATER / "layer.js")
-    assert said["made"] == [row for row in range(32) if said["status"][row] == "1"]
-    assert said["status"][32:] == "0" * 8
+    status = data(site / SITE_FOLDER / "0" / LATER / "status.js")
+    assert said["count"] == len(status)
+    assert status[32:] == "0" * 8
+    assert status[:32].count("1") == 31
     # the second block is not made yet, and one neuron of the first is dead
     assert said["missing"] == [[0, 8], [2, 1]]
     assert "zero on every image" in said["meanings"]["2"]
@@ -93,8 +95,12 @@ def test_a_layer_half_finished_says_so(site: Path) -> None:
 def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: Walkable, site: Path) -> None:
     said = data(site / SITE_FOLDER / "0" / LATER / "layer.js")
     neurons = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
-    levels = next(column["values"] for column in said["columns"] if column["name"] == "trust")
-    assert levels == [(row % 2 == 0) + (row % 4 == 0) + (row < 8) for row in said["made"]]
+    place = [column["name"] for column in said["columns"]].index("trust")
+    levels = {
+        int(row): values[1 + place] for row, values in data(site / SITE_FOLDER / "0" / LATER / "table-0.js").items()
+    }
+    assert len(levels) == 31
+    assert levels == {row: (row % 2 == 0) + (row % 4 == 0) + (row < 8) for row in levels}
     findings, sentence = neurons["4"]["trust"]
     assert findings == [True, True, True]
     assert sentence == (
@@ -111,7 +117,9 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: W
 
 def test_class_names_come_from_the_shards_folder(site: Path) -> None:
     said = data(site / SITE_FOLDER / "0" / "classes" / "layer.js")
-    assert said["names"] == [CLASS_NAMES[neuron] for neuron in said["made"]]
+    assert said["names"] is True
+    table = data(site / SITE_FOLDER / "0" / "classes" / "table-0.js")
+    assert {row: values[0] for row, values in table.items()} == {row: CLASS_NAMES[int(row)] for row in table}
     photos = data(site / SITE_FOLDER / "0" / "classes" / "neurons-0.js")["1"]["photos"]
     assert {photo[3] for photo in photos} == {CLASS_NAMES[1]}
     assert all(photo[5] is None for photo in photos)
@@ -246,8 +254,8 @@ def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walk
         assert vital("pages", made.atlas, "--out", tmp_path / "c", "--store", store).exit_code == 0
     finally:
         store.rename(made.store)
-    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is None
-    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is not None
+    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is False
+    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is True
 
 
 def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def test_searching_and_ranges(page: Page, index: str) -> None:
     page.fill("[aria-label='At least']", "0.5")
     page.fill("[aria-label='At most']", "0.65")
     assert wait_for_cells(page, 6) == ["20", "21", "22", "23", "24", "25"]
+    page.click(".under summary")
     command = page.locator(".under code").text_content() or ""
     assert "--neurons 20:26 --out selection.zip" in command
 

@@ -119,10 +119,9 @@
   };
 
   VITAL.measures = function (layer, neuron) {
-    const row = layer.row.get(neuron);
     // trust has a line of its own
-    const pairs = layer.columns.filter((column) => column.name !== "trust")
-      .map((column) => [column, column.values[row]]).filter((pair) => pair[1] !== null);
+    const pairs = layer.columns.map((column, i) => [column, VITAL.valueOf(layer, neuron, i)])
+      .filter(([column, value]) => column.name !== "trust" && value !== null);
     const list = (name, some) => el("dl", { class: name }, some.map(([column, value]) => el("div", { title: column.meaning },
       el("dt", null, VITAL.capital(column.name)),
       el("dd", null, VITAL.number(value) + (column.units ? " " + column.units : "")))));
@@ -144,11 +143,11 @@
     }
     const bar = (i) => el("span", { class: "weight", style: { transform: "scaleX(" + shares[i] / shares[0] + ")" } });
     function drawn(layer) {
-      if (!channels.some((channel) => layer.row.has(channel))) return;
+      if (!channels.some(layer.has)) return;
       list.className = "strip";
       list.replaceChildren(...channels.map(function (channel, i) {
         const share = el("span", { class: "share", title: "importance" }, what(shares[i]));
-        if (!layer.row.has(channel)) {
+        if (!layer.has(channel)) {
           return el("li", null, el("div", { title: "channel " + channel + " of " + node + ": no picture in this atlas" },
             el("span", { class: "tile" }), bar(i), el("span", { class: "name" }, String(channel), share)));
         }
@@ -160,7 +159,10 @@
       }));
     }
     numbered();
-    if (entry) VITAL.layer(entry.place).then(drawn, () => {});
+    if (entry) {
+      VITAL.layer(entry.place).then((layer) => Promise.resolve(VITAL.tables(layer, channels)).then(() => drawn(layer)))
+        .catch(() => {});
+    }
     return el("div", { class: "node" }, el("h3", null, node), list);
   };
 })();
