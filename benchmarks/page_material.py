@@ -197,7 +197,7 @@ def _write_pictures(atlas: zarr.Group, neurons: int, side: int) -> None:
     stream = np.random.default_rng(5)
     # what `vital evaluate` writes with one judge
     values = {name: stream.beta(2, 2, neurons).astype(np.float32) for name in METRICS}
-    AtlasLayer(atlas, LAYER).write_metrics(values, {name: ("a made-up metric", "") for name in METRICS})
+    AtlasLayer(atlas, LAYER).write_metrics(values, dict.fromkeys(METRICS, ("a made-up metric", "")))
     AtlasLayer(atlas, LAYER).write_naming(_naming(neurons, stream))
 
 
