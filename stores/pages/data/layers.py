@@ -1,6 +1,6 @@
 """What the pages are told of a layer: a little that is read first, whatever the layer's size, and parts by need."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ INDEXES = ("names", "labels", "photographs")
 def layer_files(page: LayerPage) -> Iterator[tuple[str, Any]]:
     """All that is told of a layer by the name of its part: first ``layer``, which says what else there is.
 
-    ``table-N`` has names and values of the neurons of sheet N, ``column-I`` the values of all neurons, ``name-order``
+    ``captions-N`` has the names of the neurons of sheet N, which the wall shows, ``values-N`` what was measured of
+    them, which their own pages show; ``column-I`` has one value of all neurons, ``name-order``
     their order by name, ``places`` where they lie, ``status`` why there is no picture of some, and ``INDEX-N`` a part
     of an index.
     """
@@ -43,8 +44,10 @@ def layer_files(page: LayerPage) -> Iterator[tuple[str, Any]]:
         whole = np.full(len(page.status), np.nan)
         whole[made] = [np.nan if value is None else value for value in values]
         yield f"column-{place}", packed(whole, "f4")
-    if named or columns:
-        yield from _tables(made, names, columns)
+    if named:
+        yield from _by_sheet("captions", made, names)
+    if columns:
+        yield from _by_sheet("values", made, [list(values) for values in zip(*columns, strict=True)])
 
 
 def _first(
@@ -92,12 +95,9 @@ def _indexes(page: LayerPage, made: Int[np.ndarray, "picture"], names: list[str]
     yield [(photo.key, [photo.file, photo.label, list(map(int, neurons))]) for photo, neurons in page.photographs]
 
 
-def _tables(
-    made: Int[np.ndarray, "picture"], names: list[str], columns: list[list[float | int | None]]
-) -> Iterator[tuple[str, dict[str, list[Any]]]]:
-    table: dict[str, list[Any]] = {}
-    for row, neuron in enumerate(made.tolist()):
-        table[str(neuron)] = [names[row] if names else "", *(values[row] for values in columns)]
-        if row + 1 == len(made) or made[row + 1] // PER_SHEET > neuron // PER_SHEET:
-            yield f"table-{neuron // PER_SHEET}", table
-            table = {}
+def _by_sheet(name: str, made: Int[np.ndarray, "picture"], told: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is told of each neuron, as their pictures stand in sheets; of empty texts nothing."""
+    for sheet in np.unique(made // PER_SHEET).tolist():
+        first, last = np.searchsorted(made, [sheet * PER_SHEET, (sheet + 1) * PER_SHEET]).tolist()
+        neurons = made[first:last].tolist()
+        yield f"{name}-{sheet}", {str(one): told[row] for row, one in enumerate(neurons, first) if told[row] != ""}

@@ -96,9 +96,8 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: W
     said = data(site / SITE_FOLDER / "0" / LATER / "layer.js")
     neurons = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
     place = [column["name"] for column in said["columns"]].index("trust")
-    levels = {
-        int(row): values[1 + place] for row, values in data(site / SITE_FOLDER / "0" / LATER / "table-0.js").items()
-    }
+    values = data(site / SITE_FOLDER / "0" / LATER / "values-0.js")
+    levels = {int(row): some[place] for row, some in values.items()}
     assert len(levels) == 31
     assert levels == {row: (row % 2 == 0) + (row % 4 == 0) + (row < 8) for row in levels}
     findings, sentence = neurons["4"]["trust"]
@@ -118,8 +117,8 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: W
 def test_class_names_come_from_the_shards_folder(site: Path) -> None:
     said = data(site / SITE_FOLDER / "0" / "classes" / "layer.js")
     assert said["names"] is True
-    table = data(site / SITE_FOLDER / "0" / "classes" / "table-0.js")
-    assert {row: values[0] for row, values in table.items()} == {row: CLASS_NAMES[int(row)] for row in table}
+    names = data(site / SITE_FOLDER / "0" / "classes" / "captions-0.js")
+    assert names == {row: CLASS_NAMES[int(row)] for row in names}
     photos = data(site / SITE_FOLDER / "0" / "classes" / "neurons-0.js")["1"]["photos"]
     assert {photo[3] for photo in photos} == {CLASS_NAMES[1]}
     assert all(photo[5] is None for photo in photos)

@@ -141,9 +141,9 @@ def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: 
     assert all(next((tmp_path / "pages").rglob(f"{photo[0]}.jpg")).is_file() for photo in photos)
     told = (folder / "layer.js").read_text()
     columns = [one["name"] for one in json.loads(told[told.index(",") + 1 : told.rindex(")")])["columns"]]
-    told = (folder / "table-0.js").read_text()
+    told = (folder / "values-0.js").read_text()
     rows = json.loads(told[told.index(",") + 1 : told.rindex(")")]).values()
-    assert [row[1 + columns.index("facets")] for row in rows] == [1, 2, 2]
+    assert [row[columns.index("facets")] for row in rows] == [1, 2, 2]
 
     assert export(str(atlas), LAYER, "0:2", tmp_path / "out") == 3
     table = (tmp_path / "out" / "neurons.csv").read_text().splitlines()

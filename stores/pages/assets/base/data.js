@@ -90,30 +90,31 @@
     });
   };
 
-  // Names and values of neurons stand in tables, as their pictures stand in sheets. A promise of those of some neurons;
-  // null where they are there, or the layer has none.
-  VITAL.tables = function (layer, neurons) {
-    if (!layer.names && !layer.columns.length) return null;
-    const chunks = new Set(Array.from(neurons, (neuron) => layer.has(neuron) ? chunkOf(neuron) : -1));
-    chunks.delete(-1);
-    return VITAL.parts(layer, [...chunks].map((chunk) => "table-" + chunk));
-  };
-
   const chunkOf = (neuron) => Math.floor(neuron / VITAL.site().perSheet);
 
-  function row(layer, neuron) {
-    const table = VITAL.partKnown(layer, "table-" + chunkOf(neuron));
-    return table && table[neuron];
+  // Names and values of neurons stand together as their pictures stand in sheets. A promise of those of some neurons;
+  // null where they are there, or the layer has none.
+  function together(layer, name, neurons) {
+    const chunks = new Set(Array.from(neurons).filter(layer.has).map(chunkOf));
+    return VITAL.parts(layer, [...chunks].map((chunk) => name + "-" + chunk));
   }
 
+  VITAL.captions = function (layer, neurons) {
+    return layer.names ? together(layer, "captions", neurons) : null;
+  };
+
+  VITAL.values = function (layer, neurons) {
+    return layer.columns.length ? together(layer, "values", neurons) : null;
+  };
+
   VITAL.nameOf = function (layer, neuron) {
-    const found = layer.names ? row(layer, neuron) : null;
-    return found ? found[0] : "";
+    const names = layer.names && VITAL.partKnown(layer, "captions-" + chunkOf(neuron));
+    return (names && names[neuron]) || "";
   };
 
   VITAL.valueOf = function (layer, neuron, column) {
-    const found = row(layer, neuron);
-    return found ? found[column + 1] : null;
+    const values = VITAL.partKnown(layer, "values-" + chunkOf(neuron));
+    return values && values[neuron] ? values[neuron][column] : null;
   };
 
   VITAL.neuron = function (layer, neuron) {

@@ -99,7 +99,7 @@
       if (asked.neuron === undefined) return () => VITAL.compare(left, right, main);
       const neuron = whole(asked.neuron);
       const data = await Promise.all([left, right].map((layer) => layer.has(neuron) ? VITAL.neuron(layer, neuron) : null));
-      await Promise.all([left, right].map((layer) => VITAL.tables(layer, [neuron])));
+      await Promise.all([left, right].flatMap((layer) => [VITAL.captions(layer, [neuron]), VITAL.values(layer, [neuron])]));
       return () => VITAL.comparePair(left, right, neuron, data, main);
     }
     const layer = await known(asked.place);
@@ -108,7 +108,7 @@
     const has = layer.has(neuron);
     if (!has && neuron < layer.count) await VITAL.part(layer, "status");
     const [data] = await Promise.all([has ? VITAL.neuron(layer, neuron) : null,
-      VITAL.tables(layer, [neuron, ...VITAL.neighbours(layer, neuron)])]);
+      VITAL.captions(layer, [neuron, ...VITAL.neighbours(layer, neuron)]), VITAL.values(layer, [neuron])]);
     return () => VITAL.page(layer, neuron, data, main);
   }
 

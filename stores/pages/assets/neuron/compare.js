@@ -57,7 +57,7 @@
       const neuron = neurons[index];
       const named = left.has(neuron) ? left : right;
       const name = VITAL.neuronName(named, neuron);
-      return { pending: named.names ? VITAL.tables(named, [neuron]) : null,
+      return { pending: VITAL.captions(named, [neuron]),
          href: VITAL.compareLink(left.place, right.place, neuron), label: "Compare " + name + " of both",
         caption: named.names ? name : String(neuron), paint: function (node, pixels) {
           node.classList.add("pair");

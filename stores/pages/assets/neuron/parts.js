@@ -160,7 +160,7 @@
     }
     numbered();
     if (entry) {
-      VITAL.layer(entry.place).then((layer) => Promise.resolve(VITAL.tables(layer, channels)).then(() => drawn(layer)))
+      VITAL.layer(entry.place).then((layer) => Promise.resolve(VITAL.captions(layer, channels)).then(() => drawn(layer)))
         .catch(() => {});
     }
     return el("div", { class: "node" }, el("h3", null, node), list);

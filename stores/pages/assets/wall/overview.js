@@ -69,7 +69,7 @@
       cell: function (index) {
         const neuron = neurons[index];
         return { href: VITAL.link(layer.place, neuron), label: VITAL.alt(layer, neuron),
-          caption: VITAL.caption(layer, neuron), pending: layer.names ? VITAL.tables(layer, [neuron]) : null,
+          caption: VITAL.caption(layer, neuron), pending: VITAL.captions(layer, [neuron]),
           paint: (node, pixels) => VITAL.paint(node, layer, neuron, pixels, alone) };
       },
       zoomed: function (size) { state.size = String(Math.round(size)); remember(); },
@@ -105,7 +105,7 @@
         if (!current()) return;
         arrange();
         show();
-        const named = busy(layer.names ? VITAL.tables(layer, neurons.subarray(0, FIRST)) : null);
+        const named = busy(VITAL.captions(layer, neurons.subarray(0, FIRST)));
         if (named) named.then(() => { if (current()) busy(false); }, failed);
       }
       const awaited = busy(VITAL.awaited(layer, state));
