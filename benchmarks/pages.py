@@ -215,7 +215,7 @@ def _opened(index: Path) -> dict[str, float | int]:
         page.evaluate("scrollTo(0, 0)")
         word = "".join(list(words(WORDS)[1])[:4])
         found = opened.step("search", lambda: page.evaluate(TYPE, word))
-        opened.figures["search_found"] = int((found or "0").split()[0])
+        opened.figures["search_found"] = int((found or "0").split()[0].replace(",", ""))
         page.evaluate(TYPE, "")
         opened.step("sort", lambda: page.evaluate(ORDER, "Selectivity"))
         opened.step("resort", lambda: page.evaluate(TURN))

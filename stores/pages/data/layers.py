@@ -38,7 +38,7 @@ def layer_files(page: LayerPage) -> Iterator[tuple[str, Any]]:
     if page.places is not None:
         yield "places", [packed(np.round(row * 9999), "u2") for row in page.places.T]
     if named:
-        order = sorted(range(len(made)), key=lambda row: (names[row].casefold(), row))
+        order = sorted(range(len(made)), key=lambda row: (not names[row], names[row].casefold(), row))
         yield "name-order", packed(made[order], "u4")
     for place, values in enumerate(columns):
         whole = np.full(len(page.status), np.nan)

@@ -24,7 +24,6 @@ from flows.cli.export import served
 from flows.jobs import Running
 from flows.pages import again as recipes
 from flows.pages.atlas import titles, write_gallery
-from flows.pages.photographs.across import across
 from flows.steps.pictures import ALGORITHMS
 from flows.steps.targets import variant_of
 from stores import open_atlas, open_statistics
@@ -184,21 +183,6 @@ def test_photographs_across_the_data_set_have_the_levels_they_say(made: Walkable
         scores = [photo[2] for photo in page["across"]]
         assert scores == sorted(scores, reverse=True)
         assert scores[-1] == pytest.approx(peaks.min(), rel=1e-3)
-
-
-@pytest.mark.parametrize(("silent", "shown"), [(0, 10), (0.55, 6), (1, 1)])
-def test_of_equal_peaks_one_image_is_shown(silent: float, shown: int) -> None:
-    stream = np.random.default_rng(0)
-    peaks = stream.permutation(
-        np.concatenate([np.zeros(round(1000 * silent)), stream.gamma(2, size=1000 - round(1000 * silent))])
-    )
-    found = across(peaks)
-    assert len(found) == shown
-    rows, shares = zip(*found, strict=True)
-    assert list(peaks[list(rows)]) == sorted(peaks[list(rows)], reverse=True)
-    np.testing.assert_allclose(
-        shares, [((peaks < peaks[row]).mean() + (peaks <= peaks[row]).mean()) / 2 for row in rows]
-    )
 
 
 def test_lowest_photographs_are_shown_where_the_store_keeps_them(made: Walkable, site: Path) -> None:

@@ -11,6 +11,10 @@
     return value.toFixed(digits).replace("-", "−");
   };
 
+  VITAL.count = function (value) {
+    return value.toLocaleString("en");
+  };
+
   VITAL.share = function (value) {
     return value >= 0.0995 ? Math.round(value * 100) + " %" : (value * 100).toFixed(1) + " %";
   };

@@ -39,14 +39,24 @@
     return { frame, toggle, turn };
   };
 
-  // A photograph's key, on a neuron's own page as a link to all neurons that the photograph excites.
+  // On a neuron's own page the address of all neurons that a photograph excites; null elsewhere.
   function searched(key) {
     const here = /^#\/(\d+\/[^/?]+)\/\d+$/.exec(location.hash);
     // a key that is no Unicode has no address
-    if (!here || /\p{Surrogate}/u.test(key)) return key;
-    return el("a", { href: "#/" + here[1] + "?q=" + encodeURIComponent("image:" + key),
-      title: "The neurons that this photograph excites most: " + key }, key);
+    return here && !/\p{Surrogate}/u.test(key) ? "#/" + here[1] + "?q=" + encodeURIComponent("image:" + key) : null;
   }
+
+  // A photograph and its key, both links where there is an address; the key's alone is a stop of the tab key.
+  VITAL.photo = function (key, ...children) {
+    const href = searched(key);
+    return el(href ? "a" : "div", { class: "photo", href, tabindex: href ? "-1" : null }, children);
+  };
+
+  VITAL.photoKey = function (key) {
+    const href = searched(key);
+    return el("b", { title: key }, href
+      ? el("a", { href, title: "The neurons that this photograph excites most: " + key }, key) : key);
+  };
 
   // Where the neuron is active, dark elsewhere: tile by tile of one grey image, which loads when it is first wanted.
   // `cover(i)` is what lies over photograph i of the neuron.
@@ -87,9 +97,9 @@
         left: box[1] * 100 + "%", height: box[2] * 100 + "%", width: box[3] * 100 + "%" } });
       const image = el("img", { src: VITAL.image.photo(file), loading: "lazy", width: 160, height: 160,
         alt: "Photograph " + key + (label ? ", " + label : "") + (box ? ", its patch outlined" : "") });
-      return el("li", null, el("figure", null, el("div", { class: "photo" }, image, cover(i), patch),
+      return el("li", null, el("figure", null, VITAL.photo(key, image, cover(i), patch),
         el("figcaption", null, above === undefined ? null : el("span", { class: "above" }, "above " + VITAL.share(above)),
-          el("b", { title: key }, searched(key)), label && label !== key ? el("span", null, label) : null,
+          VITAL.photoKey(key), label && label !== key ? el("span", null, label) : null,
           score === null ? null : el("span", null, "activation " + VITAL.number(score)),
           credit ? el("span", { class: "credit" }, credit) : null)));
     }));

@@ -28,9 +28,9 @@
   function counted(layer) {
     const what = VITAL.isClasses(layer) ? "classes" : "neurons";
     const made = layer.made.length, all = layer.count;
-    if (made === all) return all + " " + what;
-    const reasons = layer.missing.map(([code, count]) => count + ": " + (layer.meanings[code] || "unknown"));
-    return made + " of " + all + " " + what + " have pictures — " + reasons.join("; ");
+    if (made === all) return VITAL.count(all) + " " + what;
+    const reasons = layer.missing.map(([code, count]) => VITAL.count(count) + ": " + (layer.meanings[code] || "unknown"));
+    return VITAL.count(made) + " of " + VITAL.count(all) + " " + what + " have pictures — " + reasons.join("; ");
   }
 
   // The order last seen, for the neighbours of a neuron's page.
@@ -115,7 +115,8 @@
 
     function show() {
       wall.show(neurons.length);
-      count.textContent = neurons.length === layer.made.length ? "" : neurons.length + " of " + layer.made.length;
+      count.textContent = neurons.length === layer.made.length ? ""
+        : VITAL.count(neurons.length) + " of " + VITAL.count(layer.made.length);
       VITAL.say(neurons.length + " pictures");
       nothing.textContent = empty(layer, neurons);
       nothing.hidden = neurons.length > 0;
