@@ -38,8 +38,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Walkable:
-    return walkable.make(tmp_path_factory.mktemp("walkable"))
+def made(walked: Walkable) -> Walkable:
+    return walked
 
 
 @pytest.fixture(scope="module")

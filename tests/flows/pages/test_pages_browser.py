@@ -16,7 +16,6 @@ from flows.cli.export import served
 from flows.jobs import Running
 from flows.pages.atlas import write_gallery
 from stores import open_atlas, open_statistics
-from tests.flows import walkable
 from tests.flows.browser import cells, launched, opened, sheets_are_drawn, wait_for_cells
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, Walkable
 
@@ -35,16 +34,18 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Walkable:
-    return walkable.make(tmp_path_factory.mktemp("browser"))
+def made(walked: Walkable) -> Walkable:
+    return walked
 
 
 @pytest.fixture(scope="module")
-def index(made: Walkable) -> str:
+def index(made: Walkable, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Address of the pages of two atlases."""
     credits_ = {EVIL: EVIL, "image0001": "Ada, CC0"}
     atlases = [str(made.atlas), str(made.other)]
-    return write_gallery(atlases, made.store.with_name("pages"), credits_=credits_, maps=Running(threads=1)).as_uri()
+    return write_gallery(
+        atlases, tmp_path_factory.mktemp("browser") / "pages", credits_=credits_, maps=Running(threads=1)
+    ).as_uri()
 
 
 @pytest.fixture
