@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vital.errors import UnsuitableInput, nearest
 
@@ -70,6 +70,25 @@ def _at(values: Any, path: tuple[int | str, ...]) -> Any:
     return values
 
 
+MOST_CHANNELS = 1024
+Numbers = Annotated[tuple[float, ...], Field(min_length=1)]
+"""A number of each channel, or one for all."""
+SHOWN = (
+    "channels that people and judges are shown as red, green and blue, or one as grey, counted from 0, e.g. 3,2,1  "
+    "[default: the first three]"
+)
+
+
+def _one_or_three(shown: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shown) not in (1, 3) or min(shown) < 0:
+        raise ValueError(f"three channels, or one, were expected, counted from 0, but {shown} were given")
+    return shown
+
+
+Shown = Annotated[tuple[int, ...], AfterValidator(_one_or_three)]
+"""Channels that are shown."""
+
+
 class ModelSettings(Settings):
     """Which network, with which weights and which preprocessing."""
 
@@ -87,15 +106,30 @@ class ModelSettings(Settings):
     input_size: int | None = Field(
         None, ge=SMALLEST_SIDE, le=LARGEST_SIDE, description="side of the input in pixels, when not the weights' own"
     )
-    channels: Literal[1, 3] | None = Field(
-        None, description="channels of the input: 3 colours, or 1, the luminance; by default what the network takes"
+    channels: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_CHANNELS,
+        description="channels of the input: 3 colours; 1, the luminance; or others, such as a satellite's bands, of "
+        "images that are .npy or TIFF; by default what the network takes",
     )
-    mean: tuple[float, float, float] | None = Field(
-        None, description="mean of each colour (0..1), when not the weights' own"
+    mean: Numbers | None = Field(None, description="mean of each colour or channel (0..1), when not the weights' own")
+    std: Numbers | None = Field(
+        None, description="deviation of each colour or channel (0..1), when not the weights' own"
     )
-    std: tuple[float, float, float] | None = Field(
-        None, description="deviation of each colour (0..1), when not the weights' own"
+    black: Numbers | None = Field(
+        None,
+        description="value of a file that is 0 of a channel, and --white the one that is 1  [default: 0 and 255 of "
+        "bytes, 65535 of 16 bits, 1 of floats]",
     )
+    white: Numbers | None = Field(None, description="value of a file that is 1 of a channel, as --black")
+    shown: Shown | None = Field(None, description=SHOWN)
+
+    @model_validator(mode="after")
+    def _both_ends(self) -> ModelSettings:
+        if (self.black is None) != (self.white is None):
+            raise ValueError("black and white belong together: give both, one number each or one of each channel")
+        return self
 
 
 class StatisticsSettings(Settings):

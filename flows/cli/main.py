@@ -22,6 +22,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
 from flows import KEPT, calm_prefect
+from flows.cli import joined
 
 HELP = """Pictures of what every neuron of a vision network responds to.
 
@@ -109,7 +110,7 @@ def main(words: Sequence[str] | None = None) -> int:
         _refuse(f"{unread[0]!a} is no {text}: rename what it names, or set PYTHONUTF8=1 where the name is right")
         return 2
     try:
-        lines = command_line(*words[:1])(words) or ()
+        lines = command_line(*words[:1])(joined(words)) or ()
         with _needs(words[0]) if lines else nullcontext():
             for line in lines:
                 if not _said(line):

@@ -18,6 +18,7 @@ MAGIC = (
     b"7z\xbc\xaf", b"Rar!", b"]\x00\x00",
 )  # fmt: skip
 """How gzip, zstd, bzip2, xz, zip, lz4, compress, 7-Zip, RAR and lzma begin."""
+LFS = b"version https://git-lfs"
 TAR_BLOCK = 512
 END_MARK = 2 * TAR_BLOCK
 READ_BYTES = 1 << 20
@@ -145,6 +146,10 @@ class TarMembers:
         head = self._stream.head
         if any(head.startswith(magic) for magic in MAGIC):
             return compressed_refusal(self._name)
+        if head.startswith(LFS):
+            return (
+                f"{self._name} is no tar but the pointer of Git LFS to one: fetch the file itself, as with git lfs pull"
+            )
         return f"{self._name} is no tar ({reason}); give a plain tar, such as vital pack writes"
 
 

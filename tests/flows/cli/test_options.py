@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flows.cli import joined
 from flows.cli.main import COMMANDS, command_line, main
 from flows.cli.options import HEADINGS
 from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, Running, TargetsJob
@@ -22,7 +23,7 @@ SECRET = "hunter2-very-secret"
 def parsed(line: str) -> dict[str, Any]:
     """What the command that ``line`` asks for is given."""
     words = shlex.split(line)
-    _, bound, _ = command_line(words[0]).parse_args(words)
+    _, bound, _ = command_line(words[0]).parse_args(joined(words))
     return dict(bound.arguments)
 
 
