@@ -71,7 +71,16 @@ def _at(values: Any, path: tuple[int | str, ...]) -> Any:
 
 
 MOST_CHANNELS = 1024
-Numbers = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+def _split(given: object) -> object:
+    """Numbers as a command line has them, such as ``0.5,0.4,0.4``, apart."""
+    if isinstance(given, (list, tuple)) and any(isinstance(part, str) for part in given):
+        return [one for part in given for one in str(part).split(",")]
+    return given
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_split), Field(min_length=1)]
 """A number of each channel, or one for all."""
 SHOWN = (
     "channels that people and judges are shown as red, green and blue, or one as grey, counted from 0, e.g. 3,2,1  "
@@ -85,7 +94,7 @@ def _one_or_three(shown: tuple[int, ...]) -> tuple[int, ...]:
     return shown
 
 
-Shown = Annotated[tuple[int, ...], AfterValidator(_one_or_three)]
+Shown = Annotated[tuple[int, ...], BeforeValidator(_split), AfterValidator(_one_or_three)]
 """Channels that are shown."""
 
 

@@ -7,17 +7,16 @@ and pydantic checks the values. What the user leaves out is left to the settings
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from cyclopts import CycloptsError, Group, Parameter, Token, exceptions
+from cyclopts import CycloptsError, Group, Parameter, exceptions
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from flows import KEPT, RENAMED
-from flows.cli import LISTS
 from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, Running, TargetsJob
 from flows.reports.plan import ReportJob
 from stores.errors import StoreError
@@ -58,13 +57,7 @@ def _declare(settings: type[BaseModel], heading: Group) -> None:
         if field.annotation not in HEADINGS:
             flag = FLAGS.setdefault(name, f"--{name.replace('_', '-')}")
             metavar = None if re.search(r"\b(int|float)\b", str(field.annotation)) else "TEXT"
-            tokens, converter = (1, _numbers) if name in LISTS else (None, None)
-            option = Parameter(name=flag, help=_words(field), metavar=metavar, n_tokens=tokens, converter=converter)
-            field.metadata.append(option)
-
-
-def _numbers(type_: object, tokens: Sequence[Token]) -> tuple[float, ...]:
-    return tuple(float(part) for part in tokens[0].value.split(","))
+            field.metadata.append(Parameter(name=flag, help=_words(field), metavar=metavar))
 
 
 def _words(field: FieldInfo) -> str:

@@ -225,10 +225,10 @@ class Gathering:
     def _peaks(self, name: str, maps: Mapping[str, Tensor]) -> _Peaks:
         layer = ranked_layer(name)
         reads = self._layers[layer].reads
-        skip = self._survey.layer(reads.layer).leading_tokens
+        own = self._survey.layer(reads.layer).own
         if reads.site is None:
-            return _Peaks.of(maps[layer][..., skip:], name.endswith(LOWEST))
-        return _Peaks.of(maps[layer], name.endswith(LOWEST), max(0, reads.site - skip))
+            return _Peaks.of(maps[layer][..., own], name.endswith(LOWEST))
+        return _Peaks.of(maps[layer], name.endswith(LOWEST), max(0, reads.site - own.start))
 
     def _members(self) -> Ranking:
         none = np.zeros(0, np.int64)

@@ -172,7 +172,7 @@ def _references(
     if layer.classes:
         return [(index, Crop(shown.pixels[index], (0,))) for index in range(most)]
     ranking = _ranking(model, layers, layer, shown, most)
-    sites = (layer.reads.sites or layer.sites) - layers.layer(layer.reads.layer).leading_tokens
+    sites = layers.layer(layer.reads.layer).own_sites
     boxes, chosen = model.preprocessing.boxes(1 if variant.crop == "image" else sites), []
     for image, site in zip(ranking.images[number].tolist(), ranking.sites[number].tolist(), strict=True):
         if image != NOBODY:

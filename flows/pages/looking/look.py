@@ -102,7 +102,7 @@ class _Looking:
         survey, preprocessing = loaded.survey, loaded.model.preprocessing
         modules = {one.name: survey.layer(survey.layer(one.name).reads.layer) for one in layers}
         self._boxes = {
-            name: preprocessing.boxes(module.sites - module.leading_tokens) for name, module in modules.items()
+            name: preprocessing.boxes(module.own_sites) for name, module in modules.items()
         }
 
     def sights(self, heard: Mapping[str, Responses]) -> list[list[Sight]]:

@@ -149,7 +149,7 @@ def test_other_channels_want_numbers_of_their_own() -> None:
         wrap(OfMany(4, False), side=SIDE, mean=0.5, std=0.5, shown=(1, 2, 4))
     with pytest.raises(UnsuitableInput, match="black and white are both"):
         wrap(OfMany(4, False), side=SIDE, mean=0.5, std=0.5, black=3, white=3)
-    zero = wrap(OfMany(4, False), side=SIDE, values="0..1", black=0, white=[1, 2, 3, 4]).preprocessing
+    zero = wrap(OfMany(4, False), side=SIDE, values="0..1", resize=SIDE, black=0, white=[1, 2, 3, 4]).preprocessing
     assert (zero.mean, zero.std, zero.black, zero.white) == ((0.0,) * 4, (1.0,) * 4, (0.0,) * 4, (1.0, 2.0, 3.0, 4.0))
     assert Preprocessing.of(zero.identity()) == zero
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vital.errors import FailedForward, UnsuitableInput
 from vital.network.layers.blocks import block_names
 from vital.network.layers.layer import Layer, Survey, stated
-from vital.network.layers.tokens import Constant, leading_tokens
+from vital.network.layers.tokens import Constant, other_tokens
 from vital.network.out_of_place import OutOfPlace
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import (
@@ -105,13 +105,13 @@ def survey(
         for name, run in sorted(large.runs.items(), key=lambda one: one[1].ended)
     }
     blocks = block_names(model.network, layers)
-    tokens = leading_tokens(
+    tokens = other_tokens(
         {name: (run.constant, run.before) for name, run in large.runs.items()}, list(layers.values())
     )
     layers = {
         name: Layer(
             name, layer.channels, layer.sites, layer.layout, name in blocks, layer.begun, layer.ended,
-            leading_tokens=tokens[name],
+            None, *tokens[name],
         )
         for name, layer in layers.items()
     }  # fmt: skip
