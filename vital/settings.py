@@ -128,17 +128,11 @@ class ModelSettings(Settings):
     )
     black: Numbers | None = Field(
         None,
-        description="value of a file that is 0 of a channel, and --white the one that is 1  [default: 0 and 255 of "
-        "bytes, 65535 of 16 bits, 1 of floats]",
+        description="a file's value that is 0 of a channel  [default: 0, and white 255 of bytes, 65535 of 16 bits, 1 of "
+        "floats]",
     )
     white: Numbers | None = Field(None, description="value of a file that is 1 of a channel, as --black")
     shown: Shown | None = Field(None, description=SHOWN)
-
-    @model_validator(mode="after")
-    def _both_ends(self) -> ModelSettings:
-        if (self.black is None) != (self.white is None):
-            raise ValueError("black and white belong together: give both, one number each or one of each channel")
-        return self
 
 
 class StatisticsSettings(Settings):

@@ -57,22 +57,23 @@ def tiff(pixels: np.ndarray, **how: object) -> bytes:
     return buffer.getvalue()
 
 
+def file(row: int) -> tuple[str, bytes]:
+    """The ending and the bytes of an image: TIFF with bands, TIFF with pages, and both kinds of arrays in turn."""
+    pixels = bands(row)
+    last = np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+    if row % 4 == 0:
+        return "tif", tiff(last, photometric="minisblack", planarconfig="contig")
+    if row % 4 == 1:
+        return "tiff", tiff(pixels, photometric="minisblack")
+    return "npy", npy(pixels if row % 4 == 2 else last)
+
+
 def shards(folder: Path) -> Path:
-    """One shard of TIFF with bands, TIFF with pages and both kinds of arrays in turn; an image's bright band is its id
-    modulo 5. Beside some lies a photograph, which is no image of this network."""
-    members: dict[str, bytes] = {}
+    """One shard; an image's bright band is its id modulo 5. Beside the first lies a photograph, which is no image of
+    this network."""
+    members: dict[str, bytes] = {"p000.jpg": b"a preview"}
     for row in range(BANDS * EACH):
-        pixels, key = bands(row), f"p{row:03d}"
-        last = np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
-        made = (
-            ("tif", lambda a=last: tiff(a, photometric="minisblack", planarconfig="contig")),
-            ("tiff", lambda a=pixels: tiff(a, photometric="minisblack")),
-            ("npy", lambda a=pixels: npy(a)),
-            ("npy", lambda a=last: npy(a)),
-        )
-        ending, write = made[row % 4]
-        if row == 0:
-            members[f"{key}.jpg"] = b"a preview"
-        members[f"{key}.{ending}"] = write()
+        ending, data = file(row)
+        members[f"p{row:03d}.{ending}"] = data
     write_tar(folder / "banded-000000.tar", members)
     return folder

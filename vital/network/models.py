@@ -200,6 +200,8 @@ def _ends(black: Any, white: Any, channels: int) -> tuple[Colour, Colour]:
     lists = [tuple(part) if isinstance(part, Sequence) else (part,) for part in (black, white)]
     if not any(lists):
         return (), ()
+    if not all(lists):
+        raise UnsuitableInput("black and white belong together: give both, one number each or one of each channel")
     ends = [_numbers(name, part, channels, -math.inf, math.inf) for name, part in zip(ENDS, lists, strict=True)]
     if any(low == high for low, high in zip(*ends, strict=True)):
         raise UnsuitableInput(f"black and white are both {ends[0]}: give the values that are to be 0 and 1")

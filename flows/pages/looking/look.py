@@ -101,9 +101,7 @@ class _Looking:
         self._owners = [(one, row) for one in layers for row in range(len(one.neurons))]
         survey, preprocessing = loaded.survey, loaded.model.preprocessing
         modules = {one.name: survey.layer(survey.layer(one.name).reads.layer) for one in layers}
-        self._boxes = {
-            name: preprocessing.boxes(module.own_sites) for name, module in modules.items()
-        }
+        self._boxes = {name: preprocessing.boxes(module.own_sites) for name, module in modules.items()}
 
     def sights(self, heard: Mapping[str, Responses]) -> list[list[Sight]]:
         """Of each photograph the neurons that see it most, of all layers together."""

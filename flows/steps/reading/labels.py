@@ -134,8 +134,8 @@ def refuse_from_one(statistics: Statistics, job: ReferencesJob, loaded: LoadedMo
     found = set(np.unique(statistics.image_labels()).tolist()) - {NO_LABEL}
     if len(found) > 1 and 0 not in found and max(found) == classes:
         raise UnreadableShard(
-            f"the labels are {min(found)} to {classes}, and the network's classes 0 to {classes - 1}: list the classes in a "
-            "classes.json beside the shards and match them in a new store, or take the labels as they stand with "
+            f"the labels are {min(found)} to {classes}, and the network's classes 0 to {classes - 1}: list the classes "
+            "in a classes.json beside the shards and match them in a new store, or take the labels as they stand with "
             "--labels number"
         )
 

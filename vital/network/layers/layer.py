@@ -55,7 +55,7 @@ class Layer:
     @property
     def own_sites(self) -> int:
         """How many of its sites are the image's."""
-        return self.own.stop - self.own.start
+        return self.sites - self.leading_tokens - self.trailing_tokens
 
     @property
     def reads(self) -> Readout:

@@ -12,9 +12,7 @@ Constant = tuple[bool, ...]
 """Of each site of tokens, whether it is the same for all images; empty where that was not seen."""
 
 
-def other_tokens(
-    seen: Mapping[str, tuple[Constant, Constant]], layers: Sequence[Layer]
-) -> dict[str, tuple[int, int]]:
+def other_tokens(seen: Mapping[str, tuple[Constant, Constant]], layers: Sequence[Layer]) -> dict[str, tuple[int, int]]:
     """How many leading and trailing tokens each layer has.
 
     Before the first attention such tokens are the same for every image, and the image's own are not: they are counted

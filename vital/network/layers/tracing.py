@@ -105,9 +105,7 @@ def survey(
         for name, run in sorted(large.runs.items(), key=lambda one: one[1].ended)
     }
     blocks = block_names(model.network, layers)
-    tokens = other_tokens(
-        {name: (run.constant, run.before) for name, run in large.runs.items()}, list(layers.values())
-    )
+    tokens = other_tokens({name: (run.constant, run.before) for name, run in large.runs.items()}, list(layers.values()))
     layers = {
         name: Layer(
             name, layer.channels, layer.sites, layer.layout, name in blocks, layer.begun, layer.ended,
