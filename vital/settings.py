@@ -128,7 +128,7 @@ class ModelSettings(Settings):
     )
     black: Numbers | None = Field(
         None,
-        description="a file's value that is 0 of a channel  [default: 0, and white 255 of bytes, 65535 of 16 bits, 1 of "
+        description="a file's value that is 0 of a channel  [default: 0; white 255 of bytes, 65535 of 16 bits, 1 of "
         "floats]",
     )
     white: Numbers | None = Field(None, description="value of a file that is 1 of a channel, as --black")

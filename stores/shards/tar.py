@@ -6,7 +6,9 @@
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from webdataset.tariterators import base_plus_ext
@@ -159,6 +161,13 @@ def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     if len(data) != info.size:
         raise tarfile.ReadError(f"{len(data)} of {info.size} bytes")
     return data
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a file begins as a tar does, whatever its name is."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(TAR_BLOCK)[257:262] == b"ustar"
+    return False
 
 
 def compressed_refusal(name: str) -> str:
