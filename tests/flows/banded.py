@@ -21,6 +21,8 @@ def network() -> nn.Module:
     made = nn.Sequential(
         nn.Sequential(nn.Conv2d(BANDS, 2 * BANDS, 2, stride=2), nn.ReLU()),
         nn.Sequential(nn.Conv2d(2 * BANDS, BANDS, 1), nn.ReLU()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
     )
     first, second = made[0][0], made[1][0]  # type: ignore[index]
     with torch.no_grad():

@@ -4,12 +4,15 @@ that it means, and people are shown the channels that were asked for."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, TargetsJob
 from flows.pages.atlas import write_gallery
@@ -24,6 +27,8 @@ from tests.flows import banded
 from tests.flows.banded import BANDS, EACH, LAYER, SIDE
 from tests.flows.command import vital
 from vital.errors import UnsuitableInput
+from vital.judging.judges import Judge, JudgeOutput
+from vital.network.preprocessing import Preprocessing
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 MODEL = ModelSettings(
@@ -133,6 +138,17 @@ def test_its_own_network_measures_pictures_in_all_channels(finished: tuple[Stati
     evaluate_atlas(EvaluateJob(atlas=finished[1].url))
     ratio = open_atlas(finished[1].url).layer(LAYER).metrics()["peak_ratio"]
     assert (ratio > 0.5).all()
+
+
+def test_a_judge_of_colours_is_shown_the_channels_that_people_are() -> None:
+    def means(images: Tensor) -> JudgeOutput:
+        return JudgeOutput(images.mean((2, 3)), images.mean((2, 3)))
+
+    judge = Judge("means", Preprocessing(8, (0.0,) * 3, (1.0,) * 3), (), 1, means, view=(4, 2, 0))
+    pixels = torch.randint(0, 256, (2, BANDS, 8, 8), dtype=torch.uint8)
+    expected = pixels.float().mean((2, 3)).numpy() / 255
+    np.testing.assert_allclose(judge.features(pixels), expected[:, [4, 2, 0]], rtol=1e-5)
+    np.testing.assert_allclose(replace(judge, view=(3,)).features(pixels), expected[:, [3, 3, 3]], rtol=1e-5)
 
 
 def test_images_of_other_channels_are_counted_and_refused(tmp_path: Path) -> None:
