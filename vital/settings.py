@@ -74,7 +74,8 @@ MOST_CHANNELS = 1024
 
 
 def _split(given: object) -> object:
-    """Numbers as a command line has them, such as ``0.5,0.4,0.4``, apart."""
+    """One number as a list of it, and numbers as a command line has them, such as ``0.5,0.4,0.4``, apart."""
+    given = [given] if isinstance(given, (int, float, str)) else given
     if isinstance(given, (list, tuple)) and any(isinstance(part, str) for part in given):
         return [one for part in given for one in str(part).split(",")]
     return given
@@ -82,10 +83,7 @@ def _split(given: object) -> object:
 
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_split), Field(min_length=1)]
 """A number of each channel, or one for all."""
-SHOWN = (
-    "channels that people and judges are shown as red, green and blue, or one as grey, counted from 0, e.g. 3,2,1  "
-    "[default: the first three]"
-)
+SHOWN = "channels that people and judges see as red, green, blue, or one as grey, from 0  [default: the first three]"
 
 
 def _one_or_three(shown: tuple[int, ...]) -> tuple[int, ...]:

@@ -51,11 +51,12 @@ def load_model(
     weights: str | None = None,
     download: bool = False,
     input_size: int | None = None,
-    mean: Colour | None = None,
-    std: Colour | None = None,
+    mean: float | Colour | None = None,
+    std: float | Colour | None = None,
     channels: int | None = None,
-    black: Colour | None = None,
-    white: Colour | None = None,
+    black: float | Colour | None = None,
+    white: float | Colour | None = None,
+    shown: tuple[int, ...] | None = None,
 ) -> Model:
     """A network by its name: torchvision's, the embedded one, ``timm/NAME``, ``hf/ORGANISATION/NAME`` or ``hf/FOLDER``
     (transformers), ``open_clip/ARCHITECTURE/WEIGHTS``, or what ``package.module:factory`` makes: a module, or what
@@ -65,8 +66,8 @@ def load_model(
     or ``random``; ``download`` fetches published ones where they are not in the local cache. ``input_size`` (pixels),
     ``mean`` and ``std`` (each colour's, 0..1) stand in for those that the weights were trained with; ``channels`` are 3
     colours, 1 luminance, or as many others, by default what the network takes. ``black`` and ``white`` are the values
-    of a file that count as 0 and 1. Of each of these, one number is that of every channel. All of them may come as
-    `ModelSettings`, which the others change.
+    of a file that count as 0 and 1. Of each of these, one number is that of every channel. ``shown`` are the channels
+    that people see. All of them may come as `ModelSettings`, which the others change.
 
     Raises:
         UnknownModel: there is no such model, or its weights cannot be had; with the way out.
@@ -76,7 +77,7 @@ def load_model(
     if isinstance(name, nn.Module):
         raise UnsuitableInput(f"load_model takes a name, not a {type(name).__name__}: use vital.wrap for a live module")
     given = {"weights": weights, "download": download or None, "input_size": input_size, "mean": mean, "std": std}
-    given |= {"channels": channels, "black": black, "white": white}
+    given |= {"channels": channels, "black": black, "white": white, "shown": shown}
     base = {"name": name} if isinstance(name, str) else name.model_dump()
     settings = checked(ModelSettings, base | {key: value for key, value in given.items() if value is not None})
     loaded = load_network(settings)
@@ -85,8 +86,8 @@ def load_model(
     digest = weights_digest(network)  # of what was loaded: interpolated embeddings differ by machine in the last bit
     if settings.input_size:
         network = at_resolution(network, settings.input_size)
-    shown = loaded.preprocessing.colours if loaded.settled else settings.channels
-    network, count = settled(network, settings.name, preprocessing.side, shown)
+    asked = loaded.preprocessing.colours if loaded.settled else settings.channels
+    network, count = settled(network, settings.name, preprocessing.side, asked)
     count = loaded.preprocessing.channels if loaded.settled else count
     if settings.channels not in (None, count):
         raise UnsuitableInput(f"{settings.name} is wrapped for {count} channels, not {settings.channels}: leave it out")
