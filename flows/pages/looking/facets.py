@@ -24,7 +24,7 @@ def with_facets(
     statistics: Statistics,
     layers: Sequence[AtlasLayer],
     seen: Sequence[Sequence[Sight]],
-    pixels: UInt8[Tensor, "photo 3 side side"],
+    pixels: UInt8[Tensor, "photo colour side side"],
 ) -> list[list[Sight]]:
     """The sights of each photograph, those of neurons with several facets with the facet that sees it.
 

@@ -68,6 +68,7 @@ def _first(
         "meanings": {str(code): text for code, text in page.meanings.items()},
         "missing": [[int(code), int(count)] for code, count in zip(reasons, counts, strict=True)],
         "named": page.named,
+        "shown": page.shown,
         "names": named,
         "places": page.places is not None,
         "columns": [

@@ -66,7 +66,7 @@ def photo_vectors(
     model: Model,
     layer: str,
     neurons: Int[np.ndarray, "photo"],
-    pixels: UInt8[Tensor, "photo 3 side side"],
+    pixels: UInt8[Tensor, "photo colour side side"],
     node: str,
     layouts: dict[str, Layout],
     kind: RelevanceKind,
