@@ -53,6 +53,6 @@ sys.meta_path.insert(0, _AsItIs())
 @pytest.fixture(scope="session", autouse=True)
 def memory() -> None:
     """Tests keep the memory that they free, as processes that run tasks do."""
-    from flows.running.process import keep_memory
+    from vital.memory import keep_memory
 
     keep_memory()
