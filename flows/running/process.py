@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from flows.jobs import Running
+from flows.jobs import Running, cores
 from flows.running.devices import device_name
 from stores import Statistics
 from stores.arrays.provenance import fingerprint
@@ -24,8 +24,8 @@ from vital.network.neurons import Dictionary
 from vital.network.probe import CLASSES, anchor
 from vital.settings import ModelSettings
 
-ALL_THREADS = torch.get_num_threads()
-"""What torch takes when nothing is said: all cores, or what the environment allows."""
+ALL_THREADS = min(torch.get_num_threads(), cores())
+"""What torch takes when nothing is said: all cores, or what the environment or the container allows."""
 LIVE = "live:"
 """Begins the name of a network that this program made itself and handed over."""
 
