@@ -22,7 +22,7 @@ from stores.errors import PictureStatus, SchemaMismatch
 from vital.errors import UnsuitableInput
 from vital.measuring.image_sums import LEVELS
 from vital.measuring.ranking import NOBODY
-from vital.measuring.rows import resample, stored_levels
+from vital.measuring.rows import resample, stepped, stored_levels
 from vital.measuring.targets import Facets, NodeTarget, Target
 from vital.network.neurons import Readout
 from vital.network.nodes import matched_nodes
@@ -30,6 +30,8 @@ from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import VariantSettings
 
+ROW_STEPS = 256
+"""Steps from the least to the greatest value of a stored row, at least (benchmarks/dictionary.py has what they cost)."""
 HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
 COLOURS = 3
@@ -66,8 +68,10 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     # What was chosen first stays: the greatest activation may grow with the data set.
     half = all(_largest(statistics, node) < HALF_LIMIT for node in nodes)
     dtype = (targets.claimed or {}).get("type") or ("float16" if half else "float32")
+    # So do rows as they are, of a version that did not round them.
+    steps = {"row_steps": ROW_STEPS} if targets.claimed is None or "row_steps" in targets.claimed else {}
     _check_precision(job, targets)
-    targets.claim({**_identity(job, nodes), "type": dtype})
+    targets.claim({**_identity(job, nodes), "type": dtype, **steps})
     dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
     neurons, most = survey.layer(job.layer).channels, job.variant.most_facets
     ranks = job.variant.references or statistics.ranked()[job.layer]
@@ -172,8 +176,9 @@ def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, st
         facets = found.facets() if job.variant.most_facets > 1 else []
         target = found.target(facets)
     dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
+    steps = targets.settings.get("row_steps")
     for block in blocks:
-        arrays = _block_arrays(targets, target, block, dead)
+        arrays = _block_arrays(targets, target, block, dead, steps)
         if facets:
             _add_facets(arrays, targets.neurons_of(block), neurons, facets)
         targets.write(block, arrays)
@@ -188,11 +193,11 @@ def _add_facets(arrays: dict[str, np.ndarray], block: range, neurons: Sequence[i
 
 
 def _block_arrays(
-    targets: Targets, target: Target | None, block: int, none: Collection[int] = ()
+    targets: Targets, target: Target | None, block: int, none: Collection[int] = (), steps: int | None = None
 ) -> dict[str, np.ndarray]:
     """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that
     says which. Neurons in ``none`` are zero on every image, such as features of a dictionary that are never active. A
-    target has a neuron's facets one after the other."""
+    target has a neuron's facets one after the other. Rows are rounded to ``steps``, where it is said."""
     neurons, arrays = targets.neurons_of(block), targets.empty(block)
     few = PictureStatus.TOO_FEW_REFERENCES
     arrays["status"][:] = [PictureStatus.DEAD if neuron in none else few for neuron in neurons]
@@ -213,7 +218,8 @@ def _block_arrays(
             parts = {"quantiles": node.quantiles, "relevant": node.relevant, "importance": node.importance}
             for part, values in parts.items():
                 if values is not None:
-                    arrays[f"{placed(name)}/{part}"][at] = values[position]
+                    row_ = values[position]
+                    arrays[f"{placed(name)}/{part}"][at] = stepped(row_, steps) if steps and row_.ndim > 1 else row_
     if not all(np.isfinite(values).all() for values in arrays.values()):
         finite = np.all([np.isfinite(values).reshape(len(neurons), -1).all(1) for values in arrays.values()], axis=0)
         arrays["status"][~finite] = PictureStatus.NON_FINITE
