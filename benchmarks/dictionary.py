@@ -45,12 +45,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.features import compared
-from benchmarks.levels import stored
+from benchmarks.levels import kept, stored
 from stores.arrays.schema import ArraySpec, array_at, declare, open_store, write_whole
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader
-from vital.measuring.rows import resample, site_levels, sort_rows, stepped, stored_levels
+from vital.measuring.rows import sort_rows
 from vital.measuring.targets import node_relevance
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
@@ -180,12 +180,12 @@ def targets(
     found, read = survey(model), Readout(LAYER, dictionary=dictionary)
     nodes, images = default_nodes(found, LAYER), list(photographs(model, len(peaks)))
     named = ("whole_bytes", "relevant_bytes", "percent", "percent_whole", "percent_node")
-    result = {kept: dict.fromkeys(named, 0.0) for kept in size.rows}
+    result = {rows: dict.fromkeys(named, 0.0) for rows in size.rows}
     for feature in peaks.amax(0).topk(size.few).indices.tolist():
         # what is compared with the target is like nothing that it was made of, as in benchmarks/levels.py
         shown = [*peaks[:, feature].topk(size.references).indices.tolist(), int(peaks[:, feature].argmin())]
         seen_, arrived = _with_relevance(model, read, nodes, torch.stack([images[at] for at in shown]), feature)
-        changes: dict[tuple[int, int], list[list[float]]] = {kept: [[], []] for kept in result}
+        changes: dict[tuple[int, int], list[list[float]]] = {rows: [[], []] for rows in result}
         for name in nodes:
             before, weights = seen_[name][:-1], importance(arrived[name][:-1]).mean(0, keepdim=True)
             now, relevance = seen_[name][-1:], arrived[name][-1:]
@@ -194,28 +194,14 @@ def targets(
             for part, rows, more in ((0, whole, (None, None)), (1, relevant, (weights, relevance))):
                 exact = float(sort_matching(now, rows, *more))
                 for (levels, steps), of in result.items():
-                    values = kept_rows(rows, levels, steps)
-                    of[named[part]] += _bytes(values) / size.few
-                    back = stored(rows, levels) if steps == 0 else _read(values, rows.shape[-1])
+                    of[named[part]] += _bytes(kept(rows, levels, steps)) / size.few
+                    back = stored(rows, levels, steps)
                     changes[levels, steps][part].append(float(sort_matching(now, back, *more)) / exact - 1)
-        for kept, (of_whole, of_relevant) in changes.items():
+        for of_kept, (of_whole, of_relevant) in changes.items():
             every = np.array([*of_whole, *of_relevant])  # every node weighs the same
             more_ = {"percent": every.mean(), "percent_whole": np.mean(of_whole), "percent_node": np.abs(every).max()}
-            result[kept] |= {name: max(result[kept][name], 100 * abs(float(now))) for name, now in more_.items()}
+            result[of_kept] |= {name: max(result[of_kept][name], 100 * abs(float(now))) for name, now in more_.items()}
     return {f"{levels}/{steps}": of for (levels, steps), of in result.items()}
-
-
-def kept_rows(rows: Float[Tensor, "1 channel site"], levels: int, steps: int) -> np.ndarray:
-    """Rows as a store has them."""
-    sites = rows.shape[-1]
-    values = resample(rows, site_levels(sites), stored_levels(sites, levels)).numpy()
-    return (stepped(values, steps) if steps else values).astype(np.float16)
-
-
-def _read(values: np.ndarray, sites: int) -> Float[Tensor, "1 channel site"]:
-    """Rows as they come back."""
-    at = site_levels(sites)
-    return resample(torch.from_numpy(values.astype(np.float32)), stored_levels(sites, values.shape[-1]), at)
 
 
 def _bytes(values: np.ndarray) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from flows.jobs import AtlasJob, Running
+from flows.jobs import AtlasJob, FullJob, LayerJob, Running
 from flows.pages.again import commands
 from flows.recipes.atlas import build_atlas
 from flows.running.process import load_stored
@@ -83,3 +83,10 @@ def test_what_stored_targets_do_not_have_is_refused(made: Made) -> None:
             targets_of(statistics, job, loaded)
     with pytest.raises(ValidationError, match="give targets fly with them"):
         AtlasJob(store="s", out="a", layer=LAYER, target_batch=4)
+
+
+def test_a_full_run_tells_the_pictures_what_targets_would_be_told() -> None:
+    parts = (LayerJob(layer="a", targets="fly"), LayerJob(layer="b"))
+    full = FullJob(shards=("s.tar",), store="s", out="a", layers=parts, precision="tf32", target_batch=4)
+    assert full.atlas(parts[0]).measuring() == full.targets(parts[0])
+    assert full.atlas(parts[1]).shards == ()
