@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
+from vital.memory import pinned
 from vital.network.arithmetic import arithmetic, widened
 from vital.network.models import Model
 from vital.network.neurons import Readout, importance, relevance_map
@@ -230,7 +231,7 @@ def rounds(
 
 def on(device: torch.device, values: Tensor) -> Tensor:
     """Values of the host on the device, which the host does not wait for."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
+    return pinned(values, device).to(device, non_blocking=True)
 
 
 def _of_all(count: int, present: Sequence[int], device: torch.device) -> Callable[[Tensor], Tensor]:
