@@ -97,7 +97,7 @@ class TargetsJob(Settings):
 class AtlasJob(Settings):
     """Pictures of a layer's neurons from their targets."""
 
-    store: Location = Field(description="statistics store that holds the targets, or the references for them")
+    store: Location = Field(description="statistics store that holds the targets")
     layer: str = Field(description="the neurons' layer, or 'classes'")
     out: Location = Field(description="atlas store to write: a path or an fsspec URL")
     neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
