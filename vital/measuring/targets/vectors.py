@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from vital.measuring.targets.means import Crop, node_relevance, on, rounds
-from vital.network.arithmetic import arithmetic, rounding, widened
+from vital.measuring.targets.passes import Crop, forwarding, node_relevance, rounds
+from vital.network.arithmetic import rounding, widened
 from vital.network.models import Model
 from vital.network.neurons import Readout, importance
-from vital.network.probe import CLASSES, Layout, anchor, probe
+from vital.network.probe import CLASSES, Layout
 from vital.propagation.mode import relevance_mode
 from vital.settings import Precision, RelevanceKind
 
@@ -42,14 +42,11 @@ def reference_vectors(
     inner, reads = layer != CLASSES, (readout or Readout(layer)).of(neurons)
     mode = relevance_mode(kind) if inner else None
     vectors: np.ndarray | None = None
-    with arithmetic(model, precision) as model, probe(model.network, [node, reads.layer], layouts, mode) as run:
-        weight = anchor(model.network)
-        source = iter(crops)
+    source = iter(crops)
+    with forwarding(model, [node, reads.layer], layouts, mode, precision, graph=inner) as forward:
         while part := list(islice(source, batch)):
-            images = model.preprocessing.normalise(on(weight.device, torch.stack([crop.pixels for crop in part])))
-            with torch.set_grad_enabled(inner):
-                activations = run(images.to(weight.dtype).requires_grad_(inner))
-            for of, asked, here in rounds([crop.rows for crop in part], neurons, weight.device):
+            activations = forward([crop.pixels for crop in part])
+            for of, asked, here in rounds([crop.rows for crop in part], neurons, activations[node].device):
                 progress(len(of))
                 if inner:
                     values = here(node_relevance(mode, activations, reads, [node], asked, kind)[node]).sum(-1)
@@ -80,15 +77,12 @@ def photo_vectors(
     """
     inner, reads = layer != CLASSES, readout.of(neurons.tolist())
     mode, found = relevance_mode(kind) if inner else None, []
-    with rounding(), probe(model.network, [node, reads.layer], layouts, mode) as run:
-        device = anchor(model.network).device
+    with rounding(), forwarding(model, [node, reads.layer], layouts, mode, "float32", graph=inner) as forward:
         for start in range(0, len(pixels), batch):
             some = slice(start, start + batch)
-            with torch.set_grad_enabled(inner):
-                shown = model.preprocessing.normalise(pixels[some].to(device)).requires_grad_(inner)
-                activations = run(shown)
+            activations = forward(list(pixels[some]))
             if inner:
-                asked = torch.from_numpy(neurons[some].astype(np.int64)).to(device)
+                asked = torch.from_numpy(neurons[some].astype(np.int64)).to(activations[node].device)
                 arrived = node_relevance(mode, activations, reads, [node], asked, kind)[node]
                 found.append(importance(arrived.detach()))
             else:
