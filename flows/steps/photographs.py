@@ -19,7 +19,7 @@ from flows.jobs import EvaluateJob
 from flows.running.process import judges_at, load_at_side, load_stored, stored_model
 from flows.steps.images import moved_urls, read_placed, reference_crops
 from flows.steps.targets import variant_of
-from stores import open_statistics
+from stores import References, open_statistics
 from vital.judging.judges import own_judge
 from vital.judging.metrics import clipped, variation
 from vital.judging.names import OWN_NETWORK
@@ -47,11 +47,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Photographs:
-    """A layer's references: rows of each neuron's among all that were looked at; these in every judge's features, what
-    they give at the nodes on the way to the neurons, how much their neighbouring pixels differ, and the share of their
-    values that are clipped: all at the pictures' side, save what judges see."""
+    """A layer's references: rows of each neuron's among all that were looked at, `COMPARED` of each and the strongest
+    of each facet; these in every judge's features, what they give at the nodes on the way to the neurons, how much
+    their neighbouring pixels differ, and the share of their values that are clipped: all at the pictures' side, save
+    what judges see."""
 
     rows: Sequence[Int[np.ndarray, "_reference"]]
+    """Of each neuron, the best first."""
+    leading: Sequence[Int[np.ndarray, "_facet"]]
+    """The strongest of each facet of a neuron among them: as many photographs as there are pictures of it."""
     features: Mapping[str, Float[np.ndarray, "image feature"]]
     passed: Mapping[str, Float[np.ndarray, "image _channel"]]
     variation: Float[np.ndarray, "image"]
@@ -68,13 +72,25 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
     judges = {OWN_NETWORK: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}
     targets = statistics.targets(asked.layer, asked.variant)
     used, nodes = variant_of(targets).references, targets.nodes
-    references = statistics.references(asked.layer, used, asked.neurons).best(COMPARED)
-    places = statistics.reference_places(asked.layer, asked.neurons, references.image.shape[1])
+    references = statistics.references(asked.layer, used, asked.neurons)
+    facets = targets.reference_facets(asked.neurons)
+    first = leading_ranks(np.where(references.image == NOBODY, -1, 0) if facets is None else facets)
+    looked_at = np.tile(np.arange(references.image.shape[1]) < COMPARED, (len(first), 1))
+    for position, leading in enumerate(first):
+        looked_at[position, leading] = True
+    images = np.where(looked_at, references.image, NOBODY)
+    neurons, ranks = images.shape
+    # each reference by itself, so that it is known which rank has which row
+    alone = References(
+        images.reshape(-1, 1), references.score.reshape(-1, 1), references.site.reshape(-1, 1),
+        references.box.reshape(-1, 1, 4),
+    )  # fmt: skip
+    places = statistics.reference_places(asked.layer, asked.neurons, ranks).of(images)
     whole, urls = asked.variant.startswith("image"), moved_urls(statistics, job.shards)
     crops = reference_crops(
-        statistics, loaded.model.preprocessing, references, places, whole, urls, decoders=job.running.decoders
+        statistics, loaded.model.preprocessing, alone, places, whole, urls, decoders=job.running.decoders
     )
-    rows: list[list[int]] = [[] for _ in asked.neurons]
+    row = np.full(neurons * ranks, -1, np.int64)
     features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     flat: list[np.ndarray] = []
     lost: list[np.ndarray] = []
@@ -82,8 +98,7 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
     count = 0
     while part := list(islice(crops, CHUNK)):
         for _, positions in part:
-            for position in positions:
-                rows[position].append(count)
+            row[list(positions)] = count
             count += 1
         shown = torch.stack([pixels for pixels, _ in part])
         for name, judge in judges.items():
@@ -93,13 +108,25 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
         pixels = smaller.permute(0, 2, 3, 1).numpy()
         flat.append(variation(pixels))
         lost.append(clipped(pixels))
+    row = row.reshape(neurons, ranks)
     return Photographs(
-        [np.array(own, np.int64) for own in rows],
+        [own[own >= 0] for own in row],
+        [own[chosen] for own, chosen in zip(row, first, strict=True)],
         {name: np.concatenate(parts) for name, parts in features.items()},
         joined(way),
         np.concatenate(flat),
         np.concatenate(lost),
     )
+
+
+def leading_ranks(facets: Int[np.ndarray, "neuron rank"]) -> list[Int[np.ndarray, "_facet"]]:
+    """The rank of the strongest reference of each facet of every neuron, from the facets of its references, the best
+    first; −1 is no reference."""
+    found = []
+    for own in facets:
+        _, first = np.unique(own, return_index=True)
+        found.append(first[own[first] >= 0])
+    return found
 
 
 @dataclass(frozen=True)

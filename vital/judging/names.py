@@ -33,14 +33,20 @@ _OF_JUDGE = {
         "low",
     ),
     "readability_references": Meaning(
-        "the same question as readability, of the neuron's references instead of the picture: what photographs tell "
-        "{judge}",
+        "the same question as readability, of all the neuron's references that are looked at, up to ten or so, instead "
+        "of its pictures: what photographs tell {judge}",
+        "",
+        "high",
+    ),
+    "readability_as_many": Meaning(
+        "the same question as readability, of as many of the neuron's references as it has pictures, the strongest of "
+        "each facet: what {judge} tells from no more photographs, compared as pictures are",
         "",
         "high",
     ),
     "readability": Meaning(
-        "how well {judge} tells photographs that excite the neuron from others by their likeness to the picture: area "
-        "under the curve, 0.5 is chance",
+        "how well {judge} tells photographs that excite the neuron from others by their likeness to its pictures, of "
+        "several facets to their mean: area under the curve, 0.5 is chance",
         "",
         "high",
     ),

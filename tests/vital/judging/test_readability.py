@@ -75,6 +75,28 @@ def test_photographs_as_pictures_score_as_the_yardstick_and_more_of_them_no_wors
     assert world.score(every) >= world.score(first)
 
 
+def test_two_pictures_of_two_meanings_tell_more_together_than_either_alone(world: World) -> None:
+    """Neurons that respond to either of two directions, each shown by a picture of its own."""
+    stream = np.random.default_rng(1)
+    either = stream.normal(size=(NEURONS, 2, FEATURES)) * 2
+    seen = [
+        world.seen(either[:, meaning, None] + stream.normal(size=(NEURONS, 3, FEATURES))).reshape(-1, FEATURES)
+        for meaning in (0, 1)
+    ]
+    images = standardised(np.concatenate([world.sample[:PLAIN], *seen]))
+    three = np.arange(3)
+    exciting = np.concatenate([three, 3 * NEURONS + three])
+    questions = [Question(PLAIN + 3 * neuron + exciting, np.arange(PLAIN)) for neuron in range(NEURONS)]
+    pictures = world.seen(either + stream.normal(size=either.shape)).reshape(-1, FEATURES)
+    together = [np.array([2 * neuron, 2 * neuron + 1]) for neuron in range(NEURONS)]
+    each = [[rows[which : which + 1] for rows in together] for which in (0, 1)]
+    both, *alone = (
+        readability(mean_explanations(pictures, rows), images, questions).mean() for rows in (together, *each)
+    )
+    assert both > max(alone) + 0.1
+    assert both > 0.95
+
+
 def test_a_style_that_all_pictures_share_says_nothing(world: World) -> None:
     pictures = world.seen(world.images(1)[:, 0])
     style = world.stream.normal(size=FEATURES).astype(np.float32) * world.size.astype(np.float32) * 30
