@@ -15,7 +15,8 @@ Figures = Mapping[str, Mapping[str, Interval]]
 """A mean with its interval by label of a method and name of a metric."""
 ORDER = (
     "top1", "top5", "rank", "surprise", "readability", "readability_as_many", "readability_references",
-    "processing_gap", "most_activated", "peak", "peak_ratio", "mean_peak_ratio", "references_reached", "frechet", "clipped",
+    "processing_gap", "most_activated", "peak", "peak_ratio", "mean_peak_ratio", "references_reached", "frechet",
+    "clipped",
 )  # fmt: skip
 """Metrics from left to right; others follow by name."""
 UNKNOWN = "–"

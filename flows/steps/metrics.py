@@ -15,7 +15,7 @@ from torch import Tensor
 from flows.jobs import EvaluateJob
 from flows.running.process import LoadedModel, judges_at, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
-from flows.steps.photographs import CHUNK, Asked, Photographs, Questions, questions_of, references_of
+from flows.steps.photographs import CHUNK, Asked, Photographs, Questions, as_rare, questions_of, references_of
 from stores import Atlas, AtlasLayer, Statistics, open_atlas
 from stores.errors import SchemaMismatch
 from stores.files import safe_url
@@ -199,7 +199,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     lost = np.concatenate([clipped(pixels) for pixels in part.pixels()])
     # of one neuron they may have next to none
     of_pictures["clipped"] = lost / max(photos.clipped.mean(), FEWEST_CLIPPED)
-    of_pictures |= _known({"processing_gap": processing_gap(joined(way), photos.passed, references)})
+    of_pictures |= _known({"processing_gap": processing_gap(joined(way), photos.passed, photos.rows, part.rows)})
     if job.siblings:
         seen = [judged.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]
         of_pictures["diversity"] = diversity(np.stack(seen))
@@ -211,6 +211,8 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
                 standardised(judged.features(name)), questions.features[name], [questions.of[row] for row in part.rows]
             )
             of_pictures |= _known({metric_name("readability", name): each})
+    scores = part.statistics.references(layer).score[part.neurons]
+    of_neurons |= _known(as_rare(of_neurons, part.counts, scores, photos, questions))
     for name in judges:
         meant = measures_of_references(photos.features[name], photos.rows)
         of_neurons |= {metric_name(metric, name): values for metric, values in meant.items()}

@@ -22,9 +22,10 @@ from flows.steps.targets import variant_of
 from stores import References, open_statistics
 from vital.judging.judges import own_judge
 from vital.judging.metrics import clipped, variation
-from vital.judging.names import OWN_NETWORK
-from vital.judging.processing import joined, passed
-from vital.judging.readability import ASKED, Question, lower_half, standardised
+from vital.judging.names import OWN_NETWORK, metric_name
+from vital.judging.processing import held_out_gaps, joined, passed
+from vital.judging.readability import ASKED, Question, held_out_readability, lower_half, standardised
+from vital.judging.trust import AS_UNLIKE, AS_UNREADABLE, AS_WEAK, competent, held_out_peaks, in_turn, shares
 from vital.measuring.ranking import NOBODY
 
 CHUNK = 32
@@ -169,6 +170,40 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
     sampled = {name: every[drawn] for name, every in features.items()}
     over = {name: standardised(every, sampled[name]) for name, every in features.items()}
     return Questions(questions, over, sampled)
+
+
+def as_rare(
+    known: Mapping[str, Float[np.ndarray, "neuron"]],
+    counts: Int[np.ndarray, "neuron"],
+    scores: Float[np.ndarray, "neuron rank"],
+    photos: Photographs,
+    questions: Questions | None,
+) -> dict[str, Float[np.ndarray, "neuron"]]:
+    """By how many of the photographs, each taken for a picture of its neuron, neurons with so many pictures are not
+    outdone: in what is ``known`` of them, metrics by name. ``scores`` are the peaks of all references."""
+    found = {}
+    if "mean_peak_ratio" in known:
+        found[AS_WEAK] = shares(known["mean_peak_ratio"], in_turn(held_out_peaks(scores), counts))
+    if "processing_gap" in known:
+        gaps = in_turn(held_out_gaps(photos.passed, photos.rows), counts)
+        found[AS_UNLIKE] = shares(-known["processing_gap"], -gaps)
+    judges = [name for name in (questions.features if questions else ()) if metric_name("readability", name) in known]
+    if questions is None or not judges:
+        return found
+    own, references = (
+        np.mean([known[metric_name(kind, name)] for name in judges], 0)
+        for kind in ("readability", "readability_references")
+    )
+    drawn = [
+        held_out_readability(
+            photos.features[name], photos.rows, counts, questions.features[name], questions.sample[name], questions.of
+        )
+        for name in judges
+    ]
+    able = competent(references)
+    asked = [np.mean([by_judge[neuron] for by_judge in drawn], 0) for neuron in np.flatnonzero(able)]
+    unread = shares(own - references, np.concatenate([np.empty(0), *asked]))
+    return {**found, AS_UNREADABLE: np.where(able, unread, np.nan)}
 
 
 def _features_of(

@@ -106,6 +106,23 @@ _OF_PICTURE = {
         "",
         "low",
     ),
+    "as_weak": Meaning(
+        "share of the layer's references, each taken for a picture of its neuron, whose peak over the mean of the "
+        "others is no more than mean_peak_ratio",
+        "",
+        "high",
+    ),
+    "as_unreadable": Meaning(
+        "share of the layer's references, each taken for a picture of its neuron, that are no more readable against "
+        "the others than the neuron's pictures are against all, mean over the judges of the last evaluation",
+        "",
+        "high",
+    ),
+    "as_unlike": Meaning(
+        "share of the layer's references, each taken for a picture of its neuron, whose processing gap is no less",
+        "",
+        "high",
+    ),
     "diversity": Meaning(
         "1 less the mean cosine, in the network's features, between pictures of the neuron made with other seeds",
         "",
