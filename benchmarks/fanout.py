@@ -27,7 +27,6 @@ from flows.jobs import BLOCK, AtlasJob, ReferencesJob, Running, TargetsJob
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
-from flows.running.cluster import unhurried_memory
 from flows.running.process import load_stored
 from flows.steps.pictures import make_blocks
 from stores import open_statistics
@@ -61,7 +60,7 @@ def seconds(job: AtlasJob, out: Path, workers: int) -> float:
     """Of a run on so many worker processes."""
     shutil.rmtree(out, ignore_errors=True)
     cluster_of = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0")
-    with unhurried_memory(), cluster_of(n_workers=workers) as cluster:
+    with cluster_of(n_workers=workers) as cluster:
         address = cluster.scheduler_address
         with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             client.run(load, job)

@@ -53,7 +53,7 @@ MODELS = {
 MEASURED = """
 import resource, sys
 from flows.jobs import ReferencesJob
-from flows.references import select_references
+from flows.recipes.references import select_references
 from vital.settings import ModelSettings, StatisticsSettings
 select_references(ReferencesJob(
     shards=(sys.argv[1],), store=sys.argv[2], layers=("layer4",),

@@ -28,8 +28,6 @@ WORKER = {
     "worker_extra_args": ["--resources", "GPU=1"],
     "job_script_prologue": [
         "export PREFECT_API_URL=http://server:4200/api",
-        "export MALLOC_TRIM_THRESHOLD_=1073741824",  # Dask's own value costs a network on a processor half its speed
-        "export MALLOC_MMAP_THRESHOLD_=33554432",
     ],
 }
 

@@ -18,5 +18,7 @@ def _path(_: object, tokens: Sequence[Token]) -> Path:
     return path
 
 
+KEPT = "what is finished stays; run the same command again, which makes what is missing"
+"""What a run says that is ended before it is done."""
 PATH = Parameter(converter=_path)
 """Annotation of a path on this machine: one rule for it, wherever it is given (`stores.files.local_path`)."""

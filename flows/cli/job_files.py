@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from flows import RENAMED
 from flows.cli.options import UsageError, unsuitable
 from flows.jobs import AtlasJob, EvaluateJob, FullJob, NamesJob, ReferencesJob, TargetsJob
 from flows.reports.plan import ReportJob
+from flows.session.given import RENAMED
 from vital.settings import Settings
 
 JOBS: dict[str, type[Settings]] = {

@@ -21,7 +21,8 @@ from cyclopts.help import HelpPanel, PlainFormatter
 from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
-from flows import KEPT, calm_prefect
+from flows.cli import KEPT
+from flows.session.preparing import calm_prefect
 
 HELP = """Pictures of what every neuron of a vision network responds to.
 

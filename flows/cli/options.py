@@ -16,9 +16,10 @@ from cyclopts import CycloptsError, Group, Parameter, exceptions
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flows import KEPT, RENAMED
+from flows.cli import KEPT
 from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, Running, TargetsJob
 from flows.reports.plan import ReportJob
+from flows.session.given import RENAMED
 from stores.errors import StoreError
 from stores.files import safe_url
 from vital.errors import VitalError

@@ -15,7 +15,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import dask
 from dask.base import annotate
 from distributed import LocalCluster
 from distributed.client import Client, FutureCancelledError
@@ -38,10 +37,6 @@ give_it_time()  # once, where every flow and every process that runs tasks comes
 
 Calls = Sequence[tuple[Mapping[str, Any], float]]
 """Parameters of every task, and what each counts for on the progress bar."""
-
-
-NURSED = "distributed.nanny.pre-spawn-environ"
-"""Dask's name for what it puts into the environment of the workers that it starts."""
 
 
 class ClusterLost(VitalError):
@@ -127,24 +122,6 @@ def _quiet() -> bool:
     return os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL"
 
 
-@contextmanager
-def unhurried_memory() -> Iterator[None]:
-    """Workers started while the block lasts keep freed memory as processes usually do.
-
-    Dask has them give every freed 64 kB back to the system. A network frees its activations in each step and asks for
-    as many in the next: that costs it half as much processor time again. What other clusters of this process left of
-    it in the environment, which Dask sets for good, goes as well. A value other than Dask's own stays.
-    """
-    usual = dask.config.get(NURSED, config=dask.config.merge(*dask.config.defaults))
-    hurried = {name: str(value) for name, value in usual.items() if name.startswith("MALLOC")}
-    for name, value in hurried.items():
-        if os.environ.get(name) == value:
-            os.environ.pop(name, None)
-    known = dask.config.get(NURSED)
-    with dask.config.set({NURSED: {name: value for name, value in known.items() if str(value) != hurried.get(name)}}):
-        yield
-
-
 @dataclass(frozen=True)
 class Place:
     """Where tasks run, as it is found when they are to begin."""
@@ -202,8 +179,7 @@ class _Kept:
         if name not in self._started:
             start: Any = resolve_name(cluster) if isinstance(cluster, str) else cluster
             self._stack.enter_context(script_left_alone())  # a worker that dies is replaced at any time
-            with unhurried_memory():
-                self._started[name] = self._stack.enter_context(start(**options))
+            self._started[name] = self._stack.enter_context(start(**options))
         return str(self._started[name].scheduler_address)
 
 
@@ -276,7 +252,7 @@ def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:
 def started(place: Place, runner: TaskRunner[Any]) -> Iterator[TaskRunner[Any]]:
     """Workers that take tasks while the block lasts."""
     asked = annotate(resources=place.resources) if place.resources else nullcontext()
-    with unhurried_memory(), script_left_alone(), _one_server(place), runner as started, asked:
+    with script_left_alone(), _one_server(place), runner as started, asked:
         yield started
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from flows.running.process import LoadedModel
+from flows.running.process import LoadedModel, give_back
 from flows.running.progress import tick
 from flows.steps.reading.feeding import ALONE, Feed, fed
 from flows.steps.reading.labels import Labels
@@ -140,14 +138,3 @@ def _scanned(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels, 
         {**one, "rejected": [rejected], "digest": [summary.digest], "short": [summary.short or ""]}
     )
     return Partial(gathered, index, table)
-
-
-def give_back() -> None:
-    """Hand what is freed back to the system, wherever it lies; nothing happens where the C library knows no such call.
-
-    glibc keeps freed pieces that lie between used ones. A pass decodes images of all sizes, so those pieces grow in
-    number with the images seen, and its memory with the number of shards. Once a shard this costs some milliseconds.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
-    if trim is not None:
-        trim(0)

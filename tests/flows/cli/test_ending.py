@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import KEPT
+from flows.cli import KEPT
 from flows.jobs import AtlasJob, Running
 from stores import open_atlas
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job, references_job, targets_job

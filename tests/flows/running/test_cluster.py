@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,6 @@ from flows.running.cluster import (
     place_of,
     run_tasks,
     script_left_alone,
-    unhurried_memory,
 )
 from stores import AtlasLayer
 from stores.arrays.schema import open_store
@@ -40,7 +38,6 @@ from vital.settings import StatisticsSettings
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
-MALLOC = "MALLOC_TRIM_THRESHOLD_"
 
 
 def job_at(shards: Path, folder: Path, running: Running) -> FullJob:
@@ -152,24 +149,6 @@ def test_threads_are_what_the_workers_leave(monkeypatch: pytest.MonkeyPatch) -> 
     assert Running(workers=16).of_task.threads == 1
     assert Running(workers=2, threads=7).of_task.threads == 7
     assert Running().of_task.threads is None
-
-
-def memory_settings() -> list[str]:
-    return [name for name in os.environ if name.startswith("MALLOC")]
-
-
-@pytest.mark.parametrize(("before", "expected"), [(None, []), ("65536", []), ("1000000", [MALLOC])])
-def test_workers_started_here_keep_freed_memory(
-    monkeypatch: pytest.MonkeyPatch, before: str | None, expected: list[str]
-) -> None:
-    """Dask would have them return it at once, which costs a network half its speed, and leaves that to later ones."""
-    if before is None:
-        monkeypatch.delenv(MALLOC, raising=False)
-    else:
-        monkeypatch.setenv(MALLOC, before)
-    cluster_of, client_of = partial(LocalCluster, threads_per_worker=1, dashboard_address=":0"), partial(Client)
-    with unhurried_memory(), cluster_of(n_workers=1) as started, client_of(started, set_as_default=False) as client:
-        assert client.submit(memory_settings).result() == expected
 
 
 @task

@@ -5,14 +5,15 @@ Nothing heavy is imported before it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from stores import Statistics
     from vital.settings import ModelSettings
 
+Paths: TypeAlias = str | Path | Sequence[str | Path]
 RENAMED = {"moments": "targets", "place": "running", "grain": "noise"}
 """Words of earlier versions, and those that replace them."""
 

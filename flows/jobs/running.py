@@ -1,0 +1,68 @@
+"""Where tasks run, and how much of a machine each may take."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field, model_validator
+
+from vital.settings import Settings
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Running(Settings):
+    """Where tasks run: in this process, unless ``workers`` or a ``scheduler`` is given."""
+
+    workers: int | None = Field(
+        None, ge=1, description="worker processes on this machine, each with its own model; in this process by default"
+    )
+    scheduler: str | None = Field(
+        None, description="address of an existing Dask scheduler, e.g. tcp://host:8786, instead of workers here"
+    )
+    threads: int | None = Field(None, ge=1, description="torch's threads of a task  [default: cores / workers]")
+    decoders: int | None = Field(
+        None, ge=1, description="threads of a task that decode images  [default: its worker's cores, cores / workers]"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    deterministic: bool = Field(
+        False,
+        description="the same bytes each time on the same kind of GPU: only operations that have one order, and "
+        "a batch that does not depend on free memory; slower",
+    )
+    lease: float = Field(
+        60.0,
+        gt=0,
+        description="seconds until a block that another run began, and no longer says it works on, is taken over; at "
+        "once where that run is seen to have ended",
+    )
+
+    @model_validator(mode="after")
+    def _workers_or_scheduler(self) -> Running:
+        if self.workers and self.scheduler:
+            raise ValueError("workers are started here, a scheduler has its own: give one of the two")
+        return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether tasks run in other processes."""
+        return bool(self.workers or self.scheduler)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether tasks are to be given a GPU."""
+        return self.device.startswith("cuda")
+
+    @property
+    def of_flow(self) -> Running:
+        """Where the flow itself asks the model for its layers: the GPU may be on the workers alone."""
+        return self.model_copy(update={"device": "cpu", "threads": None}) if self.elsewhere else self
+
+    @property
+    def of_task(self) -> Running:
+        """The same with as many threads as the workers of this machine leave for each."""
+        each = max(1, cores() // self.workers) if self.workers else None
+        return self.model_copy(update={"threads": self.threads or each, "decoders": self.decoders or each})
