@@ -114,11 +114,13 @@ def held_out_readability(
         taken = np.stack([pictures[own[ranks]].mean(0) for ranks in drawn])
         others = np.stack([references[ranks].mean(0) for ranks in rest])
         asked = seen[np.concatenate([question.exciting, question.others])]
-        areas = [
-            [area(near[: len(question.exciting)], near[len(question.exciting) :]) for near in unit(part) @ asked.T]
-            for part in (taken, others)
-        ]
-        found.append(np.subtract(*areas))
+        areas = np.array(
+            [
+                [area(near[: len(question.exciting)], near[len(question.exciting) :]) for near in unit(part) @ asked.T]
+                for part in (taken, others)
+            ]
+        )
+        found.append(areas[0] - areas[1])
     return found
 
 

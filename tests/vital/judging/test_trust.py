@@ -71,9 +71,7 @@ def test_bounds_are_where_they_are_said_to_be(name: str, inside: float, outside:
     ("metric", "share", "finding"),
     [("mean_peak_ratio", AS_WEAK, 0), ("readability_squeezenet", AS_UNREADABLE, 1), ("processing_gap", AS_UNLIKE, 2)],
 )
-def test_where_photographs_were_measured_their_share_decides_and_is_said(
-    metric: str, share: str, finding: int
-) -> None:
+def test_where_photographs_were_measured_their_share_decides_and_is_said(metric: str, share: str, finding: int) -> None:
     """Whatever the fixed bounds say."""
     common = trust({**GOOD, metric: BAD[metric], share: 0.3}).findings[finding]
     assert common.holds is True
