@@ -186,7 +186,8 @@ class Atlas:
             for neuron in np.argsort(-score, kind="stable")[: min(most, int(naming.named.sum()))]:
                 yield (
                     f"    {neuron:>6}  {naming.word[neuron, 0]:<32} score {score[neuron]:.2f}, by chance "
-                    f"{naming.bound[neuron]:.2f}; average precision {naming.precision[neuron, 0]:.2f}"
+                    f"{naming.bound[neuron]:.2f}; average precision {naming.precision[neuron, 0]:.2f}, by chance "
+                    f"{naming.precise[neuron]:.2f}"
                 )
 
     def _repr_html_(self) -> str:

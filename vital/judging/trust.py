@@ -32,7 +32,7 @@ gap, half way from the neuron's own photographs to images of other neurons."""
 
 LOOKED_AT = ("reached", "readable", "treated like photographs")
 """The findings in their order, as adjectives of a picture."""
-_PICTURE, _PHOTOGRAPHS = "readability_", "readability_references_"
+_PICTURE, _PHOTOGRAPHS, _AS_MANY = "readability_", "readability_references_", "readability_as_many_"
 """Begin the names of these metrics; a judge's name follows."""
 AS_WEAK, AS_UNREADABLE, AS_UNLIKE = "as_weak", "as_unreadable", "as_unlike"
 """Names of metrics: which share of photographs, shown as pictures of their neurons, would do no better."""
@@ -178,8 +178,10 @@ def _readable(known: Mapping[str, float]) -> Finding:
     if photographs < COMPETENT:
         return Finding(None, f"readability unknown since photographs of the neuron have {photographs:.2f} themselves")
     holds, share = _as_photographs(known, AS_UNREADABLE, own >= photographs - AS_READABLE)
-    more = f"; {share} do no better" if share else ""
-    return Finding(holds, f"{'' if holds else 'not '}readable ({own:.2f}, all references {photographs:.2f}{more})")
+    equal = [known[_AS_MANY + judge] for judge in judges if judge != OWN_NETWORK and _AS_MANY + judge in known]
+    as_many = f"as many photographs {np.mean(equal):.2f}, " if equal else ""
+    beside = f"{as_many}all references {photographs:.2f}{f'; {share} do no better' if share else ''}"
+    return Finding(holds, f"{'' if holds else 'not '}readable ({own:.2f}, {beside})")
 
 
 def _natural(known: Mapping[str, float]) -> Finding:

@@ -98,8 +98,8 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: W
     findings, sentence = neurons["4"]["trust"]
     assert findings == [True, True, True]
     assert sentence == (
-        "Reaches its references (1.10 of their mean peak), readable (0.70, photographs 0.75), treated like photographs "
-        "(gap 0.10)."
+        "Reaches its references (1.10 of their mean peak), readable (0.70, all references 0.75), treated like "
+        "photographs (gap 0.10)."
     )
     assert neurons["9"]["trust"][0] == [False, None, False]
     assert said["measuring"] == f"vital evaluate --atlas {made.atlas} --layer {LATER} --judge squeezenet"

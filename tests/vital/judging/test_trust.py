@@ -119,6 +119,8 @@ def test_judges_are_averaged_and_the_own_network_is_none() -> None:
     # means of 0.6 and 0.75: too far apart, where squeezenet alone had 0.70
     assert trust(metrics).readable.holds is False
     assert "0.60, all references 0.75" in trust(metrics).sentence
+    said = trust(GOOD | {"readability_as_many_squeezenet": 0.66}).sentence
+    assert "readable (0.70, as many photographs 0.66, all references 0.75)" in said
     own = GOOD | {"readability_own": 0.0, "readability_references_own": 1.0}
     assert trust(own).readable == trust(GOOD).readable
     # a yardstick without a picture's figure, and the other way round, say nothing

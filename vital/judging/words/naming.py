@@ -49,9 +49,9 @@ class Names:
     ``word`` is a position in the vocabulary, −1 where no word goes along with the neuron. ``chosen`` is the correlation
     of its scores with the neuron's peaks over the images that chose it, ``score`` that over the others, and
     ``precision`` how well the word's scores find the neuron's strongest of these (average precision). NaN where the
-    neuron has no word. ``bound`` is what the best of all words reaches by chance. ``evidence`` are the positions of
-    those of the other images on which the neuron is strongest, the strongest first, and ``shown`` the first word's
-    scores there.
+    neuron has no word. ``bound`` is what the best of all words reaches by chance, and ``precise`` what precision the
+    first word does, NaN where it is below the bound anyhow. ``evidence`` are the positions of those of the other images
+    on which the neuron is strongest, the strongest first, and ``shown`` the first word's scores there.
     """
 
     word: Int64[np.ndarray, "neuron rank"]
@@ -59,13 +59,14 @@ class Names:
     score: Float32[np.ndarray, "neuron rank"]
     precision: Float32[np.ndarray, "neuron rank"]
     bound: Float32[np.ndarray, "neuron"]
+    precise: Float32[np.ndarray, "neuron"]
     evidence: Int64[np.ndarray, "neuron shown"]
     shown: Float32[np.ndarray, "neuron shown"]
 
     @property
     def named(self) -> Bool[np.ndarray, "neuron"]:
-        """Neurons whose best word is above what chance reaches; the others have no name."""
-        named: np.ndarray = self.score[:, 0] > self.bound
+        """Neurons whose best word is above what chance reaches by both measures; the others have no name."""
+        named: np.ndarray = (self.score[:, 0] > self.bound) & (self.precision[:, 0] > self.precise)
         return named
 
     def best(self, count: int) -> Names:
@@ -101,7 +102,8 @@ def name_neurons(
     """The words of every neuron: the ``ranks`` that correlate best over the images that choose, scored on the others.
 
     The bound of a neuron is a ``quantile`` of what the best of all words scores where the other images are shuffled,
-    over so many ``shuffles``. A word that is the same on all images of a half takes no part; nor does a neuron.
+    over so many ``shuffles``; that of precision the same of its first word. A word that is the same on all images of a
+    half takes no part; nor does a neuron.
 
     Raises:
         UnsuitableInput: a half has fewer than `FEWEST` images, or no word differs between the images of each half.
@@ -126,7 +128,7 @@ def name_neurons(
     bound = np.quantile(_by_chance(words[halves[1]], usable, other, orders), quantile, axis=0, method="higher")
     alive = ((first != 0).any(0) & (other != 0).any(0)).numpy(force=True)
     word = np.where(alive[:, None] & (chosen > 0), place, NO_WORD)
-    return _scored(word, chosen, bound, peaks, words, halves[1])
+    return _scored(word, chosen, bound, peaks, words, halves[1], orders, quantile)
 
 
 def average_precision(found: Bool[np.ndarray, "image"], score: Float[np.ndarray, "image"]) -> float:
@@ -136,13 +138,20 @@ def average_precision(found: Bool[np.ndarray, "image"], score: Float[np.ndarray,
     >>> round(average_precision(np.array([True, False, True]), np.array([3.0, 2.0, 1.0])), 3)
     0.833
     """
-    if not found.any():
-        return float("nan")
+    return float(average_precisions(found[None], score)[0])
+
+
+def average_precisions(
+    found: Bool[np.ndarray, "draw image"], score: Float[np.ndarray, "image"]
+) -> Float[np.ndarray, "draw"]:
+    """The same of several sets of images at once."""
     order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(found[order])
+    hits = np.cumsum(found[:, order], axis=1)
     last = np.append(score[order][1:] != score[order][:-1], True)  # of images of one score
-    hits, taken = hits[last], np.arange(1, len(score) + 1)[last]
-    return float(np.sum(np.diff(hits, prepend=0) / hits[-1] * hits / taken))
+    hits, taken = hits[:, last], np.arange(1, len(score) + 1)[last]
+    every = hits[:, -1]
+    sums = (np.diff(hits, axis=1, prepend=0) * hits / taken).sum(1)
+    return np.where(every > 0, sums / np.maximum(every, 1), np.nan)
 
 
 def strongest(peaks: Float[np.ndarray, "image"], share: float = STRONG) -> Bool[np.ndarray, "image"]:
@@ -202,12 +211,20 @@ def _parts(usable: np.ndarray) -> list[np.ndarray]:
 
 
 def _scored(
-    word: np.ndarray, chosen: np.ndarray, bound: np.ndarray, peaks: np.ndarray, words: np.ndarray, others: np.ndarray
+    word: np.ndarray,
+    chosen: np.ndarray,
+    bound: np.ndarray,
+    peaks: np.ndarray,
+    words: np.ndarray,
+    others: np.ndarray,
+    orders: Sequence[np.ndarray],
+    quantile: float,
 ) -> Names:
-    """The chosen words on the other images."""
+    """The chosen words on the other images, in their order and shuffled."""
     peaks, words = peaks[others], words[others]
-    shape = word.shape
+    shape, shuffled = word.shape, np.stack(orders)
     score, precision = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+    precise = np.full(len(word), np.nan, np.float32)
     shown = min(EVIDENCE, len(others))
     evidence = np.argsort(-peaks, axis=0, kind="stable")[:shown].T
     for neuron in np.flatnonzero((word != NO_WORD).any(1)):
@@ -216,6 +233,9 @@ def _scored(
             column = words[:, word[neuron, rank]]
             score[neuron, rank] = np.corrcoef(peaks[:, neuron].astype(np.float64), column)[0, 1]
             precision[neuron, rank] = average_precision(strong, column)
+            if rank == 0 and score[neuron, 0] > bound[neuron]:  # else there is no name anyhow
+                by_chance = average_precisions(strong[shuffled], column)
+                precise[neuron] = np.quantile(by_chance, quantile, method="higher")
     first = word[:, :1]
     seen = np.where(first == NO_WORD, np.nan, words[evidence, first])
     return Names(
@@ -224,6 +244,7 @@ def _scored(
         score,
         precision,
         bound.astype(np.float32),
+        precise,
         others[evidence].astype(np.int64),
         seen.astype(np.float32),
     )

@@ -87,6 +87,22 @@ def test_the_bound_is_what_the_best_of_all_words_reaches_by_chance() -> None:
     np.testing.assert_allclose(bound, np.quantile(best, 0.95), atol=0.05)
 
 
+def test_a_word_that_misses_the_strongest_images_is_no_name() -> None:
+    """It goes along with all but the twentieth of the images that excites the neuron most."""
+    words, peaks = drawn(5, 2)
+    peaks += 4 * words[:, [9]]
+    for half in (CHOOSES, ~CHOOSES):
+        rows = np.flatnonzero(half)
+        strong = rows[np.argsort(words[rows, 9])[len(rows) // 2 :][: round(0.05 * len(rows))]]
+        peaks[strong, 1] = peaks[:, 1].max() + 1 + np.arange(len(strong)) / 10
+    names = name_neurons(peaks, words, CHOOSES)
+    assert names.word[:, 0].tolist() == [9, 9]
+    assert (names.score[:, 0] > names.bound + 0.4).all()
+    assert names.precision[0, 0] > names.precise[0] > 0.1
+    assert names.precision[1, 0] < 0.1
+    assert names.named.tolist() == [True, False]
+
+
 def test_more_words_make_a_higher_bound() -> None:
     words, peaks = drawn(4, 3)
     few, all_ = (name_neurons(peaks, words[:, :count], CHOOSES).bound for count in (2, WORDS))
