@@ -107,7 +107,7 @@ def find_names(job: NamesJob, layer: str) -> None:
         **statistics.provenance,
     }
     naming = Naming(
-        words[names.word], names.chosen, names.score, names.precision, names.bound, names.precise,
+        words[names.word], names.chosen, names.score, names.precision, names.bound, names.precise, names.named,
         scored.image[names.evidence], names.shown, made_from,
     )  # fmt: skip
     open_atlas(job.atlas, "r+").layer(layer).write_naming(naming)

@@ -13,6 +13,7 @@ from vital.judging.words.naming import (
     NO_WORD,
     Names,
     WordScores,
+    _error,
     average_precision,
     choosing,
     name_neurons,
@@ -101,6 +102,33 @@ def test_a_word_that_misses_the_strongest_images_is_no_name() -> None:
     assert names.precision[0, 0] > names.precise[0] > 0.1
     assert names.precision[1, 0] < 0.1
     assert names.named.tolist() == [True, False]
+
+
+def test_a_word_that_another_outdoes_on_the_other_images_is_no_name_and_its_like_takes_nothing_from_it() -> None:
+    """Two neurons that go along with a word, more so with another on the images that had no part in the choice; the
+    other word is one of its own, or nearly the same word."""
+    words, peaks = drawn(6, 2)
+    noise = np.random.default_rng(7).normal(size=IMAGES)
+    words[:, 11] = words[:, 10] + 0.2 * noise
+    peaks[:, 0] += 2 * words[:, 3] + np.where(CHOOSES, 1, 3) * words[:, 4]
+    peaks[:, 1] += 2 * words[:, 11] - np.where(CHOOSES, 0.3, 0.22) * noise
+    names = name_neurons(peaks.astype(np.float32), words, CHOOSES)
+    assert names.word[:, 0].tolist() == [3, 10]
+    assert (names.score[:, 0] > names.bound).all()
+    assert (names.precision[:, 0] > names.precise).all()
+    assert (names.score[:, 1] > names.score[:, 0]).all()
+    assert names.named.tolist() == [False, True]
+    assert name_neurons(peaks.astype(np.float32), words, CHOOSES, ranks=1).named.tolist() == [False, True]
+
+
+def test_the_standard_error_of_a_difference_is_that_of_draws() -> None:
+    stream, images = np.random.default_rng(8), 200
+    covariance = np.array([[1, 0.6, 0.5], [0.6, 1, 0.8], [0.5, 0.8, 1]])
+    differences = []
+    for _ in range(1500):
+        own, one, other = stream.multivariate_normal(np.zeros(3), covariance, images).T
+        differences.append(np.corrcoef(own, one)[0, 1] - np.corrcoef(own, other)[0, 1])
+    assert _error(0.6, 0.5, 0.8, images) == pytest.approx(np.std(differences), rel=0.08)
 
 
 def test_more_words_make_a_higher_bound() -> None:
