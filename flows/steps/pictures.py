@@ -25,12 +25,13 @@ from stores.errors import PictureStatus
 from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
+from vital.memory import in_batches
 from vital.network.arithmetic import ON_GPU, resolved
 from vital.network.layers import Layer, Survey
 from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, INPUT
 from vital.pictures.baselines import check_method
-from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
+from vital.pictures.device import FIXED, dearest, measured_batch
 from vital.pictures.device import ON_GPU as MOST_ON_GPU
 from vital.pictures.optimise import Pictures, optimise, records_of
 from vital.pictures.step import Begun

@@ -44,8 +44,8 @@ def seen() -> str:
 
 def seen_by_workers(running: Running) -> list[str]:
     place = place_of(running)
-    assert place.runner is not None
-    with started(place, place.runner) as runner:
+    assert place.start is not None
+    with started(place, place.start) as runner:
         return sorted(runner.client.run(seen).values())  # type: ignore[attr-defined]
 
 
