@@ -20,7 +20,7 @@ from stores import Atlas, AtlasLayer, Statistics, open_atlas
 from stores.errors import SchemaMismatch
 from stores.files import safe_url
 from vital.errors import nearest
-from vital.judging.clarity import measures_of_references
+from vital.judging.clarity import measures_of_facets, measures_of_references
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import (
     clipped,
@@ -216,6 +216,10 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     for name in judges:
         meant = measures_of_references(photos.features[name], photos.rows)
         of_neurons |= {metric_name(metric, name): values for metric, values in meant.items()}
+        if meant and part.pictures.most_facets > 1:
+            told, clear = measures_of_facets(photos.features[name], photos.rows, photos.facets)
+            of_neurons |= _known({metric_name("facets_apart", name): told})
+            of_pictures |= _known({metric_name("clarity", name): clear})
     apart = {
         metric_name("frechet", name): frechet_distance(judged.features(name), photos.features[name])
         for name in (OWN_NETWORK, *judges)

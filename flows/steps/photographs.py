@@ -55,6 +55,8 @@ class Photographs:
 
     rows: Sequence[Int[np.ndarray, "_reference"]]
     """Of each neuron, the best first."""
+    facets: Sequence[Int[np.ndarray, "_reference"]]
+    """The facet of each of these, 0 where they are not divided."""
     leading: Sequence[Int[np.ndarray, "_facet"]]
     """The strongest of each facet of a neuron among them: as many photographs as there are pictures of it."""
     features: Mapping[str, Float[np.ndarray, "image feature"]]
@@ -75,7 +77,8 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
     used, nodes = variant_of(targets).references, targets.nodes
     references = statistics.references(asked.layer, used, asked.neurons)
     facets = targets.reference_facets(asked.neurons)
-    first = leading_ranks(np.where(references.image == NOBODY, -1, 0) if facets is None else facets)
+    of = np.where(references.image == NOBODY, -1, 0) if facets is None else facets
+    first = leading_ranks(of)
     looked_at = np.tile(np.arange(references.image.shape[1]) < COMPARED, (len(first), 1))
     for position, leading in enumerate(first):
         looked_at[position, leading] = True
@@ -112,6 +115,7 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
     row = row.reshape(neurons, ranks)
     return Photographs(
         [own[own >= 0] for own in row],
+        [facet[own >= 0].astype(np.int64) for own, facet in zip(row, of, strict=True)],
         [own[chosen] for own, chosen in zip(row, first, strict=True)],
         {name: np.concatenate(parts) for name, parts in features.items()},
         joined(way),

@@ -62,6 +62,10 @@ _OF_JUDGE = {
         "one less the cosine between the two groups that the neuron's references best fall into, in the features of "
         "{judge}: 0 is one meaning; it says nothing where clarity is low",
     ),
+    "facets_apart": Meaning(
+        "one less the mean cosine between the centres of the facets into which the network divides the neuron's "
+        "references, in the features of {judge}: 0 is one meaning, as that sees it",
+    ),
     "frechet": Meaning(
         "Fréchet distance of the layer's pictures from their references in the features of {judge}; few pictures make "
         "it larger",
@@ -69,7 +73,7 @@ _OF_JUDGE = {
         "low",
     ),
 }
-OF_REFERENCES = ("clarity", "redundancy", "polysemanticity")
+OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart")
 """Metrics of neurons, which say nothing of their pictures: they are the same for every method."""
 _OF_PICTURE = {
     "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
