@@ -71,7 +71,9 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     made_by = {**job.picture.model_dump(mode="json"), "precision": precision}
     layer.claim({"variant": targets.variant, "algorithm": version, **made_by})
     nodes = {node: len(levels[node]) for node in targets.nodes}
-    layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes, targets.most_facets)
+    colours = loaded.model.preprocessing.colours
+    layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes, targets.most_facets, colours)
+    layer.write_shown(loaded.model.preprocessing.view if colours != 3 else ())
     layer.write_names(list(loaded.model.class_names) if job.layer == CLASSES else [])
     return layer
 

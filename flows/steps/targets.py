@@ -33,7 +33,6 @@ from vital.settings import VariantSettings
 
 HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
-COLOURS = 3
 FACET_RULE = 1
 """Version of how a neuron's facets are found; targets of another version are not added to."""
 
@@ -60,7 +59,9 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     nodes, classes, levels = planned_nodes(statistics, job, loaded), job.layer == CLASSES, statistics.levels
     side, survey = loaded.model.preprocessing.side, loaded.survey
     sites = {node: side**2 if node == INPUT else survey.layer(node).sites for node in nodes}
-    channels = {node: COLOURS if node == INPUT else survey.layer(node).channels for node in nodes}
+    channels = {
+        node: loaded.model.preprocessing.colours if node == INPUT else survey.layer(node).channels for node in nodes
+    }
     at = {node: stored_levels(sites[node], levels) for node in nodes}
     at["own"] = stored_levels(survey.layer(job.layer).sites, levels)
     targets = statistics.targets(job.layer, job.variant.label(classes))

@@ -69,7 +69,8 @@ class _Known:
 
 
 class ShardReader:
-    """Iterates over the samples of a shard, streaming its bytes once.
+    """Iterates over the samples of a shard, streaming its bytes once; of a sample that holds several kinds of images,
+    ``photographs`` or those of other channels.
 
     A damaged shard ends early: what came before the damage is yielded, and ``summary.short`` says why.
 
@@ -79,8 +80,8 @@ class ShardReader:
         UnreadableShard: the file is no tar from its first byte, or at its end has not the digest that it must have.
     """
 
-    def __init__(self, file: ShardFile, rule: LabelRule = LabelRule()) -> None:  # noqa: B008 - frozen
-        self.file, self._rule = file, rule
+    def __init__(self, file: ShardFile, rule: LabelRule = LabelRule(), photographs: bool = True) -> None:  # noqa: B008
+        self.file, self._rule, self._photographs = file, rule, photographs
         self._summary: ShardSummary | None = None
 
     @property
@@ -148,7 +149,7 @@ class ShardReader:
         key = str(group["__key__"]).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         fields: Fields = {name: member for name, member in group.items() if not name.startswith("__")}
         label, valid = self._rule.label(fields)
-        image, status = image_of(fields)
+        image, status = image_of(fields, self._photographs)
         before = known.get(key)
         if before is not None and image is None:
             status = Status.APART

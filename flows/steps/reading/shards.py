@@ -13,6 +13,7 @@ from torch import nn
 
 from flows.running.process import LoadedModel, give_back
 from flows.running.progress import tick
+from flows.steps.images import bands_of
 from flows.steps.reading.feeding import ALONE, Feed, fed
 from flows.steps.reading.labels import Labels
 from stores.arrays.provenance import safe_url
@@ -90,7 +91,7 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels
 def _scanned(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels, feed: Feed) -> Partial:
     """What `scan_shard` gives; where so many images do not fit into memory together, what was told of them is taken
     back."""
-    reader = ShardReader(shard, labels.rule(loaded))
+    reader = ShardReader(shard, labels.rule(loaded), bands_of(loaded.model.preprocessing).photographs)
     classes = loaded.survey.layers.get(CLASSES)
     count = 0 if classes is None else classes.channels
     rows: list[dict[str, Any]] = []

@@ -99,7 +99,7 @@ class Crop:
     """One reference to measure: pixels at the input's size, and the rows (positions among the neurons) that it is a
     reference of."""
 
-    pixels: UInt8[Tensor, "3 side side"]
+    pixels: UInt8[Tensor, "colour side side"]
     rows: tuple[int, ...]
 
 
