@@ -247,8 +247,8 @@ def _scored(
                 precise[neuron] = np.quantile(by_chance, quantile, method="higher")
     named = (score[:, 0] > bound) & (precision[:, 0] > precise)
     for neuron in np.flatnonzero(named):
-        first, own = score[neuron, 0], words[:, word[neuron, 0]]
-        for rival, other in zip(score[neuron, 1:RIVALS], word[neuron, 1:RIVALS], strict=True):
+        first, own = float(score[neuron, 0]), words[:, word[neuron, 0]]
+        for rival, other in zip(score[neuron, 1:RIVALS].tolist(), word[neuron, 1:RIVALS], strict=True):
             if rival > first:  # not where there is none
                 error = _error(first, rival, float(np.corrcoef(own, words[:, other])[0, 1]), len(others))
                 named[neuron] &= rival - first <= error
