@@ -110,6 +110,13 @@ def test_conventions_that_contradict_each_other_are_refused() -> None:
         wrap(Tiny(), side=SIDE)
 
 
+def test_a_network_that_takes_rows_first_is_told_how_to_be_wrapped() -> None:
+    with pytest.raises(
+        UnsuitableInput, match=r"takes images as \(row, column, channel\) and is .*vital\.wrap\(module, axes="
+    ):
+        survey(wrap(Convention(randomise(Tiny(), 2).eval(), 1.0, True), side=SIDE, values="0..1"))
+
+
 class OfMany(nn.Module):
     """Of satellites: as many bands as the first convolution takes; a mean of each is subtracted first, or not."""
 

@@ -146,6 +146,11 @@ def _explained(model: Surveyed, failure: FailedForward, way_out: str) -> Unsuita
             f"{model.name} takes one image at a time, and fails on two ({why}): make its forward keep the first axis"
         )
     other = next((one for one in SIDES if one != side and _runs(model.network, one, colours)), None)
+    if other is None and _runs(model.network, side, colours, rows_first=True):
+        return UnsuitableInput(
+            f"{model.name} takes images as (row, column, channel) and is given (channel, row, column): give what "
+            "vital.wrap(module, axes='row column channel', …) makes of it, or have its factory return that"
+        )
     if other is None:
         return FailedForward(
             f"{model.name} fails in its own forward, on images of {colours} × {side} × {side} as at other sizes "
@@ -156,8 +161,8 @@ def _explained(model: Surveyed, failure: FailedForward, way_out: str) -> Unsuita
     )
 
 
-def _runs(network: nn.Module, side: int, colours: int) -> bool:
-    return _trace(modules_anew(network), side, 1, colours).failure is None
+def _runs(network: nn.Module, side: int, colours: int, rows_first: bool = False) -> bool:
+    return _trace(modules_anew(network), side, 1, colours, rows_first).failure is None
 
 
 def _why(failure: FailedForward) -> str:
@@ -166,7 +171,7 @@ def _why(failure: FailedForward) -> str:
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
-def _trace(network: nn.Module, side: int, images: int, colours: int) -> _Trace:
+def _trace(network: nn.Module, side: int, images: int, colours: int, rows_first: bool = False) -> _Trace:
     clock = 0
     begun: dict[str, tuple[int, Constant]] = {}
     runs: dict[str, list[_Run | str]] = {}
@@ -191,7 +196,8 @@ def _trace(network: nn.Module, side: int, images: int, colours: int) -> _Trace:
     with torch.inference_mode(), _watched(network, enter, leave):
         try:
             with OutOfPlace():
-                output = forward(network, _noise(network, side, images, colours))
+                noise = _noise(network, side, images, colours)
+                output = forward(network, noise.permute(0, 2, 3, 1) if rows_first else noise)
             given = scores(output, images)
         except FailedForward as error:
             failure = error
