@@ -1,4 +1,4 @@
-"""What the README and the notebooks show runs as it stands, with fewer steps, in processes of their own."""
+"""What the README and the notebooks show runs as it stands, with fewer steps and smaller pictures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import shlex
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
+
+from tests.flows.command import vital
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,13 +41,6 @@ for number, source in enumerate(json.load(sys.stdin)):
 """Runs cells one after the other and has the last value of each show itself, as a notebook does."""
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[dict[str, str]]:
-    """A Prefect server, and how a process finds it: each would start one of its own, which takes it seconds."""
-    with prefect_test_harness(server_startup_timeout=300):
-        yield {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
-
-
 def run(folder: Path, *command: str, given: str = "", **more: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
         "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(folder / "prefect"), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1",
@@ -59,8 +51,11 @@ def run(folder: Path, *command: str, given: str = "", **more: str) -> str:
     return ran.stdout
 
 
-QUICKER = ((r"\bsteps(=| )\d+", r"steps\g<1>2"), (r"\breferences=\d+", "references=1"), (r"\(60\)", "(9)"))
-"""Two steps a picture, one reference a neuron; nine images a class, and nine steps of the network's training."""
+QUICKER = (
+    (r"(, side=\w+)?, steps=\d+", ", side=64, steps=2"), (r" --steps \d+", " --side 64 --steps 2"),
+    (r"\breferences=\d+", "references=1"), (r"\(60\)", "(9)"),
+)  # fmt: skip
+"""Two steps a small picture, one reference a neuron; nine images a class, and nine steps of the network's training."""
 
 
 def quicker(text: str) -> str:
@@ -81,7 +76,9 @@ def block(language: str) -> str:
     return str(found)
 
 
-def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(tmp_path: Path, served: dict[str, str]) -> None:
+def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(
+    tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     with tarfile.open(next((ROOT / "flows" / "demo").glob("*.tar"))) as tar:
@@ -91,15 +88,17 @@ def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(tmp_path: 
             assert file is not None
             (photos / member.name).write_bytes(file.read())
     pack, *commands = [shlex.split(quicker(line), comments=True) for line in block("bash").splitlines()]
-    vital = (sys.executable, "-m", "flows.cli.main")
-    run(tmp_path, *vital, *pack[1:])
+    run(tmp_path, sys.executable, "-m", "flows.cli.main", *pack[1:])
     run_cells(tmp_path, [block("python")])  # with a server of its own, as a newcomer has it
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a.zarr").rglob("c/*") if path.is_file()}
     assert written
     said = {}
+    monkeypatch.chdir(tmp_path)
     for name, *arguments in commands:
         assert name == "vital"
-        said[arguments[0]] = run(tmp_path, *vital, *arguments, **served)
+        found = vital(*arguments)
+        assert found.exit_code == 0, found.output
+        said[arguments[0]] = found.output
     assert "1 of 6 blocks" in said["info"]
     assert (tmp_path / "neuron7.png").stat().st_size > 1000
     assert (tmp_path / "pages" / "index.html").exists()
@@ -113,9 +112,10 @@ def cells_of(notebook: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(notebook: Path, tmp_path: Path, served: dict[str, str]) -> None:
+def test_a_notebook_runs(notebook: Path, tmp_path: Path, prefect_server: str) -> None:
+    """With the session's Prefect server: one of its own takes a process seconds to start."""
     cells = ["".join(cell["source"]) for cell in cells_of(notebook) if cell["cell_type"] == "code"]
-    run_cells(tmp_path, cells, **served)
+    run_cells(tmp_path, cells, PREFECT_API_URL=prefect_server)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

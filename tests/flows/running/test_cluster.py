@@ -78,15 +78,17 @@ def test_worker_processes_give_the_same_bytes(made: Made, tmp_path: Path, expect
     assert everything(made.shards, tmp_path, Running(workers=2, threads=1)) == expected
 
 
-def test_more_workers_of_a_scheduler_give_the_same_bytes(made: Made, tmp_path: Path, expected: dict[str, str]) -> None:
-    with LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
-        assert everything(made.shards, tmp_path, Running(scheduler=started.scheduler_address, threads=1)) == expected
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
+    """A scheduler with three workers, whose nannies replace one that dies."""
+    with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
         yield started
+
+
+def test_more_workers_of_a_scheduler_give_the_same_bytes(
+    made: Made, tmp_path: Path, expected: dict[str, str], cluster: LocalCluster
+) -> None:
+    assert everything(made.shards, tmp_path, Running(scheduler=cluster.scheduler_address, threads=1)) == expected
 
 
 def test_one_worker_of_a_scheduler_that_is_killed_at_work_still_gives_the_same_bytes(
