@@ -18,20 +18,23 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 # Prefect's events are nobody's here: keeping them is a third of what a server has to do, and its end waits for them.
-for service in ("EVENT_PERSISTER", "TASK_RUN_RECORDER", "TRIGGERS"):
-    os.environ.setdefault(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED", "false")
 
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+from tests import checking
 
 # A deadline would measure what else the machine is doing.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 PACKAGES = ("flows", "stores", "vital")
-CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-"""An int does for a float, as type checkers have it. The hook wants an expression that begins with a module's name."""
+CHECKER = f"{checking.__name__}.{checking.checked.__name__}"
+"""The hook wants an expression that begins with a module's name."""
 
 
 def is_unchecked(file: Path) -> bool:
