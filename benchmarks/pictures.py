@@ -31,7 +31,7 @@ from flows.recipes.references import select_references
 from flows.running.blocks import tasks_of
 from flows.running.process import load
 from flows.steps.images import load_images
-from flows.steps.targets import declare_targets, live_neurons, measure_blocks, read_targets, variant_of
+from flows.steps.targets import declare_targets, live_neurons, measure_blocks, read_targets, usual_of, variant_of
 from stores import open_statistics
 from vital.judging.metrics import class_ranks, peak_ranks
 from vital.measuring.image_sums import ColourDistribution
@@ -91,9 +91,9 @@ def attempt_pictures(
     live = np.flatnonzero(targets.made())
     neurons = [int(one) for one in live[np.linspace(0, len(live) - 1, min(options.neurons, len(live))).astype(int)]]
     settings = PictureSettings(steps=options.steps, side=options.side, **said)
-    begun, pixels = time.perf_counter(), []
+    begun, pixels, usual = time.perf_counter(), [], usual_of(statistics, targets)
     for start in range(0, len(neurons), 8):
-        target = read_targets(statistics, targets, neurons[start : start + 8])
+        target = read_targets(targets, neurons[start : start + 8], usual)
         kind = variant_of(targets).relevance
         made = optimise(
             loaded.model, target, settings, loaded.survey.layouts(), kind, ColourDistribution(*statistics.colours())

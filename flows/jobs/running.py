@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 from pydantic import Field, model_validator
 
 from vital.settings import Settings
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, by its affinity and by the quota of its container."""
+    from dask.system import cpu_count  # here, since it takes Dask along, which the command's help has no use for
+
+    return int(cpu_count())
 
 
 class Running(Settings):

@@ -23,7 +23,7 @@ from flows.running.cluster import run_tasks
 from flows.running.neurons import blocks_of, joined_blocks
 from flows.running.progress import bar
 from stores.arrays.blocks import Blocks, BlocksAt
-from stores.arrays.leases import Holder, Lease, read_lease, release, renew, take
+from stores.arrays.leases import Holder, read_lease, release, renew, take
 from stores.errors import UnreachableStore, first_line, of_disk_or_service
 from stores.files import safe_url
 
@@ -78,8 +78,7 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
 
     The lease is of the whole task, which writes its blocks together; it is renewed by a thread while the block lasts.
     """
-    group, first = at.open("r+").root, blocks[0]
-    ended, mine = Event(), False
+    group, first, ended = at.open("r+").root, blocks[0], Event()
 
     def keep() -> None:
         while not ended.wait(running.lease / RENEWALS):
@@ -87,10 +86,9 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
                 renew(group, at.path, first, holder)
 
     keeper = Thread(target=keep, daemon=True)
+    wanted = bool(Blocks(group, at.path).unwritten(blocks))
     try:
-        if Blocks(group, at.path).unwritten(blocks):
-            mine = True  # before it is: an interrupt may come as soon as the lease is written
-            mine = take(group, at.path, first, holder, running.lease) is None
+        mine = wanted and take(group, at.path, first, holder, running.lease)
         if mine:
             keeper.start()
         yield mine
@@ -98,12 +96,8 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
         ended.set()
         if keeper.ident is not None:
             keeper.join()
-        if mine and (keeper.ident is not None or _is_of(holder, read_lease(group, at.path, first))):
-            release(group, at.path, first)
-
-
-def _is_of(holder: Holder, lease: Lease | None) -> bool:
-    return lease is not None and lease.holder.run == holder.run
+        if wanted:  # whether it is ours or not: an interrupt may come as soon as the lease is written
+            release(group, at.path, first, holder)
 
 
 def _until_written(
@@ -154,4 +148,4 @@ def _unwritten(blocks: Blocks, tasks: Sequence[tuple[int, ...]]) -> list[tuple[i
 
 def _held(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running) -> bool:
     lease = read_lease(at.open("r").root, at.path, blocks[0])
-    return lease is not None and lease.holder.run != holder.run and lease.alive(running.lease)
+    return lease is not None and not lease.is_of(holder) and lease.alive(running.lease)

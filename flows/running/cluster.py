@@ -7,10 +7,11 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -76,10 +77,10 @@ def _outcomes(task: Task[..., Any], calls: Calls, place: Place) -> Iterator[Iter
     """What the tasks return, in order. In this process they are run by the thread that asks for them, so that Ctrl-C
     ends them where they are."""
     told = [_told(parameters, place) for parameters, _ in calls]
-    if place.runner is None:
+    if place.start is None:
         yield (task(**parameters) for parameters in told)
         return
-    with started(place, place.runner) as runner:
+    with started(place, place.start) as runner:
         futures = [runner.submit(task, parameters) for parameters in told]
         yield (future.result() for future in futures)
 
@@ -122,14 +123,18 @@ def _quiet() -> bool:
     return os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL"
 
 
+Start = Callable[[], TaskRunner[Any]]
+"""Gives a runner of tasks; its workers are there by then, or are started when it is entered."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where tasks run, as it is found when they are to begin."""
 
     running: Running
     """What tasks are told: on workers of this machine ``auto`` is settled."""
-    runner: TaskRunner[Any] | None = None
-    """What gives tasks to Dask's workers; none where they run in this process."""
+    start: Start | None = None
+    """Gives what hands tasks to Dask's workers; none where they run in this process."""
     here: bool = False
     """Whether there are workers and all are on this machine."""
     resources: Mapping[str, float] = field(default_factory=dict)
@@ -151,15 +156,17 @@ def place_of(running: Running) -> Place:
     shared["silence_logs"] = logging.CRITICAL if _quiet() else logging.WARNING
     if not gpus:
         at_cpu = running.model_copy(update={"device": "cpu"}) if running.device == "auto" else running
-        return Place(at_cpu, _started_by("distributed.LocalCluster", n_workers=running.workers, **shared), here=True)
+        start = partial(_runner, "distributed.LocalCluster", n_workers=running.workers, **shared)
+        return Place(at_cpu, start, here=True)
     if importlib.util.find_spec("dask_cuda") is not None:  # it also binds each worker to the cores beside its GPU
-        runner = _started_by("dask_cuda.LocalCUDACluster", n_workers=len(gpus), CUDA_VISIBLE_DEVICES=gpus, **shared)
+        start = partial(_runner, "dask_cuda.LocalCUDACluster", n_workers=len(gpus), CUDA_VISIBLE_DEVICES=gpus, **shared)
     else:
-        runner = _started_by(OneGpuEach, gpus=gpus, **shared)
-    return Place(running.model_copy(update={"device": "cuda"}), runner, here=True)
+        start = partial(_runner, OneGpuEach, gpus=gpus, **shared)
+    return Place(running.model_copy(update={"device": "cuda"}), start, here=True)
 
 
-def _started_by(cluster: str | type[LocalCluster], **options: Any) -> TaskRunner[Any]:
+def _runner(cluster: str | type[LocalCluster], **options: Any) -> TaskRunner[Any]:
+    """On workers of this machine: those that are `kept_workers`, or its own, which go with it."""
     kept = _kept.get()
     if kept is not None:
         return DaskTaskRunner(address=kept.address(cluster, options))
@@ -234,7 +241,8 @@ def _on_scheduler(running: Running, scheduler: str) -> Place:
         sys.stderr.write(f"the Dask scheduler at {scheduler} has no workers yet: tasks wait for the first one\n")
     gpus = running.device != "cpu" and _any_gpu(declared)
     told = running.model_copy(update={"device": "cuda"}) if gpus and running.device == "auto" else running
-    return Place(told, DaskTaskRunner(address=scheduler), hosts == {_host()}, {"GPU": 1} if gpus else {})
+    start = partial(DaskTaskRunner, address=scheduler)
+    return Place(told, start, hosts == {_host()}, {"GPU": 1} if gpus else {})
 
 
 def _host() -> str:
@@ -249,8 +257,9 @@ def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:
 
 
 @contextmanager
-def started(place: Place, runner: TaskRunner[Any]) -> Iterator[TaskRunner[Any]]:
+def started(place: Place, start: Start) -> Iterator[TaskRunner[Any]]:
     """Workers that take tasks while the block lasts."""
+    runner = start()  # first: what stays longer than the block is to outlast what surrounds it
     asked = annotate(resources=place.resources) if place.resources else nullcontext()
     with script_left_alone(), _one_server(place), runner as started, asked:
         yield started

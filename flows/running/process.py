@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 import numpy as np
 import torch
 
-from flows.jobs import Running
+from flows.jobs import Running, cores
 from flows.running.devices import device_name
 from stores import Statistics
 from stores.arrays.provenance import fingerprint
@@ -26,8 +26,8 @@ from vital.network.neurons import Dictionary
 from vital.network.probe import CLASSES, anchor
 from vital.settings import ModelSettings
 
-ALL_THREADS = torch.get_num_threads()
-"""What torch takes when nothing is said: all cores, or what the environment allows."""
+ALL_THREADS = min(torch.get_num_threads(), cores())
+"""What torch takes when nothing is said: all cores, or what the environment or the container allows."""
 DASKS = {"MALLOC_TRIM_THRESHOLD_": "65536"}
 """What Dask gives the workers that it starts: every freed 64 kB go back."""
 KEPT = {-1: (1 << 31) - 1, -3: 1 << 30}

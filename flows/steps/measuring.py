@@ -19,8 +19,9 @@ from stores import References, Statistics
 from stores.dataset.places import Places
 from vital.measuring.ranking import NOBODY
 from vital.measuring.targets import Crop, Facets, Target, chance_of, find_facets, measure, reference_vectors
+from vital.memory import fitting
 from vital.network.probe import CLASSES
-from vital.pictures.device import FIXED, fitting, measured_batch
+from vital.pictures.device import FIXED, measured_batch
 
 M = TypeVar("M")
 Progress: TypeAlias = Callable[[int], None]

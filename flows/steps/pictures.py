@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast, get_args
 
 import numpy as np
@@ -16,7 +17,7 @@ from flows.running.devices import device_name
 from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
-from flows.steps.targets import read_targets, variant_of
+from flows.steps.targets import Usual, read_targets, usual_of, variant_of
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
 from stores.arrays.blocks import COUNT, STATUS, neurons_of_block
 from stores.arrays.names import placed
@@ -24,12 +25,13 @@ from stores.errors import PictureStatus
 from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
+from vital.memory import in_batches
 from vital.network.arithmetic import ON_GPU, resolved
 from vital.network.layers import Layer, Survey
 from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, INPUT
 from vital.pictures.baselines import check_method
-from vital.pictures.device import FIXED, dearest, in_batches, measured_batch
+from vital.pictures.device import FIXED, dearest, measured_batch
 from vital.pictures.device import ON_GPU as MOST_ON_GPU
 from vital.pictures.optimise import Pictures, optimise, records_of
 from vital.pictures.step import Begun
@@ -151,6 +153,16 @@ class _Work:
         settings = job.picture.model_copy(update={"precision": layer.settings["precision"]})
         return cls(job, statistics, targets_of(statistics, job), loaded, settings, readout)
 
+    @cached_property
+    def usual(self) -> dict[str, Usual]:
+        """What the data set gives at each node."""
+        return usual_of(self.statistics, self.targets)
+
+    @cached_property
+    def colours(self) -> ColourDistribution:
+        """Of the data set."""
+        return ColourDistribution(*self.statistics.colours())
+
     def batch(self, facets: Sequence[Facet]) -> int:
         """Pictures that are optimised together: as asked; one size where it must not depend on free memory; or what
         fits into the device by the dearest steps of one picture."""
@@ -172,12 +184,11 @@ class _Work:
         have the same random stream: they differ in their targets alone."""
         settings = settings or self.settings
         neurons, numbers = zip(*facets, strict=True)
-        target = read_targets(self.statistics, self.targets, neurons, self.readout, numbers)
-        kind, colours = variant_of(self.targets).relevance, ColourDistribution(*self.statistics.colours())
+        target = read_targets(self.targets, neurons, self.usual, self.readout, numbers)
+        kind, layouts = variant_of(self.targets).relevance, self.loaded.survey.layouts()
         spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
-        layouts = self.loaded.survey.layouts()
         return target, optimise(
-            self.loaded.model, target, settings, layouts, kind, colours, progress, spectrum, begun=begun
+            self.loaded.model, target, settings, layouts, kind, self.colours, progress, spectrum, begun=begun
         )
 
     def rows(self, facets: Sequence[Facet], begun: Begun | None = None) -> dict[Facet, dict[str, np.ndarray]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 
 from flows.jobs import BLOCK, TargetsJob
 from flows.running.process import LoadedModel, load_stored
@@ -220,15 +221,45 @@ def _block_arrays(
     return arrays
 
 
+@dataclass(frozen=True, eq=False)
+class Usual:
+    """What the images of the data set give at a node, as far as it is known: what is particular to a neuron differs
+    from it."""
+
+    rows: Float[np.ndarray, "channel level"] | None = None
+    """The mean of their sorted rows."""
+    deviation: Float[np.ndarray, "channel"] | None = None
+    """Standard deviation of each channel's mean."""
+
+
+def usual_of(statistics: Statistics, targets: Targets) -> dict[str, Usual]:
+    """What is usual of each node that is matched, whatever the neuron: for all batches of a task."""
+    levels = targets.levels()
+    return {node: _usual_at(statistics, targets, node, levels[node]) for node in targets.nodes}
+
+
+def _usual_at(statistics: Statistics, targets: Targets, node: str, levels: np.ndarray) -> Usual:
+    if not targets.variant.startswith("image"):
+        # Patches are enlarged: they differ from whole images in much that is not particular to the neuron.
+        return Usual()
+    classes, shape = targets.layer == CLASSES, targets.array(f"{placed(node)}/quantiles").shape[-2:]
+    if node == INPUT:
+        return Usual() if classes else Usual(_usual_colours(statistics, levels, shape))
+    rows = _known(statistics, node, "quantiles", shape)
+    if rows is None or classes:
+        return Usual(rows)
+    return Usual(rows, _known(statistics, node, "mean_deviation", shape[:1]))
+
+
 def read_targets(
-    statistics: Statistics,
     targets: Targets,
     neurons: Sequence[int],
+    usual: Mapping[str, Usual],
     readout: Readout | None = None,
     facets: Sequence[int] | None = None,
 ) -> Target:
-    """Targets of some neurons, in full precision, of the first facet of each unless ``facets`` says which; ``readout``
-    says how they read their layer."""
+    """Targets of some neurons, in full precision, of the first facet of each unless ``facets`` says which. ``usual`` is
+    that of every node, and ``readout`` says how the neurons read their layer."""
     rows, levels = targets.rows(neurons, facets=facets), targets.levels()
 
     def part(node: str, name: str) -> np.ndarray | None:
@@ -239,17 +270,10 @@ def read_targets(
     for node in targets.nodes:
         quantiles = part(node, "quantiles")
         assert quantiles is not None  # declared for every node
-        # Patches are enlarged: they differ from whole images in much that is not particular to the neuron.
-        usual = deviation = None
-        if targets.variant.startswith("image") and node != INPUT:
-            usual = _known(statistics, node, "quantiles", quantiles.shape[1:])
-        elif targets.variant.startswith("image") and targets.layer != CLASSES:
-            usual = _usual_colours(statistics, levels[node], quantiles.shape[1:])
-        if usual is not None and node != INPUT and targets.layer != CLASSES:
-            deviation = _known(statistics, node, "mean_deviation", quantiles.shape[1:2])
         nodes[node] = NodeTarget(
-            levels[node], quantiles, part(node, "relevant"), part(node, "importance"), usual, deviation
-        )
+            levels[node], quantiles, part(node, "relevant"), part(node, "importance"),
+            usual[node].rows, usual[node].deviation,
+        )  # fmt: skip
     own = np.asarray(rows["own"], np.float32)
     return Target(targets.layer, np.asarray(neurons, np.int64), nodes, levels["own"], own, rows["count"], readout)
 

@@ -42,6 +42,10 @@ class Lease:
     holder: Holder
     renewed: float
 
+    def is_of(self, holder: Holder) -> bool:
+        """Whether it is this run's, whichever process took it."""
+        return self.holder.run == holder.run
+
     def alive(self, term: float) -> bool:
         """Whether it still counts: renewed within ``term`` seconds, by a process that is not seen to have ended."""
         if self.holder.host == socket.gethostname() and not _running(self.holder.pid):
@@ -49,31 +53,33 @@ class Lease:
         return time.time() - self.renewed < term
 
 
-def take(group: zarr.Group, path: str, block: int, holder: Holder, term: float) -> Lease | None:
-    """Take the lease of the blocks from ``block`` on of the group at ``path``; where another run has one that counts,
-    that is returned and nothing changed. A run's own lease is renewed."""
+def take(group: zarr.Group, path: str, block: int, holder: Holder, term: float) -> bool:
+    """Take the lease of the blocks from ``block`` on of the group at ``path``; whether it is the holder's now. Where
+    another run has one that counts nothing is changed. A run's own lease is renewed."""
     lease = read_lease(group, path, block)
-    if lease is not None and lease.holder.run != holder.run and lease.alive(term):
-        return lease
-    location = _lease_path(path, block)
+    if lease is not None and not lease.is_of(holder) and lease.alive(term):
+        return False
     try:
-        group.create_group(location, attributes={"lease": asdict(holder) | {"renewed": time.time()}}, overwrite=True)
+        renew(group, path, block, holder)
     except (ContainsGroupError, FileNotFoundError):  # another run was here at the same moment: see who it is
-        return read_lease(group, path, block)
-    return None
+        lease = read_lease(group, path, block)
+        return lease is not None and lease.is_of(holder)
+    return True
 
 
 def renew(group: zarr.Group, path: str, block: int, holder: Holder) -> None:
-    """Say that the holder still works on it."""
+    """Write that the holder works on it."""
     group.create_group(
         _lease_path(path, block), attributes={"lease": asdict(holder) | {"renewed": time.time()}}, overwrite=True
     )
 
 
-def release(group: zarr.Group, path: str, block: int) -> None:
-    """Give it back; nothing happens where there is none."""
-    with suppress(KeyError, FileNotFoundError):
-        del group[_lease_path(path, block)]
+def release(group: zarr.Group, path: str, block: int, holder: Holder) -> None:
+    """Give it back; nothing happens where the holder has none."""
+    lease = read_lease(group, path, block)
+    if lease is not None and lease.is_of(holder):
+        with suppress(KeyError, FileNotFoundError):
+            del group[_lease_path(path, block)]
 
 
 def read_lease(group: zarr.Group, path: str, block: int) -> Lease | None:

@@ -53,11 +53,6 @@ class KeptOfNeurons:
         group = self.root.get(references_path(layer))
         return claimed(group, "references") if isinstance(group, zarr.Group) else None
 
-    def claimed_ranks(self, layer: str) -> int | None:
-        """How many references of a layer were asked for, also where they are not finished; None where none were."""
-        kept = self.claimed_kept(layer)
-        return int(kept["references"]) if kept else None
-
     def references(self, layer: str, count: int | None = None, neurons: Sequence[int] | None = None) -> References:
         """A layer's references, the best ``count``, or all; of all its neurons, or of some in that order.
 

@@ -184,6 +184,12 @@ def _kept(group: zarr.Group, folder: str, name: str, digest: str) -> bool:
     return f"{folder}/{name}" in group.attrs
 
 
+def _digests(group: zarr.Group, folder: str) -> dict[str, str]:
+    """Of all that is kept there, by name."""
+    marks = {key: str(mark) for key, mark in group.attrs.items() if key.startswith(f"{folder}/")}
+    return {key.removeprefix(f"{folder}/"): mark for key, mark in marks.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class StoredDictionary:
     """A dictionary's arrays, and by name how its encoder ends and what comes before it."""
@@ -249,10 +255,7 @@ class Directions(Mapping[str, np.ndarray]):
     memory until another is: a task of another layer reads none, and the tasks of a process read theirs once."""
 
     def __init__(self, group: zarr.Group) -> None:
-        self._group, folder = group, f"{DIRECTIONS}/"
-        self._digests = {
-            key.removeprefix(folder): str(mark) for key, mark in group.attrs.items() if key.startswith(folder)
-        }
+        self._group, self._digests = group, _digests(group, DIRECTIONS)
 
     def __getitem__(self, name: str) -> Float32[np.ndarray, "direction channel"]:
         digest = self._digests[name]
@@ -276,10 +279,7 @@ class Dictionaries(Mapping[str, StoredDictionary]):
     """Every dictionary that a store keeps, by name; each is read when it is asked for."""
 
     def __init__(self, group: zarr.Group) -> None:
-        self._group, folder = group, f"{DICTIONARIES}/"
-        self.digests = {
-            key.removeprefix(folder): str(mark) for key, mark in group.attrs.items() if key.startswith(folder)
-        }
+        self._group, self.digests = group, _digests(group, DICTIONARIES)
 
     def __getitem__(self, name: str) -> StoredDictionary:
         if name not in self.digests:

@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from vital.measuring.rows import cachefuls, share_out
 
 GRID, FINE = 2.0**-12, 2.0**-57
 """The grids of exact sums: they hold up to 2·10¹², and of each value all bits down to 7·10⁻¹⁸."""
+ROW_GRID, ROW_FINE = 2.0**-20, 2.0**-66
+"""Those of `ExactRows`: up to 8·10⁹, and of each value all bits down to 7·10⁻²¹."""
 AT_ONCE = 256
 """Values whose rests add without a carry: so many times ``GRID`` is 2⁵³ steps of ``FINE``."""
 
@@ -72,3 +74,38 @@ class ExactSum:
     def numpy(self) -> Float[np.ndarray, "2 *rest"]:
         """A copy on the host."""
         return self.parts.numpy(force=True).copy()
+
+
+class ExactRows:
+    """Sums by name with a row for each neuron, to any of which a value may be added: 16 bytes a number, on the device
+    that gives the values until `mean`.
+
+    Both parts are counted in steps of their grids, `ROW_GRID` and `ROW_FINE`, and nothing is carried: a GPU adds to
+    rows in no order, and integers commute as long as a sum stays below 2³³.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, rows: Int[Tensor, "image"], values: Float[Tensor, "image *rest"]) -> None:
+        """Add one value to each of ``rows``; both are on one device. What is infinite stays so, and its block is
+        marked."""
+        if name not in self._sums:
+            shape = (2, self._rows, *values.shape[1:])
+            self._sums[name] = torch.zeros(shape, dtype=torch.float64, device=values.device)
+        coarse, fine = self._sums[name]
+        # What is made on the way stays in a core's cache, one image at a time; a GPU takes them together.
+        for part, where in [(values, rows)] if values.is_cuda else zip(values.split(1), rows.split(1), strict=True):
+            rest = part.detach().double() / ROW_GRID
+            whole = rest.round()
+            coarse.index_add_(0, where, whole)
+            fine.index_add_(0, where, rest.sub_(whole).mul_(ROW_GRID / ROW_FINE).round_())
+
+    def mean(self, name: str, count: Int[np.ndarray, "neuron"]) -> np.ndarray:
+        """The mean over each neuron's references; zero where there are none."""
+        coarse, fine = self._sums[name].numpy(force=True)
+        with np.errstate(invalid="ignore"):
+            total = coarse * ROW_GRID + fine * ROW_FINE
+        mean: np.ndarray = total / np.maximum(count, 1).reshape(-1, *[1] * (total.ndim - 1))
+        return mean

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vital.errors import FailedForward, UnknownLayer, VitalError
+from vital.memory import out_of_memory
 from vital.network.out_of_place import OutOfPlace
 from vital.settings import CLASSES as CLASSES
 
@@ -65,12 +66,12 @@ def forward(network: nn.Module, images: Tensor) -> Any:
         if more:  # a graph of torch.fx adds where it was
             raise type(error)(sentence) from error
         raise
-    except (_AllRead, MemoryError, torch.OutOfMemoryError):
+    except _AllRead:
         raise
     except Exception as error:  # whatever somebody's network raises
-        text = " ".join(str(error).split())
-        if "DefaultCPUAllocator" in text or "out of memory" in text:
+        if out_of_memory(error):
             raise
+        text = " ".join(str(error).split())
         shape = " × ".join(map(str, images.shape))
         raise FailedForward(
             f"the network's own forward failed on images of shape {shape} ({type(error).__name__}: {text[:300]}): "

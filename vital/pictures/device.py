@@ -1,23 +1,19 @@
-"""What fits on the device, and what is done where it does not."""
+"""How many pictures fit into the memory of a device, measured on one."""
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar, runtime_checkable
+from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from vital.errors import DoesNotFit
+from vital.memory import RanOut as RanOut
+from vital.memory import first_line as first_line
+from vital.memory import out_of_memory as out_of_memory
 from vital.settings import PictureSettings
-
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 ON_CPU = 8
 """Greatest measured batch on a CPU, where larger ones gain nothing."""
@@ -127,108 +123,3 @@ def kept_bytes(run: Callable[[], object]) -> int:
     with saved_tensors_hooks(lambda tensor: _Kept(tensor, ledger), lambda kept: kept.tensor):
         run()
     return ledger.most
-
-
-@runtime_checkable
-class Resumable(Protocol):
-    """Work on some things that was broken off, and can be gone on with."""
-
-    @property
-    def done(self) -> int:
-        """Steps of it."""
-
-    def take(self, rows: slice) -> Resumable:
-        """The same of some of the things."""
-
-
-class RanOut(DoesNotFit):
-    """Memory ran out while some things were worked on: ``why``, in the words of the library that had none. ``begun`` is
-    how far they were, where that is known."""
-
-    def __init__(self, why: str, begun: Resumable | None = None) -> None:
-        super().__init__(f"memory ran out ({why}): make fewer pictures together, or smaller ones")
-        self.why, self.begun = why, begun
-
-
-def in_batches(
-    count: int, size: int, work: Callable[..., object], what: str = "picture", fixed: bool = False
-) -> Iterator[slice]:
-    """Do ``work(slice)`` on slices of at most ``size`` of ``count`` things, in order, and yield each when it is done.
-
-    A slice that does not fit into memory is halved, and so are the later ones. Where `RanOut` says how far it was, it
-    is gone on with by ``work(slice, begun)``; else it is begun anew. Which of the two is logged. Raises `DoesNotFit`
-    where one alone does not fit, and where the size is ``fixed``.
-    """
-    waiting: deque[tuple[slice, Resumable | None]] = deque([(slice(0, count), None)] if count else [])
-    while waiting:
-        part, begun = waiting.popleft()
-        together = min(size, part.stop - part.start)
-        if together < part.stop - part.start:
-            middle = part.start + together
-            waiting.appendleft((slice(middle, part.stop), begun and begun.take(slice(together, None))))
-            part, begun = slice(part.start, middle), begun and begun.take(slice(0, together))
-        try:
-            work(part) if begun is None else work(part, begun)
-        except (MemoryError, RuntimeError, RanOut) as error:
-            if not out_of_memory(error):
-                raise
-            why, begun = (error.why, error.begun) if isinstance(error, RanOut) else (first_line(error), None)
-            then = "begun anew" if begun is None else f"gone on with from step {begun.done}"
-            size = _halved(error, why, together, what, fixed, then)
-            waiting.appendleft((part, begun))
-        else:
-            yield part
-        # Outside the except block, where the error still holds the tensors of the batch.
-        if size < together and torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def fitting(size: int, work: Callable[[int], T], what: str, fixed: bool = False) -> T:
-    """``work``, told to take at most ``size`` things together. Where they do not fit into memory all of it is begun
-    anew with half as many, which is logged. Raises `DoesNotFit` as `in_batches` does."""
-    while True:
-        try:
-            return work(size)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            size = _halved(error, first_line(error), size, what, fixed)
-        # Outside the except block, where the error still holds the tensors of the batch.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _halved(error: BaseException, why: str, failed: int, what: str, fixed: bool, then: str = "begun anew") -> int:
-    """Half of what did not fit; logs what happens ``then``. Raises `DoesNotFit` where that is nothing or unwanted."""
-    if failed == 1:
-        raise DoesNotFit(
-            f"one {what} does not fit into memory ({why}): take a smaller --side, or a device with more memory"
-        ) from error
-    if fixed:
-        raise DoesNotFit(
-            f"{failed} {what}s together do not fit into memory ({why}) and a batch of fixed size is not "
-            f"halved: give --batch {failed // 2}"
-        ) from error
-    half = failed // 2
-    logger.warning("%d %ss together did not fit into memory (%s): %s by %d", failed, what, why, then, half)
-    return half
-
-
-NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllocation|DefaultCPUAllocator", re.I)
-"""How torch, CUDA's runtime, cuBLAS, cuDNN, cuFFT, cuSOLVER and cuSPARSE say that there is no memory left."""
-
-
-STATE = re.compile(r"\.? GPU \d+ has a total capacity.*")
-"""What torch goes on with when it has said how much it could not get: four sentences on memory, and advice."""
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first, or what it is where it says nothing; of a lack of memory what was asked for alone."""
-    return STATE.sub("", (str(error).splitlines() or [type(error).__name__])[0])
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left; libraries of CUDA say it each in its own words."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError, RanOut)):
-        return True
-    return isinstance(error, RuntimeError) and NO_ROOM.search(str(error)) is not None

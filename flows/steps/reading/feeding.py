@@ -20,9 +20,9 @@ from flows.steps.reading.labels import Labels
 from stores.errors import Status, UnreadableImage
 from stores.shards.decoding import decode, in_order, jpeg_size
 from stores.shards.reading import Sample, ShardReader
+from vital.memory import out_of_memory, pinned
 from vital.network.probe import CLASSES
 from vital.network.sources import jpeg_decoder
-from vital.pictures.device import out_of_memory
 from vital.settings import JpegDecoder
 
 BATCH, BATCH_ON_GPU = 32, 128
@@ -63,7 +63,7 @@ Batches = Generator[tuple[list[Sample], UInt8[Tensor, "image 3 side side"]]]
 def fed(reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]) -> Batches:
     """Batches of the usable samples of a shard and of their pixels, in order; every sample seen leaves its index row in
     ``rows``. The next batch is read and decoded while one is computed, so that one more is in memory."""
-    return _ahead(_batches(_usable(reader, loaded, labels, feed, rows), feed.batch, loaded.device.type == "cuda"))
+    return _ahead(_batches(_usable(reader, loaded, labels, feed, rows), feed.batch, loaded.device))
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,9 @@ def _ahead(batches: Batches) -> Batches:
             yield batch
 
 
-def _batches(samples: Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]], size: int, on_gpu: bool) -> Batches:
-    """Images stacked by so many; in memory that a GPU copies by itself, where the network is on one."""
+def _batches(
+    samples: Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]], size: int, device: torch.device
+) -> Batches:
+    """Images stacked by so many, `pinned` for the network's device."""
     while batch := list(islice(samples, size)):
-        pixels = torch.stack([image for _, image in batch])
-        yield [sample for sample, _ in batch], pixels.pin_memory() if on_gpu and not pixels.is_cuda else pixels
+        yield [sample for sample, _ in batch], pinned(torch.stack([image for _, image in batch]), device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -10,7 +9,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from torch import nn
 
 from flows.running.process import LoadedModel, give_back
@@ -22,12 +20,9 @@ from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import USED
 from stores.shards.finding import ShardFile
 from stores.shards.reading import ShardReader
-from vital.errors import DoesNotFit
 from vital.measuring.gathering import Gathered, Gathering, Plan
+from vital.memory import fitting
 from vital.network.probe import CLASSES
-from vital.pictures.device import out_of_memory
-
-logger = logging.getLogger(__name__)
 
 
 def bytes_of(shards: Sequence[ShardFile]) -> int:
@@ -80,28 +75,21 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels
     Raises:
         DoesNotFit: one image alone does not fit, or so many together do not and ``feed`` says that they are fixed.
     """
-    batch = min(feed.batch, _fitting.get(loaded.model.network, feed.batch))
-    while (found := _scanned(shard, loaded, plan, labels, replace(feed, batch=batch))) is None:
-        if batch == 1:
-            raise DoesNotFit("one image does not fit into memory: take a device with more, or a smaller --input-size")
-        if feed.fixed:
-            raise DoesNotFit(
-                f"{batch} images together do not fit into memory and a batch of fixed size is not halved: "
-                f"give --batch {batch // 2}"
-            )
-        batch //= 2
-        logger.warning(
-            "%d images did not fit into memory together: %s is begun anew with %d", 2 * batch, shard.name, batch
-        )
-        _fitting[loaded.model.network] = batch
-        give_back()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    return found
+    network = loaded.model.network
+
+    def scanned(batch: int) -> Partial:
+        if batch < feed.batch:
+            _fitting[network] = batch
+            give_back()
+        return _scanned(shard, loaded, plan, labels, replace(feed, batch=batch))
+
+    way_out = "take a smaller --input-size, or a device with more memory"
+    return fitting(min(feed.batch, _fitting.get(network, feed.batch)), scanned, "image", feed.fixed, way_out)
 
 
-def _scanned(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels, feed: Feed) -> Partial | None:
-    """What `scan_shard` gives; None where so many images do not fit into memory together."""
+def _scanned(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels, feed: Feed) -> Partial:
+    """What `scan_shard` gives; where so many images do not fit into memory together, what was told of them is taken
+    back."""
     reader = ShardReader(shard, labels.rule(loaded))
     classes = loaded.survey.layers.get(CLASSES)
     count = 0 if classes is None else classes.channels
@@ -117,11 +105,9 @@ def _scanned(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels, 
                     np.array([labels.of_network(sample.label, count)[0] for sample in samples]),
                     [sample.key for sample in samples],
                 )
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
+            except (MemoryError, RuntimeError):
                 tick(-told[0], -told[1])
-                return None
+                raise
             read = samples[-1].offset + samples[-1].size
             # the images of a part of a folder do not begin at byte 0
             news = len(samples), read - (samples[0].offset if before < 0 else before)

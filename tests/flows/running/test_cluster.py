@@ -16,7 +16,6 @@ from distributed import Client, LocalCluster
 from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from pydantic import ValidationError
 
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
@@ -136,21 +135,6 @@ def blocks_made(folder: Path) -> int:
         return int(AtlasLayer(open_store(str(folder / "atlas.zarr"), "atlas", "r"), LAYER).done().sum())
     except StoreError:  # not declared yet
         return 0
-
-
-def test_workers_and_a_scheduler_exclude_each_other() -> None:
-    with pytest.raises(ValidationError, match="workers are started here, a scheduler has its own"):
-        Running(workers=2, scheduler="tcp://127.0.0.1:8786")
-
-
-def test_threads_are_what_the_workers_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the cores that this process may use: a batch system gives a part of the machine."""
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
-    assert Running(workers=3).of_task.threads == 2
-    assert Running(workers=16).of_task.threads == 1
-    assert Running(workers=2, threads=7).of_task.threads == 7
-    assert Running().of_task.threads is None
 
 
 @task

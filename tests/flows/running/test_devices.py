@@ -45,8 +45,8 @@ def seen_by_workers(running: Running) -> list[str]:
         """Inside, so that it is sent as it is: a worker need not import all that this module imports."""
         return os.environ.get(name, "all")
 
-    assert place.runner is not None
-    with started(place, place.runner) as runner:
+    assert place.start is not None
+    with started(place, place.start) as runner:
         return sorted(runner.client.run(seen).values())  # type: ignore[attr-defined]
 
 

@@ -79,7 +79,7 @@ def test_what_another_run_makes_is_not_made_twice(
     job = job_of(made, atlas)
     build_atlas(job.model_copy(update={"neurons": "32:40"}))
     group = open_store(str(atlas), "atlas", "a")
-    assert take(group, LAYER, 0, OTHER, 60.0) is None
+    assert take(group, LAYER, 0, OTHER, 60.0)
 
     def other() -> None:
         with leased(BlocksAt(str(atlas), "atlas", LAYER), (0,), OTHER, job.running) as its:
@@ -104,7 +104,7 @@ def test_a_run_that_no_longer_renews_is_taken_over_after_its_term(
     atlas = tmp_path / "atlas.zarr"
     job = job_of(made, atlas, lease=0.5)
     build_atlas(job.model_copy(update={"neurons": "32:40"}))
-    assert take(open_store(str(atlas), "atlas", "a"), LAYER, 0, OTHER, 0.5) is None
+    assert take(open_store(str(atlas), "atlas", "a"), LAYER, 0, OTHER, 0.5)
     build_atlas(job)
     assert bytes_of(atlas) == expected
     assert read_lease(open_store(str(atlas), "atlas", "r"), LAYER, 0) is None

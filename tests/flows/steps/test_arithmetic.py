@@ -24,8 +24,8 @@ from stores import open_atlas, open_statistics
 from stores.errors import ForeignStore, SchemaMismatch
 from tests.flows.conftest import LAYER, MODEL, PICTURE, Made, atlas_job, references_job, targets_job
 from vital.errors import DoesNotFit
+from vital.memory import in_batches
 from vital.network.arithmetic import ON_GPU
-from vital.pictures.device import in_batches
 from vital.pictures.optimise import optimise
 
 B: Any = torch.backends

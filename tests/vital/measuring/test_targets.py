@@ -9,9 +9,9 @@ import torch
 
 from tests.reference import formulas
 from tests.reference.networks import SIDE, Residual, literal_relevance
+from vital.measuring.exact import ExactRows
 from vital.measuring.rows import stored_levels
 from vital.measuring.targets import Crop, NodeTarget, Target, measure
-from vital.measuring.targets.means import _Sums
 from vital.network.models import Model, load_model
 from vital.network.probe import CLASSES, INPUT, Layout, probe
 from vital.settings import ModelSettings, RelevanceKind
@@ -110,7 +110,7 @@ def test_sums_are_exact() -> None:
     values = np.array([2.0**30, 2.0**-40, 0.1, -(2.0**30), 3.0**-9, 1e-7, 2.0**-60], np.float32)
     sums = {}
     for seed in range(5):
-        held, order = _Sums(2), np.random.default_rng(seed).permutation(len(values))
+        held, order = ExactRows(2), np.random.default_rng(seed).permutation(len(values))
         for value in values[order]:
             held.add("x", torch.tensor([1]), torch.tensor([[value]]))
         sums[seed] = held.mean("x", np.array([0, 1]))

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from tests.reference.networks import SIDE
 from vital.errors import DoesNotFit
 from vital.measuring.targets import Crop, measure
+from vital.memory import RanOut, in_batches
 from vital.network.models import Model
 from vital.network.probe import CLASSES
-from vital.pictures.device import RanOut, dearest, in_batches, kept_bytes, largest_power, measured_batch
+from vital.pictures.device import dearest, kept_bytes, largest_power, measured_batch
 from vital.pictures.objective import Objective
 from vital.pictures.optimise import Pictures, optimise
 from vital.pictures.step import Begun
@@ -330,7 +331,7 @@ def test_a_real_lack_of_memory_halves_the_batch() -> None:
     """A process that may not have more than 3 GB of address space on top of what torch takes."""
     program = (
         "import resource, torch\n"
-        "from vital.pictures.device import in_batches\n"
+        "from vital.memory import in_batches\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**30, resource.getrlimit(resource.RLIMIT_AS)[1]))\n"
         "done = list(in_batches(4, 4, lambda part: torch.empty((part.stop - part.start) * 2**29)))\n"

@@ -18,6 +18,7 @@ from tests.vital.pictures.recording import Device, stand_in
 from tests.vital.pictures.test_baselines import SPECTRUM, Normed
 from tests.vital.pictures.test_optimise import NODES, assert_same, double
 from vital.measuring.targets import Crop, NodeTarget, Target, measure
+from vital.memory import RanOut
 from vital.network.arithmetic import repeatable
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
@@ -26,7 +27,6 @@ from vital.network.nodes import default_nodes
 from vital.network.probe import CLASSES, INPUT, Layout
 from vital.pictures import optimise as optimiser
 from vital.pictures import step
-from vital.pictures.device import RanOut
 from vital.pictures.optimise import Pictures, optimise
 from vital.pictures.step import WARM_UP, Begun, Kind, Step
 from vital.settings import ModelSettings, PictureSettings, RelevanceKind

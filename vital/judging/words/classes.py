@@ -13,6 +13,7 @@ from functools import cache
 from importlib import resources
 
 from vital.errors import UnsuitableInput
+from vital.network.neurons import folded, spellings
 
 NONE = -1
 """The class of the network where a class of the data set is none of them."""
@@ -48,7 +49,7 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
     """
     used = [number for number, name in enumerate(given) if name]
     known = list(names) if len(names) == classes else []
-    for by, table, word in (("WordNet id", _by_wordnet(known, classes), _id), ("name", _by_name(known), _folded)):
+    for by, table, word in (("WordNet id", _by_wordnet(known, classes), _id), ("name", _by_name(known), folded)):
         found = {number: _one(table.get(word(given[number]), ()), given[number], known, number) for number in used}
         if 2 * sum(found[number] != NONE for number in used) > len(used):
             return Matched(tuple(found.get(number, NONE) for number in range(len(given))), by)
@@ -80,14 +81,14 @@ def _by_wordnet(names: Sequence[str], classes: int) -> dict[str, list[int]]:
     """Ids, of networks that tell ImageNet's classes apart; those without names do where they have as many."""
     if classes != IMAGENET:
         return {}
-    alike = sum(word in _spellings(names[number]) for number, word in _KNOWN.items()) if names else len(_KNOWN)
+    alike = sum(word in spellings(names[number]) for number, word in _KNOWN.items()) if names else len(_KNOWN)
     return {name: [number] for name, number in wordnet_ids().items()} if alike > len(_KNOWN) // 2 else {}
 
 
 def _by_name(names: Sequence[str]) -> dict[str, list[int]]:
     table: dict[str, list[int]] = defaultdict(list)
     for number, name in enumerate(names):
-        for spelling in _spellings(name):
+        for spelling in spellings(name):
             table[spelling].append(number)
     return dict(table)
 
@@ -100,14 +101,6 @@ def _one(numbers: Sequence[int], name: str, names: Sequence[str], position: int)
     return alike[0] if len(alike) == 1 else position if position in numbers else NONE
 
 
-def _spellings(names: str) -> set[str]:
-    return {_folded(name) for name in (names, *names.split(","))}
-
-
 def _id(name: str) -> str:
     """The WordNet id that a name is, or begins with, as ``n02085620-Chihuahua`` does."""
     return re.split(r"[_\W]", name.strip().casefold(), maxsplit=1)[0]
-
-
-def _folded(name: str) -> str:
-    return " ".join(re.sub(r"[_\-\s]+", " ", name).split()).casefold()

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from vital.measuring.exact import ExactRows
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
+from vital.memory import pinned
 from vital.network.arithmetic import arithmetic, widened
 from vital.network.models import Model
 from vital.network.neurons import Readout, importance, relevance_map
@@ -101,46 +103,6 @@ class Crop:
     rows: tuple[int, ...]
 
 
-GRID, FINE = 2.0**-20, 2.0**-66
-"""Sums are kept on a coarse and a fine grid: exact up to 8·10⁹, to 7·10⁻²¹ of each value."""
-
-
-class _Sums:
-    """Exact running sums of a block of neurons: whatever the order of the references, how neurons share them and how
-    they are batched, the sum has the same bits, on a GPU as on a CPU.
-
-    A value is rounded to the fine grid and split into a multiple of the coarse grid and a rest. Float64 adds either
-    without rounding as long as the sum stays below 2³³, so that additions commute. They stay on the device that gives
-    the values until `mean`: 16 bytes a number.
-    """
-
-    def __init__(self, neurons: int) -> None:
-        self._neurons = neurons
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, name: str, rows: Int[Tensor, "image"], values: Float[Tensor, "image *rest"]) -> None:
-        """Add one value to each of ``rows``; both are on one device. What is infinite stays so, and its block is
-        marked."""
-        if name not in self._sums:
-            shape = (2, self._neurons, *values.shape[1:])
-            self._sums[name] = torch.zeros(shape, dtype=torch.float64, device=values.device)
-        coarse, fine = self._sums[name]
-        # What is made on the way stays in a core's cache, one image at a time; a GPU takes them together.
-        for part, where in [(values, rows)] if values.is_cuda else zip(values.split(1), rows.split(1), strict=True):
-            rest = part.detach().double() / GRID
-            whole = rest.round()
-            coarse.index_add_(0, where, whole)
-            fine.index_add_(0, where, rest.sub_(whole).mul_(GRID / FINE).round_())
-
-    def mean(self, name: str, count: Int[np.ndarray, "neuron"]) -> np.ndarray:
-        """The mean over each neuron's references; zero where there are none."""
-        coarse, fine = self._sums[name].numpy(force=True)
-        with np.errstate(invalid="ignore"):
-            total = coarse * GRID + fine * FINE
-        mean: np.ndarray = total / np.maximum(count, 1).reshape(-1, *[1] * (total.ndim - 1))
-        return mean
-
-
 def measure(
     model: Model,
     layer: str,
@@ -180,7 +142,7 @@ def measure(
     """
     inner, reads = layer != CLASSES, (readout or Readout(layer)).of(neurons)
     mode = relevance_mode(kind) if inner else None
-    sums = _Sums(len(neurons))
+    sums = ExactRows(len(neurons))
     count = np.zeros(len(neurons), np.int64)
     sites: dict[str, int] = {}
     with arithmetic(model, precision) as model, probe(model.network, [*nodes, reads.layer], layouts, mode) as run:
@@ -230,7 +192,7 @@ def rounds(
 
 def on(device: torch.device, values: Tensor) -> Tensor:
     """Values of the host on the device, which the host does not wait for."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
+    return pinned(values, device).to(device, non_blocking=True)
 
 
 def _of_all(count: int, present: Sequence[int], device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -266,7 +228,7 @@ def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Fl
 
 
 def _finish(
-    sums: _Sums,
+    sums: ExactRows,
     layer: str,
     neurons: Sequence[int],
     nodes: Sequence[str],

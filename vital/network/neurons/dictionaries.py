@@ -61,17 +61,6 @@ class Dictionary:
         """Channels of the layer that it reads."""
         return int(self.weight.shape[1])
 
-    @property
-    def nonlinearity(self) -> str:
-        """In a word or two.
-
-        >>> Dictionary(np.eye(2, dtype=np.float32), np.float32([0, 0]), np.float32([0, 0]), k=1).nonlinearity
-        'TopK of 1'
-        """
-        if self.k is not None:
-            return f"TopK of {self.k}"
-        return "JumpReLU" if self.threshold.any() else "ReLU"
-
     def of(self, rows: Int[np.ndarray, "some"]) -> Dictionary:
         """Some of the features; where the k greatest are kept, with all of them as rivals."""
         rivals = (self.rivals or self) if self.k is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,8 +22,8 @@ class Neuron:
 
 
 def parse_neuron(text: str, class_names: Sequence[str] = ()) -> Neuron:
-    """The neuron that is written ``LAYER:NUMBER``, ``classes:NUMBER`` or ``classes:NAME``. Of a name, letter case and
-    underscores do not count, and one of several names between commas will do.
+    """The neuron that is written ``LAYER:NUMBER``, ``classes:NUMBER`` or ``classes:NAME``. Of a name, letter case,
+    underscores and hyphens do not count, and one of several names between commas will do.
 
     Raises `UnknownNeuron` where it is written otherwise, or no class or more than one has this name. Whether there is
     such a layer with so many neurons is not looked at.
@@ -42,8 +43,8 @@ def parse_neuron(text: str, class_names: Sequence[str] = ()) -> Neuron:
         )
     if not class_names:
         raise UnknownNeuron(f"the network's classes have no names, so {text!r} is none of them: write {CLASSES}:NUMBER")
-    wanted = _folded(name)
-    numbers = [number for number, names in enumerate(class_names) if wanted in _spellings(names)]
+    wanted = folded(name)
+    numbers = [number for number, names in enumerate(class_names) if wanted in spellings(names)]
     if not numbers:
         raise UnknownNeuron(f"no class is called {name!r}; the nearest are {nearest(name, class_names)}")
     if len(numbers) > 1:
@@ -52,12 +53,18 @@ def parse_neuron(text: str, class_names: Sequence[str] = ()) -> Neuron:
     return Neuron(CLASSES, numbers[0])
 
 
-def _spellings(names: str) -> set[str]:
-    return {_folded(name) for name in (names, *names.split(","))}
+def spellings(names: str) -> set[str]:
+    """All names of a class, which stand between commas, and these together, `folded`."""
+    return {folded(name) for name in (names, *names.split(","))}
 
 
-def _folded(name: str) -> str:
-    return name.replace("_", " ").strip().casefold()
+def folded(name: str) -> str:
+    """A class's name without what does not tell classes apart: letter case, underscores, hyphens.
+
+    >>> folded("White_shark ") == folded("white-shark")
+    True
+    """
+    return " ".join(re.sub(r"[_\-\s]+", " ", name).split()).casefold()
 
 
 def check_neurons(layer: str, channels: int, neurons: Sequence[int]) -> None:
