@@ -33,6 +33,8 @@ class Status(IntEnum):
     LINK = 8
     APART = 9
     SEVERAL_IMAGES = 10
+    OTHER_CHANNELS = 11
+    BEYOND_RANGE = 12
 
     @property
     def meaning(self) -> str:
@@ -52,6 +54,8 @@ STATUS_MEANINGS: dict[Status, str] = {
     Status.LINK: "a link or a sparse file in its tar, whose bytes are not there",
     Status.APART: "files that lie apart from the image of the same key",
     Status.SEVERAL_IMAGES: "the sample holds several images, none of them called input",
+    Status.OTHER_CHANNELS: "other channels than the network takes",
+    Status.BEYOND_RANGE: "values of no known range, which --black and --white would say",
 }
 
 USED = (Status.OK, Status.FOREIGN_LABEL)

@@ -70,3 +70,11 @@ def prefect_server() -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=300), unwatched():
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def memory() -> None:
+    """Tests keep the memory that they free, as processes that run tasks do."""
+    from vital.memory import keep_memory
+
+    keep_memory()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vital.errors import UnsuitableInput, nearest
 
@@ -70,6 +70,32 @@ def _at(values: Any, path: tuple[int | str, ...]) -> Any:
     return values
 
 
+MOST_CHANNELS = 1024
+
+
+def _split(given: object) -> object:
+    """One number as a list of it, and numbers as a command line has them, such as ``0.5,0.4,0.4``, apart."""
+    given = [given] if isinstance(given, (int, float, str)) else given
+    if isinstance(given, (list, tuple)) and any(isinstance(part, str) for part in given):
+        return [one for part in given for one in str(part).split(",")]
+    return given
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_split), Field(min_length=1)]
+"""A number of each channel, or one for all."""
+SHOWN = "channels that people and judges see as red, green, blue, or one as grey, from 0  [default: the first three]"
+
+
+def _one_or_three(shown: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shown) not in (1, 3) or min(shown) < 0:
+        raise ValueError(f"three channels, or one, were expected, counted from 0, but {shown} were given")
+    return shown
+
+
+Shown = Annotated[tuple[int, ...], BeforeValidator(_split), AfterValidator(_one_or_three)]
+"""Channels that are shown."""
+
+
 class ModelSettings(Settings):
     """Which network, with which weights and which preprocessing."""
 
@@ -87,15 +113,24 @@ class ModelSettings(Settings):
     input_size: int | None = Field(
         None, ge=SMALLEST_SIDE, le=LARGEST_SIDE, description="side of the input in pixels, when not the weights' own"
     )
-    channels: Literal[1, 3] | None = Field(
-        None, description="channels of the input: 3 colours, or 1, the luminance; by default what the network takes"
+    channels: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_CHANNELS,
+        description="channels of the input: 3 colours; 1, the luminance; or others, such as a satellite's bands, of "
+        "images that are .npy or TIFF; by default what the network takes",
     )
-    mean: tuple[float, float, float] | None = Field(
-        None, description="mean of each colour (0..1), when not the weights' own"
+    mean: Numbers | None = Field(None, description="mean of each colour or channel (0..1), when not the weights' own")
+    std: Numbers | None = Field(
+        None, description="deviation of each colour or channel (0..1), when not the weights' own"
     )
-    std: tuple[float, float, float] | None = Field(
-        None, description="deviation of each colour (0..1), when not the weights' own"
+    black: Numbers | None = Field(
+        None,
+        description="a file's value that is 0 of a channel  [default: 0; white 255 of bytes, 65535 of 16 bits, 1 of "
+        "floats]",
     )
+    white: Numbers | None = Field(None, description="value of a file that is 1 of a channel, as --black")
+    shown: Shown | None = Field(None, description=SHOWN)
 
 
 class StatisticsSettings(Settings):

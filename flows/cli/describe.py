@@ -28,7 +28,7 @@ def layer_lines(settings: ModelSettings, every: bool) -> Iterator[str]:
     yield str(layer_table(known, model.name, every))
     if CLASSES in known.left_out:
         yield f"{CLASSES!r} {known.left_out[CLASSES]}"
-    if any(layer.leading_tokens for layer in known.layers.values()):
+    if any(layer.own_sites < layer.sites for layer in known.layers.values()):
         yield "sites such as 1+196: tokens that are not of the image, and those that are"
 
 

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from flows.running.neurons import parse_neurons
+from flows.running.neurons import parse_neurons, shown_channels
 from stores import AtlasLayer, open_atlas
+from stores.arrays.display import as_shown
 from stores.errors import UnsuitableFolder
 from stores.pages.sheets import Cell, contact_sheet, sheet_png
 from stores.pages.website import folder_name
@@ -31,9 +32,17 @@ TABLE = "neurons.csv"
 
 
 def save_picture(
-    atlas_url: str, layer: str, neuron: int, out: Path, side: int | None = None, masked: bool = False, facet: int = 0
+    atlas_url: str,
+    layer: str,
+    neuron: int,
+    out: Path,
+    side: int | None = None,
+    masked: bool = False,
+    facet: int = 0,
+    shown: str = "",
 ) -> Path:
-    """One picture as a file whose kind the name tells; ``masked`` makes what mattered little transparent.
+    """One picture as a file whose kind the name tells; ``masked`` makes what mattered little transparent, ``shown`` are
+    the channels that are red, green and blue, or grey.
 
     Raises:
         SchemaMismatch: the atlas has no such layer, or the neuron no such facet.
@@ -47,7 +56,7 @@ def save_picture(
     pictures = open_atlas(atlas_url).require_layer(layer)
     _require_picture(pictures, atlas_url, neuron)
     pictures.require_facet(neuron, facet)
-    image = _image(pictures, neuron, masked, facet)
+    image = _image(pictures, neuron, masked, facet, shown_channels(shown, pictures))
     if side:
         image = image.resize((side, side), Image.Resampling.LANCZOS)
     if not out.parent.is_dir():
@@ -64,6 +73,7 @@ def export(
     kind: Format = "png",
     masked: bool = False,
     sheet: bool = True,
+    shown: str = "",
 ) -> int:
     """A selection of a layer's pictures, a contact sheet of them and a table that says what they are, in the folder
     ``out``, or in one file where its name ends in ``.zip``; returns how many pictures.
@@ -85,7 +95,7 @@ def export(
         )
     if out.exists() and not (out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())):
         raise UnsuitableFolder(f"{out} exists already: remove it, or choose another output")
-    files = _files(pictures, chosen, kind, masked, sheet)
+    files = _files(pictures, chosen, kind, masked, sheet, shown_channels(shown, pictures))
     if out.suffix.lower() == ".zip":
         _write_zip(out, files)
     else:
@@ -96,16 +106,20 @@ def export(
 
 
 def _files(
-    pictures: AtlasLayer, chosen: Sequence[int], kind: Format, masked: bool, sheet: bool
+    pictures: AtlasLayer, chosen: Sequence[int], kind: Format, masked: bool, sheet: bool, shown: tuple[int, ...]
 ) -> Iterator[tuple[str, bytes]]:
     for neuron, facet in _facets(pictures, chosen):
         buffer = io.BytesIO()
-        _image(pictures, neuron, masked, facet).save(buffer, kind.upper(), **_how(f".{kind}"))
+        _image(pictures, neuron, masked, facet, shown).save(buffer, kind.upper(), **_how(f".{kind}"))
         yield _file_name(pictures.name, neuron, kind, facet), buffer.getvalue()
     if sheet:
         few = _facets(pictures, chosen)[:LARGEST_SHEET]
         cells = (
-            Cell(pictures.neuron_name(neuron), f"{pictures.name} {neuron}", pictures.pixels([neuron], [facet])[0])
+            Cell(
+                pictures.neuron_name(neuron),
+                f"{pictures.name} {neuron}",
+                as_shown(pictures.pixels([neuron], [facet])[0], shown),
+            )
             for neuron, facet in few
         )
         yield SHEET, sheet_png(contact_sheet(cells, len(few), columns=8, side=160, gap=24))
@@ -149,9 +163,9 @@ def _write_zip(out: Path, files: Iterator[tuple[str, bytes]]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _image(pictures: AtlasLayer, neuron: int, masked: bool, facet: int) -> Image.Image:
+def _image(pictures: AtlasLayer, neuron: int, masked: bool, facet: int, shown: tuple[int, ...]) -> Image.Image:
     rows = pictures.rows([neuron], ("pixels", "alpha"), [facet])
-    image = Image.fromarray(rows["pixels"][0])
+    image = Image.fromarray(as_shown(rows["pixels"][0], shown))
     if masked:
         image.putalpha(Image.fromarray(rows["alpha"][0]))
     return image

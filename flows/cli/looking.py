@@ -49,6 +49,7 @@ def pages(
     shards: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = (),
     credits_: Annotated[ExistingFile | None, PATH] = None,
     title: Text = "VITAL Atlas",
+    shown: Text = "",
 ) -> Iterator[str]:
     """Write the atlas at URL as a folder of static pages, with a contact sheet; several atlases can be compared there.
 
@@ -67,12 +68,13 @@ def pages(
         shards: where the shards are, when they moved  [repeatable]
         credits_: CSV with key, author, licence
         title: heading of the pages  [default: VITAL Atlas]
+        shown: channels shown as red, green and blue, or one as grey, counted from 0, e.g. 3,2,1  [default: the atlas's]
     """
     from flows.jobs import Running
     from flows.pages.atlas import read_credits, write_gallery
 
     maps = None if no_maps else Running()
-    yield str(write_gallery(url, out, store, shards, read_credits(credits_), not no_references, title, maps))
+    yield str(write_gallery(url, out, store, shards, read_credits(credits_), not no_references, title, maps, shown))
 
 
 def view(folder: Annotated[ExistingDirectory, PATH], /, *, port: Port = 0, no_browser: bool = False) -> Iterator[str]:
@@ -110,6 +112,7 @@ def show(
     out: AnyPath | None = None,
     side: Side | None = None,
     mask: bool = False,
+    shown: Text = "",
 ) -> Iterator[str]:
     """Save one picture of the atlas at URL as PNG, WebP or JPEG, by the file's ending.
 
@@ -123,12 +126,13 @@ def show(
         out: file to write  [default: LAYER-NEURON.png]
         side: side in pixels  [from 8 to 4096; default: as it was made]
         mask: with its opacity: what mattered little is transparent
+        shown: channels shown as red, green and blue, or one as grey, counted from 0, e.g. 3,2,1  [default: the atlas's]
     """
     from flows.cli.export import save_picture
     from stores.pages.website import folder_name
 
     name = f"{folder_name(layer)}-{neuron}{f'-facet{facet}' if facet else ''}.png"
-    yield str(save_picture(url, layer, neuron, out or Path(name), side, mask, facet))
+    yield str(save_picture(url, layer, neuron, out or Path(name), side, mask, facet, shown))
 
 
 def export(
@@ -141,6 +145,7 @@ def export(
     format_: Literal["png", "webp"] = "png",
     mask: bool = False,
     no_sheet: bool = False,
+    shown: Text = "",
 ) -> Iterator[str]:
     """Save a selection of pictures of the atlas at URL, with a contact sheet and a table, as a folder or a zip.
 
@@ -154,10 +159,11 @@ def export(
         format_: of the pictures  [png, webp; default: png]
         mask: with their opacity: what mattered little is transparent
         no_sheet: without the contact sheet
+        shown: channels shown as red, green and blue, or one as grey, counted from 0, e.g. 3,2,1  [default: the atlas's]
     """
     from flows.cli.export import export as export_pictures
 
-    yield f"{export_pictures(url, layer, neurons, out, format_, mask, not no_sheet)} pictures in {out}"
+    yield f"{export_pictures(url, layer, neurons, out, format_, mask, not no_sheet, shown)} pictures in {out}"
 
 
 def look(

@@ -21,7 +21,7 @@ from cyclopts.help import HelpPanel, PlainFormatter
 from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
-from flows.cli import KEPT
+from flows.cli import KEPT, joined
 from flows.session.preparing import calm_prefect
 
 HELP = """Pictures of what every neuron of a vision network responds to.
@@ -110,7 +110,7 @@ def main(words: Sequence[str] | None = None) -> int:
         _refuse(f"{unread[0]!a} is no {text}: rename what it names, or set PYTHONUTF8=1 where the name is right")
         return 2
     try:
-        lines = command_line(*words[:1])(words) or ()
+        lines = command_line(*words[:1])(joined(words)) or ()
         with _needs(words[0]) if lines else nullcontext():
             for line in lines:
                 if not _said(line):

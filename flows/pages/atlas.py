@@ -18,10 +18,12 @@ from flows.jobs import Running
 from flows.pages.layer import LayerSource
 from flows.pages.maps import LayerMaps
 from flows.pages.thumbnails import LayerPhotographs, Photographs
+from flows.running.neurons import shown_channels
 from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import bar
 from flows.steps.reading.labels import network_names
 from stores import Statistics, open_atlas
+from stores.arrays.display import as_shown
 from stores.errors import SchemaMismatch, StoreError
 from stores.files import safe_url
 from stores.pages.content import AtlasPage
@@ -44,19 +46,22 @@ def write_gallery(
     photos: bool = True,
     title: str = "VITAL Atlas",
     maps: Running | None = None,
+    shown: str = "",
 ) -> Path:
     """The pages of one atlas, or of several that can be compared, and a contact sheet; returns the path of the index
     page. What an earlier run wrote from the same data stays as it is.
 
     Without ``photos`` the statistics may be out of reach: then the pages show no sources and no similarity. ``maps``
     says where the network runs that shows where neurons are active on the photographs; without it they are left out.
+    ``shown`` are the channels that stand for red, green and blue, or for grey, such as ``3,2,1``; those that the atlas
+    was made with by default.
 
     Raises:
         SchemaMismatch: an atlas holds no finished picture, or its statistics are not where they were.
         UnsuitableInput: maps were asked for, and there is no such network here.
     """
     urls = [atlas_url] if isinstance(atlas_url, str) else list(atlas_url)
-    sources = [_AtlasSource(url, store, shards, credits_ or {}, photos, maps) for url in urls]
+    sources = [_AtlasSource(url, store, shards, credits_ or {}, photos, maps, shown) for url in urls]
     workers = os.cpu_count() or 1
     # What another run is just writing there would be swept away.
     lock = out.absolute().parent / f".{out.absolute().name}.lock"
@@ -96,6 +101,7 @@ class _AtlasSource:
         credits_: Mapping[str, str],
         photos: bool,
         maps: Running | None,
+        view: str,
     ) -> None:
         self.url = url
         self.atlas = open_atlas(url)
@@ -103,13 +109,13 @@ class _AtlasSource:
         names = network_names(self.statistics) if self.statistics is not None else {}
         shown = safe_url(self.statistics.url if self.statistics is not None else self.atlas.statistics_url)
         self.layers = [
-            LayerSource(self.atlas, self.atlas.layer(layer), shown, self.statistics, names)
-            for layer in self.atlas.layers
+            LayerSource(self.atlas, pictures, shown, self.statistics, shown_channels(view, pictures), names)
+            for pictures in map(self.atlas.layer, self.atlas.layers)
         ]
         if self.atlas.empty:
             raise SchemaMismatch(f"{url} holds no finished picture yet: `vital info {url}` says how far it is")
         self._photographs = (
-            Photographs(self.statistics, shards, credits_, self._class_names())
+            Photographs(self.statistics, shards, credits_, self._class_names(), self.layers[0].shown)
             if photos and self.statistics is not None
             else None
         )
@@ -172,7 +178,7 @@ class _AtlasSource:
 
         def cells() -> Iterator[Cell]:
             for source, neuron in chosen:
-                [pixels] = source.pictures.pixels([neuron])
+                [pixels] = as_shown(source.pictures.pixels([neuron]), source.shown)
                 shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
                 photos = shown.of([neuron])[0][neuron].references if shown else []
                 name, number = source.pictures.neuron_name(neuron), f"{source.layer} {neuron}"

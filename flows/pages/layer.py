@@ -15,6 +15,7 @@ from flows.pages.similarity import coordinates_of
 from flows.pages.thumbnails import NeuronPhotographs
 from stores import Atlas, AtlasLayer, Statistics, Targets
 from stores.arrays.blocks import COUNT
+from stores.arrays.display import as_shown, shown_in_words
 from stores.arrays.names import placed, unplaced
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
@@ -46,6 +47,8 @@ class LayerSource:
     store: str
     """URL of the statistics, as it is shown."""
     statistics: Statistics | None
+    shown: Sequence[int] = ()
+    """The channels that are shown, where nobody has asked for others."""
     class_names: Mapping[int, str] = field(default_factory=dict)
     """What the data set calls the network's classes, by their numbers."""
 
@@ -84,6 +87,7 @@ class LayerSource:
             again.commands(safe_url(self.atlas.url), self.pictures, self.store, self.statistics),
             LOOKED_AT,
             again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
+            shown=shown_in_words(self.shown, self.pictures.colours),
             named=self.words.said,
         )
 
@@ -108,7 +112,7 @@ class LayerSource:
         return [
             NeuronPage(
                 neuron,
-                rows["pixels"][position],
+                as_shown(rows["pixels"][position], self.shown),
                 None if (rows["alpha"][position] == 255).all() else rows["alpha"][position],
                 rows["loss"][position],
                 int(rows["seed"][position]),
@@ -140,7 +144,7 @@ class LayerSource:
         rows = self.pictures.rows(several, ("pixels", COUNT), numbers)
         for place, (neuron, facet) in enumerate(further):
             seen = photos[neuron].facets.get(facet, ()) if neuron in photos else ()
-            page = FacetPage(rows["pixels"][place], int(rows[COUNT][place]), seen)
+            page = FacetPage(as_shown(rows["pixels"][place], self.shown), int(rows[COUNT][place]), seen)
             pages.setdefault(neuron, []).append(page)
         return pages
 
@@ -219,7 +223,7 @@ class LayerSource:
         return [*columns, *self.words.columns()]
 
     def _coordinates(self, count: int) -> Float[np.ndarray, "neuron 2"] | None:
-        if self.targets is None or not self.targets.done().any():
+        if self.targets is None or not self.targets.declared or not self.targets.done().any():
             return None
         made = self.made()
         coordinates = coordinates_of(self.targets, made)

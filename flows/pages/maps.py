@@ -42,7 +42,7 @@ class LayerMaps:
         """Rows, which are as many as columns, of the layer's own map; 0 where its neurons have none."""
         found = self.loaded.survey.layer(self.layer)
         module = self.loaded.survey.layer(found.reads.layer)
-        sites = module.sites - module.leading_tokens
+        sites = module.own_sites
         grid = math.isqrt(sites)
         return grid if found.reads.site is None and grid > 1 and grid * grid == sites else 0
 
@@ -81,13 +81,13 @@ class LayerMaps:
         model, device, grid = self.loaded.model, self.loaded.device, self.grid
         reads = self.loaded.survey.layer(self.layer).reads
         reads = reads.of(sorted({neuron for some in neurons.values() for neuron in some}))
-        skip = self.loaded.survey.layer(reads.layer).leading_tokens
+        sites = self.loaded.survey.layer(reads.layer).own
         images = load_images(self.statistics, sorted(neurons), model.preprocessing, self.urls)
         with torch.inference_mode(), probe(model.network, [reads.layer], self.loaded.survey.layouts()) as run:
             while part := list(islice(images, BATCH)):
                 pixels = torch.stack([pixels for _, pixels in part]).to(device)
                 activations = run(model.preprocessing.normalise(pixels))[reads.layer]
-                for (image, _), one in zip(part, activations[..., skip:], strict=True):
+                for (image, _), one in zip(part, activations[..., sites], strict=True):
                     numbers = torch.tensor(neurons[image], device=device)
                     own = reads.own(one.expand(len(numbers), -1, -1), numbers)
                     yield image, own.reshape(-1, grid, grid).float().cpu()

@@ -13,17 +13,20 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from flows.steps.images import moved_urls
+from flows.steps.images import bands_of, moved_urls
 from flows.steps.targets import variant_of
 from stores import References, Sample, Statistics
+from stores.arrays.display import as_shown
 from stores.dataset.references import LOWEST
 from stores.errors import MissingShard, SchemaMismatch
 from stores.files import safe_url
 from stores.pages.content import Photo
+from stores.shards.bands import RGB, Bands
 from stores.shards.beside import read_class_names
 from stores.shards.decoding import decode
 from stores.shards.reading import read_images
 from vital.measuring.ranking import NOBODY
+from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 
 MOST, LEAST = 9, 4
@@ -41,9 +44,15 @@ class Photographs:
     """The photographs behind the references of one statistics store."""
 
     def __init__(
-        self, statistics: Statistics, shards: Sequence[str], credits_: Mapping[str, str], names: Sequence[str]
+        self,
+        statistics: Statistics,
+        shards: Sequence[str],
+        credits_: Mapping[str, str],
+        names: Sequence[str],
+        shown: Sequence[int] = (),
     ) -> None:
         self.statistics, self._credits = statistics, credits_
+        self._bands, self._view = bands_of(Preprocessing.of(statistics.base)), tuple(shown)
         self._index, self._shards = statistics.index(), statistics.shards()
         self.side = int(statistics.base["input_size"])
         self.moved = moved_urls(statistics, shards)
@@ -67,7 +76,9 @@ class Photographs:
         shard, label, key = int(self._index.shard[image]), int(self._index.label[image]), str(self._index.key[image])
         # what the file shows follows from where its bytes lie, how much of them is seen, and how it is made small
         parts = (str(self._shards.digest[shard]), str(self._shards.name[shard]), str(self._index.offset[image]))
-        name = hashlib.sha256("/".join((*parts, str(self.side), str(SIDE), str(QUALITY))).encode()).hexdigest()[:16]
+        view = () if self._bands.photographs else (str(self._bands), str(self._view))
+        how = (*parts, str(self.side), str(SIDE), str(QUALITY), *view)
+        name = hashlib.sha256("/".join(how).encode()).hexdigest()[:16]
         credit = self._credits.get(key, "")
         if credit:
             self.shown[key] = credit
@@ -96,7 +107,7 @@ class Photographs:
                     f"there is no shard at {safe_url(self._urls[shard])}: say where the shards are with --shards, "
                     "or leave the photos out with --no-references"
                 ) from None
-            smaller = pool.map(lambda data: as_seen(data, self.side), contents)
+            smaller = pool.map(lambda data: as_seen(data, self.side, self._bands, self._view), contents)
             made |= {name: data for (_, name), data in zip(inside, smaller, strict=True)}
         return made
 
@@ -221,9 +232,10 @@ def across(peaks: Float[np.ndarray, "image"]) -> list[tuple[int, float]]:
     return [(row, share) for share, row in sorted(found.items(), reverse=True)]
 
 
-def as_seen(data: bytes, side: int) -> bytes:
-    """A small JPEG of what a network with an input of ``side`` pixels sees of an image: the middle of it."""
-    image = Image.fromarray(decode(data))
+def as_seen(data: bytes, side: int, bands: Bands = RGB, shown: Sequence[int] = ()) -> bytes:
+    """A small JPEG of what a network with an input of ``side`` pixels sees of an image: the middle of it; of the
+    channels that are ``shown``, where it has other ``bands`` than colours."""
+    image = Image.fromarray(as_shown(decode(data, bands=bands), shown))
     seen = side / round(side * 256 / 224) * min(image.size)
     left, top = (image.width - seen) / 2, (image.height - seen) / 2
     small = image.resize(

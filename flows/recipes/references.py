@@ -115,7 +115,8 @@ def scan(job: ReferencesJob, plan: Plan, leaf: Leaf) -> None:
     loaded, labels = _loaded(job, job.running, statistics), Labels.kept(statistics)
     statistics.check(loaded.model.identity)  # a worker's machine may have other weights under the same name
     assert labels is not None  # claimed before the pass
-    nothing = Partial.none(Gathered.none(plan, loaded.survey, loaded.model.preprocessing.side))
+    prepared = loaded.model.preprocessing
+    nothing = Partial.none(Gathered.none(plan, loaded.survey, prepared.side, prepared.colours))
     feed = Feed.of(job, loaded.device)
     with repeatable(job.running.deterministic):
         whole = joined(nothing, (scan_shard(shard, loaded, plan, labels, feed) for shard in leaf.shards))

@@ -19,7 +19,7 @@ from flows.reports.plan import Case, Comparison, ReportJob
 from flows.running.neurons import parse_neurons
 from flows.running.process import judges_at, load, load_stored, with_directions
 from flows.steps.dataset import given_directions
-from flows.steps.images import load_images
+from flows.steps.images import bands_of, load_images
 from flows.steps.reading.labels import Labels
 from stores import open_atlas, open_statistics
 from stores.errors import StoreError
@@ -125,10 +125,11 @@ def photographs(comparison: Comparison) -> None:
     wanted = set(pictured)
     labels, classes = Labels.kept(statistics), loaded.survey.layer(CLASSES).channels
     assert labels is not None  # class references were chosen by them
+    bands = bands_of(loaded.model.preprocessing)
     photos = (
-        (label, loaded.model.preprocessing.crop(decode(sample.image)))
+        (label, loaded.model.preprocessing.crop(decode(sample.image, bands=bands)))
         for file in expand(comparison.held_out)
-        for sample in ShardReader(file, labels.rule(loaded))
+        for sample in ShardReader(file, labels.rule(loaded), bands.photographs)
         if sample.image is not None and (label := labels.of_network(sample.label, classes)[0]) in wanted
     )
     seen = _looked(photos, judges)

@@ -14,6 +14,7 @@ from flows.reports.figures import MethodFigures, badness
 from flows.reports.plan import VITAL, Comparison
 from flows.reports.tables import Figures
 from stores import open_atlas
+from stores.arrays.display import as_shown
 from stores.pages.plots import MeanBar, bars_png
 from stores.pages.report import PageImage
 from stores.pages.sheets import Strip, sheet_png, strips_sheet
@@ -78,7 +79,7 @@ def _strip(comparison: Comparison, layer: str, method: MethodFigures) -> Strip:
     groups = []
     for rows in (order[start : start + SHOWN], order[-SHOWN:]):
         neurons = [method.neurons[row] for row in rows]
-        pixels = pictures.pixels(neurons)
+        pixels = as_shown(pictures.pixels(neurons), pictures.shown)
         groups.append([(pictures.neuron_name(neuron), one) for neuron, one in zip(neurons, pixels, strict=True)])
     return Strip(method.label, groups)
 

@@ -44,6 +44,11 @@ ABLATIONS: Mapping[str, Mapping[str, object]] = {
 """What each part of the method contributes: the method without it, or with it where it is left out by default."""
 
 
+def _of_pass(option: str) -> str:
+    """What an option of the pass over the shards, which is the report's too, is for."""
+    return ReferencesJob.model_fields[option].description or ""
+
+
 class ReportJob(Settings):
     """Methods side by side: the same neurons, seeds and steps, measured in the same way."""
 
@@ -61,6 +66,8 @@ class ReportJob(Settings):
     )
     labels: Location | None = Field(None, description=LABELS)
     label_key: str = Field("cls", min_length=1, description=LABEL_KEY)
+    allow_rejected: float = Field(0.0, ge=0, le=1, description=_of_pass("allow_rejected"))
+    extend: bool = Field(False, description=_of_pass("extend"))
     models: tuple[ModelSettings, ...] = Field((ModelSettings(),), min_length=1, description="the networks")
     layers: tuple[str, ...] = Field(
         (CLASSES, "_blocks.4", "_blocks.9", "_blocks.13"), min_length=1, description="layers whose neurons get pictures"
@@ -68,6 +75,7 @@ class ReportJob(Settings):
     directions: tuple[Location, ...] = Field(
         (), description="matrices of directions × channels, whose neurons are those of the layers LAYER~NAME"
     )
+    dictionaries: tuple[Location, ...] = Field((), description=_of_pass("dictionaries"))
     classes: str = Field("", description="class neurons, e.g. 0:64; all that have references by default")
     neurons: str = Field("0:32", description="neurons of the other layers, rounded out to whole blocks")
     methods: tuple[PictureMethod, ...] = Field(METHODS, min_length=1, description="methods to compare")
@@ -164,7 +172,8 @@ class Comparison:
         """The job that reads the photographs and chooses references among them."""
         return ReferencesJob(
             shards=self.shards, store=self.store, model=self.model, layers=self.job.layers,
-            directions=self.job.directions, labels=self.job.labels, label_key=self._label_key,
+            directions=self.job.directions, dictionaries=self.job.dictionaries, labels=self.job.labels,
+            label_key=self._label_key, allow_rejected=self.job.allow_rejected, extend=self.job.extend,
             statistics=StatisticsSettings(references=self.job.references), running=self.job.running,
         )  # fmt: skip
 

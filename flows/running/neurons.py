@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from vital.errors import UnknownNeuron
+from stores import AtlasLayer
+from vital.errors import UnknownNeuron, UnsuitableInput
 
 
 def parse_neurons(text: str, count: int, layer: str) -> list[int]:
@@ -58,3 +59,18 @@ def joined_blocks(live: Bool[np.ndarray, "neuron"], block: int, most: int | None
         current.append(number)
         alive += more
     return [*groups, tuple(current)] if current else groups
+
+
+def shown_channels(text: str, pictures: AtlasLayer) -> tuple[int, ...]:
+    """The channels of a layer's pictures that are shown, such as ``3,2,1``: those that the atlas has recorded where
+    none are given. Raises `UnsuitableInput` where they are not one or three of its channels."""
+    if not text:
+        return pictures.shown
+    parts, colours = [part.strip() for part in text.split(",")], pictures.colours
+    shown = tuple(int(part) for part in parts if part.isdecimal())
+    if len(shown) != len(parts) or len(shown) not in (1, 3) or max(shown) >= colours:
+        raise UnsuitableInput(
+            f"--shown {text} (shown=) are not one or three of the {colours} channels of {pictures.name}, which are "
+            "counted from 0: give such as 2,1,0"
+        )
+    return shown

@@ -166,7 +166,7 @@ def write_gathered(
     for name, ranking in gathered.rankings.items():
         kept = statistics.claimed_kept(name) or {"queries": plan.queries, "sample": plan.sample}
         module = survey.layer(survey.layer(ranked_layer(name)).reads.layer)
-        references = _as_references(name, ranking, module.sites - module.leading_tokens, preprocessing)
+        references = _as_references(name, ranking, module.own_sites, preprocessing)
         statistics.write_references(name, references, kept["queries"], kept["sample"])
         ranks[name] = ranking.scores.shape[1] - kept["queries"]
     for name, drawn in gathered.samples.items():

@@ -21,6 +21,7 @@ from stores import References, Statistics
 from stores.dataset.places import Places
 from stores.errors import UnreadableShard
 from stores.files import local_path, safe_url
+from stores.shards.bands import Bands
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import read_spans
@@ -60,9 +61,14 @@ def moved_urls(statistics: Statistics, patterns: Sequence[str]) -> dict[str, str
     return moved
 
 
+def bands_of(preprocessing: Preprocessing) -> Bands:
+    """What images a network takes, as readers of files know it."""
+    return Bands(preprocessing.channels, preprocessing.black, preprocessing.white)
+
+
 def load_images(
     statistics: Statistics, images: Sequence[int], preprocessing: Preprocessing, urls: Mapping[str, str]
-) -> Iterator[tuple[int, UInt8[Tensor, "3 side side"]]]:
+) -> Iterator[tuple[int, UInt8[Tensor, "colour side side"]]]:
     """Images by id in ascending order. ``urls``: base name to where a shard is now, where it moved."""
     places = statistics.places(images)
     return read_placed(statistics, places, range(len(places)), preprocessing, urls)
@@ -76,7 +82,7 @@ def read_placed(
     urls: Mapping[str, str],
     ahead: int = AHEAD,
     decoders: int | None = None,
-) -> Iterator[tuple[int, UInt8[Tensor, "3 side side"]]]:
+) -> Iterator[tuple[int, UInt8[Tensor, "colour side side"]]]:
     """The images of ``places`` in the ``order`` of its rows, with their ids; so many ``ahead`` are in memory, and what
     is on the way. So many threads are ``decoders``, as many as the process has cores where nothing is said.
 
@@ -84,13 +90,13 @@ def read_placed(
         MissingShard: a shard is not where it should be.
         UnreadableShard: it holds other bytes than when the store read it.
     """
-    shards = statistics.shards()
+    shards, bands = statistics.shards(), bands_of(preprocessing)
     where = [urls.get(str(name), str(url)) for name, url in zip(shards.name, shards.url, strict=True)]
     remote = any(local_path(where[shard]) is None for shard in np.unique(places.shard))
     size = TOGETHER if remote else TOGETHER // 4
     pool = ThreadPoolExecutor(decoders or cores(), thread_name_prefix="decode")
 
-    def made(row: int, data: bytes) -> UInt8[Tensor, "3 side side"]:
+    def made(row: int, data: bytes) -> UInt8[Tensor, "colour side side"]:
         if zlib.crc32(data) != places.checksum[row]:
             [key], shard = statistics.keys([int(places.image[row])]), places.shard[row]
             raise UnreadableShard(
@@ -98,7 +104,7 @@ def read_placed(
                 f"(image {key}, checksum {zlib.crc32(data)} now, {places.checksum[row]} then); give the shard that was "
                 "read, or make another store"
             )
-        return preprocessing.crop(decode(data))
+        return preprocessing.crop(decode(data, bands=bands))
 
     def fetched(rows: Sequence[int]) -> list[Future[Tensor]]:
         contents = read_spans(
@@ -144,7 +150,7 @@ def reference_crops(
     urls: Mapping[str, str],
     ahead: int = AHEAD,
     decoders: int | None = None,
-) -> Iterator[tuple[UInt8[Tensor, "3 side side"], tuple[int, ...]]]:
+) -> Iterator[tuple[UInt8[Tensor, "colour side side"], tuple[int, ...]]]:
     """Every distinct image and box of some neurons' ``references`` once, with the rows of these that share it; the box
     is the reference's patch, or the ``whole`` image. ``places`` say where the images are.
 

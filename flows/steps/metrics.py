@@ -67,7 +67,7 @@ class Measured:
         """Of a picture, in pixels."""
         return self.pictures.side
 
-    def pixels(self, neurons: Sequence[int]) -> Iterator[UInt8[np.ndarray, "picture side side 3"]]:
+    def pixels(self, neurons: Sequence[int]) -> Iterator[UInt8[np.ndarray, "picture side side colour"]]:
         """Pictures in chunks."""
         for start in range(0, len(neurons), CHUNK):
             yield self.pictures.pixels(neurons[start : start + CHUNK])
@@ -184,7 +184,7 @@ class _Judged:
         self._features: dict[str, list[np.ndarray]] = {}
         self._named: dict[str, list[dict[str, np.ndarray]]] = {}
 
-    def add(self, judges: Mapping[str, Judge], pixels: UInt8[Tensor, "picture 3 row column"]) -> None:
+    def add(self, judges: Mapping[str, Judge], pixels: UInt8[Tensor, "picture colour row column"]) -> None:
         """Have every judge look at some pictures."""
         for name, judge in judges.items():
             seen = self._features.setdefault(name, [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 
@@ -245,7 +245,11 @@ def _of_judge(job: NamesJob, statistics: Statistics, images: Int64[np.ndarray, "
     seen = load_images(statistics, images.tolist(), network.model.preprocessing, moved_urls(statistics, job.shards))
     parts: list[Float32[np.ndarray, "image word"]] = []
     while part := list(islice(seen, TOGETHER)):
-        logits = judge.outputs(torch.stack([pixels for _, pixels in part]).to(judge.device)).logits.float()
+        logits = (
+            replace(judge, view=network.model.preprocessing.view)
+            .outputs(torch.stack([pixels for _, pixels in part]).to(judge.device))
+            .logits.float()
+        )
         # of a network's own classes these find more right ones than probabilities do, which are zero nearly everywhere
         parts.append((logits / SCALE if _of_clip(job) else logits - logits.mean(1, keepdim=True)).numpy(force=True))
     made_from: dict[str, JSON] = {

@@ -31,6 +31,40 @@ def lines_html(lines: Sequence[str]) -> str:
     return f"<div><strong>{escape(first)}</strong><ul>{items}</ul></div>"
 
 
+def shown_of(colours: int) -> tuple[int, ...]:
+    """The channels that are shown where nobody says which: the first three, or the first alone of two."""
+    return (0, 1, 2) if colours >= 3 else (0,)
+
+
+def as_shown(
+    pixels: UInt8[np.ndarray, "*picture colour"], shown: Sequence[int] = ()
+) -> UInt8[np.ndarray, "*picture 3"]:
+    """What people see of channels: those ``shown`` as red, green and blue, or one as grey.
+
+    >>> as_shown(np.arange(5, dtype=np.uint8)[None], (4,)).tolist()
+    [[4, 4, 4]]
+    """
+    seen = tuple(shown) or shown_of(pixels.shape[-1])
+    if seen == (0, 1, 2) and pixels.shape[-1] == 3:
+        return pixels
+    made: np.ndarray = np.ascontiguousarray(pixels[..., list(seen * (3 // len(seen)))])
+    return made
+
+
+def shown_in_words(shown: Sequence[int], colours: int) -> str:
+    """Which channels are shown, as a sentence; "" where they are colours.
+
+    >>> shown_in_words((3, 2, 1), 5)
+    'channels 3, 2, 1 of 5 as red, green, blue'
+    """
+    seen = tuple(shown) or shown_of(colours)
+    if seen == (0, 1, 2) and colours == 3:
+        return ""
+    if len(seen) == 1:
+        return f"channel {seen[0]} of {colours} as grey"
+    return f"channels {', '.join(map(str, seen))} of {colours} as red, green, blue"
+
+
 def image_html(pixels: UInt8[np.ndarray, "row column colour"], side: int, title: str = "") -> str:
     """Pixels as an ``img`` that carries its own PNG, ``side`` CSS pixels wide."""
     buffer, image = io.BytesIO(), Image.fromarray(pixels)

@@ -66,10 +66,13 @@ class AtlasLayer(Blocks):
         is created: else the shape they give would be what is refused."""
         claim(self.root.require_group(self.path), "atlas", settings)
 
-    def declare(self, neurons: int, records: int, block: int, nodes: Mapping[str, int], facets: int = 1) -> None:
+    def declare(
+        self, neurons: int, records: int, block: int, nodes: Mapping[str, int], facets: int = 1, colours: int = 3
+    ) -> None:
         """Create the arrays once, before any task: ``records`` losses along the optimisation, and rows of so many
-        levels of each of ``nodes``; a picture for each of up to so many ``facets`` of a neuron."""
-        declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes, facets))
+        levels of each of ``nodes``; a picture for each of up to so many ``facets`` of a neuron, of so many ``colours``.
+        """
+        declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes, facets, colours))
 
     @property
     def per_task(self) -> int | None:
@@ -80,6 +83,22 @@ class AtlasLayer(Blocks):
     def write_per_task(self, pictures: int) -> None:
         """Keep how many pictures one task makes at most: other runs are to have the same tasks. A single writer."""
         self.group.attrs["per_task"] = pictures
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The channels that people are shown as red, green and blue, or one as grey; empty where they are colours."""
+        kept: Any = self.group.attrs.get("shown", ())
+        return tuple(map(int, kept))
+
+    @property
+    def colours(self) -> int:
+        """How many numbers a pixel of a picture has."""
+        return int(self.array("pixels").shape[-1])
+
+    def write_shown(self, shown: Sequence[int]) -> None:
+        """Keep which channels people are shown; a single writer."""
+        if list(self.shown) != list(shown):
+            self.group.attrs["shown"] = list(shown)
 
     # Names of the neurons
 
@@ -121,7 +140,7 @@ class AtlasLayer(Blocks):
 
     def pixels(
         self, neurons: Sequence[int], facets: Sequence[int] | None = None
-    ) -> UInt8[np.ndarray, "neuron side side 3"]:
+    ) -> UInt8[np.ndarray, "neuron side side colour"]:
         """Pictures of some neurons, in that order, of their first facets or of those given; raises SchemaMismatch where
         a neuron is out of range."""
         return self.rows(neurons, ["pixels"], facets)["pixels"]
@@ -195,7 +214,14 @@ class AtlasLayer(Blocks):
 
 
 def picture_specs(
-    layer: str, neurons: int, side: int, records: int, block: int, nodes: Mapping[str, int], facets: int = 1
+    layer: str,
+    neurons: int,
+    side: int,
+    records: int,
+    block: int,
+    nodes: Mapping[str, int],
+    facets: int = 1,
+    colours: int = 3,
 ) -> list[ArraySpec]:
     """Arrays of the layer at the path ``layer``, written in blocks of ``block`` neurons.
 
@@ -208,7 +234,10 @@ def picture_specs(
     square, row = (*each, "row", "column"), (*each, "level")
     whole = (*length, side, side)
     specs = [
-        ArraySpec(f"{layer}/pixels", (*square, "colour"), (*whole, 3), "uint8", "the picture in RGB", block=block),
+        ArraySpec(
+            f"{layer}/pixels", (*square, "colour"), (*whole, colours), "uint8",
+            "the picture in RGB" if colours == 3 else "the picture in the network's channels", block=block,
+        ),
         ArraySpec(f"{layer}/alpha", square, whole, "uint8", "opacity: how much a pixel mattered", block=block),
         ArraySpec(
             f"{layer}/loss", (*each, "record"), (*length, records), "float32", "loss along the optimisation",

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from stores.arrays.display import image_html
+from stores.arrays.display import as_shown, image_html
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
 
 
@@ -16,7 +16,8 @@ from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
 class AtlasPicture:
     """A neuron's picture, or the reason why there is none; shows itself in a notebook.
 
-    ``pixels`` are RGB; ``alpha`` says how much a pixel mattered, 255 at most; ``loss`` runs along the optimisation.
+    ``pixels`` are RGB, or the network's own channels; ``alpha`` says how much a pixel mattered, 255 at most; ``loss``
+    runs along the optimisation.
     Where ``status`` is not ``MADE`` they mean nothing.
     """
 
@@ -24,12 +25,14 @@ class AtlasPicture:
     neuron: int
     name: str
     status: PictureStatus
-    pixels: UInt8[np.ndarray, "side side 3"]
+    pixels: UInt8[np.ndarray, "side side colour"]
     alpha: UInt8[np.ndarray, "side side"]
     loss: Float32[np.ndarray, "record"]
     facet: int = 0
     facets: int = 1
     """How many facets the neuron has, each with a picture; they are counted from 0."""
+    shown: tuple[int, ...] = ()
+    """Of other channels than colours those that are seen as red, green and blue, or one as grey."""
 
     @property
     def title(self) -> str:
@@ -44,5 +47,5 @@ class AtlasPicture:
     def _repr_html_(self) -> str:
         if self.status != PictureStatus.MADE:
             return f"<p>{escape(repr(self))}</p>"
-        image = image_html(self.pixels, len(self.pixels), self.title)
+        image = image_html(as_shown(self.pixels, self.shown), len(self.pixels), self.title)
         return f"<figure>{image}<figcaption>{escape(self.title)}</figcaption></figure>"

@@ -13,7 +13,7 @@ import zarr
 from zarr.errors import ZarrUserWarning
 
 from stores.arrays.blocks import COUNT
-from stores.arrays.display import counted, image_html, lines_html
+from stores.arrays.display import as_shown, counted, image_html, lines_html
 from stores.arrays.provenance import claim, claimed
 from stores.arrays.schema import Mode, open_store, stored_kind
 from stores.atlas.layer import AtlasLayer
@@ -84,7 +84,16 @@ class Atlas:
         status = PictureStatus(int(layer.status([number])[0]))
         name = layer.neuron_name(number)
         return AtlasPicture(
-            layer.name, number, name, status, rows["pixels"][0], rows["alpha"][0], rows["loss"][0], facet, facets
+            layer.name,
+            number,
+            name,
+            status,
+            rows["pixels"][0],
+            rows["alpha"][0],
+            rows["loss"][0],
+            facet,
+            facets,
+            layer.shown,
         )
 
     @property
@@ -193,7 +202,11 @@ class Atlas:
         layers = [self.layer(name) for name in self.layers]
         made = [(layer, int(neuron)) for layer in layers for neuron in np.flatnonzero(layer.made())]
         images = [
-            image_html(layer.pixels([neuron])[0], SHOWN_SIDE, f"{layer.name}:{neuron} {layer.neuron_name(neuron)}")
+            image_html(
+                as_shown(layer.pixels([neuron])[0], layer.shown),
+                SHOWN_SIDE,
+                f"{layer.name}:{neuron} {layer.neuron_name(neuron)}",
+            )
             for layer, neuron in made[:: max(1, -(-len(made) // SHOWN))]
         ]
         return f"{lines_html(self.summary())}<div>{''.join(images)}</div>"

@@ -28,9 +28,9 @@ _SUMS: Mapping[str, tuple[tuple[str, ...], str]] = {
 
 def write_images(
     group: zarr.Group,
-    spectrum: Float[np.ndarray, "3 row column"],
-    mean: Float[np.ndarray, "3"],
-    covariance: Float[np.ndarray, "3 3"],
+    spectrum: Float[np.ndarray, "colour row column"],
+    mean: Float[np.ndarray, "colour"],
+    covariance: Float[np.ndarray, "colour colour"],
 ) -> None:
     """Write the mean amplitude spectrum (half of it, as of a real transform) and the statistics of colour logits."""
     declare(
@@ -40,8 +40,10 @@ def write_images(
                 SPECTRUM, ("colour", "row_frequency", "column_frequency"), spectrum.shape, "float32",
                 "mean amplitude spectrum of the images at the network's input size, orthonormal, half of it",
             ),
-            ArraySpec(MEAN, ("colour",), (3,), "float64", "mean logit of the images' colours"),
-            ArraySpec(COVARIANCE, ("colour", "other_colour"), (3, 3), "float64", "covariance of the colours' logits"),
+            ArraySpec(MEAN, ("colour",), mean.shape, "float64", "mean logit of the images' colours"),
+            ArraySpec(
+                COVARIANCE, ("colour", "other_colour"), covariance.shape, "float64", "covariance of the colours' logits"
+            ),
         ],
     )  # fmt: skip
     for path, values in ((SPECTRUM, spectrum.astype(np.float32)), (MEAN, mean), (COVARIANCE, covariance)):
@@ -62,18 +64,18 @@ def read_image_sums(group: zarr.Group) -> dict[str, Shaped[np.ndarray, "..."]]:
     return {name: np.asarray(array_at(group, f"{SUMS}/{name}")[...]) for name in _SUMS}
 
 
-def read_colour_rows(group: zarr.Group) -> Float[np.ndarray, "3 level"]:
+def read_colour_rows(group: zarr.Group) -> Float[np.ndarray, "colour level"]:
     """The mean of the images' sorted colours, in bytes; raises SchemaMismatch where they were not written."""
     coarse, rest = (np.asarray(array_at(group, f"{SUMS}/{name}")[:]) for name in ("rows", "rows_rest"))
     mean: np.ndarray = (coarse + rest) / max(int(np.asarray(array_at(group, f"{SUMS}/count")[...])), 1)
     return mean
 
 
-def read_colours(group: zarr.Group) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:
+def read_colours(group: zarr.Group) -> tuple[Float[np.ndarray, "colour"], Float[np.ndarray, "colour colour"]]:
     """Mean and covariance of the colour logits; raises SchemaMismatch where they were not written."""
     return np.asarray(array_at(group, MEAN)[:]), np.asarray(array_at(group, COVARIANCE)[:])
 
 
-def read_spectrum(group: zarr.Group) -> Float[np.ndarray, "3 row column"]:
+def read_spectrum(group: zarr.Group) -> Float[np.ndarray, "colour row column"]:
     """The mean amplitude spectrum; raises SchemaMismatch where it was not written."""
     return np.asarray(array_at(group, SPECTRUM)[:])

@@ -198,15 +198,15 @@ class Statistics(KeptOfNeurons):
         declare(self.root, layer_specs(name, len(arrays["mean"]), len(level), given))
         write_layer(self.root, name, {**({"level": level} if len(level) else {}), **arrays})
 
-    def colours(self) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:
+    def colours(self) -> tuple[Float[np.ndarray, "colour"], Float[np.ndarray, "colour colour"]]:
         """Mean and covariance of the images' colour logits."""
         return read_colours(self.root)
 
-    def colour_rows(self) -> Float[np.ndarray, "3 level"]:
+    def colour_rows(self) -> Float[np.ndarray, "colour level"]:
         """Mean over the images of each colour's sorted bytes."""
         return read_colour_rows(self.root)
 
-    def spectrum(self) -> Float[np.ndarray, "3 row column"]:
+    def spectrum(self) -> Float[np.ndarray, "colour row column"]:
         """Mean amplitude spectrum of the images, half of it."""
         return read_spectrum(self.root)
 
@@ -216,9 +216,9 @@ class Statistics(KeptOfNeurons):
 
     def write_images(
         self,
-        spectrum: Float[np.ndarray, "3 row column"],
-        mean: Float[np.ndarray, "3"],
-        covariance: Float[np.ndarray, "3 3"],
+        spectrum: Float[np.ndarray, "colour row column"],
+        mean: Float[np.ndarray, "colour"],
+        covariance: Float[np.ndarray, "colour colour"],
         sums: Mapping[str, Shaped[np.ndarray, "..."]],
     ) -> None:
         """Write spectrum and colours, and the sums that later images are added to; a single writer."""

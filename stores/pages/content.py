@@ -49,7 +49,7 @@ class Sources:
 class FacetPage:
     """A further facet of a neuron: its picture, and photographs of its ``references``."""
 
-    pixels: UInt8[np.ndarray, "side side 3"]
+    pixels: UInt8[np.ndarray, "side side colour"]
     references: int
     photos: Sequence[Photo] = ()
 
@@ -100,7 +100,7 @@ class NeuronPage:
     least activation. ``maps_of`` tells what their maps are made of, and is empty where there are none."""
 
     neuron: int
-    pixels: UInt8[np.ndarray, "side side 3"]
+    pixels: UInt8[np.ndarray, "side side colour"]
     alpha: UInt8[np.ndarray, "side side"] | None = None
     loss: Float32[np.ndarray, "record"] = field(default_factory=lambda: np.empty(0, np.float32))
     seed: int = 0
@@ -163,6 +163,8 @@ class LayerPage:
     commands: Sequence[str] = ()
     looked_at: Sequence[str] = ()
     measuring: str = ""
+    shown: str = ""
+    """Which channels of the pictures are shown, and how; empty where they are colours."""
     named: str = ""
     """What words for the neurons were found by; empty where none were looked for."""
     photographs: Mapping[str, Sequence[int]] = field(default_factory=dict)

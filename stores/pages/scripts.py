@@ -33,6 +33,7 @@ def layer_data(page: LayerPage, made: Int[np.ndarray, "picture"]) -> dict[str, A
         "missing": [[int(code), int(count)] for code, count in zip(reasons, counts, strict=True)],
         "made": made.tolist(),
         "named": page.named,
+        "shown": page.shown,
         "names": [str(page.names[neuron]) for neuron in made] if len(page.names) == len(page.status) else None,
         "places": None if places is None else [places[:, 0].tolist(), places[:, 1].tolist()],
         "columns": [

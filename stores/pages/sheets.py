@@ -27,7 +27,7 @@ def webp(image: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def picture_file(pixels: UInt8[np.ndarray, "side side 3"]) -> bytes:
+def picture_file(pixels: UInt8[np.ndarray, "side side colour"]) -> bytes:
     """The picture at full size, opaque: what the opacity hides can still be looked at."""
     return webp(Image.fromarray(pixels), PICTURE_QUALITY)
 
@@ -45,7 +45,7 @@ def maps_file(maps: UInt8[np.ndarray, "photo row column"]) -> bytes:
 
 
 def sheet_files(
-    pictures: Mapping[int, UInt8[np.ndarray, "side side 3"]],
+    pictures: Mapping[int, UInt8[np.ndarray, "side side colour"]],
 ) -> dict[str, bytes]:
     """Sheets of at most `PER_SHEET` pictures by size, each at its position of the sheet; other positions stay grey."""
     sheets = {name: Image.new("RGB", (side * ACROSS,) * 2, (128, 128, 128)) for name, (side, _) in TILES.items()}
@@ -72,7 +72,7 @@ class Cell:
 
     name: str
     number: str
-    pixels: UInt8[np.ndarray, "side side 3"]
+    pixels: UInt8[np.ndarray, "side side colour"]
     photo: UInt8[np.ndarray, "height width 3"] | None = None
     box: tuple[float, float, float, float] | None = None
 
@@ -165,7 +165,7 @@ class Strip:
     """A row of pictures with their names, in groups, and what the row is called."""
 
     title: str
-    groups: Sequence[Sequence[tuple[str, UInt8[np.ndarray, "side side 3"]]]]
+    groups: Sequence[Sequence[tuple[str, UInt8[np.ndarray, "side side colour"]]]]
 
 
 def strips_sheet(strips: Sequence[Strip], heads: Sequence[str], side: int = 128, gap: int = 14) -> Image.Image:

@@ -2,7 +2,8 @@
 
 JPEG goes through simplejpeg, the rest through Pillow. EXIF orientation is ignored by both: networks were trained on
 the pixels as they lie in the file. Alpha is dropped; greyscale and palettes become RGB; of an animation the first
-frame counts.
+frame counts. For networks of other channels `stores.shards.bands` reads arrays and TIFF, and a file of another format
+must have as many bands.
 """
 
 import io
@@ -17,6 +18,7 @@ from jaxtyping import UInt8
 from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from stores.errors import Status, UnreadableImage
+from stores.shards.bands import RGB, Bands, fitted, is_array, is_tiff, npy_image, tiff_image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 """What may be in a shard, as Pillow calls it; nobody puts its other formats there."""
@@ -62,12 +64,19 @@ def in_order(items: Iterable[A], work: Callable[[A], B], threads: int, ahead: in
             pool.shutdown(cancel_futures=True)
 
 
-def decode(data: bytes, max_pixels: int = 64_000_000) -> UInt8[np.ndarray, "height width 3"]:
-    """Pixels of an image in RGB, 0 to 255.
+def decode(data: bytes, max_pixels: int = 64_000_000, bands: Bands = RGB) -> UInt8[np.ndarray, "height width colour"]:
+    """Pixels of an image in RGB, or in as many channels as ``bands`` has, 0 to 255.
 
     Raises:
-        UnreadableImage: with status ``UNDECODABLE``, or ``TOO_LARGE`` for more than ``max_pixels`` pixels.
+        UnreadableImage: with status ``UNDECODABLE``, or ``TOO_LARGE`` for more than ``max_pixels`` pixels; of other
+            channels as `stores.shards.bands.fitted` says.
     """
+    if is_array(data):
+        return npy_image(data, bands, max_pixels)
+    if not bands.photographs and is_tiff(data):
+        return tiff_image(data, bands, max_pixels)
+    if not bands.photographs:
+        return _decode_other(data, max_pixels, bands)
     if data.startswith(JPEG):
         pixels = _decode_jpeg(data, max_pixels)
         if pixels is not None:
@@ -75,7 +84,7 @@ def decode(data: bytes, max_pixels: int = 64_000_000) -> UInt8[np.ndarray, "heig
     return _decode_other(data, max_pixels)
 
 
-def _decode_jpeg(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height width 3"] | None:
+def _decode_jpeg(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height width colour"] | None:
     """None where Pillow has to try: inks instead of light, or flaws that libjpeg only warns about."""
     try:
         if jpeg_size(data, max_pixels) is None:
@@ -111,7 +120,7 @@ def format_of(data: bytes) -> str | None:
     return None
 
 
-def _decode_other(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height width 3"]:
+def _decode_other(data: bytes, max_pixels: int, bands: Bands = RGB) -> UInt8[np.ndarray, "height width colour"]:
     kind = format_of(data)
     if kind is None:
         raise UnreadableImage(
@@ -125,7 +134,7 @@ def _decode_other(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height wid
         with Image.OPEN[kind][0](io.BytesIO(data), "") as image:
             _bound(image.height, image.width, max_pixels)
             image.load()
-            return _rgb(image)
+            return _rgb(image) if bands.photographs else fitted(_banded(image, bands), bands, max_pixels, last=True)
     except (UnreadableImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -140,7 +149,14 @@ def _decode_other(data: bytes, max_pixels: int) -> UInt8[np.ndarray, "height wid
         ) from error
 
 
-def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+def _banded(image: Image.Image, bands: Bands) -> np.ndarray:
+    """All the bands that a file has; of three the colours of a palette, and without opacity."""
+    if bands.channels in (1, 3) and not image.mode.startswith(("I", "F", "L")):
+        image = image.convert("RGB")
+    return np.asarray(image)
+
+
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width colour"]:
     if image.mode.startswith("I"):
         # 16 bits per pixel, which Pillow would clip instead of scale
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)

@@ -23,7 +23,7 @@ from stores.errors import MissingShard, StoreError, UnreachableStore, Unreadable
 from stores.files import local_path, safe_url
 from stores.shards.folders import PER_PART, class_folders, laid_out, survey
 from stores.shards.labels import NO_LABEL, ending
-from stores.shards.tar import compressed_refusal
+from stores.shards.tar import compressed_refusal, is_tar
 
 COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".tbz2", ".xz", ".txz", ".lzma", ".lz4", ".zip", ".7z", ".rar", ".tar.Z")
 
@@ -126,6 +126,11 @@ def _in_folder(folder: Path) -> Iterator[ShardFile]:
             raise MissingShard(
                 f"there is no tar in {folder} itself, but in folders below: give {deeper.parent}, or "
                 f"'{folder}/**/*.tar'"
+            ) from None
+        unnamed = next((path.name for path in files if is_tar(path)), None)
+        if unnamed is not None:
+            raise MissingShard(
+                f"{unnamed} in {folder} is a tar without the ending .tar: rename it, or name it by itself"
             ) from None
         raise MissingShard(f"there is no shard at {folder}, and it cannot be read as images: {error}") from None
     for below, label in found:

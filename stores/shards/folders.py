@@ -16,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from stores.errors import UnsuitableFolder
+from stores.shards.bands import ARRAYS
 from stores.shards.labels import IMAGE_EXTENSIONS, NO_LABEL, ending
 
 LEFTOVERS = {
@@ -70,9 +71,10 @@ def survey(folder: Path) -> Surveyed:
     left_out: Counter[str] = Counter()
     entries = list(_entries(folder, left_out))
     loose = [Path(entry) for entry in entries if not entry.is_dir() and _is_image(entry, left_out)]
+    loose = _without_arrays(loose, left_out, any(entry.is_dir() for entry in entries))
     # a class without images keeps its number, as in torchvision's ImageFolder with allow_empty
     folders = [Path(entry) for entry in entries if entry.is_dir()]
-    filed = {path.name: list(_images(path, left_out, (folder,))) for path in folders}
+    filed = {path.name: _without_arrays(list(_images(path, left_out, (folder,))), left_out) for path in folders}
     count = sum(map(len, filed.values()))
     if loose and count:
         raise UnsuitableFolder(
@@ -147,6 +149,16 @@ def _images(folder: Path, left_out: Counter[str], above: tuple[Path, ...]) -> It
             yield Path(entry)
 
 
+def _without_arrays(paths: Sequence[Path], left_out: Counter[str], classes: bool = False) -> list[Path]:
+    """Images of a folder. Arrays (.npy) are some where there are no others, and else, as beside folders of ``classes``,
+    something about these."""
+    photos = [path for path in paths if ending(path.name) not in ARRAYS]
+    if len(photos) == len(paths) or not (photos or classes):
+        return list(paths)
+    left_out["arrays beside images (.npy)"] += len(paths) - len(photos)
+    return photos
+
+
 def _is_image(entry: os.DirEntry[str], left_out: Counter[str]) -> bool:
     if "." in entry.name and ending(entry.name) in IMAGE_EXTENSIONS and entry.is_file():
         return True
@@ -183,7 +195,7 @@ def laid_out(folder: Path) -> Laid:
 
 @lru_cache(maxsize=256)
 def _laid_out(folder: Path, _changed: int) -> Laid:
-    paths = tuple(_images(folder, Counter(), ()))
+    paths = tuple(_without_arrays(list(_images(folder, Counter(), ())), Counter()))
     return Laid(folder, paths, tuple(accumulate((path.stat().st_size for path in paths), initial=0)))
 
 

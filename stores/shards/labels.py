@@ -14,9 +14,12 @@ from stores.shards.tar import TarMember
 
 IMAGE_EXTENSIONS = (
     "jpg", "jpeg", "png", "webp", "ppm", "pgm", "pbm", "pnm", "gif", "bmp", "jpe", "jfif", "jif", "tif", "tiff", "avif",
-    "jp2", "j2k",
+    "jp2", "j2k", "npy",
 )  # fmt: skip
-"""Endings of files that are taken for images, the first of a sample's before the later ones."""
+"""Endings of files that are taken for images, the first of a sample's before the later ones. An array is often
+something else: it is taken where there is no other image, or where the network is of other channels."""
+OF_CHANNELS = ("npy", "tif", "tiff")
+"""Endings of images of other channels than three, the first of a sample's before the later ones."""
 LABEL_EXTENSION = "cls"
 IMAGE_FIELDS = ("input", "image", "img", "rgb", "photo")
 """What webdataset's users call the image of a sample that holds several, as in ``0001.input.jpg``."""
@@ -89,20 +92,22 @@ def folded(name: str) -> str:
     return " ".join(re.sub(r"[_\-\s]+", " ", name).split()).casefold()
 
 
-def image_of(fields: Fields) -> tuple[TarMember | None, Status]:
+def image_of(fields: Fields, photographs: bool = True) -> tuple[TarMember | None, Status]:
     """The image of a sample; or None, and why there is none.
 
     ``0001.jpg`` comes before ``0001.input.jpg``, and this before any other. Of several others none is taken: nothing
-    says which the network should see.
+    says which the network should see. Where no ``photographs`` are looked for, arrays and TIFF come first.
     """
-    plain = next((fields[name] for name in IMAGE_EXTENSIONS if name in fields), None)
-    if plain is not None:
-        return plain, Status.OK
-    images = [name for name in fields if ending(name) in IMAGE_EXTENSIONS]
-    called = [name for first in IMAGE_FIELDS for name in images if name.partition(".")[0] == first]
-    if called or len(images) == 1:
-        return fields[(called or images)[0]], Status.OK
-    return None, Status.SEVERAL_IMAGES if images else Status.NO_IMAGE
+    arrays, others = ("npy",), tuple(one for one in IMAGE_EXTENSIONS if one != "npy")
+    for kinds in (others, arrays) if photographs else (OF_CHANNELS, others):
+        images = [name for name in fields if ending(name) in kinds]
+        plain = [name for name in kinds if name in fields]
+        called = [name for first in IMAGE_FIELDS for name in images if name.partition(".")[0] == first]
+        if plain or called or len(images) == 1:
+            return fields[(plain or called or images)[0]], Status.OK
+        if images:
+            return None, Status.SEVERAL_IMAGES
+    return None, Status.NO_IMAGE
 
 
 def likely_keys(samples: Iterable[Fields]) -> list[str]:

@@ -6,6 +6,7 @@ Nothing is ever unpacked: names inside a tar are keys, never paths.
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +30,8 @@ GAP = 128 << 10
 """Bytes between two images that are read with them, at most: a request of its own usually takes longer."""
 MOST = 8 << 20
 """Bytes of a request for several images, at most."""
+ASKED = 16
+"""Shards that are looked for at a time."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class _Known:
 
 
 class ShardReader:
-    """Iterates over the samples of a shard, streaming its bytes once.
+    """Iterates over the samples of a shard, streaming its bytes once; of a sample that holds several kinds of images,
+    ``photographs`` or those of other channels.
 
     A damaged shard ends early: what came before the damage is yielded, and ``summary.short`` says why.
 
@@ -79,8 +83,8 @@ class ShardReader:
         UnreadableShard: the file is no tar from its first byte, or at its end has not the digest that it must have.
     """
 
-    def __init__(self, file: ShardFile, rule: LabelRule = LabelRule()) -> None:  # noqa: B008 - frozen
-        self.file, self._rule = file, rule
+    def __init__(self, file: ShardFile, rule: LabelRule = LabelRule(), photographs: bool = True) -> None:  # noqa: B008
+        self.file, self._rule, self._photographs = file, rule, photographs
         self._summary: ShardSummary | None = None
 
     @property
@@ -148,7 +152,7 @@ class ShardReader:
         key = str(group["__key__"]).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         fields: Fields = {name: member for name, member in group.items() if not name.startswith("__")}
         label, valid = self._rule.label(fields)
-        image, status = image_of(fields)
+        image, status = image_of(fields, self._photographs)
         before = known.get(key)
         if before is not None and image is None:
             status = Status.APART
@@ -206,6 +210,22 @@ def _reached(url: str) -> Iterator[None]:
             f"{safe_url(url)} cannot be read ({type(error).__name__}: {first_line(error)}): what is finished stays; "
             "run the same command again when it can be, which makes what is missing"
         ) from error
+
+
+def absent(urls: Sequence[str]) -> str | None:
+    """The first of some shards that is not there, None where all are; many are asked for at a time.
+
+    Raises UnreachableStore: a service answers errors.
+    """
+    with ThreadPoolExecutor(ASKED, thread_name_prefix="ask") as pool:
+        return next((url for url, there in zip(urls, pool.map(_is_there, urls), strict=True) if not there), None)
+
+
+def _is_there(url: str) -> bool:
+    if (path := local_path(url)) is not None:
+        return path.exists()
+    with _reached(url):
+        return bool(universal_path(url).exists())
 
 
 def read_images(url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -6,7 +6,9 @@
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from webdataset.tariterators import base_plus_ext
@@ -18,6 +20,7 @@ MAGIC = (
     b"7z\xbc\xaf", b"Rar!", b"]\x00\x00",
 )  # fmt: skip
 """How gzip, zstd, bzip2, xz, zip, lz4, compress, 7-Zip, RAR and lzma begin."""
+LFS = b"version https://git-lfs"
 TAR_BLOCK = 512
 END_MARK = 2 * TAR_BLOCK
 READ_BYTES = 1 << 20
@@ -145,6 +148,10 @@ class TarMembers:
         head = self._stream.head
         if any(head.startswith(magic) for magic in MAGIC):
             return compressed_refusal(self._name)
+        if head.startswith(LFS):
+            return (
+                f"{self._name} is no tar but the pointer of Git LFS to one: fetch the file itself, as with git lfs pull"
+            )
         return f"{self._name} is no tar ({reason}); give a plain tar, such as vital pack writes"
 
 
@@ -154,6 +161,13 @@ def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     if len(data) != info.size:
         raise tarfile.ReadError(f"{len(data)} of {info.size} bytes")
     return data
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a file begins as a tar does, whatever its name is."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(TAR_BLOCK)[257:262] == b"ustar"
+    return False
 
 
 def compressed_refusal(name: str) -> str:

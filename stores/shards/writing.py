@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stores.errors import UnsuitableFolder
+from stores.shards.bands import is_array
 from stores.shards.beside import CLASS_NAMES, read_class_names
 from stores.shards.decoding import format_of
 from stores.shards.finding import class_names_of, expand
@@ -157,7 +158,7 @@ def _add_kept(archive: tarfile.TarFile, sample: Sample, labelled: bool) -> None:
     if labelled:
         add_file(archive, f"{sample.key}.{LABEL_EXTENSION}", str(sample.label).encode())
     # readers go by the bytes, people by the name
-    extension = (format_of(sample.image) or "JPEG").lower().replace("jpeg", "jpg")
+    extension = "npy" if is_array(sample.image) else (format_of(sample.image) or "JPEG").lower().replace("jpeg", "jpg")
     add_file(archive, f"{sample.key}.{extension}", sample.image)
 
 

@@ -48,22 +48,26 @@ class Judge:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     classes: int
-    forward: Callable[[Float[Tensor, "picture 3 side side"]], JudgeOutput]
+    forward: Callable[[Float[Tensor, "picture colour side side"]], JudgeOutput]
     """The network, on normalised pictures at its own side."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     identity: Mapping[str, Any] = field(default_factory=dict)
+    view: tuple[int, ...] = ()
+    """Of pictures of other channels those that it is shown as red, green and blue, or one as grey."""
 
     @rounding()
-    def outputs(self, pixels: UInt8[Tensor, "picture 3 row column"]) -> JudgeOutput:
+    def outputs(self, pixels: UInt8[Tensor, "picture colour row column"]) -> JudgeOutput:
         """Logits and features of pictures of any side."""
         side = self.preprocessing.side
+        if self.view and pixels.shape[1] != self.preprocessing.colours:
+            pixels = pixels[:, list(self.view * (3 // len(self.view)))]
         shown = pixels.to(self.device).float()
         if shown.shape[-2:] != (side, side):
             shown = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
         with torch.inference_mode():
             return self.forward(self.preprocessing.normalise(shown))
 
-    def features(self, pixels: UInt8[Tensor, "picture 3 row column"]) -> Float[np.ndarray, "picture feature"]:
+    def features(self, pixels: UInt8[Tensor, "picture colour row column"]) -> Float[np.ndarray, "picture feature"]:
         """Those of `outputs`, on the host in single precision."""
         found: np.ndarray = self.outputs(pixels).features.float().numpy(force=True)
         return found
@@ -79,7 +83,7 @@ def own_judge(model: Model) -> Judge:
 
     side = model.preprocessing.side
     with torch.inference_mode():
-        classes = both(torch.zeros(1, 3, side, side, device=device)).logits.shape[1]
+        classes = both(torch.zeros(1, model.preprocessing.colours, side, side, device=device)).logits.shape[1]
     identity = {"model": model.name, "weights": model.identity.get("weights", "")}
     return Judge(model.name, model.preprocessing, model.class_names, classes, both, device, identity)
 

@@ -35,16 +35,16 @@ class PeakRanks:
     rank: Int[np.ndarray, "picture"]
 
 
-def softened(pixels: UInt8[Tensor, "picture 3 row column"]) -> UInt8[Tensor, "picture 3 row column"]:
+def softened(pixels: UInt8[Tensor, "picture colour row column"]) -> UInt8[Tensor, "picture colour row column"]:
     """Pictures moved by `SHIFT` (the edge repeated) and blurred by `BLUR`, both in proportion to their side."""
     scale = pixels.shape[-1] / REFERENCE_SIDE
     by, deviation = round(SHIFT * scale), BLUR * scale
     reach = max(1, round(3 * deviation))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / deviation) ** 2)
-    kernel = (kernel / kernel.sum()).to(pixels.device).expand(3, 1, 1, -1)
+    kernel = (kernel / kernel.sum()).to(pixels.device).expand(pixels.shape[1], 1, 1, -1)
     moved = F.pad(pixels.float(), (by + reach, reach, by + reach, reach), mode="replicate")
     moved = moved[..., : moved.shape[-2] - by, : moved.shape[-1] - by]
-    smooth = F.conv2d(F.conv2d(moved, kernel, groups=3), kernel.mT, groups=3)
+    smooth = F.conv2d(F.conv2d(moved, kernel, groups=len(kernel)), kernel.mT, groups=len(kernel))
     return smooth.round().clamp(0, 255).to(torch.uint8)
 
 
@@ -52,7 +52,7 @@ def peak_ranks(
     model: Model,
     layer: str,
     neurons: Sequence[int],
-    pixels: UInt8[np.ndarray, "picture side side 3"],
+    pixels: UInt8[np.ndarray, "picture side side colour"],
     layouts: dict[str, Layout],
     usual: tuple[Float[np.ndarray, "channel"], Float[np.ndarray, "channel"]],
     readout: Readout | None = None,
@@ -71,7 +71,7 @@ def peak_ranks(
 
 
 def class_ranks(
-    model: Model, classes: Sequence[int], pixels: UInt8[np.ndarray, "picture side side 3"]
+    model: Model, classes: Sequence[int], pixels: UInt8[np.ndarray, "picture side side colour"]
 ) -> Int[np.ndarray, "picture"]:
     """How many classes the network prefers to each picture's own, for the softened picture; 0 is top-1."""
     return ranks(_peaks(model, Readout(CLASSES), pixels, {}), classes)
@@ -105,7 +105,7 @@ def surprise(
 
 @rounding()
 def _peaks(
-    model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
+    model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: dict[str, Layout]
 ) -> Float[np.ndarray, "picture channel"]:
     device = anchor(model.network).device
     images = softened(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device))
@@ -125,7 +125,7 @@ class MatchedCurve:
 
 @rounding()
 def matched_curves(
-    model: Model, target: Target, pixels: UInt8[np.ndarray, "picture side side 3"], layouts: dict[str, Layout]
+    model: Model, target: Target, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: dict[str, Layout]
 ) -> Mapping[str, MatchedCurve]:
     """By node: the rows that stored 8-bit pictures give, and those they were to match, at the target's levels."""
     device = anchor(model.network).device
@@ -201,7 +201,7 @@ def diversity(features: Float[np.ndarray, "seed picture feature"]) -> Float[np.n
     return apart
 
 
-def variation(pixels: UInt8[np.ndarray, "picture side side 3"]) -> Float[np.ndarray, "picture"]:
+def variation(pixels: UInt8[np.ndarray, "picture side side colour"]) -> Float[np.ndarray, "picture"]:
     """Mean absolute difference of neighbouring pixels, in bytes, over both directions and all colours. It does not
     depend on the side of smooth pictures, only on how much neighbours differ."""
     values = pixels.astype(np.float64)
@@ -210,7 +210,7 @@ def variation(pixels: UInt8[np.ndarray, "picture side side 3"]) -> Float[np.ndar
     return mean
 
 
-def clipped(pixels: UInt8[np.ndarray, "picture side side 3"]) -> Float[np.ndarray, "picture"]:
+def clipped(pixels: UInt8[np.ndarray, "picture side side colour"]) -> Float[np.ndarray, "picture"]:
     """Share of a picture's values that are the least or the greatest a byte holds: what is harsh has many."""
     share: np.ndarray = ((pixels == 0) | (pixels == 255)).mean((1, 2, 3))
     return share

@@ -25,7 +25,7 @@ Passed = Mapping[str, Float[np.ndarray, "_image _channel"]]
 
 @rounding()
 def passed(
-    model: Model, nodes: Sequence[str], pixels: UInt8[Tensor, "image 3 row column"], layouts: dict[str, Layout]
+    model: Model, nodes: Sequence[str], pixels: UInt8[Tensor, "image colour row column"], layouts: dict[str, Layout]
 ) -> dict[str, Float[np.ndarray, "_image _channel"]]:
     """What images give at some nodes, the input left out; they are of the network's side."""
     inner = [node for node in nodes if node != INPUT]

@@ -69,7 +69,7 @@ class Gathered:
     samples: Mapping[str, Sample] = field(default_factory=dict)
 
     @classmethod
-    def none(cls, plan: Plan, survey: Survey, side: int) -> Gathered:
+    def none(cls, plan: Plan, survey: Survey, side: int, colours: int = 3) -> Gathered:
         """What is known of no image: the identity of ``+``."""
         measured = {name: survey.layer(name) for name in plan.measured}
         neurons, ranks = {name: survey.layer(ranked_layer(name)).channels for name in plan.ranked}, plan.ranks
@@ -79,7 +79,7 @@ class Gathered:
                 name: LayerSums.none(layer.channels, len(levels_of(layer, plan.levels)))
                 for name, layer in measured.items()
             },
-            ImageSums.none(side),
+            ImageSums.none(side, colours),
             {name: Sample.none(neurons[name], sample_size(neurons[name], plan.sample)) for name in plan.sampled},
         )
 
@@ -145,7 +145,7 @@ class Gathering:
             for name, layer in self._layers.items()
             if name in plan.measured
         }
-        self._images = ImageTotal(model.preprocessing.side, self._device)
+        self._images = ImageTotal(model.preprocessing.side, self._device, model.preprocessing.colours)
         self._rankers = {
             name: Ranker(survey.layer(ranked_layer(name)).channels, plan.ranks + plan.queries)
             for name in plan.ranked
@@ -158,7 +158,7 @@ class Gathering:
 
     def add(
         self,
-        pixels: UInt8[Tensor, "image 3 side side"],
+        pixels: UInt8[Tensor, "image colour side side"],
         rows: Int[np.ndarray, "image"],
         labels: Int[np.ndarray, "image"],
         keys: Sequence[str],
@@ -188,7 +188,7 @@ class Gathering:
         else:
             self._behind = copied, batch
 
-    def _activations(self, used: Model, pixels: UInt8[Tensor, "image 3 side side"]) -> dict[str, Tensor]:
+    def _activations(self, used: Model, pixels: UInt8[Tensor, "image colour side side"]) -> dict[str, Tensor]:
         if not self._inner:
             return {}
         with probe(used.network, self._inner, self._survey.layouts()) as run:
@@ -225,10 +225,10 @@ class Gathering:
     def _peaks(self, name: str, maps: Mapping[str, Tensor]) -> _Peaks:
         layer = ranked_layer(name)
         reads = self._layers[layer].reads
-        skip = self._survey.layer(reads.layer).leading_tokens
+        own = self._survey.layer(reads.layer).own
         if reads.site is None:
-            return _Peaks.of(maps[layer][..., skip:], name.endswith(LOWEST))
-        return _Peaks.of(maps[layer], name.endswith(LOWEST), max(0, reads.site - skip))
+            return _Peaks.of(maps[layer][..., own], name.endswith(LOWEST))
+        return _Peaks.of(maps[layer], name.endswith(LOWEST), max(0, reads.site - own.start))
 
     def _members(self) -> Ranking:
         none = np.zeros(0, np.int64)
@@ -274,7 +274,7 @@ def gather(
     model: Model,
     survey: Survey,
     plan: Plan,
-    pixels: UInt8[Tensor, "image 3 side side"],
+    pixels: UInt8[Tensor, "image colour side side"],
     rows: Int[np.ndarray, "image"],
     labels: Int[np.ndarray, "image"],
     keys: Sequence[str],

@@ -25,12 +25,12 @@ IN_CACHE = 8
 
 @dataclass(frozen=True)
 class ColourDistribution:
-    """Mean and covariance of the logits of a data set's colours (red, green, blue in 0..1)."""
+    """Mean and covariance of the logits of a data set's colours (red, green, blue, or other channels, in 0..1)."""
 
-    mean: Float[np.ndarray, "3"]
-    covariance: Float[np.ndarray, "3 3"]
+    mean: Float[np.ndarray, "colour"]
+    covariance: Float[np.ndarray, "colour colour"]
 
-    def basis(self) -> Float[np.ndarray, "3 3"]:
+    def basis(self) -> Float[np.ndarray, "colour colour"]:
         """The symmetric square root of the covariance: independent unit colours become colours distributed like the
         data's."""
         values, vectors = np.linalg.eigh(self.covariance)
@@ -38,20 +38,21 @@ class ColourDistribution:
         return root
 
 
-GREY = ColourDistribution(np.zeros(3), np.eye(3))
-"""No knowledge of colours: independent ones around a medium grey."""
+def grey(colours: int = 3) -> ColourDistribution:
+    """No knowledge of colours: independent ones around a medium grey."""
+    return ColourDistribution(np.zeros(colours), np.eye(colours))
 
 
 @dataclass(frozen=True)
 class ImageSums:
-    """Sums over images of the amplitude spectrum (3, row frequency, column frequency), of colour logits with their
+    """Sums over images of the amplitude spectrum (colour, row frequency, column frequency), of colour logits with their
     products, and of each colour's sorted bytes; each in the two parts of an exact sum, so that ``+`` gives the same
     bits in any order."""
 
-    spectrum: Float[np.ndarray, "2 3 row column"]
-    colour: Float[np.ndarray, "2 3"]
-    products: Float[np.ndarray, "2 3 3"]
-    rows: Float[np.ndarray, "2 3 level"]
+    spectrum: Float[np.ndarray, "2 colour row column"]
+    colour: Float[np.ndarray, "2 colour"]
+    products: Float[np.ndarray, "2 colour colour"]
+    rows: Float[np.ndarray, "2 colour level"]
     count: int
 
     def __add__(self, other: ImageSums) -> ImageSums:
@@ -59,14 +60,14 @@ class ImageSums:
         return ImageSums(**both, count=self.count + other.count)
 
     @classmethod
-    def none(cls, side: int) -> ImageSums:
+    def none(cls, side: int, colours: int = 3) -> ImageSums:
         """The sums of no image."""
-        return ImageTotal(side).sums()
+        return ImageTotal(side, colours=colours).sums()
 
     @classmethod
-    def of(cls, pixels: UInt8[Tensor, "image 3 side side"]) -> ImageSums:
+    def of(cls, pixels: UInt8[Tensor, "image colour side side"]) -> ImageSums:
         """The sums of a batch."""
-        total = ImageTotal(pixels.shape[2], pixels.device)
+        total = ImageTotal(pixels.shape[2], pixels.device, pixels.shape[1])
         total.add(pixels)
         return total.sums()
 
@@ -81,7 +82,7 @@ class ImageSums:
         parts = {name: np.stack([arrays[f"{name}{rest}"] for rest in RESTS]) for name in PARTED}
         return cls(**parts, count=int(arrays["count"]))
 
-    def mean_spectrum(self) -> Float[np.ndarray, "3 row column"]:
+    def mean_spectrum(self) -> Float[np.ndarray, "colour row column"]:
         """The mean amplitude spectrum."""
         mean: np.ndarray = total_of(self.spectrum) / max(self.count, 1)
         return mean
@@ -100,21 +101,21 @@ RESTS = ("", "_rest")
 class ImageTotal:
     """`ImageSums` while a pass goes on, on the device of the pixels; they are copied to the host once."""
 
-    def __init__(self, side: int, device: torch.device | str = "cpu") -> None:
-        self._spectrum = ExactSum((3, side, side // 2 + 1), device)
-        self._colour, self._products = ExactSum((3,), device), ExactSum((3, 3), device)
+    def __init__(self, side: int, device: torch.device | str = "cpu", colours: int = 3) -> None:
+        self._spectrum = ExactSum((colours, side, side // 2 + 1), device)
+        self._colour, self._products = ExactSum((colours,), device), ExactSum((colours, colours), device)
         self._sites, self._levels = site_levels(side * side), stored_levels(side * side, LEVELS)
-        self._rows = ExactSum((3, len(self._levels)), device)
+        self._rows = ExactSum((colours, len(self._levels)), device)
         light = np.clip(np.arange(256) / 255, LOGIT_MARGIN, 1 - LOGIT_MARGIN)
         self._logits = torch.from_numpy(np.log(light / (1 - light)).astype(np.float32)).to(device)
         self._count = 0
 
-    def add(self, pixels: UInt8[Tensor, "image 3 side side"]) -> None:
+    def add(self, pixels: UInt8[Tensor, "image colour side side"]) -> None:
         """Add a batch of images: on a CPU few at a time, which stay in its cache."""
         for part in pixels.split(IN_CACHE) if pixels.device.type == "cpu" else [pixels]:
             colours = part.float().div_(255)
             waves = torch.fft.rfft2(colours.sub_(colours.mean((2, 3), keepdim=True)), norm="ortho")
-            logits = self._logits.index_select(0, part.flatten().int()).view(len(part), 3, -1)
+            logits = self._logits.index_select(0, part.flatten().int()).view(len(part), part.shape[1], -1)
             # less than half the time of abs(), whose care for overflow amplitudes do not need
             self._spectrum.add(waves.real.square().addcmul_(waves.imag, waves.imag).sqrt_())
             self._colour.add(logits.mean(2))
@@ -130,7 +131,7 @@ class ImageTotal:
         return ImageSums(spectrum, colour, products, rows, self._count)
 
 
-def _sorted_bytes(values: UInt8[Tensor, "image 3 site"]) -> UInt8[Tensor, "image 3 site"]:
+def _sorted_bytes(values: UInt8[Tensor, "image colour site"]) -> UInt8[Tensor, "image colour site"]:
     """Each row sorted; NumPy counts bytes instead of comparing them."""
     if values.device.type != "cpu":
         return values.sort(-1).values

@@ -78,7 +78,7 @@ def relevance_maps(
     survey: Survey,
     layer: Layer,
     numbers: Int[np.ndarray, "image"],
-    pixels: UInt8[Tensor, "image 3 side side"],
+    pixels: UInt8[Tensor, "image colour side side"],
     node: Layer,
     kind: RelevanceKind = "lrp",
 ) -> Float[np.ndarray, "image row column"]:
@@ -96,7 +96,7 @@ def relevance_maps(
             activations = run(model.preprocessing.normalise(pixels[some].to(device)).requires_grad_())
             own = torch.from_numpy(numbers[some].astype(np.int64)).to(device)
             arrived = node_relevance(mode, activations, reads, [node.name], own, kind)[node.name]
-            maps.append(_as_maps(arrived, node.leading_tokens, grid))
+            maps.append(_as_maps(arrived, node.own, grid))
     return np.concatenate(maps)
 
 
@@ -123,7 +123,7 @@ def responses(
     model: Model,
     survey: Survey,
     neurons: Mapping[str, Sequence[int]],
-    pixels: UInt8[Tensor, "image 3 side side"],
+    pixels: UInt8[Tensor, "image colour side side"],
     precision: Precision = "float32",
 ) -> dict[str, Responses]:
     """What ``neurons`` of some layers, in ascending order, make of one batch of images; by layer.
@@ -147,11 +147,11 @@ def responses(
 def _responses(
     survey: Survey, reads: Readout, neurons: Sequence[int], seen: Float[Tensor, "image channel site"]
 ) -> Responses:
-    maps, skip = reads.maps(seen), survey.layer(reads.layer).leading_tokens
+    maps, own = reads.maps(seen), survey.layer(reads.layer).own
     if reads.numbers is None:  # all channels, as they are
         maps = maps[:, list(neurons)]
-    first = 0 if reads.site is None else max(0, reads.site - skip)
-    maps = maps[..., skip:] if reads.site is None else maps
+    first = 0 if reads.site is None else max(0, reads.site - own.start)
+    maps = maps[..., own] if reads.site is None else maps
     peak, site = maps.max(-1)
     return Responses(peak.numpy(force=True), site.numpy(force=True) + first, maps.float().numpy(force=True))
 
@@ -184,13 +184,13 @@ def map_node(survey: Survey, layer: Layer, model_name: str = "") -> Layer | None
 
 
 def _is_square(node: Layer) -> bool:
-    sites = node.sites - node.leading_tokens
+    sites = node.own_sites
     return math.isqrt(sites) ** 2 == sites > 1
 
 
 def _grid(node: Layer) -> int:
     """Rows, which are as many as columns, of a node's map."""
-    sites = node.sites - node.leading_tokens
+    sites = node.own_sites
     grid = math.isqrt(sites)
     if grid * grid != sites:
         raise UnsuitableInput(f"the {node.sites} sites of {node.name!r} are no square map: name another node")
@@ -198,7 +198,7 @@ def _grid(node: Layer) -> int:
 
 
 def _as_maps(
-    arrived: Float[Tensor, "image channel site"], leading: int, grid: int
+    arrived: Float[Tensor, "image channel site"], own: slice, grid: int
 ) -> Float[np.ndarray, "image row column"]:
-    summed = arrived.detach().sum(1)[:, leading:].reshape(len(arrived), grid, grid)
+    summed = arrived.detach().sum(1)[:, own].reshape(len(arrived), grid, grid)
     return summed.float().numpy(force=True)

@@ -51,9 +51,12 @@ def load_model(
     weights: str | None = None,
     download: bool = False,
     input_size: int | None = None,
-    mean: Colour | None = None,
-    std: Colour | None = None,
-    channels: Literal[1, 3] | None = None,
+    mean: float | Colour | None = None,
+    std: float | Colour | None = None,
+    channels: int | None = None,
+    black: float | Colour | None = None,
+    white: float | Colour | None = None,
+    shown: tuple[int, ...] | None = None,
 ) -> Model:
     """A network by its name: torchvision's, the embedded one, ``timm/NAME``, ``hf/ORGANISATION/NAME`` or ``hf/FOLDER``
     (transformers), ``open_clip/ARCHITECTURE/WEIGHTS``, or what ``package.module:factory`` makes: a module, or what
@@ -62,30 +65,35 @@ def load_model(
     ``weights`` is the name of torchvision weights, a file of weights (wrapped as training scripts do, or safetensors)
     or ``random``; ``download`` fetches published ones where they are not in the local cache. ``input_size`` (pixels),
     ``mean`` and ``std`` (each colour's, 0..1) stand in for those that the weights were trained with; ``channels`` are 3
-    or 1, by default what the network takes. All of them may come as `ModelSettings`, which the others change.
+    colours, 1 luminance, or as many others, by default what the network takes. ``black`` and ``white`` are the values
+    of a file that count as 0 and 1. Of each of these, one number is that of every channel. ``shown`` are the channels
+    that people see. All of them may come as `ModelSettings`, which the others change.
 
     Raises:
         UnknownModel: there is no such model, or its weights cannot be had; with the way out.
-        UnsuitableInput: a setting is out of bounds, the network cannot take this size, or its first convolution takes
-            neither one channel nor three.
+        UnsuitableInput: a setting is out of bounds, the network cannot take this size, its first convolution takes
+            other channels than were asked for, or nothing says how these were normalised.
     """
     if isinstance(name, nn.Module):
         raise UnsuitableInput(f"load_model takes a name, not a {type(name).__name__}: use vital.wrap for a live module")
     given = {"weights": weights, "download": download or None, "input_size": input_size, "mean": mean, "std": std}
-    given["channels"] = channels
+    given |= {"channels": channels, "black": black, "white": white, "shown": shown}
     base = {"name": name} if isinstance(name, str) else name.model_dump()
     settings = checked(ModelSettings, base | {key: value for key, value in given.items() if value is not None})
     loaded = load_network(settings)
     network, notes = usable(loaded.network, settings.name)
     preprocessing = loaded.preprocessing.at(settings.input_size or loaded.preprocessing.side)
-    preprocessing = replace(
-        preprocessing, mean=settings.mean or preprocessing.mean, std=settings.std or preprocessing.std
-    )
     digest = weights_digest(network)  # of what was loaded: interpolated embeddings differ by machine in the last bit
     if settings.input_size:
         network = at_resolution(network, settings.input_size)
-    network, count = settled(network, settings.name, preprocessing.side, 3 if loaded.settled else settings.channels)
+    asked = loaded.preprocessing.colours if loaded.settled else settings.channels
+    network, count = settled(network, settings.name, preprocessing.side, asked)
+    count = loaded.preprocessing.channels if loaded.settled else count
+    if settings.channels not in (None, count):
+        raise UnsuitableInput(f"{settings.name} is wrapped for {count} channels, not {settings.channels}: leave it out")
+    preprocessing = _of_files(preprocessing, count, settings)
     preprocessing = preprocessing if loaded.settled else preprocessing.of_channels(count)
+    preprocessing = _with_view(preprocessing, settings.shown or preprocessing.shown)
     identity = _identity(settings.name, digest, preprocessing)
     notes = (*loaded.notes, *notes, *(() if loaded.settled else _of_luminance(settings.name, preprocessing)))
     return Model(settings.name, network, preprocessing, loaded.class_names, identity, settings, notes)
@@ -101,9 +109,12 @@ def wrap(
     name: str | None = None,
     values: Literal["normalised", "0..1", "0..255"] = "normalised",
     axes: Literal["channel row column", "row column channel"] = "channel row column",
-    channels: Literal[1, 3] | None = None,
+    channels: int | None = None,
     resize: int | None = None,
     interpolation: Interpolation = "bilinear",
+    black: float | Sequence[float] = (),
+    white: float | Sequence[float] = (),
+    shown: Sequence[int] = (),
 ) -> Model:
     """A live network as a model.
 
@@ -115,12 +126,14 @@ def wrap(
 
     A network that normalises by itself wants no mean and no deviation, but ``values`` from 0 to 1 or to 255, as float32
     (a byte has no gradient). ``axes`` are those of one image as the network takes it. ``channels`` is 3, or 1 for one
-    that takes the luminance, which has one mean and one deviation; by default what it takes. ``resize`` is the shorter
-    side of an image, in pixels, before the middle is cut out, and ``interpolation`` how it is resized.
+    that takes the luminance, or as many as a network of others has, such as a satellite's bands; by default what it
+    takes. One mean and one deviation will do for all of these. ``black`` and ``white`` are the values of a file that
+    count as 0 and 1, ``shown`` the channels that people see as red, green and blue, or one as grey. ``resize``
+    is the shorter side of an image, in pixels, before the middle is cut out, ``interpolation`` how it is resized.
 
     Raises:
         UnsuitableInput: this is no module with weights, or cannot be copied; the side is out of bounds; mean or std
-            are not three numbers; or its first convolution takes neither one channel nor three.
+            are not as many numbers as it takes channels; or its first convolution takes others than were asked for.
     """
     if not isinstance(module, nn.Module) or not module.state_dict():
         what = f"a {type(module).__name__}" + (" without weights" if isinstance(module, nn.Module) else "")
@@ -128,8 +141,6 @@ def wrap(
     if not isinstance(side, int) or not SMALLEST_SIDE <= side <= LARGEST_SIDE:
         raise UnsuitableInput(f"side = {side!r} is no side of an input: give {SMALLEST_SIDE} to {LARGEST_SIDE} pixels")
     called = name or type(module).__name__
-    colours = _colours(values, mean, std, channels)
-    preprocessing = Preprocessing(side, *colours, resize, interpolation)
     refuse(module, called)
     try:
         network = copy.deepcopy(module)
@@ -143,19 +154,20 @@ def wrap(
         rows_first(network)
     digest = weights_digest(network)
     network, count = settled(network, called, side, channels)
-    preprocessing = preprocessing.of_channels(count)
+    mean, std = _convention(values, mean, std, count)
+    ends = _ends(black, white, count)
+    preprocessing = Preprocessing(side, mean, std, resize, interpolation, black=ends[0], white=ends[1])
+    preprocessing = _with_view(preprocessing.of_channels(count), tuple(shown))
     notes = (*notes, *_of_luminance(called, preprocessing))
     return Model(
         called, network, preprocessing, tuple(class_names), _identity(called, digest, preprocessing), notes=notes
     )
 
 
-def _colours(values: str, mean: Any, std: Any, channels: int | None) -> tuple[Colour, Colour]:
+def _convention(values: str, mean: Any, std: Any, channels: int) -> tuple[Colour, Colour]:
     """Mean and deviation of each colour in 0..1, as the convention has them."""
-    known: dict[str, tuple[Colour, Colour]] = {
-        "0..1": ((0.0,) * 3, (1.0,) * 3),
-        "0..255": ((0.0,) * 3, (1 / 255,) * 3),
-    }
+    colours = 3 if channels == 1 else channels
+    known = {"0..1": ((0.0,) * colours, (1.0,) * colours), "0..255": ((0.0,) * colours, (1 / 255,) * colours)}
     if values in known and mean is None and std is None:
         return known[values]
     if values != "normalised":
@@ -163,31 +175,75 @@ def _colours(values: str, mean: Any, std: Any, channels: int | None) -> tuple[Co
             f"values = {values!r} with a mean or a deviation: give these for values 'normalised', and none for '0..1' "
             "and '0..255'"
         )
-    if channels == 1:  # of the luminance one number will do
-        mean, std = (part if isinstance(part, Sequence) else (part,) for part in (mean, std))
-        mean, std = (tuple(part) * 3 if len(part) == 1 else part for part in (mean, std))
-    return _three("mean", mean, 0.0), _three("std", std, 1e-6)
+    return _numbers("mean", mean, channels, 0.0), _numbers("std", std, channels, 1e-6)
+
+
+def _of_files(preprocessing: Preprocessing, channels: int, settings: ModelSettings) -> Preprocessing:
+    """With the numbers that were given, of each of so many channels; raises `UnsuitableInput` where there are others,
+    and where nothing says how channels that are no colours were normalised."""
+    kept = {"mean": preprocessing.mean, "std": preprocessing.std}
+    colours = 3 if channels == 1 else channels
+    for name in kept:
+        given = getattr(settings, name)
+        if given is None and len(kept[name]) != colours:
+            raise UnsuitableInput(
+                f"{settings.name} takes {channels} channels, and nothing says how they were normalised: give --mean "
+                f"and --std (mean=, std=), in 0..1, {channels} numbers each or one for all"
+            )
+        if given is not None:
+            kept[name] = _numbers(name, given, channels, 0.0 if name == "mean" else 1e-6)
+    black, white = _ends(settings.black or preprocessing.black, settings.white or preprocessing.white, channels)
+    return replace(preprocessing, mean=kept["mean"], std=kept["std"], black=black, white=white)
+
+
+def _ends(black: Any, white: Any, channels: int) -> tuple[Colour, Colour]:
+    """The values of a file that are 0 and 1 of each channel; none where neither is given."""
+    lists = [tuple(part) if isinstance(part, Sequence) else (part,) for part in (black, white)]
+    if not any(lists):
+        return (), ()
+    if not all(lists):
+        raise UnsuitableInput("black and white belong together: give both, one number each or one of each channel")
+    ends = [_numbers(name, part, channels, -math.inf, math.inf) for name, part in zip(ENDS, lists, strict=True)]
+    if any(low == high for low, high in zip(*ends, strict=True)):
+        raise UnsuitableInput(f"black and white are both {ends[0]}: give the values that are to be 0 and 1")
+    return ends[0], ends[1]
+
+
+ENDS = ("black", "white")
+
+
+def _with_view(preprocessing: Preprocessing, shown: tuple[int, ...]) -> Preprocessing:
+    if shown and (len(shown) not in (1, 3) or not all(0 <= one < preprocessing.colours for one in shown)):
+        raise UnsuitableInput(
+            f"shown = {shown} are not one or three of the {preprocessing.colours} channels, which are counted from 0: "
+            f"give such as {preprocessing.view}"
+        )
+    return replace(preprocessing, shown=shown)
 
 
 def _of_luminance(name: str, preprocessing: Preprocessing) -> tuple[str, ...]:
-    if preprocessing.channels == 3:
+    if preprocessing.channels != 1:
         return ()
     mean, std = preprocessing.mean[0], preprocessing.std[0]
     return (f"{name} takes one channel: it is shown the luminance of images, less {mean:.3f} and over {std:.3f}",)
 
 
-def _three(what: str, values: Any, least: float) -> Colour:
-    """Three numbers from ``least`` to 1."""
+def _numbers(what: str, values: Any, channels: int, least: float, most: float = 1.0) -> Colour:
+    """A number from ``least`` to ``most`` of each colour of a network of so many channels; one is that of all, except
+    of red, green and blue, of which each has its own."""
+    colours, several = 3 if channels == 1 else channels, channels != 3 or not math.isfinite(most)
     try:
-        red, green, blue = (float(value) for value in values)
+        found = tuple(map(float, values if isinstance(values, Sequence) else (values,)))
     except (TypeError, ValueError):
-        red = green = blue = math.nan
-    if not all(least <= value <= 1 for value in (red, green, blue)):
+        found = ()
+    found = found * colours if len(found) == 1 and several else found
+    if len(found) != colours or not all(least <= value <= most for value in found):
+        which = "three numbers of red, green and blue" if colours == 3 else f"{channels} numbers, one of each channel"
         raise UnsuitableInput(
-            f"{what} = {values!r} is not three numbers of red, green and blue for pixels from 0 to 1: "
-            "give such as (0.485, 0.456, 0.406)"
+            f"{what} = {values!r} is not {which}{' for pixels from 0 to 1' if most == 1 else ''}: "
+            f"give such as {(0.485, 0.456, 0.406) if colours == 3 else (0.5,) * colours}"
         )
-    return red, green, blue
+    return found
 
 
 def _identity(name: str, weights: str, preprocessing: Preprocessing) -> Mapping[str, Any]:

@@ -146,16 +146,21 @@ class LayerRow:
     sites: int
     nodes: tuple[str, ...]
     leading_tokens: int = 0
-    """How many of the sites are none of the image's: tokens for the class, registers, distillation."""
+    """How many of the sites, the first, are none of the image's: tokens for the class, registers, distillation."""
+    trailing_tokens: int = 0
+    """How many of the last are none of the image's."""
 
     @property
     def places(self) -> str:
-        """The sites as they are shown: leading tokens first.
+        """The sites as they are shown: leading tokens first, then the image's, then trailing ones.
 
         >>> LayerRow("blocks.11", 384, 1374, (), 5).places
         '5+1369'
         """
-        return f"{self.leading_tokens}+{self.sites - self.leading_tokens}" if self.leading_tokens else str(self.sites)
+        own = self.sites - self.leading_tokens - self.trailing_tokens
+        if self.trailing_tokens:
+            return f"{self.leading_tokens}+{own}+{self.trailing_tokens}"
+        return f"{self.leading_tokens}+{own}" if self.leading_tokens else str(own)
 
 
 @dataclass(frozen=True, repr=False)
@@ -208,6 +213,7 @@ def layer_table(survey: Survey, model_name: str = "", every: bool = False) -> La
                 layer.sites,
                 (INPUT, *default_nodes(survey, layer.name, model_name)),
                 layer.leading_tokens,
+                layer.trailing_tokens,
             )
             for layer in shown
         )

@@ -29,10 +29,10 @@ Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "ham
 
 
 @lru_cache(maxsize=32)
-def _on_device(colour: tuple[float, float, float], device: torch.device) -> Float[Tensor, "3 1 1"]:
+def _on_device(colour: tuple[float, ...], device: torch.device) -> Float[Tensor, "colour 1 1"]:
     """A number of each colour, copied to a device once: each copy makes the host wait for all that it has asked for."""
     with torch.inference_mode(False):  # it is kept, and later images may need a gradient
-        return torch.tensor(colour, device=device).view(3, 1, 1)
+        return torch.tensor(colour, device=device).view(-1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,33 @@ class Preprocessing:
     and how they are resized before the middle is cut out."""
 
     side: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     resize: int | None = None
     """The shorter side of the resized image in pixels; `USUAL` of the side where none is given."""
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
     channels: int = 3
-    """What the network gets of the three: all, or (1) their luminance; its mean and deviation stand three times."""
+    """What the network takes: 3 colours; or (1) their luminance, whose mean and deviation stand three times; or as many
+    channels of its own, of which there are no colours."""
     squash: bool = False
     """Whether both sides are resized to ``resize``, whatever the image's proportions."""
+    black: tuple[float, ...] = ()
+    """The value of a file that is 0 of each channel, and ``white`` the one that is 1; by default those of the file's
+    kind of numbers: 0 and 255 of bytes, 65535 of 16 bits, 1 of floats."""
+    white: tuple[float, ...] = ()
+    shown: tuple[int, ...] = ()
+    """The channels that people and judges are shown as red, green and blue, or one as grey; it changes no result."""
+
+    @property
+    def view(self) -> tuple[int, ...]:
+        """The channels that are shown: those that were asked for, or the first three, or the first alone of two."""
+        return self.shown or ((0, 1, 2) if self.colours >= 3 else (0,))
+
+    @property
+    def colours(self) -> int:
+        """How many numbers a pixel of an image, and of a picture, has."""
+        return 3 if self.channels == 1 else self.channels
 
     @property
     def shorter(self) -> int:
@@ -64,7 +81,7 @@ class Preprocessing:
 
     def of_channels(self, channels: int) -> Preprocessing:
         """The same for a network that takes so many: of one, mean and deviation are those of the luminance."""
-        if channels == 3:
+        if channels != 1:
             return replace(self, channels=channels)
         mean, std = (sum(w * part for w, part in zip(LUMINANCE, parts, strict=True)) for parts in (self.mean, self.std))
         return replace(self, channels=channels, mean=(mean,) * 3, std=(std,) * 3)
@@ -80,19 +97,21 @@ class Preprocessing:
             "antialias": self.antialias,
             "squash": self.squash,
             "channels": self.channels,
+            **({"black": list(self.black), "white": list(self.white)} if self.black else {}),
         }
 
     @classmethod
     def of(cls, identity: Mapping[str, Any]) -> Preprocessing:
         """The inverse of `identity`; other fields may be among them, as in what a store was made from."""
         rest = {name: identity[name] for name in ("resize", "interpolation", "antialias", "channels", "squash")}
+        rest |= {name: tuple(identity.get(name, ())) for name in ("black", "white")}
         return cls(identity["input_size"], tuple(identity["mean"]), tuple(identity["std"]), **rest)
 
-    def crop(self, image: UInt8[np.ndarray, "row column 3"]) -> UInt8[Tensor, "3 side side"]:
+    def crop(self, image: UInt8[np.ndarray, "row column colour"]) -> UInt8[Tensor, "colour side side"]:
         """One decoded image at the input's size: resized, the middle cut out; black where it does not reach."""
         return self.crop_decoded(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
-    def crop_decoded(self, pixels: UInt8[Tensor, "3 row column"]) -> UInt8[Tensor, "3 side side"]:
+    def crop_decoded(self, pixels: UInt8[Tensor, "colour row column"]) -> UInt8[Tensor, "colour side side"]:
         """The same of an image on any device; a GPU rounds otherwise, so that a pixel may differ by one step."""
         rows, columns = pixels.shape[1:]
         shorter, short = self.shorter, min(rows, columns)
@@ -105,20 +124,20 @@ class Preprocessing:
         top, left = (round((length - self.side) / 2) for length in pixels.shape[1:])
         return pixels[:, top : top + self.side, left : left + self.side]
 
-    def _resized(self, pixels: UInt8[Tensor, "3 _ _"], size: tuple[int, int]) -> UInt8[Tensor, "3 _ _"]:
+    def _resized(self, pixels: UInt8[Tensor, "colour _ _"], size: tuple[int, int]) -> UInt8[Tensor, "colour _ _"]:
         if self.interpolation not in ("bilinear", "bicubic"):
             filter_ = Image.Resampling[self.interpolation.upper()]
-            resized = Image.fromarray(pixels.permute(1, 2, 0).numpy(force=True)).resize(size[::-1], filter_)
-            return torch.from_numpy(np.array(resized)).permute(2, 0, 1).to(pixels.device)
+            each = [Image.fromarray(one).resize(size[::-1], filter_) for one in pixels.numpy(force=True)]
+            return torch.from_numpy(np.stack([np.asarray(one) for one in each])).to(pixels.device)
         if self.antialias and pixels.device.type == "cpu":  # a GPU resizes no bytes
             return F.interpolate(pixels[None], size, mode=self.interpolation, antialias=True)[0]
         return self._smooth(pixels, size)
 
-    def _smooth(self, pixels: UInt8[Tensor, "3 _ _"], size: tuple[int, int]) -> UInt8[Tensor, "3 _ _"]:
+    def _smooth(self, pixels: UInt8[Tensor, "colour _ _"], size: tuple[int, int]) -> UInt8[Tensor, "colour _ _"]:
         smooth = F.interpolate(pixels[None].float(), size, mode=self.interpolation, antialias=self.antialias)[0]
         return smooth.round_().clamp_(0, 255).byte()
 
-    def normalise(self, pixels: Num[Tensor, "image 3 row column"]) -> Float[Tensor, "image 3 row column"]:
+    def normalise(self, pixels: Num[Tensor, "image colour row column"]) -> Float[Tensor, "image colour row column"]:
         """Bytes, or what lies between two of them, as the network wants them, channels last in memory."""
         mean, std = (_on_device(part, pixels.device) for part in (self.mean, self.std))
         return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -152,8 +171,8 @@ class Preprocessing:
         return np.array([self.box(site, sites) if square else whole for site in range(sites)], np.int32)
 
     def cut(
-        self, image: UInt8[Tensor, "3 side side"], box: Int[np.ndarray, "4"] | Sequence[int]
-    ) -> UInt8[Tensor, "3 side side"]:
+        self, image: UInt8[Tensor, "colour side side"], box: Int[np.ndarray, "4"] | Sequence[int]
+    ) -> UInt8[Tensor, "colour side side"]:
         """A patch of a cropped image, resized to the input."""
         top, left, height, width = (int(edge) for edge in box)
         if (height, width) == (self.side, self.side):

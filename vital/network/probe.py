@@ -145,7 +145,7 @@ def probe(
     layers: Sequence[str],
     layouts: dict[str, Layout] | None = None,
     mode: OutOfPlace | None = None,
-) -> Iterator[Callable[[Float[Tensor, "image 3 row column"]], Activations]]:
+) -> Iterator[Callable[[Float[Tensor, "image colour row column"]], Activations]]:
     """A function from images to the activations of ``layers``, while the block lasts.
 
     ``layouts`` has the axis of each layer's channels (from `vital.network.layers.survey`; else it is guessed). The

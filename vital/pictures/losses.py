@@ -135,7 +135,7 @@ def sort_matching(
     return loss
 
 
-def total_variation(pictures: Float[Tensor, "picture 3 row column"]) -> Float[Tensor, "picture"]:
+def total_variation(pictures: Float[Tensor, "picture colour row column"]) -> Float[Tensor, "picture"]:
     """Sum of the Frobenius norms of the horizontal, vertical and both diagonal differences.
 
     >>> total_variation(torch.ones(1, 3, 4, 4))
@@ -151,7 +151,7 @@ def total_variation(pictures: Float[Tensor, "picture 3 row column"]) -> Float[Te
     return torch.stack([frobenius(part) for part in differences]).sum(0)
 
 
-def frobenius(pictures: Float[Tensor, "picture 3 row column"]) -> Float[Tensor, "picture"]:
+def frobenius(pictures: Float[Tensor, "picture colour row column"]) -> Float[Tensor, "picture"]:
     """Frobenius norm of each picture; its gradient at a zero picture is zero, not undefined."""
     norm: Tensor = torch.linalg.vector_norm(pictures, dim=(1, 2, 3))
     return norm

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vital.errors import UnsuitableInput
-from vital.measuring.image_sums import GREY, ColourDistribution
+from vital.measuring.image_sums import ColourDistribution, grey
 from vital.measuring.targets import Target
 from vital.network.arithmetic import arithmetic
 from vital.network.models import Model
@@ -44,7 +44,7 @@ RECORDS = 50
 class Pictures:
     """Finished pictures as bytes, their transparency, their loss over time, and whether each stayed finite."""
 
-    pixels: UInt8[np.ndarray, "picture side side 3"]
+    pixels: UInt8[np.ndarray, "picture side side colour"]
     alpha: UInt8[np.ndarray, "picture side side"]
     loss: Float[np.ndarray, "picture record"]
     finite: np.ndarray
@@ -56,9 +56,9 @@ def optimise(
     settings: PictureSettings,
     layouts: dict[str, Layout] | None = None,
     kind: RelevanceKind = "lrp",
-    colours: ColourDistribution = GREY,
+    colours: ColourDistribution | None = None,
     progress: Callable[[int], None] = lambda step: None,
-    spectrum: Float[np.ndarray, "3 row column"] | None = None,
+    spectrum: Float[np.ndarray, "colour row column"] | None = None,
     record: bool = True,
     begun: Begun | None = None,
 ) -> Pictures:
@@ -91,7 +91,7 @@ def optimise(
     layers = list(target.nodes) if matching else []
     if inner or settings.own_weight > 0 or not matching:
         layers.append(target.reads.layer)
-    draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons])
+    draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons], model.preprocessing.colours)
     losses: list[Tensor] = []
     records = set(recorded_steps(settings.steps).tolist())
     with ExitStack() as running:
@@ -99,7 +99,7 @@ def optimise(
         run = running.enter_context(probe(model.network, layers, layouts, mode))
         weight = anchor(model.network)
         noise = draws.noise.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
-        pictures = _parametrise(noise, model, settings, colours, spectrum)
+        pictures = _parametrise(noise, model, settings, colours or grey(model.preprocessing.colours), spectrum)
         if matching:
             judge: Judge = Objective(model, target, settings, kind, mode)
         else:

@@ -25,7 +25,7 @@ class Parametrisation(Protocol):
 
     parameters: Tensor
 
-    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+    def pictures(self) -> Float[Tensor, "picture colour side side"]:
         """The pictures in the network's normalised units, differentiable in the parameters."""
 
     def settle(self) -> None:
@@ -35,12 +35,12 @@ class Parametrisation(Protocol):
 class PixelPictures:
     """Pixels in normalised units, begun as N(0, 1), clamped to valid colours after every step (preset ``paper``)."""
 
-    def __init__(self, noise: Float[Tensor, "picture 3 side side"], preprocessing: Preprocessing) -> None:
+    def __init__(self, noise: Float[Tensor, "picture colour side side"], preprocessing: Preprocessing) -> None:
         mean, std = _statistics(preprocessing, noise)
         self._low, self._high = (0 - mean) / std, (1 - mean) / std
         self.parameters = noise.clone().requires_grad_()
 
-    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+    def pictures(self) -> Float[Tensor, "picture colour side side"]:
         """The parameters, as a tensor of its own: both gradients can be asked for."""
         return self.parameters.view_as(self.parameters)
 
@@ -56,7 +56,7 @@ class FourierPictures:
 
     def __init__(
         self,
-        noise: Float[Tensor, "picture 3 side side"],
+        noise: Float[Tensor, "picture colour side side"],
         preprocessing: Preprocessing,
         colours: ColourDistribution,
         palette: Palette,
@@ -73,11 +73,11 @@ class FourierPictures:
         # With unit coefficients the pixels have unit variance.
         self._amplitude = (amplitude / amplitude.square().mean().sqrt()).to(noise.dtype)
         self._basis = palette.contrast * torch.from_numpy(colours.basis()).to(noise)
-        self._offset = torch.from_numpy(colours.mean).to(noise).view(3, 1, 1)
+        self._offset = torch.from_numpy(colours.mean).to(noise).view(-1, 1, 1)
         start = torch.fft.rfft2(noise, norm="ortho") * palette.start
         self.parameters = torch.view_as_real(start).contiguous().requires_grad_()
 
-    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+    def pictures(self) -> Float[Tensor, "picture colour side side"]:
         """Spectrum to colours to normalised units."""
         spectrum = torch.view_as_complex(self.parameters) * self._amplitude
         plain = torch.fft.irfft2(spectrum, s=(self._side, self._side), norm="ortho")
@@ -93,10 +93,10 @@ class PhasePictures:
 
     def __init__(
         self,
-        noise: Float[Tensor, "picture 3 side side"],
+        noise: Float[Tensor, "picture colour side side"],
         preprocessing: Preprocessing,
         colours: ColourDistribution,
-        spectrum: Float[np.ndarray, "3 row column"],
+        spectrum: Float[np.ndarray, "colour row column"],
     ) -> None:
         self._side = noise.shape[-1]
         self._mean, self._std = _statistics(preprocessing, noise)
@@ -106,10 +106,10 @@ class PhasePictures:
         power = torch.fft.irfft2(waves, s=(self._side, self._side), norm="ortho").square().mean()
         self._amplitude = amplitude / power.sqrt()
         self._basis = torch.from_numpy(colours.basis()).to(noise)
-        self._offset = torch.from_numpy(colours.mean).to(noise).view(3, 1, 1)
+        self._offset = torch.from_numpy(colours.mean).to(noise).view(-1, 1, 1)
         self.parameters = torch.fft.rfft2(noise, norm="ortho").angle().contiguous().requires_grad_()
 
-    def pictures(self) -> Float[Tensor, "picture 3 side side"]:
+    def pictures(self) -> Float[Tensor, "picture colour side side"]:
         """Phases to colours to normalised units."""
         spectrum = torch.polar(self._amplitude.expand_as(self.parameters), self.parameters)
         plain = torch.fft.irfft2(spectrum, s=(self._side, self._side), norm="ortho")
@@ -119,7 +119,7 @@ class PhasePictures:
         """Nothing to do: every phase is valid."""
 
 
-def resized(spectrum: Float[np.ndarray, "3 row column"], side: int) -> Float[np.ndarray, "3 _row _column"]:
+def resized(spectrum: Float[np.ndarray, "colour row column"], side: int) -> Float[np.ndarray, "colour _row _column"]:
     """The orthonormal half spectrum of the same images at another side, in pixels. Waves that the given one is too
     small for continue its edge, falling as 1/f."""
     known = spectrum.shape[-2]
@@ -136,8 +136,9 @@ def resized(spectrum: Float[np.ndarray, "3 row column"], side: int) -> Float[np.
 class Palette:
     """How Fourier coefficients become colours."""
 
-    decay: float = 1.3
-    """Amplitudes fall as 1/f to this power: steeper than natural images, against noise."""
+    decay: float = 1.5
+    """Amplitudes fall as 1/f to this power: steeper than natural images, since Adam moves every coefficient as far. At
+    1.3 neighbouring pixels differ twice as much, at 1.6 other networks see less (docs/results.md)."""
     contrast: float = 1.0
     """Contrast of unit coefficients, in units of the data's own. With half of it pictures hardly leave their noise
     in a few hundred steps, and other networks classify fewer of them right (docs/results.md)."""
@@ -156,18 +157,18 @@ def _coloured(plain: Tensor, basis: Tensor, offset: Tensor, mean: Tensor, std: T
 
 
 def _statistics(preprocessing: Preprocessing, like: Tensor) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.tensor(part).to(like).view(3, 1, 1) for part in (preprocessing.mean, preprocessing.std))
+    mean, std = (torch.tensor(part).to(like).view(-1, 1, 1) for part in (preprocessing.mean, preprocessing.std))
     return mean, std
 
 
-def to_bytes(pictures: Float[Tensor, "picture 3 side side"], preprocessing: Preprocessing) -> np.ndarray:
-    """Normalised pictures as (picture, row, column, 3) bytes."""
+def to_bytes(pictures: Float[Tensor, "picture colour side side"], preprocessing: Preprocessing) -> np.ndarray:
+    """Normalised pictures as (picture, row, column, colour) bytes."""
     mean, std = _statistics(preprocessing, pictures)
     colours = ((pictures * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(colours.permute(0, 2, 3, 1).numpy(force=True))
 
 
-def transparency(gradient: Float[Tensor, "picture 3 side side"]) -> np.ndarray:
+def transparency(gradient: Float[Tensor, "picture colour side side"]) -> np.ndarray:
     """Accumulated |gradient|, mean over colours, clipped at its 98th percentile, as bytes (picture, row, column)."""
     saliency = gradient.mean(1).double().numpy(force=True)
     top = np.quantile(saliency, 0.98, axis=(1, 2), keepdims=True)

@@ -40,7 +40,7 @@ LOSSY = (".jpg", ".jpeg")
 class Picture:
     """A finished picture of one neuron. It shows itself in a notebook."""
 
-    pixels: UInt8[xarray.DataArray, "row column 3"]
+    pixels: UInt8[xarray.DataArray, "row column colour"]
     """Axes (row, column, colour)."""
     alpha: UInt8[xarray.DataArray, "row column"]
     """How much each pixel mattered to the loss over all steps: 0 is transparent."""
@@ -53,6 +53,8 @@ class Picture:
     """How the target was measured from the photographs."""
     references: tuple[str, ...]
     """The photographs that it was measured from, the best first."""
+    shown: tuple[int, ...] = (0, 1, 2)
+    """The channels that are seen as red, green and blue, or one as grey."""
 
     @property
     def finite(self) -> bool:
@@ -87,6 +89,8 @@ class Picture:
 
     def _image(self, masked: bool) -> Image.Image:
         pixels = self.pixels.values
+        if pixels.shape[2] != 3:
+            pixels = np.ascontiguousarray(pixels[..., list(self.shown * (3 // len(self.shown)))])
         return Image.fromarray(np.dstack([pixels, self.alpha.values]) if masked else pixels)
 
     def __repr__(self) -> str:
@@ -168,7 +172,7 @@ def _references(
     if layer.classes:
         return [(index, Crop(shown.pixels[index], (0,))) for index in range(most)]
     ranking = _ranking(model, layers, layer, shown, most)
-    sites = (layer.reads.sites or layer.sites) - layers.layer(layer.reads.layer).leading_tokens
+    sites = layers.layer(layer.reads.layer).own_sites
     boxes, chosen = model.preprocessing.boxes(1 if variant.crop == "image" else sites), []
     for image, site in zip(ranking.images[number].tolist(), ranking.sites[number].tolist(), strict=True):
         if image != NOBODY:
@@ -180,7 +184,7 @@ def _references(
 def _ranking(model: Model, layers: Survey, layer: Layer, shown: Photographs, most: int) -> Ranking:
     """The photographs that activate each neuron of a layer most, and where, as `vital references` ranks them."""
     plan = Plan((layer.name,), (), most, 128)
-    total = Gathered.none(plan, layers, model.preprocessing.side)
+    total = Gathered.none(plan, layers, model.preprocessing.side, model.preprocessing.colours)
     for start in range(0, len(shown), BATCH):
         pixels = shown.pixels[start : start + BATCH]
         rows = np.arange(start, start + len(pixels))
@@ -206,12 +210,15 @@ def _picture(
     model: Model,
 ) -> Picture:
     attributes = {"neuron": neuron, "model": model.name, "weights": str(model.identity.get("weights", ""))}
+    count = made.pixels.shape[-1]
+    colours = ["red", "green", "blue"] if count == 3 else list(range(count))
     pixels = xarray.DataArray(
-        made.pixels[0], dims=("row", "column", "colour"), coords={"colour": ["red", "green", "blue"]}, attrs=attributes
+        made.pixels[0], dims=("row", "column", "colour"), coords={"colour": colours}, attrs=attributes
     )
     alpha = xarray.DataArray(made.alpha[0], dims=("row", "column"), attrs=attributes)
     steps = recorded_steps(settings.steps)
     loss = xarray.DataArray(made.loss[0], dims=("step",), coords={"step": steps}, attrs=attributes)
     return Picture(
-        pixels.rename("pixels"), alpha.rename("alpha"), loss.rename("loss"), neuron, settings, variant, references
-    )
+        pixels.rename("pixels"), alpha.rename("alpha"), loss.rename("loss"), neuron, settings, variant, references,
+        model.preprocessing.view,
+    )  # fmt: skip

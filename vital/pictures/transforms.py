@@ -48,7 +48,7 @@ def stream(seed: int, layer: str, neuron: int) -> np.random.Generator:
 class Draws:
     """What chance decides of a run: the noise that pictures begin as, and how each step moves and blurs them."""
 
-    noise: Float[Tensor, "picture 3 side side"]
+    noise: Float[Tensor, "picture colour side side"]
     shifts: Int[np.ndarray, "picture step 2"]
     """Down and right, in pixels."""
     blurs: Float[np.ndarray, "picture step"]
@@ -59,7 +59,7 @@ class Draws:
     """The first noise, rolled down and right by this, is what each step adds; nothing where there is none."""
 
 
-def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws:
+def draw(settings: PictureSettings, layer: str, neurons: Sequence[int], colours: int = 3) -> Draws:
     """All draws of a run, each picture's from its own stream."""
     scale = settings.side / REFERENCE_SIDE
     reach = round(settings.jitter * scale)
@@ -70,7 +70,7 @@ def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws
     noisy = settings.noise > 0 and (not matching or bool(random_crop_steps(settings, classes).any()))
     for neuron in neurons:
         source = stream(settings.seed, layer, neuron)
-        noise.append(source.standard_normal((3, settings.side, settings.side), np.float32))
+        noise.append(source.standard_normal((colours, settings.side, settings.side), np.float32))
         shifts.append(source.integers(-reach, reach, (settings.steps, 2), endpoint=True))
         blurs.append(source.uniform(0, settings.softness * scale, settings.steps))
         if warped:
@@ -88,8 +88,8 @@ def draw(settings: PictureSettings, layer: str, neurons: Sequence[int]) -> Draws
 
 
 def blur(
-    pictures: Float[Tensor, "picture 3 side side"], deviations: Float[Tensor, "picture"]
-) -> Float[Tensor, "picture 3 side side"]:
+    pictures: Float[Tensor, "picture colour side side"], deviations: Float[Tensor, "picture"]
+) -> Float[Tensor, "picture colour side side"]:
     """Each picture, as if it repeated itself, under a Gaussian of its own deviation in pixels."""
     side = pictures.shape[-1]
     vertical = torch.fft.fftfreq(side, device=pictures.device, dtype=pictures.dtype)
@@ -126,8 +126,8 @@ def _gathered(pictures: Tensor, by: Tensor) -> Tensor:
 
 
 def shift(
-    pictures: Float[Tensor, "picture 3 side side"], by: Int[Tensor, "picture 2"]
-) -> Float[Tensor, "picture 3 side side"]:
+    pictures: Float[Tensor, "picture colour side side"], by: Int[Tensor, "picture 2"]
+) -> Float[Tensor, "picture colour side side"]:
     """Each picture rolled by its own (down, right), all in one operation.
 
     >>> shift(torch.arange(4.0).view(1, 1, 2, 2).expand(1, 3, 2, 2), torch.tensor([[0, 1]]))[0, 0]
@@ -160,8 +160,8 @@ def random_warps(
 
 
 def warp(
-    pictures: Float[Tensor, "picture 3 side side"], maps: Float[Tensor, "picture 2 3"]
-) -> Float[Tensor, "picture 3 side side"]:
+    pictures: Float[Tensor, "picture colour side side"], maps: Float[Tensor, "picture 2 3"]
+) -> Float[Tensor, "picture colour side side"]:
     """Each picture through its own affine map, bilinear; beyond the edge it is mirrored."""
     grid = F.affine_grid(maps.to(pictures), list(pictures.shape), align_corners=False)
     if torch.are_deterministic_algorithms_enabled():  # on a GPU the other's gradient adds in any order
@@ -170,8 +170,8 @@ def warp(
 
 
 def _bilinear(
-    pictures: Float[Tensor, "picture 3 side side"], grid: Float[Tensor, "picture side side 2"]
-) -> Float[Tensor, "picture 3 side side"]:
+    pictures: Float[Tensor, "picture colour side side"], grid: Float[Tensor, "picture side side 2"]
+) -> Float[Tensor, "picture colour side side"]:
     """As `torch.nn.functional.grid_sample` does it in `warp`, by gathering the four pixels around every position."""
     side = pictures.shape[-1]
     position = ((grid + 1) * side - 1) / 2
@@ -184,7 +184,7 @@ def _bilinear(
 
     def pixels(rows: Tensor, columns: Tensor) -> Tensor:
         index = (rows.clamp(max=side - 1) * side + columns.clamp(max=side - 1)).flatten(1)
-        return flat.gather(2, index[:, None].expand(-1, 3, -1)).view_as(pictures)
+        return flat.gather(2, index[:, None].expand(-1, pictures.shape[1], -1)).view_as(pictures)
 
     above = torch.lerp(pixels(row, column), pixels(row, column + 1), right)
     below = torch.lerp(pixels(row + 1, column), pixels(row + 1, column + 1), right)

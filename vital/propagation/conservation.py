@@ -71,7 +71,7 @@ def conservation(
     layer: str,
     nodes: Sequence[str],
     neurons: Sequence[int],
-    images: Float[Tensor, "image 3 row column"],
+    images: Float[Tensor, "image colour row column"],
     kind: RelevanceKind = "lrp",
 ) -> Conservation:
     """Relevance of one neuron of ``layer`` on each of ``images`` (normalised; ``neurons`` has one number an image), at
@@ -108,20 +108,22 @@ def conservation(
     return Conservation(arrived, lost)
 
 
-def liveliest(model: Model, survey: Survey, layer: str, images: Float[Tensor, "image 3 row column"]) -> list[int]:
+def liveliest(model: Model, survey: Survey, layer: str, images: Float[Tensor, "image colour row column"]) -> list[int]:
     """The neuron of ``layer`` that each image activates most in total, so that there is relevance to follow."""
     reads = survey.layer(layer).reads
     with torch.inference_mode(), probe(model.network, [reads.layer], survey.layouts()) as run:
         return [int(neuron) for neuron in reads.maps(run(images)[reads.layer]).sum(-1).argmax(1)]
 
 
-def noise(model: Model, count: int, seed: int = 0) -> Float[Tensor, "image 3 side side"]:
+def noise(model: Model, count: int, seed: int = 0) -> Float[Tensor, "image colour side side"]:
     """Pictures of 1/f noise in the network's units: as smooth as photographs, and the same everywhere."""
     side = model.preprocessing.side
     stream = torch.Generator().manual_seed(seed)
     rows, columns = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
     amplitude = 1 / (rows.square() + columns.square()).sqrt().clamp(min=1 / side)
-    spectrum = torch.fft.rfft2(torch.randn(count, 3, side, side, generator=stream)) * amplitude
+    spectrum = (
+        torch.fft.rfft2(torch.randn(count, model.preprocessing.colours, side, side, generator=stream)) * amplitude
+    )
     pictures = torch.fft.irfft2(spectrum, s=(side, side))
     weight = anchor(model.network)
     scaled: Tensor = pictures / pictures.std((1, 2, 3), keepdim=True)

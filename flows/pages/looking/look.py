@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -12,9 +13,12 @@ from torch import Tensor
 from flows.jobs import Running
 from flows.pages.looking.sights import Look, Seen, Sight
 from flows.running.process import LoadedModel, load_stored
+from flows.steps.images import bands_of
 from stores import Atlas, AtlasLayer, Statistics
+from stores.arrays.display import as_shown
 from stores.errors import SchemaMismatch
 from stores.files import safe_url
+from stores.shards.decoding import decode
 from vital.errors import UnsupportedOperation
 from vital.measuring.maps import BATCH, Responses, map_node, relevance_maps, responses, standing
 from vital.measuring.photos import Photos, read_photos
@@ -43,10 +47,12 @@ def look_at(
         ForeignStore: the network's weights are no longer those of the statistics.
     """
     statistics = atlas.statistics(store)
-    shown = read_photos(photos, Preprocessing.of(statistics.base))
+    preprocessing = Preprocessing.of(statistics.base)
+    shown = read_photos(photos, preprocessing, partial(decode, bands=bands_of(preprocessing)))
     asked = _asked(atlas, statistics, layers, every)
     loaded = load_stored(statistics, running or Running())
     looking = _Looking(loaded, asked, top)
+    view = () if preprocessing.colours == 3 else loaded.model.preprocessing.view
     precision, wanted = statistics.base.get("precision", "float32"), {one.name: one.neurons.tolist() for one in asked}
     seen: list[Seen] = []
     for start in range(0, len(shown), BATCH):
@@ -54,7 +60,7 @@ def look_at(
         heard = responses(loaded.model, loaded.survey, wanted, pixels, precision)
         sights = looking.with_relevance(looking.sights(heard), pixels)
         seen += [
-            Seen(name, np.ascontiguousarray(one.permute(1, 2, 0).numpy()), tuple(row))
+            Seen(name, as_shown(np.ascontiguousarray(one.permute(1, 2, 0).numpy()), view), tuple(row))
             for name, one, row in zip(shown.names[start : start + BATCH], pixels, sights, strict=True)
         ]
     sampled = {one.name: len(one.sample) for one in asked}
@@ -95,9 +101,7 @@ class _Looking:
         self._owners = [(one, row) for one in layers for row in range(len(one.neurons))]
         survey, preprocessing = loaded.survey, loaded.model.preprocessing
         modules = {one.name: survey.layer(survey.layer(one.name).reads.layer) for one in layers}
-        self._boxes = {
-            name: preprocessing.boxes(module.sites - module.leading_tokens) for name, module in modules.items()
-        }
+        self._boxes = {name: preprocessing.boxes(module.own_sites) for name, module in modules.items()}
 
     def sights(self, heard: Mapping[str, Responses]) -> list[list[Sight]]:
         """Of each photograph the neurons that see it most, of all layers together."""
@@ -126,7 +130,7 @@ class _Looking:
         )
 
     def with_relevance(
-        self, seen: Sequence[Sequence[Sight]], pixels: UInt8[Tensor, "image 3 side side"]
+        self, seen: Sequence[Sequence[Sight]], pixels: UInt8[Tensor, "image colour side side"]
     ) -> list[list[Sight]]:
         """Neurons without a map of their own get that of an earlier layer's relevance; those of a layer together."""
         sights, model, survey = [list(row) for row in seen], self._loaded.model, self._loaded.survey
@@ -159,7 +163,7 @@ def _with_pictures(seen: Sequence[Seen], asked: Sequence[_Layer]) -> list[Seen]:
         shown = np.unique([sight.neuron for one in seen for sight in one.sights if sight.layer == layer.name])
         made = np.intersect1d(shown, np.flatnonzero(layer.pictures.made())).astype(np.int64).tolist()
         if made:
-            rows = layer.pictures.pixels(made)
+            rows = as_shown(layer.pictures.pixels(made), layer.pictures.shown)
             pictures |= {(layer.name, neuron): row for neuron, row in zip(made, rows, strict=True)}
 
     def shown_with(sight: Sight) -> Sight:

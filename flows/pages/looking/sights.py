@@ -43,7 +43,7 @@ class Sight:
     where there is no such layer, or none whose relevance is known."""
     of: str = "activation"
     """What the map is of: ``activation``, or ``relevance at LAYER``."""
-    picture: UInt8[np.ndarray, "_side _side 3"] | None = None
+    picture: UInt8[np.ndarray, "_side _side colour"] | None = None
     """The atlas's picture of the neuron; of several facets that of the first."""
 
     @property
@@ -87,7 +87,7 @@ class Seen:
     """A photograph as the network gets it, and the neurons that see something in it, the strongest first."""
 
     name: str
-    pixels: UInt8[np.ndarray, "side side 3"]
+    pixels: UInt8[np.ndarray, "side side colour"]
     sights: tuple[Sight, ...]
 
     @property
@@ -157,8 +157,8 @@ class Look:
 
 
 def overlaid(
-    pixels: UInt8[np.ndarray, "side side 3"], map_: Float[np.ndarray, "row column"]
-) -> UInt8[np.ndarray, "side side 3"]:
+    pixels: UInt8[np.ndarray, "side side colour"], map_: Float[np.ndarray, "row column"]
+) -> UInt8[np.ndarray, "side side colour"]:
     """A photograph that is dark where a map is low, and as it was at the map's greatest site. What is negative counts
     as nothing where anything is positive."""
     values = np.nan_to_num(np.asarray(map_, np.float32), posinf=0.0, neginf=0.0)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flows.jobs import ReferencesJob, cores
 from flows.running.process import LoadedModel
+from flows.steps.images import bands_of
 from flows.steps.reading.labels import Labels
 from stores.errors import Status, UnreadableImage
 from stores.shards.decoding import decode, in_order, jpeg_size
@@ -57,7 +58,7 @@ class Feed:
 
 ALONE = Feed()
 """One thread decodes."""
-Batches = Generator[tuple[list[Sample], UInt8[Tensor, "image 3 side side"]]]
+Batches = Generator[tuple[list[Sample], UInt8[Tensor, "image colour side side"]]]
 
 
 def fed(reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]) -> Batches:
@@ -72,25 +73,26 @@ class _Decoded:
 
     checksum: int
     status: Status
-    pixels: UInt8[Tensor, "3 side side"] | None = None
+    pixels: UInt8[Tensor, "colour side side"] | None = None
     jpeg: bytes | None = None
 
 
 def _usable(
     reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]
-) -> Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]]:
+) -> Iterator[tuple[Sample, UInt8[Tensor, "colour side side"]]]:
     classes = loaded.survey.layers.get(CLASSES)
     preprocessing, on_gpu = loaded.model.preprocessing, feed.jpeg == "nvjpeg"
+    bands = bands_of(preprocessing)
 
     def decoded(sample: Sample) -> _Decoded:
         checksum = zlib.crc32(sample.image or b"")
         if sample.status != Status.OK or sample.image is None:
             return _Decoded(checksum, sample.status)
         try:
-            if on_gpu and (size := jpeg_size(sample.image)):
+            if on_gpu and bands.photographs and (size := jpeg_size(sample.image)):
                 _refuse_long(sample, size)
                 return _Decoded(checksum, sample.status, jpeg=sample.image)
-            image = decode(sample.image)
+            image = decode(sample.image, bands=bands)
             _refuse_long(sample, image.shape[:2])
             return _Decoded(checksum, sample.status, preprocessing.crop(image))
         except UnreadableImage as error:
@@ -129,7 +131,7 @@ def _on_gpu(
     device, preprocessing = loaded.device, loaded.model.preprocessing
     decoder = jpeg_decoder(device)
 
-    def pixels(file: bytes, image: UInt8[Tensor, "3 row column"] | None) -> UInt8[Tensor, "3 side side"]:
+    def pixels(file: bytes, image: UInt8[Tensor, "colour row column"] | None) -> UInt8[Tensor, "colour side side"]:
         return preprocessing.crop(decode(file)).to(device) if image is None else preprocessing.crop_decoded(image)
 
     while group := list(islice(found, batch)):
@@ -147,7 +149,7 @@ def _on_gpu(
 
 def _all_or_each(
     decoder: Callable[[Sequence[bytes]], list[Tensor]], files: Sequence[bytes]
-) -> list[UInt8[Tensor, "3 _row _column"] | None]:
+) -> list[UInt8[Tensor, "colour _row _column"] | None]:
     """The files decoded together, or where that fails each alone, None where it cannot be."""
     try:
         return [*decoder(files)] if files else []
@@ -166,7 +168,7 @@ def _ahead(batches: Batches) -> Batches:
 
 
 def _batches(
-    samples: Iterator[tuple[Sample, UInt8[Tensor, "3 side side"]]], size: int, device: torch.device
+    samples: Iterator[tuple[Sample, UInt8[Tensor, "colour side side"]]], size: int, device: torch.device
 ) -> Batches:
     """Images stacked by so many, `pinned` for the network's device."""
     while batch := list(islice(samples, size)):

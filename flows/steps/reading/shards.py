@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch import nn
 
-from flows.running.process import LoadedModel, give_back
+from flows.running.process import LoadedModel
 from flows.running.progress import tick
+from flows.steps.images import bands_of
 from flows.steps.reading.feeding import ALONE, Feed, fed
 from flows.steps.reading.labels import Labels
 from stores.arrays.provenance import safe_url
@@ -21,7 +22,7 @@ from stores.errors import USED
 from stores.shards.finding import ShardFile
 from stores.shards.reading import ShardReader
 from vital.measuring.gathering import Gathered, Gathering, Plan
-from vital.memory import fitting
+from vital.memory import fitting, give_back
 from vital.network.probe import CLASSES
 
 
@@ -90,7 +91,7 @@ def scan_shard(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels
 def _scanned(shard: ShardFile, loaded: LoadedModel, plan: Plan, labels: Labels, feed: Feed) -> Partial:
     """What `scan_shard` gives; where so many images do not fit into memory together, what was told of them is taken
     back."""
-    reader = ShardReader(shard, labels.rule(loaded))
+    reader = ShardReader(shard, labels.rule(loaded), bands_of(loaded.model.preprocessing).photographs)
     classes = loaded.survey.layers.get(CLASSES)
     count = 0 if classes is None else classes.channels
     rows: list[dict[str, Any]] = []

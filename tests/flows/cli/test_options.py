@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flows.cli import joined
 from flows.cli.main import COMMANDS, command_line, main
 from flows.cli.options import HEADINGS
 from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, Running, TargetsJob
@@ -22,7 +23,7 @@ SECRET = "hunter2-very-secret"
 def parsed(line: str) -> dict[str, Any]:
     """What the command that ``line`` asks for is given."""
     words = shlex.split(line)
-    _, bound, _ = command_line(words[0]).parse_args(words)
+    _, bound, _ = command_line(words[0]).parse_args(joined(words))
     return dict(bound.arguments)
 
 
@@ -110,7 +111,8 @@ def test_the_last_of_an_option_that_is_given_twice_counts() -> None:
         ("names --words 3", "ATLAS is missing"),
         ("names a --vocabulary", "--vocabulary needs 1 value"),
         ("atlas --store s --layer l --out o --steps", "--steps needs 1 value"),
-        ("layers m --mean 0.1 0.2", "--mean needs 3 values"),
+        ("atlas --store s --layer l --out o --betas 0.1", "--betas needs 2 values"),
+        ("layers m --mean 0.1 much", "'much' is one argument too many"),
         ("targets --store --layer l", "--store needs 1 value"),
         (f"info u s3://key:{SECRET}@b/s", "'s3://b/s' is one argument too many: `vital info --help`"),
         ("atlas --store s --layer l --out o --steps 0", "--steps: Input should be greater than or equal to 1, but '0'"),
@@ -193,7 +195,8 @@ def test_help_says_bounds_choices_and_defaults_of_the_settings(monkeypatch: pyte
     for name, field in PictureSettings.model_fields.items():
         assert f"--{name.replace('_', '-')} " in said
         assert " ".join(str(field.description).split("  [")[0].split()) in said
-    assert "--fewest" not in said
+    assert "[stored, fly; default: stored]" in said
+    assert "--fewest INT" in said  # of targets on the fly
     assert "layer4.2@3,3" in vital("references", "--help").output
 
 

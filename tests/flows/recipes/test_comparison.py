@@ -189,3 +189,11 @@ def test_the_preset_has_the_papers_networks() -> None:
     assert {case.picture.precision for case in cases} == {"float32"}  # methods are compared in one arithmetic
     assert {case.picture.method for case in cases} == set(asked.methods)
     assert Case("vital, with relevance", "classes", 1, PictureSettings()).name == "vital-with-relevance-seed1"
+
+
+def test_what_a_pass_may_be_asked_a_report_may_be_asked() -> None:
+    asked = ReportJob(out="r", shards=("a.tar",), allow_rejected=0.3, extend=True, dictionaries=("d.npz",))
+    pass_ = Comparison(asked, asked.models[0], ("a.tar",), ("b.tar",), Path("f"), {}).references()
+    assert (pass_.allow_rejected, pass_.extend, pass_.dictionaries) == (0.3, True, ("d.npz",))
+    told = vital("report", "--help").output
+    assert all(option in told for option in ("--allow-rejected", "--extend", "--dictionary"))

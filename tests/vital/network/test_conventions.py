@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from vital.errors import UnsuitableInput
 from vital.measuring.maps import relevance
 from vital.network.layers import survey
 from vital.network.models import Model, load_model, wrap
+from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, probe
 from vital.pictures.render import render
 
@@ -107,6 +110,13 @@ def test_conventions_that_contradict_each_other_are_refused() -> None:
         wrap(Tiny(), side=SIDE)
 
 
+def test_a_network_that_takes_rows_first_is_told_how_to_be_wrapped() -> None:
+    with pytest.raises(
+        UnsuitableInput, match=r"takes images as \(row, column, channel\) and is .*vital\.wrap\(module, axes="
+    ):
+        survey(wrap(Convention(randomise(Tiny(), 2).eval(), 1.0, True), side=SIDE, values="0..1"))
+
+
 class OfMany(nn.Module):
     """Of satellites: as many bands as the first convolution takes; a mean of each is subtracted first, or not."""
 
@@ -125,11 +135,43 @@ class OfMany(nn.Module):
 
 @pytest.mark.parametrize("bands", [2, 4, 13])
 @pytest.mark.parametrize("means", [True, False])
-def test_a_network_of_neither_one_nor_three_channels_is_refused_in_one_sentence(bands: int, means: bool) -> None:
+def test_a_network_of_other_channels_is_shown_as_many(bands: int, means: bool) -> None:
     """With a mean of each band torch would copy the luminance to all of them."""
-    refused = f"^OfMany takes images of {bands} channels, and pictures have 3 colours or 1 luminance: give a module"
-    with pytest.raises(UnsuitableInput, match=refused):
-        wrap(OfMany(bands, means), side=SIDE, **USUAL)
+    network = OfMany(bands, means).eval()
+    model = wrap(network, side=SIDE, mean=0.5, std=[0.25] * bands)
+    assert (model.preprocessing.channels, model.preprocessing.colours) == (bands, bands)
+    image = np.random.default_rng(bands).integers(0, 256, (SIDE, SIDE, bands), np.uint8)
+    whole = replace(model, preprocessing=replace(model.preprocessing, resize=SIDE))
+    expected = network((torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25).detach()
+    torch.testing.assert_close(seen(whole, image), expected, rtol=1e-4, atol=1e-5)
+    assert model.identity["channels"] == bands
+
+
+def test_other_channels_want_numbers_of_their_own() -> None:
+    with pytest.raises(UnsuitableInput, match=r"mean = \(0\.5, 0\.5, 0\.5\) is not 4 numbers, one of each channel"):
+        wrap(OfMany(4, False), side=SIDE, **USUAL)
+    with pytest.raises(UnsuitableInput, match=r"^OfMany takes images of 4 channels, and 5 were asked for: leave"):
+        wrap(OfMany(4, False), side=SIDE, mean=0.5, std=0.5, channels=5)
+    with pytest.raises(UnsuitableInput, match=r"shown = \(1, 2, 4\) are not one or three of the 4 channels"):
+        wrap(OfMany(4, False), side=SIDE, mean=0.5, std=0.5, shown=(1, 2, 4))
+    with pytest.raises(UnsuitableInput, match="black and white are both"):
+        wrap(OfMany(4, False), side=SIDE, mean=0.5, std=0.5, black=3, white=3)
+    zero = wrap(OfMany(4, False), side=SIDE, values="0..1", resize=SIDE, black=0, white=[1, 2, 3, 4]).preprocessing
+    assert (zero.mean, zero.std, zero.black, zero.white) == ((0.0,) * 4, (1.0,) * 4, (0.0,) * 4, (1.0, 2.0, 3.0, 4.0))
+    assert Preprocessing.of(zero.identity()) == zero
+
+
+def test_pictures_of_other_channels_are_made_of_arrays_and_shown() -> None:
+    model = wrap(OfMany(4, False), side=SIDE, mean=0.5, std=0.5, shown=(3,))
+    photos = list(np.random.default_rng(1).integers(0, 256, (4, 40, 40, 4), np.uint8))
+    picture = render(model, "classes:1", photos, steps=3)
+    assert picture.pixels.shape == (SIDE, SIDE, 4)
+    with Image.open(io.BytesIO(picture.png())) as image:
+        np.testing.assert_array_equal(np.asarray(image), np.repeat(picture.pixels.values[..., 3:], 3, 2))
+    with pytest.raises(UnsuitableInput, match=r"uint8 of \(row, column, 4\) was expected"):
+        render(model, "classes:1", [IMAGE], steps=3)
+    with pytest.raises(UnsuitableInput, match="photograph 0 has 3 channels and the network takes 4"):
+        render(model, "classes:1", [Image.fromarray(IMAGE)], steps=3)
 
 
 def test_a_network_that_makes_its_channels_itself_is_taken() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from tests.reference.networks import SIDE
 from tests.vital.pictures.test_optimise import LAYER, LAYERS, NEURONS, double, target_of
 from vital.errors import UnsuitableInput
-from vital.measuring.image_sums import GREY
+from vital.measuring.image_sums import grey
 from vital.network.models import Model
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import probe
@@ -137,7 +137,7 @@ def test_phases_without_a_spectrum_are_refused(normed: Model) -> None:
 def test_phase_pictures_keep_the_amplitudes_of_the_data(normed: Model) -> None:
     """Before the sigmoid: of grey colours, whatever the phases, the spectrum is the data's up to one factor."""
     preprocessing = Preprocessing(SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    pictures = PhasePictures(torch.randn(2, 3, SIDE, SIDE, dtype=torch.float64), preprocessing, GREY, SPECTRUM)
+    pictures = PhasePictures(torch.randn(2, 3, SIDE, SIDE, dtype=torch.float64), preprocessing, grey(), SPECTRUM)
     with torch.no_grad():
         pictures.parameters += torch.randn_like(pictures.parameters)
         logits = torch.logit(pictures.pictures())

@@ -44,6 +44,18 @@ class Layer:
     """What its neurons read of a module, where they are not its channels: then it is named after that."""
     leading_tokens: int = 0
     """Sites before the image's own: tokens for the class, registers, distillation."""
+    trailing_tokens: int = 0
+    """Sites after the image's own, such as tokens for objects to detect."""
+
+    @property
+    def own(self) -> slice:
+        """Its sites that are the image's."""
+        return slice(self.leading_tokens, self.sites - self.trailing_tokens)
+
+    @property
+    def own_sites(self) -> int:
+        """How many of its sites are the image's."""
+        return self.sites - self.leading_tokens - self.trailing_tokens
 
     @property
     def reads(self) -> Readout:
@@ -96,7 +108,7 @@ class Survey:
         )
 
     def _at_site(self, layer: Layer, name: str, part: str) -> Layer:
-        width = 0 if layer.layout == "channels-last" and layer.leading_tokens else round(layer.sites**0.5)
+        width = 0 if layer.layout == "channels-last" and layer.own_sites < layer.sites else round(layer.sites**0.5)
         tokens = width**2 != layer.sites
         match = re.fullmatch(r"(0|[1-9]\d*)" if tokens else r"(0|[1-9]\d*),(0|[1-9]\d*)", part)
         indices = [int(index) for index in match.groups()] if match else []

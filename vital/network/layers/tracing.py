@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vital.errors import FailedForward, UnsuitableInput
 from vital.network.layers.blocks import block_names
 from vital.network.layers.layer import Layer, Survey, stated
-from vital.network.layers.tokens import Constant, leading_tokens
+from vital.network.layers.tokens import Constant, other_tokens
 from vital.network.out_of_place import OutOfPlace
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import (
@@ -87,8 +87,8 @@ def survey(
     Raises `UnsuitableInput`, which ends with ``way_out``, when the network cannot take the size, or no two images at
     once, and `FailedForward` when its own forward fails at any size.
     """
-    side = model.preprocessing.side
-    large = _trace(model.network, side, IMAGES)
+    side, colours = model.preprocessing.side, model.preprocessing.colours
+    large = _trace(model.network, side, IMAGES, colours)
     if large.failure and (needed is None or not large.runs):
         raise _explained(model, large.failure, way_out) from large.failure
     failure = None
@@ -99,19 +99,17 @@ def survey(
         )
     # The channel axis is the one that keeps its length when the image shrinks: this tells (row, column, channel)
     # from the usual order. Networks that take one size only do not get that far.
-    small = _trace(modules_anew(model.network), max(32, side * 5 // 7 // 32 * 32), 1).runs
+    small = _trace(modules_anew(model.network), max(32, side * 5 // 7 // 32 * 32), 1, colours).runs
     layers = {
         name: _layer(name, run, small.get(name))
         for name, run in sorted(large.runs.items(), key=lambda one: one[1].ended)
     }
     blocks = block_names(model.network, layers)
-    tokens = leading_tokens(
-        {name: (run.constant, run.before) for name, run in large.runs.items()}, list(layers.values())
-    )
+    tokens = other_tokens({name: (run.constant, run.before) for name, run in large.runs.items()}, list(layers.values()))
     layers = {
         name: Layer(
             name, layer.channels, layer.sites, layer.layout, name in blocks, layer.begun, layer.ended,
-            leading_tokens=tokens[name],
+            None, *tokens[name],
         )
         for name, layer in layers.items()
     }  # fmt: skip
@@ -142,24 +140,29 @@ def _layout(output: Tensor, smaller: torch.Size | None) -> Layout:
 
 def _explained(model: Surveyed, failure: FailedForward, way_out: str) -> UnsuitableInput | FailedForward:
     """Whether it is the size, the number of images, or the network itself."""
-    side, why = model.preprocessing.side, _why(failure)
-    if _trace(model.network, side, 1).failure is None:
+    side, colours, why = model.preprocessing.side, model.preprocessing.colours, _why(failure)
+    if _trace(model.network, side, 1, colours).failure is None:
         return UnsuitableInput(
             f"{model.name} takes one image at a time, and fails on two ({why}): make its forward keep the first axis"
         )
-    other = next((one for one in SIDES if one != side and _runs(model.network, one)), None)
+    other = next((one for one in SIDES if one != side and _runs(model.network, one, colours)), None)
+    if other is None and _runs(model.network, side, colours, rows_first=True):
+        return UnsuitableInput(
+            f"{model.name} takes images as (row, column, channel) and is given (channel, row, column): give what "
+            "vital.wrap(module, axes='row column channel', …) makes of it, or have its factory return that"
+        )
     if other is None:
         return FailedForward(
-            f"{model.name} fails in its own forward, on images of 3 × {side} × {side} as at other sizes ({why}): call "
-            f"it on torch.zeros(1, 3, {side}, {side}) to see where"
+            f"{model.name} fails in its own forward, on images of {colours} × {side} × {side} as at other sizes "
+            f"({why}): call it on torch.zeros(1, {colours}, {side}, {side}) to see where"
         )
     return UnsuitableInput(
         f"{model.name} cannot take images of {side} × {side} pixels ({why}; {other} × {other} it takes): {way_out}"
     )
 
 
-def _runs(network: nn.Module, side: int) -> bool:
-    return _trace(modules_anew(network), side, 1).failure is None
+def _runs(network: nn.Module, side: int, colours: int, rows_first: bool = False) -> bool:
+    return _trace(modules_anew(network), side, 1, colours, rows_first).failure is None
 
 
 def _why(failure: FailedForward) -> str:
@@ -168,7 +171,7 @@ def _why(failure: FailedForward) -> str:
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
-def _trace(network: nn.Module, side: int, images: int) -> _Trace:
+def _trace(network: nn.Module, side: int, images: int, colours: int, rows_first: bool = False) -> _Trace:
     clock = 0
     begun: dict[str, tuple[int, Constant]] = {}
     runs: dict[str, list[_Run | str]] = {}
@@ -193,7 +196,8 @@ def _trace(network: nn.Module, side: int, images: int) -> _Trace:
     with torch.inference_mode(), _watched(network, enter, leave):
         try:
             with OutOfPlace():
-                output = forward(network, _noise(network, side, images))
+                noise = _noise(network, side, images, colours)
+                output = forward(network, noise.permute(0, 2, 3, 1) if rows_first else noise)
             given = scores(output, images)
         except FailedForward as error:
             failure = error
@@ -233,11 +237,11 @@ def _watched(network: nn.Module, enter: Any, leave: Any) -> Iterator[None]:
             handle.remove()
 
 
-def _noise(network: nn.Module, side: int, images: int) -> Tensor:
+def _noise(network: nn.Module, side: int, images: int, colours: int) -> Tensor:
     """Images of the network's own kind of numbers, the same every time."""
     like = anchor(network)
     stream = torch.Generator().manual_seed(0)
-    return torch.randn(images, 3, side, side, generator=stream).to(like.device, like.dtype)
+    return torch.randn(images, colours, side, side, generator=stream).to(like.device, like.dtype)
 
 
 def _constant(given: Tensor | None, images: int) -> Constant:

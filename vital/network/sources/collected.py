@@ -31,7 +31,8 @@ def of(name: str) -> Callable[[ModelSettings], Loaded] | None:
 
 
 def from_timm(settings: ModelSettings) -> Loaded:
-    """``timm/NAME`` with its weights, those of a file, or random ones."""
+    """``timm/NAME`` with its weights, those of a file, or random ones; for other channels where they are asked for, to
+    which timm fits published weights."""
     torchvision_models()  # timm imports torchvision, which may need help
     timm = _package("timm", settings.name, "timm")
     name = settings.name.partition("/")[2]
@@ -40,12 +41,13 @@ def from_timm(settings: ModelSettings) -> Loaded:
         raise UnknownModel(f"timm has no model {name!r}; the nearest are {nearest(name, known)}")
     published = timm.get_pretrained_cfg(name)
     notes: tuple[str, ...] = ()
+    taken = {} if settings.channels in (None, 3) else {"in_chans": settings.channels}
     with _made_by("timm", settings.name):
         if settings.weights is None:
             file = _timm_file(published, settings)
-            network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": file})
+            network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": file}, **taken)
         else:
-            network = timm.create_model(name, pretrained=False)
+            network = timm.create_model(name, pretrained=False, **taken)
             notes = fill(network, settings.weights) if settings.weights != RANDOM else ()
         data = importlib.import_module("timm.data")
         usual = data.resolve_data_config(model=network)

@@ -72,37 +72,46 @@ def settled(network: nn.Module, name: str, side: int, channels: int | None = Non
     them as they were: a network may look at its activations as they lie (``x.view``). And how many channels it is
     shown: those asked for, or what it takes; where that is one, it is shown the luminance of what it is given.
 
-    Raises `UnsuitableInput` where its first convolution takes neither one channel nor three.
+    Raises `UnsuitableInput` where its first convolution takes others than those asked for.
     """
     for one in (channels,) if channels else (3, 1):
         handle = network.register_forward_pre_hook(_show_luminance) if one == 1 else None
-        for memory in (torch.channels_last, torch.contiguous_format):
-            _lay_out(network, memory)
-            if _runs(network, side):
-                if one == 1 and channels is None:
-                    _check_channels(network, name, side, copied=True)
-                return network, one
-        _check_channels(network, name, side)
+        runs = _laid_out(network, side, one)
+        taken = 0 if runs and (channels or one != 1) else _own_channels(network, side, one, copied=runs)
+        if runs and not taken:
+            return network, one
+        if channels and taken:
+            raise UnsuitableInput(
+                f"{name} takes images of {taken} channels, and {channels} were asked for: leave --channels (channels=) "
+                "out, or give a network of as many"
+            )
         if handle is not None and channels is None:
             handle.remove()
+        if taken and _laid_out(network, side, taken):
+            return network, taken
     _lay_out(network, torch.channels_last)  # it does not run for another reason, which its survey tells
     return network, channels or 3
 
 
-def _check_channels(network: nn.Module, name: str, side: int, copied: bool = False) -> None:
-    """Refuse a network whose first convolution takes other channels than pictures have: it fails, or it runs since
-    torch has ``copied`` the luminance to as many, such as by subtracting a mean of each."""
-    taken, shape = _first_convolution(network, side)
-    if taken in (0, 1, 3) or not (shape[2:] == (side, side) if copied else shape[1] in (1, 3)):
-        return
-    grey = ", or channels 1 where it makes them of the luminance itself" if copied else ""
-    raise UnsuitableInput(
-        f"{name} takes images of {taken} channels, and pictures have 3 colours or 1 luminance: give a module "
-        f"around it that makes its {taken} channels of red, green and blue{grey}"
-    )
+def _laid_out(network: nn.Module, side: int, channels: int) -> bool:
+    """Whether the network runs on so many channels, in the faster of the two orders of memory in which it does."""
+    for memory in (torch.channels_last, torch.contiguous_format):
+        _lay_out(network, memory)
+        if _runs(network, side, channels):
+            return True
+    return False
 
 
-def _first_convolution(network: nn.Module, side: int) -> tuple[int, tuple[int, ...]]:
+def _own_channels(network: nn.Module, side: int, shown: int, copied: bool = False) -> int:
+    """The channels of a network whose first convolution takes others than it is ``shown``, else 0: it fails, or it runs
+    since torch has ``copied`` the luminance to as many, such as by subtracting a mean of each."""
+    taken, shape = _first_convolution(network, side, shown)
+    if taken in (0, 1, 3, shown) or not (shape[2:] == (side, side) if copied else shape[1] == shown):
+        return 0
+    return taken
+
+
+def _first_convolution(network: nn.Module, side: int, shown: int) -> tuple[int, tuple[int, ...]]:
     """Channels that the first convolution of a pass takes, and the shape of what it is given; 0 where there is none."""
     seen: list[tuple[int, tuple[int, ...]]] = []
     handles = [
@@ -111,7 +120,7 @@ def _first_convolution(network: nn.Module, side: int) -> tuple[int, tuple[int, .
         if isinstance(one, nn.Conv2d)
     ]
     try:
-        _runs(network, side)
+        _runs(network, side, shown)
     finally:
         for handle in handles:
             handle.remove()
@@ -136,11 +145,11 @@ def _lay_out(network: nn.Module, memory: torch.memory_format) -> None:
     network._apply(lambda one: one.contiguous(memory_format=memory) if one.dim() == 4 else one)
 
 
-def _runs(network: nn.Module, side: int) -> bool:
-    like = anchor(network)
+def _runs(network: nn.Module, side: int, channels: int) -> bool:
+    like, colours = anchor(network), 3 if channels == 1 else channels
     try:
         with torch.inference_mode(), OutOfPlace():
-            forward(network, torch.zeros(1, 3, side, side, device=like.device, dtype=like.dtype))
+            forward(network, torch.zeros(1, colours, side, side, device=like.device, dtype=like.dtype))
     except (FailedForward, MemoryError, RuntimeError):
         return False
     return True

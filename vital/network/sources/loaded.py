@@ -13,8 +13,8 @@ from vital.network.preprocessing import Preprocessing
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RANDOM = "random"
 """Instead of weights: those that a network is made with, the same every time."""
-Colour: TypeAlias = tuple[float, float, float]
-"""A number each of red, green and blue."""
+Colour: TypeAlias = tuple[float, ...]
+"""A number each of red, green and blue, or of each channel."""
 USUAL = Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
 """How images are prepared where nothing says otherwise."""
 

@@ -100,7 +100,8 @@
         "Compare with " + other.label)));
     const loss = VITAL.lossPlot(data.loss, layer.steps);
     main.append(el("article", { class: "neuron" }, path,
-      el("div", { class: "show" }, el("div", { class: "left" }, frame, actions),
+      el("div", { class: "show" }, el("div", { class: "left" }, frame,
+        layer.shown ? el("p", { class: "lead shown" }, "Shown: " + layer.shown + ".") : null, actions),
         el("div", { class: "right" }, heading, VITAL.trust(layer, data), VITAL.measures(layer, neuron),
           VITAL.naming(layer, data), seen(layer, neuron, data))),
       facets(layer, neuron, data), sources(layer, data), VITAL.curves(data),

@@ -209,7 +209,7 @@ class Wrong(Base):
         (empty, UnsuitableInput, r"has no numbers yet \('conv1.weight' is on the meta device\)"),
         (sparse, UnsuitableInput, r"keeps 'fc.weight' as sparse_coo.*to_dense"),
         (Single, UnsuitableInput, r"Single takes one image at a time, and fails on two \(RuntimeError: shape '\[8\]'"),
-        (spectral, UnsuitableInput, r"^Base takes images of 5 channels, .*: give a module around it that makes its 5"),
+        (spectral, UnsuitableInput, r"^mean = .* is not 5 numbers, one of each channel"),
         (Wrong, FailedForward, r"own forward.*\(KeyError: 'temperature'\)"),
     ],
 )

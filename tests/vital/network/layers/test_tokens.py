@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vital.measuring.gathering import Plan, gather
+from vital.measuring.maps import relevance, responses
 from vital.network.layers import survey
 from vital.network.models import Model, wrap
 
@@ -30,19 +31,21 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A vision transformer with some leading tokens, before all blocks or before the last one only (as CaiT)."""
 
-    def __init__(self, leading: int, late: bool = False) -> None:
+    def __init__(self, leading: int, late: bool = False, trailing: int = 0) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, WIDTH, PATCH, PATCH)
         self.lead = nn.Parameter(torch.randn(1, leading, WIDTH) * 3)
         self.pos = nn.Parameter(torch.randn(1, (SIDE // PATCH) ** 2, WIDTH) * 0.1)
         self.blocks, self.head = nn.ModuleList([Block() for _ in range(3)]), nn.Linear(WIDTH, 5)
         self.late = late
+        self.trail = nn.Parameter(torch.randn(1, trailing, WIDTH) * 3)
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.patch(images).flatten(2).transpose(1, 2) + self.pos
         for number, block in enumerate(self.blocks):
             if number == 2 * self.late:
-                tokens = torch.cat([self.lead.expand(len(images), -1, -1), tokens], 1)
+                lead, trail = (part.expand(len(images), -1, -1) for part in (self.lead, self.trail))
+                tokens = torch.cat([lead, tokens, trail], 1)
             tokens = block(tokens)
         result: Tensor = self.head(tokens.mean(1))
         return result
@@ -65,6 +68,24 @@ def test_every_layer_of_tokens_has_as_many_as_the_network_puts_before_the_patche
 def test_tokens_that_come_late_are_of_the_layers_after_them(leading: int) -> None:
     layers = survey(transformer(leading, late=True)).layers
     assert [layers[f"blocks.{number}"].leading_tokens for number in range(3)] == [0, 0, leading]
+
+
+@pytest.mark.parametrize(("leading", "trailing"), [(1, 10), (0, 3)])
+def test_tokens_after_the_patches_are_no_sites_either(leading: int, trailing: int) -> None:
+    """As YOLOS has them, for objects to detect: made the greatest there are, still no image's peak is at one."""
+    model = wrap(Transformer(leading, False, trailing), side=SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
+    model.network.trail.data.fill_(50.0)  # type: ignore[operator]
+    layers = survey(model)
+    layer = layers.layer("blocks.0")
+    assert (layer.leading_tokens, layer.own_sites, layer.trailing_tokens) == (leading, 16, trailing)
+    assert model.layers()["blocks.0"].places == f"{leading}+16+{trailing}"
+    pixels = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
+    rows = torch.arange(4).numpy()
+    ranking = gather(model, layers, Plan(("blocks.0",), (), 4, 16), pixels, rows, rows * 0 - 1, ["a"] * 4).rankings
+    assert set(ranking["blocks.0"].sites.ravel().tolist()) <= set(range(16))
+    seen = responses(model, layers, {"blocks.0": [0, 1]}, pixels)["blocks.0"]
+    assert seen.maps.shape == (4, 2, 16)
+    assert relevance(model, "blocks.1:0", list(pixels.permute(0, 2, 3, 1).numpy()), node="blocks.0").shape == (4, 4, 4)
 
 
 def test_leading_tokens_never_win_and_boxes_are_those_of_patches() -> None:

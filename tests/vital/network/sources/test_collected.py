@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.reference.networks import randomise
-from vital.errors import UnknownModel
+from vital.errors import UnknownModel, UnsuitableInput
 from vital.network.layers import survey
 from vital.network.models import Model, at_side, load_model
 from vital.network.probe import CLASSES, probe
@@ -91,6 +91,18 @@ def test_random_weights_are_the_same_each_time_and_files_are_opened(tmp_path: Pa
     again = load_model("timm/test_vit", weights=str(tmp_path / "a.pth"))
     assert again.identity["weights"] == first.identity["weights"]
     assert "the table 'state_dict'" in again.notes[0]
+
+
+def test_timm_makes_a_network_for_as_many_channels_as_are_asked_for() -> None:
+    model = load_model("timm/test_vit", weights="random", channels=5, mean=0.3, std=0.2)
+    assert (model.preprocessing.channels, model.preprocessing.mean) == (5, (0.3,) * 5)
+    assert survey(model).layer("patch_embed").channels == 64
+    grey = load_model("timm/test_vit", weights="random", channels=1)
+    assert grey.preprocessing.channels == 1
+    with pytest.raises(
+        UnsuitableInput, match="takes 5 channels, and nothing says how they were normalised: give --mean"
+    ):
+        load_model("timm/test_vit", weights="random", channels=5)
 
 
 @pytest.mark.parametrize(
