@@ -1,4 +1,5 @@
-"""What the README and the notebooks show runs as it stands, with fewer steps and smaller pictures."""
+"""What the README and the notebooks show runs as it stands, with fewer steps and smaller pictures, in
+processes of their own."""
 
 from __future__ import annotations
 
@@ -14,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.flows.command import vital
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -52,7 +51,7 @@ def run(folder: Path, *command: str, given: str = "", **more: str) -> str:
 
 
 QUICKER = (
-    (r"(, side=\w+)?, steps=\d+", ", side=64, steps=2"), (r" --steps \d+", " --side 64 --steps 2"),
+    (r"(, side=\w+)?, steps=\d+", ", side=96, steps=2"), (r" --steps \d+", " --side 96 --steps 2"),
     (r"\breferences=\d+", "references=1"), (r"\(60\)", "(9)"),
 )  # fmt: skip
 """Two steps a small picture, one reference a neuron; nine images a class, and nine steps of the network's training."""
@@ -76,9 +75,7 @@ def block(language: str) -> str:
     return str(found)
 
 
-def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(
-    tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(tmp_path: Path, prefect_server: str) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     with tarfile.open(next((ROOT / "flows" / "demo").glob("*.tar"))) as tar:
@@ -88,17 +85,15 @@ def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(
             assert file is not None
             (photos / member.name).write_bytes(file.read())
     pack, *commands = [shlex.split(quicker(line), comments=True) for line in block("bash").splitlines()]
-    run(tmp_path, sys.executable, "-m", "flows.cli.main", *pack[1:])
+    vital = (sys.executable, "-m", "flows.cli.main")
+    run(tmp_path, *vital, *pack[1:])
     run_cells(tmp_path, [block("python")])  # with a server of its own, as a newcomer has it
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a.zarr").rglob("c/*") if path.is_file()}
     assert written
     said = {}
-    monkeypatch.chdir(tmp_path)
     for name, *arguments in commands:
         assert name == "vital"
-        found = vital(*arguments)
-        assert found.exit_code == 0, found.output
-        said[arguments[0]] = found.output
+        said[arguments[0]] = run(tmp_path, *vital, *arguments, PREFECT_API_URL=prefect_server)
     assert "1 of 6 blocks" in said["info"]
     assert (tmp_path / "neuron7.png").stat().st_size > 1000
     assert (tmp_path / "pages" / "index.html").exists()

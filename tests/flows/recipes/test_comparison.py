@@ -167,8 +167,8 @@ def test_the_papers_table_runs_on_random_weights_and_few_steps(tmp_path: Path) -
     (tmp_path / "val" / next(iter((tmp_path / "val").iterdir())).name).rename(tmp_path / "val" / "val-000000.tar")
     ran = vital(
         "report", "--preset", "iccv2025", "--out", tmp_path / "r", "--shards", tmp_path / "train",
-        "--held-out", tmp_path / "val", "--model", "resnet18", "--weights", "random", "--input-size", 32,
-        "--side", 32, "--steps", 1, "--batch", 32, "--seeds", 1, "--classes", "0:4", "--references", 2,
+        "--held-out", tmp_path / "val", "--model", "resnet18", "--weights", "random", "--input-size", 64,
+        "--side", 64, "--steps", 1, "--seeds", 1, "--classes", "0:4", "--references", 2,
         "--judge", "tests.flows.tiny:thousand_classes", "--threads", 1,
     )  # fmt: skip
     assert ran.exit_code == 0, ran.output
