@@ -145,9 +145,11 @@ class AtlasLayer(Blocks):
         a neuron is out of range."""
         return self.rows(neurons, ["pixels"], facets)["pixels"]
 
-    def reached(self) -> dict[str, tuple[Float[np.ndarray, "neuron level"], Float[np.ndarray, "neuron level"]]]:
-        """By node, the pictures' own rows and their targets', both averaged over channels, of first facets; empty
-        where none are kept."""
+    def reached(
+        self, neurons: Sequence[int] | None = None
+    ) -> dict[str, tuple[Float[np.ndarray, "neuron level"], Float[np.ndarray, "neuron level"]]]:
+        """By node, the pictures' own rows and their targets', both averaged over channels, of first facets, of all
+        neurons or of some; empty where none are kept."""
         parent = self.root.get(f"{self.path}/{REACHED}")
         if not isinstance(parent, zarr.Group):
             return {}
@@ -159,7 +161,7 @@ class AtlasLayer(Blocks):
         found = {}
         for node in nodes:
             names = [f"{REACHED}/{placed(node)}/{name}" for name in ("picture", "target")]
-            picture, target = self.rows(range(self.count), names).values()
+            picture, target = self.rows(range(self.count) if neurons is None else neurons, names).values()
             found[node] = (picture, target)
         return found
 

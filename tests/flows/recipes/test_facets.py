@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from flows.cli.export import export, save_picture
 from flows.jobs import ReferencesJob, TargetsJob
 from flows.pages.atlas import write_gallery
+from flows.pages.looking.look import look_at
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
@@ -138,8 +140,10 @@ def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: 
     assert sorted(path.name for path in folder.glob("*facet*")) == ["1-facet1.webp", "33-facet1.webp"]
     assert all(next((tmp_path / "pages").rglob(f"{photo[0]}.jpg")).is_file() for photo in photos)
     told = (folder / "layer.js").read_text()
-    columns = {one["name"]: one for one in json.loads(told[told.index(",") + 1 : told.rindex(")")])["columns"]}
-    assert columns["facets"]["values"] == [1, 2, 2]
+    columns = [one["name"] for one in json.loads(told[told.index(",") + 1 : told.rindex(")")])["columns"]]
+    told = (folder / "values-0.js").read_text()
+    rows = json.loads(told[told.index(",") + 1 : told.rindex(")")]).values()
+    assert [row[columns.index("facets")] for row in rows] == [1, 2, 2]
 
     assert export(str(atlas), LAYER, "0:2", tmp_path / "out") == 3
     table = (tmp_path / "out" / "neurons.csv").read_text().splitlines()
@@ -164,3 +168,27 @@ def test_a_layer_that_nothing_comes_before_has_no_facets(store: Path) -> None:
     job = TargetsJob(store=str(store), layer="0", variant=VariantSettings(facets=2))
     with pytest.raises((UnsuitableInput, SchemaMismatch), match=r"no layer comes before|no references of layer"):
         measure_targets(job)
+
+
+def test_a_photograph_of_a_facet_leads_to_it_and_to_its_picture(store: Path, atlas: Path) -> None:
+    """Every reference of a neuron of two colours, and photographs of these colours that are no reference."""
+    opened, targets = open_atlas(str(atlas)), targets_of(store)
+    images = open_statistics(str(store)).references(LAYER, neurons=[1]).image[0]
+    of = targets.reference_facets([1])
+    assert of is not None
+    facet_of = {int(image) % 3: int(facet) for image, facet in zip(images, of[0], strict=True)}
+    numbers = [*images.tolist(), 300 + RED, 300 + BLUE]
+    photos = [Image.open(io.BytesIO(coloured.photograph(number))).convert("RGB") for number in numbers]
+    look = look_at(opened, photos, top=99)
+    for seen, number in zip(look, numbers, strict=True):
+        sights = {sight.neuron: sight for sight in seen.sights}
+        assert (sights[1].facet, sights[1].facets) == (facet_of[number % 3], 2)
+        assert sights[1].picture is not None
+        np.testing.assert_array_equal(sights[1].picture, opened[LAYER, 1, facet_of[number % 3]].pixels)
+        assert sights[0].facets == 1
+        assert sights[1].as_json()["facet"] == facet_of[number % 3]
+    assert f"{facet_of[numbers[0] % 3]} of 0 to 1" in repr(look)
+    # nothing of a green photograph reaches the neuron
+    [green] = look_at(opened, [Image.open(io.BytesIO(coloured.photograph(GREEN))).convert("RGB")], top=99)
+    [sight] = [sight for sight in green.sights if sight.neuron == 1]
+    assert (sight.facet, sight.of_facets) == (None, "? of 0 to 1")
