@@ -76,30 +76,41 @@ def network() -> nn.Module:
     return nn.Sequential(first, nn.Conv2d(4, neurons, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(neurons, 2))
 
 
-def write_shard(folder: Path, images: int = 12) -> str:
+def write_shard(folder: Path, images: int = 12, name: str = "images", seed: int = 0) -> str:
     """A shard of random images."""
-    stream = np.random.default_rng(0)
-    with tarfile.open(folder / "images.tar", "w") as tar:
+    stream = np.random.default_rng(seed)
+    with tarfile.open(folder / f"{name}.tar", "w") as tar:
         for number in range(images):
             buffer = io.BytesIO()
             Image.fromarray(stream.integers(0, 256, (40, 40, 3), np.uint8)).save(buffer, "PNG")
-            member = tarfile.TarInfo(f"{number:03d}.png")
+            member = tarfile.TarInfo(f"{seed}{number:03d}.png")
             member.size = buffer.tell()
             tar.addfile(member, io.BytesIO(buffer.getvalue()))
-    return str(folder / "images.tar")
+    return str(folder / f"{name}.tar")
 
 
-def requests(folder: Path, neurons: int) -> dict[str, dict[str, int]]:
+def write_features(folder: Path, features: int, channels: int) -> str:
+    """A dictionary of random features that are zero at most sites."""
+    weight = np.random.default_rng(0).standard_normal((features, channels), np.float32)
+    weight /= np.linalg.norm(weight, axis=1, keepdims=True)
+    file = folder / "many.npz"
+    np.savez(file, weight=weight, bias=np.full(features, -0.2, np.float32))
+    return str(file)
+
+
+def requests(folder: Path, neurons: int, channels: int | None = None) -> dict[str, dict[str, int]]:
     """Requests of a task of targets and of a task of pictures, each of the second block of a layer with so many
-    neurons: by task and kind."""
+    neurons: by task and kind. With ``channels`` the neurons are features of a layer with so many, and the process has
+    read their dictionary before."""
     fsspec.register_implementation("counted", Counted, clobber=True)
-    os.environ[WIDTH] = str(neurons)
+    os.environ[WIDTH] = str(channels or neurons)
     process._load.cache_clear()  # another network under this name
-    shards, store, layer = write_shard(folder), folder / "store.zarr", "1"
+    shards, store, layer = write_shard(folder), folder / "store.zarr", "1~many" if channels else "1"
+    dictionaries = (write_features(folder, neurons, channels),) if channels else ()
     model = ModelSettings(name="benchmarks.counted:network", input_size=32)
     select_references(
         ReferencesJob(
-            shards=(shards,), store=str(store), model=model, layers=(layer,),
+            shards=(shards,), store=str(store), model=model, layers=(layer,), dictionaries=dictionaries,
             statistics=StatisticsSettings(references=4, levels=8),
         )
     )  # fmt: skip

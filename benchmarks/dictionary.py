@@ -5,11 +5,15 @@ photographs, a fifth of which are held out, and written to ``--out``. It takes m
 
 - ``explained``: share of the variance that the decoder gives back, of sites trained on and held out; ``active``:
   features that are not zero at a site; ``dead``: share of features that are zero on all photographs.
-- ``targets``: by levels kept of a row, the bytes of a feature's target in 16 bits, and as a store compresses it
-  (``stored``). ``percent`` says by how much the loss of a photograph that does not excite the feature changes by being
-  stored so: of the sum over nodes, matched whole and by relevance; ``percent_node`` of one of them. Both are the most
-  of a few features.
+- ``targets``: by levels kept of a row, and steps that its values are rounded to (none: 16 bits alone), the bytes of a
+  feature's target, of whole rows and of relevant ones, as a store compresses them. ``percent`` says by how much the
+  loss of a photograph that does not excite the feature changes by being stored so: of the sum over nodes, matched whole
+  and by relevance; ``percent_whole`` where whole rows alone are matched, ``percent_node`` of one of all terms. All are
+  the most of a few features.
 - ``bits``: of 16-bit weights against 32, the share of a site's active features that stay the same.
+
+``--pictures`` makes pictures of 32 features instead, and of as many channels of the same layer, and has two other
+networks tell from them what excites the neuron (``readability``, as `vital evaluate` has it).
 
 ``--scale`` measures a stand-in instead, of 100,000 random features of 2,048 channels on maps of 49 sites, one thread:
 
@@ -40,12 +44,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.levels import stored
+from benchmarks.features import compared
+from benchmarks.levels import kept, stored
 from stores.arrays.schema import ArraySpec, array_at, declare, open_store, write_whole
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader
-from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
+from vital.measuring.rows import sort_rows
 from vital.measuring.targets import node_relevance
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
@@ -73,13 +78,14 @@ class Size:
     channels: int = 2048
     sites: int = 49
     task: int = 32
-    levels: tuple[int, ...] = (128, 96, 64)
+    rows: tuple[tuple[int, int], ...] = ((128, 0), (128, 256), (128, 64), (64, 256))
+    """Levels of a row, and the steps of its values; 0 for none."""
     few: int = 3
     """Features whose targets are looked at, and ``references`` of each."""
     references: int = 8
 
 
-FULL, TINY = Size(), Size(2, 4, 30, 10, 500, 16, 9, 4, (64,), 1, 2)
+FULL, TINY = Size(), Size(2, 4, 30, 10, 500, 16, 9, 4, ((64, 256),), 1, 2)
 
 
 def seen(layer: str, most: int) -> Float[Tensor, "photograph site channel"]:
@@ -159,7 +165,7 @@ def training(out: Path, size: Size) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def of_file(file: Path, size: Size) -> dict[int, dict[str, float]]:
+def of_file(file: Path, size: Size) -> dict[str, dict[str, float]]:
     """Targets of features of a dictionary that was trained before."""
     _, dictionary = read_dictionary(file)
     maps = seen(LAYER, size.photographs)
@@ -168,48 +174,46 @@ def of_file(file: Path, size: Size) -> dict[int, dict[str, float]]:
 
 def targets(
     dictionary: Dictionary, peaks: Float[Tensor, "photograph feature"], size: Size
-) -> dict[int, dict[str, float]]:
+) -> dict[str, dict[str, float]]:
     """What a feature's target takes, and what it costs in loss."""
     model = load_model(ModelSettings())
     found, read = survey(model), Readout(LAYER, dictionary=dictionary)
     nodes, images = default_nodes(found, LAYER), list(photographs(model, len(peaks)))
-    channels = {name: found.layer(name).channels for name in nodes}
-    result = {levels: {"bytes": 0.0, "stored": 0.0, "percent": 0.0, "percent_node": 0.0} for levels in size.levels}
-    for levels, kept in result.items():
-        rows = {name: len(stored_levels(found.layer(name).sites, levels)) for name in nodes}
-        kept["bytes"] = sum(channels[name] * (2 * 2 * rows[name] + 4) for name in nodes)
+    named = ("whole_bytes", "relevant_bytes", "percent", "percent_whole", "percent_node")
+    result = {rows: dict.fromkeys(named, 0.0) for rows in size.rows}
     for feature in peaks.amax(0).topk(size.few).indices.tolist():
         # what is compared with the target is like nothing that it was made of, as in benchmarks/levels.py
         shown = [*peaks[:, feature].topk(size.references).indices.tolist(), int(peaks[:, feature].argmin())]
         seen_, arrived = _with_relevance(model, read, nodes, torch.stack([images[at] for at in shown]), feature)
-        total, changes = 0.0, dict.fromkeys(result, 0.0)
+        changes: dict[tuple[int, int], list[list[float]]] = {rows: [[], []] for rows in result}
         for name in nodes:
             before, weights = seen_[name][:-1], importance(arrived[name][:-1]).mean(0, keepdim=True)
             now, relevance = seen_[name][-1:], arrived[name][-1:]
             whole = sort_rows(before).mean(0, keepdim=True)
             relevant = sort_rows(relevance_map(arrived[name][:-1]) * before).mean(0, keepdim=True)
-            for rows_, more in ((whole, (None, None)), (relevant, (weights, relevance))):
-                exact = float(sort_matching(now, rows_, *more))
-                for levels, kept in result.items():
-                    kept["stored"] += _bytes(rows_, levels) / size.few
-                    change = float(sort_matching(now, stored(rows_, levels), *more)) / exact - 1
-                    kept["percent_node"] = max(kept["percent_node"], 100 * abs(change))
-                    changes[levels] += change  # every node weighs the same
-                total += 1
-        for levels, kept in result.items():
-            kept["percent"] = max(kept["percent"], 100 * abs(changes[levels]) / total)
-    return result
+            for part, rows, more in ((0, whole, (None, None)), (1, relevant, (weights, relevance))):
+                exact = float(sort_matching(now, rows, *more))
+                for (levels, steps), of in result.items():
+                    of[named[part]] += _bytes(kept(rows, levels, steps)) / size.few
+                    back = stored(rows, levels, steps)
+                    changes[levels, steps][part].append(float(sort_matching(now, back, *more)) / exact - 1)
+        for of_kept, (of_whole, of_relevant) in changes.items():
+            every = np.array([*of_whole, *of_relevant])  # every node weighs the same
+            more_ = {"percent": every.mean(), "percent_whole": np.mean(of_whole), "percent_node": np.abs(every).max()}
+            result[of_kept] |= {name: max(result[of_kept][name], 100 * abs(float(now))) for name, now in more_.items()}
+    return {f"{levels}/{steps}": of for (levels, steps), of in result.items()}
 
 
-def _bytes(rows: Float[Tensor, "1 channel site"], levels: int) -> int:
-    """Of some rows in a store."""
-    sites = rows.shape[-1]
-    values = resample(rows, site_levels(sites), stored_levels(sites, levels)).numpy().astype(np.float16)
-    group = open_store(f"memory://rows-{levels}-{values.shape}", "statistics", "a")
-    declare(group, [ArraySpec("rows", ("neuron", "channel", "level"), values.shape, "float16", "sorted rows")])
+def _bytes(values: np.ndarray) -> int:
+    """Of a neuron's rows in a store, whose metadata all neurons share."""
+    group = open_store(f"memory://rows-{values.shape}", "statistics", "a")
+    declare(group, [ArraySpec("rows", ("neuron", "channel", "level"), values.shape, "float16", "rows", block=1)])
     array = array_at(group, "rows")
+    empty = array.nbytes_stored()
     write_whole(array, values)
-    return array.nbytes_stored()
+    taken = array.nbytes_stored() - empty
+    del group["rows"]
+    return taken
 
 
 def _with_relevance(
@@ -259,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--tiny", action="store_true", help="with little of everything, in seconds")
     parser.add_argument("--scale", action="store_true", help="a stand-in of many features instead")
+    parser.add_argument("--pictures", action="store_true", help="make pictures of --dictionary, and of channels")
     parser.add_argument("--out", type=Path, default=Path("lite0.npz"), help="where the dictionary is written")
     parser.add_argument("--dictionary", type=Path, help="measure targets of this one, and train none")
     parser.add_argument("--photographs", type=int, help="how many of the embedded photographs; all by default")
@@ -268,6 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.scale:
         torch.set_num_threads(1)
         result = scale(size)
+    elif options.pictures:
+        result = dict(compared(options.dictionary or options.out, LAYER))
     elif options.dictionary:
         result = {"targets": of_file(options.dictionary, size)}
     else:

@@ -1,4 +1,4 @@
-"""How much the loss of a target changes by being stored: at K levels, in the type it has on disk."""
+"""How much the loss of a target changes by being stored: at K levels, in so many steps, in the type it has on disk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flows.steps.targets import ROW_STEPS
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader
 from tests.golden import recipe
-from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
+from vital.measuring.rows import resample, site_levels, sort_rows, stepped, stored_levels
 from vital.measuring.targets import node_relevance
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
@@ -29,12 +30,18 @@ from vital.settings import ModelSettings
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 
 
-def stored(rows: Tensor, levels: int) -> Tensor:
+def kept(rows: Tensor, levels: int, steps: int) -> np.ndarray:
+    """Rows as a store has them; values as they are for 0 steps."""
+    sites = rows.shape[-1]
+    values = resample(rows, site_levels(sites), stored_levels(sites, levels)).numpy()
+    return (stepped(values, steps) if steps else values).astype(np.float16)
+
+
+def stored(rows: Tensor, levels: int, steps: int = ROW_STEPS) -> Tensor:
     """Rows as they come back from the store."""
     sites = rows.shape[-1]
-    at = stored_levels(sites, levels)
-    kept = resample(rows, site_levels(sites), at).to(torch.float16).to(rows.dtype)
-    return resample(kept, at, site_levels(sites))
+    values = torch.from_numpy(kept(rows, levels, steps)).to(rows.dtype)
+    return resample(values, stored_levels(sites, levels), site_levels(sites))
 
 
 def golden_errors(levels: int) -> dict[str, float]:

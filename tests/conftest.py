@@ -14,6 +14,7 @@ from types import ModuleType
 # gain, above all on a busy machine, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -47,3 +48,11 @@ class _AsItIs(MetaPathFinder):
 # Before anything of them is imported, whichever tests come first.
 install_import_hook(list(PACKAGES), CHECKER)
 sys.meta_path.insert(0, _AsItIs())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def memory() -> None:
+    """Tests keep the memory that they free, as processes that run tasks do."""
+    from vital.memory import keep_memory
+
+    keep_memory()

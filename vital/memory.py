@@ -1,11 +1,16 @@
-"""What does not fit into memory: how a library says so, and work that is then done in smaller pieces."""
+"""What does not fit into memory: how a library says so, and work that is then done in smaller pieces. And what a
+process does with memory that it frees."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -20,6 +25,11 @@ NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllo
 """How torch, CUDA's runtime, cuBLAS, cuDNN, cuFFT, cuSOLVER and cuSPARSE say that there is no memory left."""
 STATE = re.compile(r"\.? GPU \d+ has a total capacity.*")
 """What torch goes on with when it has said how much it could not get: four sentences on memory, and advice."""
+
+DASKS = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+"""What Dask gives the workers that it starts: every freed 64 kB go back."""
+KEPT = {-1: (1 << 31) - 1, -3: 1 << 30}
+"""glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in bytes (malloc.h), the former as great as it can be."""
 
 
 @runtime_checkable
@@ -131,3 +141,36 @@ def _halved(failed: int, why: str, what: str, fixed: bool, way_out: str, then: s
 def pinned(values: Tensor, device: torch.device) -> Tensor:
     """Values of the host where a GPU copies them from by itself; for any other ``device`` as they are."""
     return values.pin_memory() if device.type == "cuda" and not values.is_cuda else values
+
+
+@cache
+def keep_memory() -> bool:
+    """Have this process keep the memory that it frees, and say whether it does: elsewhere than with glibc, or where the
+    environment has set it otherwise, nothing happens.
+
+    A network frees its activations in each step and asks for as many in the next. glibc gives large pieces back to the
+    system at once, and the system clears every page that is asked for anew: on a virtual machine that took a network's
+    forward pass twice the time of its arithmetic. `give_back` hands over what is free at the end of a shard. Small
+    pieces may part what was freed, until glibc has kept seven of a size, so a peak is higher: 1.9 GB instead of 1.2 in
+    a pass over ResNet-50.
+    """
+    set_otherwise = any(os.environ.get(name, usual) != usual for name, usual in DASKS.items())
+    tell = _of_libc("mallopt")
+    if tell is None or set_otherwise:
+        return False
+    return all(tell(option, value) for option, value in KEPT.items())
+
+
+def give_back() -> None:
+    """Hand what is freed back to the system, wherever it lies; nothing happens where the C library knows no such call.
+
+    glibc keeps freed pieces that lie between used ones. A pass decodes images of all sizes, so those pieces grow in
+    number with the images seen, and its memory with the number of shards. Once a shard this costs some milliseconds.
+    """
+    trim = _of_libc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_libc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

@@ -113,7 +113,7 @@ def targets(*, job: TargetsJob) -> Iterator[str]:
     yield f"targets/{job.layer}/{measure_targets(job)} of {job.store}"
 
 
-def atlas(*, job: Annotated[AtlasJob, without("fewest", "nodes")]) -> Iterator[str]:
+def atlas(*, job: AtlasJob) -> Iterator[str]:
     """Make the pictures.
 
     Example: vital atlas --store s.zarr --layer layer4.2 --neurons 0:64 --out a.zarr

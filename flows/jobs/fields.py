@@ -61,3 +61,9 @@ LABEL_WORDS = ("match", "number", "ignore")
 
 CLASS_WORDS = "classes"
 """What ``vocabulary`` may say instead of a file."""
+
+Source = Literal["stored", "fly"]
+SOURCE = (
+    "where targets come from: stored, by `vital targets`; or fly, measured by the task that makes the pictures, and "
+    "not stored"
+)

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
 
-from flows.jobs.fields import BATCH, IMAGES, LABEL_KEY, LABELS, PRECISION, TOGETHER, Batch, Folder, Location
+from pydantic import Field, model_validator
+
+from flows.jobs.fields import (
+    BATCH,
+    IMAGES,
+    LABEL_KEY,
+    LABELS,
+    PRECISION,
+    SOURCE,
+    TOGETHER,
+    Batch,
+    Folder,
+    Location,
+    Source,
+)
 from flows.jobs.running import Running
 from vital.settings import ModelSettings, PictureSettings, Precision, Settings, StatisticsSettings, VariantSettings
 
@@ -90,7 +104,37 @@ class AtlasJob(Settings):
     variant: VariantSettings = VariantSettings()
     picture: PictureSettings = PictureSettings()
     batch: Batch = Field("auto", description=BATCH)
+    targets: Source = Field("stored", description=SOURCE)
+    shards: tuple[Location, ...] = Field(
+        (), description="with --targets fly: where the shards are now, when they moved since the index was made"
+    )
+    target_precision: Precision = Field("float32", description="with --targets fly: arithmetic while they are measured")
+    target_batch: Batch = Field("auto", description=f"with --targets fly: {TOGETHER}")
     running: Running = Running()
+
+    @model_validator(mode="after")
+    def _of_the_fly_alone(self) -> AtlasJob:
+        if self.targets == "stored" and (
+            self.shards or (self.target_precision, self.target_batch) != ("float32", "auto")
+        ):
+            raise ValueError(
+                "shards, target_precision and target_batch say how targets are measured, and stored ones are: give "
+                "targets fly with them"
+            )
+        return self
+
+    def measuring(self) -> TargetsJob:
+        """What would measure the targets of the same neurons."""
+        return TargetsJob(
+            store=self.store,
+            layer=self.layer,
+            neurons=self.neurons,
+            variant=self.variant,
+            precision=self.target_precision,
+            shards=self.shards,
+            batch=self.target_batch,
+            running=self.running,
+        )
 
 
 class LayerJob(Settings):
@@ -100,6 +144,7 @@ class LayerJob(Settings):
     neurons: str = Field("", description="ranges and lists, e.g. 0:64,70; all by default, rounded out to whole blocks")
     variant: VariantSettings = VariantSettings()
     picture: PictureSettings = PictureSettings()
+    targets: Source = Field("stored", description=SOURCE)
 
 
 class FullJob(_Pass):
@@ -137,6 +182,12 @@ class FullJob(_Pass):
 
     def atlas(self, part: LayerJob) -> AtlasJob:
         """The pictures of one layer."""
+        of_fly: dict[str, Any] = {
+            "shards": self.shards,
+            "target_precision": self.precision,
+            "target_batch": self.target_batch,
+        }
+        of_fly = of_fly if part.targets == "fly" else {}
         return AtlasJob(
             store=self.store,
             layer=part.layer,
@@ -145,5 +196,7 @@ class FullJob(_Pass):
             variant=part.variant,
             picture=part.picture,
             batch=self.batch,
+            targets=part.targets,
             running=self.running,
+            **of_fly,
         )

@@ -36,10 +36,14 @@ def commands(atlas_url: str, pictures: AtlasLayer, store: str, statistics: Stati
     lines = []
     if statistics is not None:
         lines.append(_references(statistics, layer, store))
-        lines.append(_line("targets", "--store", store, "--layer", layer, "--neurons", NEURON, *chosen))
     picture = _picture(pictures.settings)
-    # the atlas finds its targets by crop, relevance and number of references; nodes are recorded with them
-    named = _without(chosen, "--node", "--fewest")
+    if statistics is not None and not statistics.targets(layer, pictures.variant).declared:
+        named = [*chosen, "--targets", "fly"]
+    else:
+        if statistics is not None:
+            lines.append(_line("targets", "--store", store, "--layer", layer, "--neurons", NEURON, *chosen))
+        # the atlas finds its targets by crop, relevance and number of references; nodes are recorded with them
+        named = _without(chosen, "--node", "--fewest")
     lines.append(
         _line(
             "atlas", "--store", store, "--layer", layer, "--neurons", NEURON, "--out", atlas_url, *named,

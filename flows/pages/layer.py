@@ -223,7 +223,7 @@ class LayerSource:
         return [*columns, *self.words.columns()]
 
     def _coordinates(self, count: int) -> Float[np.ndarray, "neuron 2"] | None:
-        if self.targets is None or not self.targets.done().any():
+        if self.targets is None or not self.targets.declared or not self.targets.done().any():
             return None
         made = self.made()
         coordinates = coordinates_of(self.targets, made)

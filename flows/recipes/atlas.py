@@ -13,11 +13,11 @@ from flows.steps.pictures import (
     check_side,
     declare_pictures,
     make_blocks,
-    pictures_of,
+    planned_tasks,
     targets_of,
     task_pictures,
 )
-from flows.steps.targets import live_neurons
+from flows.steps.targets import OnTheFly, live_neurons
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -29,26 +29,24 @@ def build_atlas(job: AtlasJob) -> str:
     """Pictures of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     atlas's URL."""
     job = settled(job)
-    statistics = open_statistics(job.store)
+    statistics = open_statistics(job.store, "r+" if job.targets == "fly" else "r")
     loaded = load_stored(statistics, job.running.of_flow)
     neurons = parse_neurons(job.neurons, loaded.survey.layer(job.layer).channels, job.layer)
-    targets = targets_of(statistics, job)
+    targets = targets_of(statistics, job, loaded)
     larger = load_at_side(stored_model(statistics), job.running.of_flow, job.picture.side)
     check_side(larger.survey, loaded.survey.layer(job.layer), targets.nodes)
     pictures = declare_pictures(job, statistics, targets, loaded)
     live = live_neurons(statistics, targets)
     tasks = tasks_of(pictures, neurons, live, task_pictures(job, pictures, neurons, live))
-    targets.require_blocks([block for blocks in tasks for block in blocks])
-    facets = targets.facets() * targets.made()
-    counted = {blocks: pictures_of(facets, blocks) for blocks in tasks}
-    at = BlocksAt(job.out, "atlas", pictures.path)
-    run_blocks(picture, job, BlockWork(at, counted, "pictures", f"{job.layer}: neurons done"), "atlas")
+    counted, told = planned_tasks(job, statistics, targets, live, tasks)
+    work = BlockWork(BlocksAt(job.out, "atlas", pictures.path), counted, "pictures", f"{job.layer}: neurons done", told)
+    run_blocks(picture, job.model_copy(update={"shards": ()}), work, "atlas")
     return job.out
 
 
 @task(name="picture-blocks")
-def picture(job: AtlasJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder) -> None:
+def picture(job: AtlasJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder, fly: OnTheFly | None = None) -> None:
     """Optimise and write some blocks' pictures, unless another run does."""
     with leased(at, blocks, holder, job.running) as mine, repeatable(job.running.deterministic):
         if mine:
-            make_blocks(job, blocks)
+            make_blocks(job, blocks, fly)

@@ -25,7 +25,8 @@ def full_run(job: FullJob) -> str:
     with kept_workers():
         select_references(job.references())
         for part in job.layers:
-            measure_targets(job.targets(part))
+            if part.targets == "stored":
+                measure_targets(job.targets(part))
             build_atlas(job.atlas(part))
     if job.pages is not None:
         write_pages(job, Path(job.pages).absolute())

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,6 +16,7 @@ from stores.arrays.provenance import fingerprint
 from stores.files import local_path
 from vital.errors import UnknownModel, UnsuitableInput
 from vital.judging.judges import Judge, load_judge, same_classes
+from vital.memory import keep_memory
 from vital.network.arithmetic import rounding
 from vital.network.layers import Survey, survey
 from vital.network.models import Model, at_side, load_model
@@ -28,10 +26,6 @@ from vital.settings import ModelSettings
 
 ALL_THREADS = min(torch.get_num_threads(), cores())
 """What torch takes when nothing is said: all cores, or what the environment or the container allows."""
-DASKS = {"MALLOC_TRIM_THRESHOLD_": "65536"}
-"""What Dask gives the workers that it starts: every freed 64 kB go back."""
-KEPT = {-1: (1 << 31) - 1, -3: 1 << 30}
-"""glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in bytes (malloc.h), the former as great as it can be."""
 LIVE = "live:"
 """Begins the name of a network that this program made itself and handed over."""
 
@@ -65,37 +59,6 @@ def load(settings: ModelSettings, running: Running) -> LoadedModel:
     if ":" in device:  # what takes no device of its own, such as a graph's stream, is to be on the same GPU
         torch.cuda.set_device(device)
     return _load(settings, device, _changed(settings))
-
-
-@cache
-def keep_memory() -> bool:
-    """Have this process keep the memory that it frees, and say whether it does: elsewhere than with glibc, or where the
-    environment has set it otherwise, nothing happens.
-
-    A network frees its activations in each step and asks for as many in the next. glibc gives large pieces back to the
-    system at once, and the system clears every page that is asked for anew: on a virtual machine that took a network's
-    forward pass twice the time of its arithmetic. `give_back` hands over what is free at the end of a shard.
-    """
-    set_otherwise = any(os.environ.get(name, usual) != usual for name, usual in DASKS.items())
-    tell = _of_libc("mallopt")
-    if tell is None or set_otherwise:
-        return False
-    return all(tell(option, value) for option, value in KEPT.items())
-
-
-def give_back() -> None:
-    """Hand what is freed back to the system, wherever it lies; nothing happens where the C library knows no such call.
-
-    glibc keeps freed pieces that lie between used ones. A pass decodes images of all sizes, so those pieces grow in
-    number with the images seen, and its memory with the number of shards. Once a shard this costs some milliseconds.
-    """
-    trim = _of_libc("malloc_trim")
-    if trim is not None:
-        trim(0)
-
-
-def _of_libc(name: str) -> Callable[..., int] | None:
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
 
 
 def hand_over(model: Model) -> ModelSettings:

@@ -149,3 +149,14 @@ def tick(amount: float = 1, part: float = 0) -> None:
     """Count on the bar that is open in this process, if there is one."""
     if _open:
         _open[-1].tick(amount, part)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """What is counted while the block lasts is none of what the open bar counts, and is not shown."""
+    unseen = Bar(lambda done, total: None, None, None)
+    _open.append(unseen)
+    try:
+        yield
+    finally:
+        _open.remove(unseen)

@@ -134,6 +134,10 @@ def atlas(
     *,
     neurons: str | int | Iterable[int] = "",
     batch: int | str = "auto",
+    targets: str = "stored",
+    shards: Paths = (),
+    target_precision: str = "float32",
+    target_batch: int | str = "auto",
     model: Model | None = None,
     **settings: Any,
 ) -> Atlas:
@@ -145,6 +149,11 @@ def atlas(
         out: the atlas to write: a path or URL. Pictures that it has already are left alone.
         neurons: numbers, or ranges and lists such as ``0:64,70``; all by default. Rounded out to whole blocks.
         batch: pictures that are optimised together; ``auto`` measures one and takes what fits.
+        targets: ``stored`` by `flows.targets`; or ``fly``, measured by the task that makes the pictures, and not
+            stored.
+        shards: on the fly: where the shards are now, when they moved.
+        target_precision: on the fly: arithmetic while targets are measured.
+        target_batch: on the fly: references in one pass.
         model: the network again, where it is a model of another program.
         **settings: fields of `vital.settings.PictureSettings`, such as ``steps``; of `VariantSettings`, as the targets
             were measured; and of `flows.jobs.Running`.
@@ -160,6 +169,7 @@ def atlas(
     parts = parts_of(settings, picture=PictureSettings, variant=VariantSettings, running=Running)
     if model is not None:
         hand_over_again(model, open_statistics(url_of(statistics)))
-    asked = {"layer": layer, "neurons": ranges(neurons), "batch": batch}
+    of_targets = {"targets": targets, "target_precision": target_precision, "target_batch": target_batch}
+    asked = {"layer": layer, "neurons": ranges(neurons), "batch": batch, "shards": many(shards), **of_targets}
     build_atlas(job_of(AtlasJob, store=url_of(statistics), out=str(out), **asked, **parts))
     return open_atlas(str(out))

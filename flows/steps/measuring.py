@@ -1,9 +1,10 @@
 """One task's references, measured: cut out of their images, forwarded in batches that fit, and summed for each neuron,
-or for each facet of it."""
+or for each facet of it; and the arrays of a block that this makes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -15,9 +16,13 @@ from flows.jobs import TargetsJob
 from flows.running.process import LoadedModel
 from flows.running.progress import tick
 from flows.steps.images import AHEAD, reference_crops
-from stores import References, Statistics
+from stores import References, Statistics, Targets
+from stores.arrays.names import placed
 from stores.dataset.places import Places
+from stores.dataset.targets import P_VALUE, REFERENCE_FACET
+from stores.errors import PictureStatus
 from vital.measuring.ranking import NOBODY
+from vital.measuring.rows import stepped
 from vital.measuring.targets import Crop, Facets, Target, chance_of, find_facets, measure, reference_vectors
 from vital.memory import fitting
 from vital.network.probe import CLASSES
@@ -26,6 +31,8 @@ from vital.pictures.device import FIXED, measured_batch
 M = TypeVar("M")
 Progress: TypeAlias = Callable[[int], None]
 """Is told of references that are done."""
+NO_FACETS = {REFERENCE_FACET: -1, P_VALUE: 1.0}
+"""What neurons without references have."""
 OfCrops: TypeAlias = Callable[[Sequence[int], Iterable[Crop], int, Progress], M]
 """What measures crops: for these neurons, so many in one pass."""
 
@@ -154,3 +161,45 @@ def rank_facets(references: References, facets: Sequence[Facets]) -> Int8[np.nda
     for row, one in enumerate(facets):
         of[row, references.image[row] != NOBODY] = one.of
     return of
+
+
+def add_facets(arrays: dict[str, np.ndarray], block: range, neurons: Sequence[int], facets: Sequence[Facets]) -> None:
+    """The facets of a block's neurons, of which there are references."""
+    for neuron, found in zip(neurons, facets, strict=True):
+        if neuron in block:
+            arrays[REFERENCE_FACET][neuron - block.start, : len(found.of)] = found.of
+            arrays[P_VALUE][neuron - block.start] = found.p
+
+
+def block_arrays(
+    targets: Targets, target: Target | None, block: int, none: Collection[int] = (), steps: int | None = None
+) -> dict[str, np.ndarray]:
+    """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that
+    says which. Neurons in ``none`` are zero on every image, such as features of a dictionary that are never active. A
+    target has a neuron's facets one after the other. Rows are rounded to ``steps``, where it is said."""
+    neurons, arrays = targets.neurons_of(block), targets.empty(block)
+    few = PictureStatus.TOO_FEW_REFERENCES
+    arrays["status"][:] = [PictureStatus.DEAD if neuron in none else few for neuron in neurons]
+    by_facet, facets = targets.most_facets > 1, Counter[int]()
+    arrays |= {name: np.full_like(arrays[name], value) for name, value in NO_FACETS.items() if by_facet}
+    if target is None:
+        return arrays
+    for position, neuron in enumerate(int(one) for one in target.neurons):
+        if neuron not in neurons:
+            continue
+        row = neuron - neurons.start
+        at = (row, facets[neuron]) if by_facet else (row,)
+        facets[neuron] += 1
+        arrays["own"][at], arrays["count"][at] = target.own[position], target.count[position]
+        dead = targets.layer != CLASSES and not target.own[position].any()
+        arrays["status"][row] = PictureStatus.DEAD if dead else PictureStatus.MADE
+        for name, node in target.nodes.items():
+            parts = {"quantiles": node.quantiles, "relevant": node.relevant, "importance": node.importance}
+            for part, values in parts.items():
+                if values is not None:
+                    row_ = values[position]
+                    arrays[f"{placed(name)}/{part}"][at] = stepped(row_, steps) if steps and row_.ndim > 1 else row_
+    if not all(np.isfinite(values).all() for values in arrays.values()):
+        finite = np.all([np.isfinite(values).reshape(len(neurons), -1).all(1) for values in arrays.values()], axis=0)
+        arrays["status"][~finite] = PictureStatus.NON_FINITE
+    return arrays

@@ -17,11 +17,19 @@ from flows.running.devices import device_name
 from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
-from flows.steps.targets import Usual, read_targets, usual_of, variant_of
+from flows.steps.targets import (
+    OnTheFly,
+    Usual,
+    declare_targets,
+    measured_targets,
+    read_targets,
+    usual_of,
+    variant_of,
+)
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
 from stores.arrays.blocks import COUNT, STATUS, neurons_of_block
 from stores.arrays.names import placed
-from stores.errors import PictureStatus
+from stores.errors import PictureStatus, SchemaMismatch
 from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
@@ -37,7 +45,7 @@ from vital.pictures.optimise import Pictures, optimise, records_of
 from vital.pictures.step import Begun
 from vital.settings import PictureMethod, PictureSettings, Precision
 
-ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 4, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
+ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 5, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
 windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data; 4: those of channels
 have it, too, and match what their references share of their difference from the data set."""
@@ -46,9 +54,49 @@ UNKNOWN_WORKERS = 32
 """Workers that a scheduler is taken to have: how many it has, now and later, is not known to a run."""
 
 
-def targets_of(statistics: Statistics, job: AtlasJob) -> Targets:
-    """The targets that a job's pictures are made for; raises SchemaMismatch where they were not measured."""
-    return statistics.targets(job.layer, job.variant.label(job.layer == CLASSES)).require()
+def targets_of(statistics: Statistics, job: AtlasJob, loaded: LoadedModel) -> Targets:
+    """The targets that a job's pictures are made for; on the fly, what is known of them before they are measured.
+
+    Raises:
+        SchemaMismatch: they were not measured, or with other nodes or fewest references than are asked for.
+    """
+    if job.targets == "fly":
+        return declare_targets(statistics, job.measuring(), loaded, fly=True)
+    targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES)).require()
+    kept, asked = variant_of(targets), job.variant
+    for name, has, wants in (
+        ("nodes", sorted({*kept.nodes} - {INPUT}), sorted({*asked.nodes} - {INPUT})),
+        ("fewest", kept.fewest, asked.fewest),
+    ):
+        if wants not in (has, [], 1):
+            raise SchemaMismatch(
+                f"{name} {wants} was asked for, but targets {targets.variant} of layer {job.layer!r} are stored with "
+                f"{has}: leave it out, or have them measured with --targets fly in another store"
+            )
+    return targets
+
+
+def planned_tasks(
+    job: AtlasJob,
+    statistics: Statistics,
+    targets: Targets,
+    live: Bool[np.ndarray, "neuron"],
+    tasks: Sequence[tuple[int, ...]],
+) -> tuple[dict[tuple[int, ...], float], dict[tuple[int, ...], dict[str, OnTheFly]]]:
+    """How many pictures each task makes, as far as it is known, and what it is told beside its blocks.
+
+    Raises:
+        SchemaMismatch: targets of a task are not stored.
+        MissingShard: one that targets are to be measured on is not where it should be.
+    """
+    if job.targets == "fly":
+        asked = OnTheFly.of_tasks(job.measuring(), statistics, live, tasks)
+        return {blocks: pictures_of(live, blocks) for blocks in tasks}, {
+            blocks: {"fly": of_task} for blocks, of_task in asked.items()
+        }
+    targets.require_blocks([block for blocks in tasks for block in blocks])
+    facets = targets.facets() * targets.made()
+    return {blocks: pictures_of(facets, blocks) for blocks in tasks}, {}
 
 
 def check_side(larger: Survey, layer: Layer, nodes: Iterable[str]) -> None:
@@ -148,12 +196,17 @@ class _Work:
     """As the statistics have it: pictures of another side are read at the same place."""
 
     @classmethod
-    def of(cls, job: AtlasJob, layer: AtlasLayer) -> _Work:
+    def of(cls, job: AtlasJob, layer: AtlasLayer, fly: OnTheFly | None) -> _Work:
         statistics = open_statistics(job.store)
-        readout = load_stored(statistics, job.running).survey.layer(job.layer).readout
+        stored = load_stored(statistics, job.running)
+        readout = stored.survey.layer(job.layer).readout
+        if fly is None:
+            targets = targets_of(statistics, job, stored)
+        else:
+            targets = measured_targets(statistics, job.measuring(), stored, fly)
         loaded = load_at_side(stored_model(statistics), job.running, job.picture.side)
         settings = job.picture.model_copy(update={"precision": layer.settings["precision"]})
-        return cls(job, statistics, targets_of(statistics, job), loaded, settings, readout)
+        return cls(job, statistics, targets, loaded, settings, readout)
 
     @cached_property
     def usual(self) -> dict[str, Usual]:
@@ -204,10 +257,11 @@ class _Work:
         }
 
 
-def make_blocks(job: AtlasJob, blocks: Sequence[int]) -> None:
-    """Optimise all live neurons of ``blocks``, or the facets of each, in batches, then write each block."""
+def make_blocks(job: AtlasJob, blocks: Sequence[int], fly: OnTheFly | None = None) -> None:
+    """Optimise all live neurons of ``blocks``, or the facets of each, in batches, then write each block. Targets are
+    those stored, or are measured on the ``fly``."""
     layer = open_atlas(job.out, "r+").layer(job.layer)
-    work = _Work.of(job, layer)
+    work = _Work.of(job, layer, fly)
     every = [neuron for block in blocks for neuron in work.targets.neurons_of(block)]
     status = dict(zip(every, work.targets.status(every).tolist(), strict=True))
     neurons = [neuron for neuron in every if status[neuron] == PictureStatus.MADE]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +11,18 @@ import torch
 from jaxtyping import Bool, Float, Int64
 
 from flows.jobs import BLOCK, TargetsJob
+from flows.running.neurons import joined_blocks
 from flows.running.process import LoadedModel, load_stored
+from flows.running.progress import aside
 from flows.steps.images import moved_urls
-from flows.steps.measuring import TaskReferences
+from flows.steps.measuring import TaskReferences, add_facets, block_arrays
 from stores import References, Statistics, Targets, open_statistics
 from stores.arrays.blocks import neurons_of_block
 from stores.arrays.names import placed
-from stores.dataset.targets import P_VALUE, REFERENCE_FACET
-from stores.errors import PictureStatus, SchemaMismatch
+from stores.dataset.index import ShardRows
+from stores.errors import MissingShard, SchemaMismatch
+from stores.files import safe_url
+from stores.shards.reading import absent
 from vital.errors import UnsuitableInput
 from vital.measuring.image_sums import LEVELS
 from vital.measuring.ranking import NOBODY
@@ -31,13 +34,12 @@ from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import VariantSettings
 
+ROW_STEPS = 256
+"""Steps from the least to the greatest value of a stored row, at least: benchmarks/dictionary.py has what they cost."""
 HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
 FACET_RULE = 1
 """Version of how a neuron's facets are found; targets of another version are not added to."""
-
-NO_FACETS = {REFERENCE_FACET: -1, P_VALUE: 1.0}
-"""What neurons without references have."""
 
 
 def planned_nodes(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> tuple[str, ...]:
@@ -53,9 +55,10 @@ def planned_nodes(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) 
     return nodes
 
 
-def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> Targets:
+def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel, fly: bool = False) -> Targets:
     """Claim the variant, then create its arrays and write their levels: once, before any task. Other settings under
-    the same name are refused by the field that differs."""
+    the same name are refused by the field that differs. On the ``fly`` the arrays are in this process's memory, and the
+    statistics keep of them what they are measured with."""
     nodes, classes, levels = planned_nodes(statistics, job, loaded), job.layer == CLASSES, statistics.levels
     side, survey = loaded.model.preprocessing.side, loaded.survey
     sites = {node: side**2 if node == INPUT else survey.layer(node).sites for node in nodes}
@@ -68,8 +71,11 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     # What was chosen first stays: the greatest activation may grow with the data set.
     half = all(_largest(statistics, node) < HALF_LIMIT for node in nodes)
     dtype = (targets.claimed or {}).get("type") or ("float16" if half else "float32")
-    _check_precision(job, targets)
-    targets.claim({**_identity(job, nodes), "type": dtype})
+    # So do rows as they are, of a version that did not round them.
+    steps = {"row_steps": ROW_STEPS} if targets.claimed is None or "row_steps" in targets.claimed else {}
+    _check_precision(job, targets, "--target-precision" if fly else "--precision")
+    targets.claim({**_identity(job, nodes), "type": dtype, **steps})
+    targets = targets.in_memory() if fly else targets
     dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
     neurons, most = survey.layer(job.layer).channels, job.variant.most_facets
     ranks = job.variant.references or statistics.ranked()[job.layer]
@@ -78,13 +84,13 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     return targets
 
 
-def _check_precision(job: TargetsJob, targets: Targets) -> None:
+def _check_precision(job: TargetsJob, targets: Targets, option: str) -> None:
     """Refuse another precision than the one that these targets were begun in."""
     begun = (targets.claimed or {"precision": job.precision}).get("precision", "float32")
     if begun != job.precision:
         raise SchemaMismatch(
             f"targets {targets.variant} of layer {job.layer!r} were begun in {begun} but now it is {job.precision}: "
-            f"repeat --precision {begun}, or write to another store"
+            f"repeat {option} {begun}, or write to another store"
         )
 
 
@@ -149,12 +155,14 @@ def moved_of_tasks(
     if not moved:
         return {blocks: {} for blocks in tasks}
     shards = statistics.shards()
+    read = {blocks: shards.name[_holding(shards, _images_of(references, live, blocks))] for blocks in tasks}
+    return {blocks: {str(name): moved[name] for name in of_task if name in moved} for blocks, of_task in read.items()}
+
+
+def _holding(shards: ShardRows, images: Int64[np.ndarray, "image"]) -> Int64[np.ndarray, "shard"]:
+    """The shards that hold some images, each once."""
     ends = np.cumsum(shards.images)  # an image id is a row of the index, where shards follow each other
-    names = {
-        blocks: shards.name[np.unique(np.searchsorted(ends, _images_of(references, live, blocks), "right"))]
-        for blocks in tasks
-    }
-    return {blocks: {str(name): moved[name] for name in of_task if name in moved} for blocks, of_task in names.items()}
+    return np.unique(np.searchsorted(ends, images, "right"))
 
 
 def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, str]) -> None:
@@ -162,8 +170,62 @@ def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, st
     `moved_of_tasks`."""
     statistics = open_statistics(job.store, "r+")
     loaded = load_stored(statistics, job.running)
-    nodes = planned_nodes(statistics, job, loaded)
     targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
+    _measure_into(targets, statistics, job, loaded, blocks, urls)
+
+
+@dataclass(frozen=True)
+class OnTheFly:
+    """What a task measures before it makes pictures of its blocks."""
+
+    together: tuple[tuple[int, ...], ...]
+    """Blocks that are measured together: as `measure_blocks` is given them, so that targets have the same bytes."""
+    urls: Mapping[str, str]
+    """As in `moved_of_tasks`."""
+
+    @classmethod
+    def of_tasks(
+        cls, job: TargetsJob, statistics: Statistics, live: Bool[np.ndarray, "neuron"], tasks: Sequence[tuple[int, ...]]
+    ) -> dict[tuple[int, ...], OnTheFly]:
+        """That of each task of pictures.
+
+        Raises:
+            MissingShard: one that holds references of a task is not where it should be.
+        """
+        references, shards = statistics.references(job.layer, job.variant.references), statistics.shards()
+        group_of = {block: group for group in joined_blocks(live, BLOCK) for block in group}
+        together = {blocks: tuple(dict.fromkeys(group_of[block] for block in blocks)) for blocks in tasks}
+        every = {blocks: tuple(block for group in groups for block in group) for blocks, groups in together.items()}
+        moved = moved_of_tasks(statistics, job.shards, references, live, every.values())
+        now = {name: url for urls in moved.values() for name, url in urls.items()}
+        read = _images_of(references, live, sorted({block for blocks in every.values() for block in blocks}))
+        urls = [now.get(str(shards.name[one]), str(shards.url[one])) for one in _holding(shards, read)]
+        if (gone := absent(urls)) is not None:
+            raise MissingShard(
+                f"there is no shard at {safe_url(gone)}, whose images targets on the fly are measured on: say with "
+                "--shards (shards=) where it is now, or run `vital targets` where it is"
+            )
+        return {blocks: cls(groups, moved[every[blocks]]) for blocks, groups in together.items()}
+
+
+def measured_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel, asked: OnTheFly) -> Targets:
+    """Targets in memory, with the bytes that `measure_blocks` would write."""
+    targets = declare_targets(statistics, job, loaded, fly=True)
+    with aside():
+        for blocks in asked.together:
+            _measure_into(targets, statistics, job, loaded, blocks, asked.urls)
+    return targets
+
+
+def _measure_into(
+    targets: Targets,
+    statistics: Statistics,
+    job: TargetsJob,
+    loaded: LoadedModel,
+    blocks: Sequence[int],
+    urls: Mapping[str, str],
+) -> None:
+    nodes = planned_nodes(statistics, job, loaded)
     every = [row for block in blocks for row in targets.neurons_of(block)]
     references = statistics.references(job.layer, job.variant.references, every)
     live = references.live(job.variant.fewest)
@@ -174,52 +236,12 @@ def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, st
         facets = found.facets() if job.variant.most_facets > 1 else []
         target = found.target(facets)
     dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
+    steps = targets.settings.get("row_steps")
     for block in blocks:
-        arrays = _block_arrays(targets, target, block, dead)
+        arrays = block_arrays(targets, target, block, dead, steps)
         if facets:
-            _add_facets(arrays, targets.neurons_of(block), neurons, facets)
+            add_facets(arrays, targets.neurons_of(block), neurons, facets)
         targets.write(block, arrays)
-
-
-def _add_facets(arrays: dict[str, np.ndarray], block: range, neurons: Sequence[int], facets: Sequence[Facets]) -> None:
-    """The facets of a block's neurons, of which there are references."""
-    for neuron, found in zip(neurons, facets, strict=True):
-        if neuron in block:
-            arrays[REFERENCE_FACET][neuron - block.start, : len(found.of)] = found.of
-            arrays[P_VALUE][neuron - block.start] = found.p
-
-
-def _block_arrays(
-    targets: Targets, target: Target | None, block: int, none: Collection[int] = ()
-) -> dict[str, np.ndarray]:
-    """A block's rows of every declared array: the target's where there is one, zero elsewhere, and the status that
-    says which. Neurons in ``none`` are zero on every image, such as features of a dictionary that are never active. A
-    target has a neuron's facets one after the other."""
-    neurons, arrays = targets.neurons_of(block), targets.empty(block)
-    few = PictureStatus.TOO_FEW_REFERENCES
-    arrays["status"][:] = [PictureStatus.DEAD if neuron in none else few for neuron in neurons]
-    by_facet, facets = targets.most_facets > 1, Counter[int]()
-    arrays |= {name: np.full_like(arrays[name], value) for name, value in NO_FACETS.items() if by_facet}
-    if target is None:
-        return arrays
-    for position, neuron in enumerate(int(one) for one in target.neurons):
-        if neuron not in neurons:
-            continue
-        row = neuron - neurons.start
-        at = (row, facets[neuron]) if by_facet else (row,)
-        facets[neuron] += 1
-        arrays["own"][at], arrays["count"][at] = target.own[position], target.count[position]
-        dead = targets.layer != CLASSES and not target.own[position].any()
-        arrays["status"][row] = PictureStatus.DEAD if dead else PictureStatus.MADE
-        for name, node in target.nodes.items():
-            parts = {"quantiles": node.quantiles, "relevant": node.relevant, "importance": node.importance}
-            for part, values in parts.items():
-                if values is not None:
-                    arrays[f"{placed(name)}/{part}"][at] = values[position]
-    if not all(np.isfinite(values).all() for values in arrays.values()):
-        finite = np.all([np.isfinite(values).reshape(len(neurons), -1).all(1) for values in arrays.values()], axis=0)
-        arrays["status"][~finite] = PictureStatus.NON_FINITE
-    return arrays
 
 
 @dataclass(frozen=True, eq=False)

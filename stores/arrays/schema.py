@@ -96,6 +96,11 @@ def open_store(url: str, kind: Kind, mode: Mode) -> zarr.Group:
     return root
 
 
+def memory_group() -> zarr.Group:
+    """An empty group in this process's memory, gone with the last that holds it."""
+    return zarr.create_group(MemoryStore(), zarr_format=3)
+
+
 def stored_kind(url: str) -> str | None:
     """Which kind of store lies at ``url``, as it says itself; None where there is none of ours."""
     try:

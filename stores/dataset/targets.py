@@ -13,7 +13,7 @@ from jaxtyping import Float, Int8, Shaped
 from stores.arrays.blocks import COUNT, FACET, Blocks, block_specs
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed
-from stores.arrays.schema import ArraySpec, declare, write_whole
+from stores.arrays.schema import ArraySpec, declare, memory_group, write_whole
 from stores.dataset.layers import LEVEL
 from stores.errors import SchemaMismatch
 
@@ -32,6 +32,13 @@ class Targets(Blocks):
     def of(cls, root: zarr.Group, layer: str, variant: str) -> Targets:
         """Those of a store, whether they are there or not."""
         return cls(root, f"{TARGETS}/{placed(layer)}/{placed(variant)}", layer, variant)
+
+    def in_memory(self) -> Targets:
+        """The same variant with the same settings in a store of this process's memory, which nobody else sees; its
+        arrays are not declared yet."""
+        there = Targets.of(memory_group(), self.layer, self.variant)
+        there.claim(self.settings)
+        return there
 
     def require(self) -> Targets:
         """The same; raises SchemaMismatch with the way out when the variant was not measured."""

@@ -6,6 +6,7 @@ Nothing is ever unpacked: names inside a tar are keys, never paths.
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +30,8 @@ GAP = 128 << 10
 """Bytes between two images that are read with them, at most: a request of its own usually takes longer."""
 MOST = 8 << 20
 """Bytes of a request for several images, at most."""
+ASKED = 16
+"""Shards that are looked for at a time."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,22 @@ def _reached(url: str) -> Iterator[None]:
             f"{safe_url(url)} cannot be read ({type(error).__name__}: {first_line(error)}): what is finished stays; "
             "run the same command again when it can be, which makes what is missing"
         ) from error
+
+
+def absent(urls: Sequence[str]) -> str | None:
+    """The first of some shards that is not there, None where all are; many are asked for at a time.
+
+    Raises UnreachableStore: a service answers errors.
+    """
+    with ThreadPoolExecutor(ASKED, thread_name_prefix="ask") as pool:
+        return next((url for url, there in zip(urls, pool.map(_is_there, urls), strict=True) if not there), None)
+
+
+def _is_there(url: str) -> bool:
+    if (path := local_path(url)) is not None:
+        return path.exists()
+    with _reached(url):
+        return bool(universal_path(url).exists())
 
 
 def read_images(url: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -68,6 +68,23 @@ def resample(
     return torch.lerp(rows[..., left], rows[..., right], weight.to(rows.dtype))
 
 
+def stepped(rows: Float[np.ndarray, "*row level"], steps: int) -> Float[np.ndarray, "*row level"]:
+    """Rows rounded to multiples of a power of two each: the greatest that makes at least ``steps`` from a row's least
+    to its greatest value. Neighbours become equal, and rows take half the bytes when they are compressed.
+
+    An error is at most a half of a step, and as often up as down: a loss that adds squares over sites hardly changes.
+    Rows of one value, and rows that are not finite, stay as they are.
+
+    >>> stepped(np.float32([0, 0.3, 0.31, 1]), 4)
+    array([0.  , 0.25, 0.25, 1.  ], dtype=float32)
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        width = np.ptp(rows, axis=-1, keepdims=True) / steps
+    known = (width > 0) & np.isfinite(width)
+    step = np.ldexp(np.float64(1), np.frexp(np.where(known, width, 1))[1] - 1)
+    return np.where(known, np.rint(np.where(known, rows, 0) / step) * step, rows).astype(rows.dtype)
+
+
 T = TypeVar("T")
 CACHE = 1 << 18
 """Values sorted at a time on a CPU: a megabyte."""

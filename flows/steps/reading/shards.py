@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch import nn
 
-from flows.running.process import LoadedModel, give_back
+from flows.running.process import LoadedModel
 from flows.running.progress import tick
 from flows.steps.images import bands_of
 from flows.steps.reading.feeding import ALONE, Feed, fed
@@ -22,7 +22,7 @@ from stores.errors import USED
 from stores.shards.finding import ShardFile
 from stores.shards.reading import ShardReader
 from vital.measuring.gathering import Gathered, Gathering, Plan
-from vital.memory import fitting
+from vital.memory import fitting, give_back
 from vital.network.probe import CLASSES
 
 

@@ -195,7 +195,8 @@ def test_help_says_bounds_choices_and_defaults_of_the_settings(monkeypatch: pyte
     for name, field in PictureSettings.model_fields.items():
         assert f"--{name.replace('_', '-')} " in said
         assert " ".join(str(field.description).split("  [")[0].split()) in said
-    assert "--fewest" not in said
+    assert "[stored, fly; default: stored]" in said
+    assert "--fewest INT" in said  # of targets on the fly
     assert "layer4.2@3,3" in vital("references", "--help").output
 
 

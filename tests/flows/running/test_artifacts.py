@@ -48,7 +48,7 @@ def test_a_failed_run_says_why(made: Made, tmp_path: Path, monkeypatch: pytest.M
     atlas = tmp_path / "atlas.zarr"
     calls: list[tuple[int, ...]] = []
 
-    def only_once(job: AtlasJob, blocks: tuple[int, ...]) -> None:
+    def only_once(job: AtlasJob, blocks: tuple[int, ...], fly: object) -> None:
         if calls:
             raise RuntimeError("the machine is on fire")
         calls.append(blocks)

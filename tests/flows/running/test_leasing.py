@@ -86,7 +86,7 @@ def test_what_another_run_makes_is_not_made_twice(
             assert its
             make_blocks(job, (0,))
 
-    def counted(asked: AtlasJob, blocks: tuple[int, ...]) -> None:
+    def counted(asked: AtlasJob, blocks: tuple[int, ...], fly: object) -> None:
         mine.append(blocks)
 
     monkeypatch.setattr(flow, "make_blocks", counted)

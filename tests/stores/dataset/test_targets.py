@@ -124,6 +124,23 @@ def test_levels_stand_beside_their_nodes(group: zarr.Group) -> None:
     assert all(np.array_equal(found[name], value) for name, value in levels.items())
 
 
+def test_targets_in_memory_have_the_settings_and_are_nobody_elses(group: zarr.Group) -> None:
+    stored = Targets.of(group, "layer4.2", "patch-lrp")
+    stored.claim({"nodes": ["_blocks.13"], "row_steps": 256})
+    levels, channels = {"_blocks.13": np.linspace(0, 1, 4), "own": np.array([0.5])}, {"_blocks.13": 3}
+    one, other = stored.in_memory(), stored.in_memory()
+    assert (one.settings, one.nodes, one.declared) == (stored.settings, ("_blocks.13",), False)
+    for targets in (one, other):
+        targets.declare(levels, channels, NEURONS, BLOCK, ())
+    arrays = one.empty(1)
+    arrays["own"][:], arrays["status"][:] = 5, PictureStatus.MADE
+    one.write(1, arrays)
+    assert one.rows([2, 3, 5])["own"][:, 0].tolist() == [0, 5, 5]
+    assert one.done().tolist() == [False, True, False]
+    assert not other.done().any()
+    assert not stored.done().any()
+
+
 def test_done_is_written_after_the_data(group: zarr.Group, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr("stores.arrays.blocks.write_block", lambda array, block, rows: written.append(array.basename))

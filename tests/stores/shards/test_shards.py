@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stores.errors import MissingShard, Status, UnreadableShard
 from stores.shards.finding import ShardFile, expand
-from stores.shards.reading import Sample, ShardReader, read_images
+from stores.shards.reading import Sample, ShardReader, absent, read_images
 
 Tar = Callable[..., Path]
 Jpeg = Callable[..., bytes]
@@ -263,3 +263,13 @@ def test_shards_in_an_object_store(s3: str, tmp_path: Path, tar: Tar, jpeg: Jpeg
         read_images(f"{s3}/nowhere.tar", [(0, 1)])
     with pytest.raises(MissingShard):
         list(ShardReader(ShardFile("nowhere.tar", f"{s3}/nowhere.tar", 0)))
+
+
+def test_the_first_of_the_absent_shards_is_found(tmp_path: Path) -> None:
+    there, remote, folder = tmp_path / "a.tar", "memory://absent/b.tar", tmp_path / "photos"
+    there.touch()
+    folder.mkdir()
+    fsspec.filesystem("memory").pipe_file("/absent/b.tar", b"")
+    assert absent([str(there), remote, str(folder)]) is None
+    assert absent([]) is None
+    assert absent([str(there), "memory://absent/c.tar", str(tmp_path / "d.tar")]) == "memory://absent/c.tar"

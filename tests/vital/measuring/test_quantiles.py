@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as npst
 
 from vital.measuring.exact import AT_ONCE, FINE, GRID, ExactSum, exact_parts, total_of
 from vital.measuring.image_sums import ImageTotal
-from vital.measuring.rows import resample, site_levels, stored_levels
+from vital.measuring.rows import resample, site_levels, stepped, stored_levels
 from vital.measuring.sums import LayerSums, LayerTotal
 
 floats = st.floats(-1e3, 1e3, width=32)
@@ -198,3 +198,22 @@ def test_levels_read_without_gradients_may_be_read_with_them_later() -> None:
     resample(rows, have, want).sum().backward()
     assert rows.grad is not None
     np.testing.assert_allclose(rows.grad.sum(1), [13, 13], rtol=1e-5)
+
+
+@given(npst.arrays(np.float32, (3, 7), elements=st.floats(-(2.0**60), 2.0**60, width=32)), st.sampled_from([1, 8, 256]))
+def test_rounded_rows_stay_in_order_and_within_half_a_step(rows: np.ndarray, steps: int) -> None:
+    rows = np.sort(rows, -1)
+    found = stepped(rows, steps)
+    assert found.dtype == np.float32
+    assert (np.diff(found) >= 0).all()
+    width = np.ptp(rows.astype(np.float64), axis=-1, keepdims=True) / steps
+    # single precision rounds the width itself, and values far from zero beside their width
+    slack = 2.0**-20 * np.abs(rows) + 2.0**-140
+    assert (np.abs(found.astype(np.float64) - rows) <= width / 2 + slack).all()
+
+
+def test_rounded_rows_are_multiples_of_a_power_of_two_and_odd_ones_stay() -> None:
+    rows = np.array([[0, 0.2, 2.9, 5], [7.1, 7.1, 7.1, 7.1], [0, 1, 2, np.inf], [0, np.nan, 1, 2]], np.float32)
+    found = stepped(rows, 4)
+    np.testing.assert_array_equal(found[0], [0, 0, 3, 5])  # steps of 1: 5/4 rounded down to a power of two
+    np.testing.assert_array_equal(found[1:], rows[1:])

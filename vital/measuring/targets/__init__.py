@@ -2,7 +2,8 @@
 into."""
 
 from vital.measuring.targets.facets import Facets, chance_of, find_facets
-from vital.measuring.targets.means import Crop, NodeTarget, Target, measure, node_relevance
+from vital.measuring.targets.means import NodeTarget, Target, measure
+from vital.measuring.targets.passes import Crop, node_relevance
 from vital.measuring.targets.vectors import reference_vectors
 
 __all__ = [

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vital.measuring.exact import ExactRows
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
-from vital.memory import pinned
-from vital.network.arithmetic import arithmetic, widened
+from vital.measuring.targets.passes import Crop, forwarding, node_relevance, on, rounds
+from vital.network.arithmetic import widened
 from vital.network.models import Model
 from vital.network.neurons import Readout, importance, relevance_map
-from vital.network.probe import CLASSES, INPUT, Activations, Layout, anchor, probe
-from vital.propagation.mode import Relevance, gradient_times_activation, relevance_mode
+from vital.network.probe import CLASSES, INPUT, Layout
+from vital.propagation.mode import relevance_mode
 from vital.settings import Precision, RelevanceKind
 
 
@@ -94,15 +94,6 @@ class Target:
         )
 
 
-@dataclass(frozen=True)
-class Crop:
-    """One reference to measure: pixels at the input's size, and the rows (positions among the neurons) that it is a
-    reference of."""
-
-    pixels: UInt8[Tensor, "colour side side"]
-    rows: tuple[int, ...]
-
-
 def measure(
     model: Model,
     layer: str,
@@ -145,14 +136,11 @@ def measure(
     sums = ExactRows(len(neurons))
     count = np.zeros(len(neurons), np.int64)
     sites: dict[str, int] = {}
-    with arithmetic(model, precision) as model, probe(model.network, [*nodes, reads.layer], layouts, mode) as run:
-        weight = anchor(model.network)
-        device = weight.device
-        source = iter(crops)
+    source = iter(crops)
+    with forwarding(model, [*nodes, reads.layer], layouts, mode, precision, graph=inner) as forward:
         while part := list(islice(source, batch)):
-            images = model.preprocessing.normalise(on(device, torch.stack([crop.pixels for crop in part])))
-            with torch.set_grad_enabled(inner):
-                activations = run(images.to(weight.dtype).requires_grad_(inner))
+            activations = forward([crop.pixels for crop in part])
+            device = activations[reads.layer].device
             precise = {name: widened(read.detach()) for name, read in activations.items()}
             sites = {name: read.shape[-1] for name, read in activations.items()}
             stored = {name: _stored(precise[name], levels) for name in nodes}
@@ -171,55 +159,6 @@ def measure(
                     sums.add(f"{name}/importance", rows, importance(arrived))
     own_sites = 1 if reads.site is not None else sites[reads.layer]
     return _finish(sums, layer, neurons, nodes, sites, own_sites, count, levels, readout)
-
-
-def rounds(
-    rows: Sequence[tuple[int, ...]], neurons: Sequence[int], device: torch.device
-) -> Iterator[tuple[list[int], Int[Tensor, "image"], Callable[[Tensor], Tensor]]]:
-    """The rounds that a batch of crops is asked in, given the rows of ``neurons`` that each is a reference of: round r
-    asks for the r-th neuron of every crop that has one.
-
-    Of each round: the rows asked for, the neuron of every crop of the batch, and what takes of values of all crops
-    those that are asked.
-    """
-    for turn in range(max(map(len, rows))):
-        present = [index for index, one in enumerate(rows) if turn < len(one)]
-        of = [rows[index][turn] for index in present]
-        asked = torch.full((len(rows),), neurons[of[0]])  # of the others nothing is kept
-        asked[present] = torch.tensor([neurons[row] for row in of])
-        yield of, on(device, asked), _of_all(len(rows), present, device)
-
-
-def on(device: torch.device, values: Tensor) -> Tensor:
-    """Values of the host on the device, which the host does not wait for."""
-    return pinned(values, device).to(device, non_blocking=True)
-
-
-def _of_all(count: int, present: Sequence[int], device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Takes of ``count`` images those that are ``present``; all of them without a copy."""
-    if len(present) == count:
-        return lambda values: values
-    chosen = on(device, torch.tensor(present))
-    return lambda values: values[chosen]
-
-
-def node_relevance(
-    mode: Relevance | None,
-    activations: Activations,
-    reads: Readout,
-    nodes: Sequence[str],
-    neurons: Int[Tensor, "image"],
-    kind: RelevanceKind,
-) -> Activations:
-    """Relevance at every node of each image's own neuron; none at the input, where z⁺ means nothing."""
-    nodes = [name for name in nodes if name != INPUT]
-    if not nodes:
-        return {}
-    read = activations[reads.layer]
-    start = reads.start(read, neurons, kind)
-    if mode is None:
-        return gradient_times_activation(read, start, {name: activations[name] for name in nodes})
-    return dict(zip(nodes, mode.backward(read, start, [activations[name] for name in nodes]), strict=True))
 
 
 def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Float[Tensor, "image channel level"]:

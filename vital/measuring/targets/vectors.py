@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from vital.measuring.targets.means import Crop, node_relevance, on, rounds
-from vital.network.arithmetic import arithmetic, widened
+from vital.measuring.targets.passes import Crop, forwarding, node_relevance, rounds
+from vital.network.arithmetic import widened
 from vital.network.models import Model
 from vital.network.neurons import Readout
-from vital.network.probe import CLASSES, Layout, anchor, probe
+from vital.network.probe import CLASSES, Layout
 from vital.propagation.mode import relevance_mode
 from vital.settings import Precision, RelevanceKind
 
@@ -41,14 +40,11 @@ def reference_vectors(
     inner, reads = layer != CLASSES, (readout or Readout(layer)).of(neurons)
     mode = relevance_mode(kind) if inner else None
     vectors: np.ndarray | None = None
-    with arithmetic(model, precision) as model, probe(model.network, [node, reads.layer], layouts, mode) as run:
-        weight = anchor(model.network)
-        source = iter(crops)
+    source = iter(crops)
+    with forwarding(model, [node, reads.layer], layouts, mode, precision, graph=inner) as forward:
         while part := list(islice(source, batch)):
-            images = model.preprocessing.normalise(on(weight.device, torch.stack([crop.pixels for crop in part])))
-            with torch.set_grad_enabled(inner):
-                activations = run(images.to(weight.dtype).requires_grad_(inner))
-            for of, asked, here in rounds([crop.rows for crop in part], neurons, weight.device):
+            activations = forward([crop.pixels for crop in part])
+            for of, asked, here in rounds([crop.rows for crop in part], neurons, activations[node].device):
                 progress(len(of))
                 if inner:
                     values = here(node_relevance(mode, activations, reads, [node], asked, kind)[node]).sum(-1)

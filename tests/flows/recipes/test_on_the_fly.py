@@ -1,0 +1,92 @@
+"""Targets measured by the task that makes the pictures: the same bytes, and none of them stored."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from flows.jobs import AtlasJob, FullJob, LayerJob, Running
+from flows.pages.again import commands
+from flows.recipes.atlas import build_atlas
+from flows.running.process import load_stored
+from flows.steps.pictures import targets_of
+from stores import open_atlas, open_statistics
+from stores.errors import ForeignStore, MissingShard, SchemaMismatch
+from tests.flows.conftest import LAYER, VARIANT, Made, atlas_job
+from tests.flows.recipes.test_pipeline import digests
+
+
+@pytest.fixture
+def bare(made: Made, tmp_path: Path) -> Made:
+    """A store without targets."""
+    copy = Made(tmp_path)
+    shutil.copytree(made.store, copy.store)
+    shutil.rmtree(copy.store / "targets")
+    return copy
+
+
+def fly(job: AtlasJob, **changes: object) -> AtlasJob:
+    return job.model_copy(update={"targets": "fly", **changes})
+
+
+def of_layer(atlas: Path) -> dict[str, str]:
+    return {path: digest for path, digest in digests(atlas).items() if path.startswith(f"{LAYER}/")}
+
+
+def test_pictures_have_the_bytes_of_those_from_stored_targets(made: Made, bare: Made) -> None:
+    """Settings and fingerprints too; the first block alone comes first, and is left alone later."""
+    with pytest.raises(SchemaMismatch, match="no targets 'image-lrp' of layer '2': run `vital targets"):
+        build_atlas(atlas_job(bare.store, bare.atlas))
+    build_atlas(fly(atlas_job(bare.store, bare.atlas), neurons="0:3"))
+    first = {path: path.stat().st_mtime_ns for path in (bare.atlas / LAYER).rglob("c/0/*") if path.is_file()}
+    build_atlas(fly(atlas_job(bare.store, bare.atlas)))
+    assert of_layer(bare.atlas) == of_layer(made.atlas)
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert not list((bare.store / "targets").rglob("c"))
+    statistics, pictures = open_statistics(str(bare.store)), open_atlas(str(bare.atlas)).layer(LAYER)
+    kept = statistics.targets(LAYER, pictures.variant)
+    assert kept.settings == open_statistics(str(made.store)).targets(LAYER, pictures.variant).settings
+    assert not kept.declared
+    said = commands(str(bare.atlas), pictures, str(bare.store), statistics)
+    assert [line.split()[1] for line in said] == ["references", "atlas"]
+    assert "--targets fly" in said[-1]
+    assert "--node 0 --node 1" in said[-1]
+    with pytest.raises(ForeignStore, match="variant field fewest"):
+        build_atlas(fly(atlas_job(bare.store, bare.atlas, variant=VARIANT.model_copy(update={"fewest": 2}))))
+
+
+def test_missing_shards_are_refused_before_a_task(
+    made: Made, bare: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.move(made.shards, tmp_path / "moved")
+    monkeypatch.setattr("flows.recipes.atlas.run_blocks", lambda *words: pytest.fail("a task was to run"))
+    try:
+        with pytest.raises(MissingShard, match=r"no shard at \S+tiny-00000\d.tar, whose images .* say with --shards"):
+            build_atlas(fly(atlas_job(bare.store, bare.atlas)))
+        told: list[object] = []
+        monkeypatch.setattr("flows.recipes.atlas.run_blocks", lambda task, job, work, key: told.append(work.own))
+        build_atlas(fly(atlas_job(bare.store, bare.atlas), shards=(str(tmp_path / "moved"),)))
+        assert str(tmp_path / "moved") in str(told)
+    finally:
+        shutil.move(tmp_path / "moved", made.shards)
+
+
+def test_what_stored_targets_do_not_have_is_refused(made: Made) -> None:
+    statistics = open_statistics(str(made.store))
+    loaded = load_stored(statistics, Running())
+    for name, asked, had in (("nodes", ("0",), r"\['0', '1'\]"), ("fewest", 2, "1")):
+        job = atlas_job(made.store, made.atlas, variant=VARIANT.model_copy(update={name: asked}))
+        with pytest.raises(SchemaMismatch, match=f"{name} .* was asked for, but targets .* are stored with {had}"):
+            targets_of(statistics, job, loaded)
+    with pytest.raises(ValidationError, match="give targets fly with them"):
+        AtlasJob(store="s", out="a", layer=LAYER, target_batch=4)
+
+
+def test_a_full_run_tells_the_pictures_what_targets_would_be_told() -> None:
+    parts = (LayerJob(layer="a", targets="fly"), LayerJob(layer="b"))
+    full = FullJob(shards=("s.tar",), store="s", out="a", layers=parts, precision="tf32", target_batch=4)
+    assert full.atlas(parts[0]).measuring() == full.targets(parts[0])
+    assert full.atlas(parts[1]).shards == ()
