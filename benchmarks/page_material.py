@@ -13,7 +13,7 @@ import zarr
 from PIL import Image
 
 from flows.steps.dataset import ALGORITHM
-from stores import AtlasLayer, References, Sample, Statistics, Targets
+from stores import AtlasLayer, Naming, References, Sample, Statistics, Targets
 from stores.arrays.provenance import claim, claimed, fingerprint
 from stores.arrays.schema import declare, group_at, open_store
 from stores.atlas.layer import picture_specs
@@ -25,7 +25,28 @@ from vital.settings import ModelSettings, PictureSettings, VariantSettings
 LAYER, VARIANT = "layer4.2", "patch-lrp"
 NODES = {"input": (3, 64), "conv1": (64, 64), "layer1": (256, 64), "layer2": (512, 64), "layer3": (1024, 64)}
 """Channels and levels, as of resnet50."""
-BLOCK, RANKS, SIDE, RECORDS, SAMPLE = 32, 12, 224, 50, 2000
+FEW = {"input": (3, 16), "layer3": (48, 16)}
+"""Of a layer of more than `MANY` neurons: a dictionary's features have small targets."""
+MANY = 8192
+BLOCK, RANKS, SIDE, RECORDS, SAMPLE, MADE = 32, 12, 224, 50, 500, 512
+"""``MADE`` pictures are made, and then used again."""
+WORDS, LABELS = 4000, 1000
+METRICS = (
+    "clarity_judge", "clipped", "mean_peak_ratio", "peak_ratio", "polysemanticity_judge", "processing_gap",
+    "readability_judge", "readability_references_judge", "redundancy_judge", "selectivity", "variation",
+)  # fmt: skip
+
+
+def words(count: int) -> np.ndarray:
+    """Names as a vocabulary has them: of one word or two, of the lengths of English ones."""
+    stream, letters = np.random.default_rng(6), np.array(list("eeeaaiioournnttsslldcmhgpbfyvwk"))
+    single = ["".join(stream.choice(letters, stream.integers(3, 10))) for _ in range(count)]
+    return np.array([word if row % 2 else f"{word} {single[row // 2]}" for row, word in enumerate(single)])
+
+
+def nodes_of(neurons: int) -> dict[str, tuple[int, int]]:
+    """Channels and levels of the nodes of a layer of so many neurons."""
+    return NODES if neurons <= MANY else FEW
 
 
 def photograph(stream: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -93,7 +114,8 @@ def _write_shards(statistics: zarr.Group, folder: Path, photos: int) -> None:
                 sums.append(zlib.crc32(buffer.getvalue()))
         rows = SampleRows.from_columns(
             {
-                "shard": [number] * count, "offset": offsets, "size": sizes, "label": [-1] * count,
+                "shard": [number] * count, "offset": offsets, "size": sizes,
+                "label": [row % LABELS for row in range(start, start + count)],
                 "key": [f"photo{row:06d}" for row in range(start, start + count)], "status": [0] * count,
                 "checksum": sums,
             }
@@ -108,6 +130,8 @@ def _write_shards(statistics: zarr.Group, folder: Path, photos: int) -> None:
 def _write_statistics(statistics: zarr.Group, neurons: int, photos: int) -> None:
     stream = np.random.default_rng(1)
     image = stream.integers(0, photos, (neurons, RANKS))
+    # a third of a neuron's references are of one class
+    image[:, ::3] = (image[:, :1] % LABELS + LABELS * stream.integers(0, photos, (neurons, RANKS // 3))) % photos
     box = np.empty((neurons, RANKS, 4), np.int32)
     box[..., :2], box[..., 2:] = stream.integers(0, SIDE - 64, (neurons, RANKS, 2)), 64
     score = -np.sort(-stream.gamma(3, 2, (neurons, RANKS)), 1).astype(np.float32)
@@ -127,13 +151,14 @@ def _write_statistics(statistics: zarr.Group, neurons: int, photos: int) -> None
 
 
 def _write_targets(statistics: zarr.Group, neurons: int) -> None:
-    inner = [node for node in NODES if node != "input"]
+    nodes = nodes_of(neurons)
+    inner = [node for node in nodes if node != "input"]
     kinds = {"quantiles": "float16", "relevant": "float16"}
     settings = VariantSettings().model_dump(mode="json", exclude={"nodes"})
     targets = Targets.of(statistics, LAYER, VARIANT)
-    targets.claim({**settings, "nodes": list(NODES), "block": BLOCK})
-    levels = {node: np.linspace(0, 1, count) for node, (_, count) in NODES.items()} | {"own": np.linspace(0, 1, 49)}
-    targets.declare(levels, {node: size for node, (size, _) in NODES.items()}, neurons, BLOCK, inner, kinds)
+    targets.claim({**settings, "nodes": list(nodes), "block": BLOCK})
+    levels = {node: np.linspace(0, 1, count) for node, (_, count) in nodes.items()} | {"own": np.linspace(0, 1, 49)}
+    targets.declare(levels, {node: size for node, (size, _) in nodes.items()}, neurons, BLOCK, inner, kinds)
     for block in range(-(-neurons // BLOCK)):
         stream = np.random.default_rng((2, block))
         count = min(BLOCK, neurons - block * BLOCK)
@@ -141,7 +166,7 @@ def _write_targets(statistics: zarr.Group, neurons: int) -> None:
             "own": np.zeros((count, 49), np.float32), "count": np.full(count, RANKS),
             "status": np.ones(count, np.uint8),
         }  # fmt: skip
-        for node, (channels, size) in NODES.items():
+        for node, (channels, size) in nodes.items():
             rows = np.sort(stream.gamma(1, 1, (count, channels, 1)) * np.linspace(0, 1, size) ** 3, 2)
             arrays[f"{node}/quantiles"] = rows.astype(np.float16)
             if node in inner:
@@ -151,13 +176,13 @@ def _write_targets(statistics: zarr.Group, neurons: int) -> None:
 
 
 def _write_pictures(atlas: zarr.Group, neurons: int, side: int) -> None:
-    levels = {node: size for node, (_, size) in NODES.items()}
+    levels = {node: size for node, (_, size) in nodes_of(neurons).items()}
     declare(atlas, picture_specs(LAYER, neurons, side, RECORDS, BLOCK, levels))
     settings = PictureSettings(side=side).model_dump(mode="json")
     claim(group_at(atlas, LAYER), "atlas", {"variant": VARIANT, **settings})
+    pictures = [photograph(np.random.default_rng((3, row)), side, side) for row in range(min(neurons, MADE))]
     for block in range(-(-neurons // BLOCK)):
-        rows = range(block * BLOCK, min((block + 1) * BLOCK, neurons))
-        made = [photograph(np.random.default_rng((3, row)), side, side) for row in rows]
+        made = [pictures[row % MADE] for row in range(block * BLOCK, min((block + 1) * BLOCK, neurons))]
         count, stream = len(made), np.random.default_rng((4, block))
         arrays: dict[str, np.ndarray] = {
             "pixels": np.stack(made), "alpha": np.stack([255 - picture[..., 1] for picture in made]),
@@ -169,5 +194,19 @@ def _write_pictures(atlas: zarr.Group, neurons: int, side: int) -> None:
             arrays[f"reached/{node}/target"] = target
             arrays[f"reached/{node}/picture"] = target + stream.normal(0, 0.1, (count, size)).astype(np.float32)
         AtlasLayer(atlas, LAYER).write(block, arrays)
-    values = {"selectivity": np.random.default_rng(5).beta(2, 2, neurons).astype(np.float32)}
-    AtlasLayer(atlas, LAYER).write_metrics(values, {"selectivity": ("a made-up metric", "")})
+    stream = np.random.default_rng(5)
+    # what `vital evaluate` writes with one judge
+    values = {name: stream.beta(2, 2, neurons).astype(np.float32) for name in METRICS}
+    AtlasLayer(atlas, LAYER).write_metrics(values, dict.fromkeys(METRICS, ("a made-up metric", "")))
+    AtlasLayer(atlas, LAYER).write_naming(_naming(neurons, stream))
+
+
+def _naming(neurons: int, stream: np.random.Generator) -> Naming:
+    """Three words for each neuron; three quarters have a name."""
+    score = -np.sort(-stream.beta(2, 3, (neurons, 3)), 1).astype(np.float32)
+    bound = np.where(stream.random(neurons) < 0.75, 0, 1).astype(np.float32)
+    return Naming(
+        words(WORDS)[stream.integers(0, WORDS, (neurons, 3))], score, score, score, bound, bound, score[:, 0] > bound,
+        np.zeros((neurons, 0), np.int64), np.zeros((neurons, 0), np.float32),
+        {"words": WORDS, "source": "a made-up vocabulary", "images_that_chose": 250, "images_that_scored": 250},
+    )  # fmt: skip

@@ -187,6 +187,17 @@ class VariantSettings(Settings):
         description="most facets of a neuron, each with a target and a picture of its own: groups of its references, "
         f"where a test tells them apart (p at most 0.01), which most neurons pass as one; auto is {MOST_FACETS}",
     )
+    split: Literal["tested", "always"] = Field(
+        "tested",
+        description="when references are divided into facets: where the test tells them apart; or always, into as many "
+        "as --facets says, so that every neuron is shown by several pictures",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_split(self) -> VariantSettings:
+        if self.split == "always" and self.most_facets == 1:
+            raise ValueError("split is always but facets is 1: say into how many references are divided, from 2 to 9")
+        return self
 
     @property
     def most_facets(self) -> int:
@@ -194,10 +205,11 @@ class VariantSettings(Settings):
         return int(self.facets)
 
     def label(self, classes: bool) -> str:
-        """The variant's name in a store, e.g. ``image-lrp`` or ``image-lrp-20-facets4``; class neurons have neither
-        patches nor relevance: ``image``."""
+        """The variant's name in a store, e.g. ``image-lrp`` or ``image-lrp-20-facets4``, or ``image-lrp-split4`` where
+        they are always split; class neurons have neither patches nor relevance: ``image``."""
         count = f"-{self.references}" if self.references else ""
-        count += f"-facets{self.facets}" if self.most_facets > 1 else ""
+        divided = "split" if self.split == "always" else "facets"
+        count += f"-{divided}{self.facets}" if self.most_facets > 1 else ""
         return f"image{count}" if classes else f"{self.crop}-{self.relevance}{count}"
 
 

@@ -168,7 +168,7 @@ def export(
 
 def look(
     *photo: Annotated[Path, Parameter(converter=PATH.converter, required=True)],
-    atlas: Text,
+    atlas: Annotated[tuple[str, ...], Parameter(metavar="TEXT", required=True)] = (),
     layer: Annotated[tuple[str, ...], Parameter(metavar="LAYER")] = (),
     top: PositiveInt = 10,
     every: bool = False,
@@ -178,7 +178,7 @@ def look(
     store: Text | None = None,
     device: Text = "auto",
 ) -> Iterator[str]:
-    """Which neurons of an atlas see photographs: how strongly against the data set's images, and where.
+    """Which neurons of an atlas, or of several, see photographs: how strongly against the data set's images, and where.
 
     Neurons are in the order of the share of the data set's sampled images that excite them less; those of the same
     share by how many standard deviations they are above the sample's mean.
@@ -187,16 +187,17 @@ def look(
       vital look cat.jpg --atlas a.zarr
       vital look photos --atlas a.zarr --layer layer4.2 --layer classes --top 5
       vital look photos --atlas a.zarr --out look --pages pages
+      vital look cat.jpg --atlas natural.zarr --atlas paper.zarr
       vital look cat.jpg --atlas a.zarr --json | jq .photographs[0].neurons[0]
 
     Args:
         photo: photographs, and folders of them
-        atlas: atlas store  [required]
-        layer: its layers that look  [repeatable; default: all]
+        atlas: atlas stores, each of which looks for itself  [required; repeatable]
+        layer: their layers that look  [repeatable; default: all]
         top: neurons of each photograph  [from 1; default: 10]
         every: neurons without a picture, too
         out: folder for a static page, with maps over the photographs
-        pages: the atlas's pages, which that page is to link into
+        pages: the atlases' pages, which that page and JSON are to link into
         json_: print JSON, with the maps, instead of tables
         store: where the statistics are, when they moved
         device: auto, cpu, cuda or cuda:N
@@ -207,15 +208,22 @@ def look(
     from flows.pages.looking.page import check_folder, page_places, write_look
     from stores import open_atlas
 
-    if pages is not None and out is None:
-        raise UsageError("--pages is for the links of a page: say with --out where that is to be written")
-    places = page_places(pages, atlas) if pages is not None else {}
+    if pages is not None and out is None and not json_:
+        raise UsageError("--pages is for the links of a page or of JSON: say with --out where a page is to be written")
+    # what cannot be is refused before a network is loaded
+    opened = [open_atlas(url) for url in atlas]
+    places = [page_places(pages, url, out or Path()) if pages is not None else {} for url in atlas]
     if out is not None:
         check_folder(out)
     running = Running(device=device)
-    seen = look_at(open_atlas(atlas), photo, layer, top=top, every=every, store=store, running=running)
-    yield from [json.dumps(seen.as_json(), ensure_ascii=False)] if json_ else seen.lines()
+    looks = [look_at(one, photo, layer, top=top, every=every, store=store, running=running) for one in opened]
+    if json_:
+        told = [one.as_json(at) for one, at in zip(looks, places, strict=True)]
+        yield json.dumps(told[0] if len(told) == 1 else {"atlases": told}, ensure_ascii=False)
+    for one in [] if json_ else looks:
+        yield from [one.atlas] if len(looks) > 1 else []
+        yield from one.lines()
     if out is not None:
-        written = write_look(seen, out, places, pages)
+        written = write_look(looks, out, places)
         if not json_:
             yield str(written)

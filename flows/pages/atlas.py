@@ -16,8 +16,9 @@ from jaxtyping import UInt8
 
 from flows.jobs import Running
 from flows.pages.layer import LayerSource
-from flows.pages.maps import LayerMaps
-from flows.pages.thumbnails import LayerPhotographs, Photographs
+from flows.pages.photographs.maps import LayerMaps
+from flows.pages.photographs.shown import LayerPhotographs
+from flows.pages.photographs.thumbnails import Photographs
 from flows.running.neurons import shown_channels
 from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import bar
@@ -160,7 +161,7 @@ class _AtlasSource:
         """Write every layer."""
         for source in self.layers:
             made = source.made()
-            shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
+            shown = self._shown(source)
             maps = self._maps(source.layer)
             chunks: dict[int, list[int]] = {}
             for neuron in made:
@@ -169,17 +170,24 @@ class _AtlasSource:
                 for chunk, neurons in chunks.items():
                     self._chunk(site, number, source, shown, maps, chunk, neurons, pool)
                     line.tick(len(neurons))
-            site.layer(number, replace(source.page(), photographs=shown.seen_by(made) if shown else {}))
+            page = source.page()
+            if shown:
+                page = replace(page, photographs=shown.seen_by(made), labels=shown.labelled(made))
+            site.layer(number, page)
+
+    def _shown(self, source: LayerSource) -> LayerPhotographs | None:
+        return LayerPhotographs(self._photographs, source.layer, source.variant) if self._photographs else None
 
     def sheet(self, site: Site) -> bytes:
         """A contact sheet of pictures spread over all layers, as PNG, each beside its first photograph."""
         everyone = [(source, neuron) for source in self.layers for neuron in source.made()]
         chosen = everyone[:: max(1, -(-len(everyone) // ON_SHEET))]
+        photographs = {source.layer: self._shown(source) for source, _ in chosen}
 
         def cells() -> Iterator[Cell]:
             for source, neuron in chosen:
                 [pixels] = as_shown(source.pictures.pixels([neuron]), source.shown)
-                shown = self._photographs.of_layer(source.layer, source.variant) if self._photographs else None
+                shown = photographs[source.layer]
                 photos = shown.of([neuron])[0][neuron].references if shown else []
                 name, number = source.pictures.neuron_name(neuron), f"{source.layer} {neuron}"
                 if not photos:

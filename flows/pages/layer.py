@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from flows.pages import again
 from flows.pages.naming import LayerWords
+from flows.pages.photographs.shown import NeuronPhotographs
 from flows.pages.similarity import coordinates_of
-from flows.pages.thumbnails import NeuronPhotographs
 from stores import Atlas, AtlasLayer, Statistics, Targets
 from stores.arrays.blocks import COUNT
 from stores.arrays.display import as_shown, shown_in_words
@@ -36,6 +36,8 @@ from vital.network.probe import CLASSES
 
 STRONGEST = 8
 """Channels of a node on a neuron's page."""
+AT_ONCE = 4096
+"""Neurons whose rows are in memory together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,19 +198,24 @@ class LayerSource:
     def _columns(self, count: int) -> list[Column]:
         columns = []
         made = self.made()
-        if any(trusted := self._trusted(made)):
-            levels = np.full(count, np.nan)
-            levels[made] = [np.nan if line is None else line.level for line in trusted]
+        parts = [range(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
+        lines = (
+            line for start in range(0, len(made), AT_ONCE) for line in self._trusted(made[start : start + AT_ONCE])
+        )
+        levels = np.full(count, np.nan)
+        levels[made] = [np.nan if line is None else line.level for line in lines]
+        if not np.isnan(levels).all():
             columns.append(Column(TRUST, f"how many hold of {', '.join(LOOKED_AT)}: 3 is best", levels))
         loss = np.asarray(self.pictures.rows(range(count), ["loss"])["loss"], np.float64)
         columns.append(Column("loss", "loss at the last step", loss[:, -1]))
         if self.pictures.most_facets > 1:
             facets = self.pictures.facets().astype(np.float64)
             columns.append(Column("facets", "groups that its references fall into, each with a picture", facets))
-        if (distance := curve_distance(self.pictures.reached())) is not None:
-            columns.append(
-                Column("distance", "how far the picture's rows are from the target's, of the target's length", distance)
-            )
+        distances = [curve_distance(self.pictures.reached(part)) for part in parts]
+        known = [distance for distance in distances if distance is not None]
+        if known and len(known) == len(parts):
+            meaning = "how far the picture's rows are from the target's, of the target's length"
+            columns.append(Column("distance", meaning, np.concatenate(known)))
         if self.statistics is not None:
             for key, name in (("active", "activation frequency"), ("peak_mean", "mean peak")):
                 try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.pages.thumbnails import Photographs
+from flows.pages.photographs.thumbnails import Photographs
 from stores import Naming
 from stores.pages.content import Column, Word, Words
 

@@ -19,12 +19,13 @@ from flows.jobs import EvaluateJob
 from flows.running.process import judges_at, load_at_side, load_stored, stored_model
 from flows.steps.images import moved_urls, read_placed, reference_crops
 from flows.steps.targets import variant_of
-from stores import open_statistics
+from stores import References, open_statistics
 from vital.judging.judges import own_judge
 from vital.judging.metrics import clipped, variation
-from vital.judging.names import OWN_NETWORK
-from vital.judging.processing import joined, passed
-from vital.judging.readability import ASKED, Question, lower_half, standardised
+from vital.judging.names import OWN_NETWORK, metric_name
+from vital.judging.processing import held_out_gaps, joined, passed
+from vital.judging.readability import ASKED, Question, held_out_readability, lower_half, standardised
+from vital.judging.trust import AS_UNLIKE, AS_UNREADABLE, AS_WEAK, competent, held_out_peaks, in_turn, shares
 from vital.measuring.ranking import NOBODY
 
 CHUNK = 32
@@ -47,11 +48,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Photographs:
-    """A layer's references: rows of each neuron's among all that were looked at; these in every judge's features, what
-    they give at the nodes on the way to the neurons, how much their neighbouring pixels differ, and the share of their
-    values that are clipped: all at the pictures' side, save what judges see."""
+    """A layer's references: rows of each neuron's among all that were looked at, `COMPARED` of each and the strongest
+    of each facet; these in every judge's features, what they give at the nodes on the way to the neurons, how much
+    their neighbouring pixels differ, and the share of their values that are clipped: all at the pictures' side, save
+    what judges see."""
 
     rows: Sequence[Int[np.ndarray, "_reference"]]
+    """Of each neuron, the best first."""
+    facets: Sequence[Int[np.ndarray, "_reference"]]
+    """The facet of each of these, 0 where they are not divided."""
+    leading: Sequence[Int[np.ndarray, "_facet"]]
+    """The strongest of each facet of a neuron among them: as many photographs as there are pictures of it."""
     features: Mapping[str, Float[np.ndarray, "image feature"]]
     passed: Mapping[str, Float[np.ndarray, "image _channel"]]
     variation: Float[np.ndarray, "image"]
@@ -68,13 +75,26 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
     judges = {OWN_NETWORK: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}
     targets = statistics.targets(asked.layer, asked.variant)
     used, nodes = variant_of(targets).references, targets.nodes
-    references = statistics.references(asked.layer, used, asked.neurons).best(COMPARED)
-    places = statistics.reference_places(asked.layer, asked.neurons, references.image.shape[1])
+    references = statistics.references(asked.layer, used, asked.neurons)
+    facets = targets.reference_facets(asked.neurons)
+    of = np.where(references.image == NOBODY, -1, 0) if facets is None else facets
+    first = leading_ranks(of)
+    looked_at = np.tile(np.arange(references.image.shape[1]) < COMPARED, (len(first), 1))
+    for position, leading in enumerate(first):
+        looked_at[position, leading] = True
+    images = np.where(looked_at, references.image, NOBODY)
+    neurons, ranks = images.shape
+    # each reference by itself, so that it is known which rank has which row
+    alone = References(
+        images.reshape(-1, 1), references.score.reshape(-1, 1), references.site.reshape(-1, 1),
+        references.box.reshape(-1, 1, 4),
+    )  # fmt: skip
+    places = statistics.reference_places(asked.layer, asked.neurons, ranks).of(images)
     whole, urls = asked.variant.startswith("image"), moved_urls(statistics, job.shards)
     crops = reference_crops(
-        statistics, loaded.model.preprocessing, references, places, whole, urls, decoders=job.running.decoders
+        statistics, loaded.model.preprocessing, alone, places, whole, urls, decoders=job.running.decoders
     )
-    rows: list[list[int]] = [[] for _ in asked.neurons]
+    row = np.full(neurons * ranks, -1, np.int64)
     features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     flat: list[np.ndarray] = []
     lost: list[np.ndarray] = []
@@ -82,8 +102,7 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
     count = 0
     while part := list(islice(crops, CHUNK)):
         for _, positions in part:
-            for position in positions:
-                rows[position].append(count)
+            row[list(positions)] = count
             count += 1
         shown = torch.stack([pixels for pixels, _ in part])
         for name, judge in judges.items():
@@ -93,13 +112,26 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
         pixels = smaller.permute(0, 2, 3, 1).numpy()
         flat.append(variation(pixels))
         lost.append(clipped(pixels))
+    row = row.reshape(neurons, ranks)
     return Photographs(
-        [np.array(own, np.int64) for own in rows],
+        [own[own >= 0] for own in row],
+        [facet[own >= 0].astype(np.int64) for own, facet in zip(row, of, strict=True)],
+        [own[chosen] for own, chosen in zip(row, first, strict=True)],
         {name: np.concatenate(parts) for name, parts in features.items()},
         joined(way),
         np.concatenate(flat),
         np.concatenate(lost),
     )
+
+
+def leading_ranks(facets: Int[np.ndarray, "neuron rank"]) -> list[Int[np.ndarray, "_facet"]]:
+    """The rank of the strongest reference of each facet of every neuron, from the facets of its references, the best
+    first; −1 is no reference."""
+    found = []
+    for own in facets:
+        _, first = np.unique(own, return_index=True)
+        found.append(first[own[first] >= 0])
+    return found
 
 
 @dataclass(frozen=True)
@@ -142,6 +174,40 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
     sampled = {name: every[drawn] for name, every in features.items()}
     over = {name: standardised(every, sampled[name]) for name, every in features.items()}
     return Questions(questions, over, sampled)
+
+
+def as_rare(
+    known: Mapping[str, Float[np.ndarray, "neuron"]],
+    counts: Int[np.ndarray, "neuron"],
+    scores: Float[np.ndarray, "neuron rank"],
+    photos: Photographs,
+    questions: Questions | None,
+) -> dict[str, Float[np.ndarray, "neuron"]]:
+    """By how many of the photographs, each taken for a picture of its neuron, neurons with so many pictures are not
+    outdone: in what is ``known`` of them, metrics by name. ``scores`` are the peaks of all references."""
+    found = {}
+    if "mean_peak_ratio" in known:
+        found[AS_WEAK] = shares(known["mean_peak_ratio"], in_turn(held_out_peaks(scores), counts))
+    if "processing_gap" in known:
+        gaps = in_turn(held_out_gaps(photos.passed, photos.rows), counts)
+        found[AS_UNLIKE] = shares(-known["processing_gap"], -gaps)
+    judges = [name for name in (questions.features if questions else ()) if metric_name("readability", name) in known]
+    if questions is None or not judges:
+        return found
+    own, references = (
+        np.mean([known[metric_name(kind, name)] for name in judges], 0)
+        for kind in ("readability", "readability_references")
+    )
+    drawn = [
+        held_out_readability(
+            photos.features[name], photos.rows, counts, questions.features[name], questions.sample[name], questions.of
+        )
+        for name in judges
+    ]
+    able = competent(references)
+    asked = [np.mean([by_judge[neuron] for by_judge in drawn], 0) for neuron in np.flatnonzero(able)]
+    unread = shares(own - references, np.concatenate([np.empty(0), *asked]))
+    return {**found, AS_UNREADABLE: np.where(able, unread, np.nan)}
 
 
 def _features_of(

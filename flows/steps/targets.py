@@ -98,7 +98,9 @@ def _identity(job: TargetsJob, nodes: Sequence[str]) -> dict[str, Any]:
     left_out = {"nodes", "crop", "relevance"} if job.layer == CLASSES else {"nodes"}
     # Left out where there are none, and named with the rule that finds them where there are: see precision.
     several = job.variant.most_facets > 1
-    fields = job.variant.model_dump(mode="json", exclude=left_out if several else left_out | {"facets"})
+    left_out |= set() if several else {"facets"}
+    left_out |= set() if several and job.variant.split == "always" else {"split"}
+    fields = job.variant.model_dump(mode="json", exclude=left_out)
     fields |= {"facet_rule": FACET_RULE} if several else {}
     # Left out where it is exact: targets that were measured before there was a choice are of the same variant.
     rough = {} if job.precision == "float32" else {"precision": job.precision}

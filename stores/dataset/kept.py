@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 from jaxtyping import Float32, Int64
 
+from stores.arrays.blocks import read_rows
 from stores.arrays.names import placed
 from stores.arrays.provenance import claim, claimed
 from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
@@ -85,8 +86,9 @@ class KeptOfNeurons:
         kept = self._require(layer, "queries", "queries")
         return read_reference_places(self.root, layer, np.asarray(neurons, np.int64), kept, QUERIES)
 
-    def sample(self, layer: str) -> Sample:
-        """Images drawn by lot, the same for every layer that keeps as many, and every neuron's peak on each.
+    def sample(self, layer: str, neurons: Sequence[int] | None = None) -> Sample:
+        """Images drawn by lot, the same for every layer that keeps as many, and every neuron's peak on each, or those
+        of some neurons in that order.
 
         Raises:
             SchemaMismatch: the layer has no references, or the store was made without a sample.
@@ -94,7 +96,8 @@ class KeptOfNeurons:
         self._require(layer, "sample", "sample of images")
         folder = f"{SAMPLES}/{placed(layer)}"
         image = np.asarray(array_at(self.root, f"{folder}/image")[:])
-        peak = np.asarray(array_at(self.root, f"{folder}/peak")[:])
+        kept, wanted = array_at(self.root, f"{folder}/peak"), _ids(neurons)
+        peak = np.asarray(kept[:]) if wanted is None else read_rows(kept, wanted)
         taken = int((image != NOBODY).sum())
         return Sample(image[:taken], peak[:, :taken].T)
 

@@ -1,7 +1,7 @@
 """What the pages show, as plain data: an atlas, its layers, their neurons. Texts may be anything; they are escaped when
 they are written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -148,7 +148,8 @@ class LayerPage:
     are two coordinates, 0 to 1, in which neurons with like targets lie close, or None. ``facts`` and ``commands`` say
     how to make the pictures again; ``{neuron}`` in a command stands for the neuron's number. ``looked_at`` are the
     things that trust in a picture follows from, and ``measuring`` is the command that looks at them all.
-    ``photographs`` are, by key, the neurons that a photograph excites; which it excites most come first.
+    ``photographs`` are those that lead to neurons, each with the neurons that it excites; which it excites most come
+    first. ``labels`` are texts that stand on references, each with a neuron and on how many of its references.
     """
 
     name: str
@@ -167,7 +168,8 @@ class LayerPage:
     """Which channels of the pictures are shown, and how; empty where they are colours."""
     named: str = ""
     """What words for the neurons were found by; empty where none were looked for."""
-    photographs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    photographs: Sequence[tuple[Photo, Sequence[int]]] = ()
+    labels: Iterable[tuple[str, int, int]] = ()
 
 
 @dataclass(frozen=True)

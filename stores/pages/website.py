@@ -13,15 +13,17 @@ from jaxtyping import UInt8
 
 from stores.pages.assets import asset, from_template
 from stores.pages.content import AtlasPage, LayerPage, NeuronPage
+from stores.pages.data.layers import MADE, layer_files
+from stores.pages.data.neurons import chunk_data, neuron_data
+from stores.pages.data.values import script
 from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
-from stores.pages.scripts import MADE, chunk_data, layer_data, neuron_data, photograph_files, script
 from stores.pages.sheets import ACROSS, PER_SHEET, TILES, maps_file, mask_file, picture_file, sheet_files
 
-VERSION = "2"
+VERSION = "3"
 """Goes into every digest: a change of what is written raises it."""
 SCRIPTS = (
-    "data.js", "dom.js", "format.js", "plots.js", "wall.js", "order.js", "controls.js", "overview.js", "parts.js",
-    "naming.js", "neuron.js", "compare.js", "credits.js", "main.js",
+    "data.js", "dom.js", "format.js", "plots.js", "wall.js", "search.js", "order.js", "controls.js", "overview.js",
+    "parts.js", "naming.js", "neuron.js", "compare.js", "credits.js", "main.js",
 )  # fmt: skip
 STYLES = ("page.css", "wall.css", "neuron.css")
 
@@ -86,13 +88,12 @@ class Site:
     def layer(self, atlas: int, page: LayerPage) -> None:
         """Write what the overview of a layer needs; its chunks are written or kept by then."""
         folder = _folder(atlas, page.name)
-        made = np.flatnonzero(page.status == MADE)
-        self.folder.write(f"{SITE_FOLDER}/{folder}/layer.js", script(folder, layer_data(page, made)))
-        for number, part in enumerate(photograph_files(page)):
-            name = f"{folder}/photographs-{number}"
-            self.folder.write(f"{SITE_FOLDER}/{name}.js", script(name, part))
+        for name, part in layer_files(page):
+            key = folder if name == "layer" else f"{folder}/{name}"
+            self.folder.write(f"{SITE_FOLDER}/{folder}/{name}.js", script(key, part))
+        made = int(np.count_nonzero(page.status == MADE))
         self._layers[atlas].append(
-            {"name": page.name, "place": folder, "neurons": len(page.status), "made": len(made), "side": page.side}
+            {"name": page.name, "place": folder, "neurons": len(page.status), "made": made, "side": page.side}
         )
 
     def credits(self, credits_: Mapping[str, str]) -> None:

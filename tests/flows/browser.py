@@ -56,8 +56,8 @@ def opened(browser: Browser, **more: Any) -> Iterator[Page]:
 
 
 def cells(page: Page) -> list[str]:
-    """Captions of the wall's cells, in reading order."""
-    page.wait_for_selector(".wall .cell")
+    """Captions of the wall's cells, in reading order, once it has all that it waited for."""
+    page.wait_for_selector(".wall[aria-busy='false'] .cell")
     return list(
         page.eval_on_selector_all(
             ".wall .cell",
@@ -67,7 +67,8 @@ def cells(page: Page) -> list[str]:
 
 
 def wait_for_cells(page: Page, count: int) -> list[str]:
-    page.wait_for_function("count => document.querySelectorAll('.wall .cell').length === count", arg=count)
+    cells_there = "count => document.querySelectorAll(\".wall[aria-busy='false'] .cell\").length === count"
+    page.wait_for_function(cells_there, arg=count)
     return cells(page)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from flows.jobs import Running
+from flows.pages.looking.facets import with_facets
 from flows.pages.looking.sights import Look, Seen, Sight
 from flows.running.process import LoadedModel, load_stored
 from flows.steps.images import bands_of
@@ -59,6 +60,7 @@ def look_at(
         pixels = shown.pixels[start : start + BATCH]
         heard = responses(loaded.model, loaded.survey, wanted, pixels, precision)
         sights = looking.with_relevance(looking.sights(heard), pixels)
+        sights = with_facets(loaded, statistics, [one.pictures for one in asked], sights, pixels)
         seen += [
             Seen(name, as_shown(np.ascontiguousarray(one.permute(1, 2, 0).numpy()), view), tuple(row))
             for name, one, row in zip(shown.names[start : start + BATCH], pixels, sights, strict=True)
@@ -157,16 +159,18 @@ class _Looking:
 
 
 def _with_pictures(seen: Sequence[Seen], asked: Sequence[_Layer]) -> list[Seen]:
-    """With the pictures of all neurons that are shown, each read once."""
-    pictures: dict[tuple[str, int], np.ndarray] = {}
+    """With the pictures of all neurons that are shown, of the facets that see the photographs, each read once."""
+    pictures: dict[tuple[str, int, int], np.ndarray] = {}
     for layer in asked:
-        shown = np.unique([sight.neuron for one in seen for sight in one.sights if sight.layer == layer.name])
-        made = np.intersect1d(shown, np.flatnonzero(layer.pictures.made())).astype(np.int64).tolist()
-        if made:
-            rows = as_shown(layer.pictures.pixels(made), layer.pictures.shown)
-            pictures |= {(layer.name, neuron): row for neuron, row in zip(made, rows, strict=True)}
+        made = layer.pictures.made()
+        shown = {(sight.neuron, sight.facet or 0) for one in seen for sight in one.sights if sight.layer == layer.name}
+        wanted = sorted((neuron, facet) for neuron, facet in shown if made[neuron])
+        if wanted:
+            pixels = layer.pictures.pixels(*map(list, zip(*wanted, strict=True)))
+            rows = as_shown(pixels, layer.pictures.shown)
+            pictures |= {(layer.name, *one): row for one, row in zip(wanted, rows, strict=True)}
 
     def shown_with(sight: Sight) -> Sight:
-        return replace(sight, picture=pictures.get((sight.layer, sight.neuron)))
+        return replace(sight, picture=pictures.get((sight.layer, sight.neuron, sight.facet or 0)))
 
     return [replace(one, sights=tuple(map(shown_with, one.sights))) for one in seen]

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,9 +26,9 @@ LOOK_FOLDER = "vital-look"
 QUALITY = 85
 
 
-def write_look(look: Look, out: Path, places: Mapping[str, str] | None = None, pages: Path | None = None) -> Path:
-    """The page; returns its path. Neurons of layers that have one of ``places`` (`page_places`) are links into
-    ``pages``. An earlier look in the same folder is replaced.
+def write_look(looks: Sequence[Look], out: Path, places: Sequence[Mapping[str, str]] = ()) -> Path:
+    """The page of photographs seen by one atlas, or by several; returns its path. Neurons of layers that have one of
+    their atlas's ``places`` (`page_places`) are links. An earlier look in the same folder is replaced.
 
     Raises:
         UnsuitableFolder: the folder holds a page that is no look.
@@ -37,20 +37,23 @@ def write_look(look: Look, out: Path, places: Mapping[str, str] | None = None, p
     shutil.rmtree(out / LOOK_FOLDER, ignore_errors=True)
     (out / LOOK_FOLDER).mkdir(parents=True)
     files = _Files(out)
-    index = quote(Path(os.path.relpath(pages.absolute(), out.absolute())).as_posix()) if pages is not None else ""
-    links = {layer: f"{index}/index.html#/{quote(place)}" for layer, place in (places or {}).items()}
-    shown = [
+    atlases = [
         {
-            "name": seen.name,
-            "title": seen.title,
-            "file": files.photograph(number, seen),
-            "side": len(seen.pixels),
-            "sights": [_shown(files, number, seen, sight, links) for sight in seen.sights],
+            "atlas": look.atlas,
+            "basis": look.basis,
+            "photographs": [
+                {
+                    "name": seen.name,
+                    "title": seen.title,
+                    "file": files.photograph(f"{number}-{place}", seen),
+                    "sights": [_shown(files, number, place, seen, sight, links) for sight in seen.sights],
+                }
+                for place, seen in enumerate(look)
+            ],
         }
-        for number, seen in enumerate(look)
+        for number, (look, links) in enumerate(zip(looks, places or [{}] * len(looks), strict=True))
     ]
-    page = from_template("look.html", atlas=look.atlas, basis=look.basis, photographs=shown)
-    (out / "index.html").write_text(page, "utf-8")
+    (out / "index.html").write_text(from_template("look.html", atlases=atlases), "utf-8")
     return out / "index.html"
 
 
@@ -60,9 +63,10 @@ def check_folder(out: Path) -> None:
         raise UnsuitableFolder(f"{out} holds an index.html that is not of an earlier look; give a new folder")
 
 
-def page_places(pages: Path, atlas_url: str) -> dict[str, str]:
-    """Where an atlas's layers are among the pages in a folder: the part of an address that names each. An atlas that
-    has moved is known by its own name.
+def page_places(pages: Path, atlas_url: str, seen_from: Path) -> dict[str, str]:
+    """Where the neurons of an atlas's layers have their pages, of those in the folder ``pages``: an address relative to
+    the folder ``seen_from``, behind which comes a slash and the neuron's number. An atlas that has moved is known by
+    its own name.
 
     Raises:
         UnsuitableFolder: the folder holds no pages, or none of this atlas.
@@ -82,7 +86,8 @@ def page_places(pages: Path, atlas_url: str) -> dict[str, str]:
             f"the pages in {pages} are of {', '.join(found)} and not of {safe_url(atlas_url)}: write this "
             "atlas's with `vital pages`"
         )
-    return {layer["name"]: layer["place"] for layer in found[url]}
+    index = quote(Path(os.path.relpath(pages.absolute(), seen_from.absolute())).as_posix())
+    return {layer["name"]: f"{index}/index.html#/{quote(layer['place'])}" for layer in found[url]}
 
 
 class _Files:
@@ -91,23 +96,24 @@ class _Files:
     def __init__(self, out: Path) -> None:
         self._out, self._written = out, set[str]()
 
-    def photograph(self, number: int, seen: Seen) -> str:
+    def photograph(self, number: str, seen: Seen) -> str:
         """The photograph as the network gets it."""
         return self._write(f"{number}.jpg", lambda: _jpeg(seen.pixels))
 
-    def overlay(self, number: int, seen: Seen, sight: Sight) -> str | None:
+    def overlay(self, number: str, seen: Seen, sight: Sight) -> str | None:
         """The photograph as the neuron sees it."""
         map_ = sight.map
         if map_ is None:
             return None
         return self._write(f"{number}-{_of(sight)}.jpg", lambda: _jpeg(overlaid(seen.pixels, map_)))
 
-    def picture(self, sight: Sight) -> str | None:
+    def picture(self, atlas: int, sight: Sight) -> str | None:
         """The neuron's picture."""
         pixels = sight.picture
         if pixels is None:
             return None
-        return self._write(f"{_of(sight)}.webp", lambda: picture_file(pixels))
+        facet = f"-facet{sight.facet}" if sight.facet else ""
+        return self._write(f"{atlas}-{_of(sight)}{facet}.webp", lambda: picture_file(pixels))
 
     def _write(self, name: str, content: Any) -> str:
         if name not in self._written:
@@ -120,19 +126,20 @@ def _of(sight: Sight) -> str:
     return f"{folder_name(sight.layer)}-{sight.neuron}"
 
 
-def _shown(files: _Files, number: int, seen: Seen, sight: Sight, links: Mapping[str, str]) -> dict[str, Any]:
+def _shown(files: _Files, atlas: int, place: int, seen: Seen, sight: Sight, links: Mapping[str, str]) -> dict[str, Any]:
     side = len(seen.pixels)
     top, left, height, width = (100 * edge / side for edge in sight.box)
     link = links.get(sight.layer)
     return {
         "link": f"{link}/{sight.neuron}" if link and sight.picture is not None else None,
+        "facet": sight.of_facets,
         "neuron": f"{sight.layer}:{sight.neuron}",
         "name": sight.name,
         "share": f"{100 * sight.share:.1f}",
         "deviations": f"{sight.deviations:+.1f}",
         "activation": f"{sight.activation:.4g}",
-        "picture": files.picture(sight),
-        "overlay": files.overlay(number, seen, sight),
+        "picture": files.picture(atlas, sight),
+        "overlay": files.overlay(f"{atlas}-{place}", seen, sight),
         "of": sight.of,
         "box": None if width >= 100 else f"top:{top:.2f}%;left:{left:.2f}%;height:{height:.2f}%;width:{width:.2f}%",
     }

@@ -20,7 +20,7 @@ SHOWN, SHOWN_NEURONS, SHOWN_SIDE = 8, 6, 112
 """Photographs and neurons of each that a notebook shows, and how large."""
 DIMMED = 0.2
 """Brightness of a photograph where a neuron sees nothing."""
-HEADS = ("neuron", "name", "higher than", "deviations", "activation", "strongest at")
+HEADS = ("neuron", "name", "facet", "higher than", "deviations", "activation", "strongest at")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,11 @@ class Sight:
     of: str = "activation"
     """What the map is of: ``activation``, or ``relevance at LAYER``."""
     picture: UInt8[np.ndarray, "_side _side colour"] | None = None
-    """The atlas's picture of the neuron; of several facets that of the first."""
+    """The atlas's picture of the neuron, of the facet that sees the photograph; of the first if that is unknown."""
+    facet: int | None = None
+    """Which of the neuron's facets sees the photograph; None where it has one, or nothing reaches it."""
+    facets: int = 1
+    """How many it has in the atlas."""
 
     @property
     def title(self) -> str:
@@ -65,14 +69,24 @@ class Sight:
         if self.map is not None and self.place is not None:
             where = f"row {self.place[0]}, column {self.place[1]} of {self.map.shape[0]} × {self.map.shape[1]}"
         numbers = f"{100 * self.share:.1f} %", f"{self.deviations:+.1f}", f"{self.activation:.4g}"
-        return f"{self.layer}:{self.neuron}", self.name, *numbers, where
+        return f"{self.layer}:{self.neuron}", self.name, self.of_facets, *numbers, where
 
-    def as_json(self) -> dict[str, Any]:
-        """All but the picture, as plain values; a number that is none is null."""
+    @property
+    def of_facets(self) -> str:
+        """Which of its facets, in words; empty where it has one."""
+        if self.facets == 1:
+            return ""
+        return f"{'?' if self.facet is None else self.facet} of 0 to {self.facets - 1}"
+
+    def as_json(self, page: str | None = None) -> dict[str, Any]:
+        """All but the picture, as plain values; a number that is none is null. ``page`` is the address of its own."""
         return {
             "layer": self.layer,
             "neuron": self.neuron,
             "name": self.name,
+            "facet": self.facet,
+            "facets": self.facets,
+            "page": page,
             "activation": _number(self.activation),
             "percentile": _number(100 * self.share),
             "deviations": _number(self.deviations),
@@ -138,14 +152,20 @@ class Look:
     def __repr__(self) -> str:
         return "\n".join(self.lines())
 
-    def as_json(self) -> dict[str, Any]:
-        """Everything but pixels, as plain values."""
+    def as_json(self, places: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Everything but pixels, as plain values. ``places`` are where a layer's neurons have their pages."""
+
+        def page(sight: Sight) -> str | None:
+            place = (places or {}).get(sight.layer)
+            return f"{place}/{sight.neuron}" if place and sight.picture is not None else None
+
         return {
             "atlas": self.atlas,
             "order": ORDER,
             "sampled": dict(self.sampled),
             "photographs": [
-                {"photograph": seen.name, "neurons": [sight.as_json() for sight in seen.sights]} for seen in self
+                {"photograph": seen.name, "neurons": [sight.as_json(page(sight)) for sight in seen.sights]}
+                for seen in self
             ],
         }
 
@@ -176,7 +196,10 @@ def _row_html(seen: Seen) -> str:
         images = [] if sight.picture is None else [sight.picture]
         images += [] if sight.map is None else [overlaid(seen.pixels, sight.map)]
         drawn = "".join(image_html(image, SHOWN_SIDE, sight.title) for image in images)
-        says = f"{escape(sight.title)}<br>higher than {100 * sight.share:.1f} %, {sight.deviations:+.1f} deviations"
+        facet = f", facet {sight.of_facets}" if sight.of_facets else ""
+        says = (
+            f"{escape(sight.title)}{facet}<br>higher than {100 * sight.share:.1f} %, {sight.deviations:+.1f} deviations"
+        )
         figures.append(f"<td>{drawn}<br>{says}</td>")
     return f"<table><tr>{''.join(figures)}</tr></table>"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,12 +140,13 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
 ) -> None:
     pages = tmp_path / "p ages"
     write_gallery(str(made.atlas), pages)
-    places = page_places(pages, str(made.atlas))
+    out = tmp_path / "look"
+    places = page_places(pages, str(made.atlas), out)
     assert set(places) == {LAYER, "classes"}
-    assert page_places(pages, f"elsewhere/{made.atlas.name}") == places
+    assert page_places(pages, f"elsewhere/{made.atlas.name}", out) == places
     with pytest.raises(UnsuitableFolder, match=r"and not of other\.zarr: write this atlas's"):
-        page_places(pages, "other.zarr")
-    index = write_look(look, tmp_path / "look", places, pages)
+        page_places(pages, "other.zarr", out)
+    index = write_look([look], out, [places])
     text = index.read_text("utf-8")
     assert f'href="../p%20ages/index.html#/0/{LAYER}/{reference.neuron}"' in text
     files = {part.partition('"')[0] for part in text.split('src="')[1:]}
@@ -152,16 +154,16 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
     assert len(files) == 1 + 2 * len(look[0].sights)
     # a later look replaces it, and nothing of the first stays
     few = Look(look.atlas, look.sampled, ())
-    write_look(few, tmp_path / "look")
+    write_look([few], tmp_path / "look")
     assert list((tmp_path / "look" / LOOK_FOLDER).iterdir()) == []
 
 
 def test_other_pages_are_neither_replaced_nor_linked(made: Made, look: Look, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(UnsuitableFolder, match="not of an earlier look"):
-        write_look(look, tmp_path)
+        write_look([look], tmp_path)
     with pytest.raises(UnsuitableFolder, match="holds no atlas's pages"):
-        page_places(tmp_path, str(made.atlas))
+        page_places(tmp_path, str(made.atlas), tmp_path)
 
 
 def test_the_command_prints_the_table_the_json_and_the_page(made: Made, reference: Reference, tmp_path: Path) -> None:
@@ -171,7 +173,22 @@ def test_the_command_prints_the_table_the_json_and_the_page(made: Made, referenc
     assert plain.output.count(f"{LAYER}:") == 2
     assert plain.output.splitlines()[-1] == str(tmp_path / "look" / "index.html")
     [line] = vital(*words, "--json").output.splitlines()
-    assert len(json.loads(line)["photographs"][0]["neurons"]) == 2
+    one = json.loads(line)
+    assert len(one["photographs"][0]["neurons"]) == 2
+    # of several atlases each looks for itself, and has its links
+    write_gallery([str(made.atlas), str(shutil.copytree(made.atlas, tmp_path / "b.zarr"))], tmp_path / "pages")
+    both = (*words, "--atlas", tmp_path / "b.zarr", "--pages", tmp_path / "pages", "--out", tmp_path / "look")
+    [line] = vital(*both, "--json").output.splitlines()
+    found = json.loads(line)["atlases"]
+    assert [atlas["atlas"] for atlas in found] == [str(made.atlas), str(tmp_path / "b.zarr")]
+    text = (tmp_path / "look" / "index.html").read_text("utf-8")
+    for number, atlas in enumerate(found):
+        for neuron, same in zip(atlas["photographs"][0]["neurons"], one["photographs"][0]["neurons"], strict=True):
+            page = neuron.pop("page")
+            assert page == f"../pages/index.html#/{number}/{LAYER}/{neuron['neuron']}"
+            assert f'href="{page}"' in text
+            assert same["page"] is None
+            assert neuron == {name: value for name, value in same.items() if name != "page"}
 
 
 def test_a_photograph_that_is_none_is_refused_before_a_network_is_loaded(

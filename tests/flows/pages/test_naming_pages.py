@@ -35,7 +35,8 @@ def naming(neurons: int, made: np.ndarray) -> Naming:
     score[first], score[second], score[third, 0] = (0.8, 0.6), (0.7, 0.1), 0.2
     rest[word != ""] = 0.5
     return Naming(
-        word, rest, score, rest, np.full(neurons, 0.4, np.float32), np.tile(np.array([1, 5, 7]), (neurons, 1)),
+        word, rest, score, rest, np.full(neurons, 0.4, np.float32), np.full(neurons, 0.1, np.float32),
+        score[:, 0] > 0.4, np.tile(np.array([1, 5, 7]), (neurons, 1)),
         np.tile(np.array([3.5, 1, 0], np.float32), (neurons, 1)),
         {"source": "labels", "words": 9, "images_that_chose": 10, "images_that_scored": 8},
     )  # fmt: skip
@@ -56,10 +57,11 @@ def site(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, li
 def test_words_scores_and_photographs_are_written(made: Made, site: tuple[Path, list[int]]) -> None:
     folder, there = site
     said = data(folder / SITE_FOLDER / "0" / LAYER / "layer.js")
-    assert said["names"][:4] == ["owl", EVIL, "", ""]
+    assert data(folder / SITE_FOLDER / "0" / LAYER / "captions-0.js") == {str(there[0]): "owl", str(there[1]): EVIL}
     assert "2 of 40 neurons have a name, of 9 words by labels" in said["named"]
-    [scores] = [column["values"] for column in said["columns"] if column["name"] == "name score"]
-    assert scores[:4] == [0.8, 0.7, None, None]
+    place = [column["name"] for column in said["columns"]].index("name score")
+    values = data(folder / SITE_FOLDER / "0" / LAYER / "values-0.js")
+    assert [values[str(row)][place] for row in there[:4]] == [0.8, 0.7, None, None]
     neurons = data(folder / SITE_FOLDER / "0" / LAYER / "neurons-0.js")
     named, bound, rows, photos = neurons[str(there[0])]["words"]
     assert (named, bound) == (True, 0.4)

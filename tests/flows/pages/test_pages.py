@@ -24,7 +24,6 @@ from flows.cli.export import served
 from flows.jobs import Running
 from flows.pages import again as recipes
 from flows.pages.atlas import titles, write_gallery
-from flows.pages.thumbnails import across
 from flows.steps.pictures import ALGORITHMS
 from flows.steps.targets import variant_of
 from stores import open_atlas, open_statistics
@@ -39,8 +38,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Walkable:
-    return walkable.make(tmp_path_factory.mktemp("walkable"))
+def made(walked: Walkable) -> Walkable:
+    return walked
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +78,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_layer_half_finished_says_so(site: Path) -> None:
     said = data(site / SITE_FOLDER / "0" / LATER / "layer.js")
-    assert said["made"] == [row for row in range(32) if said["status"][row] == "1"]
-    assert said["status"][32:] == "0" * 8
+    status = data(site / SITE_FOLDER / "0" / LATER / "status.js")
+    assert said["count"] == len(status)
+    assert status[32:] == "0" * 8
+    assert status[:32].count("1") == 31
     # the second block is not made yet, and one neuron of the first is dead
     assert said["missing"] == [[0, 8], [2, 1]]
     assert "zero on every image" in said["meanings"]["2"]
@@ -93,13 +94,16 @@ def test_a_layer_half_finished_says_so(site: Path) -> None:
 def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: Walkable, site: Path) -> None:
     said = data(site / SITE_FOLDER / "0" / LATER / "layer.js")
     neurons = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
-    levels = next(column["values"] for column in said["columns"] if column["name"] == "trust")
-    assert levels == [(row % 2 == 0) + (row % 4 == 0) + (row < 8) for row in said["made"]]
+    place = [column["name"] for column in said["columns"]].index("trust")
+    values = data(site / SITE_FOLDER / "0" / LATER / "values-0.js")
+    levels = {int(row): some[place] for row, some in values.items()}
+    assert len(levels) == 31
+    assert levels == {row: (row % 2 == 0) + (row % 4 == 0) + (row < 8) for row in levels}
     findings, sentence = neurons["4"]["trust"]
     assert findings == [True, True, True]
     assert sentence == (
-        "Reaches its references (1.10 of their mean peak), readable (0.70, photographs 0.75), treated like photographs "
-        "(gap 0.10)."
+        "Reaches its references (1.10 of their mean peak), readable (0.70, all references 0.75), treated like "
+        "photographs (gap 0.10)."
     )
     assert neurons["9"]["trust"][0] == [False, None, False]
     assert said["measuring"] == f"vital evaluate --atlas {made.atlas} --layer {LATER} --judge squeezenet"
@@ -111,7 +115,9 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: W
 
 def test_class_names_come_from_the_shards_folder(site: Path) -> None:
     said = data(site / SITE_FOLDER / "0" / "classes" / "layer.js")
-    assert said["names"] == [CLASS_NAMES[neuron] for neuron in said["made"]]
+    assert said["names"] is True
+    names = data(site / SITE_FOLDER / "0" / "classes" / "captions-0.js")
+    assert names == {row: CLASS_NAMES[int(row)] for row in names}
     photos = data(site / SITE_FOLDER / "0" / "classes" / "neurons-0.js")["1"]["photos"]
     assert {photo[3] for photo in photos} == {CLASS_NAMES[1]}
     assert all(photo[5] is None for photo in photos)
@@ -179,21 +185,6 @@ def test_photographs_across_the_data_set_have_the_levels_they_say(made: Walkable
         assert scores[-1] == pytest.approx(peaks.min(), rel=1e-3)
 
 
-@pytest.mark.parametrize(("silent", "shown"), [(0, 10), (0.55, 6), (1, 1)])
-def test_of_equal_peaks_one_image_is_shown(silent: float, shown: int) -> None:
-    stream = np.random.default_rng(0)
-    peaks = stream.permutation(
-        np.concatenate([np.zeros(round(1000 * silent)), stream.gamma(2, size=1000 - round(1000 * silent))])
-    )
-    found = across(peaks)
-    assert len(found) == shown
-    rows, shares = zip(*found, strict=True)
-    assert list(peaks[list(rows)]) == sorted(peaks[list(rows)], reverse=True)
-    np.testing.assert_allclose(
-        shares, [((peaks < peaks[row]).mean() + (peaks <= peaks[row]).mean()) / 2 for row in rows]
-    )
-
-
 def test_lowest_photographs_are_shown_where_the_store_keeps_them(made: Walkable, site: Path) -> None:
     statistics = open_statistics(str(made.store))
     lowest = statistics.references(f"{LATER}/lowest")
@@ -246,8 +237,8 @@ def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walk
         assert vital("pages", made.atlas, "--out", tmp_path / "c", "--store", store).exit_code == 0
     finally:
         store.rename(made.store)
-    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is None
-    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is not None
+    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is False
+    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is True
 
 
 def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:
@@ -316,12 +307,15 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
 @pytest.mark.parametrize("crop", ["patch", "image"])
 @pytest.mark.parametrize("count", [None, 4])
-@pytest.mark.parametrize("facets", [1, "auto"])
-def test_a_variant_is_named_by_its_label_alone(kind: Any, crop: Any, count: int | None, facets: Any) -> None:
-    variant = VariantSettings(crop=crop, relevance=kind, references=count, facets=facets)
+@pytest.mark.parametrize(("facets", "split"), [(1, "tested"), ("auto", "tested"), (4, "always")])
+def test_a_variant_is_named_by_its_label_alone(
+    kind: Any, crop: Any, count: int | None, facets: Any, split: Any
+) -> None:
+    variant = VariantSettings(crop=crop, relevance=kind, references=count, facets=facets, split=split)
     said = recipes._variant_options(None, LATER, variant.label(False))
     pairs = dict(zip(said[::2], said[1::2], strict=True))
-    more = (["--references", "4"] if count else []) + (["--facets", "4"] if facets == "auto" else [])
+    more = (["--references", "4"] if count else []) + (["--facets", "4"] if facets != 1 else [])
+    more += ["--split", "always"] if split == "always" else []
     assert pairs == {"--crop": crop, "--relevance": kind} | dict(zip(more[::2], more[1::2], strict=True))
     classes = recipes._variant_options(None, "classes", variant.label(True))
     assert classes == more

@@ -7,16 +7,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+import numpy as np
 import pytest
 
 from flows.cli.export import served
 from flows.jobs import Running
 from flows.pages.atlas import write_gallery
-from tests.flows import walkable
+from stores import open_atlas, open_statistics
 from tests.flows.browser import cells, launched, opened, sheets_are_drawn, wait_for_cells
-from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER
+from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, Walkable
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -33,13 +34,18 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def index(_server: None, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
+def made(walked: Walkable) -> Walkable:
+    return walked
+
+
+@pytest.fixture(scope="module")
+def index(made: Walkable, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Address of the pages of two atlases."""
-    folder = tmp_path_factory.mktemp("browser")
-    made = walkable.make(folder)
     credits_ = {EVIL: EVIL, "image0001": "Ada, CC0"}
     atlases = [str(made.atlas), str(made.other)]
-    return write_gallery(atlases, folder / "pages", credits_=credits_, maps=Running(threads=1)).as_uri()
+    return write_gallery(
+        atlases, tmp_path_factory.mktemp("browser") / "pages", credits_=credits_, maps=Running(threads=1)
+    ).as_uri()
 
 
 @pytest.fixture
@@ -133,6 +139,7 @@ def test_searching_and_ranges(page: Page, index: str) -> None:
     page.fill("[aria-label='At least']", "0.5")
     page.fill("[aria-label='At most']", "0.65")
     assert wait_for_cells(page, 6) == ["20", "21", "22", "23", "24", "25"]
+    page.click(".under summary")
     command = page.locator(".under code").text_content() or ""
     assert "--neurons 20:26 --out selection.zip" in command
 
@@ -391,17 +398,38 @@ def test_served_pages_are_the_same(page: Page, index: str) -> None:
 def test_a_photograph_leads_to_the_neurons_that_it_excites(page: Page, index: str) -> None:
     """The pages' own script finds the part that Python wrote the photograph's key into."""
     page.goto(index + WALL + "/3")
-    link = page.locator(".photos a").first
+    link = page.locator(".photos b a").first
+    shown = page.locator(".photos a.photo").first
+    assert shown.get_attribute("href") == link.get_attribute("href")
     key = link.inner_text()
     link.click()
     found = cells(page)
     assert page.input_value("#search") == f"image:{key}"
+    assert key in page.inner_text(".chosen")
+    assert page.evaluate("document.querySelector('.chosen img').decode().then(() => true)")
     text = (Path(unquote(urlsplit(index).path)).parent / "vital-site" / "0" / LATER / "neurons-0.js").read_text("ascii")
-    shown = json.loads(text.partition(",")[2].rpartition(")")[0])
-    having = {number for number, one in shown.items() if number.isdigit() and key in [row[1] for row in one["photos"]]}
+    neurons = json.loads(text.partition(",")[2].rpartition(")")[0])
+    having = {
+        number for number, one in neurons.items() if number.isdigit() and key in [row[1] for row in one["photos"]]
+    }
     assert "3" in having
     assert having <= set(found)
     assert len(found) < 31
     page.goto(f"{index}{WALL}?q=image:toString")
     page.wait_for_selector(".empty:not([hidden])")
     assert page.locator(".wall .cell").count() == 0
+
+
+def test_a_word_of_a_label_finds_neurons_by_their_references(page: Page, index: str, made: Walkable) -> None:
+    """Those of which a quarter of the references carry it, most first, as the store has them."""
+    statistics = open_statistics(str(made.store))
+    labels = statistics.image_labels()[statistics.references(LATER).image]
+    there = np.flatnonzero(open_atlas(str(made.atlas)).layer(LATER).made()).tolist()
+    for number, word in ((0, "cat"), (1, "label:dog &")):
+        counts = {row: int((labels[row] == number).sum()) for row in there}
+        expected = sorted((row for row, count in counts.items() if count >= 3), key=lambda row: (-counts[row], row))
+        assert expected
+        page.goto("about:blank")
+        # the layer has no names, so that a word alone is of a label
+        page.goto(f"{index}{WALL}?q={quote(word)}")
+        assert [int(cell) for cell in cells(page)] == expected

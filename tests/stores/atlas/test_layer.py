@@ -74,6 +74,7 @@ def test_pictures_of_facets_come_back_and_those_that_a_neuron_lacks_are_absent(t
     np.testing.assert_array_equal(layer.pixels([6, 5]), arrays["pixels"][[2, 1], 0])
     np.testing.assert_array_equal(layer.pixels([6, 5, 6], [2, 1, 0]), arrays["pixels"][[2, 1, 2], [2, 1, 0]])
     np.testing.assert_array_equal(layer.reached()["layer4.2"][0][4:8], arrays["reached/layer4.2/picture"][:, 0])
+    np.testing.assert_array_equal(layer.reached([7, 4])["layer4.2"][0], layer.reached()["layer4.2"][0][[7, 4]])
     atlas = open_atlas(str(tmp_path / "faceted"))
     np.testing.assert_array_equal(atlas["layer4.2", 6, 2].pixels, arrays["pixels"][2, 2])
     assert [atlas["layer4.2", 5, 1].title, atlas["layer4.2", 4].title] == [

@@ -71,6 +71,7 @@ def test_a_sample_comes_back_as_it_was_drawn(statistics: stores.Statistics, draw
     found = statistics.again().sample(LAYER)
     assert found.image.tolist() == list(range(drawn))
     np.testing.assert_array_equal(found.peak, peak)
+    np.testing.assert_array_equal(statistics.again().sample(LAYER, [2, 0]).peak, peak[:, [2, 0]])
     grown = np.concatenate([peak, np.zeros((4 - drawn, NEURONS), np.float32)])
     statistics.write_sample(LAYER, stores.Sample(np.arange(4), grown), 4)  # an extension has more
     np.testing.assert_array_equal(statistics.again().sample(LAYER).peak, grown)

@@ -1,5 +1,7 @@
+import base64
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,8 +15,8 @@ from PIL import Image
 
 from stores.errors import UnsuitableFolder
 from stores.pages.content import AtlasPage, Column, Curve, LayerPage, NeuronPage, Photo, Sources, TrustLine
+from stores.pages.data.values import number, script
 from stores.pages.folder import SITE_FOLDER
-from stores.pages.scripts import number, script
 from stores.pages.sheets import PER_SHEET, TILES
 from stores.pages.website import SCRIPTS, STYLES, Site, folder_name
 
@@ -80,6 +82,10 @@ def data(path: Path) -> Any:
     return json.loads(found[2])
 
 
+def unpacked(text: str, kind: str) -> list[Any]:
+    return list(np.frombuffer(base64.b64decode(text), f"<{kind}").tolist())
+
+
 def state(folder: Path) -> dict[str, tuple[bytes, int]]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
@@ -111,7 +117,8 @@ def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: T
             assert not re.search(r"https?:|//[a-z]+\.|fetch\(|import |innerHTML|type=\"module\"", text), path
     here = tmp_path / SITE_FOLDER / "0" / LAYER
     assert {path.name for path in here.iterdir()} == {
-        "layer.js", "neurons-0.js", "sheet-0-small.webp", "sheet-0-middle.webp",
+        "layer.js", "status.js", "column-0.js", "values-0.js", "neurons-0.js",
+        "sheet-0-small.webp", "sheet-0-middle.webp",
         "0.webp", "0-mask.webp", "1.webp", "1-mask.webp",
     }  # fmt: skip
     assert (tmp_path / SITE_FOLDER / "photos/ab/ab12.jpg").read_bytes() == jpeg(9)
@@ -124,12 +131,18 @@ def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: Thre
     across = [Photo("cd34", "b", 1.5, above=0.9)]
     neurons = [neuron(0), neuron(1, trust=TrustLine([True, False, None], "Reached."), across=across)]
     write(tmp_path, pool, neurons, page, {"ab12": jpeg(), "cd34": jpeg()})
-    overview = data(tmp_path / SITE_FOLDER / "0" / LAYER / "layer.js")
-    assert overview["made"] == [0, 1]
-    assert overview["names"] == ["a", "b"]
-    assert overview["places"] == [[0, 5000], [9999, 2500]]
+    folder = tmp_path / SITE_FOLDER / "0" / LAYER
+    overview = data(folder / "layer.js")
+    assert overview["count"] == 3
+    assert unpacked(overview["made"], "u1") == [0b011]
+    assert data(folder / "status.js") == "110"
+    assert data(folder / "captions-0.js") == {"0": "a", "1": "b"}
+    assert data(folder / "values-0.js") == {"0": [0], "1": [0.5]}
+    assert [unpacked(row, "u2") for row in data(folder / "places.js")] == [[0, 5000, 0], [9999, 2500, 0]]
+    assert unpacked(data(folder / "name-order.js"), "u4") == [0, 1]
     assert overview["missing"] == [[0, 1]]
-    assert overview["columns"][0]["values"] == [0, 0.5]
+    assert overview["columns"] == [{"name": "loss", "meaning": "the last loss", "units": "", "ends": [0, 0.5]}]
+    np.testing.assert_array_equal(unpacked(data(folder / "column-0.js"), "f4"), [0, 0.5, np.nan])
     assert (overview["lookedAt"], overview["measuring"]) == (["reached"], "vital evaluate")
     chunk = data(tmp_path / SITE_FOLDER / "0" / LAYER / "neurons-0.js")
     one = chunk["1"]
@@ -281,20 +294,76 @@ def test_numbers_are_short_and_legal(value: float, short: float | None) -> None:
     assert json.loads(script("k", [number(value)]).decode().partition(",")[2][:-3]) == [short]
 
 
+def part_named(key: str, parts: int) -> int:
+    """Taken modulo once at the end, not after each step: the same."""
+    units = memoryview(key.encode("utf-16-le")).cast("H").tolist()
+    return int(sum(unit * 31**power for power, unit in enumerate(reversed(units))) % 1_000_003 % parts)
+
+
+def indexed(folder: Path, name: str) -> dict[str, Any]:
+    """What an index has by key, each in the part that its key names."""
+    parts = data(folder / "layer.js")["indexes"][name]
+    assert parts == len(list(folder.glob(f"{name}-[0-9]*.js")))
+    found = {}
+    for place in range(parts):
+        for key, value in data(folder / f"{name}-{place}.js"):
+            assert part_named(key, parts) == place
+            found[key] = value
+    return found
+
+
 def test_a_photograph_s_neurons_are_in_the_part_that_its_key_names(
     tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stores.pages.scripts.PER_FILE", 3)
-    asked = {f"image{number}": [number % 2] for number in range(10)} | {"слон, \U0001f418": [1, 0], "toString": [0]}
+    monkeypatch.setattr("stores.pages.data.values.PER_PART", 100)
+    keys = {f"image{number}": [number % 2] for number in range(10)} | {"слон, \U0001f418": [1, 0], "__proto__": [0]}
+    asked = [(Photo("ab12", key, 0.0, "bee"), neurons) for key, neurons in keys.items()]
     write(tmp_path, pool, [neuron(0), neuron(1)], layer(photographs=asked), {"ab12": jpeg(9)})
-    folder = tmp_path / "vital-site" / "0" / LAYER
-    told = data(folder / "layer.js")
-    assert told["photographs"] == 4
-    found = [data(folder / f"photographs-{part}.js") for part in range(4)]
-    assert {key: value for part in found for key, value in part.items()} == asked
-    for place, part in enumerate(found):
-        for key in part:
-            units = memoryview(key.encode("utf-16-le")).cast("H").tolist()
-            total = sum(unit * 31**power for power, unit in enumerate(reversed(units)))
-            # taken modulo after each step, or once at the end: the same
-            assert total % 1_000_003 % 4 == place
+    folder = tmp_path / SITE_FOLDER / "0" / LAYER
+    assert data(folder / "layer.js")["indexes"]["photographs"] > 2
+    assert indexed(folder, "photographs") == {key: ["ab12", "bee", neurons] for key, neurons in keys.items()}
+
+
+def test_every_part_of_a_word_finds_its_neurons(
+    tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a look at every name: whatever two letters or more, or one that a word begins with."""
+    monkeypatch.setattr("stores.pages.data.values.PER_PART", 100)
+    names = ["Goldfish", "gold finch", "owl", "", "Owl's  Eye", "ein Ölfink", "owl", EVIL.replace("\udcff", "")]
+    page = layer([1] * 8, names=names, labels=[("gold fish", 5, 3), ("fish", 2, 4), ("fish", 5, 1)])
+    write(tmp_path, pool, [neuron(place) for place in range(8)], page, {"ab12": jpeg(9)})
+    folder = tmp_path / SITE_FOLDER / "0" / LAYER
+
+    indexes = {name: indexed(folder, name) for name in ("names", "labels")}
+
+    def found(word: str, index: str) -> dict[int, int]:
+        counts: Counter[int] = Counter()
+        for end, steps, *weights in indexes[index].get(word[:2], []):
+            if end.startswith(word):
+                for neuron_, weight in zip(np.cumsum(steps).tolist(), *(weights or [[1] * len(steps)]), strict=True):
+                    counts[neuron_] += weight
+        return dict(counts)
+
+    words = {word for name in names for word in name.lower().split()}
+    asked = {word[first:last] for word in words for first in range(len(word)) for last in range(first + 2, 99)}
+    for part in asked | {"zz", "fishy"}:
+        if len(part) > 1:
+            assert set(found(part, "names")) == {place for place, name in enumerate(names) if part in name.lower()}
+    assert set(found("o", "names")) == {2, 4, 6, 7}
+    assert found("fi", "labels") == {5: 4, 2: 4}
+    assert found("old", "labels") == {5: 3}
+
+
+def test_what_is_read_first_does_not_grow_with_the_layer(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
+    def size(count: int) -> int:
+        values = np.random.default_rng(0).random(count)
+        page = layer([1] * count, names=[f"name {place}" for place in range(count)])
+        page = replace(page, columns=[Column("one", "", values), Column("two", "", values)], places=np.ones((count, 2)))
+        site = Site(tmp_path / str(count), "Atlas", [AtlasPage("one", "one.zarr")], pool)
+        site.layer(0, page)
+        files = {path.name: path.stat().st_size for path in (tmp_path / str(count)).rglob(f"{LAYER}/*.js")}
+        assert max(size for name, size in files.items() if name.startswith(("captions-", "values-"))) < 4000
+        return files["layer.js"]
+
+    # one more digit each of the count and of the number of an index's parts
+    assert abs(size(3000) - size(100)) <= 20

@@ -76,6 +76,33 @@ def test_there_are_at_most_as_many_as_asked_for() -> None:
     assert [find_facets(apart, chance_of("layer", 0), most).count for most in (1, 2, 3, 4, 9)] == [1, 2, 3, 4, 4]
 
 
+@given(count=st.integers(2, 24), wanted=st.integers(2, 6), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_always_split_there_are_as_many_as_asked_for_wherever_so_many_differ(
+    count: int, wanted: int, seed: int
+) -> None:
+    vectors = cloud(seed, count)
+    found = find_facets(vectors, chance_of("layer", seed), wanted, always=True)
+    assert found.count == min(wanted, count)
+    sizes = np.bincount(found.of)
+    assert (np.diff(sizes) <= 0).all()
+    assert sizes.min() >= 3 or (wanted - 1) * 5 >= count  # fewer only where three each may not be had
+    again = find_facets(vectors, chance_of("other", 0), wanted, always=True)
+    assert again.of.tolist() == found.of.tolist()  # chance decides the test alone
+
+
+def test_always_split_groups_are_those_that_were_planted_and_the_test_is_kept() -> None:
+    apart = np.repeat(np.eye(3), [7, 6, 5], 0) + np.random.default_rng(0).normal(0, 0.02, (18, 3))
+    tested, split = (find_facets(apart, chance_of("layer", 0), 3, always=always) for always in (False, True))
+    assert split.of.tolist() == tested.of.tolist() == [0] * 7 + [1] * 6 + [2] * 5
+    assert split.p == tested.p
+    one = find_facets(cloud(0, 14), chance_of("layer", 0), 3, always=True)
+    assert (one.count, one.p) == (3, find_facets(cloud(0, 14), chance_of("layer", 0), 3).p)
+    assert one.p > BOUND
+    same = find_facets(np.ones((9, 4)), chance_of("layer", 0), 3, always=True)
+    assert same.count == 1  # no two of them differ
+
+
 def test_the_same_neuron_gets_the_same_facets_and_another_its_own_stream() -> None:
     vectors = cloud(3, 20)
     first, again, other = (find_facets(vectors, chance_of("layer", neuron), 4).p for neuron in (7, 7, 8))

@@ -4,9 +4,9 @@ into."""
 from vital.measuring.targets.facets import Facets, chance_of, find_facets
 from vital.measuring.targets.means import NodeTarget, Target, measure
 from vital.measuring.targets.passes import Crop, node_relevance
-from vital.measuring.targets.vectors import reference_vectors
+from vital.measuring.targets.vectors import photo_vectors, reference_vectors
 
 __all__ = [
     "Crop", "Facets", "NodeTarget", "Target", "chance_of", "find_facets", "measure", "node_relevance",
-    "reference_vectors",
+    "photo_vectors", "reference_vectors",
 ]  # fmt: skip

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
 
 from vital.measuring.targets.passes import Crop, forwarding, node_relevance, rounds
-from vital.network.arithmetic import widened
+from vital.network.arithmetic import rounding, widened
 from vital.network.models import Model
-from vital.network.neurons import Readout
+from vital.network.neurons import Readout, importance
 from vital.network.probe import CLASSES, Layout
 from vital.propagation.mode import relevance_mode
 from vital.settings import Precision, RelevanceKind
@@ -55,3 +57,34 @@ def reference_vectors(
                     vectors = np.zeros((len(neurons), found.shape[1]), found.dtype)
                 vectors[of] = found
     return np.zeros((len(neurons), 0), np.float32) if vectors is None else vectors
+
+
+def photo_vectors(
+    model: Model,
+    layer: str,
+    neurons: Int[np.ndarray, "photo"],
+    pixels: UInt8[Tensor, "photo colour side side"],
+    node: str,
+    layouts: dict[str, Layout],
+    kind: RelevanceKind,
+    readout: Readout,
+    batch: int = 8,
+) -> Float[np.ndarray, "photo channel"]:
+    """What a neuron's facets are told apart by, of photographs, each for the neuron of its place in ``neurons``: the
+    importance of each channel of ``node``, of which a facet's target has the mean over its references
+    (`vital.network.neurons.importance`). For classes, which have no relevance, the channel's mean activation; that is
+    the mean of a target's sorted rows. Zeros where nothing of a photograph reaches the neuron.
+    """
+    inner, reads = layer != CLASSES, readout.of(neurons.tolist())
+    mode, found = relevance_mode(kind) if inner else None, []
+    with rounding(), forwarding(model, [node, reads.layer], layouts, mode, "float32", graph=inner) as forward:
+        for start in range(0, len(pixels), batch):
+            some = slice(start, start + batch)
+            activations = forward(list(pixels[some]))
+            if inner:
+                asked = torch.from_numpy(neurons[some].astype(np.int64)).to(activations[node].device)
+                arrived = node_relevance(mode, activations, reads, [node], asked, kind)[node]
+                found.append(importance(arrived.detach()))
+            else:
+                found.append(activations[node].mean(-1))
+    return torch.cat(found).float().numpy(force=True)

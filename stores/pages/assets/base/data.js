@@ -42,19 +42,83 @@
     return known.get("site");
   };
 
-  // Everything about a layer: its entry in the site, its data, and where a neuron stands among those with pictures.
+  // A part of a layer that is read when it is needed.
+  VITAL.part = function (layer, name) {
+    const key = layer.place + "/" + name;
+    return VITAL.need(key, key + ".js");
+  };
+
+  VITAL.partKnown = function (layer, name) {
+    return known.get(layer.place + "/" + name);
+  };
+
+  // A promise of all these parts of a layer; null where they are there.
+  VITAL.parts = function (layer, names) {
+    const missing = names.filter((name) => VITAL.partKnown(layer, name) === undefined);
+    return missing.length ? Promise.all(missing.map((name) => VITAL.part(layer, name))) : null;
+  };
+
+  function bytes(text) {
+    const found = atob(text);
+    const made = new Uint8Array(found.length);
+    for (let i = 0; i < found.length; i += 1) made[i] = found.charCodeAt(i);
+    return made;
+  }
+
+  // Numbers of a part that is there, as an array of the given type; decoded once.
+  VITAL.unpacked = function (layer, name, Type, at) {
+    const key = at === undefined ? name : name + "/" + at;
+    if (!layer.unpacked.has(key)) {
+      const part = VITAL.partKnown(layer, name);
+      layer.unpacked.set(key, new Type(bytes(at === undefined ? part : part[at]).buffer));
+    }
+    return layer.unpacked.get(key);
+  };
+
+  // What is read first of a layer. Everything else is in parts, so that this is small whatever the layer's size.
   VITAL.layer = function (place) {
     return VITAL.need(place, place + "/layer.js").then(function (data) {
-      if (!data.row) {
-        data.place = place;
-        data.row = new Map(data.made.map(function (neuron, row) { return [neuron, row]; }));
-      }
+      if (data.place) return data;
+      data.place = place;
+      data.unpacked = new Map();
+      const bits = data.made === null ? null : bytes(data.made);
+      data.has = (neuron) => Number.isInteger(neuron) && neuron >= 0 && neuron < data.count &&
+        (!bits || ((bits[neuron >> 3] >> (neuron & 7)) & 1) === 1);
+      data.made = Uint32Array.from({ length: data.count }, (_, neuron) => neuron);
+      if (bits) data.made = data.made.filter(data.has);
       return data;
     });
   };
 
+  const chunkOf = (neuron) => Math.floor(neuron / VITAL.site().perSheet);
+
+  // Names and values of neurons stand together as their pictures stand in sheets. A promise of those of some neurons;
+  // null where they are there, or the layer has none.
+  function together(layer, name, neurons) {
+    const chunks = new Set(Array.from(neurons).filter(layer.has).map(chunkOf));
+    return VITAL.parts(layer, [...chunks].map((chunk) => name + "-" + chunk));
+  }
+
+  VITAL.captions = function (layer, neurons) {
+    return layer.names ? together(layer, "captions", neurons) : null;
+  };
+
+  VITAL.values = function (layer, neurons) {
+    return layer.columns.length ? together(layer, "values", neurons) : null;
+  };
+
+  VITAL.nameOf = function (layer, neuron) {
+    const names = layer.names && VITAL.partKnown(layer, "captions-" + chunkOf(neuron));
+    return (names && names[neuron]) || "";
+  };
+
+  VITAL.valueOf = function (layer, neuron, column) {
+    const values = VITAL.partKnown(layer, "values-" + chunkOf(neuron));
+    return values && values[neuron] ? values[neuron][column] : null;
+  };
+
   VITAL.neuron = function (layer, neuron) {
-    const chunk = Math.floor(neuron / VITAL.site().perSheet);
+    const chunk = chunkOf(neuron);
     const key = layer.place + "/" + chunk;
     return VITAL.need(key, layer.place + "/neurons-" + chunk + ".js").then(function (data) {
       const found = data[neuron];
@@ -79,7 +143,7 @@
       const place = neuron % site.perSheet;
       const last = site.across - 1;
       return {
-        file: OWN + layer.place + "/sheet-" + Math.floor(neuron / site.perSheet) + "-" + size + ".webp",
+        file: OWN + layer.place + "/sheet-" + chunkOf(neuron) + "-" + size + ".webp",
         x: ((place % site.across) / last) * 100,
         y: (Math.floor(place / site.across) / last) * 100,
         across: site.across,

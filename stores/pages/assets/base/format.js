@@ -11,6 +11,10 @@
     return value.toFixed(digits).replace("-", "−");
   };
 
+  VITAL.count = function (value) {
+    return value.toLocaleString("en");
+  };
+
   VITAL.share = function (value) {
     return value >= 0.0995 ? Math.round(value * 100) + " %" : (value * 100).toFixed(1) + " %";
   };
@@ -25,15 +29,14 @@
 
   // What a neuron is called: classes by name, channels by number, and the word that was found for one.
   VITAL.neuronName = function (layer, neuron) {
-    const row = layer.row ? layer.row.get(neuron) : undefined;
-    const name = layer.names && row !== undefined ? layer.names[row] : "";
+    const name = VITAL.nameOf(layer, neuron);
     if (VITAL.isClasses(layer)) return name || "class " + neuron;
     return "channel " + neuron + (name ? ", " + name : "");
   };
 
   // The same under a picture of the wall, where there is little room.
   VITAL.caption = function (layer, neuron) {
-    const name = layer.names ? layer.names[layer.row.get(neuron)] : "";
+    const name = VITAL.nameOf(layer, neuron);
     if (VITAL.isClasses(layer)) return name ? name : String(neuron);
     return neuron + (name ? " " + name : "");
   };

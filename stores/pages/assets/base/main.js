@@ -98,13 +98,17 @@
       const [left, right] = await Promise.all([known(asked.left), known(asked.right)]);
       if (asked.neuron === undefined) return () => VITAL.compare(left, right, main);
       const neuron = whole(asked.neuron);
-      const data = await Promise.all([left, right].map((layer) => layer.row.has(neuron) ? VITAL.neuron(layer, neuron) : null));
+      const data = await Promise.all([left, right].map((layer) => layer.has(neuron) ? VITAL.neuron(layer, neuron) : null));
+      await Promise.all([left, right].flatMap((layer) => [VITAL.captions(layer, [neuron]), VITAL.values(layer, [neuron])]));
       return () => VITAL.comparePair(left, right, neuron, data, main);
     }
     const layer = await known(asked.place);
     if (asked.neuron === undefined) return () => VITAL.overview(layer, asked.query, main);
     const neuron = whole(asked.neuron);
-    const data = layer.row.has(neuron) ? await VITAL.neuron(layer, neuron) : null;
+    const has = layer.has(neuron);
+    if (!has && neuron < layer.count) await VITAL.part(layer, "status");
+    const [data] = await Promise.all([has ? VITAL.neuron(layer, neuron) : null,
+      VITAL.captions(layer, [neuron, ...VITAL.neighbours(layer, neuron)]), VITAL.values(layer, [neuron])]);
     return () => VITAL.page(layer, neuron, data, main);
   }
 

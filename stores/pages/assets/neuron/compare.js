@@ -44,20 +44,21 @@
 
   function half(layer, neuron, pixels) {
     const node = el("span", { class: "half" });
-    if (layer.row.has(neuron)) VITAL.paint(node, layer, neuron, pixels);
+    if (layer.has(neuron)) VITAL.paint(node, layer, neuron, pixels);
     else node.append(el("span", { class: "none" }, "no picture"));
     return node;
   }
 
   VITAL.compare = function (left, right, main) {
-    const common = left.made.filter((neuron) => right.row.has(neuron));
+    const common = left.made.filter(right.has);
     const either = [...new Set([...left.made, ...right.made])].sort((a, b) => a - b);
     const neurons = common.length ? common : either;
     const wall = new VITAL.Wall({ size: window.innerWidth < 600 ? 150 : 160, ratio: 2, cell: function (index) {
       const neuron = neurons[index];
-      const named = left.row.has(neuron) ? left : right;
+      const named = left.has(neuron) ? left : right;
       const name = VITAL.neuronName(named, neuron);
-      return { href: VITAL.compareLink(left.place, right.place, neuron), label: "Compare " + name + " of both",
+      return { pending: VITAL.captions(named, [neuron]),
+         href: VITAL.compareLink(left.place, right.place, neuron), label: "Compare " + name + " of both",
         caption: named.names ? name : String(neuron), paint: function (node, pixels) {
           node.classList.add("pair");
           node.append(half(left, neuron, pixels), half(right, neuron, pixels));
@@ -77,8 +78,8 @@
   function table(left, right, neuron) {
     const names = [...new Set([...left.columns, ...right.columns].map((column) => column.name))];
     const value = function (layer, name) {
-      const column = layer.columns.find((one) => one.name === name);
-      return column && layer.row.has(neuron) ? column.values[layer.row.get(neuron)] : null;
+      const column = layer.columns.findIndex((one) => one.name === name);
+      return column >= 0 && layer.has(neuron) ? VITAL.valueOf(layer, neuron, column) : null;
     };
     return el("table", { class: "measured" },
       el("thead", null, el("tr", null, el("td"), el("th", { scope: "col" }, "Left"), el("th", { scope: "col" }, "Right"))),
@@ -97,8 +98,8 @@
   }
 
   VITAL.comparePair = function (left, right, neuron, data, main) {
-    const named = left.row.has(neuron) ? left : right;
-    const all = left.made.filter((one) => right.row.has(one));
+    const named = left.has(neuron) ? left : right;
+    const all = left.made.filter(right.has);
     const at = all.indexOf(neuron);
     const step = (index, text, label) => (all[index] === undefined || at < 0
       ? el("span", { class: "quiet icon off", "aria-hidden": "true" }, text)

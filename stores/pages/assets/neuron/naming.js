@@ -23,9 +23,9 @@
     if (!photos.length || !rows.length) return null;
     return [el("p", { class: "lead" }, "The strongest of the images that had no part in the choice, and the word's score on each:"),
       el("ul", { class: "photos fours" }, photos.map(([file, key, score, label]) => el("li", null, el("figure", null,
-        el("div", { class: "photo" }, el("img", { src: VITAL.image.photo(file), loading: "lazy", width: 160, height: 160,
+        VITAL.photo(key, el("img", { src: VITAL.image.photo(file), loading: "lazy", width: 160, height: 160,
           alt: "Photograph " + key })),
-        el("figcaption", null, el("b", { title: key }, key), label && label !== key ? el("span", null, label) : null,
+        el("figcaption", null, VITAL.photoKey(key), label && label !== key ? el("span", null, label) : null,
           el("span", null, "“" + rows[0][0] + "” " + VITAL.number(score)))))))];
   }
 

@@ -3,13 +3,13 @@
   "use strict";
   const { el } = VITAL;
 
-  function neighbours(layer, neuron) {
-    const order = VITAL.sequence.place === layer.place && VITAL.sequence.neurons.includes(neuron)
-      ? VITAL.sequence.neurons : layer.made;
-    const at = order.indexOf(neuron);
-    if (at < 0) return [undefined, undefined];
-    return [order[at - 1], order[at + 1]];
-  }
+  // Those before and after it, in the order last seen where it is part of that.
+  VITAL.neighbours = function (layer, neuron) {
+    const seen = VITAL.sequence.place === layer.place ? VITAL.sequence.neurons.indexOf(neuron) : -1;
+    const order = seen < 0 ? layer.made : VITAL.sequence.neurons;
+    const at = seen < 0 ? layer.made.indexOf(neuron) : seen;
+    return at < 0 ? [undefined, undefined] : [order[at - 1], order[at + 1]];
+  };
 
   function arrow(layer, neuron, text, label, rel) {
     if (neuron === undefined) return el("span", { class: "quiet icon off", "aria-hidden": "true" }, text);
@@ -18,10 +18,9 @@
   }
 
   function missing(layer, neuron) {
-    const code = layer.status[neuron];
-    const why = code === undefined
-      ? "Layer " + layer.name + " has neurons 0 to " + (layer.status.length - 1) + "."
-      : "No picture: " + (layer.meanings[code] || "not made yet") + ".";
+    const why = neuron >= layer.count
+      ? "Layer " + layer.name + " has neurons 0 to " + (layer.count - 1) + "."
+      : "No picture: " + (layer.meanings[VITAL.partKnown(layer, "status")[neuron]] || "not made yet") + ".";
     return el("p", { class: "empty" }, why);
   }
 
@@ -84,7 +83,7 @@
   VITAL.page = function (layer, neuron, data, main) {
     const name = VITAL.neuronName(layer, neuron);
     VITAL.last = { place: layer.place, neuron };
-    const [before, after] = neighbours(layer, neuron);
+    const [before, after] = VITAL.neighbours(layer, neuron);
     const back = VITAL.sequence.place === layer.place && VITAL.sequence.back || VITAL.link(layer.place);
     const path = el("nav", { class: "path", "aria-label": "Place" }, el("a", { href: back }, VITAL.heading(layer)),
       el("span", { class: "steps" }, arrow(layer, before, "←", "Previous", "prev"), arrow(layer, after, "→", "Next", "next")));

@@ -39,14 +39,24 @@
     return { frame, toggle, turn };
   };
 
-  // A photograph's key, on a neuron's own page as a link to all neurons that the photograph excites.
+  // On a neuron's own page the address of all neurons that a photograph excites; null elsewhere.
   function searched(key) {
     const here = /^#\/(\d+\/[^/?]+)\/\d+$/.exec(location.hash);
     // a key that is no Unicode has no address
-    if (!here || /\p{Surrogate}/u.test(key)) return key;
-    return el("a", { href: "#/" + here[1] + "?q=" + encodeURIComponent("image:" + key),
-      title: "The neurons that this photograph excites most: " + key }, key);
+    return here && !/\p{Surrogate}/u.test(key) ? "#/" + here[1] + "?q=" + encodeURIComponent("image:" + key) : null;
   }
+
+  // A photograph and its key, both links where there is an address; the key's alone is a stop of the tab key.
+  VITAL.photo = function (key, ...children) {
+    const href = searched(key);
+    return el(href ? "a" : "div", { class: "photo", href, tabindex: href ? "-1" : null }, children);
+  };
+
+  VITAL.photoKey = function (key) {
+    const href = searched(key);
+    return el("b", { title: key }, href
+      ? el("a", { href, title: "The neurons that this photograph excites most: " + key }, key) : key);
+  };
 
   // Where the neuron is active, dark elsewhere: tile by tile of one grey image, which loads when it is first wanted.
   // `cover(i)` is what lies over photograph i of the neuron.
@@ -87,9 +97,9 @@
         left: box[1] * 100 + "%", height: box[2] * 100 + "%", width: box[3] * 100 + "%" } });
       const image = el("img", { src: VITAL.image.photo(file), loading: "lazy", width: 160, height: 160,
         alt: "Photograph " + key + (label ? ", " + label : "") + (box ? ", its patch outlined" : "") });
-      return el("li", null, el("figure", null, el("div", { class: "photo" }, image, cover(i), patch),
+      return el("li", null, el("figure", null, VITAL.photo(key, image, cover(i), patch),
         el("figcaption", null, above === undefined ? null : el("span", { class: "above" }, "above " + VITAL.share(above)),
-          el("b", { title: key }, searched(key)), label && label !== key ? el("span", null, label) : null,
+          VITAL.photoKey(key), label && label !== key ? el("span", null, label) : null,
           score === null ? null : el("span", null, "activation " + VITAL.number(score)),
           credit ? el("span", { class: "credit" }, credit) : null)));
     }));
@@ -119,10 +129,9 @@
   };
 
   VITAL.measures = function (layer, neuron) {
-    const row = layer.row.get(neuron);
     // trust has a line of its own
-    const pairs = layer.columns.filter((column) => column.name !== "trust")
-      .map((column) => [column, column.values[row]]).filter((pair) => pair[1] !== null);
+    const pairs = layer.columns.map((column, i) => [column, VITAL.valueOf(layer, neuron, i)])
+      .filter(([column, value]) => column.name !== "trust" && value !== null);
     const list = (name, some) => el("dl", { class: name }, some.map(([column, value]) => el("div", { title: column.meaning },
       el("dt", null, VITAL.capital(column.name)),
       el("dd", null, VITAL.number(value) + (column.units ? " " + column.units : "")))));
@@ -144,11 +153,11 @@
     }
     const bar = (i) => el("span", { class: "weight", style: { transform: "scaleX(" + shares[i] / shares[0] + ")" } });
     function drawn(layer) {
-      if (!channels.some((channel) => layer.row.has(channel))) return;
+      if (!channels.some(layer.has)) return;
       list.className = "strip";
       list.replaceChildren(...channels.map(function (channel, i) {
         const share = el("span", { class: "share", title: "importance" }, what(shares[i]));
-        if (!layer.row.has(channel)) {
+        if (!layer.has(channel)) {
           return el("li", null, el("div", { title: "channel " + channel + " of " + node + ": no picture in this atlas" },
             el("span", { class: "tile" }), bar(i), el("span", { class: "name" }, String(channel), share)));
         }
@@ -160,7 +169,10 @@
       }));
     }
     numbered();
-    if (entry) VITAL.layer(entry.place).then(drawn, () => {});
+    if (entry) {
+      VITAL.layer(entry.place).then((layer) => Promise.resolve(VITAL.captions(layer, channels)).then(() => drawn(layer)))
+        .catch(() => {});
+    }
     return el("div", { class: "node" }, el("h3", null, node), list);
   };
 })();

@@ -19,9 +19,13 @@
   }
 
   function searchBox(layer, state, changed) {
-    const box = el("input", { type: "search", id: "search", placeholder: layer.names ? "Name or number" : "7, 20:32",
-      "aria-label": layer.names ? "Search by name or number" : "Search by number, e.g. 7, 20:32", value: state.q,
-      title: "image:KEY finds the neurons that a photograph excites",
+    const words = layer.names ? "Name" : layer.indexes.labels ? "Label" : "";
+    const hints = ["7, 20:32 finds neurons by number", layer.indexes.labels && layer.names
+      ? "label:WORD by the labels of their references" : "", layer.indexes.photographs
+      ? "image:KEY those that a photograph excites" : ""].filter(Boolean);
+    const box = el("input", { type: "search", id: "search", placeholder: words ? words + " or number" : "7, 20:32",
+      "aria-label": words ? "Search by " + words.toLowerCase() + " or number" : "Search by number, e.g. 7, 20:32",
+      value: state.q, title: hints.join("; "),
       autocomplete: "off", spellcheck: "false", enterkeyhint: "search" });
     box.addEventListener("input", paused(function () { state.q = box.value; changed(); }));
     return el("label", { class: "field search" }, el("span", { class: "unseen" }, "Search"), box, el("kbd", null, "/"));
@@ -52,7 +56,7 @@
 
   function rangeBox(layer, state, changed) {
     const columns = layer.columns.map((column, i) => [column, String(i)])
-      .filter(([column]) => column.values.some((value) => value !== null));
+      .filter(([column]) => column.ends);
     if (!columns.length) return null;
     const note = el("span", { class: "note" });
     const ends = ["min", "max"].map((end) => el("input", { type: "number", step: "any", value: state[end],
@@ -67,11 +71,7 @@
       ends.forEach((box) => { box.hidden = !chosen; });
       note.hidden = !chosen;
       if (!chosen) return;
-      const values = column.values.filter((value) => value !== null);
-      let low = Infinity, high = -Infinity;
-      for (const value of values) { low = Math.min(low, value); high = Math.max(high, value); }
-      ends[0].placeholder = VITAL.number(low);
-      ends[1].placeholder = VITAL.number(high);
+      ends.forEach((box, i) => { box.placeholder = VITAL.number(column.ends[i]); });
       note.textContent = column.meaning + (column.units ? " (" + column.units + ")" : "");
       note.title = note.textContent;
     }

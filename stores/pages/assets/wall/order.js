@@ -1,4 +1,4 @@
-// Which neurons of a layer are shown, and in which order. Rows are positions among the neurons with pictures.
+// Which neurons of a layer are shown, and in which order.
 (function () {
   "use strict";
 
@@ -7,7 +7,7 @@
     if (layer.names) found.push(["name", "Name"]);
     if (layer.places) found.push(["similarity", "Similarity"]);
     layer.columns.forEach((column, i) => {
-      if (column.values.some((value) => value !== null)) found.push(["column" + i, VITAL.capital(column.name)]);
+      if (column.ends) found.push(["column" + i, VITAL.capital(column.name)]);
     });
     return found;
   };
@@ -16,87 +16,64 @@
     return text.charAt(0).toUpperCase() + text.slice(1).replaceAll("_", " ");
   };
 
-  // Search: numbers and ranges name neurons (7, 12:20), anything else is looked for in names; commas join.
-  function searched(layer, text) {
-    const parts = text.toLowerCase().split(",").map((part) => part.trim()).filter(Boolean);
-    if (!parts.length) return () => true;
-    const tests = parts.map(function (part) {
-      const span = /^(\d+)\s*(?::|-|–)\s*(\d+)$/.exec(part);
-      if (span) {
-        const last = part.includes(":") ? Number(span[2]) - 1 : Number(span[2]);
-        return (neuron) => neuron >= Number(span[1]) && neuron <= last;
-      }
-      const words = part.split(/\s+/);
-      return function (neuron) {
-        if (/^\d+$/.test(part) && neuron === Number(part)) return true;
-        const name = VITAL.neuronName(layer, neuron).toLowerCase();
-        // a channel's number stands in its name, too
-        if (!(layer.names && VITAL.isClasses(layer)) && /^\d+$/.test(part)) return false;
-        return words.every((word) => name.includes(word));
-      };
-    });
-    return (neuron) => tests.some((test) => test(neuron));
+  const columnOf = (order) => (order.startsWith("column") ? Number(order.slice(6)) : -1);
+
+  function isRange(layer, state) {
+    return state.metric !== "" && layer.columns[Number(state.metric)] && (state.min !== "" || state.max !== "");
   }
 
-  // image:KEY asks for the neurons that a photograph excites: where they stand, or null for another search.
-  function photographed(layer, text) {
-    const asked = /^\s*image:\s*(.*?)\s*$/.exec(text);
-    if (!asked) return null;
-    let total = 0;
-    for (let i = 0; i < asked[1].length; i += 1) total = (total * 31 + asked[1].charCodeAt(i)) % 1000003;
-    return { key: asked[1], file: layer.photographs ? layer.place + "/photographs-" + (total % layer.photographs) : "" };
-  }
-
-  // A promise of what a search needs beside the layer's own data; null where it is there, or nothing is needed.
-  VITAL.awaited = function (layer, text) {
-    const asked = photographed(layer, text);
-    return asked && asked.file && !VITAL.known(asked.file) ? VITAL.need(asked.file, asked.file + ".js") : null;
+  // A promise of what a search, an order and a range need beside what was read first; null where it is there.
+  VITAL.awaited = function (layer, state) {
+    const names = VITAL.searchParts(layer, state.q);
+    if (state.order === "name" && layer.names) names.push("name-order");
+    if (state.order === "similarity" && layer.places) names.push("places");
+    if (layer.columns[columnOf(state.order)]) names.push("column-" + columnOf(state.order));
+    if (isRange(layer, state)) names.push("column-" + Number(state.metric));
+    return VITAL.parts(layer, names);
   };
+
+  const valuesOf = (layer, column) => VITAL.unpacked(layer, "column-" + column, Float32Array);
 
   function inRange(layer, state) {
-    const column = layer.columns[Number(state.metric)];
-    const low = state.min === "" ? -Infinity : Number(state.min), high = state.max === "" ? Infinity : Number(state.max);
-    if (state.metric === "" || !column || (low === -Infinity && high === Infinity)) return () => true;
-    return (row) => column.values[row] !== null && column.values[row] >= low && column.values[row] <= high;
+    if (!isRange(layer, state)) return null;
+    const values = valuesOf(layer, Number(state.metric));
+    // bounds are rounded as the values are
+    const low = state.min === "" ? -Infinity : Math.fround(Number(state.min));
+    const high = state.max === "" ? Infinity : Math.fround(Number(state.max));
+    return (neuron) => values[neuron] >= low && values[neuron] <= high;
   }
 
-  // Rows of the neurons that pass search and range, in the state's order; `columns` of the wall matters to similarity.
+  // Neurons that pass search and range, in the state's order; `columns` of the wall matters to similarity.
   VITAL.arranged = function (layer, state, columns) {
-    const fits = inRange(layer, state), seen = photographed(layer, state.q);
-    let rows;
-    if (seen) {
-      // in the order of the photograph's rank; it has its own entry only, not what every object has
-      const found = VITAL.known(seen.file) || {};
-      const neurons = Object.hasOwn(found, seen.key) ? found[seen.key] : [];
-      rows = neurons.map((neuron) => layer.row.get(neuron)).filter((row) => row !== undefined && fits(row));
-    } else {
-      const asked = searched(layer, state.q);
-      rows = layer.made.map((neuron, row) => row).filter((row) => asked(layer.made[row]) && fits(row));
-    }
+    const fits = inRange(layer, state), { neurons: all, ranked } = VITAL.found(layer, state.q);
+    const neurons = Uint32Array.from(fits ? all.filter(fits) : all);
+    const column = columnOf(state.order);
+    if (layer.columns[column]) return byValue(neurons, valuesOf(layer, column), state.down);
+    if (state.order === "similarity" && layer.places) return inGrid(layer, neurons.sort(), columns);
     if (state.order === "name" && layer.names) {
-      rows.sort((a, b) => layer.names[a].localeCompare(layer.names[b]) || a - b);
-    } else if (state.order === "similarity" && layer.places) {
-      return inGrid(layer, rows, columns);
-    } else if (state.order.startsWith("column")) {
-      const column = layer.columns[Number(state.order.slice(6))];
-      if (column) {
-        const value = (row) => (column.values[row] === null ? (state.down ? -Infinity : Infinity) : column.values[row]);
-        const sign = state.down ? -1 : 1;
-        rows.sort((a, b) => sign * (value(a) - value(b)) || a - b);
-        return rows;
-      }
-    }
-    return state.down ? rows.reverse() : rows;
+      const wanted = new Set(neurons);
+      neurons.set(VITAL.unpacked(layer, "name-order", Uint32Array).filter((neuron) => wanted.has(neuron)));
+    } else if (!ranked) neurons.sort();
+    return state.down ? neurons.reverse() : neurons;
   };
 
+  // What is not known comes last, whichever way.
+  function byValue(neurons, values, down) {
+    const sign = down ? -1 : 1;
+    const known = neurons.filter((neuron) => !Number.isNaN(values[neuron]));
+    known.sort((a, b) => sign * (values[a] - values[b]) || a - b);
+    neurons.set(neurons.filter((neuron) => Number.isNaN(values[neuron])).sort(), known.length);
+    neurons.set(known);
+    return neurons;
+  }
+
   // Two coordinates onto a wall of so many columns: rows by the second, within a row by the first.
-  function inGrid(layer, rows, columns) {
-    const [x, y] = layer.places;
-    const sorted = rows.slice().sort((a, b) => y[a] - y[b] || a - b);
-    const made = [];
-    for (let i = 0; i < sorted.length; i += columns) {
-      made.push(...sorted.slice(i, i + columns).sort((a, b) => x[a] - x[b] || a - b));
+  function inGrid(layer, neurons, columns) {
+    const [x, y] = [0, 1].map((axis) => VITAL.unpacked(layer, "places", Uint16Array, axis));
+    neurons.sort((a, b) => y[a] - y[b] || a - b);
+    for (let i = 0; i < neurons.length; i += columns) {
+      neurons.subarray(i, i + columns).sort((a, b) => x[a] - x[b] || a - b);
     }
-    return made;
+    return neurons;
   }
 })();

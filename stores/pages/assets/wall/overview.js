@@ -27,45 +27,65 @@
 
   function counted(layer) {
     const what = VITAL.isClasses(layer) ? "classes" : "neurons";
-    const made = layer.made.length, all = layer.status.length;
-    if (made === all) return all + " " + what;
-    const reasons = layer.missing.map(([code, count]) => count + ": " + (layer.meanings[code] || "unknown"));
-    return made + " of " + all + " " + what + " have pictures — " + reasons.join("; ");
+    const made = layer.made.length, all = layer.count;
+    if (made === all) return VITAL.count(all) + " " + what;
+    const reasons = layer.missing.map(([code, count]) => VITAL.count(count) + ": " + (layer.meanings[code] || "unknown"));
+    return VITAL.count(made) + " of " + VITAL.count(all) + " " + what + " have pictures — " + reasons.join("; ");
   }
 
   // The order last seen, for the neighbours of a neuron's page.
   VITAL.sequence = { place: "", neurons: [], back: "" };
 
-  function empty(layer, rows) {
-    if (rows.length) return "";
+  // Sheets of a layer that all of its pictures may be taken from, in any order.
+  const FEW_SHEETS = 64;
+  // Neurons of the first view, whose names are waited for.
+  const FIRST = 64;
+  // Of a command line's argument.
+  const LONGEST = 1e5;
+
+  function empty(layer, neurons) {
+    if (neurons.length) return "";
     return layer.made.length ? "Nothing fits. Change the search or the range." : "No pictures yet.";
+  }
+
+  // Whether neighbours on the wall mostly lie on different sheets, of many.
+  function isScattered(layer, neurons) {
+    const { perSheet } = VITAL.site();
+    if (layer.count <= FEW_SHEETS * perSheet) return false;
+    let turns = 0;
+    for (let i = 1; i < neurons.length; i += 1) {
+      if (Math.floor(neurons[i] / perSheet) !== Math.floor(neurons[i - 1] / perSheet)) turns += 1;
+    }
+    return turns > neurons.length / 4;
   }
 
   VITAL.overview = function (layer, query, main) {
     const state = stateOf(query);
     if (!VITAL.orders(layer).some(([key]) => key === state.order)) state.order = "index";
-    let rows = [];
+    let neurons = [], alone = false, turn = 0;
     const nothing = el("p", { class: "empty", hidden: true });
     const wall = new VITAL.Wall({
       size: Number(state.size) || usualSize(),
       cell: function (index) {
-        const neuron = layer.made[rows[index]];
+        const neuron = neurons[index];
         return { href: VITAL.link(layer.place, neuron), label: VITAL.alt(layer, neuron),
-          caption: VITAL.caption(layer, neuron),
-          paint: (node, pixels) => VITAL.paint(node, layer, neuron, pixels) };
+          caption: VITAL.caption(layer, neuron), pending: VITAL.captions(layer, [neuron]),
+          paint: (node, pixels) => VITAL.paint(node, layer, neuron, pixels, alone) };
       },
       zoomed: function (size) { state.size = String(Math.round(size)); remember(); },
-      recolumned: arrange,
+      // only similarity has another order on a wall of another width
+      recolumned: (columns) => { if (state.order === "similarity" && !VITAL.awaited(layer, state)) arrange(columns); },
     });
     const { bar, count } = VITAL.bar(layer, state, wall, changed);
     const site = VITAL.site();
-    const more = el("div", { class: "under" });
+    const more = el("div", { class: "under" }), photograph = el("div", { class: "chosen", hidden: true });
     main.append(el("div", { class: "title" }, el("h1", null, VITAL.heading(layer)), el("p", { class: "quiet" }, counted(layer))),
-      bar, wall.host, nothing, more);
+      bar, photograph, wall.host, nothing, more);
 
     function arrange(columns) {
-      rows = VITAL.arranged(layer, state, columns || wall.columns || 8);
-      VITAL.sequence = { place: layer.place, neurons: rows.map((row) => layer.made[row]), back: "" };
+      neurons = VITAL.arranged(layer, state, columns || wall.columns || 8);
+      alone = isScattered(layer, neurons);
+      VITAL.sequence = { place: layer.place, neurons, back: "" };
       remember();
     }
 
@@ -74,26 +94,55 @@
       VITAL.settle(VITAL.sequence.back);
     }
 
+    // Waits for the parts that the new state needs; a later change takes its place. The wall is busy meanwhile, and
+    // until the names of its first view are there.
     function changed() {
-      const awaited = VITAL.awaited(layer, state.q);
-      if (awaited) awaited.then(() => { if (wall.host.isConnected) changed(); }, () => {});
-      arrange();
-      wall.show(rows.length);
-      count.textContent = rows.length === layer.made.length ? "" : rows.length + " of " + layer.made.length;
-      VITAL.say(rows.length + " pictures");
-      nothing.textContent = empty(layer, rows);
-      nothing.hidden = rows.length > 0;
+      const mine = (turn += 1);
+      const current = () => mine === turn && wall.host.isConnected;
+      const busy = (awaited) => { wall.host.setAttribute("aria-busy", String(Boolean(awaited))); return awaited; };
+      const failed = (error) => { if (current()) { busy(false); nothing.textContent = error.message; nothing.hidden = false; } };
+      function laid() {
+        if (!current()) return;
+        arrange();
+        show();
+        const named = busy(VITAL.captions(layer, neurons.subarray(0, FIRST)));
+        if (named) named.then(() => { if (current()) busy(false); }, failed);
+      }
+      const awaited = busy(VITAL.awaited(layer, state));
+      if (awaited) awaited.then(laid, failed);
+      else laid();
+    }
+
+    function show() {
+      wall.show(neurons.length);
+      count.textContent = neurons.length === layer.made.length ? ""
+        : VITAL.count(neurons.length) + " of " + VITAL.count(layer.made.length);
+      VITAL.say(neurons.length + " pictures");
+      nothing.textContent = empty(layer, neurons);
+      nothing.hidden = neurons.length > 0;
+      const chosen = VITAL.asked(layer, state.q);
+      photograph.hidden = !chosen;
+      photograph.replaceChildren(...(chosen ? [
+        el("img", { src: VITAL.image.photo(chosen.file), width: 96, height: 96, alt: "Photograph " + chosen.key }),
+        el("p", null, "Neurons that this photograph excites, the most excited first.", el("br"),
+          [chosen.key, chosen.label].filter(Boolean).join(", "))] : []));
       selection();
     }
 
+    // The command is written when it is asked for: of thousands of neurons it is long.
     function selection() {
-      const atlas = site.atlases[Number(layer.place.split("/")[0])];
-      const chosen = VITAL.ranges(rows.map((row) => layer.made[row]));
-      const line = "vital export " + VITAL.quoted(atlas.url) + " --layer " + VITAL.quoted(layer.name) +
-        (rows.length === layer.made.length ? "" : " --neurons " + chosen) + " --out selection.zip";
-      more.replaceChildren(rows.length ? el("details", null, el("summary", null, "Save these pictures"),
-        el("p", null, "As a folder or a zip, with a contact sheet and a table:"),
-        el("div", { class: "command" }, VITAL.commandLines([line]), VITAL.copier(line, "Copy"))) : "");
+      const all = neurons.length === layer.made.length;
+      const folded = el("details", null, el("summary", null, "Save these pictures"));
+      folded.addEventListener("toggle", function () {
+        const atlas = site.atlases[Number(layer.place.split("/")[0])];
+        const chosen = all ? "" : " --neurons " + VITAL.ranges(neurons);
+        const line = "vital export " + VITAL.quoted(atlas.url) + " --layer " + VITAL.quoted(layer.name) + chosen +
+          " --out selection.zip";
+        folded.append(...(chosen.length > LONGEST ? [el("p", null, "These are too many for one command: narrow the search.")]
+          : [el("p", null, "As a folder or a zip, with a contact sheet and a table:"),
+            el("div", { class: "command" }, VITAL.commandLines([line]), VITAL.copier(line, "Copy"))]));
+      }, { once: true });
+      more.replaceChildren(neurons.length ? folded : "");
     }
 
     function key(event) {
@@ -110,7 +159,7 @@
     changed();
     // Back from a neuron's page, that neuron has the focus.
     function focus() {
-      const last = VITAL.last && VITAL.last.place === layer.place ? VITAL.sequence.neurons.indexOf(VITAL.last.neuron) : -1;
+      const last = VITAL.last && VITAL.last.place === layer.place ? neurons.indexOf(VITAL.last.neuron) : -1;
       if (last >= 0) wall.focus(last, true);
       else main.focus({ preventScroll: true });
     }

@@ -5,9 +5,12 @@
   const SMALLEST = 28, GREATEST = 420, STEP = 1.25;
   const CAPTIONED = 96;
   const AHEAD = 240;
+  // Browsers lay out no more than 17 million pixels; and beyond 2 to the 24th they place by twos.
+  const TALLEST = 15e6;
 
   class Wall {
-    // `cell(index)` gives {href, label, caption, paint(element, devicePixels)}; `ratio` is width over height of a cell.
+    // `cell(index)` gives {href, label, caption, paint(element, devicePixels), pending}, where `pending` is a promise of
+    // another label and caption, or null; `ratio` is width over height of a cell.
     constructor({ size, ratio = 1, cell, zoomed, recolumned }) {
       this.cell = cell;
       this.ratio = ratio;
@@ -55,16 +58,16 @@
       this.gap = this.size < 48 ? 2 : this.size < CAPTIONED ? 4 : Math.min(20, Math.round(this.size / 9));
       this.foot = this.size >= CAPTIONED ? 26 : 0;
       const least = Math.min(this.size * this.ratio, width);
-      const columns = Math.max(1, Math.floor((width + this.gap) / (least + this.gap)));
+      let columns = Math.max(1, Math.floor((width + this.gap) / (least + this.gap)));
+      while (this.heightOf(columns) > TALLEST) columns += 1;
       if (columns !== this.columns) {
         this.columns = columns;
         this.recolumned(columns);
       }
-      this.across = (width - this.gap * (this.columns - 1)) / this.columns;
+      this.across = this.acrossOf(columns);
       this.tall = this.across / this.ratio;
       this.pitch = this.tall + this.foot + this.gap;
-      const rows = Math.ceil(this.count / this.columns);
-      this.host.style.height = Math.max(0, rows * this.pitch - this.gap) + "px";
+      this.host.style.height = this.heightOf(columns) + "px";
       this.host.classList.toggle("captioned", this.foot > 0);
       this.host.classList.toggle("tiny", this.size < 48);
       const kept = this.host.contains(document.activeElement);
@@ -72,6 +75,15 @@
       this.shown.clear();
       this.update();
       if (kept) this.focus(this.here);
+    }
+
+    acrossOf(columns) {
+      return (this.width - this.gap * (columns - 1)) / columns;
+    }
+
+    heightOf(columns) {
+      const pitch = this.acrossOf(columns) / this.ratio + this.foot + this.gap;
+      return Math.max(0, Math.ceil(this.count / columns) * pitch - this.gap);
     }
 
     later() {
@@ -102,7 +114,7 @@
     }
 
     make(index) {
-      const { href, label, caption, paint } = this.cell(index);
+      const { href, label, caption, paint, pending } = this.cell(index);
       const frame = el("span", { class: "tile", style: { height: this.tall + "px" } });
       paint(frame, this.tall * Math.min(window.devicePixelRatio || 1, 3));
       const link = el("a", { class: "cell", href, "aria-label": label, title: label, "data-index": index,
@@ -112,7 +124,15 @@
         style: { width: this.across + "px",
           transform: "translate(" + column * (this.across + this.gap) + "px," + row * this.pitch + "px)" } }, link);
       this.shown.set(index, node);
+      if (pending) pending.then(() => { if (this.shown.get(index) === node) this.rename(index, link); }, () => {});
       return node;
+    }
+
+    rename(index, link) {
+      const { label, caption } = this.cell(index);
+      link.setAttribute("aria-label", label);
+      link.title = label;
+      if (this.foot) link.lastChild.textContent = caption;
     }
 
     // One stop of the tab key; arrows move within.
@@ -195,18 +215,24 @@
     }
   }
 
-  // The picture as a background: from a sheet where that is sharp enough, else the sheet under the file itself.
-  function paint(node, layer, neuron, pixels) {
+  // The picture as a background: from a sheet where that is sharp enough, else the sheet under the file itself. A
+  // picture that is `alone` among those of other sheets is its own file at any size, which is a tenth of a sheet.
+  function paint(node, layer, neuron, pixels, alone) {
     const tiles = VITAL.site().tiles;
     const size = pixels <= tiles.small * 1.15 ? "small" : "middle";
     const tile = VITAL.image.tile(layer, neuron, size);
     const sheet = ["url(\"" + encodeURI(tile.file) + "\")", tile.x + "% " + tile.y + "%",
       tile.across * 100 + "% " + tile.across * 100 + "%"];
+    const full = "url(\"" + encodeURI(VITAL.image.full(layer, neuron)) + "\")";
+    if (alone) {
+      node.style.backgroundImage = full;
+      node.style.backgroundSize = "100% 100%";
+      return;
+    }
     if (pixels <= tiles.middle * 1.35) {
       [node.style.backgroundImage, node.style.backgroundPosition, node.style.backgroundSize] = sheet;
       return;
     }
-    const full = "url(\"" + encodeURI(VITAL.image.full(layer, neuron)) + "\")";
     node.style.backgroundImage = full + "," + sheet[0];
     node.style.backgroundPosition = "0 0," + sheet[1];
     node.style.backgroundSize = "100% 100%," + sheet[2];

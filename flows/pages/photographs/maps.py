@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from flows.pages.thumbnails import Shown
+from flows.pages.photographs.shown import Shown
 from flows.running.process import LoadedModel
 from flows.steps.images import load_images
 from stores import Statistics

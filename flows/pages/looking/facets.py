@@ -1,0 +1,87 @@
+"""Which facet of a neuron sees a photograph: the one whose references are most like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from flows.pages.looking.sights import Sight
+from flows.running.process import LoadedModel
+from flows.steps.targets import variant_of
+from stores import AtlasLayer, Statistics, Targets
+from stores.arrays.names import placed
+from vital.errors import UnsupportedOperation
+from vital.measuring.targets import photo_vectors
+from vital.network.probe import CLASSES
+
+
+def with_facets(
+    loaded: LoadedModel,
+    statistics: Statistics,
+    layers: Sequence[AtlasLayer],
+    seen: Sequence[Sequence[Sight]],
+    pixels: UInt8[Tensor, "photo colour side side"],
+) -> list[list[Sight]]:
+    """The sights of each photograph, those of neurons with several facets with the facet that sees it.
+
+    A photograph is described as references are when they are grouped, by the channels of the last matched node that had
+    to do with the neuron's activation on it; a facet by the mean of that over its references, which its target has. The
+    direction alone counts: the facet of the greatest cosine.
+    """
+    sights = [list(row) for row in seen]
+    for pictures in layers:
+        places = [
+            (photo, rank)
+            for photo, row in enumerate(sights)
+            for rank, one in enumerate(row)
+            if one.layer == pictures.name
+        ]
+        if pictures.most_facets == 1 or not places:
+            continue
+        numbers = np.array([sights[photo][rank].neuron for photo, rank in places])
+        counts = np.asarray(pictures.facets(numbers.tolist()))
+        several = [
+            (photo, rank, count) for (photo, rank), count in zip(places, counts.tolist(), strict=True) if count > 1
+        ]
+        if not several:
+            continue
+        targets = statistics.targets(pictures.name, pictures.variant)
+        layer = loaded.survey.layer(pictures.name)
+        asked = numbers[counts > 1]
+        try:
+            vectors = photo_vectors(
+                loaded.model, pictures.name, asked, pixels[[photo for photo, _, _ in several]], targets.nodes[-1],
+                loaded.survey.layouts(), variant_of(targets).relevance, layer.reads,
+            )  # fmt: skip
+        except UnsupportedOperation:  # how strongly is known all the same
+            vectors = np.zeros((len(asked), 0), np.float32)
+        for (photo, rank, count), vector, neuron in zip(several, vectors, asked.tolist(), strict=True):
+            facet = nearest(vector, middles(targets, neuron, count)) if vector.size else None
+            sights[photo][rank] = replace(sights[photo][rank], facet=facet, facets=count)
+    return sights
+
+
+def middles(targets: Targets, neuron: int, count: int) -> Float[np.ndarray, "facet channel"]:
+    """What the references of each facet of a neuron have in common, as their target has it: the importance of the
+    channels of the last node, or for classes their mean activation."""
+    node = placed(targets.nodes[-1])
+    name = f"{node}/quantiles" if targets.layer == CLASSES else f"{node}/importance"
+    rows = targets.rows([neuron] * count, [name], range(count))[name].astype(np.float32)
+    return rows.mean(2) if targets.layer == CLASSES else rows
+
+
+def nearest(vector: Float[np.ndarray, "channel"], middles: Float[np.ndarray, "facet channel"]) -> int | None:
+    """The row of the greatest cosine with a vector; the first of equal ones, and None for a vector without a direction.
+
+    >>> nearest(np.array([0.0, 3.0]), np.array([[9.0, 1.0], [0.1, 0.2]]))
+    1
+    """
+    length = np.linalg.norm(vector)
+    if not np.isfinite(length) or length == 0:
+        return None
+    lengths = np.maximum(np.linalg.norm(middles, axis=1), np.finfo(np.float32).tiny)
+    return int((middles @ vector / lengths).argmax())

@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.flows import walkable
+from tests.flows.walkable import Walkable
+
+
+@pytest.fixture(scope="session")
+def walked(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Walkable:
+    """Stores and two atlases, made once for all tests of the pages; whoever moves a part puts it back."""
+    return walkable.make(tmp_path_factory.mktemp("walkable"))
