@@ -122,7 +122,8 @@ def requests(folder: Path, neurons: int, channels: int | None = None) -> dict[st
             work.fn(**parameters)
             seen[work.name] = dict(Counted.seen)
 
-    at = {"store": f"counted://{store}", "layer": layer, "neurons": f"{BLOCK}:{2 * BLOCK}"}
+    at: dict[str, Any] = {"store": f"counted://{store}", "layer": layer, "neurons": f"{BLOCK}:{2 * BLOCK}"}
+    at["running"] = Running(lease=1e6)  # how often a shorter one is renewed depends on the machine
     variant = VariantSettings(nodes=("0",))
     with mock.patch("flows.running.blocks.run_tasks", counting):
         measure_targets(TargetsJob(**at, variant=variant))

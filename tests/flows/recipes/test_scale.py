@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import counted, scale
+from benchmarks import counted, features, scale
 from flows.running import process
 
 pytestmark = pytest.mark.slow
@@ -28,11 +28,22 @@ def test_the_benchmark_gives_every_figure_that_it_names(tmp_path: Path) -> None:
     assert set(counts) == set(scale.SMALL.layers)
 
 
-def test_the_requests_of_a_task_do_not_grow_with_its_layer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("most", "channels"), [(100_000, None), (10_000, 4)])
+def test_the_requests_of_a_task_do_not_grow_with_its_layer(tmp_path: Path, most: int, channels: int | None) -> None:
+    """Of channels, and of a dictionary's features."""
     found = []
-    for neurons in (1_000, 100_000):
+    for neurons in (1_000, most):
         (tmp_path / str(neurons)).mkdir()
-        found.append(counted.requests(tmp_path / str(neurons), neurons))
+        found.append(counted.requests(tmp_path / str(neurons), neurons, channels))
     assert found[0] == found[1]
     assert set(found[0]) == {"measure-blocks", "picture-blocks"}
     assert all(of["reads"] and of["writes"] for of in found[0].values())
+
+
+def test_many_features_go_from_shards_to_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(counted.WIDTH, str(features.CHANNELS))
+    process._load.cache_clear()
+    passed = features.passed(tmp_path, 70)
+    assert passed["ms"] > 0
+    assert passed["store_bytes"] > 0
+    assert all(features.task(tmp_path, step)["seconds"] > 0 for step in ("targets", "fly"))

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import xarray
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.storage import MemoryStore, WrapperStore
 
 from stores import Targets
 from stores.arrays.blocks import read_rows
@@ -197,3 +199,26 @@ def test_rows_of_is_indexing(wanted: list[int]) -> None:
     values = np.arange(14, dtype=np.int32).reshape(7, 2)
     write_whole(array_at(group, "a"), values)
     np.testing.assert_array_equal(read_rows(array_at(group, "a"), np.asarray(wanted, np.int64)), values[wanted])
+
+
+class Asked(WrapperStore[MemoryStore]):
+    """A store in memory that counts what is read of chunks."""
+
+    reads = 0
+
+    async def get(self, key: str, *others: Any, **named: Any) -> Any:
+        self.reads += "/c/" in key
+        return await super().get(key, *others, **named)
+
+
+@pytest.mark.parametrize(("wanted", "reads"), [([0, 2, 3, 4], 2), ([1, 6], 4)])
+def test_of_blocks_that_are_wanted_in_the_main_all_is_read_at_once(wanted: list[int], reads: int) -> None:
+    """Of few rows each is a request, and so is each block's index of where they lie."""
+    store = Asked(MemoryStore())
+    group = zarr.create_group(store, zarr_format=3)
+    declare(group, [ArraySpec("a", ("neuron", "x"), (7, 2), "int32", "m", block=3)])
+    array = array_at(group, "a")
+    write_whole(array, np.arange(14, dtype=np.int32).reshape(7, 2))
+    store.reads = 0
+    assert read_rows(array, np.asarray(wanted))[:, 0].tolist() == [2 * row for row in wanted]
+    assert store.reads == reads
