@@ -204,9 +204,9 @@ def _write_pictures(atlas: zarr.Group, neurons: int, side: int) -> None:
 def _naming(neurons: int, stream: np.random.Generator) -> Naming:
     """Three words for each neuron; three quarters have a name."""
     score = -np.sort(-stream.beta(2, 3, (neurons, 3)), 1).astype(np.float32)
+    bound = np.where(stream.random(neurons) < 0.75, 0, 1).astype(np.float32)
     return Naming(
-        words(WORDS)[stream.integers(0, WORDS, (neurons, 3))], score, score, score,
-        np.where(stream.random(neurons) < 0.75, 0, 1).astype(np.float32),
+        words(WORDS)[stream.integers(0, WORDS, (neurons, 3))], score, score, score, bound, bound, score[:, 0] > bound,
         np.zeros((neurons, 0), np.int64), np.zeros((neurons, 0), np.float32),
         {"words": WORDS, "source": "a made-up vocabulary", "images_that_chose": 250, "images_that_scored": 250},
     )  # fmt: skip

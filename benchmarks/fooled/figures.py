@@ -15,9 +15,27 @@ from benchmarks.fooled.network import DEVIATION, LAYER, MEAN, SIDE
 from benchmarks.fooled.pictures import NODES, REFERENCES, Subject, likeness, luminance
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import peak_ranks
-from vital.judging.processing import passed, processing_gap
-from vital.judging.readability import ASKED, Question, lower_half, mean_explanations, readability, standardised
-from vital.judging.trust import Trust, trust
+from vital.judging.processing import held_out_gaps, passed, processing_gap
+from vital.judging.readability import (
+    ASKED,
+    Question,
+    held_out_readability,
+    lower_half,
+    mean_explanations,
+    readability,
+    standardised,
+)
+from vital.judging.trust import (
+    ALARMS,
+    AS_UNLIKE,
+    AS_UNREADABLE,
+    AS_WEAK,
+    Trust,
+    held_out_peaks,
+    in_turn,
+    shares,
+    trust,
+)
 
 OTHERS = 200
 """Images of the lower half that are asked about."""
@@ -57,18 +75,20 @@ class Judged:
     readability: Float[np.ndarray, "picture"]
     references: Float[np.ndarray, "picture"]
     found: tuple[Trust, ...]
+    photographs_doubted: float
+    """Share of the references, each taken for a picture of its neuron, of which the trust line speaks a doubt."""
 
     @classmethod
     def of(cls, seen: Seen, eye: Eye, chosen: UInt8[np.ndarray, "row column"]) -> Judged:
-        """All of them, as `vital evaluate` has them, but that photographs are standardised as pictures are."""
+        """All of them, as `vital evaluate` has them; the images are the sample."""
         subject, neurons = seen.subject, list(seen.neurons)
         model, layouts = subject.model, subject.survey.layouts()
         order = np.argsort(-subject.peaks[:, neurons], axis=0, kind="stable").T
         rows, shown = list(order[:, :REFERENCES]), torch.from_numpy(seen.pixels).permute(0, 3, 1, 2)
 
-        mean = np.take_along_axis(subject.peaks[:, neurons], order.T[:REFERENCES], 0).mean(0)
+        scores = np.take_along_axis(subject.peaks[:, neurons], order.T[:REFERENCES], 0).T
         usual = subject.peaks.mean(0), subject.peaks.std(0)
-        peak = peak_ranks(model, LAYER, neurons, seen.pixels, layouts, usual).peak / mean
+        peak = peak_ranks(model, LAYER, neurons, seen.pixels, layouts, usual).peak / scores.mean(1)
 
         theirs, images = (passed(model, NODES, pixels, layouts) for pixels in (shown, subject.images))
         gap = processing_gap(theirs, images, rows)
@@ -76,17 +96,29 @@ class Judged:
         questions = [_question(ranks, subject.peaks[:, one]) for ranks, one in zip(order, neurons, strict=True)]
         pictures = standardised(eye.judge.outputs(shown).features.numpy())
         by_picture = readability(pictures, eye.images, questions)
-        by_references = readability(mean_explanations(eye.images, rows), eye.images, questions)
+        by_references = readability(mean_explanations(eye.images, rows, eye.images), eye.images, questions)
+        one = [1] * len(neurons)
+        compared = {
+            AS_WEAK: (peak, in_turn(held_out_peaks(scores), one)),
+            AS_UNREADABLE: (
+                by_picture - by_references,
+                in_turn(held_out_readability(eye.images, rows, one, eye.images, eye.images, questions), one),
+            ),
+            AS_UNLIKE: (-gap, -in_turn(held_out_gaps(images, rows), one)),
+        }
         columns = {
             "mean_peak_ratio": peak,
             "processing_gap": gap,
             "readability_judge": by_picture,
             "readability_references_judge": by_references,
+            **{name: shares(*values) for name, values in compared.items()},
         }
+        rare = [shares(photographs, photographs) <= ALARMS / 3 for _, photographs in compared.values()]
         found = tuple(
             trust({name: float(values[row]) for name, values in columns.items()}) for row in range(len(neurons))
         )
-        return cls(likeness(luminance(seen.pixels), chosen[None]), peak, gap, by_picture, by_references, found)
+        like, doubted = likeness(luminance(seen.pixels), chosen[None]), float(np.any(rare, axis=0).mean())
+        return cls(like, peak, gap, by_picture, by_references, found, doubted)
 
     def doubtful(self) -> Bool[np.ndarray, "picture"]:
         """Of which pictures the trust line speaks a doubt."""
@@ -101,17 +133,19 @@ class Judged:
             self.readability[rows],
             self.references[rows],
             self.found[rows],
+            self.photographs_doubted,
         )
 
     def summary(self) -> dict[str, float]:
         """Means over the pictures, and the shares of which the trust line doubts something."""
         parts = ("likeness", "peak", "gap", "readability", "references")
-        shares = {
+        doubts = {
             f"not_{name}": float(np.mean([getattr(one, name).holds is False for one in self.found]))
             for name in ("reached", "readable", "natural")
         }
         means = {name: float(np.mean(getattr(self, name))) for name in parts}
-        return {**means, **shares, "flagged": float(self.doubtful().mean())}
+        flagged = {"flagged": float(self.doubtful().mean()), "photographs_flagged": self.photographs_doubted}
+        return {**means, **doubts, **flagged}
 
 
 def _question(ranks: np.ndarray, peaks: Float[np.ndarray, "image"]) -> Question:

@@ -116,11 +116,12 @@ def _references(statistics: Statistics, layer: str, store: str) -> str:
 
 def _variant_options(statistics: Statistics | None, layer: str, variant: str) -> list[str]:
     """Options that name a variant, read from its label; what the label does not say needs the statistics."""
-    label = re.fullmatch(r"(patch|image)(?:-([a-z-]+[a-z]))?(?:-(\d+))?(?:-facets(\d+))?", variant)
-    crop, kind, count, facets = label.groups() if label else (None, None, None, None)
+    label = re.fullmatch(r"(patch|image)(?:-([a-z-]+[a-z]))?(?:-(\d+))?(?:-(facets|split)(\d+))?", variant)
+    crop, kind, count, divided, facets = label.groups() if label else (None, None, None, None, None)
     words = ["--crop", crop, "--relevance", kind] if crop and kind and layer != CLASSES else []
     words += ["--references", count] if count else []
     words += ["--facets", facets] if facets else []
+    words += ["--split", "always"] if divided == "split" else []
     if statistics is None:
         return words
     targets = statistics.targets(layer, variant)

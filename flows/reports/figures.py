@@ -22,8 +22,8 @@ TRANSFER = {"top1": 1.0, "top5": 1.0, "surprise": 0.0, "readability": 1.0}
 """Metrics of a judge that say whether pictures mean to it what they mean to the network, and their best value."""
 LIKENESS = {"processing_gap": 0.0, "clipped": 0.0}
 """Metrics that say whether pictures are like photographs, and their best value."""
-YARDSTICK = "references"
-"""Stands for a baseline where a neuron's own photographs are compared with its picture."""
+YARDSTICKS = {"as many photographs": "readability_as_many", "all references": "readability_references"}
+"""Stand for a baseline where a neuron's own photographs are compared with its pictures, by their metric."""
 Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
 
 
@@ -143,7 +143,8 @@ def photograph_count(comparison: Comparison) -> tuple[int, int]:
 
 def leads(methods: Sequence[MethodFigures]) -> list[Lead]:
     """The method against the baseline with the best mean: by transfer under each judge, and by likeness to photographs;
-    and its readability against that of the neurons' own photographs. What is known of no baseline is left out."""
+    and its readability against that of the neurons' own photographs, as many and all. What is known of no baseline is
+    left out."""
     ours = next((method for method in methods if method.label == VITAL), None)
     others = [method for method in methods if method.label != VITAL and method.label not in ABLATIONS]
     if ours is None or not others:
@@ -167,8 +168,9 @@ def leads(methods: Sequence[MethodFigures]) -> list[Lead]:
         )
         ahead.append(_lead(name, best.label, mine, theirs, best_value))
     for name, (metric, judge) in known.items():
-        if metric == "readability" and (yardstick := metric_name("readability_references", judge)) in ours.values:
-            ahead.append(_lead(name, YARDSTICK, ours.values[name], ours.values[yardstick], TRANSFER[metric]))
+        for baseline, kind in YARDSTICKS.items() if metric == "readability" else ():
+            if (yardstick := metric_name(kind, judge)) in ours.values:
+                ahead.append(_lead(name, baseline, ours.values[name], ours.values[yardstick], TRANSFER[metric]))
     return ahead
 
 

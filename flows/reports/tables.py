@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from flows.reports.figures import REAL, YARDSTICK, Lead, better_sign
+from flows.reports.figures import REAL, YARDSTICKS, Lead, better_sign
 from flows.reports.plan import ABLATIONS, VITAL
 from stores.pages.report import Table, TableCell, TableColumn
 from vital.judging.intervals import Interval
@@ -14,8 +14,9 @@ from vital.judging.names import OF_REFERENCES, OWN_NETWORK, meaning_of, split_na
 Figures = Mapping[str, Mapping[str, Interval]]
 """A mean with its interval by label of a method and name of a metric."""
 ORDER = (
-    "top1", "top5", "rank", "surprise", "readability", "readability_references", "processing_gap", "most_activated",
-    "peak", "peak_ratio", "mean_peak_ratio", "references_reached", "frechet", "clipped",
+    "top1", "top5", "rank", "surprise", "readability", "readability_as_many", "readability_references",
+    "processing_gap", "most_activated", "peak", "peak_ratio", "mean_peak_ratio", "references_reached", "frechet",
+    "clipped",
 )  # fmt: skip
 """Metrics from left to right; others follow by name."""
 UNKNOWN = "–"
@@ -36,7 +37,7 @@ def tables(judges: Sequence[str], figures: Figures, seconds: Mapping[str, float]
             TableColumn("difference", "vital less it; of surprise, gap and clipped values less is better"),
         ]
         rows = {
-            f"{lead.metric}, against photographs" if lead.baseline == YARDSTICK else lead.metric: [
+            f"{lead.metric}, against {lead.baseline}" if lead.baseline in YARDSTICKS else lead.metric: [
                 TableCell(lead.baseline), _cell(lead.difference, False)
             ]
             for lead in ahead

@@ -13,7 +13,7 @@ import numpy as np
 
 from flows.reports.figures import (
     REAL,
-    YARDSTICK,
+    YARDSTICKS,
     Lead,
     MethodFigures,
     leads,
@@ -113,8 +113,8 @@ def _verdict(name: str, layer: str, lead: Lead, figures: Figures) -> list[str]:
     if metric in ("readability", "processing_gap") and one.neurons:
         # what it is called in a sentence, and by whom it is said
         what, who = ("processing gap", "") if not judge else ("readability", f", {judge} as judge")
-        photographs = "that of the neurons' own photographs"
-        than = photographs if lead.baseline == YARDSTICK else f"that of {lead.baseline}'s, the best baseline"
+        photographs = f"that of {lead.baseline} of the neurons"
+        than = photographs if lead.baseline in YARDSTICKS else f"that of {lead.baseline}'s, the best baseline"
         return [
             f"{name}{who}: {what} of vital's pictures less {than}: {one.mean:+.3f} "
             f"(95 % interval {one.low:+.3f} to {one.high:+.3f}, {basis})."

@@ -5,21 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from flows.jobs import EvaluateJob
 from flows.running.process import LoadedModel, judges_at, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
-from flows.steps.photographs import CHUNK, Asked, Photographs, Questions, questions_of, references_of
+from flows.steps.photographs import CHUNK, Asked, Photographs, Questions, as_rare, questions_of, references_of
 from stores import Atlas, AtlasLayer, Statistics, open_atlas
 from stores.errors import SchemaMismatch
 from stores.files import safe_url
 from vital.errors import nearest
-from vital.judging.clarity import measures_of_references
+from vital.judging.clarity import measures_of_facets, measures_of_references
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import (
     clipped,
@@ -50,12 +51,36 @@ class Measured:
     statistics: Statistics
     neurons: Sequence[int]
     """Those with a picture."""
+    counts: Int[np.ndarray, "neuron"]
+    """Pictures of each of them: one for each facet."""
 
     @classmethod
     def of(cls, atlas: Atlas, statistics: Statistics, layer: str) -> Measured:
         """A layer of an atlas as it is now."""
         pictures = atlas.layer(layer)
-        return cls(pictures, statistics, np.flatnonzero(pictures.made()).tolist())
+        neurons = np.flatnonzero(pictures.made()).tolist()
+        return cls(pictures, statistics, neurons, pictures.facets(neurons))
+
+    @cached_property
+    def rows(self) -> Int[np.ndarray, "picture"]:
+        """The place among `neurons` of the one that each picture is of; its facets follow each other."""
+        return np.repeat(np.arange(len(self.neurons)), self.counts)
+
+    @cached_property
+    def shown(self) -> Int[np.ndarray, "picture"]:
+        """The neuron that each picture is of."""
+        shown: np.ndarray = np.asarray(self.neurons, np.int64)[self.rows]
+        return shown
+
+    @cached_property
+    def facets(self) -> Int[np.ndarray, "picture"]:
+        """The facet that each picture is of."""
+        facets: np.ndarray = np.arange(len(self.rows)) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
+        return facets
+
+    def together(self) -> list[Int[np.ndarray, "_picture"]]:
+        """The pictures of each neuron."""
+        return np.split(np.arange(len(self.rows)), np.cumsum(self.counts)[:-1])
 
     @property
     def layer(self) -> str:
@@ -67,16 +92,31 @@ class Measured:
         """Of a picture, in pixels."""
         return self.pictures.side
 
-    def pixels(self, neurons: Sequence[int]) -> Iterator[UInt8[np.ndarray, "picture side side colour"]]:
-        """Pictures in chunks."""
-        for start in range(0, len(neurons), CHUNK):
-            yield self.pictures.pixels(neurons[start : start + CHUNK])
+    def pixels(self, sibling: AtlasLayer | None = None) -> Iterator[UInt8[np.ndarray, "picture side side colour"]]:
+        """All pictures, in chunks; or those that a sibling has in their place."""
+        for start in range(0, len(self.rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            yield (sibling or self.pictures).pixels(self.shown[part].tolist(), self.facets[part].tolist())
 
     def over_layer(self, values: np.ndarray) -> Float[np.ndarray, "neuron"]:
         """Values of `neurons` as a row for every neuron of the layer, NaN for those without a picture."""
         rows = np.full(self.pictures.count, np.nan, np.float32)
         rows[self.neurons] = values
         return rows
+
+    def by_facet(self, values: np.ndarray) -> Float[np.ndarray, "neuron facet"]:
+        """Values of pictures as a row for every neuron of the layer, NaN where there is no picture."""
+        rows = np.full((self.pictures.count, self.pictures.most_facets), np.nan, np.float32)
+        rows[self.shown, self.facets] = values
+        return rows
+
+    def means(self, values: np.ndarray) -> Float[np.ndarray, "neuron"]:
+        """Values of pictures, averaged over those of each neuron that are known."""
+        known = np.isfinite(values)
+        sums = np.bincount(self.rows, np.where(known, values, 0), len(self.neurons))
+        counts = np.bincount(self.rows, known, len(self.neurons))
+        found: np.ndarray = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        return found
 
 
 def check_evaluation(job: EvaluateJob) -> dict[str, int]:
@@ -97,7 +137,7 @@ def check_evaluation(job: EvaluateJob) -> dict[str, int]:
             )
     statistics = atlas.statistics(job.store)
     parts = [Measured.of(atlas, statistics, layer) for layer in job.layers or present]
-    counts = {part.layer: len(part.neurons) for part in parts}
+    counts = {part.layer: len(part.rows) for part in parts}
     if not any(counts.values()):
         raise SchemaMismatch(f"{safe_url(job.atlas)} holds no finished picture yet: `vital info` says how far it is")
     for part in parts:
@@ -124,62 +164,80 @@ def _check_sibling(part: Measured, url: str) -> None:
 
 @rounding()
 def evaluate(job: EvaluateJob, layer: str) -> None:
-    """Measure one layer's pictures and write what was found; neurons without a picture have NaN."""
+    """Measure one layer's pictures and write what was found; neurons without a picture have NaN.
+
+    What is of a picture is kept of each facet, and of a neuron as the mean over its pictures. How readable a neuron is
+    follows from all its pictures together.
+    """
     atlas = open_atlas(job.atlas)
     part = Measured.of(atlas, atlas.statistics(job.store), layer)
     loaded = load_stored(part.statistics, job.running)
     judges = judges_at(job.judges, loaded, job.running, job.download)
     at_side = load_at_side(stored_model(part.statistics), job.running, part.side)
-    mine, judged = own_judge(at_side.model), _Judged(layer == CLASSES, part.neurons)
+    mine, judged = own_judge(at_side.model), _Judged(layer == CLASSES, part.shown)
     nodes, way = part.statistics.targets(layer, part.pictures.variant).nodes, []
-    for pixels in part.pixels(part.neurons):
+    for pixels in part.pixels():
         shown = _tensor(pixels, at_side)
         judged.add({OWN_NETWORK: mine, **judges}, shown)
         way.append(passed(at_side.model, nodes, shown, loaded.survey.layouts()))
         tick(len(pixels))
-    columns: dict[str, np.ndarray] = {"curve_distance": _distances(part)}
+    of_pictures: dict[str, np.ndarray] = {"curve_distance": _distances(part)}
     for name in (OWN_NETWORK, *judges):
-        columns |= judged.named(name)
+        of_pictures |= judged.named(name)
     if layer != CLASSES:
-        columns |= _activated(part, loaded, at_side)
+        of_pictures |= _activated(part, loaded, at_side)
     unnamed = job.model_copy(update={"atlas": "", "layers": (), "siblings": ()})
     made_of = tuple(part.statistics.provenance.values())
     asked = Asked(part.statistics.url, made_of, layer, part.pictures.variant, tuple(part.neurons))
     photos = references_of(unnamed, asked, part.side)
-    columns["nearest_reference"] = nearest_similarity(
-        judged.features(OWN_NETWORK), [photos.features[OWN_NETWORK][rows] for rows in photos.rows]
+    references = [photos.rows[row] for row in part.rows]
+    of_pictures["nearest_reference"] = nearest_similarity(
+        judged.features(OWN_NETWORK), [photos.features[OWN_NETWORK][rows] for rows in references]
     )
-    natural = np.array([photos.variation[rows].mean() if len(rows) else np.nan for rows in photos.rows])
-    columns["variation"] = np.concatenate([variation(pixels) for pixels in part.pixels(part.neurons)]) / natural
-    lost = np.concatenate([clipped(pixels) for pixels in part.pixels(part.neurons)])
+    natural = np.array([photos.variation[rows].mean() if len(rows) else np.nan for rows in references])
+    of_pictures["variation"] = np.concatenate([variation(pixels) for pixels in part.pixels()]) / natural
+    lost = np.concatenate([clipped(pixels) for pixels in part.pixels()])
     # of one neuron they may have next to none
-    columns["clipped"] = lost / max(photos.clipped.mean(), FEWEST_CLIPPED)
-    columns |= _known({"processing_gap": processing_gap(joined(way), photos.passed, photos.rows)})
+    of_pictures["clipped"] = lost / max(photos.clipped.mean(), FEWEST_CLIPPED)
+    of_pictures |= _known({"processing_gap": processing_gap(joined(way), photos.passed, photos.rows, part.rows)})
+    if job.siblings:
+        seen = [judged.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]
+        of_pictures["diversity"] = diversity(np.stack(seen))
+    of_neurons = {name: part.means(values) for name, values in of_pictures.items()}
     if (questions := questions_of(unnamed, asked)) is not None:
         for name in judges:
-            columns |= _readable(name, judged.features(name), photos, questions)
+            of_neurons |= _readable(name, judged.features(name), part.together(), photos, questions)
+            each = readability(
+                standardised(judged.features(name)), questions.features[name], [questions.of[row] for row in part.rows]
+            )
+            of_pictures |= _known({metric_name("readability", name): each})
+    scores = part.statistics.references(layer).score[part.neurons]
+    of_neurons |= _known(as_rare(of_neurons, part.counts, scores, photos, questions))
     for name in judges:
-        seen = measures_of_references(photos.features[name], photos.rows)
-        columns |= {metric_name(metric, name): values for metric, values in seen.items()}
-    if job.siblings:
-        columns["diversity"] = diversity(np.stack([judged.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]))
+        meant = measures_of_references(photos.features[name], photos.rows)
+        of_neurons |= {metric_name(metric, name): values for metric, values in meant.items()}
+        if meant and part.pictures.most_facets > 1:
+            told, clear = measures_of_facets(photos.features[name], photos.rows, photos.facets)
+            of_neurons |= _known({metric_name("facets_apart", name): told})
+            of_pictures |= _known({metric_name("clarity", name): clear})
     apart = {
         metric_name("frechet", name): frechet_distance(judged.features(name), photos.features[name])
         for name in (OWN_NETWORK, *judges)
     }
-    meanings = {name: meaning_of(name, (OWN_NETWORK, *judges)) for name in (*columns, *apart)}
+    meanings = {name: meaning_of(name, (OWN_NETWORK, *judges)) for name in (*of_neurons, *apart)}
     open_atlas(job.atlas, "r+").layer(layer).write_metrics(
-        {name: part.over_layer(values) for name, values in columns.items()},
+        {name: part.over_layer(values) for name, values in of_neurons.items()},
         {name: (meaning.text, meaning.units) for name, meaning in meanings.items()},
         apart,
         {name: str(judge.identity.get("weights", "")) for name, judge in judges.items()},
+        {name: part.by_facet(values) for name, values in of_pictures.items()},
     )
 
 
 class _Judged:
     """What networks say of a layer's pictures, chunk by chunk."""
 
-    def __init__(self, classes: bool, neurons: Sequence[int]) -> None:
+    def __init__(self, classes: bool, neurons: Int[np.ndarray, "picture"]) -> None:
         self._classes, self._neurons = classes, neurons
         self._features: dict[str, list[np.ndarray]] = {}
         self._named: dict[str, list[dict[str, np.ndarray]]] = {}
@@ -211,27 +269,27 @@ def _tensor(pixels: np.ndarray, loaded: LoadedModel) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(loaded.device)
 
 
-def _distances(part: Measured) -> np.ndarray:
-    distances = curve_distance(part.pictures.reached())
-    return np.full(len(part.neurons), np.nan) if distances is None else distances[part.neurons]
+def _distances(part: Measured) -> Float[np.ndarray, "picture"]:
+    distances = curve_distance(part.pictures.reached(part.shown.tolist(), part.facets.tolist()))
+    return np.full(len(part.rows), np.nan) if distances is None else distances
 
 
 def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[str, np.ndarray]:
     """What the pictures do to their own neuron, against what natural images do."""
-    scores = part.statistics.references(part.layer).score[part.neurons]
+    scores = part.statistics.references(part.layer).score[part.shown]
     # As the statistics have it: pictures of another side are read at the same place.
     readout = loaded.survey.layer(part.layer).readout
     usual = [part.statistics.statistic(part.layer, name) for name in USUAL]
     peaks, ranks = [], []
-    for start, pixels in zip(range(0, len(part.neurons), CHUNK), part.pixels(part.neurons), strict=True):
-        neurons = part.neurons[start : start + CHUNK]
+    for start, pixels in zip(range(0, len(part.rows), CHUNK), part.pixels(), strict=True):
+        neurons = part.shown[start : start + CHUNK].tolist()
         one = peak_ranks(
             at_side.model, part.layer, neurons, pixels, loaded.survey.layouts(), (usual[0], usual[1]), readout
         )
         peaks.append(one.peak)
         ranks.append(one.rank)
     peak, rank = np.concatenate(peaks), np.concatenate(ranks)
-    best, mean = np.nanmax(scores, axis=1), np.nanmean(scores, axis=1)
+    best, mean = np.nanmax(scores, axis=1), np.nanmean(_of_facets(part, scores), axis=1)
     return {
         "peak": peak,
         "peak_ratio": np.where(best > 0, peak / np.where(best > 0, best, 1), np.nan),
@@ -242,13 +300,25 @@ def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dic
     }
 
 
+def _of_facets(part: Measured, scores: Float[np.ndarray, "picture rank"]) -> Float[np.ndarray, "picture _rank"]:
+    """Scores of references, NaN for those that are of another facet than the picture."""
+    of = part.statistics.targets(part.layer, part.pictures.variant).reference_facets(part.shown.tolist())
+    return scores if of is None else np.where(of == part.facets[:, None], scores[:, : of.shape[1]], np.nan)
+
+
 def _readable(
-    judge: str, pictures: Float[np.ndarray, "picture feature"], photos: Photographs, questions: Questions
+    judge: str,
+    pictures: Float[np.ndarray, "picture feature"],
+    together: Sequence[Int[np.ndarray, "_picture"]],
+    photos: Photographs,
+    questions: Questions,
 ) -> dict[str, np.ndarray]:
-    """What a judge can tell from pictures, and from their references."""
+    """What a judge can tell from the pictures of each neuron, from as many photographs, and from all references."""
+    features = photos.features[judge]
     explanations = {
-        "readability": standardised(pictures),
-        "readability_references": mean_explanations(photos.features[judge], photos.rows, questions.sample[judge]),
+        "readability": mean_explanations(pictures, together),
+        "readability_as_many": mean_explanations(features, photos.leading),
+        "readability_references": mean_explanations(features, photos.rows, questions.sample[judge]),
     }
     return _known(
         {
@@ -268,7 +338,7 @@ def _siblings(job: EvaluateJob, part: Measured, mine: Judge, loaded: LoadedModel
     features = []
     for url in job.siblings:
         other = Measured.of(open_atlas(url), part.statistics, part.layer)
-        looked = [mine.features(_tensor(pixels, loaded)) for pixels in other.pixels(part.neurons)]
-        there = np.isin(part.neurons, other.neurons)
+        looked = [mine.features(_tensor(pixels, loaded)) for pixels in part.pixels(other.pictures)]
+        there = np.isin(part.shown, other.neurons)
         features.append(np.where(there[:, None], np.concatenate(looked), np.nan))
     return features

@@ -28,7 +28,7 @@ from vital.errors import UnsuitableInput, nearest
 from vital.judging.judges import CLIP, SCALE, Judge
 from vital.judging.words.naming import NO_WORD, WordScores, choosing, name_neurons
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Raised when the same words, images and peaks would give other names."""
 TOGETHER = 32
 """Images that a judge looks at together."""
@@ -107,8 +107,8 @@ def find_names(job: NamesJob, layer: str) -> None:
         **statistics.provenance,
     }
     naming = Naming(
-        words[names.word], names.chosen, names.score, names.precision, names.bound, scored.image[names.evidence],
-        names.shown, made_from,
+        words[names.word], names.chosen, names.score, names.precision, names.bound, names.precise, names.named,
+        scored.image[names.evidence], names.shown, made_from,
     )  # fmt: skip
     open_atlas(job.atlas, "r+").layer(layer).write_naming(naming)
     tick(len(names.word))

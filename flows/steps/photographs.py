@@ -5,7 +5,7 @@ Both are read from their shards once for all atlases of the same neurons, and lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -13,18 +13,20 @@ from itertools import islice
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
 
 from flows.jobs import EvaluateJob
 from flows.running.process import judges_at, load_at_side, load_stored, stored_model
 from flows.steps.images import moved_urls, read_placed, reference_crops
 from flows.steps.targets import variant_of
-from stores import open_statistics
-from vital.judging.judges import own_judge
+from stores import References, open_statistics
+from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import clipped, variation
-from vital.judging.names import OWN_NETWORK
-from vital.judging.processing import joined, passed
-from vital.judging.readability import ASKED, Question, lower_half, standardised
+from vital.judging.names import OWN_NETWORK, metric_name
+from vital.judging.processing import held_out_gaps, joined, passed
+from vital.judging.readability import ASKED, Question, held_out_readability, lower_half, standardised
+from vital.judging.trust import AS_UNLIKE, AS_UNREADABLE, AS_WEAK, competent, held_out_peaks, in_turn, shares
 from vital.measuring.ranking import NOBODY
 
 CHUNK = 32
@@ -47,11 +49,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Photographs:
-    """A layer's references: rows of each neuron's among all that were looked at; these in every judge's features, what
-    they give at the nodes on the way to the neurons, how much their neighbouring pixels differ, and the share of their
-    values that are clipped: all at the pictures' side, save what judges see."""
+    """A layer's references: rows of each neuron's among all that were looked at, `COMPARED` of each and the strongest
+    of each facet; these in every judge's features, what they give at the nodes on the way to the neurons, how much
+    their neighbouring pixels differ, and the share of their values that are clipped: all at the pictures' side, save
+    what judges see."""
 
     rows: Sequence[Int[np.ndarray, "_reference"]]
+    """Of each neuron, the best first."""
+    facets: Sequence[Int[np.ndarray, "_reference"]]
+    """The facet of each of these, 0 where they are not divided."""
+    leading: Sequence[Int[np.ndarray, "_facet"]]
+    """The strongest of each facet of a neuron among them: as many photographs as there are pictures of it."""
     features: Mapping[str, Float[np.ndarray, "image feature"]]
     passed: Mapping[str, Float[np.ndarray, "image _channel"]]
     variation: Float[np.ndarray, "image"]
@@ -68,38 +76,63 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
     judges = {OWN_NETWORK: own_judge(loaded.model), **judges_at(job.judges, loaded, job.running, job.download)}
     targets = statistics.targets(asked.layer, asked.variant)
     used, nodes = variant_of(targets).references, targets.nodes
-    references = statistics.references(asked.layer, used, asked.neurons).best(COMPARED)
-    places = statistics.reference_places(asked.layer, asked.neurons, references.image.shape[1])
+    references = statistics.references(asked.layer, used, asked.neurons)
+    facets = targets.reference_facets(asked.neurons)
+    of = np.where(references.image == NOBODY, -1, 0) if facets is None else facets
+    first = leading_ranks(of)
+    looked_at = np.tile(np.arange(references.image.shape[1]) < COMPARED, (len(first), 1))
+    for position, leading in enumerate(first):
+        looked_at[position, leading] = True
+    images = np.where(looked_at, references.image, NOBODY)
+    neurons, ranks = images.shape
+    # each reference by itself, so that it is known which rank has which row
+    alone = References(
+        images.reshape(-1, 1), references.score.reshape(-1, 1), references.site.reshape(-1, 1),
+        references.box.reshape(-1, 1, 4),
+    )  # fmt: skip
+    places = statistics.reference_places(asked.layer, asked.neurons, ranks).of(images)
     whole, urls = asked.variant.startswith("image"), moved_urls(statistics, job.shards)
     crops = reference_crops(
-        statistics, loaded.model.preprocessing, references, places, whole, urls, decoders=job.running.decoders
+        statistics, loaded.model.preprocessing, alone, places, whole, urls, decoders=job.running.decoders
     )
-    rows: list[list[int]] = [[] for _ in asked.neurons]
-    features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
+    row = np.full(neurons * ranks, -1, np.int64)
+
+    def noted() -> Iterator[Tensor]:
+        for number, (pixels, positions) in enumerate(crops):
+            row[list(positions)] = number
+            yield pixels
+
+    seen: list[Mapping[str, np.ndarray]] = []
     flat: list[np.ndarray] = []
     lost: list[np.ndarray] = []
     way = []
-    count = 0
-    while part := list(islice(crops, CHUNK)):
-        for _, positions in part:
-            for position in positions:
-                rows[position].append(count)
-            count += 1
-        shown = torch.stack([pixels for pixels, _ in part])
-        for name, judge in judges.items():
-            features[name].append(judge.features(shown))
+    for shown, features in _judged(noted(), judges):
+        seen.append(features)
         smaller = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
         way.append(passed(at_side, nodes, smaller, layouts))
         pixels = smaller.permute(0, 2, 3, 1).numpy()
         flat.append(variation(pixels))
         lost.append(clipped(pixels))
+    row = row.reshape(neurons, ranks)
     return Photographs(
-        [np.array(own, np.int64) for own in rows],
-        {name: np.concatenate(parts) for name, parts in features.items()},
+        [own[own >= 0] for own in row],
+        [facet[own >= 0].astype(np.int64) for own, facet in zip(row, of, strict=True)],
+        [own[chosen] for own, chosen in zip(row, first, strict=True)],
+        _in_a_row(seen),
         joined(way),
         np.concatenate(flat),
         np.concatenate(lost),
     )
+
+
+def leading_ranks(facets: Int[np.ndarray, "neuron rank"]) -> list[Int[np.ndarray, "_facet"]]:
+    """The rank of the strongest reference of each facet of every neuron, from the facets of its references, the best
+    first; −1 is no reference."""
+    found = []
+    for own in facets:
+        _, first = np.unique(own, return_index=True)
+        found.append(first[own[first] >= 0])
+    return found
 
 
 @dataclass(frozen=True)
@@ -144,6 +177,40 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
     return Questions(questions, over, sampled)
 
 
+def as_rare(
+    known: Mapping[str, Float[np.ndarray, "neuron"]],
+    counts: Int[np.ndarray, "neuron"],
+    scores: Float[np.ndarray, "neuron rank"],
+    photos: Photographs,
+    questions: Questions | None,
+) -> dict[str, Float[np.ndarray, "neuron"]]:
+    """By how many of the photographs, each taken for a picture of its neuron, neurons with so many pictures are not
+    outdone: in what is ``known`` of them, metrics by name. ``scores`` are the peaks of all references."""
+    found = {}
+    if "mean_peak_ratio" in known:
+        found[AS_WEAK] = shares(known["mean_peak_ratio"], in_turn(held_out_peaks(scores), counts))
+    if "processing_gap" in known:
+        gaps = in_turn(held_out_gaps(photos.passed, photos.rows), counts)
+        found[AS_UNLIKE] = shares(-known["processing_gap"], -gaps)
+    judges = [name for name in (questions.features if questions else ()) if metric_name("readability", name) in known]
+    if questions is None or not judges:
+        return found
+    own, references = (
+        np.mean([known[metric_name(kind, name)] for name in judges], 0)
+        for kind in ("readability", "readability_references")
+    )
+    drawn = [
+        held_out_readability(
+            photos.features[name], photos.rows, counts, questions.features[name], questions.sample[name], questions.of
+        )
+        for name in judges
+    ]
+    able = competent(references)
+    asked = [np.mean([by_judge[neuron] for by_judge in drawn], 0) for neuron in np.flatnonzero(able)]
+    unread = shares(own - references, np.concatenate([np.empty(0), *asked]))
+    return {**found, AS_UNREADABLE: np.where(able, unread, np.nan)}
+
+
 def _features_of(
     job: EvaluateJob, asked: Asked, images: Int[np.ndarray, "image"]
 ) -> dict[str, Float[np.ndarray, "image feature"]]:
@@ -151,13 +218,21 @@ def _features_of(
     statistics = open_statistics(asked.store)
     loaded = load_stored(statistics, job.running)
     judges = judges_at(job.judges, loaded, job.running, job.download)
-    features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     places, urls = statistics.places(images.tolist()), moved_urls(statistics, job.shards)
     found = read_placed(
         statistics, places, range(len(places)), loaded.model.preprocessing, urls, decoders=job.running.decoders
     )
-    while part := list(islice(found, CHUNK)):
-        shown = torch.stack([pixels for _, pixels in part])
-        for name, judge in judges.items():
-            features[name].append(judge.features(shown))
-    return {name: np.concatenate(parts) for name, parts in features.items()}
+    return _in_a_row([features for _, features in _judged((pixels for _, pixels in found), judges)])
+
+
+def _judged(
+    images: Iterator[UInt8[Tensor, "colour side side"]], judges: Mapping[str, Judge]
+) -> Iterator[tuple[UInt8[Tensor, "image colour side side"], Mapping[str, Float[np.ndarray, "image _feature"]]]]:
+    """Images as many as are in memory at a time, and these in the features of every judge."""
+    while part := list(islice(images, CHUNK)):
+        shown = torch.stack(part)
+        yield shown, {name: judge.features(shown) for name, judge in judges.items()}
+
+
+def _in_a_row(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Float[np.ndarray, "image _feature"]]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

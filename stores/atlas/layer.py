@@ -21,7 +21,7 @@ from stores.arrays.provenance import JSON, claim, claimed, fingerprint
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
 from stores.atlas.naming import Naming, read_naming, write_naming
 
-METRICS, REACHED = "metrics", "reached"
+METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,10 +146,10 @@ class AtlasLayer(Blocks):
         return self.rows(neurons, ["pixels"], facets)["pixels"]
 
     def reached(
-        self, neurons: Sequence[int] | None = None
+        self, neurons: Sequence[int] | None = None, facets: Sequence[int] | None = None
     ) -> dict[str, tuple[Float[np.ndarray, "neuron level"], Float[np.ndarray, "neuron level"]]]:
-        """By node, the pictures' own rows and their targets', both averaged over channels, of first facets, of all
-        neurons or of some; empty where none are kept."""
+        """By node, the pictures' own rows and their targets', both averaged over channels, of all neurons or of some,
+        of their first facets or of those given; empty where none are kept."""
         parent = self.root.get(f"{self.path}/{REACHED}")
         if not isinstance(parent, zarr.Group):
             return {}
@@ -158,10 +158,10 @@ class AtlasLayer(Blocks):
             for name, array in parent.members(max_depth=1)
             if isinstance(array, zarr.Array) and name.endswith("/target")
         ]
-        found = {}
+        found, asked = {}, range(self.count) if neurons is None else neurons
         for node in nodes:
             names = [f"{REACHED}/{placed(node)}/{name}" for name in ("picture", "target")]
-            picture, target = self.rows(range(self.count) if neurons is None else neurons, names).values()
+            picture, target = self.rows(asked, names, facets).values()
             found[node] = (picture, target)
         return found
 
@@ -169,7 +169,15 @@ class AtlasLayer(Blocks):
 
     def metrics(self) -> dict[str, Shaped[np.ndarray, "neuron"]]:
         """All metrics of the neurons by name; empty where none were written."""
-        parent = self.root.get(f"{self.path}/{METRICS}")
+        return self._metrics(METRICS)
+
+    def facet_metrics(self) -> dict[str, Float[np.ndarray, "neuron facet"]]:
+        """All metrics of each picture of every neuron by name, NaN where it has fewer facets; empty where neurons have
+        one picture, of which `metrics` says all."""
+        return self._metrics(BY_FACET)
+
+    def _metrics(self, path: str) -> dict[str, np.ndarray]:
+        parent = self.root.get(f"{self.path}/{path}")
         if not isinstance(parent, zarr.Group):
             return {}
         return {name: np.asarray(array[:]) for name, array in parent.arrays()}
@@ -192,19 +200,23 @@ class AtlasLayer(Blocks):
         meanings: Mapping[str, tuple[str, str]],
         of_layer: Mapping[str, float] | None = None,
         judged_by: Mapping[str, str] | None = None,
+        by_facet: Mapping[str, Shaped[np.ndarray, "neuron facet"]] | None = None,
     ) -> None:
-        """Declare and write ``metrics/NAME`` (neuron) as float32, NaN where unknown; a single writer. What other
-        evaluations wrote under other names stays.
+        """Declare and write ``metrics/NAME`` (neuron) as float32, NaN where unknown; and those of pictures ``by_facet``
+        as ``metrics/by_facet/NAME`` (neuron, facet) where neurons have several. A single writer. What other evaluations
+        wrote under other names stays.
 
         ``meanings`` gives each metric's meaning and unit. Metrics ``of_layer`` and the digests of the networks that the
         pictures were ``judged_by`` become attributes of ``metrics``.
         """
         parent = group_at(self.root, self.path).require_group(METRICS)
-        for name in sorted(metrics):
-            values, (meaning, units) = metrics[name].astype(np.float32), meanings.get(name, (name, ""))
-            path = f"{self.path}/{METRICS}/{name}"
-            declare(self.root, [ArraySpec(path, ("neuron",), values.shape, "float32", meaning, units, fill=np.nan)])
-            write_whole(array_at(self.root, path), values)
+        several = (by_facet or {}) if self.most_facets > 1 else {}
+        for folder, axes, kind in ((METRICS, ("neuron",), metrics), (BY_FACET, ("neuron", FACET), several)):
+            for name in sorted(kind):
+                values, (meaning, units) = kind[name].astype(np.float32), meanings.get(name, (name, ""))
+                path = f"{self.path}/{folder}/{name}"
+                declare(self.root, [ArraySpec(path, axes, values.shape, "float32", meaning, units, fill=np.nan)])
+                write_whole(array_at(self.root, path), values)
         known = self.layer_metrics()
         for name, value in (of_layer or {}).items():
             meaning, units = meanings.get(name, (name, ""))

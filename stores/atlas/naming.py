@@ -19,6 +19,8 @@ _MEANINGS = {
     "chosen": "correlation of the word's scores with the neuron's peaks, over the images that chose it",
     "score": "the same over images that had no part in the choice",
     "precision": "how well the word's scores find the strongest twentieth of these images: average precision",
+    "precise": "precision that the first word reaches by chance, as shuffled images tell; below it there is no name",
+    "named": "1 where the neuron has a name: its first word is above both bounds, and scores best of its words",
     "bound": "score that the best of all words reaches by chance, as shuffled images tell; below it there is no name",
     "evidence": "image ids: of the images that had no part in the choice, those with the neuron's greatest peaks",
     "shown": "the first word's score on each of these images",
@@ -31,8 +33,9 @@ class Naming:
 
     ``score`` is the correlation of a word's scores with the neuron's peaks over images that had no part in its choice
     (``chosen`` is that over those that had), ``precision`` how well they find the neuron's strongest images. ``bound``
-    is what the best word reaches by chance: a neuron whose best word is not above has no name. ``evidence`` are image
-    ids, and ``shown`` the first word's scores there. ``made_from`` says of which words, images and network.
+    is what the best word reaches by chance, and ``precise`` what precision the first word does. Neurons are ``named``
+    whose first word is above both, and scores best of its words. ``evidence`` are image ids, and ``shown`` the first
+    word's scores there. ``made_from`` says of which words, images and network.
     """
 
     word: Shaped[np.ndarray, "neuron rank"]
@@ -40,15 +43,11 @@ class Naming:
     score: Float32[np.ndarray, "neuron rank"]
     precision: Float32[np.ndarray, "neuron rank"]
     bound: Float32[np.ndarray, "neuron"]
+    precise: Float32[np.ndarray, "neuron"]
+    named: Bool[np.ndarray, "neuron"]
     evidence: Int64[np.ndarray, "neuron image"]
     shown: Float32[np.ndarray, "neuron image"]
     made_from: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def named(self) -> Bool[np.ndarray, "neuron"]:
-        """Which neurons have a name."""
-        named: np.ndarray = self.score[:, 0] > self.bound
-        return named
 
     @property
     def names(self) -> list[str]:
@@ -71,7 +70,11 @@ def read_naming(group: zarr.Group, layer: str) -> Naming | None:
     made_from = claimed(kept, "names") if isinstance(kept, zarr.Group) else None
     if made_from is None:
         return None
-    arrays = {name: np.asarray(array_at(group, f"{layer}/{NAMES}/{name}")[:]) for name in _MEANINGS}
+    paths = {name: f"{layer}/{NAMES}/{name}" for name in _MEANINGS}
+    arrays = {name: np.asarray(array_at(group, path)[:]) for name, path in paths.items() if path in group}
+    # names of a version that asked for the score alone
+    arrays.setdefault("precise", np.full(len(arrays["bound"]), np.nan, np.float32))
+    arrays.setdefault("named", arrays["score"][:, 0] > arrays["bound"])
     return Naming(**arrays, made_from=made_from)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from zarr.errors import ZarrUserWarning
 
-from stores.arrays.blocks import COUNT
+from stores.arrays.blocks import COUNT, FACET
 from stores.arrays.display import as_shown, counted, image_html, lines_html
 from stores.arrays.provenance import claim, claimed
 from stores.arrays.schema import Mode, open_store, stored_kind
@@ -195,7 +195,8 @@ class Atlas:
             for neuron in np.argsort(-score, kind="stable")[: min(most, int(naming.named.sum()))]:
                 yield (
                     f"    {neuron:>6}  {naming.word[neuron, 0]:<32} score {score[neuron]:.2f}, by chance "
-                    f"{naming.bound[neuron]:.2f}; average precision {naming.precision[neuron, 0]:.2f}"
+                    f"{naming.bound[neuron]:.2f}; average precision {naming.precision[neuron, 0]:.2f}, by chance "
+                    f"{naming.precise[neuron]:.2f}"
                 )
 
     def _repr_html_(self) -> str:
@@ -213,7 +214,7 @@ class Atlas:
 
     def dataset(self, layer: str) -> xarray.Dataset:
         """A layer's pictures, losses and metrics with named axes, read when used; what was not made is NaN, and so are
-        the facets that a neuron does not have.
+        the facets that a neuron does not have. Metrics of each of several pictures are called ``NAME_by_facet``.
 
         Masking needs floats, so pixels and opacity are given as float32; ``status`` and ``seed`` keep their integers.
         """
@@ -230,7 +231,9 @@ class Atlas:
             if "neuron" in array.dims
         }
         masked["status"] = whole["status"].copy(data=part.status())  # of blocks that are not done: not made
-        metrics = {name: ("neuron", values) for name, values in part.metrics().items()}
+        metrics: dict[str, Any] = {name: ("neuron", values) for name, values in part.metrics().items()}
+        of_facets = part.facet_metrics().items()
+        metrics |= {f"{name}_by_facet": (("neuron", FACET), values) for name, values in of_facets}
         neurons: dict[str, Any] = {"neuron": np.arange(part.count)}
         if len(part.names) == part.count:
             neurons["name"] = ("neuron", part.names)

@@ -32,6 +32,11 @@ class Places:
     def __len__(self) -> int:
         return len(self.image)
 
+    def of(self, images: Int64[np.ndarray, "..."]) -> Places:
+        """Those of some of the images alone."""
+        asked = np.isin(self.image, images)
+        return Places(**{part.name: getattr(self, part.name)[asked] for part in fields(self)})
+
 
 COLUMNS = tuple(part.name for part in fields(Places) if part.name != "image")
 

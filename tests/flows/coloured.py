@@ -19,10 +19,12 @@ LAYER = "1"
 
 
 def network() -> nn.Module:
-    """Layer 0 has two channels a colour, layer 1 one: how much redder, greener, bluer a site is than the others."""
+    """Layer 0 has two channels a colour, layer 1 one: how much redder, greener, bluer a site is than the others. The
+    means of these tell three classes apart."""
     made = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 6, 2, stride=2), nn.ReLU()), nn.Sequential(nn.Conv2d(6, 3, 1), nn.ReLU())
-    )
+        nn.Sequential(nn.Conv2d(3, 6, 2, stride=2), nn.ReLU()), nn.Sequential(nn.Conv2d(6, 3, 1), nn.ReLU()),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
     first, second = made[0][0], made[1][0]  # type: ignore[index]
     with torch.no_grad():
         for colour in (RED, GREEN, BLUE):

@@ -40,6 +40,31 @@ def measures_of_references(
     return {name: values for name, values in found.items() if np.isfinite(values).any()}
 
 
+def measures_of_facets(
+    features: Float[np.ndarray, "image feature"],
+    rows: Sequence[Int[np.ndarray, "_reference"]],
+    facets: Sequence[Int[np.ndarray, "_reference"]],
+) -> tuple[Float[np.ndarray, "neuron"], Float[np.ndarray, "picture"]]:
+    """Of neurons whose references fall into ``facets``, numbered from 0: one less the mean cosine between the centres
+    of two of a neuron's facets, NaN where it has one; and the clarity of each facet, of one neuron after the other.
+
+    The network told the facets apart by its own activations. A judge that sees 0 between them sees one meaning; what
+    `polysemanticity` divides a neuron into are groups of its own. Features are standardised as for all measures here.
+    """
+    plain = standardised(features, features[np.concatenate([np.empty(0, np.int64), *rows])])
+    groups = [
+        [plain[own[of == facet]] for facet in range(int(of.max(initial=0)) + 1)]
+        for own, of in zip(rows, facets, strict=True)
+    ]
+    apart = np.full(len(rows), np.nan)
+    for neuron, parts in enumerate(groups):
+        if len(parts) > 1 and all(len(part) for part in parts):
+            centres = unit(np.stack([unit(part.astype(np.float64)).mean(0) for part in parts]))
+            pairs = len(parts) * (len(parts) - 1)
+            apart[neuron] = 1 - ((centres @ centres.T).sum() - len(parts)) / pairs
+    return apart, clarity([part for parts in groups for part in parts])
+
+
 def clarity(features: Sequence[Float[np.ndarray, "_reference feature"]]) -> Float[np.ndarray, "neuron"]:
     """Mean cosine between two different references of a neuron, from −1 / (references − 1) to 1; NaN below two.
 

@@ -33,14 +33,20 @@ _OF_JUDGE = {
         "low",
     ),
     "readability_references": Meaning(
-        "the same question as readability, of the neuron's references instead of the picture: what photographs tell "
-        "{judge}",
+        "the same question as readability, of all the neuron's references that are looked at, up to ten or so, instead "
+        "of its pictures: what photographs tell {judge}",
+        "",
+        "high",
+    ),
+    "readability_as_many": Meaning(
+        "the same question as readability, of as many of the neuron's references as it has pictures, the strongest of "
+        "each facet: what {judge} tells from no more photographs, compared as pictures are",
         "",
         "high",
     ),
     "readability": Meaning(
-        "how well {judge} tells photographs that excite the neuron from others by their likeness to the picture: area "
-        "under the curve, 0.5 is chance",
+        "how well {judge} tells photographs that excite the neuron from others by their likeness to its pictures, of "
+        "several facets to their mean: area under the curve, 0.5 is chance",
         "",
         "high",
     ),
@@ -56,6 +62,10 @@ _OF_JUDGE = {
         "one less the cosine between the two groups that the neuron's references best fall into, in the features of "
         "{judge}: 0 is one meaning; it says nothing where clarity is low",
     ),
+    "facets_apart": Meaning(
+        "one less the mean cosine between the centres of the facets into which the network divides the neuron's "
+        "references, in the features of {judge}: 0 is one meaning, as that sees it",
+    ),
     "frechet": Meaning(
         "Fréchet distance of the layer's pictures from their references in the features of {judge}; few pictures make "
         "it larger",
@@ -63,7 +73,7 @@ _OF_JUDGE = {
         "low",
     ),
 }
-OF_REFERENCES = ("clarity", "redundancy", "polysemanticity")
+OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart")
 """Metrics of neurons, which say nothing of their pictures: they are the same for every method."""
 _OF_PICTURE = {
     "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
@@ -99,6 +109,23 @@ _OF_PICTURE = {
         "other, 1 as images of other neurons are",
         "",
         "low",
+    ),
+    "as_weak": Meaning(
+        "share of the layer's references, each taken for a picture of its neuron, whose peak over the mean of the "
+        "others is no more than mean_peak_ratio",
+        "",
+        "high",
+    ),
+    "as_unreadable": Meaning(
+        "share of the layer's references, each taken for a picture of its neuron, that are no more readable against "
+        "the others than the neuron's pictures are against all, mean over the judges of the last evaluation",
+        "",
+        "high",
+    ),
+    "as_unlike": Meaning(
+        "share of the layer's references, each taken for a picture of its neuron, whose processing gap is no less",
+        "",
+        "high",
     ),
     "diversity": Meaning(
         "1 less the mean cosine, in the network's features, between pictures of the neuron made with other seeds",

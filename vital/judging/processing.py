@@ -43,33 +43,77 @@ def joined(parts: Sequence[Passed]) -> dict[str, Float[np.ndarray, "_image _chan
 
 
 def processing_gap(
-    pictures: Passed, references: Passed, rows: Sequence[Int[np.ndarray, "_reference"]]
-) -> Float[np.ndarray, "neuron"]:
-    """(s − p) / (s − o), of similarities averaged over nodes: p of a neuron's picture to its references, which are
+    pictures: Passed,
+    references: Passed,
+    rows: Sequence[Int[np.ndarray, "_reference"]],
+    of: Int[np.ndarray, "picture"] | None = None,
+) -> Float[np.ndarray, "picture"]:
+    """(s − p) / (s − o), of similarities averaged over nodes: p of a picture to its neuron's references, which are
     ``rows`` of all, s of these among each other, o of these to the references of other neurons. 0: as near as they are
-    to each other; 1: as far as images of other neurons; more: farther.
+    to each other; 1: as far as images of other neurons; more: farther. ``of`` has the neuron of every picture, which is
+    one of each in their order where it is not given.
 
     s − o is the mean over neurons, since that of one may be nearly 0. NaN for a neuron with fewer than two references,
     and for all where those of a neuron are no nearer to each other than to others.
     """
-    near, among, apart = np.zeros((3, len(rows)))
+    neurons = np.arange(len(rows)) if of is None else of
+    among, apart = _usual(references, rows)
+    near = np.zeros(len(neurons))
     for node, values in references.items():
         own, all_of = _comparable(pictures[node]), _comparable(values)
+        for picture, neuron in enumerate(neurons):
+            mine = rows[neuron]
+            near[picture] += own[picture] @ all_of[mine].sum(0) / len(mine) if len(mine) else np.nan
+    gap: np.ndarray = (among[neurons] - near) / _scale(among, apart)
+    return gap
+
+
+def held_out_gaps(
+    references: Passed, rows: Sequence[Int[np.ndarray, "_reference"]]
+) -> list[Float[np.ndarray, "_reference"]]:
+    """What `processing_gap` would say of each reference of every neuron, were it a picture and not among the
+    references: how far photographs are apart that all excite the neuron. NaN where these are fewer than three."""
+    near, among = ([np.zeros(len(mine)) for mine in rows] for _ in range(2))
+    for values in references.values():
+        all_of = _comparable(values)
+        for neuron, mine in enumerate(rows):
+            count, own = len(mine), all_of[mine]
+            if count < 3:
+                near[neuron][:] = np.nan
+                continue
+            rest, squares = own.sum(0) - own, np.square(own).sum(1)
+            near[neuron] += (own * rest).sum(1) / (count - 1)
+            among[neuron] += (np.square(rest).sum(1) - squares.sum() + squares) / ((count - 1) * (count - 2))
+    scale = _scale(*_usual(references, rows))
+    return [(others - one) / scale for others, one in zip(among, near, strict=True)]
+
+
+def _usual(
+    references: Passed, rows: Sequence[Int[np.ndarray, "_reference"]]
+) -> tuple[Float[np.ndarray, "neuron"], Float[np.ndarray, "neuron"]]:
+    """How similar a neuron's references are to each other, and to those of others, summed over nodes; NaN where there
+    are fewer than two, or no others."""
+    among, apart = np.zeros((2, len(rows)))
+    for values in references.values():
+        all_of = _comparable(values)
         total = all_of.sum(0)
         for neuron, mine in enumerate(rows):
             count, theirs = len(mine), len(all_of) - len(mine)
             if count < 2 or not theirs:
-                near[neuron] = among[neuron] = apart[neuron] = np.nan
+                among[neuron] = apart[neuron] = np.nan
                 continue
             whole = all_of[mine].sum(0)
-            near[neuron] += own[neuron] @ whole / count
             among[neuron] += (whole @ whole - np.square(all_of[mine]).sum()) / (count * (count - 1))
             apart[neuron] += whole @ (total - whole) / (count * theirs)
+    return among, apart
+
+
+def _scale(among: Float[np.ndarray, "neuron"], apart: Float[np.ndarray, "neuron"]) -> float:
+    """The mean of s − o; NaN where it is not above zero."""
     scale = among - apart
-    if not np.isfinite(scale).any() or (usual := float(np.nanmean(scale))) <= 0:
-        return np.full(len(rows), np.nan)
-    gap: np.ndarray = (among - near) / usual
-    return gap
+    known = scale[np.isfinite(scale)]
+    usual = float(known.mean()) if len(known) else 0.0
+    return usual if usual > 0 else float("nan")
 
 
 def _comparable(values: Float[np.ndarray, "image channel"]) -> Float[np.ndarray, "image channel"]:

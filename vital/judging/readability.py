@@ -87,6 +87,43 @@ def mean_explanations(
     return np.stack([plain[own].mean(0) if len(own) else none for own in rows])
 
 
+def held_out_readability(
+    features: Float[np.ndarray, "image feature"],
+    rows: Sequence[Int[np.ndarray, "_reference"]],
+    counts: Sequence[int] | Int[np.ndarray, "neuron"],
+    images: Float[np.ndarray, "other_image feature"],
+    sample: Float[np.ndarray, "member feature"],
+    questions: Sequence[Question],
+) -> list[Float[np.ndarray, "_draw"]]:
+    """How much more readable photographs are, taken for pictures of their neuron, than its other references are: of
+    each neuron as many as it has pictures (``counts``), beginning with each reference in turn. NaN where `readability`
+    is, and where no other reference is left.
+
+    ``features`` of references, of which ``rows`` are a neuron's, are standardised once among themselves, as pictures
+    are, and once over the ``sample``, as references are; ``images`` and ``questions`` are those of `readability`.
+    """
+    together = np.concatenate([np.empty(0, np.int64), *rows])
+    pictures, references = standardised(features, features[together]), standardised(features, sample)
+    seen, found = unit(images), []
+    for own, count, question in zip(rows, counts, questions, strict=True):
+        if len(own) <= count or len(rows) < FEWEST or not question.fair:
+            found.append(np.full(len(own), np.nan))
+            continue
+        drawn = (np.arange(len(own))[:, None] + np.arange(count)) % len(own)
+        rest = [np.delete(own, ranks) for ranks in drawn]
+        taken = np.stack([pictures[own[ranks]].mean(0) for ranks in drawn])
+        others = np.stack([references[ranks].mean(0) for ranks in rest])
+        asked = seen[np.concatenate([question.exciting, question.others])]
+        areas = np.array(
+            [
+                [area(near[: len(question.exciting)], near[len(question.exciting) :]) for near in unit(part) @ asked.T]
+                for part in (taken, others)
+            ]
+        )
+        found.append(areas[0] - areas[1])
+    return found
+
+
 def area(exciting: Float[np.ndarray, "query"], others: Float[np.ndarray, "other"]) -> float:
     """Area under the receiver's curve: how often one of ``exciting`` is greater than one of ``others``, ties half
     (Hanley and McNeil, 1982).

@@ -12,27 +12,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from vital.judging.names import OWN_NETWORK, metric_name
 
-REACHED = 0.9
-"""Least share of the references' mean peak. The references themselves lie on both sides of their mean, so that a
-picture just below it is one of them; and the picture was moved and blurred before it was measured."""
+ALARMS = 0.05
+"""Share of neurons that the three findings together doubt at most, were their own photographs shown as their pictures:
+each finding may doubt a third of it (Bonferroni)."""
+FEWEST = 60
+"""Photographs of a layer by which so rare a one can be told."""
 COMPETENT = 0.6
 """Least readability of a neuron's own photographs for a judge to be asked about its picture: one that cannot tell these
 apart by other photographs of the same neuron, for which 0.5 is chance, would call every picture unreadable."""
-AS_READABLE = 0.1
-"""Most by which a picture may be less readable than as many photographs. It is about the standard error of one neuron's
-area under the curve with ten queries that excite it: √(1 / (12 · 10)) = 0.09 (Hanley and McNeil, 1982)."""
-LIKE_PHOTOGRAPHS = 0.5
-"""Greatest processing gap: half way from the neuron's own photographs (0) to images of other neurons (1)."""
-
+REACHED, AS_READABLE, LIKE_PHOTOGRAPHS = 0.9, 0.1, 0.5
+"""Bounds where too few photographs were measured to know how these differ: the least share of the references' mean
+peak; the most by which a picture may be less readable than all references, which is about the standard error of one
+neuron's area under the curve, √(1 / (12 · 10)) with ten queries (Hanley and McNeil, 1982); and the greatest processing
+gap, half way from the neuron's own photographs to images of other neurons."""
 
 LOOKED_AT = ("reached", "readable", "treated like photographs")
 """The findings in their order, as adjectives of a picture."""
-_PICTURE, _PHOTOGRAPHS = "readability_", "readability_references_"
+_PICTURE, _PHOTOGRAPHS, _AS_MANY = "readability_", "readability_references_", "readability_as_many_"
 """Begin the names of these metrics; a judge's name follows."""
+AS_WEAK, AS_UNREADABLE, AS_UNLIKE = "as_weak", "as_unreadable", "as_unlike"
+"""Names of metrics: which share of photographs, shown as pictures of their neurons, would do no better."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,13 @@ def trust(metrics: Mapping[str, float]) -> Trust:
 
     ``mean_peak_ratio`` tells whether it was reached, or ``top1_own`` of a class; ``readability_JUDGE`` against
     ``readability_references_JUDGE``, means over judges, whether it can be read; ``processing_gap`` whether it is
-    treated like photographs.
+    treated like photographs. Each is held against photographs by its `shares`.
 
-    >>> found = trust({"mean_peak_ratio": 1.02, "processing_gap": 0.8})
-    >>> found.reached.text, found.readable.holds, found.natural.text
-    ('reaches its references (1.02 of their mean peak)', None, 'not treated like photographs (gap 0.80)')
+    >>> found = trust({"mean_peak_ratio": 1.02, "as_weak": 0.6, "processing_gap": 0.8, "as_unlike": 0.004})
+    >>> found.reached.text
+    'reaches its references (1.02 of their mean peak; 60 % of photographs have no more)'
+    >>> found.readable.holds, found.natural.text
+    (None, 'not treated like photographs (gap 0.80; 0.4 % of photographs have as much)')
     """
     known = {name: float(value) for name, value in metrics.items() if not math.isnan(value)}
     return Trust(_reached(known), _readable(known), _natural(known))
@@ -99,15 +104,64 @@ def trust_of_layer(metrics: Mapping[str, Float[np.ndarray, "neuron"]], neurons: 
     return [trust({name: float(values[neuron]) for name, values in metrics.items()}) for neuron in neurons]
 
 
+def shares(
+    values: Float[np.ndarray, "neuron"], photographs: Float[np.ndarray, "photograph"]
+) -> Float[np.ndarray, "neuron"]:
+    """Which share of photographs, and of the neuron's own pictures as one of them, has no more than a neuron's value:
+    its p-value, were the picture a photograph. NaN where a value is not known, and for all where fewer than `FEWEST`
+    photographs are.
+
+    >>> shares(np.array([0.5, 70.0]), np.arange(79.0))
+    array([0.025, 0.9  ])
+    """
+    known = np.sort(photographs[np.isfinite(photographs)])
+    if len(known) < FEWEST:
+        return np.full(len(values), np.nan)
+    share: np.ndarray = (1 + np.searchsorted(known, values, "right")) / (1 + len(known))
+    return np.where(np.isfinite(values), share, np.nan)
+
+
+def held_out_peaks(scores: Float[np.ndarray, "neuron rank"]) -> list[Float[np.ndarray, "_reference"]]:
+    """The peak of each reference of every neuron over the mean of its others, whose peaks are ``scores``, NaN where
+    there is no reference. NaN where there is no other, and where their mean is not above zero."""
+    found = []
+    for row in scores.astype(np.float64):
+        own = row[np.isfinite(row)]
+        others = (own.sum() - own) / max(len(own) - 1, 1)
+        found.append(np.where(others > 0, own / np.where(others > 0, others, 1), np.nan))
+    return found
+
+
+def in_turn(
+    values: Sequence[Float[np.ndarray, "_reference"]], counts: Sequence[int] | Int[np.ndarray, "neuron"]
+) -> Float[np.ndarray, "photograph"]:
+    """Values of all neurons' references, each averaged with those after it: as many as the neuron has pictures, whose
+    values are averaged, too.
+
+    >>> in_turn([np.array([1.0, 3.0, 5.0]), np.array([7.0])], [2, 1])
+    array([2., 4., 3., 7.])
+    """
+    parts = [np.mean([np.roll(own, -by) for by in range(count)], 0) for own, count in zip(values, counts, strict=True)]
+    return np.concatenate([np.empty(0), *parts])
+
+
+def competent(photographs: Float[np.ndarray, "*neuron"]) -> Bool[np.ndarray, "*neuron"]:
+    """Of which neurons judges can be asked, by the readability of all their references."""
+    able: np.ndarray = photographs >= COMPETENT
+    return able
+
+
 def _reached(known: Mapping[str, float]) -> Finding:
     own_class = metric_name("top1", OWN_NETWORK)
     if own_class in known:
-        holds = known[own_class] > 0
+        holds = known[own_class] >= 0.5  # of several pictures most
         return Finding(holds, f"its own network sees {'its' if holds else 'another'} class in it")
     if "mean_peak_ratio" in known:
         ratio = known["mean_peak_ratio"]
-        said = "reaches" if ratio >= REACHED else "does not reach"
-        return Finding(ratio >= REACHED, f"{said} its references ({ratio:.2f} of their mean peak)")
+        holds, share = _as_photographs(known, AS_WEAK, ratio >= REACHED)
+        more = f"; {share} have no more" if share else ""
+        said = "reaches" if holds else "does not reach"
+        return Finding(holds, f"{said} its references ({ratio:.2f} of their mean peak{more})")
     return Finding(None, "how far it excites the neuron not measured")
 
 
@@ -123,13 +177,26 @@ def _readable(known: Mapping[str, float]) -> Finding:
     own, photographs = np.mean(pairs, axis=0).tolist()
     if photographs < COMPETENT:
         return Finding(None, f"readability unknown since photographs of the neuron have {photographs:.2f} themselves")
-    holds = own >= photographs - AS_READABLE
-    return Finding(holds, f"{'' if holds else 'not '}readable ({own:.2f}, photographs {photographs:.2f})")
+    holds, share = _as_photographs(known, AS_UNREADABLE, own >= photographs - AS_READABLE)
+    equal = [known[_AS_MANY + judge] for judge in judges if judge != OWN_NETWORK and _AS_MANY + judge in known]
+    as_many = f"as many photographs {np.mean(equal):.2f}, " if equal else ""
+    beside = f"{as_many}all references {photographs:.2f}{f'; {share} do no better' if share else ''}"
+    return Finding(holds, f"{'' if holds else 'not '}readable ({own:.2f}, {beside})")
 
 
 def _natural(known: Mapping[str, float]) -> Finding:
     if "processing_gap" not in known:
         return Finding(None, "whether it is treated like photographs not measured")
     gap = known["processing_gap"]
-    holds = gap < LIKE_PHOTOGRAPHS
-    return Finding(holds, f"{'' if holds else 'not '}treated like photographs (gap {gap:.2f})")
+    holds, share = _as_photographs(known, AS_UNLIKE, gap < LIKE_PHOTOGRAPHS)
+    more = f"; {share} have as much" if share else ""
+    return Finding(holds, f"{'' if holds else 'not '}treated like photographs (gap {gap:.2f}{more})")
+
+
+def _as_photographs(known: Mapping[str, float], name: str, otherwise: bool) -> tuple[bool, str]:
+    """Whether photographs that do no better are not too rare, and their share in words; ``otherwise`` where it is not
+    known how photographs differ."""
+    if name not in known:
+        return otherwise, ""
+    percent = 100 * known[name]
+    return known[name] > ALARMS / 3, f"{percent:.{0 if percent >= 9.5 else 1}f} % of photographs"

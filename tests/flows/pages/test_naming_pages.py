@@ -35,7 +35,8 @@ def naming(neurons: int, made: np.ndarray) -> Naming:
     score[first], score[second], score[third, 0] = (0.8, 0.6), (0.7, 0.1), 0.2
     rest[word != ""] = 0.5
     return Naming(
-        word, rest, score, rest, np.full(neurons, 0.4, np.float32), np.tile(np.array([1, 5, 7]), (neurons, 1)),
+        word, rest, score, rest, np.full(neurons, 0.4, np.float32), np.full(neurons, 0.1, np.float32),
+        score[:, 0] > 0.4, np.tile(np.array([1, 5, 7]), (neurons, 1)),
         np.tile(np.array([3.5, 1, 0], np.float32), (neurons, 1)),
         {"source": "labels", "words": 9, "images_that_chose": 10, "images_that_scored": 8},
     )  # fmt: skip

@@ -102,8 +102,8 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: W
     findings, sentence = neurons["4"]["trust"]
     assert findings == [True, True, True]
     assert sentence == (
-        "Reaches its references (1.10 of their mean peak), readable (0.70, photographs 0.75), treated like photographs "
-        "(gap 0.10)."
+        "Reaches its references (1.10 of their mean peak), readable (0.70, all references 0.75), treated like "
+        "photographs (gap 0.10)."
     )
     assert neurons["9"]["trust"][0] == [False, None, False]
     assert said["measuring"] == f"vital evaluate --atlas {made.atlas} --layer {LATER} --judge squeezenet"
@@ -307,12 +307,15 @@ def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkey
 @pytest.mark.parametrize("kind", ["lrp", "lrp-restricted", "gradient-x-activation"])
 @pytest.mark.parametrize("crop", ["patch", "image"])
 @pytest.mark.parametrize("count", [None, 4])
-@pytest.mark.parametrize("facets", [1, "auto"])
-def test_a_variant_is_named_by_its_label_alone(kind: Any, crop: Any, count: int | None, facets: Any) -> None:
-    variant = VariantSettings(crop=crop, relevance=kind, references=count, facets=facets)
+@pytest.mark.parametrize(("facets", "split"), [(1, "tested"), ("auto", "tested"), (4, "always")])
+def test_a_variant_is_named_by_its_label_alone(
+    kind: Any, crop: Any, count: int | None, facets: Any, split: Any
+) -> None:
+    variant = VariantSettings(crop=crop, relevance=kind, references=count, facets=facets, split=split)
     said = recipes._variant_options(None, LATER, variant.label(False))
     pairs = dict(zip(said[::2], said[1::2], strict=True))
-    more = (["--references", "4"] if count else []) + (["--facets", "4"] if facets == "auto" else [])
+    more = (["--references", "4"] if count else []) + (["--facets", "4"] if facets != 1 else [])
+    more += ["--split", "always"] if split == "always" else []
     assert pairs == {"--crop": crop, "--relevance": kind} | dict(zip(more[::2], more[1::2], strict=True))
     classes = recipes._variant_options(None, "classes", variant.label(True))
     assert classes == more

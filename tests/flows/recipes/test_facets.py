@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from flows.cli.export import export, save_picture
-from flows.jobs import ReferencesJob, TargetsJob
+from flows.jobs import EvaluateJob, ReferencesJob, Running, TargetsJob
 from flows.pages.atlas import write_gallery
 from flows.pages.looking.look import look_at
 from flows.recipes.atlas import build_atlas
+from flows.recipes.evaluation import evaluate_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import Targets, open_atlas, open_statistics
@@ -30,6 +31,7 @@ from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, V
 pytestmark = pytest.mark.slow
 
 LAYER = f"{coloured.LAYER}~sums"
+JUDGE = "tests.flows.tiny:other_network"
 REFERENCES = 14
 VARIANT = VariantSettings(crop="image", facets="auto")
 PICTURE = PictureSettings(side=16, steps=40)
@@ -127,6 +129,28 @@ def test_each_facet_has_a_picture_of_its_own_colour(store: Path, atlas: Path) ->
     assert any("2 with 2 facets" in line for line in pictures.summary())
 
 
+def test_every_picture_of_a_neuron_is_measured_and_means_stand_for_the_neuron(atlas: Path, tmp_path: Path) -> None:
+    url = shutil.copytree(atlas, tmp_path / "a.zarr")
+    pixels = open_atlas(str(url), "r+").layer(LAYER).array("pixels")
+    shown = np.asarray(pixels[:])
+    shown[1, 1] = (0, 255, 0)  # green, which does not excite the sum of red and blue
+    pixels[:] = shown
+    evaluate_atlas(EvaluateJob(atlas=str(url), judges=(JUDGE,), running=Running(threads=1)))
+    layer = open_atlas(str(url)).layer(LAYER)
+    of_facets, of_neurons = layer.facet_metrics(), layer.metrics()
+    assert {"mean_peak_ratio", "clipped", "variation", "processing_gap", "curve_distance"} <= of_facets.keys()
+    for name, values in of_facets.items():
+        assert values.shape == (layer.count, layer.most_facets)
+        assert np.isfinite(values[[0, 1, 33]]).sum(1).tolist() == [1, 2, 2], name
+        np.testing.assert_allclose(np.nanmean(values[[0, 1, 33]], 1), of_neurons[name][[0, 1, 33]], rtol=1e-5)
+    [seen, green] = of_facets["mean_peak_ratio"][1, :2]
+    assert seen > 0.5
+    assert abs(green) < 0.05
+    assert of_facets["clipped"][1, 1] > of_facets["clipped"][1, 0]
+    data = open_atlas(str(url)).dataset(LAYER)
+    assert data["mean_peak_ratio_by_facet"].dims == ("neuron", "facet")
+
+
 def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: Path, tmp_path: Path) -> None:
     write_gallery(str(atlas), tmp_path / "pages")
     folder = next((tmp_path / "pages").rglob("layer.js")).parent
@@ -168,6 +192,18 @@ def test_a_layer_that_nothing_comes_before_has_no_facets(store: Path) -> None:
     job = TargetsJob(store=str(store), layer="0", variant=VariantSettings(facets=2))
     with pytest.raises((UnsuitableInput, SchemaMismatch), match=r"no layer comes before|no references of layer"):
         measure_targets(job)
+
+
+def test_always_split_references_that_are_too_few_for_the_test_have_pictures_of_their_own(
+    store: Path, tmp_path: Path
+) -> None:
+    variant = VariantSettings(crop="image", facets=2, split="always", references=8)
+    measure_targets(TargetsJob(store=str(store), layer=LAYER, variant=variant, neurons="0:3"))
+    targets = targets_of(store, variant)
+    assert targets.variant == "image-lrp-8-split2"
+    assert targets.facets([0, 1, 2]).tolist() == [1, 2, 1]  # the references of 0 do not differ at all, and 2 is dead
+    build_atlas(atlas_job(store, tmp_path / "a.zarr", LAYER, neurons="0:3", variant=variant, picture=PICTURE))
+    assert open_atlas(str(tmp_path / "a.zarr")).layer(LAYER).facets([0, 1, 2]).tolist() == [1, 2, 1]
 
 
 def test_a_photograph_of_a_facet_leads_to_it_and_to_its_picture(store: Path, atlas: Path) -> None:

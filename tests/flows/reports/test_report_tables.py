@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flows.reports.figures import REAL, YARDSTICK, Lead
+from flows.reports.figures import REAL, YARDSTICKS, Lead
 from flows.reports.tables import tables
 from vital.judging.intervals import Interval
 
@@ -51,9 +51,13 @@ def test_what_is_unknown_is_a_dash_and_one_value_has_no_interval() -> None:
 
 
 def test_a_metric_against_a_method_and_against_photographs_has_a_row_for_each() -> None:
-    ahead = [Lead("readability_judge", baseline, figure(0.1), (0.0, 0.0), True) for baseline in ("maco", YARDSTICK)]
+    against = ("maco", *YARDSTICKS)
+    ahead = [Lead("readability_judge", baseline, figure(0.1), (0.0, 0.0), True) for baseline in against]
     *_, paired = tables(["judge"], FIGURES, {}, ahead)
-    assert list(paired.rows) == ["readability_judge", "readability_judge, against photographs"]
+    assert list(paired.rows) == [
+        "readability_judge", "readability_judge, against as many photographs",
+        "readability_judge, against all references",
+    ]  # fmt: skip
 
 
 def test_what_each_part_contributes_has_a_table_of_its_own() -> None:

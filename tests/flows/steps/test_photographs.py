@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from flows.jobs import EvaluateJob, Running
 from flows.steps import photographs
-from flows.steps.photographs import Asked, questions_of
+from flows.steps.metrics import Measured, _readable
+from flows.steps.photographs import Asked, Photographs, Questions, leading_ranks, questions_of
 from stores import References, Sample, Statistics, open_statistics
+from stores.atlas.layer import AtlasLayer
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import Status
+from vital.judging.readability import Question
 
 IMAGES, NEURONS, LAYER, JUDGE = 30, 3, "l", "judge"
 JOB = EvaluateJob(atlas="", judges=(JUDGE,), running=Running(threads=1))
@@ -69,3 +73,42 @@ def test_queries_follow_the_references_that_were_used(
 
 def test_a_store_without_queries_asks_nothing(tmp_path: Path) -> None:
     assert questions_of(JOB, asked(made(tmp_path, 0, None))) is None
+
+
+def test_the_strongest_of_each_facet_leads_it() -> None:
+    facets = np.array([[1, 0, 0, 1, 2], [0, 0, 0, -1, -1], [-1, -1, -1, -1, -1]], np.int8)
+    assert [ranks.tolist() for ranks in leading_ranks(facets)] == [[1, 0, 4], [0], []]
+
+
+def measured(counts: list[int]) -> Measured:
+    """Neurons 2, 5, 8, … of a layer, with so many pictures each."""
+    neurons = [2 + 3 * place for place in range(len(counts))]
+    none = zarr.open_group(zarr.storage.MemoryStore())
+    return Measured(AtlasLayer(none, LAYER), Statistics("", none), neurons, np.array(counts))
+
+
+def test_pictures_are_of_their_neurons_and_a_neuron_s_value_is_their_mean() -> None:
+    part = measured([2, 1, 3])
+    assert part.shown.tolist() == [2, 2, 5, 8, 8, 8]
+    assert part.facets.tolist() == [0, 1, 0, 0, 1, 2]
+    assert [own.tolist() for own in part.together()] == [[0, 1], [2], [3, 4, 5]]
+    means = part.means(np.array([1.0, 3.0, np.nan, 1.0, np.nan, 2.0]))
+    np.testing.assert_array_equal(means, [2.0, np.nan, 1.5])
+
+
+def test_photographs_of_facets_shown_as_pictures_are_read_as_the_yardstick_of_as_many_is() -> None:
+    """Whatever the features: both are standardised and averaged in one way."""
+    stream, neurons, each = np.random.default_rng(0), 9, 4
+    features = np.exp(stream.normal(size=(neurons * each, 12))).astype(np.float32)
+    rows = [each * neuron + np.arange(each) for neuron in range(neurons)]
+    leading = [own[: 1 + neuron % 3] for neuron, own in enumerate(rows)]
+    images = stream.normal(size=(60, 12)).astype(np.float32)
+    questions = [Question(np.arange(5) + neuron, np.arange(20, 60)) for neuron in range(neurons)]
+    nothing = np.zeros(len(features), np.float32)
+    photos = Photographs(rows, [0 * own for own in rows], leading, {JUDGE: features}, {}, nothing, nothing)
+    pictures = features[np.concatenate(leading)]
+    together = measured([len(own) for own in leading]).together()
+    found = _readable(JUDGE, pictures, together, photos, Questions(questions, {JUDGE: images}, {JUDGE: images}))
+    np.testing.assert_array_equal(found["readability_judge"], found["readability_as_many_judge"])
+    assert np.isfinite(found["readability_references_judge"]).all()
+    assert not np.array_equal(found["readability_judge"], found["readability_references_judge"])

@@ -27,7 +27,8 @@ def naming(ranks: int = 2, **made_from: object) -> Naming:
     word[5] = ""
     return Naming(
         word, stream.random(shape, np.float32), score, stream.random(shape, np.float32),
-        np.full(NEURONS, 0.5, np.float32), stream.integers(0, 99, (NEURONS, 4)),
+        np.full(NEURONS, 0.5, np.float32), np.full(NEURONS, 0.1, np.float32), score[:, 0] > 0.5,
+        stream.integers(0, 99, (NEURONS, 4)),
         stream.random((NEURONS, 4), np.float32), {"source": "labels", **made_from},
     )  # fmt: skip
 
@@ -49,7 +50,7 @@ def test_names_come_back_as_they_were_found(group: zarr.Group, tmp_path: Path) -
     layer = AtlasLayer(group, "layer4.2")
     found = layer.naming()
     assert found is not None
-    for name in ("word", "chosen", "score", "precision", "bound", "evidence", "shown"):
+    for name in ("word", "chosen", "score", "precision", "bound", "precise", "named", "evidence", "shown"):
         np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
     assert found.made_from == {"source": "labels"}
     assert layer.names == ["слово 0", "слово 1", "слово 2", "слово 3", "", ""]
@@ -58,6 +59,20 @@ def test_names_come_back_as_they_were_found(group: zarr.Group, tmp_path: Path) -
         assert data["score"].dims == ("neuron", "rank")
         assert data["evidence"].dims == ("neuron", "image")
         assert "by chance" in data["bound"].attrs["long_name"]
+
+
+def test_a_neuron_has_no_name_where_it_was_given_none_whatever_it_scores(group: zarr.Group) -> None:
+    made = naming()
+    made.named[1:3] = False
+    write_naming(group, "layer4.2", made)
+    assert AtlasLayer(group, "layer4.2").names == ["слово 0", "", "", "слово 3", "", ""]
+
+
+def test_names_of_before_there_was_a_bound_on_precision_are_read(group: zarr.Group) -> None:
+    write_naming(group, "layer4.2", naming())
+    for later in ("precise", "named"):
+        del group[f"layer4.2/names/{later}"]
+    assert AtlasLayer(group, "layer4.2").names == ["слово 0", "слово 1", "слово 2", "слово 3", "", ""]
 
 
 def test_other_words_take_their_place_and_half_of_them_count_for_nothing(

@@ -11,6 +11,7 @@ from vital.judging.clarity import (
     MOST,
     NEURONS,
     clarity,
+    measures_of_facets,
     measures_of_references,
     polysemanticity,
     redundancy,
@@ -43,6 +44,27 @@ def test_two_planted_meanings_are_as_far_apart_as_they_were_planted(angle: float
     np.testing.assert_allclose(polysemanticity(neurons), 1 - np.cos(np.deg2rad(angle)), atol=0.02)
     # five and five: 20 of 45 pairs are within a group
     np.testing.assert_allclose(clarity(neurons), (20 + 25 * np.cos(np.deg2rad(angle))) / 45, atol=0.02)
+
+
+def test_facets_are_as_far_apart_as_they_were_planted_and_each_is_clear() -> None:
+    """Whichever references are in which facet; the others are neurons of one facet, in other directions."""
+    stream = np.random.default_rng(3)
+    axes = np.linalg.qr(stream.normal(size=(64, 12)))[0].T
+    neurons = [planted(stream, axes[[one]], 6, 0.01) for one in range(10)]
+    neurons.append(np.concatenate([planted(stream, axes[[one]], 3, 0.01) for one in (10, 11)])[[0, 3, 1, 4, 2, 5]])
+    rows = [6 * neuron + np.arange(6) for neuron in range(11)]
+    facets = [np.zeros(6, np.int64)] * 10 + [np.array([0, 1, 0, 1, 0, 1])]
+    features = np.concatenate(neurons)
+    apart, clear = measures_of_facets(features, rows, facets)
+    assert np.isnan(apart[:10]).all()
+    assert apart[10] == pytest.approx(1, abs=0.2)  # what all neurons share is taken out, which turns them a little
+    assert len(clear) == 12
+    assert (clear > 0.9).all()
+    whole = measures_of_references(features, rows)["clarity"]
+    np.testing.assert_allclose(clear[:10], whole[:10], atol=1e-6)
+    assert whole[10] < 0.5
+    same, _ = measures_of_facets(features, rows, [*facets[:9], np.array([0, 1, 0, 1, 0, 1]), facets[10]])
+    assert same[9] == pytest.approx(0, abs=0.01)
 
 
 def test_one_odd_image_is_no_second_meaning() -> None:

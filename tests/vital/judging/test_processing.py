@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.reference.networks import SIDE
-from vital.judging.processing import joined, passed, processing_gap
+from vital.judging.processing import held_out_gaps, joined, passed, processing_gap
 from vital.network.layers import survey
 from vital.network.models import Model
 
@@ -70,6 +70,31 @@ def test_it_is_spearman_s_correlation_written_out() -> None:
         np.testing.assert_allclose(found, np.subtract(among, near) / scale)
     else:
         assert np.isnan(found).all()
+
+
+def test_a_held_out_photograph_has_the_gap_that_it_has_as_a_picture_beside_the_others() -> None:
+    references, _, rows, _ = world()
+    found = held_out_gaps(references, rows)
+    assert np.concatenate(found).mean() == pytest.approx(0, abs=1e-9)  # of all pairs each counts twice
+    neuron, rank = 4, 2
+    rest = [np.delete(own, rank) if number == neuron else own for number, own in enumerate(rows)]
+    picture = {node: values[[own[0] for own in rows]] for node, values in references.items()}
+    for node, values in references.items():
+        picture[node][neuron] = values[rows[neuron][rank]]
+    # the scale is a mean over neurons, which the one photograph less of one of them hardly moves
+    assert found[neuron][rank] == pytest.approx(processing_gap(picture, references, rest)[neuron], rel=0.01)
+    [two, *_] = held_out_gaps(references, [rows[0][:2], *rows[1:]])
+    assert np.isnan(two).all()
+
+
+def test_each_of_several_pictures_of_a_neuron_has_its_own_gap() -> None:
+    references, more, rows, _ = world()
+    of = np.array([3, 3, 7])
+    both = {node: values[[3, 9, 7]] for node, values in more.items()}
+    plain = processing_gap(more, references, rows)
+    found = processing_gap(both, references, rows, of)
+    np.testing.assert_allclose(found[[0, 2]], plain[[3, 7]])
+    assert found[1] > found[0] + 0.5
 
 
 def test_what_cannot_be_known_is_not_a_number() -> None:

@@ -11,6 +11,7 @@ from vital.judging.readability import (
     FEWEST,
     Question,
     area,
+    held_out_readability,
     lower_half,
     mean_explanations,
     readability,
@@ -73,6 +74,44 @@ def test_photographs_as_pictures_score_as_the_yardstick_and_more_of_them_no_wors
     np.testing.assert_allclose(alike, standardised(references[:, 0]), rtol=1e-4, atol=1e-4)
     every = mean_explanations(flat, [4 * neuron + np.arange(4) for neuron in range(NEURONS)], world.sample)
     assert world.score(every) >= world.score(first)
+
+
+def test_two_pictures_of_two_meanings_tell_more_together_than_either_alone(world: World) -> None:
+    """Neurons that respond to either of two directions, each shown by a picture of its own."""
+    stream = np.random.default_rng(1)
+    either = stream.normal(size=(NEURONS, 2, FEATURES)) * 2
+    seen = [
+        world.seen(either[:, meaning, None] + stream.normal(size=(NEURONS, 3, FEATURES))).reshape(-1, FEATURES)
+        for meaning in (0, 1)
+    ]
+    images = standardised(np.concatenate([world.sample[:PLAIN], *seen]))
+    three = np.arange(3)
+    exciting = np.concatenate([three, 3 * NEURONS + three])
+    questions = [Question(PLAIN + 3 * neuron + exciting, np.arange(PLAIN)) for neuron in range(NEURONS)]
+    pictures = world.seen(either + stream.normal(size=either.shape)).reshape(-1, FEATURES)
+    together = [np.array([2 * neuron, 2 * neuron + 1]) for neuron in range(NEURONS)]
+    each = [[rows[which : which + 1] for rows in together] for which in (0, 1)]
+    both, *alone = (
+        readability(mean_explanations(pictures, rows), images, questions).mean() for rows in (together, *each)
+    )
+    assert both > max(alone) + 0.1
+    assert both > 0.95
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_held_out_photographs_are_read_as_pictures_beside_the_other_references(world: World, count: int) -> None:
+    features = world.seen(world.images(4)).reshape(-1, FEATURES)
+    rows = [4 * neuron + np.arange(4) for neuron in range(NEURONS)]
+    found = held_out_readability(features, rows, [count] * NEURONS, world.images_of_all, world.sample, world.questions)
+    assert all(len(own) == 4 for own in found)
+    last = [3, 0][:count]  # in turn
+    plain = standardised(features)
+    taken = np.stack([plain[own[last]].mean(0) for own in rows])
+    rest = mean_explanations(features, [np.delete(own, last) for own in rows], world.sample)
+    expected = np.subtract(*(readability(one, world.images_of_all, world.questions) for one in (taken, rest)))
+    np.testing.assert_allclose([own[3] for own in found], expected, atol=1e-6)
+    none = held_out_readability(features, rows, [4] * NEURONS, world.images_of_all, world.sample, world.questions)
+    assert np.isnan(np.concatenate(none)).all()
 
 
 def test_a_style_that_all_pictures_share_says_nothing(world: World) -> None:

@@ -5,7 +5,22 @@ from itertools import product
 import numpy as np
 import pytest
 
-from vital.judging.trust import AS_READABLE, COMPETENT, LIKE_PHOTOGRAPHS, REACHED, trust, trust_of_layer
+from vital.judging.trust import (
+    ALARMS,
+    AS_READABLE,
+    AS_UNLIKE,
+    AS_UNREADABLE,
+    AS_WEAK,
+    COMPETENT,
+    FEWEST,
+    LIKE_PHOTOGRAPHS,
+    REACHED,
+    held_out_peaks,
+    in_turn,
+    shares,
+    trust,
+    trust_of_layer,
+)
 
 GOOD = {
     "mean_peak_ratio": 1.1,
@@ -52,6 +67,45 @@ def test_bounds_are_where_they_are_said_to_be(name: str, inside: float, outside:
     assert trust({**GOOD, name: outside}).findings[finding].holds is False
 
 
+@pytest.mark.parametrize(
+    ("metric", "share", "finding"),
+    [("mean_peak_ratio", AS_WEAK, 0), ("readability_squeezenet", AS_UNREADABLE, 1), ("processing_gap", AS_UNLIKE, 2)],
+)
+def test_where_photographs_were_measured_their_share_decides_and_is_said(metric: str, share: str, finding: int) -> None:
+    """Whatever the fixed bounds say."""
+    common = trust({**GOOD, metric: BAD[metric], share: 0.3}).findings[finding]
+    assert common.holds is True
+    assert "30 % of photographs" in common.text
+    rare = trust({**GOOD, share: ALARMS / 3}).findings[finding]
+    assert rare.holds is False
+    assert "1.7 % of photographs" in rare.text
+
+
+def test_photographs_themselves_are_doubted_no_more_often_than_is_stated() -> None:
+    """However they are spread: three findings, drawn together."""
+    stream = np.random.default_rng(0)
+    drawn = np.exp(stream.normal(size=(3, 4000)))
+    found = [shares(part[:2000], part[2000:]) for part in drawn]
+    metrics = {name: np.full(2000, value) for name, value in GOOD.items()}
+    metrics |= dict(zip((AS_WEAK, AS_UNREADABLE, AS_UNLIKE), found, strict=True))
+    doubted = np.mean([one.doubtful for one in trust_of_layer(metrics, range(2000))])
+    assert 0.03 < doubted < ALARMS + 0.015  # three standard errors
+
+
+def test_few_photographs_have_no_rare_one() -> None:
+    assert np.isnan(shares(np.array([0.0]), np.arange(FEWEST - 1.0))).all()
+    assert shares(np.array([-1.0, np.nan, 1e9]), np.arange(float(FEWEST)))[[0, 2]].tolist() == [1 / (FEWEST + 1), 1]
+    assert 1 / (FEWEST + 1) <= ALARMS / 3
+
+
+def test_a_photograph_s_peak_is_held_against_the_others() -> None:
+    [three, one, none] = held_out_peaks(np.array([[4.0, 2, 0], [5, np.nan, np.nan], [np.nan] * 3]))
+    assert three.tolist() == [4, 1, 0]
+    assert np.isnan(one).all()
+    assert len(none) == 0
+    assert in_turn([three, none], [2, 1]).tolist() == [2.5, 0.5, 2]
+
+
 def test_a_judge_that_cannot_tell_photographs_apart_is_not_asked() -> None:
     metrics = GOOD | {"readability_references_squeezenet": COMPETENT - 0.01, "readability_squeezenet": 0.3}
     found = trust(metrics)
@@ -64,7 +118,9 @@ def test_judges_are_averaged_and_the_own_network_is_none() -> None:
     metrics = GOOD | {"readability_lite2": 0.5, "readability_references_lite2": 0.75}
     # means of 0.6 and 0.75: too far apart, where squeezenet alone had 0.70
     assert trust(metrics).readable.holds is False
-    assert "0.60, photographs 0.75" in trust(metrics).sentence
+    assert "0.60, all references 0.75" in trust(metrics).sentence
+    said = trust(GOOD | {"readability_as_many_squeezenet": 0.66}).sentence
+    assert "readable (0.70, as many photographs 0.66, all references 0.75)" in said
     own = GOOD | {"readability_own": 0.0, "readability_references_own": 1.0}
     assert trust(own).readable == trust(GOOD).readable
     # a yardstick without a picture's figure, and the other way round, say nothing

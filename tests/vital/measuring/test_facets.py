@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vital.measuring.test_targets import LAYER, crops
-from vital.measuring.targets import chance_of, find_facets, measure, reference_vectors
+from vital.measuring.targets import Crop, chance_of, find_facets, measure, photo_vectors, reference_vectors
 from vital.measuring.targets.facets import BOUND, _split
 from vital.network.models import Model
+from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, probe
 
 
@@ -76,6 +77,33 @@ def test_there_are_at_most_as_many_as_asked_for() -> None:
     assert [find_facets(apart, chance_of("layer", 0), most).count for most in (1, 2, 3, 4, 9)] == [1, 2, 3, 4, 4]
 
 
+@given(count=st.integers(2, 24), wanted=st.integers(2, 6), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_always_split_there_are_as_many_as_asked_for_wherever_so_many_differ(
+    count: int, wanted: int, seed: int
+) -> None:
+    vectors = cloud(seed, count)
+    found = find_facets(vectors, chance_of("layer", seed), wanted, always=True)
+    assert found.count == min(wanted, count)
+    sizes = np.bincount(found.of)
+    assert (np.diff(sizes) <= 0).all()
+    assert sizes.min() >= 3 or (wanted - 1) * 5 >= count  # fewer only where three each may not be had
+    again = find_facets(vectors, chance_of("other", 0), wanted, always=True)
+    assert again.of.tolist() == found.of.tolist()  # chance decides the test alone
+
+
+def test_always_split_groups_are_those_that_were_planted_and_the_test_is_kept() -> None:
+    apart = np.repeat(np.eye(3), [7, 6, 5], 0) + np.random.default_rng(0).normal(0, 0.02, (18, 3))
+    tested, split = (find_facets(apart, chance_of("layer", 0), 3, always=always) for always in (False, True))
+    assert split.of.tolist() == tested.of.tolist() == [0] * 7 + [1] * 6 + [2] * 5
+    assert split.p == tested.p
+    one = find_facets(cloud(0, 14), chance_of("layer", 0), 3, always=True)
+    assert (one.count, one.p) == (3, find_facets(cloud(0, 14), chance_of("layer", 0), 3).p)
+    assert one.p > BOUND
+    same = find_facets(np.ones((9, 4)), chance_of("layer", 0), 3, always=True)
+    assert same.count == 1  # no two of them differ
+
+
 def test_the_same_neuron_gets_the_same_facets_and_another_its_own_stream() -> None:
     vectors = cloud(3, 20)
     first, again, other = (find_facets(vectors, chance_of("layer", neuron), 4).p for neuron in (7, 7, 8))
@@ -123,3 +151,16 @@ def test_classes_have_the_mean_activations_of_the_node(tiny: Callable[..., Model
     with torch.no_grad(), probe(model.network, ["1"]) as run:
         seen = run(model.preprocessing.normalise(torch.stack([crop.pixels for crop in shown])))["1"]
     np.testing.assert_allclose(vectors, seen.mean(-1).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [LAYER, CLASSES])
+def test_a_photograph_is_described_as_a_facet_of_it_alone_would_be(tiny: Callable[..., Model], layer: str) -> None:
+    """A target with the photograph as its only reference has the same importance, or for classes mean activation."""
+    model = tiny()
+    shown, neurons = crops([(0,), (1,), (2,)]), [3, 1, 3]
+    pixels, reads = torch.stack([crop.pixels for crop in shown]), Readout(layer)
+    vectors = photo_vectors(model, layer, np.array(neurons), pixels, "1", {}, "lrp", reads, batch=2)
+    for vector, crop, neuron in zip(vectors, shown, neurons, strict=True):
+        target = measure(model, layer, [neuron], [Crop(crop.pixels, (0,))], ["1"], {}, levels=10_000).nodes["1"]
+        alone = target.quantiles[0].mean(1) if target.importance is None else target.importance[0]
+        np.testing.assert_allclose(vector, alone, rtol=1e-4, atol=1e-5)

@@ -29,6 +29,9 @@ EVIDENCE = 4
 """Images shown with a neuron's words."""
 FEWEST = 8
 """Images of each half: with fewer, chance reaches nearly everything."""
+RIVALS = 3
+"""Words of a neuron, the best over the images that choose, of which the first must be the best over the others, too,
+but for a standard error: else it was chosen by chance, or several words say the same."""
 TOGETHER = 2048
 """Words compared at a time."""
 
@@ -49,9 +52,11 @@ class Names:
     ``word`` is a position in the vocabulary, −1 where no word goes along with the neuron. ``chosen`` is the correlation
     of its scores with the neuron's peaks over the images that chose it, ``score`` that over the others, and
     ``precision`` how well the word's scores find the neuron's strongest of these (average precision). NaN where the
-    neuron has no word. ``bound`` is what the best of all words reaches by chance. ``evidence`` are the positions of
-    those of the other images on which the neuron is strongest, the strongest first, and ``shown`` the first word's
-    scores there.
+    neuron has no word. ``bound`` is what the best of all words reaches by chance, and ``precise`` what precision the
+    first word does, NaN where it is below the bound anyhow. Neurons are ``named`` whose first word is above both, and
+    which no next word outdoes on the other images by more than a standard error: the others have no name. ``evidence``
+    are the positions of those of the other images on which the neuron is strongest, the strongest first, and ``shown``
+    the first word's scores there.
     """
 
     word: Int64[np.ndarray, "neuron rank"]
@@ -59,14 +64,10 @@ class Names:
     score: Float32[np.ndarray, "neuron rank"]
     precision: Float32[np.ndarray, "neuron rank"]
     bound: Float32[np.ndarray, "neuron"]
+    precise: Float32[np.ndarray, "neuron"]
+    named: Bool[np.ndarray, "neuron"]
     evidence: Int64[np.ndarray, "neuron shown"]
     shown: Float32[np.ndarray, "neuron shown"]
-
-    @property
-    def named(self) -> Bool[np.ndarray, "neuron"]:
-        """Neurons whose best word is above what chance reaches; the others have no name."""
-        named: np.ndarray = self.score[:, 0] > self.bound
-        return named
 
     def best(self, count: int) -> Names:
         """The first ``count`` words of every neuron."""
@@ -101,7 +102,8 @@ def name_neurons(
     """The words of every neuron: the ``ranks`` that correlate best over the images that choose, scored on the others.
 
     The bound of a neuron is a ``quantile`` of what the best of all words scores where the other images are shuffled,
-    over so many ``shuffles``. A word that is the same on all images of a half takes no part; nor does a neuron.
+    over so many ``shuffles``; that of precision the same of its first word. A word that is the same on all images of a
+    half takes no part; nor does a neuron.
 
     Raises:
         UnsuitableInput: a half has fewer than `FEWEST` images, or no word differs between the images of each half.
@@ -120,13 +122,12 @@ def name_neurons(
             "words, or more images"
         )
     first, other = (_unit(torch.from_numpy(peaks[half]).to(device)) for half in halves)
-    ranks = min(ranks, len(usable))
-    chosen, place = _best(words[halves[0]], usable, first, ranks)
+    chosen, place = _best(words[halves[0]], usable, first, min(max(ranks, RIVALS), len(usable)))
     orders = _orders(len(halves[1]), shuffles)
     bound = np.quantile(_by_chance(words[halves[1]], usable, other, orders), quantile, axis=0, method="higher")
     alive = ((first != 0).any(0) & (other != 0).any(0)).numpy(force=True)
     word = np.where(alive[:, None] & (chosen > 0), place, NO_WORD)
-    return _scored(word, chosen, bound, peaks, words, halves[1])
+    return _scored(word, chosen, bound, peaks, words, halves[1], orders, quantile).best(ranks)
 
 
 def average_precision(found: Bool[np.ndarray, "image"], score: Float[np.ndarray, "image"]) -> float:
@@ -136,13 +137,20 @@ def average_precision(found: Bool[np.ndarray, "image"], score: Float[np.ndarray,
     >>> round(average_precision(np.array([True, False, True]), np.array([3.0, 2.0, 1.0])), 3)
     0.833
     """
-    if not found.any():
-        return float("nan")
+    return float(average_precisions(found[None], score)[0])
+
+
+def average_precisions(
+    found: Bool[np.ndarray, "draw image"], score: Float[np.ndarray, "image"]
+) -> Float[np.ndarray, "draw"]:
+    """The same of several sets of images at once."""
     order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(found[order])
+    hits = np.cumsum(found[:, order], axis=1)
     last = np.append(score[order][1:] != score[order][:-1], True)  # of images of one score
-    hits, taken = hits[last], np.arange(1, len(score) + 1)[last]
-    return float(np.sum(np.diff(hits, prepend=0) / hits[-1] * hits / taken))
+    hits, taken = hits[:, last], np.arange(1, len(score) + 1)[last]
+    every = hits[:, -1]
+    sums = (np.diff(hits, axis=1, prepend=0) * hits / taken).sum(1)
+    return np.where(every > 0, sums / np.maximum(every, 1), np.nan)
 
 
 def strongest(peaks: Float[np.ndarray, "image"], share: float = STRONG) -> Bool[np.ndarray, "image"]:
@@ -201,13 +209,31 @@ def _parts(usable: np.ndarray) -> list[np.ndarray]:
     return [usable[start : start + TOGETHER] for start in range(0, len(usable), TOGETHER)]
 
 
+def _error(one: float, other: float, between: float, images: int) -> float:
+    """Standard error of the difference of two variables' correlations with a third, where that ``between`` the two is
+    known (Olkin and Siotani, "Asymptotic distribution of functions of a correlation matrix",
+    1976)."""
+    left, right = 1 - one**2, 1 - other**2
+    rest = left + right - 1
+    shared = between * rest - one * other * (rest - between**2) / 2
+    return float(np.sqrt(max(left**2 + right**2 - 2 * shared, 0) / images))
+
+
 def _scored(
-    word: np.ndarray, chosen: np.ndarray, bound: np.ndarray, peaks: np.ndarray, words: np.ndarray, others: np.ndarray
+    word: np.ndarray,
+    chosen: np.ndarray,
+    bound: np.ndarray,
+    peaks: np.ndarray,
+    words: np.ndarray,
+    others: np.ndarray,
+    orders: Sequence[np.ndarray],
+    quantile: float,
 ) -> Names:
-    """The chosen words on the other images."""
+    """The chosen words on the other images, in their order and shuffled."""
     peaks, words = peaks[others], words[others]
-    shape = word.shape
+    shape, shuffled = word.shape, np.stack(orders)
     score, precision = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+    precise = np.full(len(word), np.nan, np.float32)
     shown = min(EVIDENCE, len(others))
     evidence = np.argsort(-peaks, axis=0, kind="stable")[:shown].T
     for neuron in np.flatnonzero((word != NO_WORD).any(1)):
@@ -216,14 +242,26 @@ def _scored(
             column = words[:, word[neuron, rank]]
             score[neuron, rank] = np.corrcoef(peaks[:, neuron].astype(np.float64), column)[0, 1]
             precision[neuron, rank] = average_precision(strong, column)
-    first = word[:, :1]
-    seen = np.where(first == NO_WORD, np.nan, words[evidence, first])
+            if rank == 0 and score[neuron, 0] > bound[neuron]:  # else there is no name anyhow
+                by_chance = average_precisions(strong[shuffled], column)
+                precise[neuron] = np.quantile(by_chance, quantile, method="higher")
+    named = (score[:, 0] > bound) & (precision[:, 0] > precise)
+    for neuron in np.flatnonzero(named):
+        first, own = float(score[neuron, 0]), words[:, word[neuron, 0]]
+        for rival, other in zip(score[neuron, 1:RIVALS].tolist(), word[neuron, 1:RIVALS], strict=True):
+            if rival > first:  # not where there is none
+                error = _error(first, rival, float(np.corrcoef(own, words[:, other])[0, 1]), len(others))
+                named[neuron] &= rival - first <= error
+    best = word[:, :1]
+    seen = np.where(best == NO_WORD, np.nan, words[evidence, best])
     return Names(
         word.astype(np.int64),
         np.where(word == NO_WORD, np.nan, chosen).astype(np.float32),
         score,
         precision,
         bound.astype(np.float32),
+        precise,
+        named,
         others[evidence].astype(np.int64),
         seen.astype(np.float32),
     )

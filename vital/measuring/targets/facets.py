@@ -49,13 +49,20 @@ class Facets:
 
 
 def find_facets(
-    vectors: Float[np.ndarray, "reference channel"], chance: np.random.Generator, most: int, fewest: int = FEWEST
+    vectors: Float[np.ndarray, "reference channel"],
+    chance: np.random.Generator,
+    most: int,
+    fewest: int = FEWEST,
+    always: bool = False,
 ) -> Facets:
     """Group references, given the best first, into at most ``most`` facets of at least ``fewest`` references.
 
     There is one where clouds fall into some number of groups as clearly with a probability above `BOUND`. What a neuron
     gets depends on its own vectors and ``chance`` alone. References whose vectors have no direction, since they do not
     activate the neuron, go with its first facet; where one is not finite, all do.
+
+    ``always`` divides them into ``most`` groups whatever the test says, of fewer than ``fewest`` references where there
+    are few of them; into fewer groups only where no more of them differ.
 
     >>> apart = np.repeat(np.eye(2), 6, 0) + np.random.default_rng(0).normal(0, 0.1, (12, 2))
     >>> find_facets(apart, np.random.default_rng(1), most=4).of.tolist()
@@ -64,10 +71,14 @@ def find_facets(
     of = np.zeros(len(vectors), np.int64)
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     rows = np.flatnonzero(lengths)
-    if not np.isfinite(lengths).all() or most < 2 or len(rows) < 2 * fewest:
+    if not np.isfinite(lengths).all() or most < 2 or len(rows) < (2 if always else 2 * fewest):
         return Facets(of, 1.0)
-    groups, p = _tested_groups(vectors[rows] / lengths[rows, None], chance, most, fewest)
-    if p <= BOUND:
+    points, groups, p = vectors[rows] / lengths[rows, None], of[rows], 1.0
+    if len(rows) >= 2 * fewest:
+        groups, p = _tested_groups(points, chance, most, fewest)
+    if always:
+        groups = _most_groups(points, most, fewest)
+    if always or p <= BOUND:
         parts = [rows[groups == group] for group in np.unique(groups)]
         for number, part in enumerate(sorted(parts, key=_by_size)):
             of[part] = number
@@ -117,6 +128,21 @@ def _tested_groups(
         as_well += int((((middle - left_of_clouds()) / deviation).max(1) >= apart.max()).sum())
         drawn += PART
     return groups[0, apart[: most - 1].argmax()], (1 + as_well) / (1 + drawn)
+
+
+def _most_groups(points: Float[np.ndarray, "point axis"], most: int, fewest: int) -> Int[np.ndarray, "point"]:
+    """As many groups as are wanted, as far as there are points that differ.
+
+    Splits end where every group has fewer than twice the fewest members, so that groups one less than are wanted hold
+    few enough points: that bounds how many the smallest may have.
+    """
+    count = min(most, len(points))
+    centred = points - points.mean(0)
+    if np.square(centred).sum() <= SAME * len(points):
+        return np.zeros(len(points), np.int64)
+    members = min(fewest, ((len(points) - 1) // (count - 1) + 1) // 2)
+    groups: np.ndarray = _groups((centred @ centred.T)[None], count, max(members, 1))[0][0, -1]
+    return groups
 
 
 def _groups(

@@ -13,6 +13,7 @@ from vital.judging.words.naming import (
     NO_WORD,
     Names,
     WordScores,
+    _error,
     average_precision,
     choosing,
     name_neurons,
@@ -85,6 +86,49 @@ def test_the_bound_is_what_the_best_of_all_words_reaches_by_chance() -> None:
         one, many = stream.normal(size=count), stream.normal(size=(count, WORDS))
         best.append(np.corrcoef(one, many.T)[0, 1:].max())
     np.testing.assert_allclose(bound, np.quantile(best, 0.95), atol=0.05)
+
+
+def test_a_word_that_misses_the_strongest_images_is_no_name() -> None:
+    """It goes along with all but the twentieth of the images that excites the neuron most."""
+    words, peaks = drawn(5, 2)
+    peaks += 4 * words[:, [9]]
+    for half in (CHOOSES, ~CHOOSES):
+        rows = np.flatnonzero(half)
+        strong = rows[np.argsort(words[rows, 9])[len(rows) // 2 :][: round(0.05 * len(rows))]]
+        peaks[strong, 1] = peaks[:, 1].max() + 1 + np.arange(len(strong)) / 10
+    names = name_neurons(peaks, words, CHOOSES)
+    assert names.word[:, 0].tolist() == [9, 9]
+    assert (names.score[:, 0] > names.bound + 0.4).all()
+    assert names.precision[0, 0] > names.precise[0] > 0.1
+    assert names.precision[1, 0] < 0.1
+    assert names.named.tolist() == [True, False]
+
+
+def test_a_word_that_another_outdoes_on_the_other_images_is_no_name_and_its_like_takes_nothing_from_it() -> None:
+    """Two neurons that go along with a word, more so with another on the images that had no part in the choice; the
+    other word is one of its own, or nearly the same word."""
+    words, peaks = drawn(6, 2)
+    noise = np.random.default_rng(7).normal(size=IMAGES)
+    words[:, 11] = words[:, 10] + 0.2 * noise
+    peaks[:, 0] += 2 * words[:, 3] + np.where(CHOOSES, 1, 3) * words[:, 4]
+    peaks[:, 1] += 2 * words[:, 11] - np.where(CHOOSES, 0.3, 0.22) * noise
+    names = name_neurons(peaks.astype(np.float32), words, CHOOSES)
+    assert names.word[:, 0].tolist() == [3, 10]
+    assert (names.score[:, 0] > names.bound).all()
+    assert (names.precision[:, 0] > names.precise).all()
+    assert (names.score[:, 1] > names.score[:, 0]).all()
+    assert names.named.tolist() == [False, True]
+    assert name_neurons(peaks.astype(np.float32), words, CHOOSES, ranks=1).named.tolist() == [False, True]
+
+
+def test_the_standard_error_of_a_difference_is_that_of_draws() -> None:
+    stream, images = np.random.default_rng(8), 200
+    covariance = np.array([[1, 0.6, 0.5], [0.6, 1, 0.8], [0.5, 0.8, 1]])
+    differences = []
+    for _ in range(1500):
+        own, one, other = stream.multivariate_normal(np.zeros(3), covariance, images).T
+        differences.append(np.corrcoef(own, one)[0, 1] - np.corrcoef(own, other)[0, 1])
+    assert _error(0.6, 0.5, 0.8, images) == pytest.approx(np.std(differences), rel=0.08)
 
 
 def test_more_words_make_a_higher_bound() -> None:

@@ -107,8 +107,11 @@ class TaskReferences:
         alone = References(image, score, site, self.references.box.reshape(-1, 1, 4))
         vectors = self._measured(np.repeat(self.neurons, ranks).tolist(), alone, of_crops)
         by_neuron = zip(self.neurons, self.references.image, vectors.reshape(neurons, ranks, -1), strict=True)
-        most = self.job.variant.most_facets
-        return [find_facets(rows[image != NOBODY], chance_of(layer, neuron), most) for neuron, image, rows in by_neuron]
+        most, always = self.job.variant.most_facets, self.job.variant.split == "always"
+        return [
+            find_facets(rows[image != NOBODY], chance_of(layer, neuron), most, always=always)
+            for neuron, image, rows in by_neuron
+        ]
 
     def _measured(self, neurons: Sequence[int], references: References, of_crops: OfCrops[M]) -> M:
         """What is measured of ``references``, whose rows are of ``neurons``, in batches that fit."""
