@@ -56,8 +56,8 @@ WAIT_MS = 1_800_000
 
 SETTLED = """async () => {
   const frame = () => new Promise((done) => requestAnimationFrame(done));
-  const there = () => document.querySelector(".wall[aria-busy='false'] .tile, .neuron .frame img");
-  while (!there()) await frame();
+  const there = ".wall[aria-busy='false'] .tile, .empty:not([hidden]), .neuron .frame img";
+  while (!document.querySelector(there)) await frame();
   const inside = (node) => {
     const box = node.getBoundingClientRect();
     return box.top < innerHeight && box.bottom > 0;
@@ -213,7 +213,7 @@ def _opened(index: Path) -> dict[str, float | int]:
         trace = json.loads(browser.stop_tracing())
         jumps = page.evaluate(FRAMES, [0, 24])
         page.evaluate("scrollTo(0, 0)")
-        word = "".join(list(words(WORDS)[1])[:4])
+        word = str(words(WORDS)[1])[:3]
         found = opened.step("search", lambda: page.evaluate(TYPE, word))
         opened.figures["search_found"] = int((found or "0").split()[0].replace(",", ""))
         page.evaluate(TYPE, "")

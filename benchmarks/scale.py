@@ -82,7 +82,7 @@ class Size:
 
 
 FULL = Size()
-SMALL = Size(20_000, 50, 36, (("a", 4, 9), ("b", 8, 4)), 16, (100, 400), 500)
+SMALL = Size(4_000, 50, 36, (("a", 4, 9), ("b", 8, 4)), 16, (100, 400), 500)
 
 
 def ms(work: Any, times: int) -> float:

@@ -1,10 +1,10 @@
-"""What holds for all tests: one thread each, and shapes in signatures that are checked."""
+"""What holds for all tests: one thread each, shapes in signatures that are checked, and one Prefect server."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -13,18 +13,28 @@ from types import ModuleType
 # Before torch is imported, and for child processes too: small networks lose far more to waiting threads than they
 # gain, above all on a busy machine, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# And before Prefect is.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+# Prefect's events are nobody's here: keeping them is a third of what a server has to do, and its end waits for them.
+os.environ.setdefault("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED", "false")
 
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+from tests import checking
 
 # A deadline would measure what else the machine is doing.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 PACKAGES = ("flows", "stores", "vital")
-CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-"""An int does for a float, as type checkers have it. The hook wants an expression that begins with a module's name."""
+CHECKER = f"{checking.__name__}.{checking.checked.__name__}"
+"""The hook wants an expression that begins with a module's name."""
 
 
 def is_unchecked(file: Path) -> bool:
@@ -48,6 +58,18 @@ class _AsItIs(MetaPathFinder):
 # Before anything of them is imported, whichever tests come first.
 install_import_hook(list(PACKAGES), CHECKER)
 sys.meta_path.insert(0, _AsItIs())
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """Address of a real Prefect server that the flows of the session report to: one takes ten seconds to start."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    from flows.running.cluster import unwatched
+
+    with prefect_test_harness(server_startup_timeout=300), unwatched():
+        yield str(PREFECT_API_URL.value())
 
 
 @pytest.fixture(scope="session", autouse=True)

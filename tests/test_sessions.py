@@ -1,4 +1,5 @@
-"""What the README and the notebooks show runs as it stands, with fewer steps, in processes of their own."""
+"""What the README and the notebooks show runs as it stands, with fewer steps and smaller pictures, in
+processes of their own."""
 
 from __future__ import annotations
 
@@ -10,13 +11,10 @@ import shlex
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,13 +40,6 @@ for number, source in enumerate(json.load(sys.stdin)):
 """Runs cells one after the other and has the last value of each show itself, as a notebook does."""
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[dict[str, str]]:
-    """A Prefect server, and how a process finds it: each would start one of its own, which takes it seconds."""
-    with prefect_test_harness(server_startup_timeout=300):
-        yield {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
-
-
 def run(folder: Path, *command: str, given: str = "", **more: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
         "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(folder / "prefect"), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1",
@@ -59,8 +50,11 @@ def run(folder: Path, *command: str, given: str = "", **more: str) -> str:
     return ran.stdout
 
 
-QUICKER = ((r"\bsteps(=| )\d+", r"steps\g<1>2"), (r"\breferences=\d+", "references=1"), (r"\(60\)", "(9)"))
-"""Two steps a picture, one reference a neuron; nine images a class, and nine steps of the network's training."""
+QUICKER = (
+    (r"(, side=\w+)?, steps=\d+", ", side=96, steps=2"), (r" --steps \d+", " --side 96 --steps 2"),
+    (r"\breferences=\d+", "references=1"), (r"\(60\)", "(9)"),
+)  # fmt: skip
+"""Two steps a small picture, one reference a neuron; nine images a class, and nine steps of the network's training."""
 
 
 def quicker(text: str) -> str:
@@ -81,7 +75,7 @@ def block(language: str) -> str:
     return str(found)
 
 
-def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(tmp_path: Path, served: dict[str, str]) -> None:
+def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(tmp_path: Path, prefect_server: str) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     with tarfile.open(next((ROOT / "flows" / "demo").glob("*.tar"))) as tar:
@@ -99,7 +93,7 @@ def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(tmp_path: 
     said = {}
     for name, *arguments in commands:
         assert name == "vital"
-        said[arguments[0]] = run(tmp_path, *vital, *arguments, **served)
+        said[arguments[0]] = run(tmp_path, *vital, *arguments, PREFECT_API_URL=prefect_server)
     assert "1 of 6 blocks" in said["info"]
     assert (tmp_path / "neuron7.png").stat().st_size > 1000
     assert (tmp_path / "pages" / "index.html").exists()
@@ -113,9 +107,10 @@ def cells_of(notebook: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(notebook: Path, tmp_path: Path, served: dict[str, str]) -> None:
+def test_a_notebook_runs(notebook: Path, tmp_path: Path, prefect_server: str) -> None:
+    """With the session's Prefect server: one of its own takes a process seconds to start."""
     cells = ["".join(cell["source"]) for cell in cells_of(notebook) if cell["cell_type"] == "code"]
-    run_cells(tmp_path, cells, **served)
+    run_cells(tmp_path, cells, PREFECT_API_URL=prefect_server)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("flows", "stores", "vital")
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")

@@ -5,7 +5,7 @@ Both are read from their shards once for all atlases of the same neurons, and lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -13,14 +13,15 @@ from itertools import islice
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
 
 from flows.jobs import EvaluateJob
 from flows.running.process import judges_at, load_at_side, load_stored, stored_model
 from flows.steps.images import moved_urls, read_placed, reference_crops
 from flows.steps.targets import variant_of
 from stores import References, open_statistics
-from vital.judging.judges import own_judge
+from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import clipped, variation
 from vital.judging.names import OWN_NETWORK, metric_name
 from vital.judging.processing import held_out_gaps, joined, passed
@@ -95,18 +96,18 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
         statistics, loaded.model.preprocessing, alone, places, whole, urls, decoders=job.running.decoders
     )
     row = np.full(neurons * ranks, -1, np.int64)
-    features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
+
+    def noted() -> Iterator[Tensor]:
+        for number, (pixels, positions) in enumerate(crops):
+            row[list(positions)] = number
+            yield pixels
+
+    seen: list[Mapping[str, np.ndarray]] = []
     flat: list[np.ndarray] = []
     lost: list[np.ndarray] = []
     way = []
-    count = 0
-    while part := list(islice(crops, CHUNK)):
-        for _, positions in part:
-            row[list(positions)] = count
-            count += 1
-        shown = torch.stack([pixels for pixels, _ in part])
-        for name, judge in judges.items():
-            features[name].append(judge.features(shown))
+    for shown, features in _judged(noted(), judges):
+        seen.append(features)
         smaller = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)
         way.append(passed(at_side, nodes, smaller, layouts))
         pixels = smaller.permute(0, 2, 3, 1).numpy()
@@ -117,7 +118,7 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
         [own[own >= 0] for own in row],
         [facet[own >= 0].astype(np.int64) for own, facet in zip(row, of, strict=True)],
         [own[chosen] for own, chosen in zip(row, first, strict=True)],
-        {name: np.concatenate(parts) for name, parts in features.items()},
+        _in_a_row(seen),
         joined(way),
         np.concatenate(flat),
         np.concatenate(lost),
@@ -217,13 +218,21 @@ def _features_of(
     statistics = open_statistics(asked.store)
     loaded = load_stored(statistics, job.running)
     judges = judges_at(job.judges, loaded, job.running, job.download)
-    features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     places, urls = statistics.places(images.tolist()), moved_urls(statistics, job.shards)
     found = read_placed(
         statistics, places, range(len(places)), loaded.model.preprocessing, urls, decoders=job.running.decoders
     )
-    while part := list(islice(found, CHUNK)):
-        shown = torch.stack([pixels for _, pixels in part])
-        for name, judge in judges.items():
-            features[name].append(judge.features(shown))
-    return {name: np.concatenate(parts) for name, parts in features.items()}
+    return _in_a_row([features for _, features in _judged((pixels for _, pixels in found), judges)])
+
+
+def _judged(
+    images: Iterator[UInt8[Tensor, "colour side side"]], judges: Mapping[str, Judge]
+) -> Iterator[tuple[UInt8[Tensor, "image colour side side"], Mapping[str, Float[np.ndarray, "image _feature"]]]]:
+    """Images as many as are in memory at a time, and these in the features of every judge."""
+    while part := list(islice(images, CHUNK)):
+        shown = torch.stack(part)
+        yield shown, {name: judge.features(shown) for name, judge in judges.items()}
+
+
+def _in_a_row(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Float[np.ndarray, "image _feature"]]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

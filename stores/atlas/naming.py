@@ -20,7 +20,7 @@ _MEANINGS = {
     "score": "the same over images that had no part in the choice",
     "precision": "how well the word's scores find the strongest twentieth of these images: average precision",
     "precise": "precision that the first word reaches by chance, as shuffled images tell; below it there is no name",
-    "named": "1 where the neuron has a name: its first word is above both bounds, and scores best of its words",
+    "named": "1 where the neuron has a name: its first word reaches both bounds, and outdone by none of its words",
     "bound": "score that the best of all words reaches by chance, as shuffled images tell; below it there is no name",
     "evidence": "image ids: of the images that had no part in the choice, those with the neuron's greatest peaks",
     "shown": "the first word's score on each of these images",
@@ -34,8 +34,8 @@ class Naming:
     ``score`` is the correlation of a word's scores with the neuron's peaks over images that had no part in its choice
     (``chosen`` is that over those that had), ``precision`` how well they find the neuron's strongest images. ``bound``
     is what the best word reaches by chance, and ``precise`` what precision the first word does. Neurons are ``named``
-    whose first word is above both, and scores best of its words. ``evidence`` are image ids, and ``shown`` the first
-    word's scores there. ``made_from`` says of which words, images and network.
+    whose first word is above the one, not below the other, and outdone by none of its words. ``evidence`` are image
+    ids, and ``shown`` the first word's scores there. ``made_from`` says of which words, images and network.
     """
 
     word: Shaped[np.ndarray, "neuron rank"]

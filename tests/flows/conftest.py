@@ -1,17 +1,11 @@
-"""One real Prefect server for the session, and a store made once from tiny shards."""
+"""Every test of flows has the session's Prefect server; and a store made once from tiny shards."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 from flows.jobs import AtlasJob, ReferencesJob, TargetsJob
 from tests.flows import tiny
@@ -24,13 +18,8 @@ PICTURE = PictureSettings(side=24, steps=3, relevant_weight=1.0)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    from flows.running.cluster import unwatched
-
-    with prefect_test_harness(server_startup_timeout=300), unwatched():
-        yield
+def _server(prefect_server: str) -> None:
+    """Started before anything else of the flows."""
 
 
 def references_job(folder: Path, store: Path, **changes: object) -> ReferencesJob:

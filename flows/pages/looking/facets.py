@@ -60,7 +60,8 @@ def with_facets(
         except UnsupportedOperation:  # how strongly is known all the same
             vectors = np.zeros((len(asked), 0), np.float32)
         for (photo, rank, count), vector, neuron in zip(several, vectors, asked.tolist(), strict=True):
-            facet = nearest(vector, middles(targets, neuron, count)) if vector.size else None
+            stored = vector.size and targets.declared  # those measured on the fly are in no store
+            facet = nearest(vector, middles(targets, neuron, count)) if stored else None
             sights[photo][rank] = replace(sights[photo][rank], facet=facet, facets=count)
     return sights
 

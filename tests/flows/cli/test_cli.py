@@ -66,6 +66,7 @@ def test_nothing_is_listed_that_does_not_exist_yet() -> None:
     }
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_images_to_one_picture(tmp_path: Path) -> None:
     for label in ("cat", "dog"):
         (tmp_path / "images" / label).mkdir(parents=True)
@@ -158,6 +159,7 @@ def test_missing_shard_and_missing_store(tmp_path: Path) -> None:
     refused(vital("info", tmp_path / "nowhere.zarr"), "nowhere.zarr")
 
 
+@pytest.mark.slow
 def test_a_truncated_shard_is_kept_and_fails_unless_allowed(tmp_path: Path) -> None:
     whole = tiny.shards(tmp_path / "shards", 1)[0]
     data = whole.read_bytes()

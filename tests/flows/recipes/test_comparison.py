@@ -34,7 +34,8 @@ def job(folder: Path, **changes: object) -> ReportJob:
         {
             "out": str(folder / "report"), "shards": (str(folder / "shards"),), "models": (MODEL,),
             "layers": ("classes", LAYER), "neurons": "0:32", "seeds": 2, "steps": 2, "side": 24, "references": 3,
-            "methods": ("vital", "fourier", "maco"), "judges": (JUDGE,), "running": Running(threads=1), **changes,
+            "methods": ("vital", "fourier", "maco"), "judges": (JUDGE,), "batch": 32,
+            "running": Running(threads=1), **changes,
         }
     )  # fmt: skip
 

@@ -77,25 +77,34 @@ def test_worker_processes_give_the_same_bytes(made: Made, tmp_path: Path, expect
     assert everything(made.shards, tmp_path, Running(workers=2, threads=1)) == expected
 
 
-def test_more_workers_of_a_scheduler_give_the_same_bytes(made: Made, tmp_path: Path, expected: dict[str, str]) -> None:
-    with LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
-        assert everything(made.shards, tmp_path, Running(scheduler=started.scheduler_address, threads=1)) == expected
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """A scheduler with three workers."""
+    with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
+        yield started
+
+
+def test_more_workers_of_a_scheduler_give_the_same_bytes(
+    made: Made, tmp_path: Path, expected: dict[str, str], cluster: LocalCluster
+) -> None:
+    assert everything(made.shards, tmp_path, Running(scheduler=cluster.scheduler_address, threads=1)) == expected
 
 
 @pytest.fixture
-def cluster() -> Iterator[LocalCluster]:
+def alone() -> Iterator[LocalCluster]:
+    """A scheduler with one worker, which has loaded nothing yet, and which its nanny replaces when it dies."""
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
         yield started
 
 
 def test_one_worker_of_a_scheduler_that_is_killed_at_work_still_gives_the_same_bytes(
-    made: Made, tmp_path: Path, expected: dict[str, str], cluster: LocalCluster
+    made: Made, tmp_path: Path, expected: dict[str, str], alone: LocalCluster
 ) -> None:
     killed: list[int] = []
 
     def kill_it_at_work() -> None:
         """The worker is killed with -9 as soon as it is seen processing a task."""
-        with Client(cluster.scheduler_address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+        with Client(alone.scheduler_address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             while not killed:
                 for address, tasks in client.processing().items():
                     if tasks and not killed:
@@ -104,7 +113,7 @@ def test_one_worker_of_a_scheduler_that_is_killed_at_work_still_gives_the_same_b
 
     killer = threading.Thread(target=kill_it_at_work)
     killer.start()
-    found = everything(made.shards, tmp_path, Running(scheduler=cluster.scheduler_address, threads=1))
+    found = everything(made.shards, tmp_path, Running(scheduler=alone.scheduler_address, threads=1))
     killer.join(60)
     assert killed
     assert found == expected

@@ -37,13 +37,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def seen() -> str:
-    """What CUDA would read in a worker."""
-    return os.environ.get(VISIBLE, "all")
-
-
 def seen_by_workers(running: Running) -> list[str]:
-    place = place_of(running)
+    """What CUDA would read in each worker."""
+    name, place = VISIBLE, place_of(running)
+
+    def seen() -> str:
+        """Inside, so that it is sent as it is: a worker need not import all that this module imports."""
+        return os.environ.get(name, "all")
+
     assert place.start is not None
     with started(place, place.start) as runner:
         return sorted(runner.client.run(seen).values())  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from tests.flows.running.test_cluster import compared, everything, job_at
 
 pytestmark = pytest.mark.slow
 
-KILLS = 4
+KILLS = 3
 
 
 def written(folder: Path) -> int:

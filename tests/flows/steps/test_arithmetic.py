@@ -47,6 +47,7 @@ def seen() -> Iterator[set[tuple[object, ...]]]:
         handle.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_all_that_is_written_is_computed_in_single_precision(made: Made, tmp_path: Path, deterministic: bool) -> None:
     """Whatever else the program lets torch round, and with operations that have one order where that is asked for."""
@@ -65,6 +66,7 @@ def test_all_that_is_written_is_computed_in_single_precision(made: Made, tmp_pat
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
 def test_statistics_and_targets_record_their_precision(made: Made, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     select_references(references_job(made.shards, store, precision="bfloat16"))
@@ -84,6 +86,7 @@ def test_statistics_and_targets_record_their_precision(made: Made, tmp_path: Pat
     assert variants[0] == variants[1]  # what was measured before there was a choice stays what it is
 
 
+@pytest.mark.slow
 def test_new_shards_are_added_in_the_precision_of_the_old(made: Made, tmp_path: Path) -> None:
     folder, grown, whole = tmp_path / "shards", tmp_path / "grown.zarr", tmp_path / "whole.zarr"
     folder.mkdir()

@@ -18,10 +18,9 @@ from flows.jobs import Running
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
-from flows.steps import measuring
 from flows.steps import targets as steps
 from flows.steps.images import load_images, moved_urls, read_placed
-from flows.steps.targets import moved_of_tasks
+from flows.steps.targets import measuring, moved_of_tasks
 from stores import open_statistics
 from stores.errors import MissingShard, UnreadableShard
 from stores.shards.decoding import decode

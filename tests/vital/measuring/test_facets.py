@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vital.measuring.test_targets import LAYER, crops
-from vital.measuring.targets import chance_of, find_facets, measure, reference_vectors
+from vital.measuring.targets import Crop, chance_of, find_facets, measure, photo_vectors, reference_vectors
 from vital.measuring.targets.facets import BOUND, _split
 from vital.network.models import Model
+from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, probe
 
 
@@ -150,3 +151,16 @@ def test_classes_have_the_mean_activations_of_the_node(tiny: Callable[..., Model
     with torch.no_grad(), probe(model.network, ["1"]) as run:
         seen = run(model.preprocessing.normalise(torch.stack([crop.pixels for crop in shown])))["1"]
     np.testing.assert_allclose(vectors, seen.mean(-1).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [LAYER, CLASSES])
+def test_a_photograph_is_described_as_a_facet_of_it_alone_would_be(tiny: Callable[..., Model], layer: str) -> None:
+    """A target with the photograph as its only reference has the same importance, or for classes mean activation."""
+    model = tiny()
+    shown, neurons = crops([(0,), (1,), (2,)]), [3, 1, 3]
+    pixels, reads = torch.stack([crop.pixels for crop in shown]), Readout(layer)
+    vectors = photo_vectors(model, layer, np.array(neurons), pixels, "1", {}, "lrp", reads, batch=2)
+    for vector, crop, neuron in zip(vectors, shown, neurons, strict=True):
+        target = measure(model, layer, [neuron], [Crop(crop.pixels, (0,))], ["1"], {}, levels=10_000).nodes["1"]
+        alone = target.quantiles[0].mean(1) if target.importance is None else target.importance[0]
+        np.testing.assert_allclose(vector, alone, rtol=1e-4, atol=1e-5)

@@ -53,10 +53,10 @@ class Names:
     of its scores with the neuron's peaks over the images that chose it, ``score`` that over the others, and
     ``precision`` how well the word's scores find the neuron's strongest of these (average precision). NaN where the
     neuron has no word. ``bound`` is what the best of all words reaches by chance, and ``precise`` what precision the
-    first word does, NaN where it is below the bound anyhow. Neurons are ``named`` whose first word is above both, and
-    which no next word outdoes on the other images by more than a standard error: the others have no name. ``evidence``
-    are the positions of those of the other images on which the neuron is strongest, the strongest first, and ``shown``
-    the first word's scores there.
+    first word does, NaN where it is below the bound anyhow. Neurons are ``named`` whose first word is above the one
+    and not below the other, and which no next word outdoes on the other images by more than a standard error: the
+    others have no name. ``evidence`` are the positions of those of the other images on which the neuron is strongest,
+    the strongest first, and ``shown`` the first word's scores there.
     """
 
     word: Int64[np.ndarray, "neuron rank"]
@@ -245,7 +245,8 @@ def _scored(
             if rank == 0 and score[neuron, 0] > bound[neuron]:  # else there is no name anyhow
                 by_chance = average_precisions(strong[shuffled], column)
                 precise[neuron] = np.quantile(by_chance, quantile, method="higher")
-    named = (score[:, 0] > bound) & (precision[:, 0] > precise)
+    # a label is in more images than are strongest: then all of them found is what chance reaches now and then, too
+    named = (score[:, 0] > bound) & (precision[:, 0] >= precise)
     for neuron in np.flatnonzero(named):
         first, own = float(score[neuron, 0]), words[:, word[neuron, 0]]
         for rival, other in zip(score[neuron, 1:RIVALS].tolist(), word[neuron, 1:RIVALS], strict=True):

@@ -96,7 +96,8 @@ def from_transformers(settings: ModelSettings) -> Loaded:
         network = getattr(network, "vision_model", network)  # of two towers the one that looks
         usual = _processor(transformers, place, local)
     side = getattr(config, "vision_config", config)
-    preprocessing = _hf_preprocessing(usual, int(getattr(side, "image_size", None) or 224))
+    size = getattr(side, "image_size", None) or 224  # where it is no square, pictures have its shorter side
+    preprocessing = _hf_preprocessing(usual, int(min(size) if isinstance(size, (list, tuple)) else size))
     labels = getattr(config, "id2label", {}) if heads else {}
     names = tuple(str(labels[index]) for index in sorted(labels))
     return Loaded(network, preprocessing, () if names[:1] == ("LABEL_0",) else names, notes)

@@ -124,6 +124,7 @@ def test_keys_that_name_other_classes_than_the_labels_are_refused(tmp_path: Path
     assert settled(job(wrong, tmp_path / "s")).by == "number"  # ten classes are not ImageNet's
 
 
+@pytest.mark.slow
 def test_the_store_keeps_how_and_refuses_another_way(tmp_path: Path) -> None:
     folder, store, file = photos(tmp_path / "p", "b", "a"), tmp_path / "s", tmp_path / "map.json"
     file.write_text(json.dumps({"a": 4, "b": 6}))
@@ -155,6 +156,7 @@ def test_words_are_labels_where_the_network_has_them(tmp_path: Path) -> None:
     assert statistics.index().status.tolist() == [Status.OK, Status.WRONG_LABEL]
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_gives_what_its_shards_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stores.shards.finding.PER_PART", 3)
     folder = tmp_path / "photos"

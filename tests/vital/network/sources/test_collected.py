@@ -168,6 +168,19 @@ def test_a_folder_of_transformers_gives_its_logits_names_and_preprocessing(vit: 
     assert all(survey(model).layer(name).leading_tokens == 1 for name in blocks)
 
 
+def test_tokens_behind_the_patches_of_transformers_are_no_sites(tmp_path: Path) -> None:
+    """Of YOLOS, whose image is none of a square: the shorter side is taken."""
+    transformers: Any = pytest.importorskip("transformers")
+    config = transformers.YolosConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=[64, 80],
+        patch_size=16, num_detection_tokens=10, use_mid_position_embeddings=False,
+    )  # fmt: skip
+    transformers.YolosModel(config).save_pretrained(tmp_path)
+    model = load_model(f"hf/{tmp_path}")
+    assert model.preprocessing.side == 64
+    assert model.layers()["encoder.layer.0"].places == "1+16+10"
+
+
 @pytest.mark.usefixtures("hub")
 def test_what_is_not_in_transformers_cache_is_not_fetched_unasked() -> None:
     pytest.importorskip("transformers")

@@ -1,0 +1,142 @@
+"""Targets measured block by block: written into the statistics store, or on the fly into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from flows.jobs import BLOCK, TargetsJob
+from flows.running.neurons import joined_blocks
+from flows.running.process import LoadedModel, load_stored
+from flows.running.progress import aside
+from flows.steps.images import moved_urls
+from flows.steps.targets.declaring import declare_targets, planned_nodes
+from flows.steps.targets.measuring import TaskReferences, add_facets, block_arrays
+from stores import References, Statistics, Targets, open_statistics
+from stores.arrays.blocks import neurons_of_block
+from stores.dataset.index import ShardRows
+from stores.errors import MissingShard
+from stores.files import safe_url
+from stores.shards.reading import absent
+from vital.measuring.ranking import NOBODY
+from vital.measuring.targets import Facets
+from vital.network.probe import CLASSES
+
+
+def crops_of(references: References, live: Bool[np.ndarray, "neuron"], blocks: Sequence[int]) -> int:
+    """How many references the task of ``blocks`` has to measure."""
+    return len(_images_of(references, live, blocks))
+
+
+def _images_of(
+    references: References, live: Bool[np.ndarray, "neuron"], blocks: Sequence[int]
+) -> Int64[np.ndarray, "reference"]:
+    rows = [row for block in blocks for row in neurons_of_block(block, BLOCK, len(live)) if live[row]]
+    images = references.image[rows]
+    taken: np.ndarray = images[images != NOBODY]
+    return taken
+
+
+def moved_of_tasks(
+    statistics: Statistics,
+    patterns: Sequence[str],
+    references: References,
+    live: Bool[np.ndarray, "neuron"],
+    tasks: Collection[tuple[int, ...]],
+) -> dict[tuple[int, ...], dict[str, str]]:
+    """Of each task the shards it reads that are not where they were: base name to where they are now. Patterns are
+    expanded here, once a run, and a task is told of its own shards alone."""
+    moved = moved_urls(statistics, patterns)
+    if not moved:
+        return {blocks: {} for blocks in tasks}
+    shards = statistics.shards()
+    read = {blocks: shards.name[_holding(shards, _images_of(references, live, blocks))] for blocks in tasks}
+    return {blocks: {str(name): moved[name] for name in of_task if name in moved} for blocks, of_task in read.items()}
+
+
+def _holding(shards: ShardRows, images: Int64[np.ndarray, "image"]) -> Int64[np.ndarray, "shard"]:
+    """The shards that hold some images, each once."""
+    ends = np.cumsum(shards.images)  # an image id is a row of the index, where shards follow each other
+    return np.unique(np.searchsorted(ends, images, "right"))
+
+
+def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, str]) -> None:
+    """Measure the references of all live neurons of ``blocks`` together, then write each block. ``urls`` are as in
+    `moved_of_tasks`."""
+    statistics = open_statistics(job.store, "r+")
+    loaded = load_stored(statistics, job.running)
+    targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
+    _measure_into(targets, statistics, job, loaded, blocks, urls)
+
+
+@dataclass(frozen=True)
+class OnTheFly:
+    """What a task measures before it makes pictures of its blocks."""
+
+    together: tuple[tuple[int, ...], ...]
+    """Blocks that are measured together: as `measure_blocks` is given them, so that targets have the same bytes."""
+    urls: Mapping[str, str]
+    """As in `moved_of_tasks`."""
+
+    @classmethod
+    def of_tasks(
+        cls, job: TargetsJob, statistics: Statistics, live: Bool[np.ndarray, "neuron"], tasks: Sequence[tuple[int, ...]]
+    ) -> dict[tuple[int, ...], OnTheFly]:
+        """That of each task of pictures.
+
+        Raises:
+            MissingShard: one that holds references of a task is not where it should be.
+        """
+        references, shards = statistics.references(job.layer, job.variant.references), statistics.shards()
+        group_of = {block: group for group in joined_blocks(live, BLOCK) for block in group}
+        together = {blocks: tuple(dict.fromkeys(group_of[block] for block in blocks)) for blocks in tasks}
+        every = {blocks: tuple(block for group in groups for block in group) for blocks, groups in together.items()}
+        moved = moved_of_tasks(statistics, job.shards, references, live, every.values())
+        now = {name: url for urls in moved.values() for name, url in urls.items()}
+        read = _images_of(references, live, sorted({block for blocks in every.values() for block in blocks}))
+        urls = [now.get(str(shards.name[one]), str(shards.url[one])) for one in _holding(shards, read)]
+        if (gone := absent(urls)) is not None:
+            raise MissingShard(
+                f"there is no shard at {safe_url(gone)}, whose images targets on the fly are measured on: say with "
+                "--shards (shards=) where it is now, or run `vital targets` where it is"
+            )
+        return {blocks: cls(groups, moved[every[blocks]]) for blocks, groups in together.items()}
+
+
+def measured_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel, asked: OnTheFly) -> Targets:
+    """Targets in memory, with the bytes that `measure_blocks` would write."""
+    targets = declare_targets(statistics, job, loaded, fly=True)
+    with aside():
+        for blocks in asked.together:
+            _measure_into(targets, statistics, job, loaded, blocks, asked.urls)
+    return targets
+
+
+def _measure_into(
+    targets: Targets,
+    statistics: Statistics,
+    job: TargetsJob,
+    loaded: LoadedModel,
+    blocks: Sequence[int],
+    urls: Mapping[str, str],
+) -> None:
+    nodes = planned_nodes(statistics, job, loaded)
+    every = [row for block in blocks for row in targets.neurons_of(block)]
+    references = statistics.references(job.layer, job.variant.references, every)
+    live = references.live(job.variant.fewest)
+    neurons = [row for row, alive in zip(every, live, strict=True) if alive]
+    target, facets = None, list[Facets]()
+    if neurons:
+        found = TaskReferences.of(statistics, job, loaded, nodes, neurons, urls)
+        facets = found.facets() if job.variant.most_facets > 1 else []
+        target = found.target(facets)
+    dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
+    steps = targets.settings.get("row_steps")
+    for block in blocks:
+        arrays = block_arrays(targets, target, block, dead, steps)
+        if facets:
+            add_facets(arrays, targets.neurons_of(block), neurons, facets)
+        targets.write(block, arrays)
