@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from vital.memory import RanOut as RanOut
-from vital.memory import first_line as first_line
-from vital.memory import out_of_memory as out_of_memory
+from vital.memory import RanOut, out_of_memory
 from vital.settings import PictureSettings
 
 ON_CPU = 8

@@ -14,12 +14,12 @@ from torch import Tensor
 from vital.errors import UnsuitableInput
 from vital.measuring.image_sums import ColourDistribution, grey
 from vital.measuring.targets import Target
+from vital.memory import out_of_memory
 from vital.network.arithmetic import arithmetic
 from vital.network.models import Model
 from vital.network.nodes import prior_weight
 from vital.network.probe import Activations, Layout, anchor, probe
 from vital.pictures.baselines import ascent, check_method
-from vital.pictures.device import out_of_memory
 from vital.pictures.objective import Objective
 from vital.pictures.pixels import (
     PLAIN_PALETTE,

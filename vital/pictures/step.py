@@ -20,8 +20,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from vital.memory import RanOut, first_line, out_of_memory
 from vital.network.probe import Activations
-from vital.pictures.device import RanOut, first_line, out_of_memory
 from vital.pictures.losses import frobenius, total_variation
 from vital.pictures.pixels import Parametrisation
 from vital.pictures.transforms import Draws, blur, rate, shift, warp
