@@ -11,10 +11,11 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from shutil import get_terminal_size
 from types import FrameType
+from typing import TextIO
 
 from cyclopts import App, Group, Parameter
 from cyclopts.help import HelpPanel, PlainFormatter
@@ -144,12 +145,13 @@ def _said(line: str) -> bool:
     return True
 
 
-def _refuse(sentence: str) -> None:
+def _refuse(sentence: str, to: TextIO | None = None) -> None:
     _refused.set()
+    to = to or sys.stderr
     sentence = CONTROL.sub("", sentence)  # names and messages of others may hold some, which a terminal would obey
     with suppress(BrokenPipeError):
-        sys.stderr.write(f"Error: {sentence}\n")
-        sys.stderr.flush()
+        to.write(f"Error: {sentence}\n")
+        to.flush()
 
 
 _refused = threading.Event()
@@ -188,10 +190,11 @@ def _end_in_time(heard: int) -> None:
     while number not in ASKING:
         number = os.read(heard, 1)[0]
     select.select([heard], [], [], SECONDS)
+    shown, sys.stderr = sys.stderr, StringIO()  # what still goes on has not the last word
     if not _refused.is_set():
-        _refuse(f"interrupted: {KEPT}")
-    if sys.stderr.isatty():
-        sys.stderr.write("\x1b[?25h")  # the progress bar has hidden the cursor
+        _refuse(f"interrupted: {KEPT}", shown)
+    if shown.isatty():
+        shown.write("\x1b[?25h")  # the progress bar has hidden the cursor
     import psutil
 
     this = psutil.Process()
@@ -199,7 +202,7 @@ def _end_in_time(heard: int) -> None:
         with suppress(psutil.Error):
             if child.exe() == this.exe():  # a worker or Prefect's server; not the user's browser
                 child.kill()
-    sys.stderr.flush()
+    shown.flush()
     os._exit(128 + number)
 
 

@@ -67,7 +67,7 @@ def test_wrong_shapes_and_types_are_refused() -> None:
         lambda: exact_parts(torch.zeros(2, 3, dtype=torch.int64)),
         lambda: importance(torch.zeros(2, 3)),
         lambda: Preprocessing(8, (0.5,) * 3, (0.2,) * 3).crop(np.zeros((4, 4), np.uint8)),
-        lambda: to_bytes(torch.zeros(1, 4, 8, 8), Preprocessing(8, (0.5,) * 3, (0.2,) * 3)),
+        lambda: to_bytes(torch.zeros(3, 8, 8), Preprocessing(8, (0.5,) * 3, (0.2,) * 3)),
         lambda: optimise(None, None, PictureSettings()),  # type: ignore[arg-type]
         lambda: checked(PictureSettings, 3),  # type: ignore[arg-type]
         lambda: VariantSettings().label("yes"),  # type: ignore[arg-type]

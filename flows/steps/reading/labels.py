@@ -124,7 +124,8 @@ def settle_labels(job: ReferencesJob, shards: Sequence[ShardFile], loaded: Loade
 
 def refuse_from_one(statistics: Statistics, job: ReferencesJob, loaded: LoadedModel) -> None:
     """Raise UnreadableShard after a pass whose labels are the network's classes by number alone, and are from 1 to as
-    many as it has: nobody said so, no image is of class 0, and some are of one more than the last."""
+    many as it has: nobody said so, the least is 1, and the greatest is one more than the last class. Others between may
+    lack."""
     kept = Labels.kept(statistics)
     if CLASSES not in job.layers or job.labels is not None or kept is None or kept.classes or kept.by != NUMBER:
         return
@@ -132,9 +133,9 @@ def refuse_from_one(statistics: Statistics, job: ReferencesJob, loaded: LoadedMo
         return
     classes = loaded.survey.layers[CLASSES].channels
     found = set(np.unique(statistics.image_labels()).tolist()) - {NO_LABEL}
-    if len(found) > 1 and 0 not in found and max(found) == classes:
+    if found and (min(found), max(found)) == (1, classes) and classes > 1:
         raise UnreadableShard(
-            f"the labels are {min(found)} to {classes}, and the network's classes 0 to {classes - 1}: list the classes "
+            f"the labels are 1 to {classes}, and the network's classes 0 to {classes - 1}: list the classes "
             "in a classes.json beside the shards and match them in a new store, or take the labels as they stand with "
             "--labels number"
         )

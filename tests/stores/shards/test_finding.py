@@ -106,10 +106,12 @@ def test_braces_and_globs_name_what_there_is(tmp_path: Path, content: bytes) -> 
 
 
 def test_tars_under_other_names_and_pointers_to_tars_are_told_as_such(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "train-000000").write_bytes(content)
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "train-000000").write_bytes(content)
     with pytest.raises(MissingShard, match=r"train-000000 in .* is a tar without the ending \.tar: rename it"):
-        expand([str(tmp_path)])
-    assert [shard.name for shard in expand([str(tmp_path / "train-000000")])] == ["train-000000"]
+        expand([str(folder)])
+    assert [shard.name for shard in expand([str(folder / "train-000000")])] == ["train-000000"]
     pointer = tmp_path / "x.tar"
     pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(UnreadableShard, match=r"^x\.tar is no tar but the pointer of Git LFS to one: fetch"):
