@@ -125,14 +125,14 @@ def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) 
 
 
 def refuse_short(statistics: Statistics, allowed: float) -> None:
-    """Raise UnreadableShard when more than the allowed share of shards ended too early; what they held is in the
-    store."""
+    """Raise UnreadableShard when more than the allowed share of shards ended too early or held no sample; what they
+    held is in the store."""
     known = statistics.shards()
     short = [f"{name}: {why}" for name, why in zip(known.name, known.short, strict=True) if why]
     if len(short) > allowed * len(known):
         raise UnreadableShard(
-            f"{len(short)} of {len(known)} shards ended too early ({short[0]}); what was read is kept and usable: "
-            "replace the shards and start a new store, or accept them with --allow-rejected"
+            f"{len(short)} of {len(known)} shards are not as they should be ({short[0]}); what was read is kept and "
+            "usable: replace the shards and start a new store, or accept them with --allow-rejected"
         )
 
 

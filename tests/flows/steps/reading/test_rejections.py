@@ -132,7 +132,7 @@ def test_a_cut_shard_is_kept_as_far_as_it_goes_and_the_run_fails(
     tiny.write_tar(shards / "s-000001.tar", {f"more{name}": data for name, data in ordered(members(2)).items()})
     cut(path, where)
     said = references(tmp_path)
-    refused(said, "1 of 2 shards ended too early (s-000000.tar", words, "--allow-rejected")
+    refused(said, "1 of 2 shards are not as they should be (s-000000.tar", words, "--allow-rejected")
     info = done(vital("info", tmp_path / "stats.zarr"))
     assert f"{kept + 2} read and used" in info
     assert "short shard s-000000.tar" in info
