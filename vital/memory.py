@@ -151,7 +151,7 @@ def keep_memory() -> bool:
     A network frees its activations in each step and asks for as many in the next. glibc gives large pieces back to the
     system at once, and the system clears every page that is asked for anew: on a virtual machine that took a network's
     forward pass twice the time of its arithmetic. `give_back` hands over what is free at the end of a shard. Small
-    pieces may part what was freed, until glibc has kept seven of a size, so a peak is higher: 1.9 GB instead of 1.2 in
+    pieces may part what was freed, until glibc has kept seven of a size, so a peak is higher: 2.1 GB instead of 1.5 in
     a pass over ResNet-50.
     """
     set_otherwise = any(os.environ.get(name, usual) != usual for name, usual in DASKS.items())
