@@ -28,8 +28,9 @@ STATE = re.compile(r"\.? GPU \d+ has a total capacity.*")
 
 DASKS = {"MALLOC_TRIM_THRESHOLD_": "65536"}
 """What Dask gives the workers that it starts: every freed 64 kB go back."""
-KEPT = {-1: (1 << 31) - 1, -3: 1 << 30}
-"""glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in bytes (malloc.h), the former as great as it can be."""
+KEPT = {"MALLOC_TRIM_THRESHOLD_": (-1, (1 << 31) - 1), "MALLOC_MMAP_THRESHOLD_": (-3, 1 << 30)}
+"""What the environment calls glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD; their numbers (malloc.h), and bytes, of the
+former as many as can be."""
 
 
 @runtime_checkable
@@ -154,11 +155,11 @@ def keep_memory() -> bool:
     pieces may part what was freed, until glibc has kept seven of a size, so a peak is higher: 2.1 GB instead of 1.5 in
     a pass over ResNet-50.
     """
-    set_otherwise = any(os.environ.get(name, usual) != usual for name, usual in DASKS.items())
+    set_otherwise = any(os.environ.get(name) not in (None, DASKS.get(name)) for name in KEPT)
     tell = _of_libc("mallopt")
     if tell is None or set_otherwise:
         return False
-    return all(tell(option, value) for option, value in KEPT.items())
+    return all(tell(option, value) for option, value in KEPT.values())
 
 
 def give_back() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vital.memory import DASKS
+from vital.memory import DASKS, KEPT
 
 ROOT = Path(__file__).parents[2]
 PIECES = """
@@ -55,7 +55,10 @@ def test_memory_between_used_pieces_goes_back() -> None:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no such settings")
-@pytest.mark.parametrize(("given", "kept"), [({}, True), (DASKS, True), ({"MALLOC_TRIM_THRESHOLD_": "1000000"}, False)])
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [({}, True), (DASKS, True), *(({name: "1000000"}, False) for name in KEPT)],
+)
 def test_what_is_freed_is_used_again(given: dict[str, str], kept: bool) -> None:
     """A worker's process, too, which Dask would have return it at once; not where an operator has set it otherwise."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC")}
