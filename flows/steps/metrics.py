@@ -16,6 +16,7 @@ from flows.jobs import EvaluateJob
 from flows.running.process import LoadedModel, judges_at, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.photographs import CHUNK, Asked, Photographs, Questions, as_rare, questions_of, references_of
+from flows.steps.targets import origin_of
 from stores import Atlas, AtlasLayer, Statistics, open_atlas
 from stores.errors import SchemaMismatch
 from stores.files import safe_url
@@ -34,6 +35,7 @@ from vital.judging.metrics import (
 from vital.judging.names import OWN_NETWORK, classification_metrics, meaning_of, metric_name
 from vital.judging.processing import joined, passed, processing_gap
 from vital.judging.readability import mean_explanations, readability, standardised
+from vital.judging.trust import is_of_photographs
 from vital.network.arithmetic import rounding
 from vital.network.probe import CLASSES
 
@@ -188,7 +190,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
         of_pictures |= _activated(part, loaded, at_side)
     unnamed = job.model_copy(update={"atlas": "", "layers": (), "siblings": ()})
     made_of = tuple(part.statistics.provenance.values())
-    asked = Asked(part.statistics.url, made_of, layer, part.pictures.variant, tuple(part.neurons))
+    asked = Asked(part.statistics.url, made_of, layer, part.pictures.variant, tuple(part.neurons), _divided(part))
     photos = references_of(unnamed, asked, part.side)
     references = [photos.rows[row] for row in part.rows]
     of_pictures["nearest_reference"] = nearest_similarity(
@@ -213,6 +215,11 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
             of_pictures |= _known({metric_name("readability", name): each})
     scores = part.statistics.references(layer).score[part.neurons]
     of_neurons |= _known(as_rare(of_neurons, part.counts, scores, photos, questions))
+    if part.pictures.most_facets > 1:
+        alone = of_pictures | {
+            name: values[part.rows] for name, values in of_neurons.items() if is_of_photographs(name)
+        }
+        of_pictures |= _known(as_rare(alone, np.ones_like(part.counts), scores, photos, questions, part.rows))
     for name in judges:
         meant = measures_of_references(photos.features[name], photos.rows)
         of_neurons |= {metric_name(metric, name): values for metric, values in meant.items()}
@@ -300,9 +307,17 @@ def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dic
     }
 
 
+def _divided(part: Measured) -> tuple[tuple[int, ...], ...] | None:
+    """The facet of each reference of the neurons; None where they are not divided."""
+    origin = origin_of(part.statistics, part.pictures)
+    of = None if origin is None else origin.reference_facets(part.neurons)
+    return None if of is None else tuple(map(tuple, of.tolist()))
+
+
 def _of_facets(part: Measured, scores: Float[np.ndarray, "picture rank"]) -> Float[np.ndarray, "picture _rank"]:
     """Scores of references, NaN for those that are of another facet than the picture."""
-    of = part.statistics.targets(part.layer, part.pictures.variant).reference_facets(part.shown.tolist())
+    origin = origin_of(part.statistics, part.pictures)
+    of = None if origin is None else origin.reference_facets(part.shown.tolist())
     return scores if of is None else np.where(of == part.facets[:, None], scores[:, : of.shape[1]], np.nan)
 
 

@@ -6,7 +6,7 @@ written; the rest takes no space and reads as not made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
 from stores.atlas.naming import Naming, read_naming, write_naming
+from stores.atlas.origin import ORIGIN, origin_specs
 
 METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
 
@@ -73,6 +74,19 @@ class AtlasLayer(Blocks):
         levels of each of ``nodes``; a picture for each of up to so many ``facets`` of a neuron, of so many ``colours``.
         """
         declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes, facets, colours))
+
+    def declare_origin(
+        self,
+        neurons: int,
+        block: int,
+        channels: Mapping[str, int],
+        relevant: Collection[str],
+        facets: tuple[int, int] | None = None,
+    ) -> None:
+        """Have the origin of the targets kept, too, as `stores.atlas.origin.origin_specs` has it: once, before any
+        task."""
+        declare(self.root, origin_specs(self.path, neurons, block, channels, relevant, facets))
+        self.group.require_group(ORIGIN).attrs["nodes"] = list(channels)
 
     @property
     def per_task(self) -> int | None:
