@@ -18,10 +18,10 @@ from flows.running.progress import tick
 from flows.steps.images import AHEAD, reference_crops
 from stores import References, Statistics, Targets
 from stores.arrays.names import placed
-from stores.dataset.places import Places
+from stores.dataset.kept.places import Places
 from stores.dataset.targets import P_VALUE, REFERENCE_FACET
 from stores.errors import PictureStatus
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.rows import stepped
 from vital.measuring.targets import Crop, Facets, Target, chance_of, find_facets, measure, reference_vectors
 from vital.memory import fitting
