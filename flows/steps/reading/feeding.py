@@ -14,8 +14,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from flows.jobs import ReferencesJob, cores
-from flows.running.process import LoadedModel
+from flows.jobs import ReferencesJob
+from flows.running.process import LoadedModel, decoders_of
 from flows.steps.images import bands_of
 from flows.steps.reading.labels import Labels
 from stores.errors import Status, UnreadableImage
@@ -50,10 +50,8 @@ class Feed:
         if job.statistics.jpeg == "nvjpeg":
             jpeg_decoder(device)
         usual = BATCH if device.type == "cpu" else BATCH_ON_GPU
-        decoders = job.running.decoders or cores()
-        return cls(
-            usual if job.batch == "auto" else job.batch, decoders, job.statistics.jpeg, job.running.deterministic
-        )
+        batch, decoders = usual if job.batch == "auto" else job.batch, decoders_of(job.running, device)
+        return cls(batch, decoders, job.statistics.jpeg, job.running.deterministic)
 
 
 ALONE = Feed()

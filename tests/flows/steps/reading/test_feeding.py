@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flows.jobs import Running, cores
+from flows.jobs import Running
 from flows.recipes.references import select_references
+from flows.running import process
 from flows.running.process import LoadedModel, load
-from flows.steps.reading.feeding import BATCH, Feed
+from flows.steps.reading.feeding import BATCH, BATCH_ON_GPU, Feed
 from flows.steps.reading.labels import BY_NUMBER
 from flows.steps.reading.shards import Partial, scan_shard
 from stores.errors import ForeignStore, Status, UnreadableImage
@@ -197,10 +198,17 @@ def test_a_decoder_that_does_not_do_is_refused_before_anything_is_written(
         select_references(job)
 
 
-def test_a_worker_decodes_with_the_cores_that_it_has(tmp_path: Path) -> None:
+def test_a_task_decodes_with_the_cores_that_its_network_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.shards(tmp_path / "shards", 1, 3)
-    job = references_job(tmp_path / "shards", tmp_path / "s.zarr")
-    assert Feed.of(job, torch.device("cpu")) == Feed(BATCH, cores())
+    job = references_job(tmp_path / "shards", tmp_path / "s.zarr", running=Running())
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(process, "cores", lambda: 16)
+    monkeypatch.setattr(process, "ALL_THREADS", 16)
+    assert Feed.of(job, cpu) == Feed(BATCH, 1)
+    assert Feed.of(job, cuda) == Feed(BATCH_ON_GPU, 16)
+    few = job.model_copy(update={"running": Running(threads=4)})
+    assert (Feed.of(few, cpu).decoders, Feed.of(few, cuda).decoders) == (12, 16)
+    monkeypatch.setattr(process, "ALL_THREADS", 6)
+    assert Feed.of(job, cpu).decoders == 10
     told = job.model_copy(update={"batch": 9, "running": Running(decoders=3, deterministic=True)})
-    assert Feed.of(told, torch.device("cpu")) == Feed(9, 3, fixed=True)
-    assert Feed.of(job, torch.device("cuda")).batch == 128
+    assert Feed.of(told, cpu) == Feed(9, 3, fixed=True)
