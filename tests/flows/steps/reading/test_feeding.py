@@ -4,8 +4,10 @@ twin of it on the processor."""
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from flows.jobs import Running
 from flows.recipes.references import select_references
 from flows.running import process
 from flows.running.process import LoadedModel, load
+from flows.steps.reading import feeding
 from flows.steps.reading.feeding import BATCH, BATCH_ON_GPU, Feed
 from flows.steps.reading.labels import BY_NUMBER
 from flows.steps.reading.shards import Partial, scan_shard
@@ -180,6 +183,47 @@ def test_a_gpu_s_decoder_gets_what_is_for_it_and_all_else_goes_the_usual_way(
     assert asked[0] == 6
     assert asked[1:7] == [1] * 6
     assert max(asked) == 8
+
+
+def test_what_a_gpu_decodes_shares_no_memory_with_what_the_network_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for streams: batches are made on the decoder's, are ready when they are handed over, and their memory
+    is kept until the network's stream has read them."""
+    calls: list[str] = []
+    current = ["network"]
+
+    class Stream(torch.cuda.Stream):
+        def __new__(cls, name: str) -> Stream:
+            return object.__new__(cls)
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def synchronize(self) -> None:
+            calls.append(f"{self.name} is done")
+
+    class Pixels:
+        def record_stream(self, stream: Stream) -> None:
+            calls.append(f"{stream.name} reads")
+
+    @contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        current.append(stream.name)
+        yield
+        current.pop()
+
+    def batches() -> Iterator[tuple[list[object], Pixels]]:
+        try:
+            for number in range(2):
+                calls.append(f"{number} on {current[-1]}")
+                yield [], Pixels()
+        finally:
+            calls.append("closed")
+
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    made: Any = feeding._apart
+    calls.extend(f"used on {current[-1]}" for _ in made(batches(), Stream("decoder"), Stream("network")))
+    each = ["decoder is done", "network reads", "used on network"]
+    assert calls == ["0 on decoder", *each, "1 on decoder", *each, "closed"]
 
 
 def test_a_decoder_that_does_not_do_is_refused_before_anything_is_written(
