@@ -97,7 +97,7 @@ class StoredDictionary:
 
     @property
     def digest(self) -> str:
-        """Of all of it."""
+        """Digest of the arrays and settings, by which two dictionaries of one name are told apart."""
         whole = hashlib.blake2b(repr((self.weight.shape, sorted(self.settings.items()))).encode(), digest_size=16)
         for array in (self.weight, self.bias, self.threshold):
             whole.update(array.tobytes())

@@ -68,7 +68,7 @@ class Statistics(KeptOfNeurons):
 
     @property
     def base_fingerprint(self) -> str:
-        """Of the base."""
+        """Digest of `base`: stores with the same were measured in the same way."""
         return fingerprint(self.base)
 
     @property

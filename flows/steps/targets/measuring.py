@@ -62,7 +62,7 @@ class TaskReferences:
         neurons: Sequence[int],
         urls: Mapping[str, str],
     ) -> TaskReferences:
-        """Those of ``neurons``, from the store."""
+        """The references of ``neurons``, read from the store."""
         references = statistics.references(job.layer, job.variant.references, neurons)
         places = statistics.reference_places(job.layer, neurons, job.variant.references)
         return cls(statistics, job, loaded, nodes, neurons, urls, references, places)

@@ -33,7 +33,7 @@ class Places:
         return len(self.image)
 
     def of(self, images: Int64[np.ndarray, "..."]) -> Places:
-        """Those of some of the images alone."""
+        """The places of some of these images alone."""
         asked = np.isin(self.image, images)
         return Places(**{part.name: getattr(self, part.name)[asked] for part in fields(self)})
 

@@ -157,7 +157,7 @@ class Ranker:
             self._last = image
 
     def ranking(self) -> Ranking:
-        """What was added."""
+        """The best of all images that were added so far."""
         self._settle(np.flatnonzero(self._waiting))
         scores, where = self._scores[:, : self._ranks], self._where[:, : self._ranks]
         taken = ~np.isneginf(scores)

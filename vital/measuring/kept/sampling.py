@@ -79,7 +79,7 @@ class Sampler:
         images: Int[np.ndarray, "image"],
         peaks: Float32[np.ndarray, "image neuron"],
     ) -> None:
-        """Add a batch of images."""
+        """Add a batch of images: those of the least lots are kept, each with every neuron's peak on it."""
         for index, (lot, image) in enumerate(zip(lots.tolist(), images.tolist(), strict=True)):
             row = len(self._drawn)
             if row < self._most:
@@ -92,7 +92,7 @@ class Sampler:
             self._peaks[row] = peaks[index]
 
     def sample(self) -> Sample:
-        """What was drawn."""
+        """The images drawn from all that were added so far."""
         drawn = sorted((-image, -lot, row) for lot, image, row in self._drawn)
         rows = np.array([row for _, _, row in drawn], np.int64)
         lots, images = np.array([lot for _, lot, _ in drawn]), np.array([image for image, _, _ in drawn], np.int64)
