@@ -40,7 +40,7 @@ from stores.shards.finding import ShardFile, expand
 from stores.shards.reading import ShardReader
 from vital.measuring.gathering import Plan
 from vital.measuring.image_sums import ImageTotal
-from vital.measuring.ranking import Ranker, Ranking
+from vital.measuring.kept.ranking import Ranker, Ranking
 from vital.network.nodes import default_nodes
 from vital.network.probe import probe
 from vital.settings import ModelSettings

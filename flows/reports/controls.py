@@ -31,7 +31,7 @@ from vital.errors import UnsuitableInput
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import frechet_distance
 from vital.judging.names import OWN_NETWORK, classification_metrics, metric_name
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.network.probe import CLASSES
 from vital.pictures.baselines import check_method
 from vital.settings import PictureSettings

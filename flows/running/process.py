@@ -41,7 +41,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device that the network's weights are on, to which images are brought."""
         return anchor(self.model.network).device
 
 

@@ -17,14 +17,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from stores import References, Statistics
-from stores.dataset.places import Places
+from stores.dataset.kept.places import Places
 from stores.errors import UnreadableShard
 from stores.files import local_path, safe_url
 from stores.shards.bands import Bands
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import read_spans
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.network.preprocessing import Preprocessing
 
 AHEAD = 128

@@ -64,7 +64,7 @@ class Begun:
     """Adam's own, of its steps."""
 
     def take(self, rows: slice) -> Begun:
-        """The same of some of the pictures."""
+        """What was begun of the pictures in these ``rows`` alone."""
         state = {name: values[rows] for name, values in self.state.items()}
         return Begun(self.done, [loss[rows] for loss in self.losses], state, self.count)
 
@@ -133,7 +133,7 @@ class Step:
         )
 
     def go_on(self, begun: Begun) -> None:
-        """Continue from there."""
+        """Go on from where a run on the same pictures was broken off: with its parameters and the state of Adam."""
         parameters, state = self._pictures.parameters, begun.state
         for name, tensor in (("alive", self.alive), ("saliency", self.saliency), ("loss", self.loss)):
             tensor.copy_(state[name])

@@ -19,7 +19,7 @@ from flows.pages.photographs.shown import Shown
 from flows.running.process import LoadedModel, decoders_of
 from flows.steps.images import load_images
 from stores import Statistics
-from stores.dataset.references import LOWEST
+from stores.dataset.kept.references import LOWEST
 from vital.network.arithmetic import rounding
 from vital.network.probe import probe
 

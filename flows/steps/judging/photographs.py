@@ -27,7 +27,7 @@ from vital.judging.names import OWN_NETWORK, metric_name
 from vital.judging.processing import held_out_gaps, joined, passed
 from vital.judging.readability import ASKED, Question, held_out_readability, lower_half, standardised
 from vital.judging.trust import AS_UNLIKE, AS_UNREADABLE, AS_WEAK, competent, held_out_peaks, in_turn, shares
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 
 CHUNK = 32
 """Images in memory at a time."""
