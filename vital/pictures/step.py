@@ -264,7 +264,8 @@ class _Recorder:
             self._pool = torch.cuda.graph_pool_handle()  # torch gives up one without graphs
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            # other threads of the program may use the GPU meanwhile: their calls belong to no recording
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 self._step(kind)
         except RuntimeError as error:
             self._step.whole = True  # nothing was carried out
