@@ -15,16 +15,17 @@ from jaxtyping import Float32, Int, Int64
 
 from flows.jobs import CLASS_WORDS, NamesJob
 from flows.running.devices import device_name
-from flows.running.process import LoadedModel, judge_at, load_stored
+from flows.running.process import LoadedModel, decoders_of, judge_at, load_stored
 from flows.running.progress import tick
 from flows.steps.images import load_images, moved_urls
+from flows.steps.judging.checking import asked_layers
 from flows.steps.reading.labels import IGNORED, Labels
 from stores import Naming, Statistics, open_atlas, open_statistics
 from stores.arrays.provenance import JSON, fingerprint
 from stores.errors import SchemaMismatch
 from stores.files import read_bytes, safe_url
 from stores.shards.labels import NO_LABEL, folded
-from vital.errors import UnsuitableInput, nearest
+from vital.errors import UnsuitableInput
 from vital.judging.judges import CLIP, SCALE, Judge
 from vital.judging.words.naming import NO_WORD, WordScores, choosing, name_neurons
 
@@ -54,13 +55,7 @@ def check_names(job: NamesJob) -> dict[str, int]:
         UnknownModel: there is no such judge.
     """
     atlas = open_atlas(job.atlas)
-    for layer in job.layers:
-        if layer not in atlas.layers:
-            raise SchemaMismatch(
-                f"{safe_url(job.atlas)} has no layer {layer!r}; the nearest are {nearest(layer, atlas.layers)}: "
-                "choose from these, or leave out --layer for all"
-            )
-    statistics, layers = atlas.statistics(job.store), job.layers or atlas.layers
+    layers, statistics = asked_layers(atlas, job.layers), atlas.statistics(job.store)
     samples = [statistics.sample(layer) for layer in layers]
     if not samples:
         raise SchemaMismatch(f"{safe_url(job.atlas)} has no layer yet: `vital info` says how far it is")
@@ -242,7 +237,8 @@ def _of_judge(job: NamesJob, statistics: Statistics, images: Int64[np.ndarray, "
     network saw of the images."""
     network = load_stored(statistics, job.running)
     judge, words = _judge(job, network)
-    seen = load_images(statistics, images.tolist(), network.model.preprocessing, moved_urls(statistics, job.shards))
+    urls, decoders = moved_urls(statistics, job.shards), decoders_of(job.running, network.device)
+    seen = load_images(statistics, images.tolist(), network.model.preprocessing, urls, decoders)
     parts: list[Float32[np.ndarray, "image word"]] = []
     while part := list(islice(seen, TOGETHER)):
         logits = (

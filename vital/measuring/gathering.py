@@ -13,7 +13,8 @@ from jaxtyping import Float, Float64, Int, Shaped, UInt8
 from torch import Tensor
 
 from vital.measuring.image_sums import ImageSums, ImageTotal
-from vital.measuring.ranking import Ranker, Ranking, Sample, Sampler, sample_size, unit_hash
+from vital.measuring.kept.ranking import Ranker, Ranking
+from vital.measuring.kept.sampling import Sample, Sampler, sample_size, unit_hash
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums, LayerTotal
 from vital.network.arithmetic import arithmetic, rounding, widened

@@ -65,7 +65,7 @@ class Begun:
     """Adam's own, of its steps."""
 
     def take(self, rows: slice) -> Begun:
-        """The same of some of the pictures."""
+        """What was begun of the pictures in these ``rows`` alone."""
         state = {name: values[rows] for name, values in self.state.items()}
         return Begun(self.done, [loss[rows] for loss in self.losses], state, self.count)
 
@@ -154,7 +154,7 @@ class Step:
         )
 
     def go_on(self, begun: Begun) -> None:
-        """Continue from there."""
+        """Go on from where a run on the same pictures was broken off: with its parameters and the state of Adam."""
         parameters, state = self._pictures.parameters, begun.state
         moments = (("mean", self._adam.mean), ("square", self._adam.square))
         for name, tensor in (("alive", self.alive), ("saliency", self.saliency), ("loss", self.loss), *moments):
@@ -282,7 +282,8 @@ class _Recorder:
             self._pool = torch.cuda.graph_pool_handle()  # torch gives up one without graphs
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            # other threads of the program may use the GPU meanwhile: their calls belong to no recording
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 self._step(kind)
         except RuntimeError as error:
             self._step.whole = True  # nothing was carried out

@@ -21,7 +21,7 @@ from stores.dataset.index import ShardRows
 from stores.errors import MissingShard
 from stores.files import safe_url
 from stores.shards.reading import absent
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.targets import Facets
 from vital.network.probe import CLASSES
 

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from vital.errors import UnsuitableInput
-from vital.measuring.ranking import unit_hash
+from vital.measuring.kept.sampling import unit_hash
 
 NO_WORD = -1
 """The word of a rank that none took."""

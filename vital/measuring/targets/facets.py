@@ -44,7 +44,7 @@ class Facets:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """How many facets the references fall into; 1 where they were not divided."""
         return int(self.of.max(initial=0)) + 1
 
 

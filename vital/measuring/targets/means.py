@@ -118,7 +118,7 @@ def measure(
     activations.
 
     Args:
-        model: the network.
+        model: network and preprocessing, on the device where sums are kept.
         layer: the neurons' layer; with a ``readout`` its name alone.
         neurons: numbers of the neurons, a row of the target each.
         crops: the references, each with the rows that it is a reference of.
