@@ -124,6 +124,11 @@ _latest: dict[str, Dictionary] = {}
 """The dictionary that was asked for last, by its digest: what a task has put on a device stays there for the next."""
 
 
+def decoders_of(running: Running, device: torch.device) -> int:
+    """Threads that decode images in a task of this process, whose network is on ``device``."""
+    return running.sharing(cores(), device.type != "cpu", ALL_THREADS).decoders or 1
+
+
 def stored_model(statistics: Statistics) -> ModelSettings:
     """The network that the statistics are of."""
     return ModelSettings.model_validate(statistics.model)

@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int, Int64
 
 from flows.jobs import CLASS_WORDS, NamesJob
 from flows.running.devices import device_name
-from flows.running.process import LoadedModel, judge_at, load_stored
+from flows.running.process import LoadedModel, decoders_of, judge_at, load_stored
 from flows.running.progress import tick
 from flows.steps.images import load_images, moved_urls
 from flows.steps.judging.checking import asked_layers
@@ -237,7 +237,8 @@ def _of_judge(job: NamesJob, statistics: Statistics, images: Int64[np.ndarray, "
     network saw of the images."""
     network = load_stored(statistics, job.running)
     judge, words = _judge(job, network)
-    seen = load_images(statistics, images.tolist(), network.model.preprocessing, moved_urls(statistics, job.shards))
+    urls, decoders = moved_urls(statistics, job.shards), decoders_of(job.running, network.device)
+    seen = load_images(statistics, images.tolist(), network.model.preprocessing, urls, decoders)
     parts: list[Float32[np.ndarray, "image word"]] = []
     while part := list(islice(seen, TOGETHER)):
         logits = (

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int8
 
 from flows.jobs import TargetsJob
-from flows.running.process import LoadedModel
+from flows.running.process import LoadedModel, decoders_of
 from flows.running.progress import tick
 from flows.steps.images import AHEAD, reference_crops
 from stores import References, Statistics, Targets
@@ -120,9 +120,9 @@ class TaskReferences:
         share = 1 / passes(self.job)
 
         def whole_task(batch: int) -> M:
-            ahead = max(AHEAD, 2 * batch)
+            ahead, decoders = max(AHEAD, 2 * batch), decoders_of(running, self.loaded.device)
             crops = reference_crops(
-                self.statistics, preprocessing, references, self.places, whole, self.urls, ahead, running.decoders
+                self.statistics, preprocessing, references, self.places, whole, self.urls, ahead, decoders
             )
             counted: list[float] = []
 
