@@ -58,7 +58,7 @@ class LayerSource:
 
     @property
     def layer(self) -> str:
-        """Its name."""
+        """The layer's name, as the atlas has it."""
         return self.pictures.name
 
     @property
@@ -77,7 +77,7 @@ class LayerSource:
         return origin_of(self.statistics, self.pictures)
 
     def made(self) -> list[int]:
-        """Neurons with a picture."""
+        """Numbers of the neurons that have a picture, in ascending order."""
         return [int(neuron) for neuron in np.flatnonzero(self.pictures.made())]
 
     def page(self) -> LayerPage:

@@ -69,12 +69,12 @@ class Measured:
 
     @property
     def layer(self) -> str:
-        """Its name."""
+        """The layer's name, as the atlas has it."""
         return self.pictures.name
 
     @property
     def side(self) -> int:
-        """Of a picture, in pixels."""
+        """Side of every picture of the layer, in pixels."""
         return self.pictures.side
 
     def pixels(self, sibling: AtlasLayer | None = None) -> Iterator[UInt8[np.ndarray, "picture side side colour"]]:

@@ -137,7 +137,7 @@ class _Judged:
                 )
 
     def features(self, name: str) -> Float[np.ndarray, "picture feature"]:
-        """Of all pictures, in a judge's eyes."""
+        """A judge's features of all pictures that were added, in their order."""
         return np.concatenate(self._features[name])
 
     def named(self, name: str) -> dict[str, np.ndarray]:

@@ -214,12 +214,14 @@ def test_a_file_that_is_no_vocabulary_is_refused(content: bytes, says: str, tmp_
         read_vocabulary(str(tmp_path / "w.txt"))
 
 
-@pytest.mark.parametrize("content", ["word,score\ndog,1\n", "dog,cat,horse\n", "1\tdog\n", '["dog", "cat"]', "d\0o\0g\0"])
+@pytest.mark.parametrize(
+    "content", ["word,score\ndog,1\n", "dog,cat,horse\n", "1\tdog\n", '["dog", "cat"]', "d\0o\0g\0"]
+)
 def test_a_table_is_no_vocabulary(content: str, tmp_path: Path) -> None:
     (tmp_path / "w.txt").write_text(content)
     with pytest.raises(UnsuitableInput, match="is no list of words but a table or JSON: write one word a line"):
         read_vocabulary(str(tmp_path / "w.txt"))
-    with pytest.raises(UnsuitableInput, match="cannot be read .*: give a text file of words"):
+    with pytest.raises(UnsuitableInput, match=r"cannot be read .*: give a text file of words"):
         read_vocabulary(str(tmp_path))
 
 
