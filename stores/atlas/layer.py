@@ -143,12 +143,14 @@ class AtlasLayer(Blocks):
             self.group.attrs["names"] = list(names)
 
     def neuron_name(self, neuron: int) -> str:
-        """The class's name; or the channel's number, and the word that was found for it."""
+        """The class's name; or the number of the channel, of a direction's or feature's neuron, and the word that was
+        found for it."""
         names, classes = self.names, self.name == "classes"
         word = names[neuron] if neuron < len(names) else ""
         if classes and word:
             return word
-        return f"{'class' if classes else 'channel'} {neuron}{f', {word}' if word else ''}"
+        kind = "class" if classes else "neuron" if "~" in self.name else "channel"
+        return f"{kind} {neuron}{f', {word}' if word else ''}"
 
     # Pictures
 

@@ -127,7 +127,7 @@ def test_each_facet_has_a_picture_of_its_own_colour(store: Path, atlas: Path) ->
         [colour] = set(image[of[0] == facet] % 3)
         strength = picture.pixels.reshape(-1, 3).mean(0)
         assert strength[colour] - strength[[RED + BLUE - colour]] > 8
-    assert pictures[LAYER, 0].title == f"{LAYER}:0 channel 0"
+    assert pictures[LAYER, 0].title == f"{LAYER}:0 neuron 0"
     with pytest.raises(SchemaMismatch, match=r"facet 1 of neuron 0 .* has 1, counted from 0: ask for 0"):
         pictures[LAYER, 0, 1]
     data = pictures.dataset(LAYER)
