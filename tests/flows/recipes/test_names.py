@@ -166,17 +166,19 @@ def by_clip(atlas: Atlas, network: nn.Module, folder: Path, words: str) -> Namin
 def test_words_planted_in_clip_are_the_names_of_what_they_were_planted_for(
     coloured: tuple[Path, vital.Model], atlas: Atlas, tmp_path: Path
 ) -> None:
-    """The text of a word is made to point where CLIP sees a colour; the channel of this colour gets the word."""
+    """The text of a word is made to point where CLIP sees a colour, in images of its own; the channel that sees this
+    colour gets the word."""
     network, tokens = tiny_clip(tmp_path)
-    words, colours = ["meadow", "sky", "crimson"], ["green", "blue", "red"]
+    words, stream = ["meadow", "sky", "crimson"], np.random.default_rng(1)
     mean, std = (torch.tensor(one)[:, None, None] for one in (network.visual.image_mean, network.visual.image_std))
-    plain = torch.stack(
-        [torch.tensor(COLOURS[one]).float()[:, None, None].expand(3, SIDE, SIDE) / 255 for one in colours]
-    )
+    images = torch.tensor(stream.uniform(0, 1, (300, 3, 1, 1)) + stream.normal(0, 0.05, (300, 3, SIDE, SIDE))).float()
+    red, green, blue = images.mean((2, 3)).T
+    excess = torch.stack([2 * green - red - blue, 2 * blue - red - green, 2 * red - green - blue], 1)
     with torch.no_grad():
         network.text_projection = nn.Parameter(torch.eye(64))
-        texts, seen = network.encode_text(tokens(words)), network.encode_image((plain - mean) / std, normalize=True)
-        network.text_projection = nn.Parameter(torch.linalg.lstsq(texts, seen - seen.mean(0)).solution)
+        texts, seen = network.encode_text(tokens(words)), network.encode_image((images - mean) / std, normalize=True)
+        directions = torch.linalg.lstsq(seen - seen.mean(0), excess - excess.mean(0)).solution
+        network.text_projection = nn.Parameter(torch.linalg.lstsq(texts, directions.T).solution)
     naming = by_clip(atlas, network, tmp_path, "\n".join(words))
     assert naming.names[:4] == ["crimson", "meadow", "sky", ""]  # the fourth sees nothing
     assert (naming.score[:3, 0] > naming.bound[:3]).all()
