@@ -52,9 +52,13 @@ def spare(sparing: bool) -> None:
 
 
 def _counted(stub: Callable[..., Any]) -> Callable[..., Any]:
-    name, check = (stub.__module__, stub.__qualname__), write(stub)
+    """Its checks are written at the first call: a process of tests calls half of the functions that it imports."""
+    name = (stub.__module__, stub.__qualname__)
+    check: Callable[..., Any] | None = None
 
     def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal check
+        check = check or write(stub)
         if _sparing:
             _checks[name] += 1
             if _checks[name] == SEVERAL:
