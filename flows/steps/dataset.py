@@ -58,10 +58,10 @@ def given_directions(matrices: Sequence[str], dictionaries: Sequence[str] = ()) 
     given: dict[str, np.ndarray | Dictionary] = {}
     for read, locations in ((read_matrix, matrices), (_given_dictionary, dictionaries)):
         for location in locations:
-            name, found = read(location)
+            name, matrix = read(location)
             if name in given:
                 raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
-            given[name] = found
+            given[name] = matrix
     return given
 
 

@@ -147,10 +147,10 @@ def read_broader(url: str, words: Sequence[str]) -> dict[str, list[int]]:
     content = read_bytes(url)
     if content is None:
         raise UnsuitableInput(f"there are no broader words at {safe_url(url)}: give a JSON file, or leave it out")
-    known = {folded(spelt): place for place, word in enumerate(words) for spelt in (word, *word.split(","))}
+    known = {folded(spelt): number for number, word in enumerate(words) for spelt in (word, *word.split(","))}
     try:
         table = json.loads(content)
-        found = {
+        broader = {
             str(word): sorted({known[folded(str(one))] for one in narrower if folded(str(one)) in known})
             for word, narrower in table.items()
             if not isinstance(narrower, str)
@@ -159,12 +159,12 @@ def read_broader(url: str, words: Sequence[str]) -> dict[str, list[int]]:
         raise UnsuitableInput(
             f'{safe_url(url)} is no table of broader words ({error}): it should be JSON such as {{"dog": ["pug"]}}'
         ) from None
-    found = {word: places for word, places in found.items() if word.strip() and places}
-    if not found:
+    broader = {word: numbers for word, numbers in broader.items() if word.strip() and numbers}
+    if not broader:
         raise UnsuitableInput(
             f"{safe_url(url)} stands for none of the {len(words)} words, such as {words[0]!r}: name these in its lists"
         )
-    return found
+    return broader
 
 
 @lru_cache(maxsize=2)
@@ -177,9 +177,9 @@ def _word_scores(job: NamesJob, store: str, made_of: tuple[str, ...], images: tu
         return scored
     broader, words = read_broader(job.broader, scored.words.words), scored.words
     together = np.add.reduce if job.judge is None else np.logaddexp.reduce  # of logits: that of all classes as one
-    sums = [together(words.scores[:, places], axis=1) for places in broader.values()]
+    sums = [together(words.scores[:, numbers], axis=1) for numbers in broader.values()]
     joined = WordScores([*words.words, *broader], np.concatenate([words.scores, np.stack(sums, 1)], 1))
-    digest = fingerprint({word: list(places) for word, places in broader.items()})
+    digest = fingerprint({word: list(numbers) for word, numbers in broader.items()})
     return Scored(scored.image, joined, {**scored.made_from, "broader": digest})
 
 

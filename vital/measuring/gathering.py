@@ -258,8 +258,10 @@ class _Peaks:
 
             return cls((-maps.amin(-1) if lowest else maps.amax(-1)).float(), sites)
         peaks, where = maps.min(-1) if lowest else maps.max(-1)
-        peaks, found = (part.to("cpu", non_blocking=True) for part in ((-peaks if lowest else peaks).float(), where))
-        return cls(peaks, lambda image, neurons: found[image].numpy()[neurons] + first)
+        peaks, sites_there = (
+            part.to("cpu", non_blocking=True) for part in ((-peaks if lowest else peaks).float(), where)
+        )
+        return cls(peaks, lambda image, neurons: sites_there[image].numpy()[neurons] + first)
 
 
 @dataclass(frozen=True)

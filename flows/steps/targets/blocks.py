@@ -130,9 +130,9 @@ def _measure_into(
     neurons = [row for row, alive in zip(every, live, strict=True) if alive]
     target, facets = None, list[Facets]()
     if neurons:
-        found = TaskReferences.of(statistics, job, loaded, nodes, neurons, urls)
-        facets = found.facets() if job.variant.most_facets > 1 else []
-        target = found.target(facets)
+        measured = TaskReferences.of(statistics, job, loaded, nodes, neurons, urls)
+        facets = measured.facets() if job.variant.most_facets > 1 else []
+        target = measured.target(facets)
     dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
     steps = targets.settings.get("row_steps")
     for block in blocks:

@@ -62,8 +62,8 @@ def read_reference_places(
     )
     distinct, first = np.unique(image, return_index=True)
     taken = distinct != NOBODY
-    found = {name: column.reshape(-1)[first[taken]] for name, column in zip(COLUMNS, columns, strict=True)}
-    return Places(distinct[taken], **found)
+    columns_of_taken = {name: column.reshape(-1)[first[taken]] for name, column in zip(COLUMNS, columns, strict=True)}
+    return Places(distinct[taken], **columns_of_taken)
 
 
 def write_reference_places(

@@ -69,8 +69,8 @@ class Ranking:
         images, labels, lots = images[order], labels[order], lots[order]
         rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
         kept = rank < ranks
-        place = labels[kept], rank[kept]
-        result.scores[place], result.images[place] = lots[kept], images[kept]
+        cells = labels[kept], rank[kept]
+        result.scores[cells], result.images[cells] = lots[kept], images[kept]
         return result
 
     def __add__(self, other: Ranking) -> Ranking:
@@ -142,13 +142,13 @@ class Ranker:
         ids = [self._last, *images.tolist()]
         if any(later <= earlier for earlier, later in pairwise(ids)):
             raise ValueError(f"images {ids[1:]} come after image {ids[0]}: give them in the order of their ids")
-        places, where = self._scores.reshape(-1), self._where.reshape(-1)
+        scores_in_a_row, where = self._scores.reshape(-1), self._where.reshape(-1)
         for index, image in enumerate(ids[1:]):
             chosen = np.flatnonzero(scores[index] > self._worst)
             if len(chosen):
-                place = chosen * self._scores.shape[1] + self._waiting[chosen] + self._ranks
-                places[place] = scores[index, chosen]
-                where[place] = (image << SITE_BITS) | sites(index, chosen)
+                free = chosen * self._scores.shape[1] + self._waiting[chosen] + self._ranks
+                scores_in_a_row[free] = scores[index, chosen]
+                where[free] = (image << SITE_BITS) | sites(index, chosen)
                 self._waiting[chosen] += 1
                 self._most += 1
             if self._most == ROOM:
