@@ -47,7 +47,7 @@ from vital.settings import PictureMethod, PictureSettings, Precision
 
 ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 5, "pixel": 2, "fourier": 2, "maco": 2, "deepinversion": 2}
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
-windows of class pictures are judged by the logit; 3: class pictures have the contrast of the data; 4: those of channels
+windows of class pictures are scored by the logit; 3: class pictures have the contrast of the data; 4: those of channels
 have it, too, and match what their references share of their difference from the data set; 5: amplitudes fall
 steeper."""
 
