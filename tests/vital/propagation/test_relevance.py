@@ -257,6 +257,7 @@ def bare_activations(network: nn.Module, layers: list[str], images: Tensor) -> d
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side", "nodes", "layer"), NETWORKS, ids=[entry[0] for entry in NETWORKS])
 def test_torchvision_networks_have_relevance_and_keep_their_gradient(
     name: str, side: int, nodes: tuple[str, ...], layer: str
