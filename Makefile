@@ -4,8 +4,11 @@ BIN := .venv/bin
 # Everything that changes what must be installed.
 INPUTS := pyproject.toml constraints.txt
 
-# Files of tests run side by side; more than a few of them only start more Prefect servers.
+# Files of tests run side by side, as many as tests/conftest.py says.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# A hundred processes import the project: what one has compiled the others read.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check fast coverage docs clean
 

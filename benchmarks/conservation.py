@@ -6,6 +6,7 @@ statistics of the pictures that are shown (1/f noise); EfficientNet-Lite0 has it
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -60,9 +61,12 @@ def row(name: str) -> str:
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="networks, all of the table by default")
+    names = parser.parse_args().names or NAMES
     print("| network | neurons of | arrives at the default nodes, first to last | lost on the way to the first |")
     print("|---|---|---|---|")
-    for name in sys.argv[1:] or NAMES:
+    for name in names:
         print(row(name), flush=True)
 
 

@@ -12,7 +12,6 @@ import argparse
 import gzip
 import io
 import json
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -26,6 +25,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+
+from benchmarks.command import peak_bytes
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("/usr/share/datasets/fashion-mnist")
@@ -72,20 +73,11 @@ def write_shards(source: Path, folder: Path) -> None:
 
 def passed(shards: Path, store: Path) -> tuple[float, int]:
     """Seconds and peak memory of the command."""
-    watched = "import resource\nfrom flows.cli.main import main\nassert main() == 0\n"
-    watched += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     arguments = ["references", str(shards), "--store", str(store), "--model", "benchmarks.fashion:network",
                  "--input-size", "32", "--layer", LAYER, "--layer", "classes"]  # fmt: skip
     begun = time.perf_counter()
-    run = subprocess.run(
-        [sys.executable, "-c", watched, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=True,
-    )
-    return time.perf_counter() - begun, int(run.stdout.split()[-1])
+    peak = peak_bytes(*arguments)
+    return time.perf_counter() - begun, peak
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import Gathered, Plan
 from vital.measuring.image_sums import ImageSums
-from vital.measuring.ranking import Ranker, Ranking
+from vital.measuring.kept.ranking import Ranker, Ranking
 from vital.measuring.sums import LayerSums
 from vital.network.layers import Layer, Survey
 from vital.network.preprocessing import Preprocessing

@@ -11,38 +11,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)  # not this folder: one of its files is called statistics
+sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its files is called statistics
 
 from statistics import median
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.command import vital
+
 NETWORK = ("--model", "squeezenet1_1", "--weights", "random", "--input-size", "64")
 IMAGES = 8
 
 
-def vital(*words: str | Path) -> float:
-    """Seconds of processor time that the command takes in a process of its own; its failure is this one's."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    if run.returncode:
-        raise SystemExit(f"vital {' '.join(map(str, words))}: {run.stderr.strip()}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def seconds(*words: str | Path) -> float:
+    """Of processor time that the command takes in a process of its own."""
+    used = vital(*words)
+    return used.ru_utime + used.ru_stime
 
 
 def make_store(folder: Path) -> Path:
@@ -68,8 +57,8 @@ def main() -> None:
         os.environ["PREFECT_HOME"] = str(Path(folder) / "prefect")
         store = make_store(Path(folder))
         found = {
-            "help_seconds": median(vital("--help") for _ in range(options.times)),
-            "info_seconds": median(vital("info", store) for _ in range(options.times)),
+            "help_seconds": median(seconds("--help") for _ in range(options.times)),
+            "info_seconds": median(seconds("info", store) for _ in range(options.times)),
         }
     if options.json:
         print(json.dumps(found))

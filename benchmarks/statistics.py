@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from itertools import cycle, islice
 from pathlib import Path
@@ -29,6 +28,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its file
 import numpy as np
 import torch
 
+from benchmarks.command import peak_bytes
 from flows.jobs import Running, cores
 from flows.running.process import LoadedModel, load
 from flows.steps.reading.feeding import BATCH, Feed, fed
@@ -40,7 +40,7 @@ from stores.shards.finding import ShardFile, expand
 from stores.shards.reading import ShardReader
 from vital.measuring.gathering import Plan
 from vital.measuring.image_sums import ImageTotal
-from vital.measuring.ranking import Ranker, Ranking
+from vital.measuring.kept.ranking import Ranker, Ranking
 from vital.network.nodes import default_nodes
 from vital.network.probe import probe
 from vital.settings import ModelSettings
@@ -50,17 +50,7 @@ MODELS = {
     "resnet50": (ModelSettings(name="resnet50", weights="random"), "layer4"),
     "lite0": (ModelSettings(), "_blocks.15"),
 }
-MEASURED = """
-import resource, sys
-from flows.jobs import ReferencesJob
-from flows.recipes.references import select_references
-from vital.settings import ModelSettings, StatisticsSettings
-select_references(ReferencesJob(
-    shards=(sys.argv[1],), store=sys.argv[2], layers=("layer4",),
-    model=ModelSettings(name="resnet50", weights="random"), statistics=StatisticsSettings(references=50, levels=64),
-))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
+SMALL = {"squeezenet": (ModelSettings(name="squeezenet1_1", weights="random", input_size=64), "features.12")}
 
 
 def write_shards(folder: Path, shards: int, images: int) -> None:
@@ -138,17 +128,19 @@ def parts() -> dict[str, object]:
     }
 
 
-def peak(shards: Path, store: Path) -> int:
-    """Peak memory of a run in a process of its own, bytes."""
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(shards), str(store)],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, encoding="utf-8", check=True,
-    )  # fmt: skip
-    return int(run.stdout.split()[-1])
+def peak(shards: Path, store: Path, model: ModelSettings, layer: str) -> int:
+    """Peak memory of a whole run, in a process of its own, bytes."""
+    words: list[str | Path] = ["references", shards, "--store", store, "--model", model.name, "--layer", layer]
+    words += ["--references", str(RANKS), "--levels", str(LEVELS)]
+    words += ["--weights", model.weights] if model.weights else []
+    words += ["--input-size", str(model.input_size)] if model.input_size else []
+    return peak_bytes(*words)
 
 
-def whole(count: int, images: int) -> dict[str, object]:
-    """The pass, its parts side by side."""
+def whole(
+    count: int, images: int, models: Mapping[str, tuple[ModelSettings, str]] = MODELS, most: int = 16
+) -> dict[str, object]:
+    """The pass, its parts side by side; the memory of the first of ``models``, with two shards and with ``most``."""
     torch.set_num_threads(2)
     result: dict[str, object] = {}
     several = range(1, cores() + 1)
@@ -156,7 +148,7 @@ def whole(count: int, images: int) -> dict[str, object]:
         folder = Path(place)
         write_shards(folder / "two", 2, images)
         [shard, *_] = expand((str(folder / "two"),))
-        for name, (model, layer) in MODELS.items():
+        for name, (model, layer) in models.items():
             here = load(model, Running())
             plan = plan_of(here, layer)
 
@@ -173,7 +165,7 @@ def whole(count: int, images: int) -> dict[str, object]:
             for decoders, times in zip(several, (full, *more), strict=True):
                 by = "" if decoders == 1 else f"_by_{decoders}"
                 result[f"throughput_{name}{by}"] = plain[0] / times[0]
-            if name == "resnet50":
+            if name == next(iter(models)):
                 partial = scan_shard(shard, here, plan, BY_NUMBER)
                 write_partial(str(folder / "run"), "partial", partial)
                 result["partial_bytes"] = sum(file.stat().st_size for file in (folder / "run").rglob("*.npz"))
@@ -182,21 +174,26 @@ def whole(count: int, images: int) -> dict[str, object]:
             axis=0,
         )
         result |= {f"decoding_by_{n}": alone / other for n, other in zip(several[1:], others, strict=True)}
-        write_shards(folder / "sixteen", 16, images)
-        few, many = peak(folder / "two", folder / "two.zarr"), peak(folder / "sixteen", folder / "sixteen.zarr")
+        write_shards(folder / "many", most, images)
+        one = next(iter(models.values()))
+        few, many = (peak(folder / name, folder / f"{name}.zarr", *one) for name in ("two", "many"))
     result |= {"memory_growth": many / few - 1, "peak_bytes": many}
     return result
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parts", action="store_true", help="only what some parts cost by themselves")
     parser.add_argument("--images", type=int, default=128, help="images of a shard")
-    options = parser.parse_args()
-    result = parts() if options.parts else whole(options.rounds, options.images)
+    parser.add_argument("--tiny", action="store_true", help="a small network and few images: to see that it runs")
+    options = parser.parse_args(arguments)
+    if options.parts:
+        result = parts()
+    else:
+        result = whole(1, 4, SMALL, 3) if options.tiny else whole(options.rounds, options.images)
     print(json.dumps(result) if options.json else "\n".join(f"{name}: {value}" for name, value in result.items()))
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stores.atlas.naming import Naming
     from stores.atlas.picture import AtlasPicture
     from stores.atlas.store import Atlas, open_any, open_atlas
-    from stores.dataset.kept import Sample
-    from stores.dataset.references import References
+    from stores.dataset.kept.neurons import Sample
+    from stores.dataset.kept.references import References
     from stores.dataset.store import Statistics, open_statistics
     from stores.dataset.targets import Targets
 
@@ -28,8 +28,8 @@ _FACE = {
     "AtlasLayer": "stores.atlas.layer",
     "AtlasPicture": "stores.atlas.picture",
     "Naming": "stores.atlas.naming",
-    "References": "stores.dataset.references",
-    "Sample": "stores.dataset.kept",
+    "References": "stores.dataset.kept.references",
+    "Sample": "stores.dataset.kept.neurons",
     "Statistics": "stores.dataset.store",
     "Targets": "stores.dataset.targets",
     "open_any": "stores.atlas.store",

@@ -38,7 +38,7 @@ class Status(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """One line for reports."""
+        """Why an image has this status, in one line for reports."""
         return STATUS_MEANINGS[self]
 
 
@@ -73,7 +73,7 @@ class PictureStatus(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """One line for reports."""
+        """Why a picture has this status, in one line for reports."""
         return PICTURE_STATUS_MEANINGS[self]
 
 

@@ -156,11 +156,11 @@ def list_arrays(url: str, folder: str) -> set[str]:
     path = universal_path(runs_path(url, folder))
     path.fs.invalidate_cache()
     try:
-        found = [str(file).rpartition("/")[2] for file in path.fs.ls(path.path, detail=False)]
+        names = [str(file).rpartition("/")[2] for file in path.fs.ls(path.path, detail=False)]
     except FileNotFoundError:
         return set()
     # a name that begins with a dot is of a file that is being written
-    return {name.removesuffix(".npz") for name in found if name.endswith(".npz") and not name.startswith(".")}
+    return {name.removesuffix(".npz") for name in names if name.endswith(".npz") and not name.startswith(".")}
 
 
 def remove_arrays(url: str, name: str) -> None:

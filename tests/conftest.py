@@ -9,6 +9,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # Before torch is imported, and for child processes too: small networks lose far more to waiting threads than they
 # gain, above all on a busy machine, and tests run side by side.
@@ -27,6 +28,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from tests import checking
+from tests.server import Server, reported_to
 
 # A deadline would measure what else the machine is doing.
 settings.register_profile("unhurried", deadline=None)
@@ -60,16 +62,38 @@ install_import_hook(list(PACKAGES), CHECKER)
 sys.meta_path.insert(0, _AsItIs())
 
 
+_SERVER = pytest.StashKey[Server]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Processes of `pytest -n auto`: one for each core, and one more for slow tests, which wait for other processes."""
+    return len(os.sched_getaffinity(0)) + ("not slow" not in config.option.markexpr)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Before pytest-xdist starts a process: all share one server, which starts at once."""
+    if _SERVER not in node.config.stash:
+        node.config.stash[_SERVER] = Server()
+    node.workerinput["prefect"] = node.config.stash[_SERVER].url
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """When the last process is done."""
+    if _SERVER in config.stash:
+        config.stash[_SERVER].stop()
+
+
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[str]:
-    """Address of a real Prefect server that the flows of the session report to: one takes ten seconds to start."""
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
-
-    from flows.running.cluster import unwatched
-
-    with prefect_test_harness(server_startup_timeout=300), unwatched():
-        yield str(PREFECT_API_URL.value())
+def prefect_server(pytestconfig: pytest.Config) -> Iterator[str]:
+    """Address of a real Prefect server that the flows of the session report to."""
+    shared = getattr(pytestconfig, "workerinput", {}).get("prefect")
+    if shared is None:
+        pytestconfig.stash[_SERVER] = Server()
+    url = shared or pytestconfig.stash[_SERVER].url
+    with reported_to(url):
+        yield url
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -39,10 +39,10 @@ class Resumable(Protocol):
 
     @property
     def done(self) -> int:
-        """Steps of it."""
+        """Steps that were taken before it was broken off."""
 
     def take(self, rows: slice) -> Resumable:
-        """The same of some of the things."""
+        """The same work on the things in these ``rows`` alone."""
 
 
 class RanOut(DoesNotFit):

@@ -196,10 +196,10 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
     """Without a line for every file, and without listings of folders."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class calls
-        """Nothing is logged."""
+        """Write no line for a request: the command prints its own."""
 
     def list_directory(self, path: object) -> None:
-        """Folders are not listed."""
+        """Answer that there is no such page where a folder has no index; its files are not listed."""
         self.send_error(404)
 
 

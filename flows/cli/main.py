@@ -166,13 +166,13 @@ def _begin() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that has no such letter shows its number
             stream.reconfigure(errors="backslashreplace")
-    heard, said = os.pipe()
-    os.set_blocking(said, False)  # as Python wants it
+    heard, written = os.pipe()
+    os.set_blocking(written, False)  # as Python wants it
     for number in ASKING:
         if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):  # else it is ignored
             signal.signal(number, _raised)
     # A step of a network may take long, and Python runs no handler before it has returned. A thread hears at once.
-    signal.set_wakeup_fd(said, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
     threading.Thread(target=_end_in_time, args=(heard,), daemon=True).start()
 
 

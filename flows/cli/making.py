@@ -75,10 +75,10 @@ def pack(
     from stores.shards.folders import survey
     from stores.shards.writing import pack as pack_folder
 
-    found = survey(folder)
+    surveyed = survey(folder)
     with bar("images packed", None) as line:
-        written = pack_folder(found, out, per_shard, line.reach)
-    yield from found.lines()
+        written = pack_folder(surveyed, out, per_shard, line.reach)
+    yield from surveyed.lines()
     yield f"{len(written)} shards in {out}"
 
 

@@ -125,16 +125,7 @@ class AtlasJob(Settings):
 
     def measuring(self) -> TargetsJob:
         """What would measure the targets of the same neurons."""
-        return TargetsJob(
-            store=self.store,
-            layer=self.layer,
-            neurons=self.neurons,
-            variant=self.variant,
-            precision=self.target_precision,
-            shards=self.shards,
-            batch=self.target_batch,
-            running=self.running,
-        )
+        return _targets(self, self, self.target_precision)
 
 
 class LayerJob(Settings):
@@ -169,16 +160,7 @@ class FullJob(_Pass):
 
     def targets(self, part: LayerJob) -> TargetsJob:
         """The targets of one layer."""
-        return TargetsJob(
-            store=self.store,
-            layer=part.layer,
-            neurons=part.neurons,
-            variant=part.variant,
-            precision=self.precision,
-            shards=self.shards,
-            batch=self.target_batch,
-            running=self.running,
-        )
+        return _targets(self, part, self.precision)
 
     def atlas(self, part: LayerJob) -> AtlasJob:
         """The pictures of one layer."""
@@ -200,3 +182,17 @@ class FullJob(_Pass):
             running=self.running,
             **of_fly,
         )
+
+
+def _targets(job: AtlasJob | FullJob, part: AtlasJob | LayerJob, precision: Precision) -> TargetsJob:
+    """What measures the targets of a part of a job: a layer's neurons."""
+    return TargetsJob(
+        store=job.store,
+        layer=part.layer,
+        neurons=part.neurons,
+        variant=part.variant,
+        precision=precision,
+        shards=job.shards,
+        batch=job.target_batch,
+        running=job.running,
+    )

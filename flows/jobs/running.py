@@ -25,7 +25,10 @@ class Running(Settings):
     )
     threads: int | None = Field(None, ge=1, description="torch's threads of a task  [default: cores / workers]")
     decoders: int | None = Field(
-        None, ge=1, description="threads of a task that decode images  [default: its worker's cores, cores / workers]"
+        None,
+        ge=1,
+        description="threads of a task that decode images  [default: on a GPU as many as its worker has cores, on a "
+        "processor those that torch's threads leave, at least 1]",
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     deterministic: bool = Field(
@@ -61,8 +64,9 @@ class Running(Settings):
         """Where the flow itself asks the model for its layers: the GPU may be on the workers alone."""
         return self.model_copy(update={"device": "cpu", "threads": None}) if self.elsewhere else self
 
-    @property
-    def of_task(self) -> Running:
-        """The same with as many threads as the workers of this machine leave for each."""
-        each = max(1, cores() // self.workers) if self.workers else None
-        return self.model_copy(update={"threads": self.threads or each, "decoders": self.decoders or each})
+    def sharing(self, cores: int, on_gpu: bool, threads: int | None = None) -> Running:
+        """The same for tasks that have so many ``cores`` each: torch takes all of them or so many ``threads``, unless
+        others were asked for. Images are decoded by what it leaves; on a GPU, where torch computes, by all cores."""
+        threads = self.threads or threads or cores
+        decoders = self.decoders or (cores if on_gpu else max(1, cores - threads))
+        return self.model_copy(update={"threads": threads, "decoders": decoders})

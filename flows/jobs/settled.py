@@ -13,8 +13,8 @@ J = TypeVar("J", ReferencesJob, TargetsJob, AtlasJob, EvaluateJob, NamesJob)
 
 
 def settled(job: J) -> J:
-    """The same job for tasks: with paths that hold in any directory, and the threads that each task has."""
-    changed: dict[str, object] = {"running": job.running.of_task}
+    """The same job for tasks: with paths that hold in any directory."""
+    changed: dict[str, object] = {}
     for name in ("store", "out", "atlas", "manifest", "labels", "vocabulary", "broader"):
         if (location := getattr(job, name, None)) is not None and location not in (*LABEL_WORDS, CLASS_WORDS):
             changed[name] = _absolute(location)

@@ -11,7 +11,7 @@ from flows.running.process import LIVE, stored_model
 from flows.steps.targets import variant_of
 from stores import Atlas, AtlasLayer, Statistics
 from stores.arrays.names import placed
-from stores.dataset.references import DICTIONARIES, DIRECTIONS
+from stores.dataset.directions import DICTIONARIES, DIRECTIONS
 from stores.files import join
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import ModelSettings, PictureSettings, Settings, StatisticsSettings

@@ -158,7 +158,7 @@ class _AtlasSource:
         return self._photographs.shown if self._photographs else {}
 
     def write(self, site: Site, number: int, pool: ThreadPoolExecutor) -> None:
-        """Write every layer."""
+        """Write every layer's wall and pages into ``site``, as the atlas of this ``number``; ``pool`` makes images."""
         for source in self.layers:
             made = source.made()
             shown = self._shown(source)

@@ -56,7 +56,7 @@ class LayerSource:
 
     @property
     def layer(self) -> str:
-        """Its name."""
+        """The layer's name, as the atlas has it."""
         return self.pictures.name
 
     @property
@@ -70,7 +70,7 @@ class LayerSource:
         return self.statistics.targets(self.layer, self.variant) if self.statistics is not None else None
 
     def made(self) -> list[int]:
-        """Neurons with a picture."""
+        """Numbers of the neurons that have a picture, in ascending order."""
         return [int(neuron) for neuron in np.flatnonzero(self.pictures.made())]
 
     def page(self) -> LayerPage:

@@ -8,7 +8,8 @@ from flows.jobs import EvaluateJob, settled
 from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, run_tasks
 from flows.running.progress import bar
-from flows.steps.metrics import check_evaluation, evaluate
+from flows.steps.judging.checking import check_evaluation
+from flows.steps.judging.metrics import evaluate
 from vital.network.arithmetic import repeatable
 
 

@@ -17,7 +17,7 @@ import torch
 
 from flows.reports.plan import Case, Comparison, ReportJob
 from flows.running.neurons import parse_neurons
-from flows.running.process import judges_at, load, load_stored, with_directions
+from flows.running.process import decoders_of, judges_at, load, load_stored, with_directions
 from flows.steps.dataset import given_directions
 from flows.steps.images import bands_of, load_images
 from flows.steps.reading.labels import Labels
@@ -31,7 +31,7 @@ from vital.errors import UnsuitableInput
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import frechet_distance
 from vital.judging.names import OWN_NETWORK, classification_metrics, metric_name
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.network.probe import CLASSES
 from vital.pictures.baselines import check_method
 from vital.settings import PictureSettings
@@ -141,11 +141,9 @@ def photographs(comparison: Comparison) -> None:
             for label in np.unique(seen["labels"]):
                 scores[str(label)][metric] = float(values[seen["labels"] == label].mean())
     images = np.unique(statistics.references(CLASSES).image[pictured])
-    crops = (
-        (0, crop)
-        for _, crop in load_images(statistics, images[images != NOBODY].tolist(), loaded.model.preprocessing, {})
-    )
-    references = _looked(crops, judges)
+    images, decoders = images[images != NOBODY], decoders_of(job.running, loaded.device)
+    crops = load_images(statistics, images.tolist(), loaded.model.preprocessing, {}, decoders)
+    references = _looked(((0, crop) for _, crop in crops), judges)
     apart = {
         metric_name("frechet", name): frechet_distance(seen[f"{name}/features"], references[f"{name}/features"])
         for name in judges

@@ -158,10 +158,10 @@ def leads(methods: Sequence[MethodFigures]) -> list[Lead]:
         if metric == wanted and (judge not in ("", OWN_NETWORK) or wanted in LIKENESS)
     ]
     for name, best_value in compared:
-        found = [method for method in others if np.isfinite(method.values.get(name, np.nan)).any()]
-        if not found:
+        measured = [method for method in others if np.isfinite(method.values.get(name, np.nan)).any()]
+        if not measured:
             continue
-        best = max(found, key=lambda method: better_sign(name) * float(np.nanmean(method.values[name])))
+        best = max(measured, key=lambda method: better_sign(name) * float(np.nanmean(method.values[name])))
         shared = sorted(set(ours.neurons) & set(best.neurons))
         mine, theirs = (
             method.values[name][[list(method.neurons).index(neuron) for neuron in shared]] for method in (ours, best)

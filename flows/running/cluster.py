@@ -28,9 +28,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.jobs import Running
+from flows.jobs import Running, cores
 from flows.running.artifacts import progress_artifact
-from flows.running.devices import OneGpuEach, gpus_of_workers
+from flows.running.devices import OneGpuEach, gpus_of_workers, room, sharing_rooms
 from flows.running.progress import tick
 from flows.running.server import give_it_time
 from vital.errors import VitalError
@@ -133,7 +133,7 @@ class Place:
     """Where tasks run, as it is found when they are to begin."""
 
     running: Running
-    """What tasks are told: on workers of this machine ``auto`` is settled."""
+    """What tasks are told: ``auto`` is settled on workers of this machine, and so are threads on workers."""
     start: Start | None = None
     """Gives what hands tasks to Dask's workers; none where they run in this process."""
     here: bool = False
@@ -153,17 +153,19 @@ def place_of(running: Running) -> Place:
     if not running.workers:
         return Place(running)
     gpus = gpus_of_workers(running)
+    told = running.sharing(max(1, cores() // running.workers), bool(gpus))
     shared: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0"}
     shared["silence_logs"] = logging.CRITICAL if _quiet() else logging.WARNING
     if not gpus:
-        at_cpu = running.model_copy(update={"device": "cpu"}) if running.device == "auto" else running
+        at_cpu = told.model_copy(update={"device": "cpu"}) if running.device == "auto" else told
         start = partial(_runner, "distributed.LocalCluster", n_workers=running.workers, **shared)
         return Place(at_cpu, start, here=True)
-    if importlib.util.find_spec("dask_cuda") is not None:  # it also binds each worker to the cores beside its GPU
+    alike = len({name.isdigit() for name in gpus}) == 1  # dask-cuda does not take numbers beside UUIDs
+    if alike and importlib.util.find_spec("dask_cuda") is not None:  # it also binds workers to cores beside their GPU
         start = partial(_runner, "dask_cuda.LocalCUDACluster", n_workers=len(gpus), CUDA_VISIBLE_DEVICES=gpus, **shared)
     else:
         start = partial(_runner, OneGpuEach, gpus=gpus, **shared)
-    return Place(running.model_copy(update={"device": "cuda"}), start, here=True)
+    return Place(told.model_copy(update={"device": "cuda"}), start, here=True)
 
 
 def _runner(cluster: str | type[LocalCluster], **options: Any) -> TaskRunner[Any]:
@@ -223,13 +225,14 @@ def declares_gpus(running: Running) -> bool:
         return _any_gpu(_declared(client))
 
 
-def _declared(client: Client) -> list[Mapping[str, float]]:
-    """What each worker declares."""
-    return [info["resources"] for info in client.scheduler_info(n_workers=-1)["workers"].values()]
+def _declared(client: Client) -> dict[str, Mapping[str, float]]:
+    """What each worker declares, by its address."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return {address: info["resources"] for address, info in workers.items()}
 
 
-def _any_gpu(declared: Sequence[Mapping[str, float]]) -> bool:
-    return any(resources.get("GPU") for resources in declared)
+def _any_gpu(declared: Mapping[str, Mapping[str, float]]) -> bool:
+    return any(resources.get("GPU") for resources in declared.values())
 
 
 def _on_scheduler(running: Running, scheduler: str) -> Place:
@@ -237,17 +240,17 @@ def _on_scheduler(running: Running, scheduler: str) -> Place:
     of which none declares any are taken as they are."""
     with Client(scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
         declared = _declared(client)
-        hosts = set(client.run(_host).values())
+        gpus = running.device != "cpu" and _any_gpu(declared)
+        taking = [address for address, resources in declared.items() if resources.get("GPU") or not gpus]
+        rooms = list(client.run(room, workers=taking).values())
     if not declared:  # they may come later, as those of a batch system do
         sys.stderr.write(f"the Dask scheduler at {scheduler} has no workers yet: tasks wait for the first one\n")
-    gpus = running.device != "cpu" and _any_gpu(declared)
-    told = running.model_copy(update={"device": "cuda"}) if gpus and running.device == "auto" else running
+    all_see = running.device == "auto" and all(one.sees_gpus for one in rooms)
+    told = sharing_rooms(running, rooms, gpus or running.on_gpu or all_see)
+    told = told.model_copy(update={"device": "cuda"}) if gpus and running.device == "auto" else told
     start = partial(DaskTaskRunner, address=scheduler)
-    return Place(told, start, hosts == {_host()}, {"GPU": 1} if gpus else {})
-
-
-def _host() -> str:
-    return socket.gethostname()
+    here = {one.host for one in rooms} == {socket.gethostname()}
+    return Place(told, start, here, {"GPU": 1} if gpus else {})
 
 
 def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""Which processor or GPU a task has: every worker gets a GPU of its own, or is refused in one sentence."""
+"""Which GPU a task has, and how many cores: every worker gets a GPU of its own, or is refused in one sentence."""
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from distributed import LocalCluster
@@ -16,11 +18,14 @@ from distributed.system import MEMORY_LIMIT
 from distributed.worker import get_worker
 from filelock import FileLock, Timeout
 
-from flows.jobs import Running
+from flows.jobs import Running, cores
 from vital.errors import UnsuitableInput
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """What CUDA reads when a process first uses it: numbers or UUIDs of the GPUs that this process is to see."""
+
+THREADS, DASKS_THREADS = "OMP_NUM_THREADS", "1"
+"""What torch reads of its threads, and what Dask sets it to for workers where their operator has not."""
 
 _mine: list[FileLock] = []
 """The lock on this worker's GPU. The system takes it off when the process ends, however that happens."""
@@ -57,6 +62,35 @@ def gpus_of_workers(running: Running) -> list[str]:
             f"name more GPUs or MIG instances in {VISIBLE}"
         )
     return found[:wanted]
+
+
+class Room(NamedTuple):
+    """Where a Dask worker is, and what it has there."""
+
+    host: str
+    cores: int
+    """That the process may use."""
+    of_host: int
+    """Cores of the whole machine, whose workers may each be allowed all of them."""
+    sees_gpus: bool
+    threads: str | None
+    """What its operator says of torch's threads."""
+
+
+def room() -> Room:
+    """That of this process."""
+    of_host, gpus = os.cpu_count() or 1, torch.cuda.is_available()
+    return Room(socket.gethostname(), cores(), of_host, gpus, os.environ.get(THREADS))
+
+
+def sharing_rooms(running: Running, rooms: Sequence[Room], on_gpu: bool) -> Running:
+    """What tasks are told on workers that somebody else started: the cores of a machine are shared by its workers. As
+    they are where there are no workers yet, or where their operator has set torch's threads."""
+    if not rooms or any(one.threads not in (None, DASKS_THREADS) for one in rooms):
+        return running
+    beside = Counter(one.host for one in rooms)
+    least = min(max(1, min(one.cores, one.of_host // beside[one.host])) for one in rooms)
+    return running.sharing(least, on_gpu)
 
 
 class OneGpuEach(LocalCluster):

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
+from pydantic import TypeAdapter, ValidationError
 
 from stores import AtlasLayer
+from vital.channels import Shown
 from vital.errors import UnknownNeuron, UnsuitableInput
+
+_SHOWN: TypeAdapter[tuple[int, ...]] = TypeAdapter(Shown)
 
 
 def parse_neurons(text: str, count: int, layer: str) -> list[int]:
@@ -66,9 +70,12 @@ def shown_channels(text: str, pictures: AtlasLayer) -> tuple[int, ...]:
     none are given. Raises `UnsuitableInput` where they are not one or three of its channels."""
     if not text:
         return pictures.shown
-    parts, colours = [part.strip() for part in text.split(",")], pictures.colours
-    shown = tuple(int(part) for part in parts if part.isdecimal())
-    if len(shown) != len(parts) or len(shown) not in (1, 3) or max(shown) >= colours:
+    colours = pictures.colours
+    try:
+        shown = _SHOWN.validate_python(text)
+    except ValidationError:
+        shown = ()
+    if not shown or max(shown) >= colours:
         raise UnsuitableInput(
             f"--shown {text} (shown=) are not one or three of the {colours} channels of {pictures.name}, which are "
             "counted from 0: give such as 2,1,0"

@@ -41,7 +41,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device that the network's weights are on, to which images are brought."""
         return anchor(self.model.network).device
 
 
@@ -122,6 +122,11 @@ class Kept(Mapping[str, "np.ndarray | Dictionary"]):
 
 _latest: dict[str, Dictionary] = {}
 """The dictionary that was asked for last, by its digest: what a task has put on a device stays there for the next."""
+
+
+def decoders_of(running: Running, device: torch.device) -> int:
+    """Threads that decode images in a task of this process, whose network is on ``device``."""
+    return running.sharing(cores(), device.type != "cpu", ALL_THREADS).decoders or 1
 
 
 def stored_model(statistics: Statistics) -> ModelSettings:

@@ -45,7 +45,7 @@ class Bar:
         self.reach(count, count)
 
     def reach(self, done: int, total: int) -> None:
-        """``done`` of ``total``."""
+        """Show that ``done`` of ``total`` are done, both of which may have changed."""
         self._count, self._total = done, total
         self._show(done, total)
 

@@ -70,24 +70,24 @@ def _check_home() -> None:
 
 def _explained(error: Exception) -> str | None:
     """A sentence for what Prefect's client says of a server, which are errors of no type of its own."""
-    said = str(error)
+    message = str(error)
     of_client = type(error).__module__.partition(".")[0] in ("httpx", "prefect")
     if not (of_client or isinstance(error, RuntimeError | ValueError)):
         return None
-    if "connect to ephemeral Prefect API server" in said:
+    if "connect to ephemeral Prefect API server" in message:
         limit = os.environ.get(STARTUP, SECONDS)
         return (
             f"the server that Prefect starts for a run did not answer within {limit} seconds: allow it more with "
             f"{STARTUP}, or start `prefect server start` once and name it in PREFECT_API_URL"
         )
-    if "No Prefect API URL provided" in said:
+    if "No Prefect API URL provided" in message:
         return "Prefect may start no server of its own here: name one in PREFECT_API_URL"
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value() or ""
-    if "Failed to reach API at" in said or (of_client and url and _asked_for(error).startswith(url)):
+    if "Failed to reach API at" in message or (of_client and url and _asked_for(error).startswith(url)):
         url = safe_url(url) if url else "the address that Prefect chose"
-        if "401" in said or "403" in said:
+        if "401" in message or "403" in message:
             return (
                 f"the Prefect server at {url} refuses (HTTP 401 or 403): set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
             )

@@ -13,13 +13,13 @@ from stores import References, Sample, Statistics, open_statistics
 from stores.arrays.display import counted
 from stores.arrays.names import placed
 from stores.arrays.provenance import JSON
-from stores.dataset.references import StoredDictionary, read_matrix
-from stores.dataset.references import read_dictionary as read_stored
+from stores.dataset.directions import StoredDictionary, read_matrix
+from stores.dataset.directions import read_dictionary as read_stored
 from stores.errors import STATUS_MEANINGS, USED, MissingStore, SchemaMismatch, Status, UnreadableShard
 from stores.files import local_path, safe_url
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan, levels_of, ranked_layer
-from vital.measuring.ranking import NOBODY, Ranking
+from vital.measuring.kept.ranking import NOBODY, Ranking
 from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey
 from vital.network.neurons import Dictionary
@@ -58,10 +58,10 @@ def given_directions(matrices: Sequence[str], dictionaries: Sequence[str] = ()) 
     given: dict[str, np.ndarray | Dictionary] = {}
     for read, locations in ((read_matrix, matrices), (_given_dictionary, dictionaries)):
         for location in locations:
-            name, found = read(location)
+            name, matrix = read(location)
             if name in given:
                 raise SchemaMismatch(f"two files of directions bear the name {name!r}: give one of them another")
-            given[name] = found
+            given[name] = matrix
     return given
 
 

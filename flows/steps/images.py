@@ -16,16 +16,15 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from flows.jobs import cores
 from stores import References, Statistics
-from stores.dataset.places import Places
+from stores.dataset.kept.places import Places
 from stores.errors import UnreadableShard
 from stores.files import local_path, safe_url
 from stores.shards.bands import Bands
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import read_spans
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.network.preprocessing import Preprocessing
 
 AHEAD = 128
@@ -67,11 +66,15 @@ def bands_of(preprocessing: Preprocessing) -> Bands:
 
 
 def load_images(
-    statistics: Statistics, images: Sequence[int], preprocessing: Preprocessing, urls: Mapping[str, str]
+    statistics: Statistics,
+    images: Sequence[int],
+    preprocessing: Preprocessing,
+    urls: Mapping[str, str],
+    decoders: int = 1,
 ) -> Iterator[tuple[int, UInt8[Tensor, "colour side side"]]]:
     """Images by id in ascending order. ``urls``: base name to where a shard is now, where it moved."""
     places = statistics.places(images)
-    return read_placed(statistics, places, range(len(places)), preprocessing, urls)
+    return read_placed(statistics, places, range(len(places)), preprocessing, urls, decoders=decoders)
 
 
 def read_placed(
@@ -81,10 +84,10 @@ def read_placed(
     preprocessing: Preprocessing,
     urls: Mapping[str, str],
     ahead: int = AHEAD,
-    decoders: int | None = None,
+    decoders: int = 1,
 ) -> Iterator[tuple[int, UInt8[Tensor, "colour side side"]]]:
     """The images of ``places`` in the ``order`` of its rows, with their ids; so many ``ahead`` are in memory, and what
-    is on the way. So many threads are ``decoders``, as many as the process has cores where nothing is said.
+    is on the way. So many threads are ``decoders``.
 
     Raises:
         MissingShard: a shard is not where it should be.
@@ -94,7 +97,7 @@ def read_placed(
     where = [urls.get(str(name), str(url)) for name, url in zip(shards.name, shards.url, strict=True)]
     remote = any(local_path(where[shard]) is None for shard in np.unique(places.shard))
     size = TOGETHER if remote else TOGETHER // 4
-    pool = ThreadPoolExecutor(decoders or cores(), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
 
     def made(row: int, data: bytes) -> UInt8[Tensor, "colour side side"]:
         if zlib.crc32(data) != places.checksum[row]:
@@ -149,7 +152,7 @@ def reference_crops(
     whole: bool,
     urls: Mapping[str, str],
     ahead: int = AHEAD,
-    decoders: int | None = None,
+    decoders: int = 1,
 ) -> Iterator[tuple[UInt8[Tensor, "colour side side"], tuple[int, ...]]]:
     """Every distinct image and box of some neurons' ``references`` once, with the rows of these that share it; the box
     is the reference's patch, or the ``whole`` image. ``places`` say where the images are.

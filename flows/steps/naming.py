@@ -15,16 +15,17 @@ from jaxtyping import Float32, Int, Int64
 
 from flows.jobs import CLASS_WORDS, NamesJob
 from flows.running.devices import device_name
-from flows.running.process import LoadedModel, judge_at, load_stored
+from flows.running.process import LoadedModel, decoders_of, judge_at, load_stored
 from flows.running.progress import tick
 from flows.steps.images import load_images, moved_urls
+from flows.steps.judging.checking import asked_layers
 from flows.steps.reading.labels import IGNORED, Labels
 from stores import Naming, Statistics, open_atlas, open_statistics
 from stores.arrays.provenance import JSON, fingerprint
 from stores.errors import SchemaMismatch
 from stores.files import read_bytes, safe_url
 from stores.shards.labels import NO_LABEL, folded
-from vital.errors import UnsuitableInput, nearest
+from vital.errors import UnsuitableInput
 from vital.judging.judges import CLIP, SCALE, Judge
 from vital.judging.words.naming import NO_WORD, WordScores, choosing, name_neurons
 
@@ -54,13 +55,7 @@ def check_names(job: NamesJob) -> dict[str, int]:
         UnknownModel: there is no such judge.
     """
     atlas = open_atlas(job.atlas)
-    for layer in job.layers:
-        if layer not in atlas.layers:
-            raise SchemaMismatch(
-                f"{safe_url(job.atlas)} has no layer {layer!r}; the nearest are {nearest(layer, atlas.layers)}: "
-                "choose from these, or leave out --layer for all"
-            )
-    statistics, layers = atlas.statistics(job.store), job.layers or atlas.layers
+    layers, statistics = asked_layers(atlas, job.layers), atlas.statistics(job.store)
     samples = [statistics.sample(layer) for layer in layers]
     if not samples:
         raise SchemaMismatch(f"{safe_url(job.atlas)} has no layer yet: `vital info` says how far it is")
@@ -152,10 +147,10 @@ def read_broader(url: str, words: Sequence[str]) -> dict[str, list[int]]:
     content = read_bytes(url)
     if content is None:
         raise UnsuitableInput(f"there are no broader words at {safe_url(url)}: give a JSON file, or leave it out")
-    known = {folded(spelt): place for place, word in enumerate(words) for spelt in (word, *word.split(","))}
+    known = {folded(spelt): number for number, word in enumerate(words) for spelt in (word, *word.split(","))}
     try:
         table = json.loads(content)
-        found = {
+        broader = {
             str(word): sorted({known[folded(str(one))] for one in narrower if folded(str(one)) in known})
             for word, narrower in table.items()
             if not isinstance(narrower, str)
@@ -164,12 +159,12 @@ def read_broader(url: str, words: Sequence[str]) -> dict[str, list[int]]:
         raise UnsuitableInput(
             f'{safe_url(url)} is no table of broader words ({error}): it should be JSON such as {{"dog": ["pug"]}}'
         ) from None
-    found = {word: places for word, places in found.items() if word.strip() and places}
-    if not found:
+    broader = {word: numbers for word, numbers in broader.items() if word.strip() and numbers}
+    if not broader:
         raise UnsuitableInput(
             f"{safe_url(url)} stands for none of the {len(words)} words, such as {words[0]!r}: name these in its lists"
         )
-    return found
+    return broader
 
 
 @lru_cache(maxsize=2)
@@ -182,9 +177,9 @@ def _word_scores(job: NamesJob, store: str, made_of: tuple[str, ...], images: tu
         return scored
     broader, words = read_broader(job.broader, scored.words.words), scored.words
     together = np.add.reduce if job.judge is None else np.logaddexp.reduce  # of logits: that of all classes as one
-    sums = [together(words.scores[:, places], axis=1) for places in broader.values()]
+    sums = [together(words.scores[:, numbers], axis=1) for numbers in broader.values()]
     joined = WordScores([*words.words, *broader], np.concatenate([words.scores, np.stack(sums, 1)], 1))
-    digest = fingerprint({word: list(places) for word, places in broader.items()})
+    digest = fingerprint({word: list(numbers) for word, numbers in broader.items()})
     return Scored(scored.image, joined, {**scored.made_from, "broader": digest})
 
 
@@ -242,7 +237,8 @@ def _of_judge(job: NamesJob, statistics: Statistics, images: Int64[np.ndarray, "
     network saw of the images."""
     network = load_stored(statistics, job.running)
     judge, words = _judge(job, network)
-    seen = load_images(statistics, images.tolist(), network.model.preprocessing, moved_urls(statistics, job.shards))
+    urls, decoders = moved_urls(statistics, job.shards), decoders_of(job.running, network.device)
+    seen = load_images(statistics, images.tolist(), network.model.preprocessing, urls, decoders)
     parts: list[Float32[np.ndarray, "image word"]] = []
     while part := list(islice(seen, TOGETHER)):
         logits = (

@@ -225,7 +225,7 @@ class _Work:
 
     @cached_property
     def colours(self) -> ColourDistribution:
-        """Of the data set."""
+        """Mean and covariance of the data set's colours, which pictures begin with."""
         return ColourDistribution(*self.statistics.colours())
 
     def batch(self, facets: Sequence[Facet]) -> int:

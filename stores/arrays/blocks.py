@@ -113,8 +113,8 @@ class Blocks:
         return made
 
     def _decided(self, status: zarr.Array[Any], neurons: Sequence[int] | None) -> Bool[np.ndarray, "neuron"]:
-        blocks, place = np.unique(self._within(status, neurons) // block_length(status), return_inverse=True)
-        decided: np.ndarray = self.done(blocks.tolist())[place]
+        blocks, of_neuron = np.unique(self._within(status, neurons) // block_length(status), return_inverse=True)
+        decided: np.ndarray = self.done(blocks.tolist())[of_neuron]
         return decided
 
     def neurons_of(self, block: int) -> range:
@@ -186,8 +186,8 @@ class Blocks:
         within = self._within(array, neurons)
         if self.most_facets == 1:
             return np.ones(len(within), np.int64)
-        found = (read_rows(self.array(COUNT), within) > 0).sum(1)
-        facets: np.ndarray = np.maximum(found * self._decided(array, neurons), 1)
+        counts = (read_rows(self.array(COUNT), within) > 0).sum(1)
+        facets: np.ndarray = np.maximum(counts * self._decided(array, neurons), 1)
         return facets
 
     def require_facet(self, neuron: int, facet: int) -> int:

@@ -35,7 +35,7 @@ class AtlasLayer(Blocks):
 
     @property
     def name(self) -> str:
-        """The layer, or ``classes``."""
+        """What the layer is called in the network, or ``classes``."""
         return unplaced(self.path)
 
     # What the pictures were made with
@@ -48,7 +48,7 @@ class AtlasLayer(Blocks):
 
     @property
     def fingerprint(self) -> str:
-        """Of the settings."""
+        """Digest of `settings`: pictures with the same are of one kind."""
         return fingerprint(self.settings)
 
     @property
@@ -58,7 +58,7 @@ class AtlasLayer(Blocks):
 
     @property
     def side(self) -> int:
-        """Of a picture, in pixels."""
+        """Side of every picture, in pixels."""
         return int(self.settings["side"])
 
     def claim(self, settings: Mapping[str, JSON]) -> None:

@@ -60,7 +60,7 @@ class Atlas:
         return sorted(names, key=lambda name: (name != "classes", _natural(name)))
 
     def layer(self, name: str) -> AtlasLayer:
-        """One layer, whether it is there or not."""
+        """One layer by its name, whether the atlas has it yet or not: `require_layer` asks."""
         return AtlasLayer.of(self.root, name)
 
     def require_layer(self, name: str) -> AtlasLayer:

@@ -17,6 +17,7 @@ from stores.arrays.display import lines_html
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
+from stores.dataset.directions import Dictionaries, Directions, StoredDictionary, write_dictionary, write_directions
 from stores.dataset.images import (
     read_colour_rows,
     read_colours,
@@ -26,17 +27,10 @@ from stores.dataset.images import (
     write_images,
 )
 from stores.dataset.index import SampleRows, ShardRows, append_parts, index_specs, read_columns, read_index, read_shards
-from stores.dataset.kept import KeptOfNeurons
+from stores.dataset.kept.neurons import KeptOfNeurons
+from stores.dataset.kept.places import Places, read_places
+from stores.dataset.kept.references import REFERENCES
 from stores.dataset.layers import SUMS, layer_specs, read_layer, write_layer
-from stores.dataset.places import Places, read_places
-from stores.dataset.references import (
-    REFERENCES,
-    Dictionaries,
-    Directions,
-    StoredDictionary,
-    write_dictionary,
-    write_directions,
-)
 from stores.dataset.summary import statistics_lines
 from stores.dataset.targets import TARGETS, Targets
 from stores.files import safe_url
@@ -74,7 +68,7 @@ class Statistics(KeptOfNeurons):
 
     @property
     def base_fingerprint(self) -> str:
-        """Of the base."""
+        """Digest of `base`: stores with the same were measured in the same way."""
         return fingerprint(self.base)
 
     @property

@@ -11,7 +11,7 @@ from stores.arrays.display import counted
 from stores.arrays.names import unplaced
 from stores.arrays.provenance import dataset_fingerprint
 from stores.arrays.schema import group_at
-from stores.dataset.references import LOWEST
+from stores.dataset.kept.references import LOWEST
 from stores.dataset.targets import TARGETS
 from stores.errors import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS
 from stores.files import safe_url

@@ -64,7 +64,7 @@ class TrustLine:
 
     @property
     def level(self) -> int:
-        """How many hold."""
+        """How many of the findings hold, from 0 to as many as there are; what is not known does not."""
         return sum(holds is True for holds in self.findings)
 
 

@@ -46,7 +46,7 @@ class PageImage:
 
 @dataclass(frozen=True)
 class Section:
-    """One layer of one network."""
+    """What the report says of one layer of one network."""
 
     title: str
     lines: Sequence[str]

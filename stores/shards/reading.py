@@ -36,7 +36,7 @@ ASKED = 16
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample of a shard.
+    """What a shard holds of one image: the image as it lies there, and what stands beside it.
 
     ``row`` counts from 0; ``label`` is −1 where unknown; ``offset`` and ``size`` are the image's bytes in the tar,
     0 where there is no image; ``image`` holds them when ``status`` is OK and is None otherwise.

@@ -35,9 +35,9 @@ def measures_of_references(
     if sum(len(own) > 0 for own in rows) < NEURONS:
         return {}
     plain = standardised(features, features[together])
-    own = [plain[places] for places in rows]
-    found = {"clarity": clarity(own), "redundancy": redundancy(own), "polysemanticity": polysemanticity(own)}
-    return {name: values for name, values in found.items() if np.isfinite(values).any()}
+    own = [plain[of_neuron] for of_neuron in rows]
+    measures = {"clarity": clarity(own), "redundancy": redundancy(own), "polysemanticity": polysemanticity(own)}
+    return {name: values for name, values in measures.items() if np.isfinite(values).any()}
 
 
 def measures_of_facets(
@@ -71,14 +71,14 @@ def clarity(features: Sequence[Float[np.ndarray, "_reference feature"]]) -> Floa
     >>> clarity([np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])])
     array([1., 0.])
     """
-    found = np.full(len(features), np.nan)
+    cosines = np.full(len(features), np.nan)
     for neuron, rows in enumerate(features):
         if (count := len(rows)) > 1:
             directions = unit(rows.astype(np.float64))
             total = directions.sum(0)
             # the cosines of all pairs, less those of each with itself
-            found[neuron] = (total @ total - np.square(directions).sum()) / (count * (count - 1))
-    return found
+            cosines[neuron] = (total @ total - np.square(directions).sum()) / (count * (count - 1))
+    return cosines
 
 
 def redundancy(features: Sequence[Float[np.ndarray, "_reference feature"]]) -> Float[np.ndarray, "neuron"]:
@@ -88,16 +88,16 @@ def redundancy(features: Sequence[Float[np.ndarray, "_reference feature"]]) -> F
     >>> redundancy([np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([[3.0, 0.0]])])
     array([1., 0., 1.])
     """
-    found = np.full(len(features), np.nan)
+    greatest = np.full(len(features), np.nan)
     there = [neuron for neuron, rows in enumerate(features) if len(rows)]
     if len(there) < 2:
-        return found
+        return greatest
     means = unit(np.stack([features[neuron].mean(0, dtype=np.float64) for neuron in there]))
     for start in range(0, len(means), ROWS):
         near = means[start : start + ROWS] @ means.T
         np.fill_diagonal(near[:, start:], -np.inf)
-        found[there[start : start + ROWS]] = near.max(1)
-    return found
+        greatest[there[start : start + ROWS]] = near.max(1)
+    return greatest
 
 
 def polysemanticity(features: Sequence[Float[np.ndarray, "_reference feature"]]) -> Float[np.ndarray, "neuron"]:

@@ -69,8 +69,8 @@ class Judge:
 
     def features(self, pixels: UInt8[Tensor, "picture colour row column"]) -> Float[np.ndarray, "picture feature"]:
         """Those of `outputs`, on the host in single precision."""
-        found: np.ndarray = self.outputs(pixels).features.float().numpy(force=True)
-        return found
+        features: np.ndarray = self.outputs(pixels).features.float().numpy(force=True)
+        return features
 
 
 def own_judge(model: Model) -> Judge:

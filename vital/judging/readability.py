@@ -104,10 +104,10 @@ def held_out_readability(
     """
     together = np.concatenate([np.empty(0, np.int64), *rows])
     pictures, references = standardised(features, features[together]), standardised(features, sample)
-    seen, found = unit(images), []
+    seen, differences = unit(images), []
     for own, count, question in zip(rows, counts, questions, strict=True):
         if len(own) <= count or len(rows) < FEWEST or not question.fair:
-            found.append(np.full(len(own), np.nan))
+            differences.append(np.full(len(own), np.nan))
             continue
         drawn = (np.arange(len(own))[:, None] + np.arange(count)) % len(own)
         rest = [np.delete(own, ranks) for ranks in drawn]
@@ -120,8 +120,8 @@ def held_out_readability(
                 for part in (taken, others)
             ]
         )
-        found.append(areas[0] - areas[1])
-    return found
+        differences.append(areas[0] - areas[1])
+    return differences
 
 
 def area(exciting: Float[np.ndarray, "query"], others: Float[np.ndarray, "other"]) -> float:

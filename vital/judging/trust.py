@@ -57,7 +57,7 @@ class Trust:
 
     @property
     def findings(self) -> tuple[Finding, Finding, Finding]:
-        """All three, in this order."""
+        """What was looked at, in the order of `LOOKED_AT`."""
         return self.reached, self.readable, self.natural
 
     @property
@@ -67,7 +67,7 @@ class Trust:
 
     @property
     def known(self) -> int:
-        """How many were measured."""
+        """How many of the three were measured, whether they hold or not."""
         return sum(finding.holds is not None for finding in self.findings)
 
     @property

@@ -58,7 +58,7 @@ class ExactSum:
         self.parts = torch.zeros((2, *shape), dtype=torch.float64, device=device)
 
     def add(self, values: Float[Tensor, "image *rest"]) -> None:
-        """Add every image's value."""
+        """Add the values of every image of a batch; the result does not depend on batches or their order."""
         total = self.parts.view(2, -1)
         flat = values.reshape(len(values), total.shape[1])
         for some in flat.split(AT_ONCE):

@@ -13,7 +13,8 @@ from jaxtyping import Float, Float64, Int, Shaped, UInt8
 from torch import Tensor
 
 from vital.measuring.image_sums import ImageSums, ImageTotal
-from vital.measuring.ranking import Ranker, Ranking, Sample, Sampler, sample_size, unit_hash
+from vital.measuring.kept.ranking import Ranker, Ranking
+from vital.measuring.kept.sampling import Sample, Sampler, sample_size, unit_hash
 from vital.measuring.rows import stored_levels
 from vital.measuring.sums import LayerSums, LayerTotal
 from vital.network.arithmetic import arithmetic, rounding, widened
@@ -257,8 +258,10 @@ class _Peaks:
 
             return cls((-maps.amin(-1) if lowest else maps.amax(-1)).float(), sites)
         peaks, where = maps.min(-1) if lowest else maps.max(-1)
-        peaks, found = (part.to("cpu", non_blocking=True) for part in ((-peaks if lowest else peaks).float(), where))
-        return cls(peaks, lambda image, neurons: found[image].numpy()[neurons] + first)
+        peaks, sites_there = (
+            part.to("cpu", non_blocking=True) for part in ((-peaks if lowest else peaks).float(), where)
+        )
+        return cls(peaks, lambda image, neurons: sites_there[image].numpy()[neurons] + first)
 
 
 @dataclass(frozen=True)

@@ -78,12 +78,12 @@ class ImageSums:
 
     @classmethod
     def from_stored(cls, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> ImageSums:
-        """What `stored` gave."""
+        """The sums whose arrays `stored` gave, by their names."""
         parts = {name: np.stack([arrays[f"{name}{rest}"] for rest in RESTS]) for name in PARTED}
         return cls(**parts, count=int(arrays["count"]))
 
     def mean_spectrum(self) -> Float[np.ndarray, "colour row column"]:
-        """The mean amplitude spectrum."""
+        """Mean over the images of their amplitude spectrum."""
         mean: np.ndarray = total_of(self.spectrum) / max(self.count, 1)
         return mean
 

@@ -48,7 +48,7 @@ class Statistic:
         return self.join is np.add
 
     def joined(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Of two disjoint sets of images."""
+        """The statistic of two disjoint sets of images together, from that of each."""
         both: np.ndarray = self.join(one, other)
         return carried(both) if self.adds else both
 

@@ -91,14 +91,14 @@ class _Ledger:
         self._now = self.most = 0
 
     def enter(self, storage: torch.UntypedStorage) -> None:
-        """One more keeps it."""
+        """Count the storage in, whose bytes are counted once however many tensors keep it."""
         if not self._owners[storage._cdata]:
             self._now += storage.nbytes()
             self.most = max(self.most, self._now)
         self._owners[storage._cdata] += 1
 
     def leave(self, storage: torch.UntypedStorage) -> None:
-        """One less does."""
+        """Count the storage out, whose bytes go with the last tensor that keeps it."""
         self._owners[storage._cdata] -= 1
         if not self._owners[storage._cdata]:
             self._now -= storage.nbytes()

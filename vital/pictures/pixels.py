@@ -45,7 +45,7 @@ class PixelPictures:
         return self.parameters.view_as(self.parameters)
 
     def settle(self) -> None:
-        """Clamp to valid colours."""
+        """Clamp the parameters to colours that a file can hold."""
         with torch.no_grad():
             self.parameters.clamp_(self._low, self._high)
 

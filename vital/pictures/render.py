@@ -18,8 +18,8 @@ from PIL import Image
 from vital.errors import UnsuitableInput
 from vital.measuring.gathering import Gathered, Plan, gather
 from vital.measuring.image_sums import ImageSums
+from vital.measuring.kept.ranking import NOBODY, Ranking
 from vital.measuring.photos import Photographs, Photos, read_photos
-from vital.measuring.ranking import NOBODY, Ranking
 from vital.measuring.targets import Crop, Target, measure
 from vital.network.arithmetic import resolved
 from vital.network.layers import Layer, Survey, survey

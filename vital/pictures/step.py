@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
+from torch.optim.adam import adam
 
 from vital.memory import RanOut, first_line, out_of_memory
 from vital.network.probe import Activations
@@ -64,9 +65,33 @@ class Begun:
     """Adam's own, of its steps."""
 
     def take(self, rows: slice) -> Begun:
-        """The same of some of the pictures."""
+        """What was begun of the pictures in these ``rows`` alone."""
         state = {name: values[rows] for name, values in self.state.items()}
         return Begun(self.done, [loss[rows] for loss in self.losses], state, self.count)
+
+
+class _Adam:
+    """What Adam keeps of its parameters. Its step is PyTorch's own function: the class around that imports PyTorch's
+    compiler, a second of every process that makes pictures."""
+
+    def __init__(self, parameters: Tensor, betas: tuple[float, float]) -> None:
+        self._parameters, self._betas, self._on_gpu = parameters, betas, recordable(parameters.device)
+        self.mean, self.square = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        self.count = torch.zeros(
+            (),
+            dtype=torch.float32 if self._on_gpu else None,
+            device=parameters.device if self._on_gpu else "cpu",
+        )
+        """Of steps that were taken."""
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, rate: Tensor) -> None:
+        """Move the parameters."""
+        adam(
+            [self._parameters], [gradient], [self.mean], [self.square], [], [self.count],
+            foreach=False, capturable=self._on_gpu, fused=self._on_gpu, amsgrad=False, beta1=self._betas[0],
+            beta2=self._betas[1], lr=rate, weight_decay=0.0, eps=1e-8, maximize=False,
+        )  # fmt: skip
 
 
 class Step:
@@ -95,10 +120,7 @@ class Step:
         rates = np.array([settings.learning_rate * rate(step, settings) for step in range(steps)])
         self._rates = table(rates.astype(np.float32 if on_gpu else np.float64))
         self._rate = torch.zeros((), dtype=self._rates.dtype, device=device)
-        self._adam = torch.optim.Adam(
-            [parameters], settings.learning_rate, settings.betas, capturable=on_gpu, fused=on_gpu or None
-        )
-        self._adam.param_groups[0]["lr"] = self._rate
+        self._adam = _Adam(parameters, settings.betas)
         self._shifts = table(draws.shifts.swapaxes(0, 1))
         self._blurs = table(draws.blurs.swapaxes(0, 1)) if settings.softness else None
         self._warps = None if draws.warps is None else table(draws.warps.swapaxes(0, 1))
@@ -119,29 +141,27 @@ class Step:
 
     def begun(self, losses: Sequence[Float[Tensor, "picture"]]) -> Begun | None:
         """How far the run is, with the losses that were recorded of it; None where a step was left in its middle."""
-        kept = self._adam.state.get(self._pictures.parameters)
-        if not self.whole or not kept:
+        done = int(self._done)
+        if not self.whole or not done:
             return None
         state = {"parameters": self._pictures.parameters, "alive": self.alive, "saliency": self.saliency}
-        state |= {"loss": self.loss, "mean": kept["exp_avg"], "square": kept["exp_avg_sq"]}
-        done = int(self._done)
+        state |= {"loss": self.loss, "mean": self._adam.mean, "square": self._adam.square}
         return Begun(
             done,
             [loss.cpu() for loss in losses],
             {name: values.detach().to("cpu", copy=True) for name, values in state.items()},
-            kept["step"].detach().to("cpu", copy=True),
+            self._adam.count.to("cpu", copy=True),
         )
 
     def go_on(self, begun: Begun) -> None:
-        """Continue from there."""
+        """Go on from where a run on the same pictures was broken off: with its parameters and the state of Adam."""
         parameters, state = self._pictures.parameters, begun.state
-        for name, tensor in (("alive", self.alive), ("saliency", self.saliency), ("loss", self.loss)):
+        moments = (("mean", self._adam.mean), ("square", self._adam.square))
+        for name, tensor in (("alive", self.alive), ("saliency", self.saliency), ("loss", self.loss), *moments):
             tensor.copy_(state[name])
         with torch.no_grad():
             parameters.copy_(state["parameters"])
-        mean, square = (torch.empty_like(parameters).copy_(state[name]) for name in ("mean", "square"))
-        count = begun.count.to(parameters.device if recordable(parameters.device) else "cpu", copy=True)
-        self._adam.state[parameters] = {"step": count, "exp_avg": mean, "exp_avg_sq": square}
+        self._adam.count.copy_(begun.count)
         self._done.fill_(begun.done)
 
     def _now(self, table: Tensor) -> Tensor:
@@ -165,9 +185,7 @@ class Step:
         self.alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
         self.saliency += torch.where(self.alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
         moving = torch.where(self.alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)
-        parameters.grad = moving.contiguous()  # a fused Adam reads memory in order, whatever the strides
-        self._adam.step()
-        parameters.grad = None  # its memory is free for the step of another kind
+        self._adam.step(moving.contiguous(), self._rate)  # fused, it reads memory in order, whatever the strides
         self._pictures.settle()
         self._done += 1
         self.whole = True
@@ -264,7 +282,8 @@ class _Recorder:
             self._pool = torch.cuda.graph_pool_handle()  # torch gives up one without graphs
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            # other threads of the program may use the GPU meanwhile: their calls belong to no recording
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 self._step(kind)
         except RuntimeError as error:
             self._step.whole = True  # nothing was carried out

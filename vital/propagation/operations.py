@@ -293,11 +293,13 @@ RULES: Handlers = {
 
 def exported(handlers: Handlers) -> Handlers:
     """The same operations as programs of torch.export call them, whose arguments come in the same order."""
-    found: Handlers = {}
+    renamed: Handlers = {}
     for func, handle in handlers.items():
         packet = getattr(torch.ops.aten, getattr(func, "__name__", ""), None)
-        found |= {getattr(packet, overload): handle for overload in (packet.overloads() if packet is not None else ())}
-    return found
+        renamed |= {
+            getattr(packet, overload): handle for overload in (packet.overloads() if packet is not None else ())
+        }
+    return renamed
 
 
 RULES.update(exported(RULES))

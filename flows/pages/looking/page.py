@@ -108,7 +108,7 @@ class _Files:
         return self._write(f"{number}-{_of(sight)}.jpg", lambda: _jpeg(overlaid(seen.pixels, map_)))
 
     def picture(self, atlas: int, sight: Sight) -> str | None:
-        """The neuron's picture."""
+        """Where the neuron's own picture lies, written at its first use; None where the atlas has none."""
         pixels = sight.picture
         if pixels is None:
             return None

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from flows.jobs import Running
 from flows.pages.photographs.shown import Shown
-from flows.running.process import LoadedModel
+from flows.running.process import LoadedModel, decoders_of
 from flows.steps.images import load_images
 from stores import Statistics
-from stores.dataset.references import LOWEST
+from stores.dataset.kept.references import LOWEST
 from vital.network.arithmetic import rounding
 from vital.network.probe import probe
 
@@ -82,7 +83,8 @@ class LayerMaps:
         reads = self.loaded.survey.layer(self.layer).reads
         reads = reads.of(sorted({neuron for some in neurons.values() for neuron in some}))
         sites = self.loaded.survey.layer(reads.layer).own
-        images = load_images(self.statistics, sorted(neurons), model.preprocessing, self.urls)
+        decoders = decoders_of(Running(), device)
+        images = load_images(self.statistics, sorted(neurons), model.preprocessing, self.urls, decoders)
         with torch.inference_mode(), probe(model.network, [reads.layer], self.loaded.survey.layouts()) as run:
             while part := list(islice(images, BATCH)):
                 pixels = torch.stack([pixels for _, pixels in part]).to(device)

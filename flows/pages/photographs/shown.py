@@ -13,10 +13,10 @@ from flows.pages.photographs.across import Excited, across
 from flows.pages.photographs.thumbnails import Photographs
 from flows.steps.targets import variant_of
 from stores import References, Sample
-from stores.dataset.references import LOWEST
+from stores.dataset.kept.references import LOWEST
 from stores.errors import SchemaMismatch
 from stores.pages.content import Photo
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.network.probe import CLASSES
 
 MOST, LEAST = 9, 4

@@ -21,7 +21,7 @@ from stores.shards.bands import RGB, Bands
 from stores.shards.beside import read_class_names
 from stores.shards.decoding import decode
 from stores.shards.reading import read_images
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.network.preprocessing import Preprocessing
 
 SIDE = 160

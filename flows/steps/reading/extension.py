@@ -18,13 +18,14 @@ from flows.steps.dataset import write_gathered
 from flows.steps.reading.merging import Tree, index_rows, joined_partials, remove_partials
 from stores import Statistics
 from stores.arrays.provenance import ShardIdentity, check_extension
-from stores.dataset.references import read_references
+from stores.dataset.kept.references import read_references
 from stores.errors import ForeignStore
 from stores.files import read_arrays, remove_arrays, write_arrays
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan
 from vital.measuring.image_sums import ImageSums
-from vital.measuring.ranking import NOBODY, Ranking, Sample, sample_size, unit_hash
+from vital.measuring.kept.ranking import NOBODY, Ranking
+from vital.measuring.kept.sampling import Sample, sample_size, unit_hash
 from vital.measuring.sums import LayerSums
 from vital.network.probe import CLASSES
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from flows.jobs import ReferencesJob, cores
-from flows.running.process import LoadedModel
+from flows.jobs import ReferencesJob
+from flows.running.process import LoadedModel, decoders_of
 from flows.steps.images import bands_of
 from flows.steps.reading.labels import Labels
 from stores.errors import Status, UnreadableImage
@@ -50,10 +51,8 @@ class Feed:
         if job.statistics.jpeg == "nvjpeg":
             jpeg_decoder(device)
         usual = BATCH if device.type == "cpu" else BATCH_ON_GPU
-        decoders = job.running.decoders or cores()
-        return cls(
-            usual if job.batch == "auto" else job.batch, decoders, job.statistics.jpeg, job.running.deterministic
-        )
+        batch, decoders = usual if job.batch == "auto" else job.batch, decoders_of(job.running, device)
+        return cls(batch, decoders, job.statistics.jpeg, job.running.deterministic)
 
 
 ALONE = Feed()
@@ -64,7 +63,10 @@ Batches = Generator[tuple[list[Sample], UInt8[Tensor, "image colour side side"]]
 def fed(reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]) -> Batches:
     """Batches of the usable samples of a shard and of their pixels, in order; every sample seen leaves its index row in
     ``rows``. The next batch is read and decoded while one is computed, so that one more is in memory."""
-    return _ahead(_batches(_usable(reader, loaded, labels, feed, rows), feed.batch, loaded.device))
+    batches, device = _batches(_usable(reader, loaded, labels, feed, rows), feed.batch, loaded.device), loaded.device
+    if feed.jpeg == "nvjpeg" and device.type == "cuda":
+        batches = _apart(batches, _stream(device), torch.cuda.current_stream(device))
+    return _ahead(batches)
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,26 @@ def _all_or_each(
         if out_of_memory(error) or len(files) == 1:
             return [None] * len(files)
     return [image for file in files for image in _all_or_each(decoder, [file])]
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """That of all decoding on a GPU: memory that is freed on a stream is kept for that stream."""
+    return torch.cuda.Stream(device)
+
+
+def _apart(batches: Batches, stream: torch.cuda.Stream, network: torch.cuda.Stream) -> Batches:
+    """The same batches, made on a stream of their own beside that of the network, in memory of their own: what decodes
+    JPEG files there may be given no memory that the network still reads."""
+    with closing(batches):
+        while True:
+            with torch.cuda.stream(stream):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            stream.synchronize()
+            batch[1].record_stream(network)
+            yield batch
 
 
 def _ahead(batches: Batches) -> Batches:

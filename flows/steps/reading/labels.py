@@ -132,8 +132,8 @@ def refuse_from_one(statistics: Statistics, job: ReferencesJob, loaded: LoadedMo
     if not (statistics.image_status() == Status.FOREIGN_LABEL).any():
         return
     classes = loaded.survey.layers[CLASSES].channels
-    found = set(np.unique(statistics.image_labels()).tolist()) - {NO_LABEL}
-    if found and (min(found), max(found)) == (1, classes) and classes > 1:
+    labels = set(np.unique(statistics.image_labels()).tolist()) - {NO_LABEL}
+    if labels and (min(labels), max(labels)) == (1, classes) and classes > 1:
         raise UnreadableShard(
             f"the labels are 1 to {classes}, and the network's classes 0 to {classes - 1}: list the classes "
             "in a classes.json beside the shards and match them in a new store, or take the labels as they stand with "
@@ -166,18 +166,18 @@ def _mapped(url: str, key: str, names: tuple[str, ...], loaded: LoadedModel, cla
     try:
         table = json.loads(content)
         pairs = table.items() if isinstance(table, dict) else enumerate(table)
-        found = {_number(which, own, "data set"): _number(number, known, "network") for which, number in pairs}
+        mapped = {_number(which, own, "data set"): _number(number, known, "network") for which, number in pairs}
     except (ValueError, TypeError) as error:
         raise UnreadableShard(
             f'{safe_url(url)} is no map of labels ({error}): it should be JSON such as {{"tench": 0}}, with classes of '
             "the data set and of the network by number or name"
         ) from None
-    if not found:
+    if not mapped:
         raise UnreadableShard(f"{safe_url(url)} names no class: give what is in it, or --labels number or ignore")
-    if wrong := [number for number in found.values() if number >= classes]:
+    if wrong := [number for number in mapped.values() if number >= classes]:
         raise UnreadableShard(f"{safe_url(url)} names class {wrong[0]} of the network, which has 0 to {classes - 1}")
-    count = max(len(names), max(found, default=NO_LABEL) + 1)
-    return Labels(key, names, tuple(found.get(number, NO_LABEL) for number in range(count)), "map")
+    count = max(len(names), max(mapped, default=NO_LABEL) + 1)
+    return Labels(key, names, tuple(mapped.get(number, NO_LABEL) for number in range(count)), "map")
 
 
 def _number(value: object, known: Mapping[str, int], whose: str) -> int:
@@ -227,21 +227,21 @@ def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) ->
 
 def _keys(samples: Sequence[Fields]) -> list[str]:
     """Endings of the files, and keys of the JSON, of a sample."""
-    found: dict[str, None] = {}
+    keys: dict[str, None] = {}
     for name, member in ((name, member) for fields in samples for name, member in fields.items()):
         if name == "json":
             with suppress(ValueError, AttributeError):
-                found |= dict.fromkeys(map(str, json.loads(member.data or b"{}")))
+                keys |= dict.fromkeys(map(str, json.loads(member.data or b"{}")))
         elif ending(name) not in IMAGE_EXTENSIONS:
-            found[name] = None
-    return list(found)[:8]
+            keys[name] = None
+    return list(keys)[:8]
 
 
 def _compare_keys(rule: LabelRule, shard: ShardFile) -> None:
     """Refuse numbers that are not the network's where the keys of the samples name its classes by WordNet id."""
     for sample in islice(ShardReader(shard, rule), LOOKED_AT):
-        found = re.search(r"(?<![0-9a-z])n\d{8}(?!\d)", sample.key)
-        meant = rule.numbers.get(found[0]) if found else None
+        wordnet = re.search(r"(?<![0-9a-z])n\d{8}(?!\d)", sample.key)
+        meant = rule.numbers.get(wordnet[0]) if wordnet else None
         if meant is not None and sample.label not in (NO_LABEL, meant):
             raise UnreadableShard(
                 f"{sample.key} in {shard.name} has label {sample.label}, but its key names class {meant} of the "

@@ -82,7 +82,7 @@ class Tree:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every partial."""
+        """Names of all partials: what is read from shards first, then what is joined from these, level by level."""
         return (*self.read, *(branch.name for level in self.levels for branch in level))
 
     def missing(self, there: Collection[str]) -> Tree:

@@ -21,7 +21,7 @@ from stores.dataset.index import ShardRows
 from stores.errors import MissingShard
 from stores.files import safe_url
 from stores.shards.reading import absent
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.targets import Facets
 from vital.network.probe import CLASSES
 
@@ -130,9 +130,9 @@ def _measure_into(
     neurons = [row for row, alive in zip(every, live, strict=True) if alive]
     target, facets = None, list[Facets]()
     if neurons:
-        found = TaskReferences.of(statistics, job, loaded, nodes, neurons, urls)
-        facets = found.facets() if job.variant.most_facets > 1 else []
-        target = found.target(facets)
+        measured = TaskReferences.of(statistics, job, loaded, nodes, neurons, urls)
+        facets = measured.facets() if job.variant.most_facets > 1 else []
+        target = measured.target(facets)
     dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
     steps = targets.settings.get("row_steps")
     for block in blocks:

@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Int8
 
 from flows.jobs import TargetsJob
-from flows.running.process import LoadedModel
+from flows.running.process import LoadedModel, decoders_of
 from flows.running.progress import tick
 from flows.steps.images import AHEAD, reference_crops
 from stores import References, Statistics, Targets
 from stores.arrays.names import placed
-from stores.dataset.places import Places
+from stores.dataset.kept.places import Places
 from stores.dataset.targets import P_VALUE, REFERENCE_FACET
 from stores.errors import PictureStatus
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.rows import stepped
 from vital.measuring.targets import Crop, Facets, Target, chance_of, find_facets, measure, reference_vectors
 from vital.memory import fitting
@@ -62,7 +62,7 @@ class TaskReferences:
         neurons: Sequence[int],
         urls: Mapping[str, str],
     ) -> TaskReferences:
-        """Those of ``neurons``, from the store."""
+        """The references of ``neurons``, read from the store."""
         references = statistics.references(job.layer, job.variant.references, neurons)
         places = statistics.reference_places(job.layer, neurons, job.variant.references)
         return cls(statistics, job, loaded, nodes, neurons, urls, references, places)
@@ -120,9 +120,9 @@ class TaskReferences:
         share = 1 / passes(self.job)
 
         def whole_task(batch: int) -> M:
-            ahead = max(AHEAD, 2 * batch)
+            ahead, decoders = max(AHEAD, 2 * batch), decoders_of(running, self.loaded.device)
             crops = reference_crops(
-                self.statistics, preprocessing, references, self.places, whole, self.urls, ahead, running.decoders
+                self.statistics, preprocessing, references, self.places, whole, self.urls, ahead, decoders
             )
             counted: list[float] = []
 

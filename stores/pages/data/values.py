@@ -39,7 +39,7 @@ def number(value: float) -> float | int | None:
 
 
 def numbers(values: Any) -> list[float | int | None]:
-    """`number` of each."""
+    """Values of an array of any shape, row by row, each as `number` gives it."""
     return [number(value) for value in np.asarray(values, np.float64).ravel()]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-
-import pytest
 
 from flows.cli.main import COMMANDS
 from tests.flows.conftest import Made
@@ -13,32 +12,49 @@ from tests.flows.processes import environment
 
 HEAVY = ("torch", "prefect", "dask", "distributed")
 ASK = """
-import sys
+import contextlib, io, json, os, sys
 from flows.cli.main import main
-code = main(sys.argv[1:])
-sys.stderr.write(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
-sys.exit(code)
+
+for words in json.load(sys.stdin):  # each in a process that has imported no more than this
+    ends = os.pipe()
+    if os.fork() == 0:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            code = main(words)
+        packages = {name.partition(".")[0] for name in sys.modules}
+        os.write(ends[1], json.dumps([code, said.getvalue() != "", *packages]).encode())
+        os._exit(0)
+    os.close(ends[1])
+    with open(ends[0]) as told:
+        print(told.read())
+    os.wait()
 """
 
 
-def imported(*words: object) -> set[str]:
-    """Packages that are there after a command ran in a process of its own."""
-    arguments = [sys.executable, "-c", ASK, *map(str, words)]
-    ran = subprocess.run(arguments, capture_output=True, text=True, env=environment())
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout
-    return set(ran.stderr.split())
+def imported(*commands: tuple[object, ...]) -> list[set[str]]:
+    """Packages that are there after each command ran in a process of its own."""
+    words = json.dumps([list(map(str, command)) for command in commands])
+    ran = subprocess.run(
+        [sys.executable, "-c", ASK], input=words, capture_output=True, text=True, env=environment(), check=True
+    )
+    found = []
+    for line in ran.stdout.splitlines():
+        code, said, *packages = json.loads(line)
+        assert (code, said) == (0, True), ran.stderr
+        found.append(set(packages))
+    assert len(found) == len(commands)
+    return found
 
 
 def test_help_imports_the_parser_alone() -> None:
-    assert imported("--help").isdisjoint((*HEAVY, "zarr", "fsspec", "numpy", "pydantic", "vital", "stores"))
+    [found] = imported(("--help",))
+    assert found.isdisjoint((*HEAVY, "zarr", "fsspec", "numpy", "pydantic", "vital", "stores"))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_a_command_imports_nothing_that_works(command: str) -> None:
-    assert imported(command, "--help").isdisjoint((*HEAVY, "zarr"))
+def test_the_help_of_a_command_imports_nothing_that_works() -> None:
+    for command, found in zip(COMMANDS, imported(*((command, "--help") for command in COMMANDS)), strict=True):
+        assert found.isdisjoint((*HEAVY, "zarr")), command
 
 
 def test_a_summary_needs_neither_torch_nor_prefect(made: Made) -> None:
-    for url in (made.store, made.atlas):
-        assert imported("info", url).isdisjoint((*HEAVY, "torchvision", "pydantic"))
+    for found in imported(("info", made.store), ("info", made.atlas)):
+        assert found.isdisjoint((*HEAVY, "torchvision", "pydantic"))

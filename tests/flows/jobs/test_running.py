@@ -52,12 +52,25 @@ def test_a_process_on_one_core_has_one() -> None:
     assert run.stdout.split() == [b"1"]
 
 
-def test_threads_and_decoders_are_what_the_workers_leave(machine: Machine) -> None:
-    machine(affinity=8)
-    assert Running(workers=3).of_task.threads == Running(workers=3).of_task.decoders == 2
-    assert Running(workers=16).of_task.threads == Running(workers=16).of_task.decoders == 1
-    assert Running(workers=2, threads=7).of_task.threads == Running(workers=2, decoders=7).of_task.decoders == 7
-    assert Running().of_task.threads is None
+@pytest.mark.parametrize(
+    ("asked", "cores", "on_gpu", "threads", "expected"),
+    [
+        ({}, 8, False, None, (8, 1)),  # torch computes on all cores
+        ({}, 8, True, None, (8, 8)),  # and leaves them where it computes on a GPU
+        ({}, 1, False, None, (1, 1)),
+        ({"threads": 5}, 8, False, None, (5, 3)),
+        ({"threads": 20}, 8, False, None, (20, 1)),
+        ({"decoders": 3}, 8, False, None, (8, 3)),
+        ({"decoders": 3}, 8, True, None, (8, 3)),
+        ({}, 8, False, 6, (6, 2)),  # as the environment says
+        ({"threads": 7}, 8, False, 6, (7, 1)),
+    ],
+)
+def test_decoders_are_as_many_as_torch_leaves_cores(
+    asked: dict[str, int], cores: int, on_gpu: bool, threads: int | None, expected: tuple[int, int]
+) -> None:
+    told = Running.model_validate(asked).sharing(cores, on_gpu, threads)
+    assert (told.threads, told.decoders) == expected
 
 
 def test_workers_and_a_scheduler_exclude_each_other() -> None:

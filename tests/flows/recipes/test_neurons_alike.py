@@ -28,7 +28,7 @@ from flows.recipes.targets import measure_targets
 from flows.reports.plan import ReportJob
 from stores import open_atlas, open_statistics
 from stores.arrays.schema import array_at, group_at, open_store
-from stores.dataset.references import read_matrix
+from stores.dataset.directions import read_matrix
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, references_job, targets_job
 from tests.flows.pages.test_pages import data

@@ -15,7 +15,7 @@ import s3fs
 from stores import AtlasLayer
 from stores.arrays.schema import array_at, open_store
 from stores.dataset.index import read_index
-from stores.dataset.references import read_references
+from stores.dataset.kept.references import read_references
 from stores.shards.reading import GAP
 from tests.flows import tiny
 from tests.flows.command import vital

@@ -19,11 +19,11 @@ from flows.recipes.targets import measure_targets
 from stores import AtlasLayer
 from stores.arrays.schema import array_at, open_store
 from stores.dataset.index import read_index, read_shards
-from stores.dataset.references import read_references
+from stores.dataset.kept.references import read_references
 from stores.errors import PictureStatus, SchemaMismatch, Status
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made, atlas_job, make, references_job, targets_job
-from vital.measuring.ranking import unit_hash
+from vital.measuring.kept.sampling import unit_hash
 
 
 def digests(folder: Path) -> dict[str, str]:

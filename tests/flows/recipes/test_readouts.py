@@ -13,7 +13,8 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import AtlasLayer
 from stores.arrays.schema import array_at, open_store
-from stores.dataset.references import Directions, read_references
+from stores.dataset.directions import Directions
+from stores.dataset.kept.references import read_references
 from stores.errors import MissingStore, SchemaMismatch
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made, atlas_job, references_job, targets_job

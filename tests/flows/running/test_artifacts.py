@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from prefect import tags
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterTags
 from pydantic import ValidationError
 
 from flows.jobs import AtlasJob, FullJob, LayerJob, Running
@@ -24,13 +26,23 @@ from tests.flows.running.test_cluster import job_at
 pytestmark = pytest.mark.slow
 
 
-def latest(key: str) -> str:
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-    return str(max(found, key=lambda one: one.created or 0).data)
+@pytest.fixture
+def latest(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """The last artifact of a kind that a run of this test has left: others use the same server."""
+
+    def ask(key: str) -> str:
+        with get_client(sync_client=True) as client:
+            found = client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+                flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[str(tmp_path)])),
+            )
+        return str(max(found, key=lambda one: one.created or 0).data)
+
+    with tags(str(tmp_path)):
+        yield ask
 
 
-def test_a_run_is_summarised(made: Made, tmp_path: Path) -> None:
+def test_a_run_is_summarised(made: Made, tmp_path: Path, latest: Callable[[str], str]) -> None:
     atlas = tmp_path / "atlas.zarr"
     build_atlas(atlas_job(made.store, atlas))
     assert float(latest("progress")) == 100
@@ -43,7 +55,9 @@ def test_a_run_is_summarised(made: Made, tmp_path: Path) -> None:
     assert "No pictures were missing." in latest("atlas")
 
 
-def test_a_failed_run_says_why(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_says_why(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latest: Callable[[str], str]
+) -> None:
     """The second task fails; the summary has the reason, and what the first has left."""
     atlas = tmp_path / "atlas.zarr"
     calls: list[tuple[int, ...]] = []
@@ -63,7 +77,7 @@ def test_a_failed_run_says_why(made: Made, tmp_path: Path, monkeypatch: pytest.M
     assert " a minute" not in said
 
 
-def test_a_full_run_links_to_its_pages(made: Made, tmp_path: Path) -> None:
+def test_a_full_run_links_to_its_pages(made: Made, tmp_path: Path, latest: Callable[[str], str]) -> None:
     """Written once, at the end, where the job says; a folder that holds something else is refused before any work."""
     pages = tmp_path / "two words"
     job = job_at(made.shards, tmp_path, Running(threads=1)).model_copy(update={"pages": str(pages)})
@@ -86,7 +100,7 @@ def test_pages_go_into_a_folder(pages: str) -> None:
         FullJob(shards=("a",), store="b", out="c", layers=(LayerJob(layer="d"),), pages=pages)
 
 
-def test_an_extension_is_summarised(made: Made, tmp_path: Path) -> None:
+def test_an_extension_is_summarised(made: Made, tmp_path: Path, latest: Callable[[str], str]) -> None:
     folder, store = tmp_path / "shards", tmp_path / "stats.zarr"
     shutil.copytree(made.shards, folder)
     last = max(folder.iterdir())

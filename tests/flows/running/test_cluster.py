@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from distributed import Client, LocalCluster
@@ -151,11 +152,26 @@ def server() -> str:
         return str(client.api_url)
 
 
-def test_workers_of_this_machine_report_to_the_server_of_this_process(cluster: LocalCluster) -> None:
-    """Left alone, each starts one of its own where none is set, as on a machine without a Prefect server."""
+@pytest.fixture
+def own_server(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No server is set, and the session's is the one that Prefect has started for this process."""
+    from prefect.server.api.server import SubprocessASGIServer  # takes seconds
+
+    started = SubprocessASGIServer(urlsplit(prefect_server).port)
+    started.running = True
+    monkeypatch.setattr(SubprocessASGIServer, "_instances", {None: started})
     with temporary_settings({PREFECT_API_URL: None}):
-        for running in (Running(workers=1), Running(scheduler=cluster.scheduler_address)):
-            assert run_tasks(running, server, [({}, 1)]) == [server.fn()]
+        yield
+
+
+@pytest.mark.usefixtures("own_server")
+def test_workers_of_this_machine_report_to_the_server_of_this_process(
+    cluster: LocalCluster, prefect_server: str
+) -> None:
+    """Left alone, each starts one of its own where none is set, as on a machine without a Prefect server."""
+    assert server.fn().rstrip("/") == prefect_server
+    for running in (Running(workers=1), Running(scheduler=cluster.scheduler_address)):
+        assert run_tasks(running, server, [({}, 1)]) == [server.fn()]
 
 
 @task

@@ -13,9 +13,9 @@ import torch
 from distributed import Client, LocalCluster
 from prefect import task
 
-from flows.jobs import AtlasJob, Running
+from flows.jobs import AtlasJob, Running, cores
 from flows.running.cluster import place_of, run_tasks, started
-from flows.running.devices import device_name, gpus_of_workers, visible_gpus
+from flows.running.devices import OneGpuEach, Room, device_name, gpus_of_workers, sharing_rooms, visible_gpus
 from flows.steps import pictures
 from tests.flows import gpus
 from tests.flows.conftest import atlas_job
@@ -149,6 +149,56 @@ def test_dask_cuda_starts_the_workers_where_it_is_installed(machine: pytest.Monk
     assert seen_by_workers(Running(workers=2)) == ["2,6", "6,2"]
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"), [("6,2,1", "dask_cuda.LocalCUDACluster"), ("6,GPU-8932f937", OneGpuEach)]
+)
+def test_dask_cuda_is_not_given_numbers_beside_uuids(machine: pytest.MonkeyPatch, names: str, expected: object) -> None:
+    """It sorts the names of its workers, which it cannot where some are numbers and some are not."""
+    machine.setattr("importlib.util.find_spec", lambda name: ModuleType(name))
+    machine.setenv(VISIBLE, names)
+    start: Any = place_of(Running(workers=2)).start
+    assert start.args == (expected,)
+
+
+def test_workers_here_share_the_cores(machine: pytest.MonkeyPatch) -> None:
+    machine.setattr("flows.running.cluster.cores", lambda: 64)
+
+    def told(**asked: Any) -> tuple[int | None, int | None]:
+        running = place_of(Running(**asked)).running
+        return running.threads, running.decoders
+
+    assert told(workers=8) == told(workers=8, device="cuda") == (8, 8)
+    assert told(workers=8, device="cpu") == (8, 1)
+    assert told(workers=8, device="cpu", threads=6) == (6, 2)
+    assert told(workers=100, device="cpu") == (1, 1)
+    assert told() == (None, None)  # a task of this process asks for itself
+
+
+NODE = Room("node", 64, 64, True, "1")
+
+
+@pytest.mark.parametrize(
+    ("rooms", "asked", "on_gpu", "expected"),
+    [
+        ([NODE] * 8, {}, True, (8, 8)),  # eight workers by the same line, each allowed all cores
+        ([NODE] * 8, {}, False, (8, 1)),
+        ([NODE._replace(cores=32)] * 8, {}, True, (8, 8)),  # each bound to its half of the machine
+        ([NODE._replace(cores=8)] * 3, {}, True, (8, 8)),  # jobs of a batch system
+        ([NODE, NODE._replace(host="other", of_host=4, cores=4)], {}, True, (4, 4)),
+        ([NODE] * 100, {}, False, (1, 1)),
+        ([NODE], {"threads": 4, "decoders": 7}, False, (4, 7)),
+        ([NODE._replace(threads=None)] * 2, {}, False, (32, 1)),
+        ([NODE._replace(threads="4")] * 8, {}, False, (None, None)),  # their operator has decided
+        ([], {}, False, (None, None)),  # they come later
+    ],
+)
+def test_workers_of_a_scheduler_share_the_cores_of_their_machines(
+    rooms: list[Room], asked: dict[str, int], on_gpu: bool, expected: tuple[int | None, int | None]
+) -> None:
+    told = sharing_rooms(Running.model_validate({"scheduler": "tcp://host:8786", **asked}), rooms, on_gpu)
+    assert (told.threads, told.decoders) == expected
+
+
 @task
 def told(job: AtlasJob) -> str:
     """The device that a task is told."""
@@ -203,6 +253,8 @@ def test_where_workers_declare_gpus_only_these_get_tasks(tmp_path: Path, capsys:
         with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             client.wait_for_workers(1)
             assert (place_of(running).running.device, place_of(running).resources) == ("auto", {})
+            threads = os.environ.get("OMP_NUM_THREADS", "1")
+            assert place_of(running).running.threads == (cores() if threads == "1" else None)
             assert pictures._precision(job, None) == "float32"
             with worker(tmp_path, address, "--no-nanny", "--resources", "GPU=1"):
                 client.wait_for_workers(2)

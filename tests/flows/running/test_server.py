@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
 
 import flows
@@ -124,6 +123,8 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
 def test_a_server_of_its_own_that_does_not_come_is_told_with_the_way_out(
     alone: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from prefect.server.api.server import SubprocessASGIServer  # takes seconds, in every process that reads the tests
+
     def silent(server: SubprocessASGIServer) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 

@@ -8,7 +8,7 @@ import pytest
 
 from stores import open_statistics
 from stores.arrays.provenance import JSON
-from stores.dataset.references import StoredDictionary
+from stores.dataset.directions import StoredDictionary
 from stores.errors import SchemaMismatch
 
 

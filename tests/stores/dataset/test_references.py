@@ -5,7 +5,7 @@ import pytest
 import xarray
 
 from stores.arrays.schema import open_store
-from stores.dataset.references import References, read_references, write_references
+from stores.dataset.kept.references import References, read_references, write_references
 from stores.errors import SchemaMismatch
 
 

@@ -10,7 +10,8 @@ from tests.reference.networks import SIDE
 from vital.measuring.exact import total_of
 from vital.measuring.gathering import Gathered, Gathering, Plan, gather
 from vital.measuring.image_sums import ImageSums
-from vital.measuring.ranking import NOBODY, Ranking, unit_hash
+from vital.measuring.kept.ranking import NOBODY, Ranking
+from vital.measuring.kept.sampling import unit_hash
 from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey, survey
 from vital.network.models import Model

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tests.reference.networks import SIDE, Residual, literal_relevance, randomise
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
 from vital.measuring.gathering import Plan, gather
+from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.maps import BATCH, map_node, relevance, relevance_maps, responses, standing
-from vital.measuring.ranking import NOBODY
 from vital.network.layers import survey
 from vital.network.models import Model, wrap
 from vital.network.neurons.dictionaries import Dictionary

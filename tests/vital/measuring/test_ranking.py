@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vital.measuring.ranking import NOBODY, ROOM, Ranker, Ranking, unit_hash
+from vital.measuring.kept.ranking import NOBODY, ROOM, Ranker, Ranking
+from vital.measuring.kept.sampling import unit_hash
 
 NEURONS = 3
 Entry = tuple[int, tuple[float, ...], tuple[int, ...]]

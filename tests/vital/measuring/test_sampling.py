@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.reference.networks import SIDE
 from vital.measuring.gathering import Gathered, Gathering, Plan, gather
-from vital.measuring.ranking import SAMPLE_BYTES, Sample, Sampler, sample_size, unit_hash
+from vital.measuring.kept.sampling import SAMPLE_BYTES, Sample, Sampler, sample_size, unit_hash
 from vital.network.layers import survey
 from vital.network.models import Model
 from vital.network.probe import CLASSES

@@ -125,8 +125,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Recordings:
     handles = count()
 
     @contextmanager
-    def recording(graph: _Graph, pool: int, stream: object) -> Iterator[None]:
+    def recording(graph: _Graph, pool: int, stream: object, capture_error_mode: str) -> Iterator[None]:
         made.calls.append("record")
+        assert capture_error_mode == "thread_local"  # else what another thread asks of the GPU fails, and this with it
         assert pool not in made.pools or made.pools[pool]  # torch takes no pool whose graphs are all gone
         made.pools[pool] += 1
         weakref.finalize(graph, made.pools.subtract, [pool])

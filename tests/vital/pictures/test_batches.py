@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.optim.adam import adam
 
 from tests.reference.networks import SIDE
 from vital.errors import DoesNotFit
@@ -175,14 +176,13 @@ def run_out(monkeypatch: pytest.MonkeyPatch, after: int, most: int, left_half_wa
 
     monkeypatch.setattr(Objective, "__call__", full)
     if left_half_way:
-        adam = torch.optim.Adam.step
 
-        def half(self: torch.optim.Adam, *args: Any) -> Any:
-            if len(self.param_groups[0]["params"][0]) > most and count["asked"] > after:
+        def half(parameters: list[torch.Tensor], *args: Any, **kwargs: Any) -> None:
+            if len(parameters[0]) > most and count["asked"] > after:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return adam(self, *args)
+            adam(parameters, *args, **kwargs)
 
-        monkeypatch.setattr(torch.optim.Adam, "step", half)
+        monkeypatch.setattr("vital.pictures.step.adam", half)
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
     used = [number for number, name in enumerate(given) if name]
     known = list(names) if len(names) == classes else []
     for by, table, word in (("WordNet id", _by_wordnet(known, classes), _id), ("name", _by_name(known), folded)):
-        found = {number: _one(table.get(word(given[number]), ()), given[number], known, number) for number in used}
-        if 2 * sum(found[number] != NONE for number in used) > len(used):
-            return Matched(tuple(found.get(number, NONE) for number in range(len(given))), by)
+        matched = {number: _one(table.get(word(given[number]), ()), given[number], known, number) for number in used}
+        if 2 * sum(matched[number] != NONE for number in used) > len(used):
+            return Matched(tuple(matched.get(number, NONE) for number in range(len(given))), by)
     if all(given[number].isdecimal() and int(given[number]) == number for number in used):
         if used[0] == 1 and used[-1] == classes:
             raise UnsuitableInput(

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from vital.errors import UnsuitableInput
-from vital.measuring.ranking import unit_hash
+from vital.measuring.kept.sampling import unit_hash
 
 NO_WORD = -1
 """The word of a rank that none took."""
@@ -122,30 +122,30 @@ def name_neurons(
             "words, or more images"
         )
     first, other = (_unit(torch.from_numpy(peaks[half]).to(device)) for half in halves)
-    chosen, place = _best(words[halves[0]], usable, first, min(max(ranks, RIVALS), len(usable)))
+    chosen, likeliest = _best(words[halves[0]], usable, first, min(max(ranks, RIVALS), len(usable)))
     orders = _orders(len(halves[1]), shuffles)
     bound = np.quantile(_by_chance(words[halves[1]], usable, other, orders), quantile, axis=0, method="higher")
     alive = ((first != 0).any(0) & (other != 0).any(0)).numpy(force=True)
-    word = np.where(alive[:, None] & (chosen > 0), place, NO_WORD)
+    word = np.where(alive[:, None] & (chosen > 0), likeliest, NO_WORD)
     return _scored(word, chosen, bound, peaks, words, halves[1], orders, quantile).best(ranks)
 
 
-def average_precision(found: Bool[np.ndarray, "image"], score: Float[np.ndarray, "image"]) -> float:
-    """How well scores find the images in ``found``: the sum over thresholds of precision times the recall gained there,
-    images of one score together (the area under the steps of the precision-recall curve). NaN where there are none.
+def average_precision(wanted: Bool[np.ndarray, "image"], score: Float[np.ndarray, "image"]) -> float:
+    """How well scores find the ``wanted`` images: the sum over thresholds of precision times the recall gained there,
+    images of one score together (the area under the steps of the precision-recall curve). NaN where none is wanted.
 
     >>> round(average_precision(np.array([True, False, True]), np.array([3.0, 2.0, 1.0])), 3)
     0.833
     """
-    return float(average_precisions(found[None], score)[0])
+    return float(average_precisions(wanted[None], score)[0])
 
 
 def average_precisions(
-    found: Bool[np.ndarray, "draw image"], score: Float[np.ndarray, "image"]
+    wanted: Bool[np.ndarray, "draw image"], score: Float[np.ndarray, "image"]
 ) -> Float[np.ndarray, "draw"]:
     """The same of several sets of images at once."""
     order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(found[:, order], axis=1)
+    hits = np.cumsum(wanted[:, order], axis=1)
     last = np.append(score[order][1:] != score[order][:-1], True)  # of images of one score
     hits, taken = hits[:, last], np.arange(1, len(score) + 1)[last]
     every = hits[:, -1]
@@ -177,14 +177,14 @@ def _best(
 ) -> tuple[Float[np.ndarray, "neuron rank"], Int64[np.ndarray, "neuron rank"]]:
     """The greatest correlations of each neuron, and the words that have them."""
     best = torch.full((peaks.shape[1], ranks), -torch.inf, device=peaks.device)
-    place = torch.full((peaks.shape[1], ranks), NO_WORD, device=peaks.device)
+    word = torch.full((peaks.shape[1], ranks), NO_WORD, device=peaks.device)
     for part in _parts(usable):
-        found = peaks.T @ _unit(torch.from_numpy(words[:, part]).to(peaks.device))
-        numbers = torch.from_numpy(part).to(peaks.device).expand(len(found), -1)
-        both, where = torch.cat([best, found], 1), torch.cat([place, numbers], 1)
+        correlations = peaks.T @ _unit(torch.from_numpy(words[:, part]).to(peaks.device))
+        numbers = torch.from_numpy(part).to(peaks.device).expand(len(correlations), -1)
+        both, candidates = torch.cat([best, correlations], 1), torch.cat([word, numbers], 1)
         best, taken = both.sort(dim=1, descending=True, stable=True)
-        best, place = best[:, :ranks], where.gather(1, taken[:, :ranks])
-    return best.numpy(force=True), place.numpy(force=True)
+        best, word = best[:, :ranks], candidates.gather(1, taken[:, :ranks])
+    return best.numpy(force=True), word.numpy(force=True)
 
 
 def _by_chance(

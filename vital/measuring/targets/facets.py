@@ -44,7 +44,7 @@ class Facets:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """How many facets the references fall into; 1 where they were not divided."""
         return int(self.of.max(initial=0)) + 1
 
 
@@ -156,20 +156,20 @@ def _groups(
     of, within = np.zeros((clouds, count), np.int64), np.ones(clouds)
     first, gain = _split(products, np.ones((clouds, count), bool), fewest)
     splits, gains = first[:, None], gain[:, None]
-    found, left = [], []
+    groups, left = [], []
     for number in range(1, most):
         widest = gains.argmax(1)
         best = gains[every, widest]
         new = (of == widest[:, None]) & ~splits[every, widest] & (best > 0)[:, None]
         of = np.where(new, number, of)
         within = within - np.maximum(best, 0) / spread
-        found.append(of)
+        groups.append(of)
         left.append(np.log(np.maximum(within, ALIKE)))
         if number + 1 < most:
             splits, gains = np.append(splits, splits[:, :1], 1), np.append(gains, gains[:, :1], 1)
             for group in (widest, np.full(clouds, number)):
                 splits[every, group], gains[every, group] = _split(products, of == group[:, None], fewest)
-    return np.stack(found, 1), np.stack(left, 1)
+    return np.stack(groups, 1), np.stack(left, 1)
 
 
 def _split(

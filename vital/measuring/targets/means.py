@@ -118,7 +118,7 @@ def measure(
     activations.
 
     Args:
-        model: the network.
+        model: network and preprocessing, on the device where sums are kept.
         layer: the neurons' layer; with a ``readout`` its name alone.
         neurons: numbers of the neurons, a row of the target each.
         crops: the references, each with the rows that it is a reference of.
@@ -144,21 +144,26 @@ def measure(
             precise = {name: widened(read.detach()) for name, read in activations.items()}
             sites = {name: read.shape[-1] for name, read in activations.items()}
             stored = {name: _stored(precise[name], levels) for name in nodes}
-            for of, asked, here in rounds([crop.rows for crop in part], neurons, device):
+            for of, asked, asked_of in rounds([crop.rows for crop in part], neurons, device):
                 progress(len(of))
                 np.add.at(count, of, 1)  # a neuron may have several crops in one batch
                 rows = on(device, torch.tensor(of))
-                sums.add("own", rows, _stored(here(reads.own(precise[reads.layer], asked))[:, None], levels)[:, 0])
+                sums.add("own", rows, _stored(asked_of(reads.own(precise[reads.layer], asked))[:, None], levels)[:, 0])
                 for name in nodes:
-                    sums.add(f"{name}/quantiles", rows, here(stored[name]))
+                    sums.add(f"{name}/quantiles", rows, asked_of(stored[name]))
                 relevances = node_relevance(mode, activations, reads, nodes, asked, kind) if inner else {}
                 for name, relevance in relevances.items():
-                    arrived = widened(here(relevance))
-                    matched = relevance_map(arrived) * here(precise[name])
+                    arrived = widened(asked_of(relevance))
+                    matched = relevance_map(arrived) * asked_of(precise[name])
                     sums.add(f"{name}/relevant", rows, _stored(matched, levels))
                     sums.add(f"{name}/importance", rows, importance(arrived))
-    own_sites = 1 if reads.site is not None else sites[reads.layer]
-    return _finish(sums, layer, neurons, nodes, sites, own_sites, count, levels, readout)
+    parts = {
+        name: _node_target(sums, name, count, stored_levels(sites[name], levels), inner and name != INPUT)
+        for name in nodes
+    }
+    own_levels = stored_levels(1 if reads.site is not None else sites[reads.layer], levels)
+    own = sums.mean("own", count).astype(np.float32)
+    return Target(layer, np.asarray(neurons), parts, own_levels, own, count, readout)
 
 
 def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Float[Tensor, "image channel level"]:
@@ -166,29 +171,9 @@ def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Fl
     return resample(sort_rows(activations), site_levels(sites), stored_levels(sites, levels))
 
 
-def _finish(
-    sums: ExactRows,
-    layer: str,
-    neurons: Sequence[int],
-    nodes: Sequence[str],
-    sites: Mapping[str, int],
-    own_sites: int,
-    count: Int[np.ndarray, "neuron"],
-    levels: int,
-    readout: Readout | None,
-) -> Target:
-    inner = layer != CLASSES
-
-    def mean(name: str) -> np.ndarray:
-        return sums.mean(name, count).astype(np.float32)
-
-    parts = {
-        name: NodeTarget(
-            stored_levels(sites[name], levels),
-            mean(f"{name}/quantiles"),
-            mean(f"{name}/relevant") if inner and name != INPUT else None,
-            mean(f"{name}/importance") if inner and name != INPUT else None,
-        )
-        for name in nodes
-    }
-    return Target(layer, np.asarray(neurons), parts, stored_levels(own_sites, levels), mean("own"), count, readout)
+def _node_target(
+    sums: ExactRows, node: str, count: Int[np.ndarray, "neuron"], levels: Float[np.ndarray, "level"], relevance: bool
+) -> NodeTarget:
+    """What was added of a node, as means over each neuron's references."""
+    kinds = ("quantiles", "relevant", "importance") if relevance else ("quantiles",)
+    return NodeTarget(levels, *(sums.mean(f"{node}/{kind}", count).astype(np.float32) for kind in kinds))

@@ -46,16 +46,16 @@ def reference_vectors(
     with forwarding(model, [node, reads.layer], layouts, mode, precision, graph=inner) as forward:
         while part := list(islice(source, batch)):
             activations = forward([crop.pixels for crop in part])
-            for of, asked, here in rounds([crop.rows for crop in part], neurons, activations[node].device):
+            for of, asked, asked_of in rounds([crop.rows for crop in part], neurons, activations[node].device):
                 progress(len(of))
                 if inner:
-                    values = here(node_relevance(mode, activations, reads, [node], asked, kind)[node]).sum(-1)
+                    values = asked_of(node_relevance(mode, activations, reads, [node], asked, kind)[node]).sum(-1)
                 else:
-                    values = here(activations[node]).mean(-1)
-                found = widened(values.detach()).numpy(force=True)
+                    values = asked_of(activations[node]).mean(-1)
+                arrived = widened(values.detach()).numpy(force=True)
                 if vectors is None:
-                    vectors = np.zeros((len(neurons), found.shape[1]), found.dtype)
-                vectors[of] = found
+                    vectors = np.zeros((len(neurons), arrived.shape[1]), arrived.dtype)
+                vectors[of] = arrived
     return np.zeros((len(neurons), 0), np.float32) if vectors is None else vectors
 
 
@@ -76,7 +76,7 @@ def photo_vectors(
     the mean of a target's sorted rows. Zeros where nothing of a photograph reaches the neuron.
     """
     inner, reads = layer != CLASSES, readout.of(neurons.tolist())
-    mode, found = relevance_mode(kind) if inner else None, []
+    mode, vectors = relevance_mode(kind) if inner else None, []
     with rounding(), forwarding(model, [node, reads.layer], layouts, mode, "float32", graph=inner) as forward:
         for start in range(0, len(pixels), batch):
             some = slice(start, start + batch)
@@ -84,7 +84,7 @@ def photo_vectors(
             if inner:
                 asked = torch.from_numpy(neurons[some].astype(np.int64)).to(activations[node].device)
                 arrived = node_relevance(mode, activations, reads, [node], asked, kind)[node]
-                found.append(importance(arrived.detach()))
+                vectors.append(importance(arrived.detach()))
             else:
-                found.append(activations[node].mean(-1))
-    return torch.cat(found).float().numpy(force=True)
+                vectors.append(activations[node].mean(-1))
+    return torch.cat(vectors).float().numpy(force=True)

@@ -49,7 +49,7 @@ class Layer:
 
     @property
     def own(self) -> slice:
-        """Its sites that are the image's."""
+        """The sites that stand for places in the image, without tokens that stand for none."""
         return slice(self.leading_tokens, self.sites - self.trailing_tokens)
 
     @property

@@ -45,7 +45,7 @@ class Surveyed(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """The network that runs."""
+        """The module that is run to see its layers."""
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -149,7 +149,8 @@ class _Encoder:
         return maps + self.bias[:, None] if maps.requires_grad else maps.add_(self.bias[:, None])
 
     def kept(self, before: Tensor, threshold: Tensor, cut: Tensor | None) -> Tensor:
-        """What the nonlinearity leaves."""
+        """Features ``before`` the nonlinearity, zero where they are not above ``threshold`` or below ``cut``, the
+        k-th greatest, where there is one."""
         above = before > threshold
         if cut is not None:
             above &= before >= cut

@@ -7,15 +7,18 @@ import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from vital.errors import UnknownModel, UnsuitableInput, nearest
+from vital.memory import first_line, out_of_memory
 from vital.network.preprocessing import Preprocessing
 from vital.network.sources.loaded import RANDOM, Loaded
 from vital.network.sources.weight_files import Weights, fill, read_weights
@@ -43,9 +46,13 @@ def torchvision_models() -> ModuleType:
     return importlib.import_module("torchvision.models")
 
 
+@cache
 def jpeg_decoder(device: torch.device) -> Callable[[Sequence[bytes]], list[Tensor]]:
     """nvJPEG through torchvision: JPEG files, each a tensor (3, row, column) of uint8 on a GPU. A file among them that
     cannot be decoded is a RuntimeError.
+
+    One thread at a time may decode on a stream, and none may use that stream's memory meanwhile: torchvision decodes on
+    another stream, which does not wait until the memory that it is given is no longer read.
 
     Raises:
         UnsuitableInput: the device is no GPU, or torchvision came without its decoders.
@@ -54,16 +61,28 @@ def jpeg_decoder(device: torch.device) -> Callable[[Sequence[bytes]], list[Tenso
         raise UnsuitableInput(f"nvjpeg decodes on a GPU and the network is on {device.type}: use --jpeg simplejpeg")
     torchvision_models()
     io = importlib.import_module("torchvision.io")
-    if not hasattr(torch.ops.image, "decode_jpegs_cuda"):
-        raise UnsuitableInput(
-            "this torchvision has no nvJPEG: install the one built for the CUDA of torch, or use --jpeg simplejpeg"
-        )
 
     def decode(files: Sequence[bytes]) -> list[Tensor]:
         data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
-        decoded: list[Tensor] = io.decode_jpeg(data, io.ImageReadMode.RGB, device=device)
+        torch.cuda.current_stream(device).synchronize()
+        try:
+            decoded: list[Tensor] = io.decode_jpeg(data, io.ImageReadMode.RGB, device=device)
+        except RuntimeError:
+            torch.cuda.synchronize(device)  # it may still write what is freed with this error
+            raise
         return decoded
 
+    buffer = BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "JPEG")
+    try:
+        decode([buffer.getvalue()])
+    except (RuntimeError, AttributeError) as error:  # without nvJPEG its operator is there, and says so when it runs
+        if out_of_memory(error):
+            raise
+        raise UnsuitableInput(
+            f"this torchvision decodes nothing with nvJPEG ({first_line(error)}): install the one built for the CUDA "
+            "of torch, or use --jpeg simplejpeg"
+        ) from error
     return decode
 
 

@@ -15,14 +15,14 @@ from flows.steps.reading.extension import PENDING
 from stores import Targets, open_statistics
 from stores.arrays.schema import array_at, open_store
 from stores.dataset.index import read_index, read_shards
+from stores.dataset.kept.references import read_references, write_references
 from stores.dataset.layers import write_layer
-from stores.dataset.references import read_references, write_references
 from stores.errors import ForeignStore, MissingStore, SchemaMismatch, Status, UnreadableShard
 from stores.files import read_arrays
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made, references_job, targets_job
 from tests.flows.recipes.test_pipeline import digests, oracle_activations
-from vital.measuring.ranking import unit_hash
+from vital.measuring.kept.sampling import unit_hash
 from vital.settings import StatisticsSettings
 
 pytestmark = pytest.mark.slow
@@ -99,7 +99,7 @@ def test_an_extension_that_was_killed_while_it_wrote_is_finished(
         select(grown.old, store)
         written.clear()
         monkeypatch.setattr("stores.dataset.store.write_layer", dying(after, layers))
-        monkeypatch.setattr("stores.dataset.kept.write_references", dying(after, references))
+        monkeypatch.setattr("stores.dataset.kept.neurons.write_references", dying(after, references))
         with pytest.raises(KeyboardInterrupt):
             select(grown.all, store, extend=True)
         monkeypatch.undo()

@@ -4,8 +4,10 @@ twin of it on the processor."""
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flows.jobs import Running, cores
+from flows.jobs import Running
 from flows.recipes.references import select_references
+from flows.running import process
 from flows.running.process import LoadedModel, load
-from flows.steps.reading.feeding import BATCH, Feed
+from flows.steps.reading import feeding
+from flows.steps.reading.feeding import BATCH, BATCH_ON_GPU, Feed
 from flows.steps.reading.labels import BY_NUMBER
 from flows.steps.reading.shards import Partial, scan_shard
 from stores.errors import ForeignStore, Status, UnreadableImage
@@ -181,6 +185,47 @@ def test_a_gpu_s_decoder_gets_what_is_for_it_and_all_else_goes_the_usual_way(
     assert max(asked) == 8
 
 
+def test_what_a_gpu_decodes_shares_no_memory_with_what_the_network_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for streams: batches are made on the decoder's, are ready when they are handed over, and their memory
+    is kept until the network's stream has read them."""
+    calls: list[str] = []
+    current = ["network"]
+
+    class Stream(torch.cuda.Stream):
+        def __new__(cls, name: str) -> Stream:
+            return object.__new__(cls)
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def synchronize(self) -> None:
+            calls.append(f"{self.name} is done")
+
+    class Pixels:
+        def record_stream(self, stream: Stream) -> None:
+            calls.append(f"{stream.name} reads")
+
+    @contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        current.append(stream.name)
+        yield
+        current.pop()
+
+    def batches() -> Iterator[tuple[list[object], Pixels]]:
+        try:
+            for number in range(2):
+                calls.append(f"{number} on {current[-1]}")
+                yield [], Pixels()
+        finally:
+            calls.append("closed")
+
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    made: Any = feeding._apart
+    calls.extend(f"used on {current[-1]}" for _ in made(batches(), Stream("decoder"), Stream("network")))
+    each = ["decoder is done", "network reads", "used on network"]
+    assert calls == ["0 on decoder", *each, "1 on decoder", *each, "closed"]
+
+
 def test_a_decoder_that_does_not_do_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,10 +242,17 @@ def test_a_decoder_that_does_not_do_is_refused_before_anything_is_written(
         select_references(job)
 
 
-def test_a_worker_decodes_with_the_cores_that_it_has(tmp_path: Path) -> None:
+def test_a_task_decodes_with_the_cores_that_its_network_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.shards(tmp_path / "shards", 1, 3)
-    job = references_job(tmp_path / "shards", tmp_path / "s.zarr")
-    assert Feed.of(job, torch.device("cpu")) == Feed(BATCH, cores())
+    job = references_job(tmp_path / "shards", tmp_path / "s.zarr", running=Running())
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(process, "cores", lambda: 16)
+    monkeypatch.setattr(process, "ALL_THREADS", 16)
+    assert Feed.of(job, cpu) == Feed(BATCH, 1)
+    assert Feed.of(job, cuda) == Feed(BATCH_ON_GPU, 16)
+    few = job.model_copy(update={"running": Running(threads=4)})
+    assert (Feed.of(few, cpu).decoders, Feed.of(few, cuda).decoders) == (12, 16)
+    monkeypatch.setattr(process, "ALL_THREADS", 6)
+    assert Feed.of(job, cpu).decoders == 10
     told = job.model_copy(update={"batch": 9, "running": Running(decoders=3, deterministic=True)})
-    assert Feed.of(told, torch.device("cpu")) == Feed(9, 3, fixed=True)
-    assert Feed.of(job, torch.device("cuda")).batch == 128
+    assert Feed.of(told, cpu) == Feed(9, 3, fixed=True)

@@ -29,7 +29,8 @@ from stores.errors import SchemaMismatch
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import Gathered, Plan
 from vital.measuring.image_sums import ImageSums
-from vital.measuring.ranking import Ranking, Sample, unit_hash
+from vital.measuring.kept.ranking import Ranking
+from vital.measuring.kept.sampling import Sample, unit_hash
 from vital.measuring.sums import LayerSums
 
 PLAN = Plan(("layer",), ("layer",), 3, 4)

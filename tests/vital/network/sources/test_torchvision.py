@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.reference.networks import randomise
+from vital.errors import UnsuitableInput
 from vital.network.models import load_model
-from vital.network.sources import torchvision_models
+from vital.network.sources import jpeg_decoder, torchvision_models
 from vital.network.sources.torchvision_networks import _published, preprocessing_of
 
 MODELS = torchvision_models()
@@ -112,3 +116,61 @@ def test_weights_of_somebody_s_training_bring_their_own_number_of_classes(name: 
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(model.network(images), given(images).detach(), rtol=1e-4, atol=1e-4)
     assert any("was built with the 7 classes of" in note for note in model.notes)
+
+
+class Nvjpeg:
+    """A stand-in for a GPU and torchvision's decoder there; says what was asked of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: str = "") -> None:
+        self.calls: list[str] = []
+        self.fails = fails
+        mode = SimpleNamespace(RGB="RGB")
+        io: Any = SimpleNamespace(decode_jpeg=self.decoded, ImageReadMode=mode)
+        monkeypatch.setitem(sys.modules, "torchvision.io", io)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda device: self.calls.append("GPU is done"))
+        jpeg_decoder.cache_clear()
+
+    def synchronize(self) -> None:
+        self.calls.append("stream is done")
+
+    def decoded(self, files: list[Tensor], mode: str, device: torch.device) -> list[Tensor]:
+        assert {(file.dtype, file.dim()) for file in files} == {(torch.uint8, 1)}
+        assert (mode, device.type) == ("RGB", "cuda")
+        self.calls.append(f"decode {len(files)}")
+        if self.fails:
+            raise RuntimeError(self.fails)
+        return [torch.from_numpy(np.array(Image.open(BytesIO(file.numpy().tobytes())))) for file in files]
+
+
+@pytest.fixture
+def _no_decoder_is_kept() -> Iterator[None]:
+    yield
+    jpeg_decoder.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_decoder_is_kept")
+def test_a_gpu_decodes_when_its_stream_has_done_what_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision writes into memory of the caller's stream without waiting for what that stream still reads."""
+    gpu, buffer = Nvjpeg(monkeypatch), BytesIO()
+    Image.new("RGB", (24, 8), (200, 10, 10)).save(buffer, "JPEG")
+    decode = jpeg_decoder(torch.device("cuda", 3))
+    gpu.calls.clear()
+    assert [tuple(one.shape) for one in decode([buffer.getvalue()] * 2)] == [(8, 24, 3)] * 2
+    assert gpu.calls == ["stream is done", "decode 2"]
+    gpu.fails = "nvjpegDecode failed: 5"
+    with pytest.raises(RuntimeError, match="failed: 5"):
+        decode([buffer.getvalue()])
+    assert gpu.calls[2:] == ["stream is done", "decode 1", "GPU is done"]  # it might still write
+
+
+@pytest.mark.usefixtures("_no_decoder_is_kept")
+def test_a_torchvision_whose_decoder_only_says_that_it_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    Nvjpeg(monkeypatch, "decode_jpegs_cuda: torchvision not compiled with nvJPEG support")
+    with pytest.raises(UnsuitableInput, match=r"nothing with nvJPEG \(decode_jpegs_cuda: .*or use --jpeg simplejpeg"):
+        jpeg_decoder(torch.device("cuda"))
+    with pytest.raises(UnsuitableInput, match="the network is on cpu"):
+        jpeg_decoder(torch.device("cpu"))
+    Nvjpeg(monkeypatch, "CUDA out of memory. Tried to allocate 20.00 MiB")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        jpeg_decoder(torch.device("cuda"))

@@ -14,8 +14,8 @@ from stores.arrays.blocks import read_rows
 from stores.arrays.names import placed
 from stores.arrays.provenance import claim, claimed
 from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
-from stores.dataset.places import Places, read_reference_places, write_reference_places
-from stores.dataset.references import (
+from stores.dataset.kept.places import Places, read_reference_places, write_reference_places
+from stores.dataset.kept.references import (
     NOBODY,
     QUERIES,
     REFERENCES,

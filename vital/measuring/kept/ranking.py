@@ -1,10 +1,7 @@
-"""Which images a pass keeps of a layer: the best of every neuron, and some by lot for all of them. Both merge with
-``+``: it keeps the best, or the first by lot, of two disjoint sets of images."""
+"""The best images of every neuron. Rankings merge with ``+``: it keeps the best of two disjoint sets of images."""
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int64
 
+from vital.measuring.kept.sampling import unit_hash
 from vital.measuring.rows import ascending
 
 NOBODY = -1
@@ -22,8 +20,6 @@ AT_ONCE = 4096
 """Neurons put in order together: what is made of them on the way stays small."""
 SITE_BITS = 24
 """Bits of a site where it is kept in one number with its image: maps of up to 4096 × 4096."""
-SAMPLE_BYTES = 1 << 27
-"""Of the peaks of a sample, at most: 2000 images of 16,777 neurons, 335 of 100,000."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +69,8 @@ class Ranking:
         images, labels, lots = images[order], labels[order], lots[order]
         rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
         kept = rank < ranks
-        place = labels[kept], rank[kept]
-        result.scores[place], result.images[place] = lots[kept], images[kept]
+        cells = labels[kept], rank[kept]
+        result.scores[cells], result.images[cells] = lots[kept], images[kept]
         return result
 
     def __add__(self, other: Ranking) -> Ranking:
@@ -146,13 +142,13 @@ class Ranker:
         ids = [self._last, *images.tolist()]
         if any(later <= earlier for earlier, later in pairwise(ids)):
             raise ValueError(f"images {ids[1:]} come after image {ids[0]}: give them in the order of their ids")
-        places, where = self._scores.reshape(-1), self._where.reshape(-1)
+        scores_in_a_row, where = self._scores.reshape(-1), self._where.reshape(-1)
         for index, image in enumerate(ids[1:]):
             chosen = np.flatnonzero(scores[index] > self._worst)
             if len(chosen):
-                place = chosen * self._scores.shape[1] + self._waiting[chosen] + self._ranks
-                places[place] = scores[index, chosen]
-                where[place] = (image << SITE_BITS) | sites(index, chosen)
+                free = chosen * self._scores.shape[1] + self._waiting[chosen] + self._ranks
+                scores_in_a_row[free] = scores[index, chosen]
+                where[free] = (image << SITE_BITS) | sites(index, chosen)
                 self._waiting[chosen] += 1
                 self._most += 1
             if self._most == ROOM:
@@ -161,7 +157,7 @@ class Ranker:
             self._last = image
 
     def ranking(self) -> Ranking:
-        """What was added."""
+        """The best of all images that were added so far."""
         self._settle(np.flatnonzero(self._waiting))
         scores, where = self._scores[:, : self._ranks], self._where[:, : self._ranks]
         taken = ~np.isneginf(scores)
@@ -213,88 +209,3 @@ def _best(one: Ranking, other: Ranking) -> Ranking:
 def _first(images: Int[np.ndarray, "neuron rank"]) -> int:
     """The least id, of all but nobody."""
     return int(np.min(images, where=images != NOBODY, initial=np.iinfo(np.int64).max))
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The ``most`` images of the least lots, and the peak of every neuron on each; the ids ascend.
-
-    A lot is the `unit_hash` of the image's key, so that the same images are drawn however they are sharded, and for
-    every layer. Single precision: half of it ends at 65504.
-    """
-
-    lots: Float64[np.ndarray, "image"]
-    images: Int64[np.ndarray, "image"]
-    peaks: Float32[np.ndarray, "image neuron"]
-    most: int
-
-    @classmethod
-    def none(cls, neurons: int, most: int) -> Sample:
-        """A sample of no image: the identity of ``+``."""
-        return cls(np.empty(0), np.empty(0, np.int64), np.empty((0, neurons), np.float32), most)
-
-    def __add__(self, other: Sample) -> Sample:
-        """The first by lot of both, as many as the left one keeps at most; of equal lots the lesser id."""
-        images, lots = np.concatenate([self.images, other.images]), np.concatenate([self.lots, other.lots])
-        kept = np.lexsort((images, lots))[: self.most]
-        kept = kept[np.argsort(images[kept])]
-        peaks = np.empty((len(kept), self.peaks.shape[1]), np.float32)
-        mine = kept < len(self.images)
-        peaks[mine] = self.peaks[kept[mine]]
-        peaks[~mine] = other.peaks[kept[~mine] - len(self.images)]
-        return Sample(lots[kept], images[kept], peaks, self.most)
-
-    def shifted(self, by: int) -> Sample:
-        """The same with image ids counted from another start."""
-        return replace(self, images=self.images + by)
-
-
-def sample_size(neurons: int, asked: int) -> int:
-    """How many images the sample of a layer has at most: as asked, where their peaks fit into `SAMPLE_BYTES`."""
-    return min(asked, max(1, SAMPLE_BYTES // (4 * neurons)))
-
-
-class Sampler:
-    """The sample of a layer while a pass goes on: of a batch only the images that are drawn are copied."""
-
-    def __init__(self, neurons: int, most: int) -> None:
-        self._most = most
-        self._drawn: list[tuple[float, int, int]] = []
-        """A heap of minus the lot, minus the id, and the row of the peaks: the first is the first to go."""
-        self._peaks = np.empty((most, neurons), np.float32)
-
-    def add(
-        self,
-        lots: Float64[np.ndarray, "image"],
-        images: Int[np.ndarray, "image"],
-        peaks: Float32[np.ndarray, "image neuron"],
-    ) -> None:
-        """Add a batch of images."""
-        for index, (lot, image) in enumerate(zip(lots.tolist(), images.tolist(), strict=True)):
-            row = len(self._drawn)
-            if row < self._most:
-                heapq.heappush(self._drawn, (-lot, -image, row))
-            elif self._drawn and (-lot, -image) > self._drawn[0][:2]:
-                row = self._drawn[0][2]
-                heapq.heapreplace(self._drawn, (-lot, -image, row))
-            else:
-                continue
-            self._peaks[row] = peaks[index]
-
-    def sample(self) -> Sample:
-        """What was drawn."""
-        drawn = sorted((-image, -lot, row) for lot, image, row in self._drawn)
-        rows = np.array([row for _, _, row in drawn], np.int64)
-        lots, images = np.array([lot for _, lot, _ in drawn]), np.array([image for image, _, _ in drawn], np.int64)
-        return Sample(lots, images, self._peaks[rows], self._most)
-
-
-def unit_hash(key: str) -> float:
-    """A number from 0 to 1 that depends on nothing but the key: the first of a class by it are its references,
-    however sharded.
-
-    >>> 0 <= unit_hash("n01440764_10026") < 1
-    True
-    """
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 11) / 2**53

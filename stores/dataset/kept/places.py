@@ -15,7 +15,7 @@ from jaxtyping import Int32, Int64, UInt32
 from stores.arrays.blocks import read_rows
 from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
 from stores.dataset.index import SampleRows, read_columns
-from stores.dataset.references import NOBODY, REFERENCES, references_path
+from stores.dataset.kept.references import NOBODY, REFERENCES, references_path
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Places:
         return len(self.image)
 
     def of(self, images: Int64[np.ndarray, "..."]) -> Places:
-        """Those of some of the images alone."""
+        """The places of some of these images alone."""
         asked = np.isin(self.image, images)
         return Places(**{part.name: getattr(self, part.name)[asked] for part in fields(self)})
 
@@ -62,8 +62,8 @@ def read_reference_places(
     )
     distinct, first = np.unique(image, return_index=True)
     taken = distinct != NOBODY
-    found = {name: column.reshape(-1)[first[taken]] for name, column in zip(COLUMNS, columns, strict=True)}
-    return Places(distinct[taken], **found)
+    columns_of_taken = {name: column.reshape(-1)[first[taken]] for name, column in zip(COLUMNS, columns, strict=True)}
+    return Places(distinct[taken], **columns_of_taken)
 
 
 def write_reference_places(

@@ -3,9 +3,7 @@ they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,11 +13,9 @@ from torch import Tensor
 from flows.jobs import EvaluateJob
 from flows.running.process import LoadedModel, judges_at, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
-from flows.steps.photographs import CHUNK, Asked, Photographs, Questions, as_rare, questions_of, references_of
-from stores import Atlas, AtlasLayer, Statistics, open_atlas
-from stores.errors import SchemaMismatch
-from stores.files import safe_url
-from vital.errors import nearest
+from flows.steps.judging.measured import USUAL, Measured
+from flows.steps.judging.photographs import CHUNK, Asked, Photographs, Questions, as_rare, questions_of, references_of
+from stores import open_atlas
 from vital.judging.clarity import measures_of_facets, measures_of_references
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import (
@@ -37,129 +33,8 @@ from vital.judging.readability import mean_explanations, readability, standardis
 from vital.network.arithmetic import rounding
 from vital.network.probe import CLASSES
 
-USUAL = ("peak_mean", "peak_deviation")
-"""Statistics of a layer that tell how strongly a neuron is activated."""
 FEWEST_CLIPPED = 1e-3
 """Share of clipped values that references are taken to have at least."""
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """A layer in an atlas, with what is needed to measure it."""
-
-    pictures: AtlasLayer
-    statistics: Statistics
-    neurons: Sequence[int]
-    """Those with a picture."""
-    counts: Int[np.ndarray, "neuron"]
-    """Pictures of each of them: one for each facet."""
-
-    @classmethod
-    def of(cls, atlas: Atlas, statistics: Statistics, layer: str) -> Measured:
-        """A layer of an atlas as it is now."""
-        pictures = atlas.layer(layer)
-        neurons = np.flatnonzero(pictures.made()).tolist()
-        return cls(pictures, statistics, neurons, pictures.facets(neurons))
-
-    @cached_property
-    def rows(self) -> Int[np.ndarray, "picture"]:
-        """The place among `neurons` of the one that each picture is of; its facets follow each other."""
-        return np.repeat(np.arange(len(self.neurons)), self.counts)
-
-    @cached_property
-    def shown(self) -> Int[np.ndarray, "picture"]:
-        """The neuron that each picture is of."""
-        shown: np.ndarray = np.asarray(self.neurons, np.int64)[self.rows]
-        return shown
-
-    @cached_property
-    def facets(self) -> Int[np.ndarray, "picture"]:
-        """The facet that each picture is of."""
-        facets: np.ndarray = np.arange(len(self.rows)) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
-        return facets
-
-    def together(self) -> list[Int[np.ndarray, "_picture"]]:
-        """The pictures of each neuron."""
-        return np.split(np.arange(len(self.rows)), np.cumsum(self.counts)[:-1])
-
-    @property
-    def layer(self) -> str:
-        """Its name."""
-        return self.pictures.name
-
-    @property
-    def side(self) -> int:
-        """Of a picture, in pixels."""
-        return self.pictures.side
-
-    def pixels(self, sibling: AtlasLayer | None = None) -> Iterator[UInt8[np.ndarray, "picture side side colour"]]:
-        """All pictures, in chunks; or those that a sibling has in their place."""
-        for start in range(0, len(self.rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            yield (sibling or self.pictures).pixels(self.shown[part].tolist(), self.facets[part].tolist())
-
-    def over_layer(self, values: np.ndarray) -> Float[np.ndarray, "neuron"]:
-        """Values of `neurons` as a row for every neuron of the layer, NaN for those without a picture."""
-        rows = np.full(self.pictures.count, np.nan, np.float32)
-        rows[self.neurons] = values
-        return rows
-
-    def by_facet(self, values: np.ndarray) -> Float[np.ndarray, "neuron facet"]:
-        """Values of pictures as a row for every neuron of the layer, NaN where there is no picture."""
-        rows = np.full((self.pictures.count, self.pictures.most_facets), np.nan, np.float32)
-        rows[self.shown, self.facets] = values
-        return rows
-
-    def means(self, values: np.ndarray) -> Float[np.ndarray, "neuron"]:
-        """Values of pictures, averaged over those of each neuron that are known."""
-        known = np.isfinite(values)
-        sums = np.bincount(self.rows, np.where(known, values, 0), len(self.neurons))
-        counts = np.bincount(self.rows, known, len(self.neurons))
-        found: np.ndarray = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-        return found
-
-
-def check_evaluation(job: EvaluateJob) -> dict[str, int]:
-    """How many pictures each asked layer has. Whatever the metrics need is asked for here, before any work.
-
-    Raises:
-        SchemaMismatch: the atlas has no such layer or no picture, or its statistics or references are out of reach; a
-            sibling is not one.
-        UnsuitableInput: a judge knows other classes than the network.
-    """
-    atlas = open_atlas(job.atlas)
-    present = atlas.layers
-    for layer in job.layers:
-        if layer not in present:
-            raise SchemaMismatch(
-                f"{safe_url(job.atlas)} has no layer {layer!r}; the nearest are {nearest(layer, present)}: "
-                "choose from these, or leave out --layer for all"
-            )
-    statistics = atlas.statistics(job.store)
-    parts = [Measured.of(atlas, statistics, layer) for layer in job.layers or present]
-    counts = {part.layer: len(part.rows) for part in parts}
-    if not any(counts.values()):
-        raise SchemaMismatch(f"{safe_url(job.atlas)} holds no finished picture yet: `vital info` says how far it is")
-    for part in parts:
-        statistics.references(part.layer)
-        if part.layer != CLASSES:
-            for name in USUAL:
-                statistics.statistic(part.layer, name)
-        for url in job.siblings:
-            _check_sibling(part, url)
-    loaded = load_stored(statistics, job.running.of_flow)
-    judges_at(job.judges, loaded, job.running.of_flow, job.download, counts)
-    return {layer: count for layer, count in counts.items() if count}
-
-
-def _check_sibling(part: Measured, url: str) -> None:
-    settings, others = part.pictures.settings, open_atlas(url).require_layer(part.layer).settings
-    different = [name for name in sorted(others.keys() | settings.keys()) if others.get(name) != settings.get(name)]
-    if different != ["seed"]:
-        raise SchemaMismatch(
-            f"{safe_url(url)} differs from the atlas in {', '.join(different) or 'nothing'} of layer {part.layer!r} "
-            "but a sibling differs in its seed alone: give an atlas made with the same settings and another --seed"
-        )
 
 
 @rounding()
@@ -256,7 +131,7 @@ class _Judged:
                 )
 
     def features(self, name: str) -> Float[np.ndarray, "picture feature"]:
-        """Of all pictures, in a judge's eyes."""
+        """A judge's features of all pictures that were added, in their order."""
         return np.concatenate(self._features[name])
 
     def named(self, name: str) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from flows.jobs import EvaluateJob
-from flows.running.process import judges_at, load_at_side, load_stored, stored_model
+from flows.running.process import decoders_of, judges_at, load_at_side, load_stored, stored_model
 from flows.steps.images import moved_urls, read_placed, reference_crops
 from flows.steps.targets import variant_of
 from stores import References, open_statistics
@@ -27,7 +27,7 @@ from vital.judging.names import OWN_NETWORK, metric_name
 from vital.judging.processing import held_out_gaps, joined, passed
 from vital.judging.readability import ASKED, Question, held_out_readability, lower_half, standardised
 from vital.judging.trust import AS_UNLIKE, AS_UNREADABLE, AS_WEAK, competent, held_out_peaks, in_turn, shares
-from vital.measuring.ranking import NOBODY
+from vital.measuring.kept.ranking import NOBODY
 
 CHUNK = 32
 """Images in memory at a time."""
@@ -93,7 +93,13 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
     places = statistics.reference_places(asked.layer, asked.neurons, ranks).of(images)
     whole, urls = asked.variant.startswith("image"), moved_urls(statistics, job.shards)
     crops = reference_crops(
-        statistics, loaded.model.preprocessing, alone, places, whole, urls, decoders=job.running.decoders
+        statistics,
+        loaded.model.preprocessing,
+        alone,
+        places,
+        whole,
+        urls,
+        decoders=decoders_of(job.running, loaded.device),
     )
     row = np.full(neurons * ranks, -1, np.int64)
 
@@ -220,7 +226,12 @@ def _features_of(
     judges = judges_at(job.judges, loaded, job.running, job.download)
     places, urls = statistics.places(images.tolist()), moved_urls(statistics, job.shards)
     found = read_placed(
-        statistics, places, range(len(places)), loaded.model.preprocessing, urls, decoders=job.running.decoders
+        statistics,
+        places,
+        range(len(places)),
+        loaded.model.preprocessing,
+        urls,
+        decoders=decoders_of(job.running, loaded.device),
     )
     return _in_a_row([features for _, features in _judged((pixels for _, pixels in found), judges)])
 

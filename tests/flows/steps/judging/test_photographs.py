@@ -9,9 +9,10 @@ import pytest
 import zarr
 
 from flows.jobs import EvaluateJob, Running
-from flows.steps import photographs
-from flows.steps.metrics import Measured, _readable
-from flows.steps.photographs import Asked, Photographs, Questions, leading_ranks, questions_of
+from flows.steps.judging import photographs
+from flows.steps.judging.measured import Measured
+from flows.steps.judging.metrics import _readable
+from flows.steps.judging.photographs import Asked, Photographs, Questions, leading_ranks, questions_of
 from stores import References, Sample, Statistics, open_statistics
 from stores.atlas.layer import AtlasLayer
 from stores.dataset.index import SampleRows, ShardRows

@@ -1,0 +1,71 @@
+"""One Prefect server for all tests of a session, also where pytest-xdist runs them in several processes: it starts
+while these read the tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+SECONDS = 300
+"""That its start may take, on a machine that does other things, too."""
+
+
+class Server:
+    """A process that serves Prefect's API as Prefect's own short-lived servers do, from a database of its own."""
+
+    def __init__(self) -> None:
+        """Requests wait from now on: the socket is there before the process."""
+        prefect = find_spec("prefect")
+        assert prefect is not None
+        assert prefect.origin is not None
+        self._folder = TemporaryDirectory(prefix="prefect-of-tests-")
+        database = f"sqlite+aiosqlite:///{self._folder.name}/prefect.db"
+        own = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | {
+            "PREFECT_HOME": self._folder.name, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1",
+        }  # fmt: skip
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as waiting:
+            self.url = f"http://127.0.0.1:{waiting.getsockname()[1]}/api"
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "uvicorn", "--app-dir", str(Path(prefect.origin).parents[1]),
+                    "--factory", "prefect.server.api.server:create_app", "--fd", str(waiting.fileno()),
+                    "--log-level", "error", "--lifespan", "on",
+                ],
+                env=own, pass_fds=(waiting.fileno(),),
+            )  # fmt: skip
+
+    def stop(self) -> None:
+        """End the process, and remove its database."""
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()
+
+
+@contextmanager
+def reported_to(url: str) -> Iterator[None]:
+    """Flows of this process report to the server while the block lasts, without heartbeats."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.running.cluster import unwatched
+
+    with urllib.request.urlopen(f"{url}/health", timeout=SECONDS) as answer:
+        assert answer.status == 200
+    with temporary_settings({PREFECT_API_URL: url}), unwatched():
+        yield
+        APILogWorker.drain_all()
+        EventsWorker.drain_all()
