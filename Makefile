@@ -10,7 +10,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # A hundred processes import the project: what one has compiled the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check fast coverage docs clean
+.PHONY: demo test check fast coverage coverage-fast docs clean
 
 demo: .venv/demo.installed
 	$(BIN)/vital demo --out demo
@@ -22,8 +22,10 @@ test: .venv/test.installed check
 fast: .venv/test.installed
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
 
-coverage: .venv/test.installed
-	$(BIN)/pytest $(SIDE_BY_SIDE) --cov --cov-report=term:skip-covered
+# Of lines and branches, child processes too: in the last line. `make coverage-fast` is of the quick tier.
+coverage coverage-fast: .venv/test.installed
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(if $(findstring fast,$@),-m "not slow") --cov --cov-report=
+	$(BIN)/coverage report --skip-covered
 
 check: .venv/test.installed
 	$(BIN)/ruff check .

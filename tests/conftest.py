@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,11 @@ class _AsItIs(MetaPathFinder):
 # Before anything of them is imported, whichever tests come first.
 install_import_hook(list(PACKAGES), CHECKER)
 sys.meta_path.insert(0, _AsItIs())
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: Python need not look for garbage in it again and again."""
+    gc.freeze()
 
 
 _SERVER = pytest.StashKey[Server]()

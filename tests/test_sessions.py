@@ -1,5 +1,5 @@
-"""What the README and the notebooks show runs as it stands, with fewer steps and smaller pictures, in
-processes of their own."""
+"""What the README and the notebooks show runs as it stands, with fewer steps and smaller pictures; Python in processes
+of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.flows.command import vital
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -50,6 +52,9 @@ def run(folder: Path, *command: str, given: str = "", **more: str) -> str:
     return ran.stdout
 
 
+NO_COMPILER = "import sys; assert 'torch._dynamo' not in sys.modules"
+"""PyTorch's compiler, which nothing here uses, takes a second to import."""
+
 QUICKER = (
     (r"(, side=\w+)?, steps=\d+", ", side=96, steps=2"), (r" --steps \d+", " --side 96 --steps 2"),
     (r"\breferences=\d+", "references=1"), (r"\(60\)", "(9)"),
@@ -75,7 +80,9 @@ def block(language: str) -> str:
     return str(found)
 
 
-def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(tmp_path: Path, prefect_server: str) -> None:
+def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
+) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     with tarfile.open(next((ROOT / "flows" / "demo").glob("*.tar"))) as tar:
@@ -85,15 +92,17 @@ def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(tmp_path: 
             assert file is not None
             (photos / member.name).write_bytes(file.read())
     pack, *commands = [shlex.split(quicker(line), comments=True) for line in block("bash").splitlines()]
-    vital = (sys.executable, "-m", "flows.cli.main")
-    run(tmp_path, *vital, *pack[1:])
-    run_cells(tmp_path, [block("python")])  # with a server of its own, as a newcomer has it
+    run(tmp_path, sys.executable, "-m", "flows.cli.main", *pack[1:])
+    run_cells(tmp_path, [block("python"), NO_COMPILER])  # with a server of its own, as a newcomer has it
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a.zarr").rglob("c/*") if path.is_file()}
     assert written
+    monkeypatch.chdir(tmp_path)
     said = {}
-    for name, *arguments in commands:
+    for name, *arguments in commands:  # in this process: seven others would take half a minute to start
         assert name == "vital"
-        said[arguments[0]] = run(tmp_path, *vital, *arguments, PREFECT_API_URL=prefect_server)
+        ran = vital(*arguments)
+        assert ran.exit_code == 0, ran.output
+        said[arguments[0]] = ran.output
     assert "1 of 6 blocks" in said["info"]
     assert (tmp_path / "neuron7.png").stat().st_size > 1000
     assert (tmp_path / "pages" / "index.html").exists()

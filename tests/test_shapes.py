@@ -12,6 +12,7 @@ from jaxtyping import TypeCheckError
 
 from flows.running.neurons import joined_blocks
 from stores.pages.content import NeuronPage
+from tests import checking
 from tests.conftest import PACKAGES, is_unchecked
 from vital.measuring.rows import resample, site_levels
 
@@ -44,3 +45,25 @@ def test_a_wrong_shape_is_refused_in_each_package() -> None:
         NeuronPage(0, np.zeros((4, 5, 3), np.uint8))
     with pytest.raises(TypeCheckError, match="rows"):
         resample(torch.ones(()), site_levels(3), site_levels(4))
+
+
+def test_where_checks_are_spared_a_function_s_first_calls_are_checked_in_every_test() -> None:
+    def wrong() -> None:
+        resample(torch.ones(()), site_levels(3), site_levels(4))
+
+    try:
+        for _ in range(2):
+            checking.spare(True)
+            for _ in range(checking.SEVERAL):
+                resample(torch.ones(2, 3), site_levels(3), site_levels(4))
+            with pytest.raises(IndexError):  # of the function itself
+                wrong()
+            checking.spare(True)
+            with pytest.raises(TypeCheckError, match="rows"):
+                wrong()
+    finally:
+        checking.spare(False)
+    for _ in range(checking.SEVERAL):
+        resample(torch.ones(2, 3), site_levels(3), site_levels(4))
+    with pytest.raises(TypeCheckError, match="rows"):
+        wrong()

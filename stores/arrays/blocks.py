@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from jaxtyping import Bool, Int64, Shaped, UInt8
 
-from stores.arrays.schema import ArraySpec, Kind, Mode, array_at, block_length, group_at, open_store, write_block
+from stores.arrays.schema import ArraySpec, Mode, StoreKind, array_at, block_length, group_at, open_store, write_block
 from stores.errors import PICTURE_STATUS_MEANINGS, MisalignedBlock, PictureStatus, SchemaMismatch
 
 TOGETHER = 8
@@ -30,7 +30,7 @@ class BlocksAt:
     """Where such a group lies; a task that runs elsewhere is told so."""
 
     url: str
-    kind: Kind
+    kind: StoreKind
     path: str
 
     def open(self, mode: Mode) -> Blocks:

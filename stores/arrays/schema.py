@@ -21,8 +21,8 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore
 from stores.errors import MisalignedBlock, MissingStore, SchemaMismatch
 from stores.files import MEMORY, local_path, safe_url
 
-Kind = Literal["statistics", "atlas"]
-SCHEMA_VERSIONS: Mapping[Kind, int] = {"statistics": 4, "atlas": 2}
+StoreKind = Literal["statistics", "atlas"]
+SCHEMA_VERSIONS: Mapping[StoreKind, int] = {"statistics": 4, "atlas": 2}
 """Of each kind; raised when a store of the version before cannot be read any more."""
 Mode = Literal["r", "r+", "a"]
 GROWING_CHUNK = 65536
@@ -62,7 +62,7 @@ class ArraySpec:
             )
 
 
-def open_store(url: str, kind: Kind, mode: Mode) -> zarr.Group:
+def open_store(url: str, kind: StoreKind, mode: Mode) -> zarr.Group:
     """Root group of the store at ``url``: to read it ("r"), to write into one that exists ("r+"), or to write and make
     it where it is missing ("a").
 
@@ -225,7 +225,7 @@ def _backend(url: str, read_only: bool) -> Store:
         ) from None
 
 
-def _check_root(root: zarr.Group, kind: Kind, url: str) -> None:
+def _check_root(root: zarr.Group, kind: StoreKind, url: str) -> None:
     stored, version = root.attrs.get("kind"), root.attrs.get("schema_version")
     if stored != kind:
         raise SchemaMismatch(

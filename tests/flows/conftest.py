@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from flows.jobs import AtlasJob, ReferencesJob, TargetsJob
+from tests import checking
 from tests.flows import tiny
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 LAYER = "2"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """From its first fixture on a test of flows has the first calls of each function checked."""
+    checking.spare(True)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    try:
+        return (yield)
+    finally:
+        checking.spare(False)
+
+
 MODEL = ModelSettings(name="tests.flows.tiny:network", input_size=tiny.SIDE)
 VARIANT = VariantSettings(nodes=("0", "1"))
 PICTURE = PictureSettings(side=24, steps=3, relevant_weight=1.0)

@@ -130,6 +130,7 @@ def test_running_again_changes_nothing(made: Made, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_the_same_bytes_every_time(made: Made, tmp_path: Path) -> None:
     again = make(tmp_path)
     # Attributes name the shards' and the store's places, which differ.

@@ -198,14 +198,18 @@ def test_taking_some_neurons_takes_every_part_of_them(tiny: Callable[..., Model]
             np.testing.assert_array_equal(getattr(some.nodes[name], part), getattr(whole.nodes[name], part)[1:])
 
 
+@pytest.fixture(scope="module")
+def attentive() -> Model:
+    return load_model(ModelSettings(name="vit_b_32", weights="random"))
+
+
 @pytest.mark.parametrize("kind", ["lrp", "lrp-gamma", "lrp-restricted", "gradient-x-activation"])
-def test_a_network_with_attention_is_measured_by_every_kind(kind: RelevanceKind) -> None:
-    model = load_model(ModelSettings(name="vit_b_32", weights="random"))
+def test_a_network_with_attention_is_measured_by_every_kind(attentive: Model, kind: RelevanceKind) -> None:
     pixels = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 224, 224), np.uint8))
     layer, nodes = "encoder.layers.encoder_layer_1", ["conv_proj", "encoder.layers.encoder_layer_0"]
     layouts: dict[str, Layout] = dict.fromkeys((layer, nodes[1]), "channels-last")
     one = [Crop(pixels, (0,))]
-    target = measure(model, layer, [5], one, nodes, layouts, kind)
+    target = measure(attentive, layer, [5], one, nodes, layouts, kind)
     importance = target.nodes[nodes[1]].importance
     assert importance is not None
     assert np.isfinite(importance).all()

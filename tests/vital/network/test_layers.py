@@ -1,3 +1,5 @@
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from vital.network.probe import CLASSES, INPUT
 from vital.settings import ModelSettings
 
 
+@cache
 def random_survey(name: str, side: int = 64) -> Survey:
     return survey(load_model(ModelSettings(name=name, weights="random", input_size=side)))
 
@@ -88,6 +91,7 @@ def test_published_nodes_are_the_default_as_far_as_they_come_before(
     assert default_nodes(resnet, layer, "resnet18") == nodes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side", "late"),
     [
