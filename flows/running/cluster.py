@@ -248,8 +248,8 @@ def _on_scheduler(running: Running, scheduler: str) -> Place:
     told = sharing_rooms(running, rooms, gpus or running.on_gpu or all_see)
     told = told.model_copy(update={"device": "cuda"}) if gpus and running.device == "auto" else told
     start = partial(DaskTaskRunner, address=scheduler)
-    here = {one.host for one in rooms} == {socket.gethostname()}
-    return Place(told, start, here, {"GPU": 1} if gpus else {})
+    on_this_host = {one.host for one in rooms} == {socket.gethostname()}
+    return Place(told, start, on_this_host, {"GPU": 1} if gpus else {})
 
 
 def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:

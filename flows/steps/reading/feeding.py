@@ -100,9 +100,9 @@ def _usable(
         except UnreadableImage as error:
             return _Decoded(checksum, error.status)
 
-    found = in_order(reader, decoded, feed.decoders, feed.batch + feed.decoders)
-    with closing(found):
-        for sample, result in _on_gpu(found, loaded, feed.batch) if on_gpu else found:
+    results = in_order(reader, decoded, feed.decoders, feed.batch + feed.decoders)
+    with closing(results):
+        for sample, result in _on_gpu(results, loaded, feed.batch) if on_gpu else results:
             status = result.status
             if status == Status.OK and classes is not None:
                 _, status = labels.of_network(sample.label, classes.channels)
@@ -126,7 +126,7 @@ def _refuse_long(sample: Sample, size: Sequence[int]) -> None:
 
 
 def _on_gpu(
-    found: Iterator[tuple[Sample, _Decoded]], loaded: LoadedModel, batch: int
+    results: Iterator[tuple[Sample, _Decoded]], loaded: LoadedModel, batch: int
 ) -> Iterator[tuple[Sample, _Decoded]]:
     """The same samples, JPEG files decoded and cropped where the network is, some together. What nvJPEG does not take
     is decoded as everywhere else."""
@@ -136,7 +136,7 @@ def _on_gpu(
     def pixels(file: bytes, image: UInt8[Tensor, "colour row column"] | None) -> UInt8[Tensor, "colour side side"]:
         return preprocessing.crop(decode(file)).to(device) if image is None else preprocessing.crop_decoded(image)
 
-    while group := list(islice(found, batch)):
+    while group := list(islice(results, batch)):
         files = [one.jpeg for _, one in group if one.jpeg is not None]
         images = iter(_all_or_each(decoder, files))
         for sample, one in group:
