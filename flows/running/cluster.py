@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -262,10 +263,30 @@ def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:
 @contextmanager
 def started(place: Place, start: Start) -> Iterator[TaskRunner[Any]]:
     """Workers that take tasks while the block lasts."""
-    runner = start()  # first: what stays longer than the block is to outlast what surrounds it
+    with deaf_processes():
+        runner = start()  # first: what stays longer than the block is to outlast what surrounds it
     asked = annotate(resources=place.resources) if place.resources else nullcontext()
-    with script_left_alone(), _one_server(place), runner as started, asked:
+    with ExitStack() as stack:
+        stack.enter_context(script_left_alone())
+        stack.enter_context(_one_server(place))
+        with deaf_processes():
+            started = stack.enter_context(runner)
+        stack.enter_context(asked)
         yield started
+
+
+@contextmanager
+def deaf_processes() -> Iterator[None]:
+    """Threads and processes started while the block lasts do not hear Ctrl-C, which a terminal sends to all of them:
+    this process ends its workers, and each would print where it was."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

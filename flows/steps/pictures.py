@@ -17,6 +17,7 @@ from flows.running.devices import device_name
 from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
+from flows.steps.reading.labels import network_names
 from flows.steps.targets import (
     OnTheFly,
     Usual,
@@ -123,8 +124,16 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     colours = loaded.model.preprocessing.colours
     layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes, targets.most_facets, colours)
     layer.write_shown(loaded.model.preprocessing.view if colours != 3 else ())
-    layer.write_names(list(loaded.model.class_names) if job.layer == CLASSES else [])
+    layer.write_names(_class_names(loaded, statistics, targets.count) if job.layer == CLASSES else [])
     return layer
+
+
+def _class_names(loaded: LoadedModel, statistics: Statistics, count: int) -> list[str]:
+    """What the network calls its classes, or else the data set; empty where neither names any."""
+    own, of_images = loaded.model.class_names, network_names(statistics)
+    names = [*own[:count], *[""] * (count - len(own))]
+    named = [name or of_images.get(number, "") for number, name in enumerate(names)]
+    return named if any(named) else []
 
 
 def _precision(job: AtlasJob, begun: str | None) -> Precision:

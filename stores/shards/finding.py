@@ -203,7 +203,10 @@ def _listed(filesystem: Any, path: str, url: str) -> list[ShardFile]:
         known = filesystem.info(path)
     except OSError as error:
         if of_web and isinstance(error, FileNotFoundError):
-            raise missing(url) from None
+            cause = error.__cause__  # fsspec says of every trouble with a server that there is no file
+            if cause is None or isinstance(cause, FileNotFoundError):
+                raise missing(url) from None
+            raise cause from None
         if of_web:
             raise
         listed = filesystem.glob(path, detail=True)
