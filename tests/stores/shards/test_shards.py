@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stores.errors import MissingShard, Status, UnreadableShard
 from stores.shards.finding import ShardFile, expand
-from stores.shards.reading import Sample, ShardReader, absent, read_images
+from stores.shards.reading import ShardReader, ShardSample, absent, read_images
 
 Tar = Callable[..., Path]
 Jpeg = Callable[..., bytes]
@@ -25,7 +25,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def read(path: Path) -> tuple[list[Sample], ShardReader]:
+def read(path: Path) -> tuple[list[ShardSample], ShardReader]:
     reader = ShardReader(ShardFile(path.name, str(path), path.stat().st_size))
     return list(reader), reader
 
