@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Shaped
 
 from flows.jobs import BLOCK, AtlasJob, Running
-from flows.running.cluster import declares_gpus
+from flows.running.cluster import workers_have_gpus
 from flows.running.devices import device_name
 from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
@@ -148,9 +148,9 @@ def _precision(job: AtlasJob, begun: str | None) -> Precision:
 
 
 def _on_gpu(running: Running) -> bool:
-    """Whether tasks run on a GPU: with a scheduler as far as it is said, by the run or by workers that are there."""
+    """Whether tasks run on a GPU: with a scheduler as far as the run says so, or the workers that are there."""
     if running.scheduler:
-        return running.on_gpu or declares_gpus(running)
+        return running.on_gpu or workers_have_gpus(running)
     return device_name(running.device).startswith("cuda")
 
 

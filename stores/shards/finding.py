@@ -8,6 +8,7 @@ A path that exists is that path, whatever characters it has. The rest of one tha
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".tbz2", ".xz", ".txz", ".lzma", ".
 
 ASKED = 32
 """Requests for shards' sizes that are under way together."""
+GONE = (404, 410)
+"""What a web server answers of a file that it does not have."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +189,14 @@ def _reached(url: str) -> Iterator[None]:
         raise
     except Exception as error:  # every service has errors of its own, of credentials and of the network alike
         raise UnreachableStore(
-            f"{safe_url(url)} cannot be listed ({type(error).__name__}: {first_line(error)}): check the "
+            f"{safe_url(url)} cannot be listed ({type(error).__name__}: {_without_secrets(error)}): check the "
             "address and the network, and give credentials in the environment"
         ) from error
+
+
+def _without_secrets(error: Exception) -> str:
+    """What an error says first; a client of web servers repeats the URL that it was given, query and all."""
+    return re.sub(r"\w+://[^\s'\"]+", lambda url: safe_url(url[0]), first_line(error))
 
 
 def _at(filesystem: Any, path: str, url: str) -> list[ShardFile]:
@@ -204,7 +212,7 @@ def _listed(filesystem: Any, path: str, url: str) -> list[ShardFile]:
     except OSError as error:
         if of_web and isinstance(error, FileNotFoundError):
             cause = error.__cause__  # fsspec says of every trouble with a server that there is no file
-            if cause is None or isinstance(cause, FileNotFoundError):
+            if cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) in GONE:
                 raise missing(url) from None
             raise cause from None
         if of_web:
