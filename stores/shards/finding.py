@@ -8,7 +8,6 @@ A path that exists is that path, whatever characters it has. The rest of one tha
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from urllib.parse import urlsplit
 import fsspec
 from webdataset.shardlists import expand_urls
 
-from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, UnsuitableFolder, first_line
-from stores.files import local_path, safe_url
+from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, UnsuitableFolder
+from stores.files import first_line, local_path, safe_url
 from stores.shards.folders import PER_PART, class_folders, laid_out, survey
 from stores.shards.labels import NO_LABEL, ending
 from stores.shards.tar import compressed_refusal, is_tar
@@ -189,14 +188,9 @@ def _reached(url: str) -> Iterator[None]:
         raise
     except Exception as error:  # every service has errors of its own, of credentials and of the network alike
         raise UnreachableStore(
-            f"{safe_url(url)} cannot be listed ({type(error).__name__}: {_without_secrets(error)}): check the "
+            f"{safe_url(url)} cannot be listed ({type(error).__name__}: {first_line(error)}): check the "
             "address and the network, and give credentials in the environment"
         ) from error
-
-
-def _without_secrets(error: Exception) -> str:
-    """What an error says first; a client of web servers repeats the URL that it was given, query and all."""
-    return re.sub(r"\w+://[^\s'\"]+", lambda url: safe_url(url[0]), first_line(error))
 
 
 def _at(filesystem: Any, path: str, url: str) -> list[ShardFile]:

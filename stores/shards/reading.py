@@ -18,8 +18,8 @@ import upath
 from fsspec.utils import merge_offset_ranges
 from webdataset.tariterators import group_by_keys
 
-from stores.errors import Status, UnreachableStore, UnreadableShard, first_line, of_disk_or_service
-from stores.files import local_path, safe_url, universal_path
+from stores.errors import Status, UnreachableStore, UnreadableShard, of_disk_or_service
+from stores.files import first_line, local_path, safe_url, universal_path
 from stores.shards.finding import ShardFile, missing
 from stores.shards.folders import laid_out
 from stores.shards.labels import IMAGE_EXTENSIONS, MAX_LABEL_BYTES, NO_LABEL, Fields, LabelRule, ending, image_of
