@@ -176,7 +176,7 @@ class _AtlasSource:
             site.layer(number, page)
 
     def _shown(self, source: LayerSource) -> LayerPhotographs | None:
-        return LayerPhotographs(self._photographs, source.layer, source.variant) if self._photographs else None
+        return LayerPhotographs(self._photographs, source.pictures) if self._photographs else None
 
     def sheet(self, site: Site) -> bytes:
         """A contact sheet of pictures spread over all layers, as PNG, each beside its first photograph."""

@@ -30,6 +30,7 @@ from vital.judging.metrics import (
 from vital.judging.names import OWN_NETWORK, classification_metrics, meaning_of, metric_name
 from vital.judging.processing import joined, passed, processing_gap
 from vital.judging.readability import mean_explanations, readability, standardised
+from vital.judging.trust import is_of_photographs
 from vital.network.arithmetic import rounding
 from vital.network.probe import CLASSES
 
@@ -63,7 +64,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
         of_pictures |= _activated(part, loaded, at_side)
     unnamed = job.model_copy(update={"atlas": "", "layers": (), "siblings": ()})
     made_of = tuple(part.statistics.provenance.values())
-    asked = Asked(part.statistics.url, made_of, layer, part.pictures.variant, tuple(part.neurons))
+    asked = Asked(part.statistics.url, made_of, layer, part.pictures.variant, tuple(part.neurons), part.divided)
     photos = references_of(unnamed, asked, part.side)
     references = [photos.rows[row] for row in part.rows]
     of_pictures["nearest_reference"] = nearest_similarity(
@@ -88,6 +89,11 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
             of_pictures |= _known({metric_name("readability", name): each})
     scores = part.statistics.references(layer).score[part.neurons]
     of_neurons |= _known(as_rare(of_neurons, part.counts, scores, photos, questions))
+    if part.pictures.most_facets > 1:
+        alone = of_pictures | {
+            name: values[part.rows] for name, values in of_neurons.items() if is_of_photographs(name)
+        }
+        of_pictures |= _known(as_rare(alone, np.ones_like(part.counts), scores, photos, questions, part.rows))
     for name in judges:
         meant = measures_of_references(photos.features[name], photos.rows)
         of_neurons |= {metric_name(metric, name): values for metric, values in meant.items()}
@@ -177,7 +183,7 @@ def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dic
 
 def _of_facets(part: Measured, scores: Float[np.ndarray, "picture rank"]) -> Float[np.ndarray, "picture _rank"]:
     """Scores of references, NaN for those that are of another facet than the picture."""
-    of = part.statistics.targets(part.layer, part.pictures.variant).reference_facets(part.shown.tolist())
+    of = part.reference_facets(part.shown.tolist())
     return scores if of is None else np.where(of == part.facets[:, None], scores[:, : of.shape[1]], np.nan)
 
 

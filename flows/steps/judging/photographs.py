@@ -45,6 +45,8 @@ class Asked:
     layer: str
     variant: str
     neurons: tuple[int, ...]
+    facets: tuple[tuple[int, ...], ...] | None = None
+    """The facet of each of their references, where these are divided."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
     targets = statistics.targets(asked.layer, asked.variant)
     used, nodes = variant_of(targets).references, targets.nodes
     references = statistics.references(asked.layer, used, asked.neurons)
-    facets = targets.reference_facets(asked.neurons)
-    of = np.where(references.image == NOBODY, -1, 0) if facets is None else facets
+    undivided = np.where(references.image == NOBODY, -1, 0)
+    of = undivided if asked.facets is None else np.array(asked.facets, np.int8).reshape(undivided.shape)
     first = leading_ranks(of)
     looked_at = np.tile(np.arange(references.image.shape[1]) < COMPARED, (len(first), 1))
     for position, leading in enumerate(first):
@@ -184,15 +186,19 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
 
 
 def as_rare(
-    known: Mapping[str, Float[np.ndarray, "neuron"]],
+    known: Mapping[str, Float[np.ndarray, "shown"]],
     counts: Int[np.ndarray, "neuron"],
     scores: Float[np.ndarray, "neuron rank"],
     photos: Photographs,
     questions: Questions | None,
-) -> dict[str, Float[np.ndarray, "neuron"]]:
+    rows: Int[np.ndarray, "shown"] | None = None,
+) -> dict[str, Float[np.ndarray, "shown"]]:
     """By how many of the photographs, each taken for a picture of its neuron, neurons with so many pictures are not
-    outdone: in what is ``known`` of them, metrics by name. ``scores`` are the peaks of all references."""
-    found = {}
+    outdone: in what is ``known`` of them, metrics by name. ``scores`` are the peaks of all references.
+
+    Where ``rows`` are given, what is known is of single pictures, and of the neurons in these rows.
+    """
+    found, rows = {}, np.arange(len(counts)) if rows is None else rows
     if "mean_peak_ratio" in known:
         found[AS_WEAK] = shares(known["mean_peak_ratio"], in_turn(held_out_peaks(scores), counts))
     if "processing_gap" in known:
@@ -212,7 +218,7 @@ def as_rare(
         for name in judges
     ]
     able = competent(references)
-    asked = [np.mean([by_judge[neuron] for by_judge in drawn], 0) for neuron in np.flatnonzero(able)]
+    asked = [np.mean([by_judge[neuron] for by_judge in drawn], 0) for neuron in np.unique(rows[able])]
     unread = shares(own - references, np.concatenate([np.empty(0), *asked]))
     return {**found, AS_UNREADABLE: np.where(able, unread, np.nan)}
 
