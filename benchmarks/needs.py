@@ -46,10 +46,12 @@ class Constants:
     """Stored of a picture of 224 px with its mask, measured: the blocks of an atlas by their number."""
     index_bytes: float = 19.8
     """Stored of an image's row in the index, measured: index_bytes."""
-    target_requests: int = 96
+    target_requests: int = 93
     """Of a task of targets besides its images, measured: requests_kinds."""
-    picture_requests: int = 149
+    picture_requests: int = 140
     """Of a task of pictures, measured: requests_kinds."""
+    pass_requests: int = 1864
+    """Of a pass besides its shards, partials and joins, measured: requests_of_pass less those of one partial."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def needs(
         neurons * known.neuron_bytes + images * known.index_bytes,
         neurons * known.picture_bytes,
         leaves * known.partial_bytes,
-        2 * shards + 7 * leaves + 5 * joins
+        known.pass_requests + 2 * shards + 8 * leaves + 5 * joins
         + neurons * references + blocks * (known.target_requests + known.picture_requests),
     )  # fmt: skip
 
