@@ -21,8 +21,10 @@ from flows.steps.reading.labels import network_names
 from flows.steps.targets import (
     OnTheFly,
     Usual,
+    declare_origin,
     declare_targets,
     measured_targets,
+    origin_rows,
     read_targets,
     usual_of,
     variant_of,
@@ -122,6 +124,8 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     layer.claim({"variant": targets.variant, "algorithm": version, **made_by})
     nodes = {node: len(levels[node]) for node in targets.nodes}
     colours = loaded.model.preprocessing.colours
+    if job.targets == "fly" and not layer.declared:  # what is there already of other targets stays as it is
+        declare_origin(layer, targets, BLOCK)
     layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes, targets.most_facets, colours)
     layer.write_shown(loaded.model.preprocessing.view if colours != 3 else ())
     layer.write_names(_class_names(loaded, statistics, targets.count) if job.layer == CLASSES else [])
@@ -285,7 +289,8 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int], fly: OnTheFly | None = Non
     for _ in in_batches(len(facets), work.batch(facets), make, fixed=job.running.deterministic):
         pass
     for block in blocks:
-        layer.write(block, _block_arrays(layer, block, job.picture.seed, status, made))
+        arrays = _block_arrays(layer, block, job.picture.seed, status, made)
+        layer.write(block, arrays | origin_rows(layer, work.targets, layer.neurons_of(block)))
 
 
 def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int, count: int) -> dict[str, np.ndarray]:
