@@ -29,11 +29,11 @@ class Constants:
     """Tasks of a pass, at most."""
     fan: int = 16
     """Partials that a task joins, at most."""
-    partial_bytes: int = 9_959_569
+    partial_bytes: int = 10_029_827
     """Of a task of the pass with the rows of its images, measured: merge_partial_bytes."""
-    join_seconds: float = 0.081
+    join_seconds: float = 0.100
     """Reading, adding and writing a partial, measured: merge_seconds, join, by merge_partials."""
-    store_seconds: float = 8.9
+    store_seconds: float = 12.2
     """Joining the last partials and writing the store, measured: merge_seconds, store."""
     reference_per_gpu: float = 153.0
     """References measured a second, measured on an H100: references of benchmarks/gpu.py (layer4.2_float32)."""
