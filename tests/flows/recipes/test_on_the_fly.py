@@ -36,6 +36,7 @@ def of_layer(atlas: Path) -> dict[str, str]:
     return {path: digest for path, digest in digests(atlas).items() if path.startswith(f"{LAYER}/")}
 
 
+@pytest.mark.slow
 def test_pictures_have_the_bytes_of_those_from_stored_targets(made: Made, bare: Made) -> None:
     """Settings and fingerprints too; the first block alone comes first, and is left alone later."""
     with pytest.raises(SchemaMismatch, match="no targets 'image-lrp' of layer '2': run `vital targets"):

@@ -120,6 +120,7 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_server_of_its_own_that_does_not_come_is_told_with_the_way_out(
     alone: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
