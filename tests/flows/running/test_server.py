@@ -22,7 +22,8 @@ from tests.flows.conftest import LAYER, MODEL
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import importlib, json, os, sys
-import torch, prefect_dask
+import prefect_dask
+if sys.argv[2:]: import torch  # once for all
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as limit
 
 seen = {"before": limit.value()}
