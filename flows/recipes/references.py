@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from prefect import flow, task
@@ -19,6 +20,7 @@ from flows.steps.dataset import (
     refuse_short,
     refuse_unusable,
 )
+from flows.steps.reading.darkness import doubts
 from flows.steps.reading.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.steps.reading.feeding import Feed
 from flows.steps.reading.labels import Labels, refuse_from_one, settle_labels
@@ -67,6 +69,7 @@ def select_references(job: ReferencesJob) -> str:
         statistics = statistics.again("r+")
     plan = missing_of(statistics, plan, shards)
     if plan.ranked or plan.measured:
+        sys.stderr.writelines(f"{line}\n" for line in doubts(shards[0], loaded.model.preprocessing))
         with summarised("references", job.store, "images", lambda: _images(job)):
             merge(job, plan, gathered(job, plan, shards))
     refuse_short(statistics, job.allow_rejected)

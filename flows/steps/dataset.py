@@ -130,9 +130,10 @@ def refuse_short(statistics: Statistics, allowed: float) -> None:
     known = statistics.shards()
     short = [f"{name}: {why}" for name, why in zip(known.name, known.short, strict=True) if why]
     if len(short) > allowed * len(known):
+        kept = "what was read is kept and usable" if statistics.image_count() else "nothing of them could be read"
         raise UnreadableShard(
-            f"{len(short)} of {len(known)} shards are not as they should be ({short[0]}); what was read is kept and "
-            "usable: replace the shards and start a new store, or accept them with --allow-rejected"
+            f"{len(short)} of {len(known)} shards are not as they should be ({short[0]}); {kept}: replace the shards "
+            "and start a new store, or accept them with --allow-rejected"
         )
 
 

@@ -191,13 +191,22 @@ def _sum_with_product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def _interpolation(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """Larger or smaller maps are averages of the nearest values, save for bicubic ones, which subtract, too."""
-    if argument(args, kwargs, 3, "mode", "nearest") == "bicubic" and args[0].requires_grad:
-        raise UnsupportedOperation(
-            "no relevance rule for interpolate with mode bicubic; "
-            "use the relevance kind gradient-x-activation for this network"
-        )
-    return _average(mode, func, args, kwargs)
+    """Larger or smaller maps are averages of the nearest values, save for bicubic ones, which subtract, too: those are
+    weights of both signs along rows and along columns."""
+    inputs = args[0] if args else kwargs["input"]
+    if argument(args, kwargs, 3, "mode", "nearest") != "bicubic" or not inputs.requires_grad:
+        return _average(mode, func, args or (inputs,), {name: part for name, part in kwargs.items() if name != "input"})
+    known = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
+    given = dict(zip(known, args[1:], strict=False)) | {name: kwargs[name] for name in known if name in kwargs}
+    kept, sign = inputs.detach(), nonnegative(inputs)
+    signed = rules.of_both_signs(*(rules.resizing(kept, axis, given) for axis in (2, 3)))
+    return mode.follow(
+        func(*args, **kwargs), [inputs], lambda r: (rules.through_weights(r, kept, signed, _applied, sign),)
+    )
+
+
+def _applied(values: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    return apply(values)
 
 
 def _power(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:

@@ -9,10 +9,10 @@ sentiment analysis" (2017). Attention: `vital.propagation.attention`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from vital.network.neurons import EPSILON
 
+W = TypeVar("W")
+Linear = Callable[[Tensor], Tensor]
+"""A linear map of maps."""
 TINY = 1e-12
 """Least denominator of a share; what it divides is then multiplied by zero."""
 
@@ -124,8 +127,8 @@ def through_linear(output: Tensor, inputs: Tensor, signed: tuple[Tensor, Tensor]
 def through_weights(
     output: Tensor,
     inputs: Tensor,
-    signed: tuple[Tensor, Tensor],
-    apply: Callable[[Tensor, Tensor], Tensor],
+    signed: tuple[W, W],
+    apply: Callable[[Tensor, W], Tensor],
     nonnegative: bool,
 ) -> Tensor:
     """As `through_convolution`, for any map of the input that is linear in its weight, by its own derivative."""
@@ -134,6 +137,29 @@ def through_weights(
         z = reduce(operator.add, (apply(part, weight) for part, weight in zip(parts, signed, strict=False)))
         back = torch.autograd.grad(z, parts, output / (z.detach() + EPSILON))
     return reduce(operator.add, (part.detach() * one for part, one in zip(parts, back, strict=True)))
+
+
+def resizing(maps: Tensor, axis: int, given: Mapping[str, Any]) -> Tensor:
+    """The weights (new, old) with which `F.interpolate`, called as ``given``, makes the new values along an ``axis`` of
+    maps (image, channel, row, column)."""
+    length = maps.shape[axis]
+    alone = {  # the other axis is constant and keeps its length: of 1, torch's antialiasing gives wrong values
+        name: (given[name][axis - 2] if isinstance(given[name], Sequence) else given[name], one)
+        for name, one in (("size", 2), ("scale_factor", 1.0))
+        if given.get(name) is not None
+    }
+    each = torch.eye(length, dtype=maps.dtype, device=maps.device).view(1, length, length, 1).repeat(1, 1, 1, 2)
+    with torch.no_grad():
+        return F.interpolate(each, **{**given, **alone})[0, :, :, 0].T
+
+
+def of_both_signs(rows: Tensor, columns: Tensor) -> tuple[Linear, Linear]:
+    """W⁺ and W⁻ of the map x ↦ rows · x · columnsᵀ, as maps themselves."""
+    up, down, right, left = (part for one in (rows, columns) for part in (one.clamp(min=0), one.clamp(max=0)))
+    return (
+        lambda x: up @ x @ right.T + down @ x @ left.T,
+        lambda x: up @ x @ left.T + down @ x @ right.T,
+    )
 
 
 def through_average(output: Tensor, inputs: Tensor, average: Callable[[Tensor], Tensor], nonnegative: bool) -> Tensor:

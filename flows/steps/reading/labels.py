@@ -192,12 +192,22 @@ def _number(value: object, known: Mapping[str, int], whose: str) -> int:
 
 
 def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) -> None:
-    """Refuse samples without labels whose labels seem to stand elsewhere."""
-    if not asked and labels.key == LABEL_EXTENSION:
+    """Refuse samples without labels whose labels seem to stand elsewhere, or are all no class numbers."""
+    if labels.key == LABEL_EXTENSION and labels.by == IGNORED:
         return
     samples, rule = first_fields(shard, LOOKED_AT), labels.rule(loaded)
-    if not samples or any(rule.label(fields)[0] != NO_LABEL for fields in samples):
+    found = [rule.label(fields) for fields in samples]
+    unread = bool(found) and not any(valid for _, valid in found)  # every image would be left out
+    if not samples or any(number != NO_LABEL for number, _ in found):
         return
+    if not asked and labels.key == LABEL_EXTENSION and not unread:
+        return
+    if labels.key == LABEL_EXTENSION and unread:
+        raise UnreadableShard(
+            f"the .{LABEL_EXTENSION} files of the first {len(samples)} samples of {shard.name} hold no class of the "
+            "network by number or name: list the data set's names in a classes.json beside the shards, or leave labels "
+            "out with --labels ignore"
+        )
     likely = likely_keys(samples) if labels.key == LABEL_EXTENSION else []
     if not likely and labels.key == LABEL_EXTENSION:
         return

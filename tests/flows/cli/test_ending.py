@@ -42,6 +42,7 @@ def interrupted(run: subprocess.Popen[str], atlas: Path, times: int = 1) -> tupl
         for _ in range(times):
             os.killpg(run.pid, signal.SIGINT)
         _, said = run.communicate()
+    assert "Traceback" not in said  # of its workers, neither
     return run.returncode, said[said.find("Error: ") :].strip()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -74,6 +75,14 @@ def test_a_service_that_cannot_be_reached_is_one_sentence() -> None:
     fsspec.register_implementation("unreachable", Unreachable, clobber=True)
     for url in ("unreachable://b/{0..1}.tar", "unreachable://b/*.tar"):
         with pytest.raises(UnreachableStore, match=r"PermissionError: no credentials\): .*in the environment"):
+            expand([url])
+
+
+def test_a_web_server_that_does_not_answer_is_no_missing_file() -> None:
+    with socket.socket() as taken:  # nobody listens there
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/a.tar"
+        with pytest.raises(UnreachableStore, match=r"cannot be listed \(ClientConnectorError: .*check the address"):
             expand([url])
 
 

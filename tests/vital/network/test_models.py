@@ -1,14 +1,15 @@
+import copy
 import inspect
 import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.reference.networks import Tiny, randomise
 from vital.errors import UnknownModel, UnsuitableInput
@@ -51,6 +52,7 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "def broken():\n    raise KeyError('a.b')\n"
     )
     (tmp_path / "broken_networks.py").write_text("def small(:\n")
+    (tmp_path / "training_script.py").write_text("import argparse\nargparse.ArgumentParser().parse_args(['--lr'])\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield name
     sys.modules.pop(name, None)
@@ -194,11 +196,41 @@ def test_a_factory_that_cannot_be_imported_is_said_so(factories: str, name: str)
     [
         ("{}:broken", r"'somebodys_networks:broken' fails by itself \(KeyError: 'a\.b'\): call it in Python"),
         ("broken_networks:small", r"as its module fails by itself \(SyntaxError: .*line 1\)"),
+        ("training_script:small", r"as its module ends the process \(SystemExit: 2\): put what it runs under if"),
+        ("./nets/somebodys.py:small", r"cannot be imported .*: give nets\.somebodys:small, importable"),
     ],
 )
 def test_errors_of_a_factory_are_its_own(factories: str, name: str, told: str) -> None:
     with pytest.raises(UnknownModel, match=told):
         load_model(ModelSettings(name=name.format(factories)))
+
+
+class Parted(nn.Module):
+    """A part of it is compiled, and asked for what it has."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        body.scale = 2.0  # type: ignore[assignment]
+        self.body: Any = torch.compile(body, backend="eager")
+        self.again = self.body
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Twice what the body gives."""
+        return cast(Tensor, self.again(images) * self.body.scale)
+
+
+@pytest.mark.parametrize("parted", [False, True])
+def test_a_compiled_network_runs_as_it_was_written_and_so_do_its_copies(parted: bool) -> None:
+    """Compiled code would be made anew for every layer that is watched, and Dynamo warns of that."""
+    plain = randomise(Tiny(), 3).eval()
+    body = copy.deepcopy(plain)
+    module = Parted(body) if parted else cast(nn.Module, torch.compile(body, backend="eager"))
+    network = wrap(module, side=32, mean=(0.5,) * 3, std=(0.5,) * 3).network
+    assert [name for name, _ in network.named_modules()] == [name for name, _ in module.named_modules()]
+    images = torch.rand(2, 3, 32, 32)
+    for one in (network, copy.deepcopy(network)):
+        assert not any(type(part).__name__ == "OptimizedModule" for part in one.modules())
+        torch.testing.assert_close(one(images), plain(images) * (2 if parted else 1))
 
 
 def test_a_factory_must_give_a_network(factories: str) -> None:

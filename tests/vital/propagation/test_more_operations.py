@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vital.errors import UnsupportedOperation
 from vital.propagation.mode import Relevance
 
 
@@ -145,9 +145,31 @@ def test_an_adaptive_max_pool_shares_as_the_average_of_its_windows() -> None:
         torch.testing.assert_close(found[window], share * relevance[..., row, column, None, None])
 
 
-def test_bicubic_maps_are_refused_with_the_kind_that_works() -> None:
-    with pytest.raises(UnsupportedOperation, match=r"interpolate with mode bicubic; use the relevance kind gradient-x"):
-        arrived(lambda x: F.interpolate(x[None], (4, 4), mode="bicubic"), draw(0, 2, 3, 3), draw(1, 1, 2, 4, 4))
+BICUBIC: dict[str, dict[str, Any]] = {
+    "larger": {"size": (5, 7)},
+    "smaller": {"size": (2, 2), "antialias": True},
+    "one size": {"size": 4, "align_corners": True},
+    "scaled": {"scale_factor": 1.5},
+    "scaled apart": {"scale_factor": (2.0, 0.5)},
+}
+
+
+@pytest.mark.parametrize("name", BICUBIC)
+@pytest.mark.parametrize("rectified", [True, False])
+def test_bicubic_maps_share_positive_contributions(name: str, rectified: bool) -> None:
+    """z⁺ of the matrix that the interpolation is, written out."""
+    inputs = draw(3, 1, 2, 12)
+
+    def function(x: Tensor) -> Tensor:
+        x = x.view(1, 2, 3, 4)
+        return F.interpolate(F.relu(x) if rectified else x, mode="bicubic", **BICUBIC[name])
+
+    matrix = matrix_of(lambda x: F.interpolate(x.view(1, 2, 3, 4), mode="bicubic", **BICUBIC[name]), (24,))
+    relevance = draw(4, *function(inputs).shape)
+    values = inputs.clamp(min=0) if rectified else inputs
+    terms = np.maximum(matrix * values.flatten().numpy(), 0)
+    expected = (relevance.flatten().numpy()[:, None] * terms / (terms.sum(1, keepdims=True) + 1e-5)).sum(0)
+    np.testing.assert_allclose(arrived(function, inputs, relevance).flatten().numpy(), expected, rtol=1e-6, atol=1e-9)
 
 
 def test_powers_are_activation_functions() -> None:

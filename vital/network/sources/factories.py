@@ -34,8 +34,16 @@ def from_factory(settings: ModelSettings) -> Loaded:
         if not callable(factory):
             raise ValueError(f"{type(factory).__name__} is no function")
     except (ImportError, AttributeError, ValueError) as error:  # the last is of a name that is none
+        module, _, function = name.partition(":")
+        path = module.removesuffix(".py").removeprefix("./").replace("/", ".")
+        named = "package.module:factory" if path == module else f"{path}:{function}"
         raise UnknownModel(
-            f"{name!r} cannot be imported ({error}): give package.module:factory, importable in this process"
+            f"{name!r} cannot be imported ({error}): give {named}, importable in this process"
+        ) from error
+    except SystemExit as error:  # a training script that reads its command line when it is imported
+        raise UnknownModel(
+            f"{name!r} cannot be imported, as its module ends the process ({_told(error)}): put what it runs under "
+            "if __name__ == '__main__'"
         ) from error
     except Exception as error:
         raise UnknownModel(f"{name!r} cannot be imported, as its module fails by itself ({_told(error)})") from error
@@ -52,7 +60,7 @@ def from_factory(settings: ModelSettings) -> Loaded:
         network = factory()
     except VitalError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UnknownModel(f"{name!r} fails by itself ({_told(error)}): call it in Python to see where") from error
     if isinstance(network, Wrapped):  # its own preprocessing, its conventions, its classes' names
         notes = fill(network.network, settings.weights) if settings.weights not in (None, RANDOM) else ()
@@ -65,5 +73,5 @@ def from_factory(settings: ModelSettings) -> Loaded:
     return Loaded(network, notes=notes)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

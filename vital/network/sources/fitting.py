@@ -39,19 +39,49 @@ def usable(network: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
             f"{name} cannot be put into evaluation mode and single precision ({' '.join(str(error).split())[:200]}): "
             "give the module it was made from"
         ) from error
-    _uncompile(network)
+    network = _uncompiled(network)
     _name_images(network)
     return network, ((f"{name} was of {', '.join(other)} and computes in float32",) if other else ())
 
 
-def _uncompile(network: nn.Module) -> None:
+def _uncompiled(network: nn.Module) -> nn.Module:
     """Have modules that torch.compile wrapped run as they are: compiled code would be made anew for every layer that is
     watched."""
-    for module in network.modules():
-        module._compiled_call_impl = None
+    made: dict[nn.Module, Uncompiled] = {}
+
+    def plain(module: nn.Module) -> nn.Module:
         inner = getattr(module, "_orig_mod", None)
-        if isinstance(inner, nn.Module):
-            module.forward = inner.__call__
+        if not isinstance(inner, nn.Module) or isinstance(module, Uncompiled):
+            return module
+        return made.setdefault(module, Uncompiled(inner))
+
+    for module in list(network.modules()):
+        module._compiled_call_impl = None
+        for name, child in module._modules.items():
+            if child is not None and plain(child) is not child:
+                module._modules[name] = plain(child)
+    return plain(network)
+
+
+class Uncompiled(nn.Module):
+    """In place of a module that torch.compile wrapped, whose copies would compile again: the same names of layers, the
+    same attributes."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = module
+        self.train(module.training)
+
+    def __getattr__(self, name: str) -> Any:
+        """Its own, or the module's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("_orig_mod"), name)
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What the module gives."""
+        return self._orig_mod(*inputs, **named)
 
 
 def _name_images(network: nn.Module) -> None:

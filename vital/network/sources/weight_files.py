@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -22,9 +23,13 @@ State = Mapping[str, Tensor]
 
 _FAVOURED = ("ema", "teacher")
 """In the name of what training scripts keep beside the network and evaluate: its average over steps."""
+_ASIDE = ("encoder_k", "momentum", "target")
+"""In the name of a copy that training scripts only compare with (MoCo, BYOL), and do not evaluate."""
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 """What torch.compile, FSDP and activation checkpointing put into names, wherever a module was wrapped."""
 _DEPTH = 3
+ZIP = b"PK\x03\x04"
+"""What `torch.save` begins a file with."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Weights:
             key=lambda one: (
                 len(one[2]),
                 any(word in f"{one[0]}.{one[1]}".lower() for word in _FAVOURED),
+                not any(word in f"{one[0]}.{one[1]}".lower() for word in _ASIDE),
                 -len(one[1]),
             ),
         )
@@ -94,6 +100,9 @@ def fill(network: nn.Module, weights: str | Weights) -> tuple[str, ...]:
         raise UnknownModel(
             f"the weights in {weights.file} do not fit the network ({why[0]}{there}): give those of this architecture"
         )
+    for name in own:
+        if name in state and (what := _without_values(state[name])):
+            raise UnknownModel(f"{name} in {weights.file} is {what}: save the state_dict() of the network as trained")
     # masks may hold infinities, but nothing is learnt that is no number
     if lost := [name for name in own if name in state and bool(state[name].isnan().any())]:
         raise UnknownModel(
@@ -111,7 +120,7 @@ def read_weights(file: str) -> Weights:
             f"no weights file {file}: give a file of weights, or the name of published ones where the network has any"
         )
     try:
-        if Path(file).suffix == ".safetensors":
+        if _is_safetensors(file):
             content: Any = load_file(file)
         else:
             with torch.serialization.safe_globals(harmless()):
@@ -122,6 +131,13 @@ def read_weights(file: str) -> Weights:
         ) from error
     tables = dict(_tables(content))
     return Weights(file, tables or {"": {}})
+
+
+def _is_safetensors(file: str) -> bool:
+    """By its name, or by its content: eight bytes of a length, and JSON."""
+    with Path(file).open("rb") as read:
+        begins = read.read(9)
+    return begins[8:] == b"{" or (Path(file).suffix == ".safetensors" and not begins.startswith(ZIP))
 
 
 def _tables(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
@@ -145,7 +161,16 @@ def _tables(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str,
 def _tensor(value: Any) -> Tensor | None:
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return torch.from_numpy(value)
-    return value if isinstance(value, Tensor) else None
+    if not isinstance(value, Tensor):
+        return None
+    return value.to_dense() if value.is_sparse else value
+
+
+def _without_values(tensor: Tensor) -> str:
+    """What is wrong with a tensor whose values are not those of the network; nothing of any other."""
+    if tensor.is_meta:
+        return "on the device meta, without values"
+    return "quantised" if tensor.is_quantized else ""
 
 
 def _readings(state: State, names: Mapping[str, str]) -> Iterator[tuple[str, State]]:
@@ -183,6 +208,12 @@ def cause(error: Exception, file: str) -> str:
         return "it is a pointer of Git LFS, and the weights are elsewhere; fetch them with git lfs pull"
     if begins.lstrip()[:1] == b"<":
         return "it is a page of text, as a download that failed leaves; fetch it again"
+    if not begins:
+        return "it is empty; fetch it again"
+    if begins.startswith(b"{"):
+        return "it is JSON, such as the index of weights in several files; name a file that holds all weights"
+    if (begins.startswith(ZIP) and not is_zipfile(file)) or "not fully covered" in str(error):
+        return "it ends too early, as a download that was broken off leaves; fetch it again"
     if "TorchScript archive" in str(error):
         return "it is a TorchScript program; save the state_dict() of what torch.jit.load gives with torch.save"
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
@@ -191,7 +222,10 @@ def cause(error: Exception, file: str) -> str:
         return (
             f"it holds an object of {name[1]}, which reading would have to run; save the network's state_dict() alone"
         )
-    return f"{(text.splitlines() or [type(error).__name__])[0][:200]}; save the network's state_dict() with torch.save"
+    said = (text.splitlines() or [""])[0][:200]
+    if not re.search(r"[a-z]{3}", said):  # of a text that is taken for a pickle: the code of its first letter
+        said = f"it is no file of weights ({type(error).__name__})"
+    return f"{said}; save the network's state_dict() with torch.save"
 
 
 def _few(names: list[str]) -> str:

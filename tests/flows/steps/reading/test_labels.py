@@ -156,6 +156,16 @@ def test_words_are_labels_where_the_network_has_them(tmp_path: Path) -> None:
     assert statistics.index().status.tolist() == [Status.OK, Status.WRONG_LABEL]
 
 
+@pytest.mark.parametrize("content", [b"tabby", b"\3\0\0\0", b"[1, 2]"])
+@pytest.mark.parametrize("layer", ["0", "classes"])
+def test_files_that_hold_no_class_are_refused_before_the_pass(tmp_path: Path, content: bytes, layer: str) -> None:
+    members = {"a.jpg": tiny.jpeg(1), "a.cls": content, "b.jpg": tiny.jpeg(2), "b.cls": content}
+    shard = tiny.write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(UnreadableShard, match=r"2 samples of a\.tar hold no class.*classes\.json.*--labels ignore"):
+        settled(job(shard, tmp_path / "s", layers=(layer,)))
+    settled(job(shard, tmp_path / "s", layers=(layer,), labels="ignore"))
+
+
 @pytest.mark.slow
 def test_a_folder_of_images_gives_what_its_shards_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stores.shards.finding.PER_PART", 3)

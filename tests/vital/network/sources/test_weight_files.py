@@ -56,6 +56,13 @@ WRAPPED: dict[str, tuple[Any, str | None]] = {
     "pairs": (lambda s: list(s.items()), None),
     "nested": (lambda s: {"checkpoint": {"net": {"params": s}}}, "the table 'checkpoint.net.params'"),
     "a head more": (lambda s: s | {"aux.weight": torch.zeros(2, 2)}, "1 tensors of .* left out: aux.weight"),
+    "MoCo": (
+        lambda s: {"state_dict": named(OTHER, "module.encoder_k.") | named(s, "module.encoder_q.")},
+        "names that begin with 'module.encoder_q.'",
+    ),
+    "BYOL": (lambda s: named(OTHER, "target_network.") | named(s, "online_network."), "'online_network.'"),
+    "sparse": (lambda s: s | {"5.weight": s["5.weight"].to_sparse()}, None),
+    "FSDP": (lambda s: named(s, "_fsdp_wrapped_module."), None),
     "without counters": (lambda s: {k: v for k, v in s.items() if "num_batches" not in k}, None),
 }
 
@@ -111,6 +118,35 @@ REFUSED: dict[str, tuple[Any, str]] = {
         r"5\.bias in .*a\.pt holds values that are no numbers",
     ),
 }
+
+
+REFUSED["on meta"] = (
+    lambda network: network.to("meta").state_dict(),
+    r"0\.weight in .*a\.pt is on the device meta, without values: save",
+)
+FILES: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "it is empty; fetch it again"),
+    "an index of parts": (b'{"weight_map": {}}', "it is JSON, such as the index of weights in several files"),
+    "the beginning": (b"PK\x03\x04" + bytes(200), "it ends too early, as a download"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_files_that_are_no_weights_are_told_as_what_they_are(kind: str, tmp_path: Path) -> None:
+    content, told = FILES[kind]
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(UnknownModel, match=rf"not a state dict that can be read safely.*{told}"):
+        fill(Tiny(), str(tmp_path / "a.pt"))
+
+
+def test_safetensors_are_known_by_their_content_and_tell_where_they_end(tmp_path: Path) -> None:
+    given, network = randomise(Tiny(), 4), randomise(Tiny(), 5)
+    save_file(dict(given.state_dict()), tmp_path / "model.bin", metadata={"format": "pt", "step": "3"})
+    fill(network, str(tmp_path / "model.bin"))
+    assert torch.equal(network.state_dict()["5.bias"], given.state_dict()["5.bias"])
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "model.bin").read_bytes()[:-9])
+    with pytest.raises(UnknownModel, match="it ends too early, as a download"):
+        fill(network, str(tmp_path / "cut.safetensors"))
 
 
 @pytest.mark.parametrize("kind", REFUSED)
