@@ -82,7 +82,8 @@ def test_one_of_several_names_between_commas_will_do_of_the_data_set_s_too() -> 
 def test_a_list_of_numbers_that_begins_at_0_is_the_network_s_numbers() -> None:
     """Folders 0 to 11 that another tool has sorted as text: its class 2 is called 10."""
     as_text = sorted(map(str, range(12)))
-    for names in (IMAGENET, []):
+    named: list[list[str]] = [IMAGENET, []]
+    for names in named:
         found = match_classes(as_text, names, 1000)
         assert (found.by, found.numbers) == ("number", (0, 1, 10, 11, *range(2, 10)))
         assert match_classes(["0", "217", "5000"], names, 1000).numbers == (0, 217, -1)
