@@ -264,6 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="with little of everything, in seconds")
     parser.add_argument("--scale", action="store_true", help="a stand-in of many features instead")
     parser.add_argument("--pictures", action="store_true", help="make pictures of --dictionary, and of channels")
+    parser.add_argument("--keep", type=Path, help="folder of --pictures; what it has is not made again")
     parser.add_argument("--out", type=Path, default=Path("lite0.npz"), help="where the dictionary is written")
     parser.add_argument("--dictionary", type=Path, help="measure targets of this one, and train none")
     parser.add_argument("--photographs", type=int, help="how many of the embedded photographs; all by default")
@@ -274,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(1)
         result = scale(size)
     elif options.pictures:
-        result = dict(compared(options.dictionary or options.out, LAYER))
+        result = dict(compared(options.dictionary or options.out, LAYER, options.keep))
     elif options.dictionary:
         result = {"targets": of_file(options.dictionary, size)}
     else:

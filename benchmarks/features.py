@@ -48,33 +48,38 @@ JUDGES = ("squeezenet", "efficientnet_lite2")
 """Networks that the pictures were not made for."""
 REFERENCES = 12
 """Of each neuron; one with fewer gets no picture."""
-FEATURES, CHANNELS = 7, 2
+AT_FEATURES, AT_CHANNELS = 7, 2
 """Blocks of 32: features lie in no order, being begun at samples drawn by lot; channels 64 to 95 are those of
 `benchmarks/readability.py`."""
 SETTINGS: dict[str, Any] = {"steps": 75, "side": 224}
 
 
-def compared(dictionary: Path, layer: str, settings: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+def compared(
+    dictionary: Path, layer: str, folder: Path | None = None, settings: dict[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """By kind of neuron, the mean over 32 of both judges' readability and its standard error: of the neurons' pictures,
-    and of as many natural references."""
+    and of as many natural references. What is in the ``folder`` already is not made again."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return compared(dictionary, layer, Path(temporary), settings)
     named = f"{layer}~{dictionary.stem}"
-    with tempfile.TemporaryDirectory() as place:
-        store = flows.references(
-            str(resources.files("flows.demo")), Path(place) / "s.zarr", model=EMBEDDED, layers=[layer, named],
-            dictionaries=[dictionary], references=REFERENCES,
-        )  # fmt: skip
-        found = {}
-        for kind, name, block in (("features", named, FEATURES), ("channels", layer, CHANNELS)):
-            neurons = f"{BLOCK * block}:{BLOCK * (block + 1)}"
-            flows.targets(store, name, neurons=neurons, fewest=REFERENCES)
-            out = Path(place) / f"{kind}.zarr"
-            atlas = flows.atlas(store, name, out, neurons=neurons, batch=8, **(settings or SETTINGS))
-            pictures = flows.evaluate(atlas, judges=JUDGES).layer(name)
-            metrics, made = pictures.metrics(), pictures.made()
-            found[kind] = {"pictures": int(made.sum())} | {
-                metric: mean([metrics[metric_name(metric, judge)][made] for judge in JUDGES])
-                for metric in ("readability", "readability_references")
-            }
+    store = flows.references(
+        str(resources.files("flows.demo")), folder / "s.zarr", model=EMBEDDED, layers=[layer, named],
+        dictionaries=[dictionary], references=REFERENCES, threads=1,
+    )  # fmt: skip
+    found = {}
+    for kind, name, block in (("features", named, AT_FEATURES), ("channels", layer, AT_CHANNELS)):
+        neurons = f"{BLOCK * block}:{BLOCK * (block + 1)}"
+        flows.targets(store, name, neurons=neurons, fewest=REFERENCES, threads=1)
+        out = folder / f"{kind}.zarr"
+        atlas = flows.atlas(store, name, out, neurons=neurons, batch=8, **(settings or SETTINGS), threads=1)
+        pictures = flows.evaluate(atlas, judges=JUDGES, threads=1).layer(name)
+        metrics, made = pictures.metrics(), pictures.made()
+        found[kind] = {"pictures": int(made.sum())} | {
+            metric: mean([metrics[metric_name(metric, judge)][made] for judge in JUDGES])
+            for metric in ("readability", "readability_references")
+        }
+        print(json.dumps({kind: found[kind]}), file=sys.stderr)
     return found
 
 

@@ -15,7 +15,10 @@ they take a network, whose time is not the pages'. ``--copies`` writes what is t
 ``search``, a word of the names typed; ``sort`` by a metric, and ``resort`` the other way round; ``photograph``, the
 neurons that one excites; ``neuron``, a neuron's own page: ``_ms`` is the time until every picture in the window is
 decoded, ``_cpu_ms`` what the page's thread computed of it, ``_bytes`` what was read for it. A search waits 90 ms for
-further letters. ``longest_frame_ms`` is the longest interval between two frames, or task of the page's thread in the
+further letters. ``atlas_cpu_seconds`` wrote the stores, whose pictures are made up, in the flows' own layout; of each
+store, and of the pages, there are the number of files, the most of a folder, and the bytes.
+
+``longest_frame_ms`` is the longest interval between two frames, or task of the page's thread in the
 trace, while the wall scrolls by 150 pixels a frame, in the worst of some tries, all of which are listed;
 ``longest_jump_ms`` the same while it jumps to 24 places all over the wall; ``longest_task_cpu_ms`` is what a task
 itself computed while scrolling. On a machine that does other things, too, only what was computed is a measure.
@@ -33,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,16 +120,30 @@ def main() -> None:
         folder = asked.keep or Path(temporary)
         if asked.copies:
             shutil.rmtree(folder / "pages", ignore_errors=True)
-            figures = {"neurons": asked.neurons, **write_copies(folder / "pages", asked.neurons)}
+            figures: dict[str, float] = {"neurons": asked.neurons, **write_copies(folder / "pages", asked.neurons)}
             figures |= _worst(folder / "pages" / "index.html", asked.tries)
         else:
+            begun = time.process_time()
             atlas = make_atlas(folder, asked.neurons, asked.side, asked.photos)
-            figures = measure(atlas, folder / "pages", asked.no_references, asked.neurons, asked.tries)
+            figures = {"atlas_cpu_seconds": round(time.process_time() - begun, 1), **on_disk(folder)}
+            figures |= measure(atlas, folder / "pages", asked.no_references, asked.neurons, asked.tries)
     if asked.json:
         print(json.dumps(figures))
         return
     for name, value in figures.items():
         print(f"{name:<22} {value:,.2f}" if isinstance(value, float) else f"{name:<22} {value:,}")
+
+
+def on_disk(folder: Path) -> dict[str, float]:
+    """Files and bytes of the stores in ``folder``."""
+    found: dict[str, float] = {}
+    for kind in ("statistics", "atlas"):
+        [store] = folder.glob(f"{kind}-*.zarr")
+        files = [path for path in store.rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files)
+        found |= {f"{kind}_files": len(files), f"{kind}_megabytes": round(size / 1e6, 1)}
+        found[f"{kind}_files_of_a_folder"] = max(Counter(path.parent for path in files).values())
+    return found
 
 
 def measure(atlas: Path, out: Path, no_references: bool, neurons: int, tries: int) -> dict[str, float | int]:
@@ -144,6 +162,7 @@ def measure(atlas: Path, out: Path, no_references: bool, neurons: int, tries: in
     images = sum(size for path, size in sizes.items() if path.suffix in IMAGES)
     figures |= _worst(out / "index.html", tries) | {
         "files": len(files),
+        "files_of_a_folder": max(Counter(path.parent for path in files).values()),
         "total_bytes": sum(sizes.values()),
         "size_ratio": round(sum(sizes.values()) / images, 4),
     }

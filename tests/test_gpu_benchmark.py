@@ -7,16 +7,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from benchmarks.card import passes
 from benchmarks.card.bench import Bench, Found, attempted
 from benchmarks.card.network import ResNet
+from benchmarks.card.subject import subject
 from benchmarks.gpu import PARTS
+from stores.shards.decoding import decode
+from stores.shards.finding import expand
+from stores.shards.reading import ShardReader
 from vital.network.sources import torchvision_models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,3 +114,18 @@ def test_the_network_has_the_shape_of_resnet_50() -> None:
         for one in (ResNet(), torchvision_models().resnet50(weights=None))
     )
     assert mine == theirs
+
+
+@pytest.mark.parametrize("factor", [1, 0])
+def test_how_far_a_gpu_s_decoder_is_from_a_cpu_s(tmp_path: Path, factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a twin on the CPU, whose pixels are the same, or black."""
+    passes.write_shards(tmp_path, 1, 1)
+    here, [shard] = subject(True, torch.device("cpu")), expand((str(tmp_path),))
+    [file] = [sample.image for sample in ShardReader(shard)]
+
+    def twin(device: torch.device) -> Callable[[Sequence[bytes]], list[torch.Tensor]]:
+        return lambda files: [torch.from_numpy(decode(file) * np.uint8(factor)).permute(2, 0, 1) for file in files]
+
+    monkeypatch.setattr("vital.network.sources.jpeg_decoder", twin)
+    brightest = int(here.model.preprocessing.crop(decode(file or b"")).max())
+    assert passes._apart(here, shard) == brightest * (1 - factor)

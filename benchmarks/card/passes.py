@@ -8,18 +8,21 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.card.bench import PRECISIONS, Bench, Found
+from benchmarks.card.bench import PRECISIONS, Bench, Found, attempted
 from benchmarks.card.subject import Subject, subject
 from vital.measuring.gathering import Plan, gather
 from vital.measuring.targets import Crop, measure
 from vital.network.probe import CLASSES, probe
 from vital.settings import Precision
+
+if TYPE_CHECKING:
+    from stores.shards.finding import ShardFile  # what needs more than the algorithm is skipped without it
 
 RANKS, LEVELS = 50, 64
 PHOTO = (375, 500)
@@ -60,8 +63,8 @@ def references(bench: Bench) -> Found:
 
 def shards(bench: Bench) -> Found:
     """Two shards of made photographs: seconds of decoding alone in one thread; of the copies to the device, with the
-    forward passes, with all that is gathered; and of the pass itself, shard by shard, with one decoder and with one for
-    each core."""
+    forward passes, with all that is gathered; and of the pass itself, shard by shard, with one decoder, with one for
+    each core, and on a GPU with nvJPEG, with the greatest difference of its pixels."""
     from flows.jobs import cores
     from flows.running.process import LoadedModel
     from flows.steps.reading.feeding import BATCH, BATCH_ON_GPU, Feed
@@ -94,15 +97,34 @@ def shards(bench: Bench) -> Found:
             "device_s": lambda: gather(here.model, here.survey, plan, pixels, rows, rows, keys),
         }
         found |= {name: bench.seconds_of(work, 3) * 2 * images / len(pixels) for name, work in stages.items()}
-        batch = BATCH_ON_GPU if bench.device.type == "cuda" else BATCH
-        for decoders in sorted({1, cores()}):
+        batch = BATCH_ON_GPU if bench.on_gpu else BATCH
+
+        def scanned(feed: Feed) -> Found:
             times = []
             for file in files:
                 begun = time.perf_counter()
-                scan_shard(file, loaded, plan, BY_NUMBER, Feed(batch, decoders))
+                scan_shard(file, loaded, plan, BY_NUMBER, feed)
                 times.append(time.perf_counter() - begun)
-            found |= {f"shard_s_{decoders}": times, f"images_per_s_{decoders}": images / times[-1]}
-        return found
+            return {"shard_s": times, "images_per_s": images / times[-1]}
+
+        feeds = {f"by_{decoders}": Feed(batch, decoders) for decoders in sorted({1, cores()})}
+        if bench.on_gpu:
+            feeds["by_nvjpeg"] = Feed(batch, cores(), "nvjpeg")
+            found["nvjpeg_apart"] = attempted(lambda: _apart(here, files[0]))
+        return found | {name: attempted(partial(scanned, feed)) for name, feed in feeds.items()}
+
+
+def _apart(here: Subject, shard: ShardFile) -> int:
+    """How far the pixels of a photograph are from a CPU's when nvJPEG has decoded it, in steps of 256."""
+    from stores.shards.decoding import decode
+    from stores.shards.reading import ShardReader
+    from vital.network.sources import jpeg_decoder
+
+    data = next(sample.image for sample in ShardReader(shard) if sample.image)
+    preprocessing = here.model.preprocessing
+    [image] = jpeg_decoder(here.device)([data])
+    pixels = preprocessing.crop_decoded(image).cpu().int()
+    return int((pixels - preprocessing.crop(decode(data)).int()).abs().max())
 
 
 def _forward(here: Subject, pixels: Tensor, layers: tuple[str, ...]) -> None:

@@ -173,7 +173,7 @@ def look(
     top: PositiveInt = 10,
     every: bool = False,
     out: Annotated[Directory | None, PATH] = None,
-    pages: Annotated[ExistingDirectory | None, PATH] = None,
+    pages: Text | None = None,
     json_: bool = False,
     store: Text | None = None,
     device: Text = "auto",
@@ -197,33 +197,27 @@ def look(
         top: neurons of each photograph  [from 1; default: 10]
         every: neurons without a picture, too
         out: folder for a static page, with maps over the photographs
-        pages: the atlases' pages, which that page and JSON are to link into
+        pages: the atlases' pages, which that page and JSON are to link into: their folder, or their address
         json_: print JSON, with the maps, instead of tables
         store: where the statistics are, when they moved
         device: auto, cpu, cuda or cuda:N
     """
     from flows.cli.options import UsageError
     from flows.jobs import Running
-    from flows.pages.looking.look import look_at
-    from flows.pages.looking.page import check_folder, page_places, write_look
+    from flows.pages.looking.several import look_through
     from stores import open_atlas
 
     if pages is not None and out is None and not json_:
         raise UsageError("--pages is for the links of a page or of JSON: say with --out where a page is to be written")
-    # what cannot be is refused before a network is loaded
-    opened = [open_atlas(url) for url in atlas]
-    places = [page_places(pages, url, out or Path()) if pages is not None else {} for url in atlas]
-    if out is not None:
-        check_folder(out)
-    running = Running(device=device)
-    looks = [look_at(one, photo, layer, top=top, every=every, store=store, running=running) for one in opened]
+    opened, running = [open_atlas(url) for url in atlas], Running(device=device)
+    looking = look_through(
+        opened, photo, layer, top=top, every=every, store=store, running=running, out=out, pages=pages
+    )
     if json_:
-        told = [one.as_json(at) for one, at in zip(looks, places, strict=True)]
-        yield json.dumps(told[0] if len(told) == 1 else {"atlases": told}, ensure_ascii=False)
-    for one in [] if json_ else looks:
-        yield from [one.atlas] if len(looks) > 1 else []
+        yield json.dumps(looking.as_json(), ensure_ascii=False)
+        return
+    for one in looking.looks:
+        yield from [one.atlas] if len(looking.looks) > 1 else []
         yield from one.lines()
-    if out is not None:
-        written = write_look(looks, out, places)
-        if not json_:
-            yield str(written)
+    if looking.page is not None:
+        yield str(looking.page)

@@ -18,7 +18,7 @@ from flows.jobs import Running
 from flows.pages.layer import LayerSource
 from flows.pages.photographs.maps import LayerMaps
 from flows.pages.photographs.shown import LayerPhotographs
-from flows.pages.photographs.thumbnails import Photographs
+from flows.pages.photographs.thumbnails import Thumbnails
 from flows.running.neurons import shown_channels
 from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import bar
@@ -116,7 +116,7 @@ class _AtlasSource:
         if self.atlas.empty:
             raise SchemaMismatch(f"{url} holds no finished picture yet: `vital info {url}` says how far it is")
         self._photographs = (
-            Photographs(self.statistics, shards, credits_, self._class_names(), self.layers[0].shown)
+            Thumbnails(self.statistics, shards, credits_, self._class_names(), self.layers[0].shown)
             if photos and self.statistics is not None
             else None
         )
@@ -176,7 +176,7 @@ class _AtlasSource:
             site.layer(number, page)
 
     def _shown(self, source: LayerSource) -> LayerPhotographs | None:
-        return LayerPhotographs(self._photographs, source.layer, source.variant) if self._photographs else None
+        return LayerPhotographs(self._photographs, source.pictures) if self._photographs else None
 
     def sheet(self, site: Site) -> bytes:
         """A contact sheet of pictures spread over all layers, as PNG, each beside its first photograph."""

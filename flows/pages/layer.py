@@ -13,10 +13,12 @@ from flows.pages import again
 from flows.pages.naming import LayerWords
 from flows.pages.photographs.shown import NeuronPhotographs
 from flows.pages.similarity import coordinates_of
+from flows.steps.targets import origin_of
 from stores import Atlas, AtlasLayer, Statistics, Targets
 from stores.arrays.blocks import COUNT
 from stores.arrays.display import as_shown, shown_in_words
 from stores.arrays.names import placed, unplaced
+from stores.atlas.origin import Origin
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
 from stores.pages.content import (
@@ -31,7 +33,7 @@ from stores.pages.content import (
     Words,
 )
 from vital.judging.metrics import curve_distance
-from vital.judging.trust import LOOKED_AT, trust_of_layer
+from vital.judging.trust import LOOKED_AT, Trust, is_of_photographs, trust, trust_of_layer
 from vital.network.probe import CLASSES
 
 STRONGEST = 8
@@ -68,6 +70,11 @@ class LayerSource:
     def targets(self) -> Targets | None:
         """These targets, where the statistics can be reached."""
         return self.statistics.targets(self.layer, self.variant) if self.statistics is not None else None
+
+    @cached_property
+    def origin(self) -> Targets | Origin | None:
+        """What these targets were made of, where it is kept."""
+        return origin_of(self.statistics, self.pictures)
 
     def made(self) -> list[int]:
         """Numbers of the neurons that have a picture, in ascending order."""
@@ -131,6 +138,7 @@ class LayerSource:
                 seen.across,
                 seen.lowest,
                 maps_of if seen.shown else "",
+                self._trusted_facet(neuron, 0) if neuron in facets else None,
             )
             for position, neuron in enumerate(neurons)
         ]
@@ -146,8 +154,8 @@ class LayerSource:
         rows = self.pictures.rows(several, ("pixels", COUNT), numbers)
         for place, (neuron, facet) in enumerate(further):
             seen = photos[neuron].facets.get(facet, ()) if neuron in photos else ()
-            page = FacetPage(as_shown(rows["pixels"][place], self.shown), int(rows[COUNT][place]), seen)
-            pages.setdefault(neuron, []).append(page)
+            pixels, trusted = as_shown(rows["pixels"][place], self.shown), self._trusted_facet(neuron, facet)
+            pages.setdefault(neuron, []).append(FacetPage(pixels, int(rows[COUNT][place]), seen, trusted))
         return pages
 
     @cached_property
@@ -161,10 +169,17 @@ class LayerSource:
         }
 
     def _trusted(self, neurons: Sequence[int]) -> list[TrustLine | None]:
-        return [
-            TrustLine([finding.holds for finding in found.findings], found.sentence) if found.known else None
-            for found in trust_of_layer(self._metrics, neurons)
-        ]
+        return [_line(found) for found in trust_of_layer(self._metrics, neurons)]
+
+    def _trusted_facet(self, neuron: int, facet: int) -> TrustLine | None:
+        """How far one picture of several can be trusted; what is of the neuron's photographs is of all of them."""
+        own = {name: float(values[neuron, facet]) for name, values in self._facet_metrics.items()}
+        all_ = {name: float(values[neuron]) for name, values in self._metrics.items() if is_of_photographs(name)}
+        return _line(trust({**all_, **own}))
+
+    @cached_property
+    def _facet_metrics(self) -> Mapping[str, np.ndarray]:
+        return self.pictures.facet_metrics()
 
     def _nodes(self, rows: Mapping[str, np.ndarray]) -> list[str]:
         """Nodes with rows, in the order in which they run where the statistics tell."""
@@ -173,12 +188,12 @@ class LayerSource:
         return sorted(kept, key=lambda node: (known.index(node) if node in known else len(known), node))
 
     def _sources(self, neurons: Sequence[int]) -> dict[int, list[Sources]]:
-        if self.targets is None:
+        if self.origin is None:
             return {}
         sources: dict[int, list[Sources]] = {neuron: [] for neuron in neurons}
         first, last = min(neurons), max(neurons)
-        for node in reversed(self.targets.nodes):
-            rows = self.targets.importance(node, range(first, last + 1))
+        for node in reversed(self.origin.nodes):
+            rows = self.origin.importance(node, range(first, last + 1))
             if rows is None:
                 continue
             for neuron in neurons:
@@ -230,12 +245,16 @@ class LayerSource:
         return [*columns, *self.words.columns()]
 
     def _coordinates(self, count: int) -> Float[np.ndarray, "neuron 2"] | None:
-        if self.targets is None or not self.targets.declared or not self.targets.done().any():
+        if self.origin is None or (isinstance(self.origin, Targets) and not self.origin.done().any()):
             return None
         made = self.made()
-        coordinates = coordinates_of(self.targets, made)
+        coordinates = coordinates_of(self.origin, made)
         if coordinates is None:
             return None
         everywhere = np.zeros((count, 2))
         everywhere[made] = coordinates
         return everywhere
+
+
+def _line(found: Trust) -> TrustLine | None:
+    return TrustLine([finding.holds for finding in found.findings], found.sentence) if found.known else None

@@ -9,13 +9,14 @@ from jaxtyping import Float
 
 from flows.jobs import BLOCK
 from stores import Targets
+from stores.atlas.origin import Origin
 from vital.network.probe import INPUT
 
 SKETCH = 64
 """Numbers kept of a node's channels: a random projection keeps distances to about one eighth and bounds the memory."""
 
 
-def coordinates_of(targets: Targets, neurons: Sequence[int]) -> Float[np.ndarray, "neuron 2"] | None:
+def coordinates_of(targets: Targets | Origin, neurons: Sequence[int]) -> Float[np.ndarray, "neuron 2"] | None:
     """Two coordinates of each neuron, 0 to 1 and evenly spread; None for fewer than three neurons.
 
     A neuron is described by the mean of its target's rows in every channel of every node, of its relevant rows where it
@@ -47,7 +48,9 @@ def spread(coordinates: Float[np.ndarray, "neuron 2"]) -> Float[np.ndarray, "neu
     return np.asarray(ranks / max(len(coordinates) - 1, 1), np.float64)
 
 
-def _described(targets: Targets, nodes: Sequence[str], neurons: Sequence[int]) -> Float[np.ndarray, "neuron feature"]:
+def _described(
+    targets: Targets | Origin, nodes: Sequence[str], neurons: Sequence[int]
+) -> Float[np.ndarray, "neuron feature"]:
     parts = []
     for node in nodes:
         rows, importance = targets.mean_rows(node, neurons), targets.importance(node, neurons)

@@ -30,7 +30,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.jobs import Running, cores
 from flows.running.artifacts import progress_artifact
-from flows.running.devices import OneGpuEach, gpus_of_workers, room, sharing_rooms
+from flows.running.devices import OneGpuEach, Room, gpus_of_workers, room, sharing_rooms
 from flows.running.progress import tick
 from flows.running.server import give_it_time
 from vital.errors import VitalError
@@ -213,8 +213,8 @@ def kept_workers() -> Iterator[None]:
             _kept.reset(token)
 
 
-def declares_gpus(running: Running) -> bool:
-    """Whether workers of the scheduler that ``running`` names declare GPUs now, so that tasks run on these alone.
+def workers_have_gpus(running: Running) -> bool:
+    """Whether tasks run on GPUs, as far as the workers tell that the scheduler has now which ``running`` names.
 
     Raises:
         ClusterLost: no scheduler answers.
@@ -222,35 +222,42 @@ def declares_gpus(running: Running) -> bool:
     if not running.scheduler or running.device == "cpu":
         return False
     with _lost_in_one_sentence(running), Client(running.scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-        return _any_gpu(_declared(client))
+        return _Workers.of(client, running).on_gpu
 
 
-def _declared(client: Client) -> dict[str, Mapping[str, float]]:
-    """What each worker declares, by its address."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    return {address: info["resources"] for address, info in workers.items()}
+@dataclass(frozen=True)
+class _Workers:
+    """Of a scheduler, those that tasks are given to: all, or where some declare GPUs these alone."""
 
+    declare: bool
+    """Whether some declare GPUs, and a GPU is not unwanted."""
+    rooms: Sequence[Room]
+    on_gpu: bool
+    """Whether tasks find a GPU at any of them, or one was asked for."""
 
-def _any_gpu(declared: Mapping[str, Mapping[str, float]]) -> bool:
-    return any(resources.get("GPU") for resources in declared.values())
+    @classmethod
+    def of(cls, client: Client, running: Running) -> _Workers:
+        """Those that are there now."""
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        declaring = [address for address, info in workers.items() if info["resources"].get("GPU")]
+        declare = bool(declaring) and running.device != "cpu"
+        rooms = list(client.run(room, workers=declaring if declare else list(workers)).values())
+        all_see = running.device == "auto" and bool(rooms) and all(one.sees_gpus for one in rooms)
+        return cls(declare, rooms, declare or running.on_gpu or all_see)
 
 
 def _on_scheduler(running: Running, scheduler: str) -> Place:
     """Where workers declare GPUs (``--resources GPU=1``) only these get tasks, and each of them one at a time; workers
     of which none declares any are taken as they are."""
     with Client(scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-        declared = _declared(client)
-        gpus = running.device != "cpu" and _any_gpu(declared)
-        taking = [address for address, resources in declared.items() if resources.get("GPU") or not gpus]
-        rooms = list(client.run(room, workers=taking).values())
-    if not declared:  # they may come later, as those of a batch system do
+        workers = _Workers.of(client, running)
+    if not workers.rooms:  # they may come later, as those of a batch system do
         sys.stderr.write(f"the Dask scheduler at {scheduler} has no workers yet: tasks wait for the first one\n")
-    all_see = running.device == "auto" and all(one.sees_gpus for one in rooms)
-    told = sharing_rooms(running, rooms, gpus or running.on_gpu or all_see)
-    told = told.model_copy(update={"device": "cuda"}) if gpus and running.device == "auto" else told
+    told = sharing_rooms(running, workers.rooms, workers.on_gpu)
+    told = told.model_copy(update={"device": "cuda"}) if workers.declare and running.device == "auto" else told
     start = partial(DaskTaskRunner, address=scheduler)
-    here = {one.host for one in rooms} == {socket.gethostname()}
-    return Place(told, start, here, {"GPU": 1} if gpus else {})
+    on_this_host = {one.host for one in workers.rooms} == {socket.gethostname()}
+    return Place(told, start, on_this_host, {"GPU": 1} if workers.declare else {})
 
 
 def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from flows.session.given import Paths, hand_over_again, job_of, many, parts_of, url_of
 from flows.session.preparing import prepared
 
 if TYPE_CHECKING:
+    from flows.pages.looking.several import Looks
     from flows.pages.looking.sights import Look
     from stores import Atlas, Statistics
     from vital import Model
@@ -71,24 +72,36 @@ def evaluate(
     return open_atlas(url)
 
 
+@overload
+def look(atlas: Atlas | str | Path, photos: Photos, **words: Any) -> Look: ...
+
+
+@overload
+def look(atlas: Sequence[Atlas | str | Path], photos: Photos, **words: Any) -> Looks: ...
+
+
 def look(
-    atlas: Atlas | str | Path,
+    atlas: Atlas | str | Path | Sequence[Atlas | str | Path],
     photos: Photos,
     *,
     layers: Sequence[str] = (),
     top: int = 10,
     every: bool = False,
+    out: str | Path | None = None,
+    pages: str | Path | None = None,
     store: Statistics | str | Path | None = None,
     model: Model | None = None,
     **settings: Any,
-) -> Look:
-    """Which neurons of an atlas see photographs, how strongly against the data set's images, and where.
+) -> Look | Looks:
+    """Which neurons of an atlas, or of several, see photographs: how strongly against the data set's images, and where.
 
     Args:
-        atlas: the atlas, or its path or URL.
+        atlas: the atlas, or its path or URL; of a list of them each looks for itself.
         photos: one photograph or several: files, folders, Pillow images, or uint8 arrays (row, column, 3).
         layers: the layers that look, all together; all by default.
         top: neurons of each photograph, of those with a picture; or of ``every`` neuron.
+        out: a folder for a static page of what is seen.
+        pages: the atlases' pages that this page links into: their folder, or the address at which they are seen.
         store: its statistics, when they moved.
         model: the network again, where it is a model of another program.
         **settings: fields of `flows.jobs.Running`, such as ``device``.
@@ -97,13 +110,28 @@ def look(
         VitalError, StoreError: in one sentence, with the way out.
     """
     from flows.jobs import Running
-    from flows.pages.looking.look import look_at
-    from stores import open_atlas
+    from flows.pages.looking.several import look_through
+    from stores import Atlas, open_atlas
+    from vital.errors import UnsuitableInput
 
-    opened, at = open_atlas(url_of(atlas)), None if store is None else url_of(store)
-    if model is not None:
-        hand_over_again(model, opened.statistics(at))
-    return look_at(opened, photos, many(layers), top=top, every=every, store=at, **parts_of(settings, running=Running))
+    several, at = not isinstance(atlas, (Atlas, str, Path)), None if store is None else url_of(store)
+    opened = [open_atlas(url_of(one)) for one in (atlas if isinstance(atlas, Sequence) and several else [atlas])]
+    if not opened:
+        raise UnsuitableInput("no atlas was given that could look: give one, or a list of some")
+    for one in opened if model is not None else ():
+        hand_over_again(model, one.statistics(at))
+    looking = look_through(
+        opened,
+        photos,
+        many(layers),
+        top=top,
+        every=every,
+        store=at,
+        out=None if out is None else Path(out),
+        pages=None if pages is None else str(pages),
+        **parts_of(settings, running=Running),
+    )
+    return looking.looks if several else looking.looks[0]
 
 
 @prepared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -35,6 +36,8 @@ TOGETHER = 32
 """Images that a judge looks at together."""
 LONGEST = 200
 """Characters of a word: a longer line is no word, and the file no list of them."""
+COLUMNS = re.compile(r"\S[,;\t]\S|\t")
+"""In a line of a table; a word may have a comma with a space behind it, as many names of ImageNet's classes have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,17 +118,28 @@ def read_vocabulary(url: str) -> list[str]:
     Raises:
         UnsuitableInput: there is no such file, it is no text in UTF-8, or it has no word or a line too long to be one.
     """
-    content = read_bytes(url)
+    try:
+        content = read_bytes(url)
+    except OSError as error:  # a folder, or a host that does not answer
+        raise UnsuitableInput(
+            f"the vocabulary at {safe_url(url)} cannot be read ({error.strerror or error}): give a text file of words"
+        ) from None
     if content is None:
         raise UnsuitableInput(f"there is no vocabulary at {safe_url(url)}: give a text file of words, or {CLASS_WORDS}")
     try:
-        lines = [" ".join(line.split()) for line in content.decode("utf-8-sig").splitlines()]
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnsuitableInput(
             f"{safe_url(url)} is no text in UTF-8 ({error.reason}): save the words, one a line, in UTF-8"
         ) from None
+    lines = list(filter(None, (" ".join(line.split()) for line in text.splitlines())))
+    rows = [line for line in text.splitlines() if line.strip()]
+    if rows and ("\0" in text or lines[0][0] in "[{" or all(map(COLUMNS.search, rows))):
+        raise UnsuitableInput(
+            f"{safe_url(url)} is no list of words but a table or JSON: write one word a line, in UTF-8"
+        )
     words: dict[str, str] = {}
-    for line in filter(None, lines):
+    for line in lines:
         words.setdefault(line.casefold(), line)
     if not words:
         raise UnsuitableInput(f"{safe_url(url)} has no word in it: write one a line")

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Shaped
 
 from flows.jobs import BLOCK, AtlasJob, Running
-from flows.running.cluster import declares_gpus
+from flows.running.cluster import workers_have_gpus
 from flows.running.devices import device_name
 from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
@@ -21,8 +21,10 @@ from flows.steps.reading.labels import network_names
 from flows.steps.targets import (
     OnTheFly,
     Usual,
+    declare_origin,
     declare_targets,
     measured_targets,
+    origin_rows,
     read_targets,
     usual_of,
     variant_of,
@@ -122,6 +124,8 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     layer.claim({"variant": targets.variant, "algorithm": version, **made_by})
     nodes = {node: len(levels[node]) for node in targets.nodes}
     colours = loaded.model.preprocessing.colours
+    if job.targets == "fly" and not layer.declared:  # what is there already of other targets stays as it is
+        declare_origin(layer, targets, BLOCK)
     layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes, targets.most_facets, colours)
     layer.write_shown(loaded.model.preprocessing.view if colours != 3 else ())
     layer.write_names(_class_names(loaded, statistics, targets.count) if job.layer == CLASSES else [])
@@ -148,9 +152,9 @@ def _precision(job: AtlasJob, begun: str | None) -> Precision:
 
 
 def _on_gpu(running: Running) -> bool:
-    """Whether tasks run on a GPU: with a scheduler as far as it is said, by the run or by workers that are there."""
+    """Whether tasks run on a GPU: with a scheduler as far as the run says so, or the workers that are there."""
     if running.scheduler:
-        return running.on_gpu or declares_gpus(running)
+        return running.on_gpu or workers_have_gpus(running)
     return device_name(running.device).startswith("cuda")
 
 
@@ -285,7 +289,8 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int], fly: OnTheFly | None = Non
     for _ in in_batches(len(facets), work.batch(facets), make, fixed=job.running.deterministic):
         pass
     for block in blocks:
-        layer.write(block, _block_arrays(layer, block, job.picture.seed, status, made))
+        arrays = _block_arrays(layer, block, job.picture.seed, status, made)
+        layer.write(block, arrays | origin_rows(layer, work.targets, layer.neurons_of(block)))
 
 
 def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int, count: int) -> dict[str, np.ndarray]:

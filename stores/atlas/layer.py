@@ -6,7 +6,7 @@ written; the rest takes no space and reads as not made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
 from stores.atlas.naming import Naming, read_naming, write_naming
+from stores.atlas.origin import ORIGIN, origin_specs
 
 METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
 
@@ -73,6 +74,19 @@ class AtlasLayer(Blocks):
         levels of each of ``nodes``; a picture for each of up to so many ``facets`` of a neuron, of so many ``colours``.
         """
         declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes, facets, colours))
+
+    def declare_origin(
+        self,
+        neurons: int,
+        block: int,
+        channels: Mapping[str, int],
+        relevant: Collection[str],
+        facets: tuple[int, int] | None = None,
+    ) -> None:
+        """Have the origin of the targets kept, too, as `stores.atlas.origin.origin_specs` has it: once, before any
+        task."""
+        declare(self.root, origin_specs(self.path, neurons, block, channels, relevant, facets))
+        self.group.require_group(ORIGIN).attrs["nodes"] = list(channels)
 
     @property
     def per_task(self) -> int | None:
@@ -129,12 +143,14 @@ class AtlasLayer(Blocks):
             self.group.attrs["names"] = list(names)
 
     def neuron_name(self, neuron: int) -> str:
-        """The class's name; or the channel's number, and the word that was found for it."""
+        """The class's name; or the number of the channel, of a direction's or feature's neuron, and the word that was
+        found for it."""
         names, classes = self.names, self.name == "classes"
         word = names[neuron] if neuron < len(names) else ""
         if classes and word:
             return word
-        return f"{'class' if classes else 'channel'} {neuron}{f', {word}' if word else ''}"
+        kind = "class" if classes else "neuron" if "~" in self.name else "channel"
+        return f"{kind} {neuron}{f', {word}' if word else ''}"
 
     # Pictures
 

@@ -80,18 +80,23 @@ class Targets(Blocks):
         """The nodes that are matched, in the order in which they run."""
         return tuple(str(node) for node in self.settings["nodes"])
 
-    def importance(self, node: str, neurons: Sequence[int]) -> Float[np.ndarray, "neuron channel"] | None:
-        """Share of each channel of a node in the relevance of some neurons; None where the node has none."""
+    def importance(
+        self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
+    ) -> Float[np.ndarray, "neuron channel"] | None:
+        """Share of each channel of a node in the relevance of some neurons, of their first facets or of those given;
+        None where the node has none."""
         name = f"{placed(node)}/importance"
         if f"{self.path}/{name}" not in self.root:
             return None
-        return self.rows(neurons, [name])[name]
+        return self.rows(neurons, [name], facets)[name]
 
-    def mean_rows(self, node: str, neurons: Sequence[int]) -> Float[np.ndarray, "neuron channel"]:
+    def mean_rows(
+        self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
+    ) -> Float[np.ndarray, "neuron channel"]:
         """The mean over levels of what some neurons' channels are matched by: relevant rows where there are any."""
         part = placed(node)
         name = f"{part}/relevant" if f"{self.path}/{part}/relevant" in self.root else f"{part}/quantiles"
-        return np.asarray(self.rows(neurons, [name])[name].mean(2, dtype=np.float32))
+        return np.asarray(self.rows(neurons, [name], facets)[name].mean(2, dtype=np.float32))
 
     def reference_facets(self, neurons: Sequence[int]) -> Int8[np.ndarray, "neuron rank"] | None:
         """The facet of each reference of some neurons, the best first, −1 where there is none; None where references

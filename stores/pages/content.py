@@ -1,6 +1,8 @@
 """What the pages show, as plain data: an atlas, its layers, their neurons. Texts may be anything; they are escaped when
 they are written."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -47,11 +49,13 @@ class Sources:
 
 @dataclass(frozen=True)
 class FacetPage:
-    """A further facet of a neuron: its picture, and photographs of its ``references``."""
+    """A further facet of a neuron: its picture, photographs of its ``references``, and how far this picture by itself
+    can be trusted."""
 
     pixels: UInt8[np.ndarray, "side side colour"]
     references: int
     photos: Sequence[Photo] = ()
+    trust: TrustLine | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ class NeuronPage:
     across: Sequence[Photo] = ()
     lowest: Sequence[Photo] = ()
     maps_of: str = ""
+    trust_of_first: TrustLine | None = None
+    """Of the first facet's picture by itself, where it has further ones: ``trust`` is of all of them."""
 
     @property
     def every_photo(self) -> list[Photo]:

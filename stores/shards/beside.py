@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, first_line
-from stores.files import read_bytes, safe_url, universal_path
+from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard
+from stores.files import first_line, read_bytes, safe_url, universal_path
 from stores.shards.finding import ShardFile
 
 MANIFESTS = ("sizes.json", "_info.json")

@@ -104,6 +104,11 @@ def trust_of_layer(metrics: Mapping[str, Float[np.ndarray, "neuron"]], neurons: 
     return [trust({name: float(values[neuron]) for name, values in metrics.items()}) for neuron in neurons]
 
 
+def is_of_photographs(metric: str) -> bool:
+    """Whether a metric is of a neuron's photographs rather than of a picture of it: the same for all its pictures."""
+    return metric.startswith(_PHOTOGRAPHS)
+
+
 def shares(
     values: Float[np.ndarray, "neuron"], photographs: Float[np.ndarray, "photograph"]
 ) -> Float[np.ndarray, "neuron"]:

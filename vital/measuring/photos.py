@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -17,7 +17,7 @@ from torch import Tensor
 from vital.errors import UnsuitableInput
 from vital.network.preprocessing import Preprocessing
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".avif", ".jp2")
 """Endings of the files that are taken from a folder."""
 ARRAY = ".npy"
 
@@ -71,7 +71,8 @@ def _listed(photos: Photos, endings: Sequence[str]) -> list[Photo]:
     if isinstance(photos, np.ndarray):
         given: Sequence[Photo] = list(photos) if photos.ndim == 4 else [photos]
     else:
-        given = [photos] if isinstance(photos, (str, os.PathLike, Image.Image)) else photos
+        alone = isinstance(photos, (str, os.PathLike, Image.Image)) or not isinstance(photos, Iterable)
+        given = [photos] if alone else photos  # type: ignore[list-item, assignment]
     return [photo for one in given for photo in _unfolded(one, endings)]
 
 
@@ -116,8 +117,9 @@ def _decoded(
         with Image.open(photo) as image:
             return _colours(image)
     except FileNotFoundError:
+        elsewhere = "is at an address" if "://" in os.fspath(photo) else "is not there"
         raise UnsuitableInput(
-            f"photograph {number}, {os.fspath(photo)!r}, is not there: give the name of a file, or of a folder"
+            f"photograph {number}, {os.fspath(photo)!r}, {elsewhere}: give the name of a file here, or of a folder"
         ) from None
     except Exception as error:  # readers raise whatever the damage leads to
         raise UnsuitableInput(
@@ -127,6 +129,8 @@ def _decoded(
 
 
 def _colours(image: Image.Image) -> UInt8[np.ndarray, "row column colour"]:
+    if image.mode == "F":
+        raise UnsuitableInput("its pixels are floating-point numbers, and nobody says which is white")
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip instead of scale
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)

@@ -263,8 +263,7 @@ class _Recorder:
             self._stream.synchronize()
 
     def __call__(self, kind: Kind) -> None:
-        warm = self._ran[kind] >= WARM_UP and self._left[kind] > WARM_UP  # the last few are not worth it
-        if self._able and warm and kind not in self._graphs:
+        if self._able and kind not in self._graphs and self._left[kind] > WARM_UP and self._warm(kind):
             self._record(kind)
         if kind in self._graphs:
             self._graphs[kind].replay()
@@ -274,6 +273,16 @@ class _Recorder:
         self._left[kind] -= 1
         if not self._left[kind]:
             self._graphs.pop(kind, None)
+
+    def _warm(self, kind: Kind) -> bool:
+        """Whether this kind has run often enough, and so have those that alternate with it. A graph keeps its memory
+        from steps that run by themselves: beside those of another kind it would take twice what was measured."""
+        beside = [one for one in self._left if one.coarse == kind.coarse and self._worth(one)]
+        return self._ran[kind] >= WARM_UP and all(self._ran[one] >= WARM_UP for one in beside)
+
+    def _worth(self, kind: Kind) -> bool:
+        """Whether a kind is to be recorded: a few steps are not worth it."""
+        return self._ran[kind] + self._left[kind] > 2 * WARM_UP
 
     def _record(self, kind: Kind) -> None:
         """Record a step, which is not carried out by that. A network may do what cannot be recorded, such as to look at

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from flows.pages.looking.sights import Sight
 from flows.running.process import LoadedModel
-from flows.steps.targets import variant_of
+from flows.steps.targets import origin_of, variant_of
 from stores import AtlasLayer, Statistics, Targets
-from stores.arrays.names import placed
+from stores.atlas.origin import Origin
 from vital.errors import UnsupportedOperation
 from vital.measuring.targets import photo_vectors
-from vital.network.probe import CLASSES
 
 
 def with_facets(
@@ -49,7 +48,7 @@ def with_facets(
         ]
         if not several:
             continue
-        targets = statistics.targets(pictures.name, pictures.variant)
+        targets, origin = statistics.targets(pictures.name, pictures.variant), origin_of(statistics, pictures)
         layer = loaded.survey.layer(pictures.name)
         asked = numbers[counts > 1]
         try:
@@ -60,19 +59,18 @@ def with_facets(
         except UnsupportedOperation:  # how strongly is known all the same
             vectors = np.zeros((len(asked), 0), np.float32)
         for (photo, rank, count), vector, neuron in zip(several, vectors, asked.tolist(), strict=True):
-            stored = vector.size and targets.declared  # those measured on the fly are in no store
-            facet = nearest(vector, middles(targets, neuron, count)) if stored else None
+            known = origin if vector.size else None
+            facet = None if known is None else nearest(vector, middles(known, targets.nodes[-1], neuron, count))
             sights[photo][rank] = replace(sights[photo][rank], facet=facet, facets=count)
     return sights
 
 
-def middles(targets: Targets, neuron: int, count: int) -> Float[np.ndarray, "facet channel"]:
-    """What the references of each facet of a neuron have in common, as their target has it: the importance of the
-    channels of the last node, or for classes their mean activation."""
-    node = placed(targets.nodes[-1])
-    name = f"{node}/quantiles" if targets.layer == CLASSES else f"{node}/importance"
-    rows = targets.rows([neuron] * count, [name], range(count))[name].astype(np.float32)
-    return rows.mean(2) if targets.layer == CLASSES else rows
+def middles(origin: Targets | Origin, node: str, neuron: int, count: int) -> Float[np.ndarray, "facet channel"]:
+    """What the references of each facet of a neuron have in common: the importance of the channels of the last
+    ``node``, or for classes, which have none, their mean activation."""
+    facets = [neuron] * count, range(count)
+    shares = origin.importance(node, *facets)
+    return origin.mean_rows(node, *facets) if shares is None else shares
 
 
 def nearest(vector: Float[np.ndarray, "channel"], middles: Float[np.ndarray, "facet channel"]) -> int | None:

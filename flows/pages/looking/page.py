@@ -15,7 +15,7 @@ from PIL import Image
 
 from flows.pages.looking.sights import Look, Seen, Sight, overlaid
 from stores.errors import UnsuitableFolder
-from stores.files import safe_url
+from stores.files import join, local_path, read_bytes, safe_url
 from stores.pages.assets import from_template
 from stores.pages.folder import SITE_FOLDER
 from stores.pages.sheets import picture_file
@@ -63,31 +63,49 @@ def check_folder(out: Path) -> None:
         raise UnsuitableFolder(f"{out} holds an index.html that is not of an earlier look; give a new folder")
 
 
-def page_places(pages: Path, atlas_url: str, seen_from: Path) -> dict[str, str]:
-    """Where the neurons of an atlas's layers have their pages, of those in the folder ``pages``: an address relative to
-    the folder ``seen_from``, behind which comes a slash and the neuron's number. An atlas that has moved is known by
-    its own name.
+def page_places(pages: str | Path, atlas_url: str, seen_from: Path) -> dict[str, str]:
+    """Where the neurons of an atlas's layers have their pages, of those in the folder ``pages``, or at this address of
+    a web server: an address, of a folder's relative to the folder ``seen_from``, behind which comes a slash and the
+    neuron's number. An atlas that has moved is known by its own name.
 
     Raises:
-        UnsuitableFolder: the folder holds no pages, or none of this atlas.
+        UnsuitableFolder: no pages are there, none of this atlas, or they are where no browser opens them.
     """
-    try:
-        text = (pages / SITE_FOLDER / "site.js").read_text("ascii")
-        site = json.loads(text.partition(",")[2].rpartition(")")[0])
-        found = {str(atlas["url"]).rstrip("/"): atlas["layers"] for atlas in site["atlases"]}
-    except (OSError, ValueError, LookupError, TypeError):
-        raise UnsuitableFolder(f"{pages} holds no atlas's pages: give the folder that `vital pages` wrote") from None
+    site = str(pages).removesuffix("index.html").rstrip("/")
+    folder = local_path(site)
+    if folder is None and not site.startswith(("http://", "https://")):
+        raise UnsuitableFolder(
+            f"{safe_url(site)} is no address that a browser opens: give the one that begins with https://, at which "
+            "these pages are seen, or their folder"
+        )
+    found = _atlases(site)
     asked = safe_url(atlas_url).rstrip("/")
     same = [one for one in found if one == asked or Path(one).absolute() == Path(asked).absolute()]
     named = [one for one in found if one.rpartition("/")[2] == asked.rpartition("/")[2]]  # it may have moved
     url = next(iter(same), named[0] if len(named) == 1 else None)
     if url is None:
         raise UnsuitableFolder(
-            f"the pages in {pages} are of {', '.join(found)} and not of {safe_url(atlas_url)}: write this "
+            f"the pages in {safe_url(site)} are of {', '.join(found)} and not of {safe_url(atlas_url)}: write this "
             "atlas's with `vital pages`"
         )
-    index = quote(Path(os.path.relpath(pages.absolute(), seen_from.absolute())).as_posix())
+    index = (
+        safe_url(site)
+        if folder is None
+        else quote(Path(os.path.relpath(folder.absolute(), seen_from.absolute())).as_posix())
+    )
     return {layer["name"]: f"{index}/index.html#/{quote(layer['place'])}" for layer in found[url]}
+
+
+def _atlases(site: str) -> dict[str, list[dict[str, str]]]:
+    """The layers of each atlas of the pages in a folder or at an address, by the atlas's URL."""
+    try:
+        text = (read_bytes(join(site, SITE_FOLDER, "site.js")) or b"").decode("ascii")
+        told = json.loads(text.partition(",")[2].rpartition(")")[0])
+        return {str(atlas["url"]).rstrip("/"): atlas["layers"] for atlas in told["atlases"]}
+    except (OSError, ValueError, LookupError, TypeError, ImportError):
+        raise UnsuitableFolder(
+            f"{safe_url(site)} holds no atlas's pages: give the folder that `vital pages` wrote"
+        ) from None
 
 
 class _Files:

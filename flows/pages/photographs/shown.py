@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Int
 
 from flows.pages.photographs.across import Excited, across
-from flows.pages.photographs.thumbnails import Photographs
-from flows.steps.targets import variant_of
-from stores import References, Sample
+from flows.pages.photographs.thumbnails import Thumbnails
+from flows.steps.targets import origin_of, variant_of
+from stores import AtlasLayer, References, Sample
 from stores.dataset.kept.references import LOWEST
 from stores.errors import SchemaMismatch
 from stores.pages.content import Photo
@@ -49,10 +49,11 @@ class NeuronPhotographs:
 class LayerPhotographs:
     """The photographs of the neurons of a layer."""
 
-    def __init__(self, photographs: Photographs, layer: str, variant: str) -> None:
+    def __init__(self, photographs: Thumbnails, pictures: AtlasLayer) -> None:
         statistics = photographs.statistics
-        self._targets = statistics.targets(layer, variant)
-        settings = variant_of(self._targets)
+        layer, variant = pictures.name, pictures.variant
+        self._origin = origin_of(statistics, pictures)
+        settings = variant_of(statistics.targets(layer, variant))
         self._all, self._layer, self._classes = photographs, layer, layer == CLASSES
         self._references = statistics.references(layer, settings.references)
         self._shown: set[int] = set()
@@ -64,7 +65,7 @@ class LayerPhotographs:
         """The photographs of some neurons, and the image ids by the photographs' names."""
         found: dict[int, NeuronPhotographs] = {}
         images: dict[str, int] = {}
-        facets = self._targets.reference_facets(neurons)
+        facets = None if self._origin is None else self._origin.reference_facets(neurons)
         sample = self._sample(neurons)
         self._excited.add(neurons, sample)
         for position, neuron in enumerate(neurons):

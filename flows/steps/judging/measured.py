@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Int8, UInt8
 
 from flows.steps.judging.photographs import CHUNK
+from flows.steps.targets import origin_of
 from stores import Atlas, AtlasLayer, Statistics
 
 USUAL = ("peak_mean", "peak_deviation")
@@ -54,6 +55,17 @@ class Measured:
     def together(self) -> list[Int[np.ndarray, "_picture"]]:
         """The pictures of each neuron."""
         return np.split(np.arange(len(self.rows)), np.cumsum(self.counts)[:-1])
+
+    def reference_facets(self, neurons: Sequence[int]) -> Int8[np.ndarray, "neuron rank"] | None:
+        """The facet of each reference of some neurons; None where they are not divided."""
+        origin = origin_of(self.statistics, self.pictures)
+        return None if origin is None else origin.reference_facets(neurons)
+
+    @cached_property
+    def divided(self) -> tuple[tuple[int, ...], ...] | None:
+        """The same of all of `neurons`, as a value."""
+        of = self.reference_facets(self.neurons)
+        return None if of is None else tuple(map(tuple, of.tolist()))
 
     @property
     def layer(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stores.pages.content import Curve, NeuronPage, Photo, Words
+from stores.pages.content import Curve, NeuronPage, Photo, TrustLine, Words
 from stores.pages.data.values import number, numbers
 
 CURVE_POINTS = 36
@@ -45,16 +45,24 @@ def neuron_data(page: NeuronPage) -> dict[str, Any]:
         "across": [_photo_data(photo) for photo in page.across],
         "lowest": [_photo_data(photo) for photo in page.lowest],
         "maps": bool(page.maps_of),
-        "trust": None if page.trust is None else [list(page.trust.findings), page.trust.text],
+        "trust": _trust_data(page.trust),
         "words": None if page.words is None else _words_data(page.words),
         **(_facet_data(page) if page.facets else {}),
     }
 
 
 def _facet_data(page: NeuronPage) -> dict[str, Any]:
-    """Of the first facet how many references it has, of each further one that and its photographs."""
-    further = [[facet.references, [_photo_data(photo) for photo in facet.photos]] for facet in page.facets]
-    return {"references": page.references, "facets": further}
+    """Of the first facet how many references it has and how far to trust it, of each further one its photographs,
+    too."""
+    further = [
+        [facet.references, [_photo_data(photo) for photo in facet.photos], _trust_data(facet.trust)]
+        for facet in page.facets
+    ]
+    return {"references": page.references, "first": _trust_data(page.trust_of_first), "facets": further}
+
+
+def _trust_data(trust: TrustLine | None) -> list[Any] | None:
+    return None if trust is None else [list(trust.findings), trust.text]
 
 
 def _curve_data(curve: Curve) -> list[Any]:

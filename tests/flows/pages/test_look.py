@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import flows
+from flows.cli.export import served
 from flows.pages.atlas import write_gallery
 from flows.pages.looking.page import LOOK_FOLDER, page_places, write_look
 from flows.pages.looking.sights import Look, overlaid
-from stores import Statistics, open_atlas, open_statistics
+from stores import Atlas, Statistics, open_atlas, open_statistics
 from stores.errors import SchemaMismatch, UnsuitableFolder
 from stores.shards.reading import read_images
 from tests.flows.command import vital
@@ -135,6 +136,7 @@ def test_an_overlay_is_bright_at_the_strongest_site_and_dark_where_there_is_noth
     assert overlaid(pixels, np.full((2, 2), np.nan, np.float32)).max() == 40
 
 
+@pytest.mark.slow
 def test_the_page_has_everything_beside_it_and_links_into_the_pages(
     made: Made, look: Look, reference: Reference, tmp_path: Path
 ) -> None:
@@ -158,6 +160,33 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
     assert list((tmp_path / "look" / LOOK_FOLDER).iterdir()) == []
 
 
+def test_pages_elsewhere_are_linked_at_the_address_that_a_browser_opens(made: Made, tmp_path: Path) -> None:
+    write_gallery(str(made.atlas), tmp_path, photos=False)
+    with served(tmp_path) as url:
+        places = page_places(f"{url}index.html", str(made.atlas), tmp_path)
+        assert places[LAYER] == f"{url}index.html#/0/{LAYER}"
+        with pytest.raises(UnsuitableFolder, match="holds no atlas's pages"):
+            page_places(f"{url}none", str(made.atlas), tmp_path)
+    with pytest.raises(UnsuitableFolder, match="s3://bucket/pages is no address that a browser opens"):
+        page_places("s3://bucket/pages", str(made.atlas), tmp_path)
+
+
+def test_a_program_asks_several_atlases_and_has_the_page_written(
+    made: Made, look: Look, reference: Reference, tmp_path: Path
+) -> None:
+    both: list[Atlas | str | Path] = [open_atlas(str(made.atlas)), made.atlas]
+    looks = flows.look(both, reference.file, layers=[LAYER], top=2, out=tmp_path / "look")
+    assert [one.as_json() for one in looks] == [
+        flows.look(made.atlas, reference.file, layers=[LAYER], top=2).as_json()
+    ] * 2
+    assert [sight.neuron for sight in looks[0][0].sights] == [sight.neuron for sight in look[0].sights[:2]]
+    assert repr(looks).count(f"{made.atlas}\n{reference.file}") == 2
+    assert looks._repr_html_().count("<h3>") == 2
+    assert (tmp_path / "look" / "index.html").read_text("utf-8").count('<h2 class="atlas">') == 2
+    with pytest.raises(UnsuitableInput, match="no atlas was given"):
+        flows.look([], reference.file)
+
+
 def test_other_pages_are_neither_replaced_nor_linked(made: Made, look: Look, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(UnsuitableFolder, match="not of an earlier look"):
@@ -166,6 +195,7 @@ def test_other_pages_are_neither_replaced_nor_linked(made: Made, look: Look, tmp
         page_places(tmp_path, str(made.atlas), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_the_json_and_the_page(made: Made, reference: Reference, tmp_path: Path) -> None:
     words = ("look", reference.file, "--atlas", made.atlas, "--layer", LAYER, "--top", 2)
     plain = vital(*words, "--out", tmp_path / "look")

@@ -14,13 +14,16 @@ from PIL import Image
 from flows.cli.export import export, save_picture
 from flows.jobs import EvaluateJob, ReferencesJob, Running, TargetsJob
 from flows.pages.atlas import write_gallery
+from flows.pages.layer import LayerSource
+from flows.pages.looking.facets import middles
 from flows.pages.looking.look import look_at
 from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
-from flows.steps.targets import ROW_STEPS
+from flows.steps.targets import ROW_STEPS, origin_of
 from stores import Targets, open_atlas, open_statistics
+from stores.atlas.origin import Origin
 from stores.errors import PictureStatus, SchemaMismatch
 from tests.flows import coloured
 from tests.flows.coloured import BLUE, GREEN, RED
@@ -124,7 +127,7 @@ def test_each_facet_has_a_picture_of_its_own_colour(store: Path, atlas: Path) ->
         [colour] = set(image[of[0] == facet] % 3)
         strength = picture.pixels.reshape(-1, 3).mean(0)
         assert strength[colour] - strength[[RED + BLUE - colour]] > 8
-    assert pictures[LAYER, 0].title == f"{LAYER}:0 channel 0"
+    assert pictures[LAYER, 0].title == f"{LAYER}:0 neuron 0"
     with pytest.raises(SchemaMismatch, match=r"facet 1 of neuron 0 .* has 1, counted from 0: ask for 0"):
         pictures[LAYER, 0, 1]
     data = pictures.dataset(LAYER)
@@ -151,6 +154,10 @@ def test_every_picture_of_a_neuron_is_measured_and_means_stand_for_the_neuron(at
     assert seen > 0.5
     assert abs(green) < 0.05
     assert of_facets["clipped"][1, 1] > of_facets["clipped"][1, 0]
+    [page] = LayerSource(open_atlas(str(url)), layer, "", None).neurons([1], {})
+    lines = [page.trust_of_first, page.facets[0].trust]
+    assert [line.findings[0] for line in lines if line] == [True, False]
+    assert "oes not reach its references" in lines[1].text  # type: ignore[union-attr]
     data = open_atlas(str(url)).dataset(LAYER)
     assert data["mean_peak_ratio_by_facet"].dims == ("neuron", "facet")
 
@@ -180,6 +187,19 @@ def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: 
     np.testing.assert_array_equal(np.asarray(Image.open(file)), open_atlas(str(atlas))[LAYER, 1, 1].pixels)
     with pytest.raises(SchemaMismatch, match=r"facet 2 of neuron 1 .* ask for 0 to 1"):
         save_picture(str(atlas), LAYER, 1, tmp_path / "two.png", facet=2)
+
+
+def test_facets_of_targets_on_the_fly_are_known_beside_their_pictures(store: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(store, tmp_path / "s.zarr", ignore=shutil.ignore_patterns("targets"))
+    one = PICTURE.model_copy(update={"steps": 1})
+    out = tmp_path / "a.zarr"
+    build_atlas(atlas_job(bare, out, LAYER, neurons="0:3", variant=VARIANT, picture=one, targets="fly"))
+    targets, origin = targets_of(store), origin_of(open_statistics(str(bare)), open_atlas(str(out)).layer(LAYER))
+    assert isinstance(origin, Origin)
+    np.testing.assert_array_equal(origin.reference_facets([0, 1]), targets.reference_facets([0, 1]))
+    node = targets.nodes[-1]
+    np.testing.assert_array_equal(middles(origin, node, 1, 2), middles(targets, node, 1, 2))
+    assert middles(origin, node, 1, 2).any(1).all()
 
 
 def test_blocks_that_were_lost_are_made_again_with_the_same_bytes(store: Path, atlas: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,10 +135,8 @@ def test_a_judge_names_by_its_own_classes(coloured: tuple[Path, vital.Model], at
     assert naming.made_from["images_that_chose"] + naming.made_from["images_that_scored"] == IMAGES
 
 
-def test_clip_scores_the_words_of_a_file(
-    coloured: tuple[Path, vital.Model], atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """open_clip's own code with a network of a few numbers: its cosines are the words' scores."""
+def tiny_clip(folder: Path) -> tuple[Any, Any]:
+    """A CLIP of a few random numbers in open_clip's own code, and the tokens of words."""
     torchvision_models()  # open_clip imports torchvision, which so works beside any torch
     open_clip = pytest.importorskip("open_clip")
     config = {
@@ -145,19 +144,52 @@ def test_clip_scores_the_words_of_a_file(
         "vision_cfg": {"image_size": SIDE, "layers": 1, "width": 64, "patch_size": 8},
         "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
     }
-    (tmp_path / "tiny-clip.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / "tiny-clip.json")
+    (folder / "tiny-clip.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / "tiny-clip.json")
     torch.manual_seed(0)
-    network = open_clip.create_model("tiny-clip").eval()
-    torch.save(network.state_dict(), tmp_path / "clip.pt")
-    words = tmp_path / "words.txt"
-    words.write_text("crimson\nmeadow\n\nCrimson\nsky\n")
+    tokenizer = open_clip.get_tokenizer("tiny-clip")
+    return open_clip.create_model("tiny-clip").eval(), lambda words: tokenizer([f"a photo of a {one}" for one in words])
+
+
+def by_clip(atlas: Atlas, network: nn.Module, folder: Path, words: str) -> Naming:
+    """The names that such a network gives by a file of words."""
+    torch.save(network.state_dict(), folder / "clip.pt")
+    (folder / "words.txt").write_text(words)
     job = NamesJob(
-        atlas=atlas.url, vocabulary=str(words), judge=f"open_clip:tiny-clip/{tmp_path / 'clip.pt'}",
+        atlas=atlas.url, vocabulary=str(folder / "words.txt"), judge=f"open_clip:tiny-clip/{folder / 'clip.pt'}",
         running=Running(threads=1), shuffles=20,
     )  # fmt: skip
     name_atlas(job)
-    naming = named(atlas)
+    return named(atlas)
+
+
+def test_words_planted_in_clip_are_the_names_of_what_they_were_planted_for(
+    coloured: tuple[Path, vital.Model], atlas: Atlas, tmp_path: Path
+) -> None:
+    """The text of a word is made to point where CLIP sees a colour, in images of its own; the channel that sees this
+    colour gets the word."""
+    network, tokens = tiny_clip(tmp_path)
+    words, stream = ["meadow", "sky", "crimson"], np.random.default_rng(1)
+    mean, std = (torch.tensor(one)[:, None, None] for one in (network.visual.image_mean, network.visual.image_std))
+    images = torch.tensor(stream.uniform(0, 1, (300, 3, 1, 1)) + stream.normal(0, 0.05, (300, 3, SIDE, SIDE))).float()
+    red, green, blue = images.mean((2, 3)).T
+    excess = torch.stack([2 * green - red - blue, 2 * blue - red - green, 2 * red - green - blue], 1)
+    with torch.no_grad():
+        network.text_projection = nn.Parameter(torch.eye(64))
+        texts, seen = network.encode_text(tokens(words)), network.encode_image((images - mean) / std, normalize=True)
+        directions = torch.linalg.lstsq(seen - seen.mean(0), excess - excess.mean(0)).solution
+        network.text_projection = nn.Parameter(torch.linalg.lstsq(texts, directions.T).solution)
+    naming = by_clip(atlas, network, tmp_path, "\n".join(words))
+    assert naming.word[:3, 0].tolist() == ["crimson", "meadow", "sky"]
+    assert (naming.score[:3, 0] > np.maximum(naming.bound[:3], 0.9)).all()
+    assert naming.names[0] == "crimson"
+    assert naming.names[3] == ""  # it sees nothing
+
+
+def test_clip_scores_the_words_of_a_file(coloured: tuple[Path, vital.Model], atlas: Atlas, tmp_path: Path) -> None:
+    """Its cosines are the words' scores."""
+    network, tokens_of = tiny_clip(tmp_path)
+    naming = by_clip(atlas, network, tmp_path, "crimson\nmeadow\n\nCrimson\nsky\n")
     assert naming.made_from["words"] == 3
     assert naming.made_from["vocabulary"] == "words.txt"
     statistics = atlas.statistics()
@@ -166,7 +198,7 @@ def test_clip_scores_the_words_of_a_file(
     pixels = dict(load_images(statistics, naming.evidence[neuron].tolist(), preprocessing, {}))
     images = torch.stack([pixels[int(image)] for image in naming.evidence[neuron]]).float() / 255
     mean, std = torch.tensor(network.visual.image_mean), torch.tensor(network.visual.image_std)
-    tokens = open_clip.get_tokenizer("tiny-clip")([f"a photo of a {naming.word[neuron, 0]}"])
+    tokens = tokens_of([naming.word[neuron, 0]])
     with torch.inference_mode():
         seen = network.encode_image((images - mean[:, None, None]) / std[:, None, None], normalize=True)
         text = network.encode_text(tokens, normalize=True)
@@ -212,6 +244,17 @@ def test_a_file_that_is_no_vocabulary_is_refused(content: bytes, says: str, tmp_
     (tmp_path / "w.txt").write_bytes(content)
     with pytest.raises(UnsuitableInput, match=says):
         read_vocabulary(str(tmp_path / "w.txt"))
+
+
+@pytest.mark.parametrize(
+    "content", ["word,score\ndog,1\n", "dog,cat,horse\n", "1\tdog\n", '["dog", "cat"]', "d\0o\0g\0"]
+)
+def test_a_table_is_no_vocabulary(content: str, tmp_path: Path) -> None:
+    (tmp_path / "w.txt").write_text(content)
+    with pytest.raises(UnsuitableInput, match="is no list of words but a table or JSON: write one word a line"):
+        read_vocabulary(str(tmp_path / "w.txt"))
+    with pytest.raises(UnsuitableInput, match=r"cannot be read .*: give a text file of words"):
+        read_vocabulary(str(tmp_path))
 
 
 def test_a_vocabulary_is_read_as_people_write_it(tmp_path: Path) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from flows.jobs import AtlasJob, FullJob, LayerJob, Running
 from flows.pages.again import commands
+from flows.pages.layer import LayerSource
 from flows.recipes.atlas import build_atlas
 from flows.running.process import load_stored
 from flows.steps.pictures import targets_of
+from flows.steps.targets import origin_of
 from stores import open_atlas, open_statistics
+from stores.atlas.origin import Origin
 from stores.errors import ForeignStore, MissingShard, SchemaMismatch
 from tests.flows.conftest import LAYER, VARIANT, Made, atlas_job
 from tests.flows.recipes.test_pipeline import digests
@@ -33,9 +37,35 @@ def fly(job: AtlasJob, **changes: object) -> AtlasJob:
 
 
 def of_layer(atlas: Path) -> dict[str, str]:
-    return {path: digest for path, digest in digests(atlas).items() if path.startswith(f"{LAYER}/")}
+    every = {path: digest for path, digest in digests(atlas).items() if path.startswith(f"{LAYER}/")}
+    return {path: digest for path, digest in every.items() if not path.startswith(f"{LAYER}/origin/")}
 
 
+def check_the_origin(made: Made, bare: Made) -> None:
+    """What the pages say of targets is the same where no store has them."""
+    statistics, known = open_statistics(str(bare.store)), open_statistics(str(made.store))
+    pictures = open_atlas(str(bare.atlas)).layer(LAYER)
+    targets, origin = known.targets(LAYER, pictures.variant), origin_of(statistics, pictures)
+    neurons = np.flatnonzero(pictures.made()).tolist()
+    assert isinstance(origin, Origin)
+    for node in origin.nodes:
+        np.testing.assert_array_equal(origin.importance(node, neurons), targets.importance(node, neurons))
+        np.testing.assert_array_equal(origin.mean_rows(node, neurons), targets.mean_rows(node, neurons))
+    stored, flown = (
+        LayerSource(atlas, atlas.layer(LAYER), "", of)
+        for atlas, of in ((open_atlas(str(made.atlas)), known), (open_atlas(str(bare.atlas)), statistics))
+    )
+    sources = [[page.sources for page in source.neurons(neurons, {})] for source in (stored, flown)]
+    assert sources[0] == sources[1]
+    assert all(sources[0])
+    np.testing.assert_array_equal(stored.page().places, flown.page().places)
+    # it needs no statistics
+    assert [
+        page.sources for page in LayerSource(open_atlas(str(bare.atlas)), pictures, "", None).neurons(neurons, {})
+    ] == (sources[0])
+
+
+@pytest.mark.slow
 def test_pictures_have_the_bytes_of_those_from_stored_targets(made: Made, bare: Made) -> None:
     """Settings and fingerprints too; the first block alone comes first, and is left alone later."""
     with pytest.raises(SchemaMismatch, match="no targets 'image-lrp' of layer '2': run `vital targets"):
@@ -50,6 +80,7 @@ def test_pictures_have_the_bytes_of_those_from_stored_targets(made: Made, bare: 
     kept = statistics.targets(LAYER, pictures.variant)
     assert kept.settings == open_statistics(str(made.store)).targets(LAYER, pictures.variant).settings
     assert not kept.declared
+    check_the_origin(made, bare)
     said = commands(str(bare.atlas), pictures, str(bare.store), statistics)
     assert [line.split()[1] for line in said] == ["references", "atlas"]
     assert "--targets fly" in said[-1]

@@ -226,6 +226,10 @@ def test_workers_started_by_the_same_line_take_a_gpu_each(tmp_path: Path) -> Non
                 future = client.submit(device_name, "auto", workers=[address], pure=False)
                 return str(future.exception() or future.result())
 
+            running = Running(scheduler=address)
+            assert place_of(running).resources == {}  # none declares a GPU, and yet all tasks find one
+            assert pictures._precision(atlas_job(tmp_path, tmp_path, running=running), None) == ON_GPU
+            assert place_of(running).running.decoders == max(1, min(cores(), (os.cpu_count() or 1) // 3))
             addresses = list(client.scheduler_info()["workers"])
             found = {asked(address): address for address in addresses}
             assert [asked(address) for address in addresses] == list(found)

@@ -57,7 +57,7 @@ def test_a_task_makes_a_batch_of_pictures_if_there_is_work_for_all(
     batch: Any, running: Running, live: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pictures, "device_name", lambda asked: asked)
-    monkeypatch.setattr(pictures, "declares_gpus", lambda running: "declared" in running.scheduler)
+    monkeypatch.setattr(pictures, "workers_have_gpus", lambda running: "declared" in running.scheduler)
     job = AtlasJob(store="s", out="a", layer=LAYER, batch=batch, running=running)
     assert pictures._chosen_pictures(job, live) == expected
 

@@ -88,8 +88,10 @@ def broken() -> bytes:
         ([some(0)[..., 0]], r"photograph 0 is an array of uint8 with shape \(40, 50\)"),
         ([some(0).transpose(2, 0, 1)], r"shape \(3, 40, 50\)"),
         (np.empty((2, 0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
+        (["https://lab.example/cat.jpg"], "is at an address: give the name of a file here"),
+        ([Image.fromarray(np.zeros((4, 4), np.float32))], "floating-point numbers, and nobody says which is white"),
     ],
-    ids=["none", "missing", "floats", "grey", "channels first", "empty"],
+    ids=["none", "missing", "floats", "grey", "channels first", "empty", "address", "grey floats"],
 )
 def test_what_is_no_photograph_is_named(photos: list[Photo], message: str) -> None:
     with pytest.raises(UnsuitableInput, match=message) as caught:

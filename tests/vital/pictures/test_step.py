@@ -278,6 +278,33 @@ def test_a_recording_without_memory_is_told_and_gone_on_from(model: Model, monke
     assert_same(optimise(model, target, wanted, {}, begun=begun), whole)
 
 
+def test_no_kind_of_step_runs_by_itself_beside_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording keeps its memory from other steps, so both together would need twice what was measured for one."""
+    whole, crop, coarse = Kind(), Kind(random_crop=True), Kind(coarse=True)
+    kinds = [*[coarse] * 8, *[whole] * 5, *[crop, whole] * 6, *[crop] * 3]
+    calls = stand_in(monkeypatch).calls
+
+    class Steps(Step):
+        def __init__(self) -> None:
+            self.whole = True
+
+        def __call__(self, kind: Kind) -> None:
+            calls.append(f"eager {kind.random_crop:d}{kind.coarse:d}")
+
+    with step.recorded(Steps(), torch.device("cpu"), kinds) as run:
+        for kind in kinds:
+            run(kind)
+    recorded = [place for place, call in enumerate(calls) if call == "record"]
+    assert len(recorded) == 3
+    first, second, third = recorded
+    assert calls[1:first] == ["eager 01"] * WARM_UP
+    # the steps that are recorded are called, too: one in each recording
+    between = [call for call in calls[first + 2 : second] if call != "replay"]
+    assert sorted(between) == ["eager 00"] * 7 + ["eager 10"] * WARM_UP
+    assert [call for call in calls[second:] if call.startswith("eager")] == ["eager 00", "eager 10"]
+    assert calls[third + 1].startswith("eager")
+
+
 def test_an_interrupted_recording_ends_the_run(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     recordings = stand_in(monkeypatch)
     recordings.fails = KeyboardInterrupt()

@@ -59,6 +59,8 @@ class _Unreadable(Exception):
 
 
 def _read(path: Path) -> Dictionary:
+    if path.suffix == ".npy":
+        raise _Unreadable("an array alone has no encoder's bias and ending; give it as --directions, or as an .npz")
     if path.is_dir() or path.suffix == ".safetensors":
         return _from_safetensors(path)
     if path.suffix == ".npz":
@@ -87,8 +89,10 @@ def _arrays(state: Any) -> dict[str, np.ndarray]:
     if not isinstance(state, Mapping):
         raise _Unreadable(f"it holds a {type(state).__name__}; save the state_dict() with torch.save")
     known = {name: value for name, value in state.items() if isinstance(value, torch.Tensor | np.ndarray)}
-    # NumPy has no bfloat16
-    return {name: np.asarray(torch.as_tensor(value).double().numpy()) for name, value in known.items()}
+    try:  # NumPy has no bfloat16
+        return {name: np.asarray(torch.as_tensor(value).to_dense().double().numpy()) for name, value in known.items()}
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise _Unreadable(f"it holds what are no plain numbers ({error}); save floats") from None
 
 
 def _json(text: str, where: str) -> dict[str, Any]:
@@ -139,6 +143,8 @@ def _made(
             f"it keeps the {k} greatest of {features} features; a number from 1 to {features} is expected"
         )
     whole = weight.astype(np.float64) * scale
+    if not (np.abs(whole) <= np.finfo(np.float32).max).all():
+        raise _Unreadable("its weight holds numbers beyond those of 32 bits; give an earlier step of the training")
     shifted = np.broadcast_to(bias, features) - whole @ np.broadcast_to(np.asarray(centre, np.float64), channels)
     least = np.broadcast_to(np.asarray(threshold, np.float32), features).copy()
     narrow = np.ascontiguousarray(whole, np.float32)
@@ -157,8 +163,17 @@ def _plain(arrays: Arrays, source: str) -> Dictionary:
     bad = [name for name, value in {"weight": weight, **rest}.items() if value.dtype.kind not in "fiu"]
     if bad:
         raise _Unreadable(f"its {bad[0]} holds {arrays[bad[0]].dtype}; numbers were expected")
-    k = int(arrays["k"]) if "k" in arrays else None
-    return _made(source, weight, k=k, normalisation=NORMALISATIONS[named], **rest)
+    return _made(source, weight, k=_count(arrays.get("k")), normalisation=NORMALISATIONS[named], **rest)
+
+
+def _count(k: Any) -> int | None:
+    """A whole number as a file has it; None stays."""
+    value = np.asarray(k)
+    if k is None or (value.ndim == 0 and value.dtype == object and value.item() is None):
+        return None
+    if value.size != 1 or value.dtype.kind not in "fiu" or float(value.item()) % 1 != 0:
+        raise _Unreadable(f"its k is {value.tolist()!r}; one whole number was expected")
+    return int(value.item())
 
 
 # SAELens: cfg.json and sae_weights.safetensors in one folder
@@ -176,6 +191,7 @@ def _from_safetensors(path: Path) -> Dictionary:
         raise _Unreadable(cause(error, str(weights))) from None
     if "weight" in arrays and not settings.is_file():
         return _plain(arrays, "safetensors")
+    _wanted(arrays, "W_enc")
     if not settings.is_file():
         raise _Unreadable("there is no cfg.json beside it, which says what SAELens made; put it there")
     factor = _json(scaler.read_text("utf-8"), str(scaler)).get("scaling_factor") if scaler.is_file() else None
@@ -223,7 +239,7 @@ def _saelens(settings: Mapping[str, Any], arrays: dict[str, np.ndarray], factor:
         rest["threshold"] = _wanted(arrays, "threshold")[0].clip(min=0)
     if kind == "topk" and k is None:
         raise _Unreadable("its cfg.json names no k; give it as SAELens wrote it")
-    return _made("SAELens", weight, bias, k=int(k) if kind == "topk" and k is not None else None, **rest)
+    return _made("SAELens", weight, bias, k=_count(k) if kind == "topk" else None, **rest)
 
 
 # saev: a line of JSON, then a state dict
@@ -239,7 +255,7 @@ def _saev(header: Mapping[str, Any], arrays: Arrays) -> Dictionary:
     if kind == "BatchTopK" and "activation.threshold" in arrays:
         return _made("saev", weight.T, bias, threshold=arrays["activation.threshold"].clip(min=0))
     if kind in ("TopK", "BatchTopK"):  # it has no rectifier; without a threshold both keep the greatest of each site
-        return _made("saev", weight.T, bias, threshold=-np.inf, k=min(int(k), weight.shape[1]))
+        return _made("saev", weight.T, bias, threshold=-np.inf, k=min(_count(k) or 0, weight.shape[1]))
     if kind not in ("Relu", "SparseAutoencoderConfig"):
         raise _Unreadable(f"its encoder ends in {kind!r} of saev; Relu, TopK and BatchTopK are known")
     return _made("saev", weight.T, bias)
@@ -253,7 +269,9 @@ def _overcomplete(content: Any) -> Dictionary:
     state, beside = (content, content) if inner is None else (inner, {**inner, **content})
     arrays = _arrays(state)
     if "weight" in arrays:
-        return _plain({name: value for name, value in arrays.items() if name in (*PLAIN, *IGNORED)}, "torch")
+        # numbers and words may be saved as what they are in Python
+        given = {name: np.asarray(value) for name, value in state.items() if isinstance(value, int | float | str)}
+        return _plain({name: value for name, value in (given | arrays).items() if name in (*PLAIN, *IGNORED)}, "torch")
     weight, bias = _overcomplete_map(arrays)
     if "thresholds" in arrays:  # kept as their logarithm
         return _made("Overcomplete", weight, bias, threshold=_below(np.exp(arrays["thresholds"])))
@@ -266,8 +284,7 @@ def _overcomplete(content: Any) -> Dictionary:
             "torch.save({'state_dict': sae.state_dict(), 'top_k': sae.top_k}, …), None for a plain ReLU, or "
             "'running_threshold' of a BatchTopKSAE"
         )
-    k = beside["top_k"]
-    return _made("Overcomplete", weight, bias, k=None if k is None else int(k))
+    return _made("Overcomplete", weight, bias, k=_count(beside["top_k"]))
 
 
 def _below(threshold: np.ndarray) -> np.ndarray:

@@ -222,7 +222,10 @@ def cause(error: Exception, file: str) -> str:
         return (
             f"it holds an object of {name[1]}, which reading would have to run; save the network's state_dict() alone"
         )
-    return f"{(text.splitlines() or [type(error).__name__])[0][:200]}; save the network's state_dict() with torch.save"
+    said = (text.splitlines() or [""])[0][:200]
+    if not re.search(r"[a-z]{3}", said):  # of a text that is taken for a pickle: the code of its first letter
+        said = f"it is no file of weights ({type(error).__name__})"
+    return f"{said}; save the network's state_dict() with torch.save"
 
 
 def _few(names: list[str]) -> str:

@@ -31,7 +31,7 @@
   VITAL.neuronName = function (layer, neuron) {
     const name = VITAL.nameOf(layer, neuron);
     if (VITAL.isClasses(layer)) return name || "class " + neuron;
-    return "channel " + neuron + (name ? ", " + name : "");
+    return (layer.name.includes("~") ? "neuron " : "channel ") + neuron + (name ? ", " + name : "");
   };
 
   // The same under a picture of the wall, where there is little room.

@@ -58,17 +58,29 @@
     });
   }
 
-  // The pictures of its further facets, each with photographs of its own.
+  // What photographs of a facet are called that share a label, the most common first.
+  function labelled(photos) {
+    const counts = new Map();
+    for (const [, , , label] of photos) if (label) counts.set(label, (counts.get(label) || 0) + 1);
+    const shared = [...counts].filter(([, count]) => count > 1).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    if (!shared.length) return null;
+    return el("p", { class: "lead" }, "Of " + photos.length + " photographs: "
+      + shared.map(([label, count]) => label + " (" + count + ")").join(", ") + ".");
+  }
+
+  // The pictures of its further facets, each with photographs of its own, and how far each by itself can be trusted.
   function facets(layer, neuron, data) {
     if (!data.facets) return null;
+    const trust = (line) => line && VITAL.trust(layer, { trust: line });
     return el("section", { class: "facets" }, el("h2", null, "It has " + (data.facets.length + 1) + " facets"),
       el("p", { class: "lead" }, "Its references fall into groups, and each has a picture. Facet 0, of " + data.references
-        + " references, is above."),
-      data.facets.map(([references, photos], index) => el("div", { class: "facet" },
+        + " references, is above" + (data.first ? "; of its picture alone:" : ".")),
+      trust(data.first), labelled(data.photos),
+      data.facets.map(([references, photos, line], index) => el("div", { class: "facet" },
         el("div", { class: "frame" }, el("img", { class: "picture", src: VITAL.image.facet(layer, neuron, index + 1),
           alt: VITAL.alt(layer, neuron) + ", facet " + (index + 1), width: layer.side, height: layer.side, loading: "lazy" })),
         el("div", null, el("h3", null, "Facet " + (index + 1) + ", of " + references + " references"),
-          photos.length ? VITAL.photos(photos) : null))));
+          trust(line), labelled(photos), photos.length ? VITAL.photos(photos) : null))));
   }
 
   function recipe(layer, neuron, data) {

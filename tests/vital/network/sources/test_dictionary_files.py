@@ -215,6 +215,10 @@ def test_plain_arrays(tmp_path: Path) -> None:
     assert_encodes(tmp_path / "plain.pt", "plain", "torch", expected)
     save_file(tensors, tmp_path / "alone.safetensors")
     assert read_dictionary(tmp_path / "alone.safetensors")[1].source == "safetensors"
+    # numbers and words as what they are in Python, and a weight that NumPy has no type for
+    torch.save({"weight": torch.zeros(3, 2).bfloat16(), "k": 2, "normalisation": "layer"}, tmp_path / "python.pt")
+    python = read_dictionary(tmp_path / "python.pt")[1]
+    assert (python.k, python.normalisation) == (2, "layer")
     np.savez(tmp_path / "few.npz", weight=weight, normalisation="layer")
     assert read_dictionary(tmp_path / "few.npz")[1].normalisation == "layer"
 
@@ -239,6 +243,10 @@ def bad(folder: Path, kind: str) -> Path:
         "norm": {"weight": weight, "normalisation": "batch"},
         "object": {"weight": np.array([{}])},
         "words": {"weight": np.array([["a"]])},
+        "several": {"weight": weight, "k": [3, 4]},
+        "half": {"weight": weight, "k": 2.5},
+        "beyond": {"weight": weight + np.float64(1e300)},
+        "decoder": {"decoder": weight},
     }
     if kind in plain:
         np.savez(folder / "sae.npz", **plain[kind])
@@ -254,6 +262,12 @@ def bad(folder: Path, kind: str) -> Path:
         return saelens(folder / "sae", arrays, architecture="jumprelu")
     if kind == "empty":
         return folder
+    if kind == "tied":
+        save_file({"W_dec": arrays["W_dec"]}, folder / "sae.safetensors")
+        return folder / "sae.safetensors"
+    if kind == "array":
+        np.save(folder / "sae.npy", weight)
+        return folder / "sae.npy"
     if kind == "alone":
         save_file(arrays, folder / "sae.safetensors")
         return folder / "sae.safetensors"
@@ -301,6 +315,12 @@ def bad(folder: Path, kind: str) -> Path:
         ("norm", "its normalisation is 'batch'; it is one of none, norm, layer"),
         ("object", "Object arrays cannot be loaded"),
         ("words", "its weight holds <U1; numbers were expected"),
+        ("several", r"its k is \[3, 4\]; one whole number was expected"),
+        ("half", "its k is 2.5; one whole number was expected"),
+        ("beyond", "its weight holds numbers beyond those of 32 bits"),
+        ("decoder", "has no weight but decoder; give the file as its program wrote it"),
+        ("tied", "has no W_enc but W_dec; give the file as its program wrote it"),
+        ("array", "an array alone has no encoder's bias and ending; give it as --directions, or as an .npz"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, kind: str, words: str) -> None:

@@ -1,0 +1,87 @@
+"""What the targets of an atlas's pictures were made of, kept beside the pictures where no store keeps the targets.
+
+It answers as `stores.dataset.targets.Targets` do, with the same values: which channels mattered, what references have
+in common, and into which facets they fall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Int8
+
+from stores.arrays.blocks import FACET, Blocks
+from stores.arrays.names import placed
+from stores.arrays.schema import ArraySpec
+
+ORIGIN, IMPORTANCE, MEAN, REFERENCE_FACET = "origin", "importance", "mean", "reference_facet"
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Of the neurons of a layer of an atlas; of those that have no picture it means nothing."""
+
+    pictures: Blocks
+
+    @classmethod
+    def of(cls, pictures: Blocks) -> Origin | None:
+        """What is kept beside some pictures; None where nothing is."""
+        return cls(pictures) if f"{pictures.path}/{ORIGIN}" in pictures.root else None
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that it is known of, in the order in which they run."""
+        kept: Any = self.pictures.root[f"{self.pictures.path}/{ORIGIN}"].attrs.get("nodes", ())
+        return tuple(map(str, kept))
+
+    def importance(
+        self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
+    ) -> Float[np.ndarray, "neuron channel"] | None:
+        """Share of each channel of a node in the relevance of some neurons; None where the node has none."""
+        return self._rows(f"{ORIGIN}/{placed(node)}/{IMPORTANCE}", neurons, facets)
+
+    def mean_rows(
+        self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
+    ) -> Float[np.ndarray, "neuron channel"]:
+        """The mean over levels of what some neurons' channels are matched by."""
+        name = f"{ORIGIN}/{placed(node)}/{MEAN}"
+        return self.pictures.rows(neurons, [name], facets)[name]
+
+    def reference_facets(self, neurons: Sequence[int]) -> Int8[np.ndarray, "neuron rank"] | None:
+        """The facet of each reference of some neurons, the best first, −1 where there is none; None where references
+        were not grouped."""
+        return self._rows(f"{ORIGIN}/{REFERENCE_FACET}", neurons)
+
+    def _rows(self, name: str, neurons: Sequence[int], facets: Sequence[int] | None = None) -> np.ndarray | None:
+        there = isinstance(self.pictures.root.get(f"{self.pictures.path}/{name}"), zarr.Array)
+        return self.pictures.rows(neurons, [name], facets)[name] if there else None
+
+
+def origin_specs(
+    layer: str,
+    neurons: int,
+    block: int,
+    channels: Mapping[str, int],
+    relevant: Collection[str],
+    facets: tuple[int, int] | None = None,
+) -> list[ArraySpec]:
+    """Arrays of the layer at the path ``layer``, written in blocks of ``block`` neurons: of ``channels`` of each node,
+    of which some are ``relevant``. ``facets`` are the most of a neuron, and its references."""
+    rows, length = (("neuron", FACET), (neurons, facets[0])) if facets else (("neuron",), (neurons,))
+    axes, specs = (*rows, "channel"), []
+    for node, count in channels.items():
+        parts = {MEAN: "mean over levels of what is matched: of relevant rows, where there are any"}
+        parts |= {IMPORTANCE: "share of the channel in the neuron's relevance"} if node in relevant else {}
+        specs += [
+            ArraySpec(f"{layer}/{ORIGIN}/{placed(node)}/{part}", axes, (*length, count), "float32", said, block=block)
+            for part, said in parts.items()
+        ]
+    if facets:
+        said = "facet of each reference, the best first; -1 where there is none"
+        path = f"{layer}/{ORIGIN}/{REFERENCE_FACET}"
+        specs.append(ArraySpec(path, ("neuron", "rank"), (neurons, facets[1]), "int8", said, block=block))
+    return specs
