@@ -22,7 +22,7 @@ test: .venv/test.installed check
 fast: .venv/test.installed
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
 
-# Of lines and branches, child processes too: in the last line. `make coverage-fast` is of the quick tier.
+# Of lines and branches, child processes too: TOTAL says it. `make coverage-fast` is of the quick tier.
 coverage coverage-fast: .venv/test.installed
 	$(BIN)/pytest $(SIDE_BY_SIDE) $(if $(findstring fast,$@),-m "not slow") --cov --cov-report=
 	$(BIN)/coverage report --skip-covered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,8 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from torch import nn
+from upath import UPath
+from upath.registry import register_implementation
 
 from flows.jobs import BLOCK, AtlasJob, ReferencesJob, Running, TargetsJob
 from flows.recipes.atlas import build_atlas
@@ -31,6 +34,8 @@ class Counted(LocalFileSystem):  # type: ignore[misc]
 
     protocol = "counted"
     seen: ClassVar[Counter[str]] = Counter()
+    _within: ClassVar = threading.local()
+    """Whether this thread is listing a folder, for which a disk is asked more than a service."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "auto_mkdir": True})
@@ -51,13 +56,18 @@ class Counted(LocalFileSystem):  # type: ignore[misc]
 
     def info(self, *arguments: Any, **options: Any) -> Any:
         """Whether and what something is."""
-        Counted.seen["looks"] += 1
+        if not getattr(Counted._within, "list", False):
+            Counted.seen["looks"] += 1
         return super().info(*arguments, **options)
 
     def ls(self, *arguments: Any, **options: Any) -> Any:
         """Of a folder."""
         Counted.seen["lists"] += 1
-        return super().ls(*arguments, **options)
+        Counted._within.list = True
+        try:
+            return super().ls(*arguments, **options)
+        finally:
+            Counted._within.list = False
 
     def rm_file(self, *arguments: Any, **options: Any) -> Any:
         """Of one file."""
@@ -66,6 +76,8 @@ class Counted(LocalFileSystem):  # type: ignore[misc]
 
 
 WIDTH = "SCALE_NEURONS"
+PASS = "pass"
+"""Names the requests of a whole pass among those of tasks."""
 
 
 def network() -> nn.Module:
@@ -99,22 +111,24 @@ def write_features(folder: Path, features: int, channels: int) -> str:
 
 
 def requests(folder: Path, neurons: int, channels: int | None = None) -> dict[str, dict[str, int]]:
-    """Requests of a task of targets and of a task of pictures, each of the second block of a layer with so many
-    neurons: by task and kind. With ``channels`` the neurons are features of a layer with so many, and the process has
-    read their dictionary before."""
+    """Requests to the stores of a task of targets and of a task of pictures, each of the second block of a layer with
+    so many neurons, and of a whole pass over one shard before: by what makes them and kind. With ``channels`` the
+    neurons are features of a layer with so many, and the process has read their dictionary before."""
     fsspec.register_implementation("counted", Counted, clobber=True)
+    register_implementation("counted", UPath, clobber=True)
     os.environ[WIDTH] = str(channels or neurons)
     process._load.cache_clear()  # another network under this name
     shards, store, layer = write_shard(folder), folder / "store.zarr", "1~many" if channels else "1"
     dictionaries = (write_features(folder, neurons, channels),) if channels else ()
     model = ModelSettings(name="benchmarks.counted:network", input_size=32)
+    Counted.seen.clear()
     select_references(
         ReferencesJob(
-            shards=(shards,), store=str(store), model=model, layers=(layer,), dictionaries=dictionaries,
+            shards=(shards,), store=f"counted://{store}", model=model, layers=(layer,), dictionaries=dictionaries,
             statistics=StatisticsSettings(references=4, levels=8),
         )
     )  # fmt: skip
-    seen: dict[str, dict[str, int]] = {}
+    seen = {PASS: dict(Counted.seen)}
 
     def counting(running: Running, work: Any, calls: Calls) -> None:
         for parameters, _ in calls:

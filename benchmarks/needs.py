@@ -29,11 +29,11 @@ class Constants:
     """Tasks of a pass, at most."""
     fan: int = 16
     """Partials that a task joins, at most."""
-    partial_bytes: int = 9_959_569
+    partial_bytes: int = 10_029_827
     """Of a task of the pass with the rows of its images, measured: merge_partial_bytes."""
-    join_seconds: float = 0.081
+    join_seconds: float = 0.100
     """Reading, adding and writing a partial, measured: merge_seconds, join, by merge_partials."""
-    store_seconds: float = 8.9
+    store_seconds: float = 12.2
     """Joining the last partials and writing the store, measured: merge_seconds, store."""
     reference_per_gpu: float = 153.0
     """References measured a second, measured on an H100: references of benchmarks/gpu.py (layer4.2_float32)."""
@@ -46,10 +46,12 @@ class Constants:
     """Stored of a picture of 224 px with its mask, measured: the blocks of an atlas by their number."""
     index_bytes: float = 19.8
     """Stored of an image's row in the index, measured: index_bytes."""
-    target_requests: int = 96
+    target_requests: int = 93
     """Of a task of targets besides its images, measured: requests_kinds."""
-    picture_requests: int = 149
+    picture_requests: int = 140
     """Of a task of pictures, measured: requests_kinds."""
+    pass_requests: int = 1864
+    """Of a pass besides its shards, partials and joins, measured: requests_of_pass less those of one partial."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def needs(
         neurons * known.neuron_bytes + images * known.index_bytes,
         neurons * known.picture_bytes,
         leaves * known.partial_bytes,
-        2 * shards + 7 * leaves + 5 * joins
+        known.pass_requests + 2 * shards + 8 * leaves + 5 * joins
         + neurons * references + blocks * (known.target_requests + known.picture_requests),
     )  # fmt: skip
 

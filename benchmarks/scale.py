@@ -12,8 +12,9 @@ data, in seconds: it shows that all of this runs, not what it costs.
   ``merge_growth`` it over that of half as many shards. ``merge_partials`` are the partials that the first tasks leave,
   of ``merge_partial_bytes`` with the rows beside; ``merge_peak_bytes`` is the process's greatest memory, libraries
   included.
-- ``requests_per_block``: requests to storage of one task of targets and one of pictures together, by neurons of the
-  layer; ``requests_kinds`` says which (benchmarks/counted.py).
+- ``requests_per_block``: requests to the stores of one task of targets and one of pictures together, by neurons of the
+  layer; ``requests_of_pass`` those of a whole pass over one shard; ``requests_kinds`` says which
+  (benchmarks/counted.py).
 - ``rank_ms_per_image``: processor time of ranking ``rank_neurons`` neurons, 50 images each, over a shard of a
   thousand images on one core.
 - ``decode_per_core``: JPEG files of 500 × 375 px and ``decode_bytes``, as large as ImageNet's, that a core decodes and
@@ -43,7 +44,7 @@ import torch
 from PIL import Image
 from prefect import flow, task
 
-from benchmarks.counted import requests
+from benchmarks.counted import PASS, requests
 from flows.jobs import Running
 from flows.recipes.references import join_levels
 from flows.running.cluster import in_process, run_tasks, unwatched
@@ -273,10 +274,9 @@ def measured(folder: Path, size: Size, run: Part) -> Iterator[tuple[str, object]
     yield from {"merge_partials": int(whole["left"]), "merge_partial_bytes": whole["bytes"]}.items()
     yield "merge_peak_bytes", whole["peak"]
     kinds = {neurons: run("requests", size, neurons) for neurons in size.layers}
-    yield (
-        "requests_per_block",
-        {neurons: sum(sum(of.values()) for of in each.values()) for neurons, each in kinds.items()},
-    )
+    sums = {neurons: {name: sum(of.values()) for name, of in each.items()} for neurons, each in kinds.items()}
+    yield "requests_of_pass", {neurons: each.pop(PASS) for neurons, each in sums.items()}
+    yield "requests_per_block", {neurons: sum(each.values()) for neurons, each in sums.items()}
     yield "requests_kinds", kinds
 
 

@@ -90,11 +90,6 @@ class StoreError(Exception):
     """Base of all errors of the stores; its text is one sentence for the user."""
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says first, or its type where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 SERVICES = ("aiohttp", "botocore", "gcsfs", "google", "azure")
 """Packages whose errors are no OSErrors, and which are there only where somebody installed them."""
 

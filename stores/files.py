@@ -81,6 +81,17 @@ def safe_url(url: str) -> str:
     return "::".join(_without_credentials(link) for link in url.split("::"))
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its type where it says nothing. Of the URLs in it, which clients of services repeat
+    as they were given, only what may be shown.
+
+    >>> first_line(OSError("403, url='https://host/a.tar?token=1'"))
+    "403, url='https://host/a.tar'"
+    """
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\w+://[^\s'\"]+", lambda url: safe_url(url[0]), said)
+
+
 def has_secret(url: str) -> bool:
     """Whether the URL carries a password or a signed query: what must not be kept by anybody who is told of it.
 

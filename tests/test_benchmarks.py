@@ -43,6 +43,19 @@ def test_none_keeps_a_program_as_text() -> None:
     assert [str(file) for file, text in texts.items() if '"-c"' in text] == []
 
 
+def test_the_page_on_size_has_what_its_formula_gives(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs, page = importlib.import_module("benchmarks.needs"), (ROOT / "docs/scale.md").read_text("utf-8")
+    monkeypatch.setattr(sys, "argv", ["needs.py"])
+    needs.main()
+    assert capsys.readouterr().out in page
+    known = needs.Constants()
+    per_block = known.target_requests + known.picture_requests
+    assert f"{known.pass_requests:,} + 2 S + 8 L + 5 J + N · r (one range each, at most) + {per_block} B" in page
+    assert page.count(f"| {known.target_requests} + {known.picture_requests} |") == 2
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_the_pass_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from flows.jobs import Running
 from flows.pages.layer import LayerSource
 from flows.pages.photographs.maps import LayerMaps
 from flows.pages.photographs.shown import LayerPhotographs
-from flows.pages.photographs.thumbnails import Photographs
+from flows.pages.photographs.thumbnails import Thumbnails
 from flows.running.neurons import shown_channels
 from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import bar
@@ -117,7 +117,7 @@ class _AtlasSource:
             raise SchemaMismatch(f"{url} holds no finished picture yet: `vital info {url}` says how far it is")
         self._network = self._loaded(self.statistics, maps) if photos and maps and self.statistics is not None else None
         self._photographs = (
-            Photographs(self.statistics, shards, credits_, self._class_names(), self.layers[0].shown)
+            Thumbnails(self.statistics, shards, credits_, self._class_names(), self.layers[0].shown)
             if photos and self.statistics is not None
             else None
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.pages.photographs.thumbnails import Photographs
+from flows.pages.photographs.thumbnails import Thumbnails
 from stores import Naming
 from stores.pages.content import Column, Word, Words
 
@@ -34,7 +34,7 @@ class LayerWords:
         score = np.where(self.naming.named, self.naming.score[:, 0], np.nan).astype(np.float64)
         return [Column("name score", meaning, score)]
 
-    def of(self, neurons: Sequence[int], photographs: Photographs | None) -> tuple[dict[int, Words], dict[str, int]]:
+    def of(self, neurons: Sequence[int], photographs: Thumbnails | None) -> tuple[dict[int, Words], dict[str, int]]:
         """The words of some neurons, and the image ids by the names of the photographs beside them."""
         shown: dict[int, Words] = {}
         images: dict[str, int] = {}

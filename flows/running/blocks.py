@@ -24,8 +24,8 @@ from flows.running.neurons import blocks_of, joined_blocks
 from flows.running.progress import bar
 from stores.arrays.blocks import Blocks, BlocksAt
 from stores.arrays.leases import Holder, read_lease, release, renew, take
-from stores.errors import UnreachableStore, first_line, of_disk_or_service
-from stores.files import safe_url
+from stores.errors import UnreachableStore, of_disk_or_service
+from stores.files import first_line, safe_url
 
 RENEWALS = 4
 """How often a lease is renewed within its term: a late one must not lose it."""

@@ -256,8 +256,8 @@ def _on_scheduler(running: Running, scheduler: str) -> Place:
     told = sharing_rooms(running, workers.rooms, workers.on_gpu)
     told = told.model_copy(update={"device": "cuda"}) if workers.declare and running.device == "auto" else told
     start = partial(DaskTaskRunner, address=scheduler)
-    here = {one.host for one in workers.rooms} == {socket.gethostname()}
-    return Place(told, start, here, {"GPU": 1} if workers.declare else {})
+    on_this_host = {one.host for one in workers.rooms} == {socket.gethostname()}
+    return Place(told, start, on_this_host, {"GPU": 1} if workers.declare else {})
 
 
 def _told(parameters: Mapping[str, Any], place: Place) -> dict[str, Any]:

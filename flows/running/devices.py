@@ -48,20 +48,20 @@ def gpus_of_workers(running: Running) -> list[str]:
         UnsuitableInput: there are fewer than ``running.workers``, or none although one was asked for.
     """
     wanted = running.workers or 0
-    found = visible_gpus() if running.on_gpu or running.device == "auto" else []
-    if not found:
+    gpus = visible_gpus() if running.on_gpu or running.device == "auto" else []
+    if not gpus:
         device_name(running.device)  # refuses a GPU that is not there
         return []
     if number := re.fullmatch(r"cuda:(\d+)", running.device):
-        _existing(running.device, len(found))
-        found = found[int(number[1]) :][:1]
-    if wanted > len(found):
+        _existing(running.device, len(gpus))
+        gpus = gpus[int(number[1]) :][:1]
+    if wanted > len(gpus):
         raise UnsuitableInput(
             f"{wanted} workers were asked for, and each has a GPU of its own, but of device {running.device!r} there "
-            f"are {len(found)} ({', '.join(found) or 'none'}): give --workers {max(1, len(found))} or --device cpu, or "
+            f"are {len(gpus)} ({', '.join(gpus) or 'none'}): give --workers {max(1, len(gpus))} or --device cpu, or "
             f"name more GPUs or MIG instances in {VISIBLE}"
         )
-    return found[:wanted]
+    return gpus[:wanted]
 
 
 class Room(NamedTuple):

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import fsspec
 from webdataset.shardlists import expand_urls
 
-from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, UnsuitableFolder, first_line
-from stores.files import local_path, safe_url
+from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard, UnsuitableFolder
+from stores.files import first_line, local_path, safe_url
 from stores.shards.folders import PER_PART, class_folders, laid_out, survey
 from stores.shards.labels import NO_LABEL, ending
 from stores.shards.tar import compressed_refusal, is_tar
@@ -29,6 +29,8 @@ COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".tbz2", ".xz", ".txz", ".lzma", ".
 
 ASKED = 32
 """Requests for shards' sizes that are under way together."""
+GONE = (404, 410)
+"""What a web server answers of a file that it does not have."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def _listed(filesystem: Any, path: str, url: str) -> list[ShardFile]:
     except OSError as error:
         if of_web and isinstance(error, FileNotFoundError):
             cause = error.__cause__  # fsspec says of every trouble with a server that there is no file
-            if cause is None or isinstance(cause, FileNotFoundError):
+            if cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) in GONE:
                 raise missing(url) from None
             raise cause from None
         if of_web:

@@ -18,8 +18,8 @@ import upath
 from fsspec.utils import merge_offset_ranges
 from webdataset.tariterators import group_by_keys
 
-from stores.errors import Status, UnreachableStore, UnreadableShard, first_line, of_disk_or_service
-from stores.files import local_path, safe_url, universal_path
+from stores.errors import Status, UnreachableStore, UnreadableShard, of_disk_or_service
+from stores.files import first_line, local_path, safe_url, universal_path
 from stores.shards.finding import ShardFile, missing
 from stores.shards.folders import laid_out
 from stores.shards.labels import IMAGE_EXTENSIONS, MAX_LABEL_BYTES, NO_LABEL, Fields, LabelRule, ending, image_of
@@ -35,7 +35,7 @@ ASKED = 16
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShardSample:
     """What a shard holds of one image: the image as it lies there, and what stands beside it.
 
     ``row`` counts from 0; ``label`` is −1 where unknown; ``offset`` and ``size`` are the image's bytes in the tar,
@@ -94,11 +94,11 @@ class ShardReader:
             raise RuntimeError(f"the summary of {self.file.name} is known after all of its samples are read")
         return self._summary
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[ShardSample]:
         self._summary = None
         yield from self._folder(*self.file.part) if self.file.part is not None else self._tar()
 
-    def _tar(self) -> Iterator[Sample]:
+    def _tar(self) -> Iterator[ShardSample]:
         with _opened(self.file.url) as raw:
             stream = HashedStream(raw)
             members = TarMembers(stream, self.file.name, self._is_read)
@@ -117,7 +117,7 @@ class ShardReader:
                 short = f"none of its {members.files} files has a name with an ending, such as 0001.jpg"
             self._summary = ShardSummary(row, digest, short, stream.length)
 
-    def _folder(self, start: int, stop: int) -> Iterator[Sample]:
+    def _folder(self, start: int, stop: int) -> Iterator[ShardSample]:
         """Some images of a folder, whose bytes lie end to end."""
         laid = laid_out(_folder_at(self.file.url))
         digest = hashlib.sha256()
@@ -127,7 +127,7 @@ class ShardReader:
             key = laid.key(number).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
             status = Status.TOO_LARGE if len(data) > MAX_IMAGE_BYTES else Status.OK
             image = data if status is Status.OK else None
-            yield Sample(row, key, self.file.label, laid.begins[number], len(data), image, status)
+            yield ShardSample(row, key, self.file.label, laid.begins[number], len(data), image, status)
         found = min(stop, len(laid.paths)) - start
         short = None if found == stop - start else f"its folder holds {found} of {stop - start} images that were listed"
         self._summary = ShardSummary(found, self._checked(digest.hexdigest()), short, self.file.size)
@@ -147,7 +147,7 @@ class ShardReader:
             return size <= MAX_IMAGE_BYTES
         return size <= MAX_LABEL_BYTES and self._rule.reads(extension)
 
-    def _sample(self, row: int, group: dict[str, Any], known: dict[str, _Known]) -> Sample:
+    def _sample(self, row: int, group: dict[str, Any], known: dict[str, _Known]) -> ShardSample:
         # tarfile keeps bytes that are no UTF-8 as surrogates, which no store can hold
         key = str(group["__key__"]).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         fields: Fields = {name: member for name, member in group.items() if not name.startswith("__")}
@@ -169,7 +169,7 @@ class ShardReader:
         known[key] = _Known(image is not None or (before is not None and before.image), label)
         offset, size = (0, 0) if image is None else (image.offset, image.size)
         data = image.data if image is not None and status is Status.OK else None
-        return Sample(row, key, label, offset, size, data, status)
+        return ShardSample(row, key, label, offset, size, data, status)
 
 
 def first_fields(file: ShardFile, count: int) -> list[Fields]:

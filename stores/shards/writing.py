@@ -18,7 +18,7 @@ from stores.shards.decoding import format_of
 from stores.shards.finding import class_names_of, expand
 from stores.shards.folders import Surveyed, survey
 from stores.shards.labels import LABEL_EXTENSION, NO_LABEL, LabelRule, folded
-from stores.shards.reading import Sample, ShardReader
+from stores.shards.reading import ShardReader, ShardSample
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def hold_out(shards: Sequence[str], out: Path, key: str = LABEL_EXTENSION) -> tu
     names = class_names_of(files) or read_class_names(shard.url for shard in files)
     rule = LabelRule(key, {folded(name): number for number, name in enumerate(names) if name})
     samples = [sample for shard in files for sample in ShardReader(shard, rule) if sample.image is not None]
-    classes: dict[int, list[Sample]] = defaultdict(list)
+    classes: dict[int, list[ShardSample]] = defaultdict(list)
     for sample in samples:
         if sample.label >= 0:
             classes[sample.label].append(sample)
@@ -149,11 +149,11 @@ def hold_out(shards: Sequence[str], out: Path, key: str = LABEL_EXTENSION) -> tu
     return paths
 
 
-def _key_digest(sample: Sample) -> bytes:
+def _key_digest(sample: ShardSample) -> bytes:
     return hashlib.sha256(f"held out {sample.key}".encode()).digest()
 
 
-def _add_kept(archive: tarfile.TarFile, sample: Sample, labelled: bool) -> None:
+def _add_kept(archive: tarfile.TarFile, sample: ShardSample, labelled: bool) -> None:
     assert sample.image is not None
     if labelled:
         add_file(archive, f"{sample.key}.{LABEL_EXTENSION}", str(sample.label).encode())
@@ -162,6 +162,6 @@ def _add_kept(archive: tarfile.TarFile, sample: Sample, labelled: bool) -> None:
     add_file(archive, f"{sample.key}.{extension}", sample.image)
 
 
-def members(shard: Path) -> list[Sample]:
+def members(shard: Path) -> list[ShardSample]:
     """All images of a small shard."""
     return [sample for file in expand([str(shard)]) for sample in ShardReader(file) if sample.image is not None]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from flows.jobs import AtlasJob, ReferencesJob, TargetsJob
 from tests import checking
@@ -87,6 +89,11 @@ def make(folder: Path) -> Made:
 
 @pytest.fixture(scope="session")
 def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Made once; tests must not change it."""
-    with warnings.catch_warnings():
-        return make(tmp_path_factory.mktemp("made"))
+    """Made once, also where tests run in several processes; none may change it."""
+    ours = tmp_path_factory.getbasetemp()
+    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "made"
+    with FileLock(f"{folder}.lock"), warnings.catch_warnings():
+        if not (folder / "done").exists():
+            make(folder)
+            (folder / "done").touch()
+    return Made(folder)

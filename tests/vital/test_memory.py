@@ -54,6 +54,7 @@ def test_memory_between_used_pieces_goes_back() -> None:
     assert told > 100e6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no such settings")
 @pytest.mark.parametrize(
     ("given", "kept"),

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from flows.pages.photographs.across import Excited, across
-from flows.pages.photographs.thumbnails import Photographs
+from flows.pages.photographs.thumbnails import Thumbnails
 from flows.steps.targets import origin_of, variant_of
 from stores import AtlasLayer, References, Sample
 from stores.dataset.kept.references import LOWEST
@@ -49,7 +49,7 @@ class NeuronPhotographs:
 class LayerPhotographs:
     """The photographs of the neurons of a layer."""
 
-    def __init__(self, photographs: Photographs, pictures: AtlasLayer) -> None:
+    def __init__(self, photographs: Thumbnails, pictures: AtlasLayer) -> None:
         statistics = photographs.statistics
         layer, variant = pictures.name, pictures.variant
         self._origin = origin_of(statistics, pictures)

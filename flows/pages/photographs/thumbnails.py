@@ -28,7 +28,7 @@ SIDE = 160
 QUALITY = 82
 
 
-class Photographs:
+class Thumbnails:
     """The photographs behind the references of one statistics store."""
 
     def __init__(

@@ -14,7 +14,8 @@ from flows.jobs import EvaluateJob
 from flows.running.process import LoadedModel, judges_at, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.judging.measured import USUAL, Measured
-from flows.steps.judging.photographs import CHUNK, Asked, Photographs, Questions, as_rare, questions_of, references_of
+from flows.steps.judging.photographs import CHUNK, Asked, JudgedReferences, Questions, questions_of, references_of
+from flows.steps.judging.rarity import as_rare
 from stores import open_atlas
 from vital.judging.clarity import measures_of_facets, measures_of_references
 from vital.judging.judges import Judge, own_judge
@@ -66,16 +67,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     made_of = tuple(part.statistics.provenance.values())
     asked = Asked(part.statistics.url, made_of, layer, part.pictures.variant, tuple(part.neurons), part.divided)
     photos = references_of(unnamed, asked, part.side)
-    references = [photos.rows[row] for row in part.rows]
-    of_pictures["nearest_reference"] = nearest_similarity(
-        judged.features(OWN_NETWORK), [photos.features[OWN_NETWORK][rows] for rows in references]
-    )
-    natural = np.array([photos.variation[rows].mean() if len(rows) else np.nan for rows in references])
-    of_pictures["variation"] = np.concatenate([variation(pixels) for pixels in part.pixels()]) / natural
-    lost = np.concatenate([clipped(pixels) for pixels in part.pixels()])
-    # of one neuron they may have next to none
-    of_pictures["clipped"] = lost / max(photos.clipped.mean(), FEWEST_CLIPPED)
-    of_pictures |= _known({"processing_gap": processing_gap(joined(way), photos.passed, photos.rows, part.rows)})
+    of_pictures |= _beside_references(part, judged.features(OWN_NETWORK), joined(way), photos)
     if job.siblings:
         seen = [judged.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]
         of_pictures["diversity"] = diversity(np.stack(seen))
@@ -95,12 +87,9 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
         }
         of_pictures |= _known(as_rare(alone, np.ones_like(part.counts), scores, photos, questions, part.rows))
     for name in judges:
-        meant = measures_of_references(photos.features[name], photos.rows)
-        of_neurons |= {metric_name(metric, name): values for metric, values in meant.items()}
-        if meant and part.pictures.most_facets > 1:
-            told, clear = measures_of_facets(photos.features[name], photos.rows, photos.facets)
-            of_neurons |= _known({metric_name("facets_apart", name): told})
-            of_pictures |= _known({metric_name("clarity", name): clear})
+        meant, meant_by_facet = _meant(name, photos, part.pictures.most_facets > 1)
+        of_neurons |= meant
+        of_pictures |= meant_by_facet
     apart = {
         metric_name("frechet", name): frechet_distance(judged.features(name), photos.features[name])
         for name in (OWN_NETWORK, *judges)
@@ -187,11 +176,44 @@ def _of_facets(part: Measured, scores: Float[np.ndarray, "picture rank"]) -> Flo
     return scores if of is None else np.where(of == part.facets[:, None], scores[:, : of.shape[1]], np.nan)
 
 
+def _beside_references(
+    part: Measured,
+    features: Float[np.ndarray, "picture feature"],
+    way: Mapping[str, Float[np.ndarray, "picture _channel"]],
+    photos: JudgedReferences,
+) -> dict[str, np.ndarray]:
+    """How pictures compare with their neurons' references: in the network's own ``features``, at the nodes on the
+    ``way`` to the neurons, and in their pixels."""
+    references = [photos.rows[row] for row in part.rows]
+    near = nearest_similarity(features, [photos.features[OWN_NETWORK][rows] for rows in references])
+    natural = np.array([photos.variation[rows].mean() if len(rows) else np.nan for rows in references])
+    varied = np.concatenate([variation(pixels) for pixels in part.pixels()]) / natural
+    lost = np.concatenate([clipped(pixels) for pixels in part.pixels()])
+    # of one neuron they may have next to none
+    lost = lost / max(photos.clipped.mean(), FEWEST_CLIPPED)
+    gap = processing_gap(way, photos.passed, photos.rows, part.rows)
+    return {"nearest_reference": near, "variation": varied, "clipped": lost, **_known({"processing_gap": gap})}
+
+
+def _meant(
+    judge: str, photos: JudgedReferences, divided: bool
+) -> tuple[dict[str, Float[np.ndarray, "neuron"]], dict[str, Float[np.ndarray, "picture"]]]:
+    """How far a judge sees one meaning in the references of each neuron, and, where they are ``divided``, in those of
+    each facet."""
+    of_neurons = measures_of_references(photos.features[judge], photos.rows)
+    named = {metric_name(metric, judge): values for metric, values in of_neurons.items()}
+    if not (named and divided):
+        return named, {}
+    apart, clear = measures_of_facets(photos.features[judge], photos.rows, photos.facets)
+    named |= _known({metric_name("facets_apart", judge): apart})
+    return named, _known({metric_name("clarity", judge): clear})
+
+
 def _readable(
     judge: str,
     pictures: Float[np.ndarray, "picture feature"],
     together: Sequence[Int[np.ndarray, "_picture"]],
-    photos: Photographs,
+    photos: JudgedReferences,
     questions: Questions,
 ) -> dict[str, np.ndarray]:
     """What a judge can tell from the pictures of each neuron, from as many photographs, and from all references."""

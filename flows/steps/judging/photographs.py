@@ -23,10 +23,9 @@ from flows.steps.targets import variant_of
 from stores import References, open_statistics
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import clipped, variation
-from vital.judging.names import OWN_NETWORK, metric_name
-from vital.judging.processing import held_out_gaps, joined, passed
-from vital.judging.readability import ASKED, Question, held_out_readability, lower_half, standardised
-from vital.judging.trust import AS_UNLIKE, AS_UNREADABLE, AS_WEAK, competent, held_out_peaks, in_turn, shares
+from vital.judging.names import OWN_NETWORK
+from vital.judging.processing import joined, passed
+from vital.judging.readability import ASKED, Question, lower_half, standardised
 from vital.measuring.kept.ranking import NOBODY
 
 CHUNK = 32
@@ -50,7 +49,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Photographs:
+class JudgedReferences:
     """A layer's references: rows of each neuron's among all that were looked at, `COMPARED` of each and the strongest
     of each facet; these in every judge's features, what they give at the nodes on the way to the neurons, how much
     their neighbouring pixels differ, and the share of their values that are clipped: all at the pictures' side, save
@@ -69,7 +68,7 @@ class Photographs:
 
 
 @lru_cache(maxsize=2)
-def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
+def references_of(job: EvaluateJob, asked: Asked, side: int) -> JudgedReferences:
     """Each image and crop is judged once. Of ``job`` only what does not name an atlas counts: the same for all atlases
     of the same neurons, so it is kept."""
     statistics = open_statistics(asked.store)
@@ -122,7 +121,7 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
         flat.append(variation(pixels))
         lost.append(clipped(pixels))
     row = row.reshape(neurons, ranks)
-    return Photographs(
+    return JudgedReferences(
         [own[own >= 0] for own in row],
         [facet[own >= 0].astype(np.int64) for own, facet in zip(row, of, strict=True)],
         [own[chosen] for own, chosen in zip(row, first, strict=True)],
@@ -136,11 +135,11 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> Photographs:
 def leading_ranks(facets: Int[np.ndarray, "neuron rank"]) -> list[Int[np.ndarray, "_facet"]]:
     """The rank of the strongest reference of each facet of every neuron, from the facets of its references, the best
     first; −1 is no reference."""
-    found = []
+    leading = []
     for own in facets:
         _, first = np.unique(own, return_index=True)
-        found.append(first[own[first] >= 0])
-    return found
+        leading.append(first[own[first] >= 0])
+    return leading
 
 
 @dataclass(frozen=True)
@@ -183,44 +182,6 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
     sampled = {name: every[drawn] for name, every in features.items()}
     over = {name: standardised(every, sampled[name]) for name, every in features.items()}
     return Questions(questions, over, sampled)
-
-
-def as_rare(
-    known: Mapping[str, Float[np.ndarray, "shown"]],
-    counts: Int[np.ndarray, "neuron"],
-    scores: Float[np.ndarray, "neuron rank"],
-    photos: Photographs,
-    questions: Questions | None,
-    rows: Int[np.ndarray, "shown"] | None = None,
-) -> dict[str, Float[np.ndarray, "shown"]]:
-    """By how many of the photographs, each taken for a picture of its neuron, neurons with so many pictures are not
-    outdone: in what is ``known`` of them, metrics by name. ``scores`` are the peaks of all references.
-
-    Where ``rows`` are given, what is known is of single pictures, and of the neurons in these rows.
-    """
-    found, rows = {}, np.arange(len(counts)) if rows is None else rows
-    if "mean_peak_ratio" in known:
-        found[AS_WEAK] = shares(known["mean_peak_ratio"], in_turn(held_out_peaks(scores), counts))
-    if "processing_gap" in known:
-        gaps = in_turn(held_out_gaps(photos.passed, photos.rows), counts)
-        found[AS_UNLIKE] = shares(-known["processing_gap"], -gaps)
-    judges = [name for name in (questions.features if questions else ()) if metric_name("readability", name) in known]
-    if questions is None or not judges:
-        return found
-    own, references = (
-        np.mean([known[metric_name(kind, name)] for name in judges], 0)
-        for kind in ("readability", "readability_references")
-    )
-    drawn = [
-        held_out_readability(
-            photos.features[name], photos.rows, counts, questions.features[name], questions.sample[name], questions.of
-        )
-        for name in judges
-    ]
-    able = competent(references)
-    asked = [np.mean([by_judge[neuron] for by_judge in drawn], 0) for neuron in np.unique(rows[able])]
-    unread = shares(own - references, np.concatenate([np.empty(0), *asked]))
-    return {**found, AS_UNREADABLE: np.where(able, unread, np.nan)}
 
 
 def _features_of(

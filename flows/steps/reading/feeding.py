@@ -21,7 +21,7 @@ from flows.steps.images import bands_of
 from flows.steps.reading.labels import Labels
 from stores.errors import Status, UnreadableImage
 from stores.shards.decoding import decode, in_order, jpeg_size
-from stores.shards.reading import Sample, ShardReader
+from stores.shards.reading import ShardReader, ShardSample
 from vital.memory import out_of_memory, pinned
 from vital.network.probe import CLASSES
 from vital.network.sources import jpeg_decoder
@@ -57,7 +57,7 @@ class Feed:
 
 ALONE = Feed()
 """One thread decodes."""
-Batches = Generator[tuple[list[Sample], UInt8[Tensor, "image colour side side"]]]
+Batches = Generator[tuple[list[ShardSample], UInt8[Tensor, "image colour side side"]]]
 
 
 def fed(reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]) -> Batches:
@@ -81,12 +81,12 @@ class _Decoded:
 
 def _usable(
     reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]
-) -> Iterator[tuple[Sample, UInt8[Tensor, "colour side side"]]]:
+) -> Iterator[tuple[ShardSample, UInt8[Tensor, "colour side side"]]]:
     classes = loaded.survey.layers.get(CLASSES)
     preprocessing, on_gpu = loaded.model.preprocessing, feed.jpeg == "nvjpeg"
     bands = bands_of(preprocessing)
 
-    def decoded(sample: Sample) -> _Decoded:
+    def decoded(sample: ShardSample) -> _Decoded:
         checksum = zlib.crc32(sample.image or b"")
         if sample.status != Status.OK or sample.image is None:
             return _Decoded(checksum, sample.status)
@@ -100,9 +100,9 @@ def _usable(
         except UnreadableImage as error:
             return _Decoded(checksum, error.status)
 
-    found = in_order(reader, decoded, feed.decoders, feed.batch + feed.decoders)
-    with closing(found):
-        for sample, result in _on_gpu(found, loaded, feed.batch) if on_gpu else found:
+    results = in_order(reader, decoded, feed.decoders, feed.batch + feed.decoders)
+    with closing(results):
+        for sample, result in _on_gpu(results, loaded, feed.batch) if on_gpu else results:
             status = result.status
             if status == Status.OK and classes is not None:
                 _, status = labels.of_network(sample.label, classes.channels)
@@ -120,14 +120,14 @@ def _usable(
                 yield sample, result.pixels
 
 
-def _refuse_long(sample: Sample, size: Sequence[int]) -> None:
+def _refuse_long(sample: ShardSample, size: Sequence[int]) -> None:
     if max(size) > LONGEST * min(size):
         raise UnreadableImage(f"{sample.key} is more than {LONGEST} times longer than wide", Status.TOO_LARGE)
 
 
 def _on_gpu(
-    found: Iterator[tuple[Sample, _Decoded]], loaded: LoadedModel, batch: int
-) -> Iterator[tuple[Sample, _Decoded]]:
+    results: Iterator[tuple[ShardSample, _Decoded]], loaded: LoadedModel, batch: int
+) -> Iterator[tuple[ShardSample, _Decoded]]:
     """The same samples, JPEG files decoded and cropped where the network is, some together. What nvJPEG does not take
     is decoded as everywhere else."""
     device, preprocessing = loaded.device, loaded.model.preprocessing
@@ -136,7 +136,7 @@ def _on_gpu(
     def pixels(file: bytes, image: UInt8[Tensor, "colour row column"] | None) -> UInt8[Tensor, "colour side side"]:
         return preprocessing.crop(decode(file)).to(device) if image is None else preprocessing.crop_decoded(image)
 
-    while group := list(islice(found, batch)):
+    while group := list(islice(results, batch)):
         files = [one.jpeg for _, one in group if one.jpeg is not None]
         images = iter(_all_or_each(decoder, files))
         for sample, one in group:
@@ -190,7 +190,7 @@ def _ahead(batches: Batches) -> Batches:
 
 
 def _batches(
-    samples: Iterator[tuple[Sample, UInt8[Tensor, "colour side side"]]], size: int, device: torch.device
+    samples: Iterator[tuple[ShardSample, UInt8[Tensor, "colour side side"]]], size: int, device: torch.device
 ) -> Batches:
     """Images stacked by so many, `pinned` for the network's device."""
     while batch := list(islice(samples, size)):

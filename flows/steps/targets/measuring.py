@@ -168,10 +168,10 @@ def rank_facets(references: References, facets: Sequence[Facets]) -> Int8[np.nda
 
 def add_facets(arrays: dict[str, np.ndarray], block: range, neurons: Sequence[int], facets: Sequence[Facets]) -> None:
     """The facets of a block's neurons, of which there are references."""
-    for neuron, found in zip(neurons, facets, strict=True):
+    for neuron, divided in zip(neurons, facets, strict=True):
         if neuron in block:
-            arrays[REFERENCE_FACET][neuron - block.start, : len(found.of)] = found.of
-            arrays[P_VALUE][neuron - block.start] = found.p
+            arrays[REFERENCE_FACET][neuron - block.start, : len(divided.of)] = divided.of
+            arrays[P_VALUE][neuron - block.start] = divided.p
 
 
 def block_arrays(

@@ -52,5 +52,5 @@ _Counted = tuple[Int[np.ndarray, "_neuron"], Int[np.ndarray, "_neuron"]]
 def _joined(found: list[_Counted]) -> _Counted:
     """Neurons in ascending order, each once, and the sum of what each counts."""
     neurons, weights = (np.concatenate(part) for part in zip(*found, strict=True))
-    each, place = np.unique(neurons, return_inverse=True)
-    return each, np.bincount(place, weights).astype(np.int64)
+    each, of_neuron = np.unique(neurons, return_inverse=True)
+    return each, np.bincount(of_neuron, weights).astype(np.int64)

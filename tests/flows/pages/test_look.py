@@ -136,6 +136,7 @@ def test_an_overlay_is_bright_at_the_strongest_site_and_dark_where_there_is_noth
     assert overlaid(pixels, np.full((2, 2), np.nan, np.float32)).max() == 40
 
 
+@pytest.mark.slow
 def test_the_page_has_everything_beside_it_and_links_into_the_pages(
     made: Made, look: Look, reference: Reference, tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ def test_other_pages_are_neither_replaced_nor_linked(made: Made, look: Look, tmp
         page_places(tmp_path, str(made.atlas), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_the_json_and_the_page(made: Made, reference: Reference, tmp_path: Path) -> None:
     words = ("look", reference.file, "--atlas", made.atlas, "--layer", LAYER, "--top", 2)
     plain = vital(*words, "--out", tmp_path / "look")

@@ -65,6 +65,7 @@ def check_the_origin(made: Made, bare: Made) -> None:
     ] == (sources[0])
 
 
+@pytest.mark.slow
 def test_pictures_have_the_bytes_of_those_from_stored_targets(made: Made, bare: Made) -> None:
     """Settings and fingerprints too; the first block alone comes first, and is left alone later."""
     with pytest.raises(SchemaMismatch, match="no targets 'image-lrp' of layer '2': run `vital targets"):

@@ -102,11 +102,12 @@ def test_one_worker_of_a_scheduler_that_is_killed_at_work_still_gives_the_same_b
     made: Made, tmp_path: Path, expected: dict[str, str], alone: LocalCluster
 ) -> None:
     killed: list[int] = []
+    ended = threading.Event()
 
     def kill_it_at_work() -> None:
         """The worker is killed with -9 as soon as it is seen processing a task."""
         with Client(alone.scheduler_address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-            while not killed:
+            while not killed and not ended.wait(0.01):  # asked without end, the scheduler would do nothing else
                 for address, tasks in client.processing().items():
                     if tasks and not killed:
                         killed.append(client.run(os.getpid, workers=[address])[address])
@@ -115,6 +116,7 @@ def test_one_worker_of_a_scheduler_that_is_killed_at_work_still_gives_the_same_b
     killer = threading.Thread(target=kill_it_at_work)
     killer.start()
     found = everything(made.shards, tmp_path, Running(scheduler=alone.scheduler_address, threads=1))
+    ended.set()
     killer.join(60)
     assert killed
     assert found == expected
@@ -158,7 +160,8 @@ def own_server(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     from prefect.server.api.server import SubprocessASGIServer  # takes seconds
 
     started = SubprocessASGIServer(urlsplit(prefect_server).port)
-    started.running = True
+    monkeypatch.setattr(started, "running", True)
+    monkeypatch.setattr(started, "server_process", "another's")
     monkeypatch.setattr(SubprocessASGIServer, "_instances", {None: started})
     with temporary_settings({PREFECT_API_URL: None}):
         yield

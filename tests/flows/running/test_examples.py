@@ -86,7 +86,9 @@ def container(one: dict[str, Any]) -> dict[str, Any]:
 def test_kubernetes_starts_workers_of_one_gpu_that_reach_the_scheduler() -> None:
     made = kubernetes()
     worker = container(made["Deployment", "dask-worker"])
-    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
+    limits, requests = worker["resources"]["limits"], worker["resources"]["requests"]
+    assert limits["nvidia.com/gpu"] == 1
+    assert limits["cpu"] == requests["cpu"]  # else a worker would take as many threads as the node has cores
     assert worker["args"][:3] == ["dask", "worker", "tcp://dask:8786"]
     accepted_by_dask(worker["args"][2:])
     for name in ("dask-worker", "dask-scheduler"):

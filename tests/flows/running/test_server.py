@@ -22,7 +22,8 @@ from tests.flows.conftest import LAYER, MODEL
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import importlib, json, os, sys
-import torch, prefect_dask
+import prefect_dask
+if sys.argv[2:]: import torch  # once for all
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as limit
 
 seen = {"before": limit.value()}
@@ -120,6 +121,7 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_server_of_its_own_that_does_not_come_is_told_with_the_way_out(
     alone: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_new_shards_are_added_in_the_precision_of_the_old(made: Made, tmp_path: 
     np.testing.assert_array_equal(extended, read_at_once)
 
 
+@pytest.mark.slow
 def test_pictures_of_an_automatic_precision_go_on_in_the_one_that_they_were_begun_in(
     made: Made, tmp_path: Path
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_repeatable_batch_that_does_not_fit_is_refused_and_not_halved(
         build_atlas(atlas_job(made.store, tmp_path / "a.zarr", running=Running(deterministic=True)))
 
 
+@pytest.mark.slow
 def test_how_neurons_read_their_layer_is_looked_up_once_a_task(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

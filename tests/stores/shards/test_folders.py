@@ -14,7 +14,7 @@ from stores.errors import MissingShard, UnreadableShard, UnsuitableFolder
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, class_names_of, expand
 from stores.shards.folders import survey
-from stores.shards.reading import Sample, ShardReader, read_images
+from stores.shards.reading import ShardReader, ShardSample, read_images
 from stores.shards.writing import pack
 
 Jpeg = Callable[..., bytes]
@@ -27,7 +27,7 @@ def fill(folder: Path, names: dict[str, bytes]) -> Path:
     return folder
 
 
-def samples_of(shards: list[ShardFile]) -> list[Sample]:
+def samples_of(shards: list[ShardFile]) -> list[ShardSample]:
     return [sample for shard in shards for sample in ShardReader(shard)]
 
 

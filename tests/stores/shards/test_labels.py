@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from stores.errors import Status
 from stores.shards.finding import ShardFile
 from stores.shards.labels import LabelRule, likely_keys
-from stores.shards.reading import Sample, ShardReader, first_fields, read_images
+from stores.shards.reading import ShardReader, ShardSample, first_fields, read_images
 from stores.shards.tar import TarMember
 
 Tar = Callable[..., Path]
 Jpeg = Callable[..., bytes]
 
 
-def read(path: Path, rule: LabelRule | None = None) -> list[Sample]:
+def read(path: Path, rule: LabelRule | None = None) -> list[ShardSample]:
     return list(ShardReader(ShardFile(path.name, str(path), path.stat().st_size), rule or LabelRule()))
 
 

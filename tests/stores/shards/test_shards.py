@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stores.errors import MissingShard, Status, UnreadableShard
+from stores.errors import MissingShard, Status, UnreachableStore, UnreadableShard
 from stores.shards.finding import ShardFile, expand
-from stores.shards.reading import Sample, ShardReader, absent, read_images
+from stores.shards.reading import ShardReader, ShardSample, absent, read_images
 
 Tar = Callable[..., Path]
 Jpeg = Callable[..., bytes]
@@ -24,8 +24,14 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None:
         pass
 
+    def do_HEAD(self) -> None:
+        self.send_error(403) if "closed" in self.path else super().do_HEAD()
 
-def read(path: Path) -> tuple[list[Sample], ShardReader]:
+    def do_GET(self) -> None:
+        self.send_error(403) if "closed" in self.path else super().do_GET()
+
+
+def read(path: Path) -> tuple[list[ShardSample], ShardReader]:
     reader = ShardReader(ShardFile(path.name, str(path), path.stat().st_size))
     return list(reader), reader
 
@@ -218,6 +224,11 @@ def test_shards_on_a_web_server(tmp_path: Path, tar: Tar, jpeg: Jpeg) -> None:
             with pytest.raises(MissingShard, match="nowhere") as caught:
                 expand([f"{url}/nowhere.tar?token=secret"])
             assert "secret" not in str(caught.value)
+            with pytest.raises(
+                UnreachableStore, match=r"closed\.tar cannot be listed \(ClientResponseError: 403"
+            ) as told:
+                expand([f"{url}/closed.tar?token=secret"])
+            assert "secret" not in str(told.value)
         finally:
             server.shutdown()
             thread.join()

@@ -12,7 +12,7 @@ from flows.jobs import EvaluateJob, Running
 from flows.steps.judging import photographs
 from flows.steps.judging.measured import Measured
 from flows.steps.judging.metrics import _readable
-from flows.steps.judging.photographs import Asked, Photographs, Questions, leading_ranks, questions_of
+from flows.steps.judging.photographs import Asked, JudgedReferences, Questions, leading_ranks, questions_of
 from stores import References, Sample, Statistics, open_statistics
 from stores.atlas.layer import AtlasLayer
 from stores.dataset.index import SampleRows, ShardRows
@@ -106,7 +106,7 @@ def test_photographs_of_facets_shown_as_pictures_are_read_as_the_yardstick_of_as
     images = stream.normal(size=(60, 12)).astype(np.float32)
     questions = [Question(np.arange(5) + neuron, np.arange(20, 60)) for neuron in range(neurons)]
     nothing = np.zeros(len(features), np.float32)
-    photos = Photographs(rows, [0 * own for own in rows], leading, {JUDGE: features}, {}, nothing, nothing)
+    photos = JudgedReferences(rows, [0 * own for own in rows], leading, {JUDGE: features}, {}, nothing, nothing)
     pictures = features[np.concatenate(leading)]
     together = measured([len(own) for own in leading]).together()
     found = _readable(JUDGE, pictures, together, photos, Questions(questions, {JUDGE: images}, {JUDGE: images}))

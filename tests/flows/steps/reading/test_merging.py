@@ -78,6 +78,7 @@ def same(one: Gathered, other: Gathered) -> bool:
 
 @settings(deadline=None, max_examples=10)
 @given(shards=st.integers(1, 16), tasks=st.integers(1, 16), fan=st.integers(2, 4))
+@pytest.mark.slow
 def test_what_shards_add_is_the_same_to_the_bit_whatever_the_tree(shards: int, tasks: int, fan: int) -> None:
     url, tree = f"memory://tree-{next(STORES)}", Tree.of(PLAN, files(shards), tasks, fan)
     first, *rest = map(partial_of, range(shards))
