@@ -168,7 +168,8 @@ def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: 
     told = (folder / "neurons-0.js").read_text()
     data = json.loads(told[told.index(",") + 1 : told.rindex(")")])
     assert "facets" not in data["0"]
-    [[references, photos]] = data["1"]["facets"]
+    [[references, photos, trust]] = data["1"]["facets"]
+    assert trust is None  # nothing was evaluated
     assert references + data["1"]["references"] == REFERENCES
     colours = [{int(photo[1].removeprefix("p")) % 3 for photo in shown} for shown in (data["1"]["photos"], photos)]
     assert colours in ([{RED}, {BLUE}], [{BLUE}, {RED}])
