@@ -23,7 +23,7 @@ from flows.steps.dataset import (
 from flows.steps.reading.darkness import doubts
 from flows.steps.reading.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.steps.reading.feeding import Feed
-from flows.steps.reading.labels import Labels, refuse_from_one, settle_labels
+from flows.steps.reading.labels import Labels, refuse_foreign, settle_labels
 from flows.steps.reading.merging import (
     Branch,
     Leaf,
@@ -74,7 +74,7 @@ def select_references(job: ReferencesJob) -> str:
             merge(job, plan, gathered(job, plan, shards))
     refuse_short(statistics, job.allow_rejected)
     refuse_unusable(statistics, job.allow_rejected)
-    refuse_from_one(statistics, job, loaded)
+    refuse_foreign(statistics, job, loaded)
     return job.store
 
 

@@ -16,6 +16,7 @@ MANIFESTS = ("sizes.json", "_info.json")
 MANIFEST_BYTES = 64 << 20
 """At most: a hundred for each of 600,000 shards."""
 CLASS_NAMES = "classes.json"
+MOST_CLASSES = 1_000_000
 
 
 def stated(shards: Sequence[ShardFile], manifest: str | None) -> list[ShardFile]:
@@ -141,18 +142,38 @@ def _count(value: Any) -> int:
 def read_class_names(urls: Iterable[str]) -> list[str]:
     """Names by class number from the folder of the first shard that has them; none where no folder has a list.
 
+    A list by number, or an object of numbers and names, either way round; of several names of a class the first.
     Shards of two folders with different lists have no common numbers, hence no names.
+
+    Raises UnreadableShard: the list is none. Without it, labels would mean something else.
     """
     lists = [names for folder in sorted({url.rpartition("/")[0] for url in urls}) if (names := _class_names(folder))]
     return lists[0] if lists and all(names == lists[0] for names in lists) else []
 
 
 def _class_names(folder: str) -> list[str]:
+    url = f"{folder}/{CLASS_NAMES}" if folder else CLASS_NAMES
     try:
-        names = json.loads(_optional(read_bytes, f"{folder}/{CLASS_NAMES}" if folder else CLASS_NAMES) or b"[]")
-    except ValueError:
-        return []
-    if isinstance(names, dict) and all(str(number).isdecimal() for number in names):
-        table = {int(number): name for number, name in names.items()}
-        names = [table.get(number, "") for number in range(max(table, default=-1) + 1)]
-    return [str(name) for name in names] if isinstance(names, list) else []
+        content = json.loads(_optional(read_bytes, url) or b"[]")
+        if not isinstance(content, list | dict):
+            raise TypeError(f"a {type(content).__name__} is no list")
+        pairs: list[tuple[Any, Any]] = list(content.items() if isinstance(content, dict) else enumerate(content))
+        if not all(str(number).isdecimal() for number, _ in pairs):
+            pairs = [(number, name) for name, number in pairs]  # as torchvision's class_to_idx
+        table = {int(str(number)): _first(name) for number, name in pairs}
+        if len(table) < len(pairs) or min(table, default=0) < 0 or max(table, default=0) > MOST_CLASSES:
+            raise ValueError("a number stands twice, or is none of a class")
+    except (ValueError, TypeError) as error:
+        raise UnreadableShard(
+            f'{safe_url(url)} says not which class is called what ({error}): give ["tench", "shark"] or '
+            '{"tench": 0, "shark": 1}, or take the file away'
+        ) from None
+    return [table.get(number, "") for number in range(max(table, default=-1) + 1)]
+
+
+def _first(name: Any) -> str:
+    """A name, or the first of several, as the WordNet id of ``["n01440764", "tench"]``."""
+    first = name[0] if isinstance(name, list) and name else name
+    if first is not None and not isinstance(first, str | int | float):
+        raise TypeError(f"{first!r} is no name")
+    return "" if first is None else str(first)

@@ -92,7 +92,7 @@ def scores(output: Any, images: int) -> Float[Tensor, "image _class"] | None:
     if isinstance(output, Tensor):
         if output.dim() < 2 and output.numel() % images == 0 and output.numel():
             output = output.reshape(images, -1)  # squeezed: of one image, or of one class
-        return output if output.dim() == 2 and len(output) == images else None
+        return output if output.dim() == 2 and len(output) == images and output.is_floating_point() else None
     if is_dataclass(output) and not isinstance(output, (type, Mapping)):
         output = {part.name: getattr(output, part.name) for part in fields(output)}
     if hasattr(output, "_asdict"):

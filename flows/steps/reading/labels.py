@@ -17,7 +17,7 @@ from flows.running.process import LoadedModel
 from stores import Statistics, open_statistics
 from stores.errors import MissingShard, MissingStore, SchemaMismatch, Status, UnreadableShard
 from stores.files import read_bytes, safe_url
-from stores.shards.beside import read_class_names
+from stores.shards.beside import MOST_CLASSES, read_class_names
 from stores.shards.finding import ShardFile, class_names_of
 from stores.shards.labels import (
     IMAGE_EXTENSIONS,
@@ -34,7 +34,6 @@ from vital.errors import UnsuitableInput
 from vital.judging.words.classes import match_classes, words
 from vital.network.probe import CLASSES
 
-MOST_CLASSES = 1_000_000
 LOOKED_AT = 64
 """Samples in which labels are looked for before the pass."""
 UNMATCHED, IGNORED, NUMBER = "nothing", "nothing, as asked", "number"
@@ -122,10 +121,10 @@ def settle_labels(job: ReferencesJob, shards: Sequence[ShardFile], loaded: Loade
     return labels
 
 
-def refuse_from_one(statistics: Statistics, job: ReferencesJob, loaded: LoadedModel) -> None:
-    """Raise UnreadableShard after a pass whose labels are the network's classes by number alone, and are from 1 to as
-    many as it has: nobody said so, the least is 1, and the greatest is one more than the last class. Others between may
-    lack."""
+def refuse_foreign(statistics: Statistics, job: ReferencesJob, loaded: LoadedModel) -> None:
+    """Raise UnreadableShard after a pass whose labels are the network's classes by number alone, where nobody said so
+    and they are those of another numbering: all beyond its classes; or the least is 1, and the greatest is one more
+    than the last class. Others between may lack."""
     kept = Labels.kept(statistics)
     if CLASSES not in job.layers or job.labels is not None or kept is None or kept.classes or kept.by != NUMBER:
         return
@@ -133,6 +132,12 @@ def refuse_from_one(statistics: Statistics, job: ReferencesJob, loaded: LoadedMo
         return
     classes = loaded.survey.layers[CLASSES].channels
     labels = set(np.unique(statistics.image_labels()).tolist()) - {NO_LABEL}
+    if labels and min(labels) >= classes:
+        raise UnreadableShard(
+            f"the labels are {min(labels)} to {max(labels)}, and none is one of the network's classes, 0 to "
+            f"{classes - 1}: say in a new store which is which with --labels map.json, or leave them out with --labels "
+            "ignore"
+        )
     if labels and (min(labels), max(labels)) == (1, classes) and classes > 1:
         raise UnreadableShard(
             f"the labels are 1 to {classes}, and the network's classes 0 to {classes - 1}: list the classes "

@@ -5,7 +5,7 @@ import fsspec
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from stores.errors import UnreachableStore
+from stores.errors import UnreachableStore, UnreadableShard
 from stores.shards.beside import read_class_names, stated
 from stores.shards.finding import ShardFile
 from stores.shards.reading import ShardReader, read_spans
@@ -27,12 +27,35 @@ def test_different_lists_have_no_common_numbers(tmp_path: Path) -> None:
     assert read_class_names([str(tmp_path / "a/x.tar"), str(tmp_path / "nowhere/x.tar")]) == ["cat"]
 
 
-def test_no_list_or_a_broken_one_is_no_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["tench", "", "shark"],
+        ["tench", None, "shark"],
+        {"0": "tench", "2": "shark"},
+        {"tench": 0, "shark": 2},
+        {"shark": "2", "tench": "0"},
+        {"0": ["tench", "n01440764"], "2": ["shark", "great white"]},
+    ],
+)
+def test_a_list_is_read_either_way_round(tmp_path: Path, content: object) -> None:
+    """As pack, torchvision's class_to_idx, transformers' id2label and Keras' class index are."""
+    (tmp_path / "classes.json").write_text(json.dumps(content))
+    assert read_class_names([str(tmp_path / "x.tar")]) == ["tench", "", "shark"]
+
+
+def test_no_list_is_no_names(tmp_path: Path) -> None:
     assert read_class_names([str(tmp_path / "x.tar")]) == []
-    (tmp_path / "classes.json").write_text("{broken")
-    assert read_class_names([str(tmp_path / "x.tar")]) == []
-    (tmp_path / "classes.json").write_text('{"a": 1}')
-    assert read_class_names([str(tmp_path / "x.tar")]) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["{broken", '{"a": "b"}', '"tench"', '{"a": 1, "b": 1}', '{"a": -1}', "[[1, {}], {}]"]
+)
+def test_a_broken_list_is_not_taken_for_none(tmp_path: Path, content: str) -> None:
+    """Labels would silently be the network's numbers."""
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(UnreadableShard, match=r"classes\.json says not which class is called what .*or take the file"):
+        read_class_names([str(tmp_path / "x.tar")])
 
 
 def test_names_in_an_object_store(s3: str) -> None:

@@ -41,7 +41,8 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
     """The network's class of each of the ``given`` classes, which are named by number, "" where a number is not used.
 
     ``names`` are the network's, none where it has none, and ``classes`` is how many it tells apart. Of names, letter
-    case, underscores and hyphens do not count, and one of several between commas will do.
+    case, underscores and hyphens do not count, and one of several between commas will do, of either. Names that are
+    all numbers are the network's, where they begin at 0.
 
     Raises:
         UnsuitableInput: most of the given classes are none of the network's, so that nothing can be said of any; or
@@ -49,8 +50,9 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
     """
     used = [number for number, name in enumerate(given) if name]
     known = list(names) if len(names) == classes else []
-    for by, table, word in (("WordNet id", _by_wordnet(known, classes), _id), ("name", _by_name(known), folded)):
-        matched = {number: _one(table.get(word(given[number]), ()), given[number], known, number) for number in used}
+    for by, table, says in (("WordNet id", _by_wordnet(known, classes), _id), ("name", _by_name(known), _spelt)):
+        found = {number: next(filter(None, map(table.get, says(given[number]))), ()) for number in used}
+        matched = {number: _one(numbers, given[number], known, number) for number, numbers in found.items()}
         if 2 * sum(matched[number] != NONE for number in used) > len(used):
             return Matched(tuple(matched.get(number, NONE) for number in range(len(given))), by)
     if all(given[number].isdecimal() and int(given[number]) == number for number in used):
@@ -60,6 +62,9 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
                 'is which with --labels map.json, as {"1": 0}, or take them as they stand with --labels number'
             )
         return Matched(tuple(number if number < classes else NONE for number in range(len(given))), "number")
+    numbers = [int(name) if name.isdecimal() else NONE for name in given]
+    if 0 in numbers and all(numbers[number] != NONE for number in used):  # a list of them that is sorted as text, say
+        return Matched(tuple(number if number < classes else NONE for number in numbers), "number")
     if not known and len(given) == classes:
         return Matched(tuple(range(classes)), "number, of as many classes without names")
     of_network = f"the network's {classes}, such as {known[0]!r}" if known else f"the network's {classes} without names"
@@ -101,6 +106,11 @@ def _one(numbers: Sequence[int], name: str, names: Sequence[str], position: int)
     return alike[0] if len(alike) == 1 else position if position in numbers else NONE
 
 
-def _id(name: str) -> str:
+def _id(name: str) -> tuple[str, ...]:
     """The WordNet id that a name is, or begins with, as ``n02085620-Chihuahua`` does."""
-    return re.split(r"[_\W]", name.strip().casefold(), maxsplit=1)[0]
+    return tuple(re.split(r"[_\W]", name.strip().casefold(), maxsplit=1)[:1])
+
+
+def _spelt(name: str) -> tuple[str, ...]:
+    """A name as a whole, then each of several between commas."""
+    return folded(name), *map(folded, name.split(","))

@@ -31,6 +31,11 @@ from vital.network.probe import (
 
 IMAGES = 2
 """In the run that layers are read from: what does not differ between two images is not of the image."""
+APART = (
+    "has no gradient that leads to the images, which pictures follow: it is the same for all of them, whole numbers, "
+    "or computed under torch.no_grad"
+)
+"""Why something is no layer although it gives activations."""
 SIDES = (224, 256, 299, 384, 32, 64, 28, 96, 128, 448, 512)
 """Usual sides of inputs, of which one is named where the network cannot take what was asked for."""
 
@@ -62,6 +67,8 @@ class _Run:
     constant: Constant = ()
     before: Constant = ()
     """Sites of its input that are the same for all images."""
+    apart: bool = False
+    """Whether it is known that no gradient leads from it to the images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +106,20 @@ def survey(
         )
     # The channel axis is the one that keeps its length when the image shrinks: this tells (row, column, channel)
     # from the usual order. Networks that take one size only do not get that far.
-    small = _trace(modules_anew(model.network), max(32, side * 5 // 7 // 32 * 32), 1, colours).runs
+    smaller = max(32, side * 5 // 7 // 32 * 32)
+    small = _trace(modules_anew(model.network), smaller, 1, colours, gradients=True)
+    if small.failure:
+        small = _trace(modules_anew(model.network), smaller, 1, colours)
+    apart = {name: APART for name, run in small.runs.items() if run.apart and name in large.runs}
+    if apart and len(apart) == len(large.runs):
+        raise UnsuitableInput(
+            f"{model.name} computes without gradients, which pictures follow: take torch.no_grad, torch.inference_mode "
+            "and NumPy out of its forward"
+        )
     layers = {
-        name: _layer(name, run, small.get(name))
+        name: _layer(name, run, small.runs.get(name))
         for name, run in sorted(large.runs.items(), key=lambda one: one[1].ended)
+        if name not in apart
     }
     blocks = block_names(model.network, layers)
     tokens = other_tokens({name: (run.constant, run.before) for name, run in large.runs.items()}, list(layers.values()))
@@ -113,7 +130,7 @@ def survey(
         )
         for name, layer in layers.items()
     }  # fmt: skip
-    found = Survey(layers, left_out=large.left_out, failure=failure)
+    found = Survey(layers, left_out=large.left_out | apart, failure=failure)
     for name in needed or ():
         found.layer(name)
     return found
@@ -171,7 +188,9 @@ def _why(failure: FailedForward) -> str:
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
-def _trace(network: nn.Module, side: int, images: int, colours: int, rows_first: bool = False) -> _Trace:
+def _trace(
+    network: nn.Module, side: int, images: int, colours: int, rows_first: bool = False, gradients: bool = False
+) -> _Trace:
     clock = 0
     begun: dict[str, tuple[int, Constant]] = {}
     runs: dict[str, list[_Run | str]] = {}
@@ -189,14 +208,17 @@ def _trace(network: nn.Module, side: int, images: int, colours: int, rows_first:
         runs.setdefault(name, []).append(
             _no_layer(output, tensor, images)
             if tensor is None or not 2 <= tensor.dim() <= 5 or len(tensor) != images
-            else _Run(tensor.shape, begun[name][0], clock, _constant(tensor, images), begun[name][1])
+            else _Run(tensor.shape, begun[name][0], clock, _constant(tensor, images), begun[name][1], apart(tensor))
         )
 
+    def apart(tensor: Tensor) -> bool:
+        return gradients and not tensor.requires_grad
+
     failure, given = None, None
-    with torch.inference_mode(), _watched(network, enter, leave):
+    with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients), _watched(network, enter, leave):
         try:
             with OutOfPlace():
-                noise = _noise(network, side, images, colours)
+                noise = _noise(network, side, images, colours).requires_grad_(gradients)
                 output = forward(network, noise.permute(0, 2, 3, 1) if rows_first else noise)
             given = scores(output, images)
         except FailedForward as error:
@@ -215,7 +237,7 @@ def _trace(network: nn.Module, side: int, images: int, colours: int, rows_first:
         if given is None:
             left_out[CLASSES] = f"is not there: {_no_scores(output)}; name a layer inside the network"
         else:
-            layers[CLASSES] = _Run(given.shape, clock + 1, clock + 2)
+            layers[CLASSES] = _Run(given.shape, clock + 1, clock + 2, apart=apart(given))
     return _Trace(layers, left_out, failure)
 
 
@@ -272,7 +294,8 @@ def _no_scores(output: object) -> str:
 
 def _words(output: object) -> str:
     if isinstance(output, Tensor):
-        return f"a tensor of shape {tuple(output.shape)}"
+        kind = "" if output.is_floating_point() else f" of {str(output.dtype).removeprefix('torch.')}"
+        return f"a tensor of shape {tuple(output.shape)}{kind}"
     if isinstance(output, (tuple, list)):
         return f"a {type(output).__name__} of {', '.join(_words(part) for part in output) or 'nothing'}"
     return f"a {type(output).__name__}"

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from vital.errors import FailedForward, UnsuitableInput
@@ -41,7 +42,14 @@ def usable(network: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
         ) from error
     network = _uncompiled(network)
     _name_images(network)
-    return network, ((f"{name} was of {', '.join(other)} and computes in float32",) if other else ())
+    notes = [f"{name} was of {', '.join(other)} and computes in float32"] if other else []
+    norms = [part for part, one in network.named_modules() if isinstance(one, _BatchNorm) and one.running_mean is None]
+    if norms:
+        notes.append(
+            f"{norms[0]!r} of {name} keeps no running statistics: what the network gives for an image depends on those "
+            "beside it"
+        )
+    return network, tuple(notes)
 
 
 def _uncompiled(network: nn.Module) -> nn.Module:

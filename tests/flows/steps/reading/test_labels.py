@@ -205,16 +205,22 @@ def test_a_pass_over_few_usable_images_fails_and_keeps_them(tmp_path: Path, good
 
 
 @pytest.mark.parametrize(
-    ("labels", "fine"), [(range(1, 11), False), ((1, 4, 10), False), (range(11), True), (range(1, 10), True)]
+    ("labels", "told"),
+    [
+        ((1, 4, 10), "are 1 to 10, and the network's classes 0 to 9.*--labels number"),
+        ((12, 2000), "are 12 to 2000, and none is one of the network's classes, 0 to 9: .*--labels map"),
+        (range(11), ""),
+        (range(1, 10), ""),
+    ],
 )
-def test_labels_from_1_are_not_taken_for_classes_from_0(tmp_path: Path, labels: Sequence[int], fine: bool) -> None:
+def test_labels_of_another_numbering_are_refused(tmp_path: Path, labels: Sequence[int], told: str) -> None:
     """Of a network of ten classes, also where some have no image."""
     members: dict[str, bytes] = {}
     for label in labels:
         members |= {f"{label:02d}.cls": str(label).encode(), f"{label:02d}.jpg": tiny.jpeg(label)}
     asked = job(tiny.write_tar(tmp_path / "a.tar", members), tmp_path / "s")
-    if not fine:
-        with pytest.raises(UnreadableShard, match=r"are 1 to 10, and the network's classes 0 to 9.*--labels number"):
+    if told:
+        with pytest.raises(UnreadableShard, match=told):
             select_references(asked)
         asked = asked.model_copy(update={"labels": "number"})
     select_references(asked)

@@ -69,6 +69,28 @@ def test_names_are_found_however_they_are_spelt() -> None:
     )
 
 
+def test_one_of_several_names_between_commas_will_do_of_the_data_set_s_too() -> None:
+    """As Hugging Face's imagenet-1k and ImageNet's own list of synsets call them."""
+    given_ = ["tench, Tinca tinca", "parachute, chute", "great white shark, white shark, man-eater"]
+    found = match_classes(given_, IMAGENET, 1000)
+    assert (found.by, [IMAGENET[number] for number in found.numbers]) == (
+        "name",
+        ["tench", "parachute", "great white shark"],
+    )
+
+
+def test_a_list_of_numbers_that_begins_at_0_is_the_network_s_numbers() -> None:
+    """Folders 0 to 11 that another tool has sorted as text: its class 2 is called 10."""
+    as_text = sorted(map(str, range(12)))
+    named: list[list[str]] = [IMAGENET, []]
+    for names in named:
+        found = match_classes(as_text, names, 1000)
+        assert (found.by, found.numbers) == ("number", (0, 1, 10, 11, *range(2, 10)))
+        assert match_classes(["0", "217", "5000"], names, 1000).numbers == (0, 217, -1)
+        with pytest.raises(UnsuitableInput, match="--labels number"):  # it may count from 1
+            match_classes(["1", "2", "3"], names, 1000)
+
+
 def test_two_classes_of_one_name_are_told_apart_by_place_or_not_at_all() -> None:
     assert (IMAGENET[264], IMAGENET[474]) == ("Cardigan", "cardigan")
     assert match_classes(IMAGENET, IMAGENET, 1000).numbers == tuple(range(1000))
