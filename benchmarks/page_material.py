@@ -20,6 +20,7 @@ from stores.atlas.layer import picture_specs
 from stores.dataset.index import SampleRows, ShardRows, append_index
 from stores.dataset.layers import layer_specs, write_layer
 from vital.measuring.sums import LayerSums
+from vital.network.preprocessing import Preprocessing
 from vital.settings import ModelSettings, PictureSettings, VariantSettings
 
 LAYER, VARIANT = "layer4.2", "patch-lrp"
@@ -73,17 +74,13 @@ def photograph(stream: np.random.Generator, height: int, width: int) -> np.ndarr
 def make_atlas(folder: Path, neurons: int, side: int, photos: int) -> Path:
     """Shards, statistics and atlas below ``folder``; returns the atlas's path. What is there is used again."""
     atlas = folder / f"atlas-{neurons}-{side}-{photos}.zarr"
-    if (atlas / "finished").exists():
+    finished = atlas.with_suffix(".finished")
+    if finished.exists():
         return atlas
     store = folder / f"statistics-{neurons}-{photos}.zarr"
     statistics = open_store(str(store), "statistics", "a")
-    base: dict[str, Any] = {
-        "model": "synthetic",
-        "weights": "none",
-        "input_size": SIDE,
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-    }
+    seen = Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3).identity()
+    base: dict[str, Any] = {"model": "synthetic", "weights": "none", **seen}
     claim(statistics, "base", {**base, "levels": 64, "algorithm": ALGORITHM})
     statistics.attrs["model"] = ModelSettings(name="resnet50", weights="random").model_dump(mode="json")
     _write_shards(statistics, folder / "shards", photos)
@@ -93,7 +90,7 @@ def make_atlas(folder: Path, neurons: int, side: int, photos: int) -> Path:
     claim(group, "statistics", {"base": fingerprint(claimed(statistics, "base") or {}), "dataset": "synthetic"})
     group.attrs["store"] = str(store)
     _write_pictures(group, neurons, side)
-    (atlas / "finished").touch()
+    finished.touch()
     return atlas
 
 

@@ -115,17 +115,16 @@ class _AtlasSource:
         ]
         if self.atlas.empty:
             raise SchemaMismatch(f"{url} holds no finished picture yet: `vital info {url}` says how far it is")
+        self._network = self._loaded(self.statistics, maps) if photos and maps and self.statistics is not None else None
         self._photographs = (
             Thumbnails(self.statistics, shards, credits_, self._class_names(), self.layers[0].shown)
             if photos and self.statistics is not None
             else None
         )
-        self._network = self._loaded(maps) if self._photographs and maps else None
 
-    def _loaded(self, running: Running) -> LoadedModel:
-        assert self.statistics is not None  # there are photographs
+    def _loaded(self, statistics: Statistics, running: Running) -> LoadedModel:
         try:
-            return load_stored(self.statistics, running)
+            return load_stored(statistics, running)
         except (VitalError, StoreError) as error:
             raise UnsuitableInput(f"{error}; or leave out where neurons are active with --no-maps") from error
 
@@ -144,7 +143,9 @@ class _AtlasSource:
             return None
 
     def _class_names(self) -> list[str]:
-        return self.atlas.layer(CLASSES).names if CLASSES in self.atlas.layers else []
+        if CLASSES in self.atlas.layers:
+            return self.atlas.layer(CLASSES).names
+        return list(self._network.model.class_names) if self._network is not None else []
 
     def page(self, title: str) -> AtlasPage:
         """What the site says of the atlas."""

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int8
 from stores.arrays.blocks import FACET, Blocks
 from stores.arrays.names import placed
 from stores.arrays.schema import ArraySpec
+from stores.dataset.targets import IMPORTANCE_MEANS
 
 ORIGIN, IMPORTANCE, MEAN, REFERENCE_FACET = "origin", "importance", "mean", "reference_facet"
 
@@ -41,7 +42,7 @@ class Origin:
     def importance(
         self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
     ) -> Float[np.ndarray, "neuron channel"] | None:
-        """Share of each channel of a node in the relevance of some neurons; None where the node has none."""
+        """How much each channel of a node matters to some neurons, 0 to 1; None where the node has none."""
         return self._rows(f"{ORIGIN}/{placed(node)}/{IMPORTANCE}", neurons, facets)
 
     def mean_rows(
@@ -75,7 +76,7 @@ def origin_specs(
     axes, specs = (*rows, "channel"), []
     for node, count in channels.items():
         parts = {MEAN: "mean over levels of what is matched: of relevant rows, where there are any"}
-        parts |= {IMPORTANCE: "share of the channel in the neuron's relevance"} if node in relevant else {}
+        parts |= {IMPORTANCE: IMPORTANCE_MEANS} if node in relevant else {}
         specs += [
             ArraySpec(f"{layer}/{ORIGIN}/{placed(node)}/{part}", axes, (*length, count), "float32", said, block=block)
             for part, said in parts.items()

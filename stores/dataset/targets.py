@@ -18,6 +18,9 @@ from stores.dataset.layers import LEVEL
 from stores.errors import SchemaMismatch
 
 TARGETS, OWN = "targets", "own"
+IMPORTANCE_MEANS = (
+    "how much the channel matters to the neuron: 0 for the least of an image and 1 for the most, mean over references"
+)
 REFERENCE_FACET, P_VALUE = "reference_facet", "p_value"
 
 
@@ -83,7 +86,7 @@ class Targets(Blocks):
     def importance(
         self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
     ) -> Float[np.ndarray, "neuron channel"] | None:
-        """Share of each channel of a node in the relevance of some neurons, of their first facets or of those given;
+        """How much each channel of a node matters to some neurons, 0 to 1, of their first facets or of those given;
         None where the node has none."""
         name = f"{placed(node)}/importance"
         if f"{self.path}/{name}" not in self.root:
@@ -177,7 +180,7 @@ def target_specs(
             for part, meaning in meanings.items()
         ]
         if relevance:
-            meaning = "share of the channel in the neuron's relevance"
+            meaning = IMPORTANCE_MEANS
             specs.append(
                 ArraySpec(f"{path}/{node}/importance", axes[:-1], shape[:-1], types["importance"], meaning, block=block)
             )
