@@ -68,7 +68,7 @@ class LayerSource:
 
     @property
     def targets(self) -> Targets | None:
-        """These targets, where the statistics can be reached."""
+        """The targets that the pictures were made for; None where the statistics cannot be reached."""
         return self.statistics.targets(self.layer, self.variant) if self.statistics is not None else None
 
     @cached_property

@@ -237,7 +237,7 @@ class _Workers:
 
     @classmethod
     def of(cls, client: Client, running: Running) -> _Workers:
-        """Those that are there now."""
+        """The workers that the scheduler has now; others may come and go while a run lasts."""
         workers = client.scheduler_info(n_workers=-1)["workers"]
         declaring = [address for address, info in workers.items() if info["resources"].get("GPU")]
         declare = bool(declaring) and running.device != "cpu"

@@ -78,7 +78,7 @@ class Room(NamedTuple):
 
 
 def room() -> Room:
-    """That of this process."""
+    """Where this process is, and what it has there; asked of each worker of a scheduler."""
     of_host, gpus = os.cpu_count() or 1, torch.cuda.is_available()
     return Room(socket.gethostname(), cores(), of_host, gpus, os.environ.get(THREADS))
 

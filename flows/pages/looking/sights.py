@@ -52,7 +52,7 @@ class Sight:
 
     @property
     def title(self) -> str:
-        """As neurons are written, and the name."""
+        """The neuron as it is asked for, ``LAYER:NUMBER``, and its name."""
         return f"{self.layer}:{self.neuron} {self.name}"
 
     @property

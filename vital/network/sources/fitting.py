@@ -88,7 +88,7 @@ class Uncompiled(nn.Module):
             return getattr(super().__getattr__("_orig_mod"), name)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """What the module gives."""
+        """Run the module as it is, compiled or not, and give what it gives."""
         return self._orig_mod(*inputs, **named)
 
 
