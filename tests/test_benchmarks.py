@@ -10,6 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import dictionary, features
+from benchmarks.page_material import make_atlas
+from benchmarks.pages import on_disk
+from flows.jobs import BLOCK
+from flows.pages.atlas import write_gallery
 from tests.flows.command import vital
 
 ROOT = Path(__file__).parents[1]
@@ -79,3 +84,17 @@ def test_the_pass_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert ratios < found.keys()
     assert all(np.isfinite(value) and value > 0 for value in found.values())
     assert len(runs) == 2
+
+
+def test_pages_are_written_of_an_atlas_that_the_flows_can_read(tmp_path: Path) -> None:
+    atlas = make_atlas(tmp_path, 32, 32, 12)
+    figures = on_disk(tmp_path)
+    assert 0 < figures["atlas_files_of_a_folder"] <= figures["atlas_files"]
+    index = write_gallery(str(atlas), tmp_path / "pages")
+    assert len(list(index.parent.rglob("sheet-0-*.webp"))) == 2
+
+
+def test_features_and_channels_that_are_compared_lie_in_their_layer() -> None:
+    channels = 192  # of Lite0's _blocks.13
+    assert channels >= BLOCK * (features.AT_CHANNELS + 1)
+    assert dictionary.FULL.times * channels >= BLOCK * (features.AT_FEATURES + 1)
