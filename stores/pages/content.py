@@ -40,7 +40,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Sources:
-    """The channels of an earlier node that matter most to a neuron, most important first, and how much each does, 0 to 1."""
+    """The channels of an earlier node that matter most to a neuron, most important first, and how much each does, 0
+    to 1."""
 
     node: str
     channels: Sequence[int]

@@ -57,7 +57,7 @@ def look_through(
     """`look_at` of each of ``atlases``; a static page below ``out``, whose neurons are links into ``pages``.
 
     Raises:
-        UnsuitableFolder: ``out`` holds another page, or ``pages`` are none of these atlases..
+        UnsuitableFolder: ``out`` holds another page, or ``pages`` are none of these atlases.
     """
     places = [page_places(pages, one.url, out or Path()) if pages is not None else {} for one in atlases]
     if out is not None:
