@@ -78,7 +78,7 @@ def open_store(url: str, kind: StoreKind, mode: Mode) -> zarr.Group:
     if mode == "r+" and path is not None and not path.is_dir():
         raise missing
     if mode == "a" and path is not None and not _is_group(path):
-        around = next(filter(_is_group, path.absolute().parents), None)
+        around = next((one for one in path.absolute().parents if _is_group(one) and stored_kind(str(one))), None)
         if around is not None:
             raise SchemaMismatch(
                 f"{url} lies inside the store at {around}, whose parts it would be taken for: give a path outside"

@@ -69,6 +69,8 @@ def test_a_store_inside_another_is_refused_and_leaves_nothing(tmp_path: Path) ->
         with pytest.raises(SchemaMismatch, match=r"lies inside the store at .*s\.zarr, .*: give a path outside"):
             open_store(str(tmp_path / "s.zarr" / name), "atlas", "a")
         assert not (tmp_path / "s.zarr" / name).exists()
+    zarr.open_group(str(tmp_path / "others.zarr"), mode="w", zarr_format=3)
+    open_store(str(tmp_path / "others.zarr" / "s.zarr"), "atlas", "a")  # a hierarchy of somebody's that holds stores
     open_store(str(tmp_path / "s.zarr"), "statistics", "a")
 
 
