@@ -84,9 +84,15 @@ def refusal(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return str(error) or f"interrupted: {KEPT}", 130
     if isinstance(error, VitalError | StoreError | OSError):
-        return str(error), 1
+        return _of_system(error) if isinstance(error, OSError) and error.filename else str(error), 1
     first = (str(error).splitlines() or [""])[0]  # a bug, or an input that nobody foresaw
     return f"unexpected {type(error).__name__}: {first}; `vital --verbose …` shows where it came from", 1
+
+
+def _of_system(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} is a file, or lies below one, where a folder is needed: choose another path"
+    return f"{error.filename} cannot be read or written ({error.strerror}): check the path, and who may write there"
 
 
 def _usage(error: CycloptsError) -> str:

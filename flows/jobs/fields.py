@@ -19,7 +19,7 @@ def _without_secret(location: str) -> str:
     return location
 
 
-Location = Annotated[str, AfterValidator(_without_secret)]
+Location = Annotated[str, Field(min_length=1), AfterValidator(_without_secret)]
 """A path or an fsspec URL."""
 
 

@@ -106,6 +106,8 @@ class TarMembers:
                         continue
                     self.files += 1
                     stem, extension = base_plus_ext(info.name)
+                    if info.name.rpartition("/")[2].startswith("."):
+                        stem = extension = None  # of another program, such as macOS's "._0001.jpg" beside each file
                     wanted = there and extension is not None and self._wanted(extension.lower(), info.size)
                     data = _content(archive, info) if wanted else None
                     member = TarMember(info.offset_data, info.size, data, there)

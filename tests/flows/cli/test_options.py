@@ -10,7 +10,7 @@ import pytest
 
 from flows.cli import joined
 from flows.cli.main import COMMANDS, command_line, main
-from flows.cli.options import HEADINGS
+from flows.cli.options import HEADINGS, refusal
 from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, Running, TargetsJob
 from flows.reports.plan import ReportJob
 from stores.errors import MissingStore
@@ -105,6 +105,7 @@ def test_the_last_of_an_option_that_is_given_twice_counts() -> None:
         ("tragets", "there is no command tragets: the nearest is targets, and `vital --help` lists all"),
         ("atlas --stesp 3", "there is no option --stesp: the nearest is --steps, and `vital atlas --help` lists all"),
         (f"atlas --stroe=s3://key:{SECRET}@b/s", "there is no option --stroe: the nearest is --store"),
+        ("targets --layer l --store ''", "--store: String should have at least 1 character, but ''"),
         ("targets --layer l", "--store is missing: `vital targets --help`"),
         ("references --store s --layer l", "SHARDS is missing"),
         ("pages --out o", "URL is missing"),
@@ -143,6 +144,21 @@ def test_a_wrong_line_is_one_sentence_that_names_the_option(line: str, words: st
     assert words.removesuffix(": ") in said.output
     assert SECRET not in said.output
     assert "╭" not in said.output
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileExistsError(17, "File exists", "a.tar"), "a.tar is a file, or lies below one, where a folder is needed: "),
+        (NotADirectoryError(20, "Not a directory", "a.tar/s"), "a.tar/s is a file, or lies below one"),
+        (PermissionError(13, "Permission denied", "/s"), "/s cannot be read or written (Permission denied): check the"),
+        (OSError("a sentence of its own"), "a sentence of its own"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence_without_its_number(error: OSError, told: str) -> None:
+    sentence, code = refusal(error)
+    assert sentence.startswith(told)
+    assert code == 1
 
 
 def test_without_a_command_there_is_its_help_and_bad_usage() -> None:

@@ -62,6 +62,18 @@ def test_a_stranger_store_and_another_version_are_refused(tmp_path: Path) -> Non
             zarr.open_group(str(tmp_path / kind), mode="r+").attrs["schema_version"] = version
 
 
+def test_a_store_inside_another_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    """It would be taken for a part of it, or write over one, such as references."""
+    open_store(str(tmp_path / "s.zarr"), "statistics", "a")
+    for name in ("references", "deep/er"):
+        with pytest.raises(SchemaMismatch, match=r"lies inside the store at .*s\.zarr, .*: give a path outside"):
+            open_store(str(tmp_path / "s.zarr" / name), "atlas", "a")
+        assert not (tmp_path / "s.zarr" / name).exists()
+    zarr.open_group(str(tmp_path / "others.zarr"), mode="w", zarr_format=3)
+    open_store(str(tmp_path / "others.zarr" / "s.zarr"), "atlas", "a")  # a hierarchy of somebody's that holds stores
+    open_store(str(tmp_path / "s.zarr"), "statistics", "a")
+
+
 def test_a_store_to_write_into_is_not_made_by_looking_for_it(tmp_path: Path) -> None:
     with pytest.raises(MissingStore, match="make the store first"):
         open_store(str(tmp_path / "none"), "atlas", "r+")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections.abc import Callable
@@ -144,3 +145,17 @@ def test_a_manifest_may_count_files(tar: Tar, jpeg: Jpeg) -> None:
         samples = list(reader)
         assert (reader.summary.short is None) is whole
     assert read_images(str(path), [(s.offset, s.size) for s in samples]) == [s.image for s in samples]
+
+
+def test_hidden_files_of_a_tar_are_no_samples(tmp_path: Path) -> None:
+    """macOS's tar keeps one beside each file, and zip's folder of them is packed along."""
+    names = ["._a.jpg", "d/._a.jpg", "__MACOSX/d/._a.jpg", "d/.DS_Store.jpg", "d/a.jpg", "./d/b.jpg"]
+    shard = tmp_path / "a.tar"
+    with tarfile.open(shard, "w") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"abc"))
+    reader = ShardReader(ShardFile("a.tar", str(shard), shard.stat().st_size))
+    assert [sample.key for sample in reader] == ["d/a", "./d/b"]
+    assert reader.summary.short is None
