@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stores.arrays.schema import open_store
 from stores.errors import UnsuitableFolder
 from stores.pages.content import AtlasPage, Column, Curve, LayerPage, NeuronPage, Photo, Sources, TrustLine
 from stores.pages.data.values import number, script
@@ -286,6 +287,14 @@ def test_another_s_index_page_is_not_written_over(tmp_path: Path, pool: ThreadPo
     with pytest.raises(UnsuitableFolder, match=r"index\.html that is not of an atlas's pages; give a new folder"):
         Site(tmp_path, "Atlas", [], pool)
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+@pytest.mark.parametrize("folder", ["a.zarr", "a.zarr/pages"])
+def test_pages_are_not_written_into_a_store(tmp_path: Path, pool: ThreadPoolExecutor, folder: str) -> None:
+    open_store(str(tmp_path / "a.zarr"), "atlas", "a")
+    with pytest.raises(UnsuitableFolder, match=r"lies in the store at .*a\.zarr, .*: give a folder outside"):
+        Site(tmp_path / folder, "Atlas", [], pool)
+    assert not list(tmp_path.rglob(SITE_FOLDER))
 
 
 @pytest.mark.parametrize(("value", "short"), [(1 / 3, 0.3333), (1e-9, 1e-9), (np.inf, None), (np.nan, None), (5.0, 5)])
