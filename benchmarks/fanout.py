@@ -48,7 +48,15 @@ def prepare(folder: Path) -> AtlasJob:
     )
     measure_targets(TargetsJob(store=store, layer=LAYER, neurons=neurons, variant=variant))
     picture = PictureSettings(steps=STEPS, side=SIDE)
-    return AtlasJob(store=store, layer=LAYER, out="", neurons=neurons, variant=variant, picture=picture, batch=8)
+    return AtlasJob(
+        store=store,
+        layer=LAYER,
+        out=str(folder / "one.zarr"),
+        neurons=neurons,
+        variant=variant,
+        picture=picture,
+        batch=8,
+    )
 
 
 def load(job: AtlasJob) -> None:

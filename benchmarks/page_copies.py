@@ -41,12 +41,18 @@ def write_copies(out: Path, neurons: int) -> dict[str, float]:
     folder = index.parent / SITE_FOLDER / "0" / LAYER
     told = sum(path.stat().st_size for path in folder.glob("*.js"))
     for neuron in range(REAL * PER_SHEET, neurons):
-        os.link(folder / f"{neuron % (REAL * PER_SHEET)}.webp", folder / f"{neuron}.webp")
+        _page(folder, neuron).parent.mkdir(exist_ok=True)
+        os.link(_page(folder, neuron % (REAL * PER_SHEET)), _page(folder, neuron))
     for sheet in range(REAL, -(-neurons // PER_SHEET)):
         for size in TILES:
             os.link(folder / f"sheet-{sheet % REAL}-{size}.webp", folder / f"sheet-{sheet}-{size}.webp")
     _chunk_of(SHOWN, folder)
     return {"layer_cpu_seconds": round(seconds, 1), "layer_bytes": told}
+
+
+def _page(folder: Path, neuron: int) -> Path:
+    """A neuron's picture."""
+    return folder / str(neuron // PER_SHEET) / f"{neuron}.webp"
 
 
 def _chunk_of(neuron: int, folder: Path) -> None:

@@ -77,7 +77,8 @@ def _given_dictionary(location: str) -> tuple[str, Dictionary]:
 
 
 def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
-    """Everything the asked layers need: their rankings, and sums of themselves and of their nodes."""
+    """Everything the asked layers need: their rankings, and sums of themselves and of their nodes. Directions or a
+    dictionary that none of them reads are refused: whoever gave them would look for neurons that are not there."""
     measured: list[str] = []
     ranked: list[str] = []
     for layer in job.layers:
@@ -88,6 +89,12 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
             )
         ranked += [layer, f"{layer}{LOWEST}"] if job.statistics.lowest and layer != CLASSES else [layer]
         measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer, layer]
+    for name in survey.directions:
+        if not any(layer.endswith(f"~{name}") for layer in job.layers):
+            raise SchemaMismatch(
+                f"no layer reads the directions or dictionary {name!r}: a layer of them is written LAYER~{name}, such "
+                f"as --layer {job.layers[0].partition('~')[0]}~{name}"
+            )
     for name in (*job.layers, *measured):
         placed(name)  # refuses what a store cannot hold, before there is one
     kept = job.statistics

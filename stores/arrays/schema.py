@@ -77,12 +77,10 @@ def open_store(url: str, kind: StoreKind, mode: Mode) -> zarr.Group:
     # a local store makes its folder when it is opened to write
     if mode == "r+" and path is not None and not path.is_dir():
         raise missing
-    if mode == "a" and path is not None and not _is_group(path):
-        around = next((one for one in path.absolute().parents if _is_group(one) and stored_kind(str(one))), None)
-        if around is not None:
-            raise SchemaMismatch(
-                f"{url} lies inside the store at {around}, whose parts it would be taken for: give a path outside"
-            )
+    if mode == "a" and path is not None and not _is_group(path) and (around := store_around(path)) is not None:
+        raise SchemaMismatch(
+            f"{url} lies inside the store at {around}, whose parts it would be taken for: give a path outside"
+        )
     store = _backend(url, read_only=mode == "r")
     try:
         root = zarr.open_group(store, mode="r" if mode == "r" else "r+", zarr_format=3, use_consolidated=False)
@@ -100,6 +98,12 @@ def open_store(url: str, kind: StoreKind, mode: Mode) -> zarr.Group:
         root.require_group("runs")
     _check_root(root, kind, url)
     return root
+
+
+def store_around(path: Path) -> Path | None:
+    """The local store that a path lies in, or is; none where there is none."""
+    path = path.absolute()
+    return next((one for one in (path, *path.parents) if _is_group(one) and stored_kind(str(one))), None)
 
 
 def _is_group(folder: Path) -> bool:

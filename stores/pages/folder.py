@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from stores.arrays.schema import store_around
 from stores.errors import UnsuitableFolder
 
 SITE_FOLDER = "vital-site"
@@ -35,6 +36,11 @@ class SiteFolder:
         if (root / "index.html").exists() and not ours:
             raise UnsuitableFolder(
                 f"{root} holds an index.html that is not of an atlas's pages; give a new folder, or remove it"
+            )
+        if (around := store_around(root)) is not None:
+            raise UnsuitableFolder(
+                f"{root} lies in the store at {around}, where files of pages would be taken for its parts: "
+                "give a folder outside"
             )
         self.root = root
         self._records = root / SITE_FOLDER / "parts"

@@ -29,6 +29,7 @@ from flows.steps.targets import variant_of
 from stores import open_atlas, open_statistics
 from stores.arrays.schema import array_at, open_store
 from stores.pages.folder import SITE_FOLDER
+from stores.pages.sheets import PER_SHEET
 from tests.flows import walkable
 from tests.flows.command import Result, vital
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, SIDE, Walkable
@@ -150,7 +151,9 @@ def test_maps_are_brightest_where_the_store_has_the_peak(made: Walkable, site: P
     sites = statistics.references(LATER).site
     for neuron, page in neurons.items():
         assert page["maps"]
-        with Image.open(site / SITE_FOLDER / "0" / LATER / f"{neuron}-maps.png") as image:
+        with Image.open(
+            site / SITE_FOLDER / "0" / LATER / str(int(neuron) // PER_SHEET) / f"{neuron}-maps.png"
+        ) as image:
             strip = np.asarray(image)
         tiles = strip.reshape(8, -1, 8).swapaxes(0, 1)
         assert len(tiles) == len(page["photos"]) + len(page["across"]) + len(page["lowest"])

@@ -108,7 +108,7 @@ def test_pages_and_files_show_the_channels_that_were_asked_for(
     write_gallery(atlas.url, tmp_path / "pages", maps=None)
     assert site_data(tmp_path / "pages", "layer.js")["shown"] == "channels 4, 2, 0 of 5 as red, green, blue"
     for neuron, colour in ((4, 0), (2, 1), (0, 2)):
-        with Image.open(next((tmp_path / "pages").rglob(f"{LAYER}/{neuron}.webp"))) as image:
+        with Image.open(next((tmp_path / "pages").rglob(f"{LAYER}/0/{neuron}.webp"))) as image:
             assert np.asarray(image.convert("RGB")).mean((0, 1)).argmax() == colour
     photos = [np.asarray(Image.open(file).convert("RGB")) for file in (tmp_path / "pages").rglob("photos/**/*.jpg")]
     assert {int(photo.mean((0, 1)).argmax()) for photo in photos} == {0, 1, 2}

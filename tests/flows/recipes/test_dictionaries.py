@@ -69,7 +69,7 @@ class Code:
         return (exec, ("raise SystemExit('it ran')",))
 
 
-@pytest.mark.parametrize("kind", ["width", "code", "name", "twice"])
+@pytest.mark.parametrize("kind", ["width", "code", "name", "twice", "unread"])
 def test_a_wrong_dictionary_stops_before_anything_is_written(made: Made, tmp_path: Path, kind: str) -> None:
     store, layer = tmp_path / "stats.zarr", NAMED
     file = written(tmp_path, np.ones((2, 7)) if kind == "width" else PLANTED)
@@ -82,6 +82,8 @@ def test_a_wrong_dictionary_stops_before_anything_is_written(made: Made, tmp_pat
             f"{LAYER}~other",
             r"no directions 'other' .*\(known: sae\): .* or a dictionary's with --dictionary",
         )
+    elif kind == "unread":
+        layer, error, words = LAYER, SchemaMismatch, rf"reads the directions .* 'sae': .* --layer {LAYER}~sae"
     elif kind == "twice":
         files, error, words = (file, file), SchemaMismatch, "two files of directions bear the name 'sae'"
     else:

@@ -173,7 +173,7 @@ def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: 
     assert references + data["1"]["references"] == REFERENCES
     colours = [{int(photo[1].removeprefix("p")) % 3 for photo in shown} for shown in (data["1"]["photos"], photos)]
     assert colours in ([{RED}, {BLUE}], [{BLUE}, {RED}])
-    assert sorted(path.name for path in folder.glob("*facet*")) == ["1-facet1.webp", "33-facet1.webp"]
+    assert sorted(path.name for path in folder.rglob("*facet*")) == ["1-facet1.webp", "33-facet1.webp"]
     assert all(next((tmp_path / "pages").rglob(f"{photo[0]}.jpg")).is_file() for photo in photos)
     told = (folder / "layer.js").read_text()
     columns = [one["name"] for one in json.loads(told[told.index(",") + 1 : told.rindex(")")])["columns"]]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stores.arrays.schema import open_store
 from stores.errors import UnsuitableFolder
 from stores.pages.content import AtlasPage, Column, Curve, LayerPage, NeuronPage, Photo, Sources, TrustLine
 from stores.pages.data.values import number, script
@@ -116,10 +117,10 @@ def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: T
             text = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
             assert not re.search(r"https?:|//[a-z]+\.|fetch\(|import |innerHTML|type=\"module\"", text), path
     here = tmp_path / SITE_FOLDER / "0" / LAYER
-    assert {path.name for path in here.iterdir()} == {
+    assert {path.relative_to(here).as_posix() for path in here.rglob("*.*")} == {
         "layer.js", "status.js", "column-0.js", "values-0.js", "neurons-0.js",
         "sheet-0-small.webp", "sheet-0-middle.webp",
-        "0.webp", "0-mask.webp", "1.webp", "1-mask.webp",
+        "0/0.webp", "0/0-mask.webp", "0/1.webp", "0/1-mask.webp",
     }  # fmt: skip
     assert (tmp_path / SITE_FOLDER / "photos/ab/ab12.jpg").read_bytes() == jpeg(9)
     assert not list(tmp_path.rglob("*unfinished"))
@@ -219,7 +220,7 @@ def test_maps_lie_side_by_side_and_are_made_when_their_chunk_is(tmp_path: Path, 
         site.close()
         return written
 
-    file = tmp_path / SITE_FOLDER / "0" / LAYER / "5-maps.png"
+    file = tmp_path / SITE_FOLDER / "0" / LAYER / "0/5-maps.png"
     assert [chunk("a"), chunk("a")] == [True, False]
     assert asked == ["maps"]
     with Image.open(file) as image:
@@ -243,7 +244,7 @@ def test_a_second_run_touches_only_what_changed(tmp_path: Path, pool: ThreadPool
     assert write(tmp_path, pool, neurons, page, {}) == [True, False]
     after = state(tmp_path)
     assert {name for name in after if after[name] != without_credits[name]} == {
-        f"{SITE_FOLDER}/0/{LAYER}/1.webp", f"{SITE_FOLDER}/parts/0-{LAYER}-0.json",
+        f"{SITE_FOLDER}/0/{LAYER}/0/1.webp", f"{SITE_FOLDER}/parts/0-{LAYER}-0.json",
         f"{SITE_FOLDER}/0/{LAYER}/sheet-0-small.webp", f"{SITE_FOLDER}/0/{LAYER}/sheet-0-middle.webp",
     }  # fmt: skip
 
@@ -262,7 +263,7 @@ def test_a_run_that_was_killed_is_made_good(tmp_path: Path, pool: ThreadPoolExec
     # the old data is not taken for written: its record went before the files
     assert write(tmp_path, pool, [neuron(0)], layer((1,)), photos) == [True]
     assert {name: content for name, (content, _) in state(tmp_path).items()} == whole
-    (tmp_path / SITE_FOLDER / "0" / LAYER / "0.webp").unlink()
+    (tmp_path / SITE_FOLDER / "0" / LAYER / "0/0.webp").unlink()
     assert write(tmp_path, pool, [neuron(0)], layer((1,)), photos) == [True]
     assert {name: content for name, (content, _) in state(tmp_path).items()} == whole
 
@@ -277,7 +278,7 @@ def test_what_is_left_over_goes_and_what_is_not_ours_stays(
     names = set(state(tmp_path))
     assert "photos/mine.jpg" in names
     assert not [name for name in names if name.endswith(".jpg") and name.startswith(SITE_FOLDER)]
-    assert f"{SITE_FOLDER}/0/{LAYER}/1.webp" not in names
+    assert f"{SITE_FOLDER}/0/{LAYER}/0/1.webp" not in names
     assert not (tmp_path / SITE_FOLDER / "photos").exists()
 
 
@@ -286,6 +287,14 @@ def test_another_s_index_page_is_not_written_over(tmp_path: Path, pool: ThreadPo
     with pytest.raises(UnsuitableFolder, match=r"index\.html that is not of an atlas's pages; give a new folder"):
         Site(tmp_path, "Atlas", [], pool)
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+@pytest.mark.parametrize("folder", ["a.zarr", "a.zarr/pages"])
+def test_pages_are_not_written_into_a_store(tmp_path: Path, pool: ThreadPoolExecutor, folder: str) -> None:
+    open_store(str(tmp_path / "a.zarr"), "atlas", "a")
+    with pytest.raises(UnsuitableFolder, match=r"lies in the store at .*a\.zarr, .*: give a folder outside"):
+        Site(tmp_path / folder, "Atlas", [], pool)
+    assert not list(tmp_path.rglob(SITE_FOLDER))
 
 
 @pytest.mark.parametrize(("value", "short"), [(1 / 3, 0.3333), (1e-9, 1e-9), (np.inf, None), (np.nan, None), (5.0, 5)])

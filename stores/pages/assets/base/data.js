@@ -91,6 +91,7 @@
   };
 
   const chunkOf = (neuron) => Math.floor(neuron / VITAL.site().perSheet);
+  const ofNeuron = (layer, neuron) => OWN + layer.place + "/" + chunkOf(neuron) + "/" + neuron;
 
   // Names and values of neurons stand together as their pictures stand in sheets. A promise of those of some neurons;
   // null where they are there, or the layer has none.
@@ -132,10 +133,10 @@
   };
 
   VITAL.image = {
-    full: function (layer, neuron) { return OWN + layer.place + "/" + neuron + ".webp"; },
-    facet: function (layer, neuron, number) { return OWN + layer.place + "/" + neuron + "-facet" + number + ".webp"; },
-    mask: function (layer, neuron) { return OWN + layer.place + "/" + neuron + "-mask.webp"; },
-    maps: function (layer, neuron) { return OWN + layer.place + "/" + neuron + "-maps.png"; },
+    full: function (layer, neuron) { return ofNeuron(layer, neuron) + ".webp"; },
+    facet: function (layer, neuron, number) { return ofNeuron(layer, neuron) + "-facet" + number + ".webp"; },
+    mask: function (layer, neuron) { return ofNeuron(layer, neuron) + "-mask.webp"; },
+    maps: function (layer, neuron) { return ofNeuron(layer, neuron) + "-maps.png"; },
     photo: function (name) { return OWN + "photos/" + name.slice(0, 2) + "/" + name + ".jpg"; },
     // A tile of a sheet: its file, and its place as the percentages that background-position wants.
     tile: function (layer, neuron, size) {

@@ -20,7 +20,7 @@ from stores.errors import Status
 from vital.judging.readability import Question
 
 IMAGES, NEURONS, LAYER, JUDGE = 30, 3, "l", "judge"
-JOB = EvaluateJob(atlas="", judges=(JUDGE,), running=Running(threads=1))
+JOB = EvaluateJob(atlas="a.zarr", judges=(JUDGE,), running=Running(threads=1))
 
 
 def made(folder: Path, queries: int, used: int | None) -> Statistics:
