@@ -95,7 +95,8 @@ def test_missing_shards_are_refused_before_a_task(
     made: Made, bare: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = array_at(zarr.open_group(str(bare.store), mode="r+"), "shards/url")
-    urls[:] = np.array([url.replace(str(made.shards), str(tmp_path / "gone")) for url in urls[:]], urls.dtype)
+    moved = [str(url).replace(str(made.shards), str(tmp_path / "gone")) for url in np.asarray(urls[:])]
+    urls[:] = np.array(moved, urls.dtype)
     monkeypatch.setattr("flows.recipes.atlas.run_blocks", lambda *words: pytest.fail("a task was to run"))
     with pytest.raises(MissingShard, match=r"no shard at \S+gone/tiny-00000\d.tar, whose images .* say with --shards"):
         build_atlas(fly(atlas_job(bare.store, bare.atlas)))
