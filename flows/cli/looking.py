@@ -6,6 +6,7 @@ import json
 import signal
 import webbrowser
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Literal
@@ -204,15 +205,15 @@ def look(
     """
     from flows.cli.options import UsageError
     from flows.jobs import Running
+    from flows.pages.looking.look import look_at
     from flows.pages.looking.several import look_through
     from stores import open_atlas
 
     if pages is not None and out is None and not json_:
         raise UsageError("--pages is for the links of a page or of JSON: say with --out where a page is to be written")
     opened, running = [open_atlas(url) for url in atlas], Running(device=device)
-    looking = look_through(
-        opened, photo, layer, top=top, every=every, store=store, running=running, out=out, pages=pages
-    )
+    see = partial(look_at, photos=photo, layers=layer, top=top, every=every, store=store, running=running)
+    looking = look_through(opened, see, out, pages)
     if json_:
         yield json.dumps(looking.as_json(), ensure_ascii=False)
         return

@@ -6,6 +6,7 @@ Nothing heavy is imported before it is asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -110,6 +111,7 @@ def look(
         VitalError, StoreError: in one sentence, with the way out.
     """
     from flows.jobs import Running
+    from flows.pages.looking.look import look_at
     from flows.pages.looking.several import look_through
     from stores import Atlas, open_atlas
     from vital.errors import UnsuitableInput
@@ -120,17 +122,9 @@ def look(
         raise UnsuitableInput("no atlas was given that could look: give one, or a list of some")
     for one in opened if model is not None else ():
         hand_over_again(model, one.statistics(at))
-    looking = look_through(
-        opened,
-        photos,
-        many(layers),
-        top=top,
-        every=every,
-        store=at,
-        out=None if out is None else Path(out),
-        pages=None if pages is None else str(pages),
-        **parts_of(settings, running=Running),
-    )
+    parts = parts_of(settings, running=Running)
+    see = partial(look_at, photos=photos, layers=many(layers), top=top, every=every, store=at, **parts)
+    looking = look_through(opened, see, None if out is None else Path(out), None if pages is None else str(pages))
     return looking.looks if several else looking.looks[0]
 
 

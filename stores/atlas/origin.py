@@ -17,9 +17,9 @@ from jaxtyping import Float, Int8
 from stores.arrays.blocks import FACET, Blocks
 from stores.arrays.names import placed
 from stores.arrays.schema import ArraySpec
-from stores.dataset.targets import IMPORTANCE_MEANS
+from stores.dataset.targets import IMPORTANCE, IMPORTANCE_MEANS, REFERENCE_FACET, reference_facet_spec
 
-ORIGIN, IMPORTANCE, MEAN, REFERENCE_FACET = "origin", "importance", "mean", "reference_facet"
+ORIGIN, MEAN = "origin", "mean"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,5 @@ def origin_specs(
             for part, said in parts.items()
         ]
     if facets:
-        said = "facet of each reference, the best first; -1 where there is none"
-        path = f"{layer}/{ORIGIN}/{REFERENCE_FACET}"
-        specs.append(ArraySpec(path, ("neuron", "rank"), (neurons, facets[1]), "int8", said, block=block))
+        specs.append(reference_facet_spec(f"{layer}/{ORIGIN}", neurons, facets[1], block))
     return specs

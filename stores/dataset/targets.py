@@ -21,7 +21,7 @@ TARGETS, OWN = "targets", "own"
 IMPORTANCE_MEANS = (
     "how much the channel matters to the neuron: 0 for the least of an image and 1 for the most, mean over references"
 )
-REFERENCE_FACET, P_VALUE = "reference_facet", "p_value"
+IMPORTANCE, REFERENCE_FACET, P_VALUE = "importance", "reference_facet", "p_value"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class Targets(Blocks):
     ) -> Float[np.ndarray, "neuron channel"] | None:
         """How much each channel of a node matters to some neurons, 0 to 1, of their first facets or of those given;
         None where the node has none."""
-        name = f"{placed(node)}/importance"
+        name = f"{placed(node)}/{IMPORTANCE}"
         if f"{self.path}/{name}" not in self.root:
             return None
         return self.rows(neurons, [name], facets)[name]
@@ -97,9 +97,13 @@ class Targets(Blocks):
         self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
     ) -> Float[np.ndarray, "neuron channel"]:
         """The mean over levels of what some neurons' channels are matched by: relevant rows where there are any."""
-        part = placed(node)
-        name = f"{part}/relevant" if f"{self.path}/{part}/relevant" in self.root else f"{part}/quantiles"
+        name = self.matched(node)
         return np.asarray(self.rows(neurons, [name], facets)[name].mean(2, dtype=np.float32))
+
+    def matched(self, node: str) -> str:
+        """The array of the rows that a node is matched by: relevant ones, where there are any."""
+        relevant = f"{placed(node)}/relevant"
+        return relevant if f"{self.path}/{relevant}" in self.root else f"{placed(node)}/quantiles"
 
     def reference_facets(self, neurons: Sequence[int]) -> Int8[np.ndarray, "neuron rank"] | None:
         """The facet of each reference of some neurons, the best first, −1 where there is none; None where references
@@ -162,7 +166,7 @@ def target_specs(
     axis ``facet`` to all of these: the means are over the references of a facet, whose ``count`` is zero where a neuron
     has fewer facets.
     """
-    types = {"quantiles": "float32", "relevant": "float32", "importance": "float32", "own": "float32"}
+    types = {"quantiles": "float32", "relevant": "float32", IMPORTANCE: "float32", "own": "float32"}
     if unknown := set(dtypes or {}) - types.keys():
         raise SchemaMismatch(f"types were given for {', '.join(sorted(unknown))}; targets have {', '.join(types)}")
     types |= dtypes or {}
@@ -180,10 +184,8 @@ def target_specs(
             for part, meaning in meanings.items()
         ]
         if relevance:
-            meaning = IMPORTANCE_MEANS
-            specs.append(
-                ArraySpec(f"{path}/{node}/importance", axes[:-1], shape[:-1], types["importance"], meaning, block=block)
-            )
+            at, meaning = f"{path}/{node}/{IMPORTANCE}", IMPORTANCE_MEANS
+            specs.append(ArraySpec(at, axes[:-1], shape[:-1], types[IMPORTANCE], meaning, block=block))
         specs.append(ArraySpec(f"{path}/{node}/level", ("level",), (levels,), "float64", LEVEL))
     specs += [
         ArraySpec(
@@ -201,10 +203,15 @@ def target_specs(
     return specs + (_facet_specs(path, neurons, facets[1], block) if facets else [])
 
 
+def reference_facet_spec(path: str, neurons: int, ranks: int, block: int) -> ArraySpec:
+    """The facets of so many references of each neuron, below ``path``."""
+    meaning = "facet of each reference, the best first; -1 where there is none"
+    return ArraySpec(f"{path}/{REFERENCE_FACET}", ("neuron", "rank"), (neurons, ranks), "int8", meaning, block=block)
+
+
 def _facet_specs(path: str, neurons: int, ranks: int, block: int) -> list[ArraySpec]:
-    by_rank = "facet of each reference, the best first; -1 where there is none"
     by_chance = "how often references of one meaning, as widely spread, fall as clearly into two groups"
     return [
-        ArraySpec(f"{path}/{REFERENCE_FACET}", ("neuron", "rank"), (neurons, ranks), "int8", by_rank, block=block),
+        reference_facet_spec(path, neurons, ranks, block),
         ArraySpec(f"{path}/{P_VALUE}", ("neuron",), (neurons,), "float32", by_chance, block=block),
     ]

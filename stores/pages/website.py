@@ -66,11 +66,8 @@ class Site:
         for name, data in photos([name for name in names if not self.folder.has(self.photo_name(name))]).items():
             self.folder.write(self.photo_name(name), data)
         sheets = self._pool.submit(sheet_files, {neuron.neuron % PER_SHEET: neuron.pixels for neuron in neurons})
-        encoded = {
-            **self._encoded(neurons),
-            **{f"{neuron}-maps.png": maps_file(tiles) for neuron, tiles in maps().items()},
-        }
-        encoded = {f"{sheet}/{name}": data for name, data in encoded.items()}  # no folder holds all of a wide layer
+        own = self._encoded(neurons) | {f"{neuron}-maps.png": maps_file(tiles) for neuron, tiles in maps().items()}
+        encoded = {f"{sheet}/{name}": data for name, data in own.items()}  # no folder holds all of a wide layer
         encoded |= {f"sheet-{sheet}-{size}.webp": data for size, data in sheets.result().items()}
         encoded[f"neurons-{sheet}.js"] = script(f"{folder}/{sheet}", chunk_data(neurons))
         for name, data in encoded.items():

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from flows.jobs import Running
-from flows.pages.looking.look import TOP, look_at
 from flows.pages.looking.page import check_folder, page_places, write_look
 from flows.pages.looking.sights import Look
 from stores import Atlas
-from vital.measuring.photos import Photos
 
 
 class Looks(tuple[Look, ...]):
@@ -43,18 +40,10 @@ class Looking:
 
 
 def look_through(
-    atlases: Sequence[Atlas],
-    photos: Photos,
-    layers: Sequence[str] = (),
-    *,
-    top: int = TOP,
-    every: bool = False,
-    store: str | None = None,
-    running: Running | None = None,
-    out: Path | None = None,
-    pages: str | None = None,
+    atlases: Sequence[Atlas], look: Callable[[Atlas], Look], out: Path | None = None, pages: str | None = None
 ) -> Looking:
-    """`look_at` of each of ``atlases``; a static page below ``out``, whose neurons are links into ``pages``.
+    """A ``look`` through each of ``atlases`` (`flows.pages.looking.look.look_at`); a static page below ``out``, whose
+    neurons are links into ``pages``. What cannot be written or linked is refused before the first look.
 
     Raises:
         UnsuitableFolder: ``out`` holds another page, or ``pages`` are none of these atlases.
@@ -62,5 +51,5 @@ def look_through(
     places = [page_places(pages, one.url, out or Path()) if pages is not None else {} for one in atlases]
     if out is not None:
         check_folder(out)
-    looks = Looks(look_at(one, photos, layers, top=top, every=every, store=store, running=running) for one in atlases)
+    looks = Looks(map(look, atlases))
     return Looking(looks, places, write_look(looks, out, places) if out is not None else None)

@@ -187,12 +187,12 @@ def _beside_references(
     references = [photos.rows[row] for row in part.rows]
     near = nearest_similarity(features, [photos.features[OWN_NETWORK][rows] for rows in references])
     natural = np.array([photos.variation[rows].mean() if len(rows) else np.nan for rows in references])
-    varied = np.concatenate([variation(pixels) for pixels in part.pixels()]) / natural
-    lost = np.concatenate([clipped(pixels) for pixels in part.pixels()])
+    of_pixels = [(variation(pixels), clipped(pixels)) for pixels in part.pixels()]
+    varied, lost = (np.concatenate(each) for each in zip(*of_pixels, strict=True))
     # of one neuron they may have next to none
-    lost = lost / max(photos.clipped.mean(), FEWEST_CLIPPED)
-    gap = processing_gap(way, photos.passed, photos.rows, part.rows)
-    return {"nearest_reference": near, "variation": varied, "clipped": lost, **_known({"processing_gap": gap})}
+    lost_beside = lost / max(photos.clipped.mean(), FEWEST_CLIPPED)
+    gap = _known({"processing_gap": processing_gap(way, photos.passed, photos.rows, part.rows)})
+    return {"nearest_reference": near, "variation": varied / natural, "clipped": lost_beside, **gap}
 
 
 def _meant(

@@ -138,7 +138,7 @@ def refuse_foreign(statistics: Statistics, job: ReferencesJob, loaded: LoadedMod
             f"{classes - 1}: say in a new store which is which with --labels map.json, or leave them out with --labels "
             "ignore"
         )
-    if labels and (min(labels), max(labels)) == (1, classes) and classes > 1:
+    if labels and (min(labels), max(labels)) == (1, classes):
         raise UnreadableShard(
             f"the labels are 1 to {classes}, and the network's classes 0 to {classes - 1}: list the classes "
             "in a classes.json beside the shards and match them in a new store, or take the labels as they stand with "
@@ -198,25 +198,20 @@ def _number(value: object, known: Mapping[str, int], whose: str) -> int:
 
 def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) -> None:
     """Refuse samples without labels whose labels seem to stand elsewhere, or are all no class numbers."""
-    if labels.key == LABEL_EXTENSION and labels.by == IGNORED:
-        return
     samples, rule = first_fields(shard, LOOKED_AT), labels.rule(loaded)
-    found = [rule.label(fields) for fields in samples]
-    unread = bool(found) and not any(valid for _, valid in found)  # every image would be left out
+    found, usual = [rule.label(fields) for fields in samples], labels.key == LABEL_EXTENSION
     if not samples or any(number != NO_LABEL for number, _ in found):
         return
-    if not asked and labels.key == LABEL_EXTENSION and not unread:
-        return
-    if labels.key == LABEL_EXTENSION and unread:
+    if usual and not any(valid for _, valid in found):  # every image would be left out
         raise UnreadableShard(
             f"the .{LABEL_EXTENSION} files of the first {len(samples)} samples of {shard.name} hold no class of the "
             "network by number or name: list the data set's names in a classes.json beside the shards, or leave labels "
             "out with --labels ignore"
         )
-    likely = likely_keys(samples) if labels.key == LABEL_EXTENSION else []
-    if not likely and labels.key == LABEL_EXTENSION:
+    likely = likely_keys(samples) if usual and asked else []
+    if usual and not likely:
         return
-    what = f"no .{LABEL_EXTENSION} file" if labels.key == LABEL_EXTENSION else f"no class under {labels.key!r}"
+    what = f"no .{LABEL_EXTENSION} file" if usual else f"no class under {labels.key!r}"
     keys = likely or _keys(samples)
     if labels.key in keys:
         raise UnreadableShard(

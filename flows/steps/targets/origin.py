@@ -10,7 +10,8 @@ from jaxtyping import Shaped
 
 from stores import AtlasLayer, Statistics, Targets
 from stores.arrays.names import placed
-from stores.atlas.origin import IMPORTANCE, MEAN, ORIGIN, REFERENCE_FACET, Origin
+from stores.atlas.origin import MEAN, ORIGIN, Origin
+from stores.dataset.targets import IMPORTANCE, REFERENCE_FACET
 from vital.network.probe import INPUT
 
 
@@ -44,12 +45,11 @@ def origin_rows(
     first, last = min(neurons), max(neurons) + 1
     rows: dict[str, np.ndarray] = {}
     for node in origin.nodes:
-        at, there = f"{ORIGIN}/{placed(node)}", f"{targets.path}/{placed(node)}"
-        matched = "relevant" if f"{there}/relevant" in targets.root else "quantiles"
-        values = np.asarray(targets.array(f"{placed(node)}/{matched}")[first:last])
+        at, shares = f"{ORIGIN}/{placed(node)}", f"{placed(node)}/{IMPORTANCE}"
+        values = np.asarray(targets.array(targets.matched(node))[first:last])
         rows[f"{at}/{MEAN}"] = values.mean(-1, dtype=np.float32)
-        if f"{there}/{IMPORTANCE}" in targets.root:
-            rows[f"{at}/{IMPORTANCE}"] = np.asarray(targets.array(f"{placed(node)}/{IMPORTANCE}")[first:last])
+        if f"{targets.path}/{shares}" in targets.root:
+            rows[f"{at}/{IMPORTANCE}"] = np.asarray(targets.array(shares)[first:last])
     if targets.most_facets > 1:
         rows[f"{ORIGIN}/{REFERENCE_FACET}"] = np.asarray(targets.array(REFERENCE_FACET)[first:last])
     return rows

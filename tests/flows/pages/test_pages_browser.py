@@ -280,7 +280,9 @@ def test_photographs_show_where_the_neuron_is_active(page: Page, index: str) -> 
     assert page.locator(".map").count() == page.locator(".photos img").count()
     page.click("text=Where it is active")
     assert page.locator(".map:visible").count() == 0
+    before = page.title()
     page.goto(index + "#/0/classes/1")
+    page.wait_for_function("before => document.title !== before", arg=before)  # the photographs before are like its own
     page.wait_for_selector(".photos img")
     assert page.locator("text=Where it is active").count() == 0
 
