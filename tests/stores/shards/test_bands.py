@@ -197,7 +197,8 @@ def test_what_is_shown_of_channels_is_said() -> None:
     np.testing.assert_array_equal(as_shown(PIXELS), PIXELS[..., :3])
     np.testing.assert_array_equal(as_shown(PIXELS[..., :2]), PIXELS[..., [0, 0, 0]])
     fine = as_shown(np.array([[0.4, 99.6, 255.0]], np.float32))
-    assert (fine.dtype, fine.tolist()) == (np.uint8, [[0, 100, 255]])
+    assert fine.dtype == np.uint8
+    assert fine.tolist() == [[0, 100, 255]]
     assert shown_in_words((), 3) == ""
     assert shown_in_words((2, 1, 0), 3) == "channels 2, 1, 0 of 3 as red, green, blue"
     assert shown_in_words((), 2) == "channel 0 of 2 as grey"
