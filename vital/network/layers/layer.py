@@ -79,6 +79,8 @@ class Survey:
     """Modules that are no layers, and why: what the sentence ``'NAME' …`` goes on with."""
     failure: str | None = None
     """Why the network did not run to its end; then there are only the layers that it reached."""
+    notes: tuple[str, ...] = ()
+    """What is doubtful about the network, a sentence each."""
 
     def layer(self, name: str) -> Layer:
         """The layer of this name; raises `UnknownLayer` with the nearest names.
