@@ -25,6 +25,7 @@ def layer_lines(settings: ModelSettings, every: bool) -> Iterator[str]:
     model = load_model(_weights_or_random(settings))
     yield from model.notes
     known = survey(model)
+    yield from known.notes
     yield str(layer_table(known, model.name, every))
     if CLASSES in known.left_out:
         yield f"{CLASSES!r} {known.left_out[CLASSES]}"
@@ -34,7 +35,8 @@ def layer_lines(settings: ModelSettings, every: bool) -> Iterator[str]:
 
 def network_notes(settings: ModelSettings, running: Running) -> Iterator[str]:
     """What was chosen or left out when the network was loaded, as this process has it."""
-    yield from load(settings, running.of_flow).model.notes
+    loaded = load(settings, running.of_flow)
+    yield from (*loaded.model.notes, *loaded.survey.notes)
 
 
 def _weights_or_random(settings: ModelSettings) -> ModelSettings:
