@@ -30,8 +30,8 @@ HELP = """Pictures of what every neuron of a vision network responds to.
 To try it: vital demo. With your own images:
   vital pack FOLDER --out shards
   vital references shards --store stats.zarr --model resnet50 --layer layer4.2
-  vital targets --store stats.zarr --layer layer4.2 --neurons 0:64
-  vital atlas --store stats.zarr --layer layer4.2 --neurons 0:64 --out a.zarr
+  vital targets stats.zarr --layer layer4.2 --neurons 0:64
+  vital atlas stats.zarr --layer layer4.2 --neurons 0:64 --out a.zarr
   vital pages a.zarr --out pages
 """
 COMMANDS = {

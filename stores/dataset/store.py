@@ -18,6 +18,7 @@ from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
 from stores.dataset.directions import Dictionaries, Directions, StoredDictionary, write_dictionary, write_directions
+from stores.dataset.fits import DictionaryFit, read_fit, write_fit
 from stores.dataset.images import (
     read_colour_rows,
     read_colours,
@@ -236,6 +237,16 @@ class Statistics(KeptOfNeurons):
     def write_dictionary(self, name: str, dictionary: StoredDictionary) -> None:
         """Keep such a dictionary; another one of this name is refused."""
         write_dictionary(self.root, name, dictionary)
+
+    def write_fit(self, name: str, found: DictionaryFit) -> None:
+        """Keep how well the dictionary of this name goes with a layer."""
+        write_fit(self.root, name, found)
+
+    def fit(self, layer: str) -> DictionaryFit | None:
+        """How well the dictionary that ``layer``, ``MODULE~NAME``, is of goes with the module; None where there is no
+        dictionary, or nothing was measured."""
+        read, _, name = layer.rpartition("~")
+        return read_fit(self.root, name, read) if name in self.dictionaries() else None
 
     # Completion marks: of layers the data set's fingerprint, of references that and their number
 

@@ -242,3 +242,11 @@ def shards(folder: Path, count: int = 2, images: int = 10) -> list[Path]:
                 members[f"image{number:04d}.cls"] = str(number % 3).encode()
         made.append(write_tar(folder / f"tiny-{shard:06d}.tar", members))
     return made
+
+
+def even_network() -> nn.Sequential:
+    """Three blocks with maps of the same size and as many channels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        blocks = [nn.Sequential(nn.Conv2d(*size, 3, padding=1), nn.ReLU()) for size in ((3, 8), (8, 8), (8, 8))]
+        return nn.Sequential(nn.AvgPool2d(4), *blocks, nn.Flatten(), nn.Linear(512, CLASSES))
