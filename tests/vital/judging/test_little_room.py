@@ -58,13 +58,10 @@ def test_one_that_does_not_fit_is_said_so_and_other_errors_are_passed_on(caplog:
         by_parts(2, lambda part: (_ for _ in ()).throw(RuntimeError("another")))
 
 
-def test_what_is_to_be_deterministic_is_not_halved() -> None:
-    torch.use_deterministic_algorithms(True)
-    try:
-        with pytest.raises(RuntimeError, match=SAID):
-            by_parts(MOST + 1, lambda part: refuse(part.stop - part.start))
-    finally:
-        torch.use_deterministic_algorithms(False)
+def test_what_is_to_be_deterministic_is_not_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with pytest.raises(RuntimeError, match=SAID):
+        by_parts(MOST + 1, lambda part: refuse(part.stop - part.start))
 
 
 def test_the_network_itself_sees_the_same_by_fewer(tiny: Callable[..., Model]) -> None:
