@@ -190,8 +190,8 @@ class Statistics(KeptOfNeurons):
         """Declare and write a layer's statistics, whose meanings are given by path; a single writer. Without levels
         there are no rows."""
         given = {path: meaning for path, meaning in meanings.items() if path in arrays}
-        declare(self.root, layer_specs(name, len(arrays["mean"]), len(level), given))
-        write_layer(self.root, name, {**({"level": level} if len(level) else {}), **arrays})
+        declared = declare(self.root, layer_specs(name, len(arrays["mean"]), len(level), given))
+        write_layer(self.root, name, {**({"level": level} if len(level) else {}), **arrays}, declared)
 
     def colours(self) -> tuple[Float[np.ndarray, "colour"], Float[np.ndarray, "colour colour"]]:
         """Mean and covariance of the images' colour logits."""
