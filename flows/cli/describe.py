@@ -26,7 +26,7 @@ def layer_lines(settings: ModelSettings, every: bool) -> Iterator[str]:
     yield from model.notes
     known = survey(model)
     yield from known.notes
-    yield str(layer_table(known, model.name, every))
+    yield from str(layer_table(known, model.name, every)).split("\n")
     if CLASSES in known.left_out:
         yield f"{CLASSES!r} {known.left_out[CLASSES]}"
     if any(layer.own_sites < layer.sites for layer in known.layers.values()):

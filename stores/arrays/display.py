@@ -24,6 +24,15 @@ def counted(status: Shaped[np.ndarray, "..."], meanings: Mapping[Any, str]) -> s
     return ", ".join(f"{count} {meanings[value]}" for value, count in sorted(counts.items())) or "none"
 
 
+def in_line(text: str) -> str:
+    """Text as it is, or where it would break its line or command a terminal, with its control characters spelt.
+
+    >>> in_line("слой 1"), in_line("a\\tb") == r"a\\tb"
+    ('слой 1', True)
+    """
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def lines_html(lines: Sequence[str]) -> str:
     """Lines of a summary for a notebook: the first as a heading, indented ones as a list."""
     first, *rest = lines

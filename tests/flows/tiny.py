@@ -125,7 +125,9 @@ def overflowing_network() -> nn.Module:
     return made
 
 
-HOSTILE = ("classes", "input", "own", "/features/2/Conv", "model/conv:1", "a b~c@d", "count", "[red]%2F=2F", "слой")
+BROKEN = "[red]%2F=2F\n\t\x1b[31m\u202e"
+"""A name that breaks lines, commands a terminal, and turns the direction of what follows."""
+HOSTILE = ("classes", "input", "own", "/features/2/Conv", "model/conv:1", "a b~c@d", "count", "слой", BROKEN)
 """Names that modules can have, one beside the other, of which each means something else somewhere."""
 
 
