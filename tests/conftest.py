@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+# Nothing of what tests import is garbage: looking for some meanwhile is a tenth of a process's start.
+gc.disable()
 # Before torch is imported, and for child processes too: small networks lose far more to waiting threads than they
 # gain, above all on a busy machine, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -66,6 +68,7 @@ sys.meta_path.insert(0, _AsItIs())
 def pytest_collection_finish() -> None:
     """What is imported by now stays: Python need not look for garbage in it again and again."""
     gc.freeze()
+    gc.enable()
 
 
 _SERVER = pytest.StashKey[Server]()
