@@ -30,7 +30,7 @@ CHUNK_BYTES = 1 << 20
 """Of an array with a single writer: a task reads a whole chunk for a few rows of it."""
 
 ROWS_TOGETHER = 64
-"""Of a Zarr shard that are compressed, and read, together: Zarr's default is one, and costs twice the processor time."""
+"""Of a Zarr shard that are compressed, and read, together: Zarr's default is one, which takes twice the time."""
 
 if zarr.config.get("codec_pipeline.batch_size") == 1:  # what the user has set stays
     zarr.config.set({"codec_pipeline.batch_size": ROWS_TOGETHER})
