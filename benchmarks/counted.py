@@ -6,7 +6,10 @@ import io
 import os
 import tarfile
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -34,6 +37,10 @@ class Counted(LocalFileSystem):  # type: ignore[misc]
 
     protocol = "counted"
     seen: ClassVar[Counter[str]] = Counter()
+    latency: ClassVar[float] = 0.0
+    """Seconds that each request takes at least."""
+    spans: ClassVar[list[tuple[float, float]]] = []
+    """When each began and ended."""
     _within: ClassVar = threading.local()
     """Whether this thread is listing a folder, for which a disk is asked more than a service."""
 
@@ -44,35 +51,65 @@ class Counted(LocalFileSystem):  # type: ignore[misc]
     def _strip_protocol(cls, path: str) -> Any:
         return super()._strip_protocol(path.removeprefix("counted://"))
 
+    @classmethod
+    def forget(cls) -> None:
+        """Count from here."""
+        cls.seen.clear()
+        cls.spans.clear()
+
+    @contextmanager
+    def _asked(self, kind: str) -> Iterator[None]:
+        Counted.seen[kind] += 1
+        begun = time.perf_counter()
+        time.sleep(Counted.latency)
+        try:
+            yield
+        finally:
+            Counted.spans.append((begun, time.perf_counter()))
+
     def cat_file(self, *arguments: Any, **options: Any) -> Any:
         """Of a whole file or a range."""
-        Counted.seen["reads"] += 1
-        return super().cat_file(*arguments, **options)
+        with self._asked("reads"):
+            return super().cat_file(*arguments, **options)
 
     def pipe_file(self, *arguments: Any, **options: Any) -> Any:
         """Of a whole file."""
-        Counted.seen["writes"] += 1
-        return super().pipe_file(*arguments, **options)
+        with self._asked("writes"):
+            return super().pipe_file(*arguments, **options)
 
     def info(self, *arguments: Any, **options: Any) -> Any:
         """Whether and what something is."""
-        if not getattr(Counted._within, "list", False):
-            Counted.seen["looks"] += 1
-        return super().info(*arguments, **options)
+        with nullcontext() if getattr(Counted._within, "list", False) else self._asked("looks"):
+            return super().info(*arguments, **options)
 
     def ls(self, *arguments: Any, **options: Any) -> Any:
         """Of a folder."""
-        Counted.seen["lists"] += 1
         Counted._within.list = True
         try:
-            return super().ls(*arguments, **options)
+            with self._asked("lists"):
+                return super().ls(*arguments, **options)
         finally:
             Counted._within.list = False
 
     def rm_file(self, *arguments: Any, **options: Any) -> Any:
         """Of one file."""
-        Counted.seen["removals"] += 1
-        return super().rm_file(*arguments, **options)
+        with self._asked("removals"):
+            return super().rm_file(*arguments, **options)
+
+
+def waited(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds in which at least one request was under way."""
+    seconds, until = 0.0, 0.0
+    for begun, ended in sorted(spans):
+        seconds += max(0.0, ended - max(begun, until))
+        until = max(until, ended)
+    return seconds
+
+
+def count_requests() -> None:
+    """Have ``counted:///PATH`` known."""
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    register_implementation("counted", UPath, clobber=True)
 
 
 WIDTH = "SCALE_NEURONS"
@@ -114,14 +151,13 @@ def requests(folder: Path, neurons: int, channels: int | None = None) -> dict[st
     """Requests to the stores of a task of targets and of a task of pictures, each of the second block of a layer with
     so many neurons, and of a whole pass over one shard before: by what makes them and kind. With ``channels`` the
     neurons are features of a layer with so many, and the process has read their dictionary before."""
-    fsspec.register_implementation("counted", Counted, clobber=True)
-    register_implementation("counted", UPath, clobber=True)
+    count_requests()
     os.environ[WIDTH] = str(channels or neurons)
     process._load.cache_clear()  # another network under this name
     shards, store, layer = write_shard(folder), folder / "store.zarr", "1~many" if channels else "1"
     dictionaries = (write_features(folder, neurons, channels),) if channels else ()
     model = ModelSettings(name="benchmarks.counted:network", input_size=32)
-    Counted.seen.clear()
+    Counted.forget()
     select_references(
         ReferencesJob(
             shards=(shards,), store=f"counted://{store}", model=model, layers=(layer,), dictionaries=dictionaries,
@@ -132,7 +168,7 @@ def requests(folder: Path, neurons: int, channels: int | None = None) -> dict[st
 
     def counting(running: Running, work: Any, calls: Calls) -> None:
         for parameters, _ in calls:
-            Counted.seen.clear()
+            Counted.forget()
             work.fn(**parameters)
             seen[work.name] = dict(Counted.seen)
 

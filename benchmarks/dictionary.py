@@ -55,6 +55,7 @@ from vital.measuring.targets import node_relevance
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
 from vital.network.neurons import Dictionary, Readout, importance, relevance_map
+from vital.network.neurons.fit import fit
 from vital.network.nodes import default_nodes
 from vital.network.probe import Activations, probe
 from vital.network.sources.dictionary_files import read_dictionary
@@ -128,14 +129,8 @@ def trained(samples: Float[Tensor, "sample channel"], features: int, k: int, ste
     return {
         "weight": encoder.detach().numpy(), "bias": bias.detach().numpy(), "centre": centre.numpy(),
         "scale": np.asarray(1 / scale), "k": np.asarray(k), "decoder": scale * decoder.detach().numpy(),
-        "decoder_bias": centre.numpy(),
+        "decoder_bias": centre.numpy(), "layer": np.asarray(LAYER),
     }  # fmt: skip
-
-
-def explained(dictionary: Dictionary, arrays: dict[str, np.ndarray], sites: Float[Tensor, "sample channel"]) -> float:
-    """Share of the variance that the decoder gives back."""
-    back = _codes(dictionary, sites) @ torch.from_numpy(arrays["decoder"]) + torch.from_numpy(arrays["decoder_bias"])
-    return float(1 - (back - sites).square().sum() / (sites - sites.mean(0)).square().sum())
 
 
 def _codes(dictionary: Dictionary, sites: Float[Tensor, "sample channel"]) -> Float[Tensor, "sample feature"]:
@@ -158,7 +153,7 @@ def training(out: Path, size: Size) -> dict[str, Any]:
     same = (_codes(rough, maps.flatten(0, 1)) > 0) & active
     return {
         "photographs": len(maps), "sites": len(codes), "features": len(dictionary), "k": size.k, "seconds": seconds,
-        "explained": {name: explained(dictionary, arrays, sites) for name, sites in parts.items()},
+        "explained": {name: fit(dictionary, sites).explained for name, sites in parts.items()},
         "active": float(active.sum(1).double().mean()), "dead": float((~active.any(0)).double().mean()),
         "bits": float(same.sum() / active.sum()), "file_bytes": out.stat().st_size,
         "targets": targets(dictionary, codes.reshape(*maps.shape[:2], -1).amax(1), size),

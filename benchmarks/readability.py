@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--neurons", default="0:32", help="whole blocks of 32")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=None, help="pictures together (default: 8, on a GPU what fits)")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--try", dest="tries", action="append", default=[], type=json.loads)
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "vital-readability")
@@ -88,7 +89,8 @@ def measured(
     measure_targets(TargetsJob(**shared, running=running))
     out = tempfile.mkdtemp(prefix=f"try-{number}-", dir=options.out)
     begun = time.perf_counter()
-    build_atlas(AtlasJob(**shared, out=f"{out}/atlas.zarr", picture=picture, batch=8, running=running))
+    batch = options.batch or ("auto" if torch.cuda.is_available() else 8)
+    build_atlas(AtlasJob(**shared, out=f"{out}/atlas.zarr", picture=picture, batch=batch, running=running))
     seconds = time.perf_counter() - begun
     judges = JUDGES[options.model]
     evaluate_atlas(EvaluateJob(atlas=f"{out}/atlas.zarr", judges=judges, running=running))

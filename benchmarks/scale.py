@@ -12,6 +12,8 @@ data, in seconds: it shows that all of this runs, not what it costs.
   ``merge_growth`` it over that of half as many shards. ``merge_partials`` are the partials that the first tasks leave,
   of ``merge_partial_bytes`` with the rows beside; ``merge_peak_bytes`` is the process's greatest memory, libraries
   included.
+- ``merge_waits``: where a service takes 50 ms for each request, the requests of joining 16 partials and of the last
+  task, and what share of the time that they take one by one is waited for.
 - ``requests_per_block``: requests to the stores of one task of targets and one of pictures together, by neurons of the
   layer; ``requests_of_pass`` those of a whole pass over one shard; ``requests_kinds`` says which
   (benchmarks/counted.py).
@@ -44,11 +46,11 @@ import torch
 from PIL import Image
 from prefect import flow, task
 
-from benchmarks.counted import PASS, requests
+from benchmarks.counted import PASS, Counted, count_requests, requests, waited
 from flows.jobs import Running
 from flows.recipes.references import join_levels
 from flows.running.cluster import in_process, run_tasks, unwatched
-from flows.steps.reading.merging import Leaf, Tree, merge_partials, write_partial, written_partials
+from flows.steps.reading.merging import FAN, Leaf, Tree, join_partials, merge_partials, write_partial, written_partials
 from flows.steps.reading.shards import Partial, joined
 from stores import References, open_statistics
 from stores.dataset.index import SampleRows, ShardRows
@@ -209,6 +211,37 @@ def merged(store: str, stand_in: StandIn, shards: int) -> dict[str, float]:
     return {**steps, "cores": time.process_time() - cores, "left": left, "bytes": size}
 
 
+def waits(folder: Path, size: Size, shards: int) -> dict[str, float]:
+    """Of a join of partials and of the last task, on a service that takes 50 ms for each request: how many there are,
+    and what share of the time that they take one by one is waited for."""
+    count_requests()
+    stand_in, store = StandIn(size), f"counted://{folder / 'waits.zarr'}"
+    tree = Tree.of(stand_in.plan, [ShardFile(f"{one:06d}.tar", f"/{one:06d}.tar", 1) for one in range(shards)])
+    statistics, template, grey = open_statistics(store, "a"), stand_in.template(), (0.5, 0.5, 0.5)
+    statistics.claim({"levels": LEVELS}, {})
+    for leaf in tree.leaves:
+        read_leaf.fn(store, stand_in, template, leaf)
+    first, *others = tree.levels[0]
+    found = {"join": _waiting(lambda: join_partials(store, first))}
+    for branch in others:
+        join_partials(store, branch)
+    prepared = Preprocessing(stand_in.size.side, grey, grey)
+    found["store"] = _waiting(lambda: merge_partials(statistics, stand_in.survey, prepared, stand_in.plan, tree))
+    return {f"{name}_{what}": figure for name, each in found.items() for what, figure in each.items()}
+
+
+def _waiting(work: Callable[[], object]) -> dict[str, float]:
+    """Requests of some work, each of which takes 50 ms, and the share of their times that it waits for them."""
+    Counted.forget()
+    Counted.latency = 0.05
+    try:
+        work()
+    finally:
+        Counted.latency = 0.0
+    taken = sum(end - begun for begun, end in Counted.spans)
+    return {"requests": sum(Counted.seen.values()), "share": waited(Counted.spans) / taken}
+
+
 def merge(folder: Path, size: Size, shards: int) -> dict[str, float]:
     """The same in this process, which has done nothing else, and its peak memory; a small one comes first."""
     with unwatched():
@@ -273,6 +306,7 @@ def measured(folder: Path, size: Size, run: Part) -> Iterator[tuple[str, object]
     yield from {"merge_core_seconds": whole["cores"], "merge_growth": whole["cores"] / half["cores"]}.items()
     yield from {"merge_partials": int(whole["left"]), "merge_partial_bytes": whole["bytes"]}.items()
     yield "merge_peak_bytes", whole["peak"]
+    yield "merge_waits", run("waits", size, 2 * FAN)
     kinds = {neurons: run("requests", size, neurons) for neurons in size.layers}
     sums = {neurons: {name: sum(of.values()) for name, of in each.items()} for neurons, each in kinds.items()}
     yield "requests_of_pass", {neurons: each.pop(PASS) for neurons, each in sums.items()}
@@ -282,6 +316,7 @@ def measured(folder: Path, size: Size, run: Part) -> Iterator[tuple[str, object]
 
 PARTS: dict[str, Callable[[Path, Size, int], Any]] = {
     "merge": merge,
+    "waits": waits,
     "requests": lambda folder, size, neurons: requests(folder, neurons),
 }
 """What is given a folder, and shards or neurons."""

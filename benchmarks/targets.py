@@ -4,6 +4,9 @@
 on the same crops in memory. ``service_over_disk`` is the time of the same tasks, whose shards lie at a service that
 answers after ``--latency`` seconds, over that on a disk. ``shard_requests`` and ``image_requests`` are what the service
 was asked for, by a run of all tasks; ``wasted`` is the share of what was read that is no image.
+
+``write_seconds`` is how long the blocks' writes take where the store, too, answers late, and ``hidden`` the share of
+it, the last block's aside, in which the task measures the next block.
 """
 
 from __future__ import annotations
@@ -15,21 +18,31 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path[0] = str(Path(__file__).parents[1])
 
 import fsspec
 import torch
 from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from upath import UPath
+from upath.registry import register_implementation
 
 import flows
+from benchmarks.counted import Counted
 from flows.jobs import Running, TargetsJob
+from flows.recipes.targets import measure
 from flows.running.process import load_stored
 from flows.steps.images import reference_crops
-from flows.steps.targets import declare_targets, measure_blocks, moved_of_tasks, planned_nodes
-from stores import Statistics, open_statistics
+from flows.steps.targets import declare_targets, measure_blocks, measured_blocks, moved_of_tasks, planned_nodes
+from stores import Statistics, Targets, open_statistics
+from stores.arrays.blocks import BlocksAt
+from stores.arrays.leases import Holder
 from tests.flows import tiny
 from vital.measuring.targets import node_relevance
 from vital.network.neurons import Readout
@@ -38,6 +51,22 @@ from vital.propagation.mode import relevance_mode
 from vital.settings import ModelSettings
 
 LAYER, TASKS, TOGETHER = "layer4", ((0,), (1,)), 8
+
+
+class LateStore(Counted):
+    """The local disk as a service that takes its time to write."""
+
+    protocol = "slow"
+    latency = 0.0
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> Any:
+        return LocalFileSystem._strip_protocol(path.removeprefix("slow://"))
+
+    def pipe_file(self, *arguments: Any, **options: Any) -> Any:
+        """Late."""
+        time.sleep(self.latency)
+        return super().pipe_file(*arguments, **options)
 
 
 class Service(AsyncFileSystem):  # type: ignore[misc]
@@ -76,6 +105,41 @@ def run(store: Path, shards: str) -> float:
     for blocks in TASKS:
         measure_blocks(job, blocks, moved[blocks])
     return time.perf_counter() - begun
+
+
+def hidden(store: Path, blocks: int) -> tuple[float, float]:
+    """Seconds of writing so many blocks, given to a task together, to a store that is late, and the share of it, the
+    last block's aside, in which other blocks are measured."""
+    url = f"slow://{store}"
+    job = TargetsJob(store=url, layer=LAYER, running=Running(threads=torch.get_num_threads()))
+    statistics = open_statistics(url, "r+")
+    targets = declare_targets(statistics, job, load_stored(statistics, job.running))
+    targets.forget(range(blocks))
+    writing, measuring = list[tuple[float, float]](), list[tuple[float, float]]()
+
+    def timed(work: Callable[..., Any], spans: list[tuple[float, float]]) -> Callable[..., Any]:
+        def timing(*given: Any, **named: Any) -> Any:
+            begun = time.perf_counter()
+            found = work(*given, **named)
+            spans.append((begun, time.perf_counter()))
+            return found
+
+        return timing
+
+    groups = [{"blocks": (block,), "urls": {}} for block in range(blocks)]
+    with (
+        mock.patch.object(Targets, "write", timed(Targets.write, writing)),
+        mock.patch("flows.recipes.targets.measured_blocks", timed(measured_blocks, measuring)),
+    ):
+        measure.fn(job, BlocksAt(url, "statistics", targets.path), groups, Holder.new())
+    behind = sum(max(0.0, min(ends) - max(begins)) for begins, ends in map(_both, product(writing[:-1], measuring)))
+    return sum(end - begun for begun, end in writing), behind / sum(end - begun for begun, end in writing[:-1])
+
+
+def _both(spans: tuple[tuple[float, float], tuple[float, float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The beginnings and the ends of two spans of time."""
+    (begun, end), (other_begun, other_end) = spans
+    return (begun, other_begun), (end, other_end)
 
 
 def bare(statistics: Statistics, store: Path) -> float:
@@ -138,6 +202,10 @@ def main() -> None:
             "image_requests": Service.ranges,
             "wasted": 1 - needed / Service.read,
         }
+        fsspec.register_implementation("slow", LateStore)
+        register_implementation("slow", UPath)
+        LateStore.latency = asked.latency
+        figures |= dict(zip(("write_seconds", "hidden"), hidden(store, 6), strict=True))
     if asked.json:
         print(json.dumps(figures))
         return

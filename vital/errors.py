@@ -56,4 +56,13 @@ def nearest(name: str, known: Sequence[str], count: int = 5) -> str:
     >>> nearest("layr4", ["layer4", "conv1"])
     'layer4'
     """
-    return ", ".join(get_close_matches(name, known, count, cutoff=0.4) or known[:count])
+    return ", ".join(map(in_line, get_close_matches(name, known, count, cutoff=0.4) or known[:count]))
+
+
+def in_line(name: str) -> str:
+    """A name as it is, or where it would break the line or command a terminal, with its control characters spelt.
+
+    >>> print(in_line("слой 1"), in_line("a\\nb"))
+    слой 1 a\\nb
+    """
+    return name if name.isprintable() else repr(name)[1:-1]

@@ -63,8 +63,8 @@ def references(bench: Bench) -> Found:
 
 def shards(bench: Bench) -> Found:
     """Two shards of made photographs: seconds of decoding alone in one thread; of the copies to the device, with the
-    forward passes, with all that is gathered; and of the pass itself, shard by shard, with one decoder, with one for
-    each core, and on a GPU with nvJPEG, with the greatest difference of its pixels."""
+    forward passes, with all that is gathered; and of the pass itself, shard by shard, with one decoder, with twice as
+    many up to one for each core, and on a GPU with nvJPEG, with the greatest difference of its pixels."""
     from flows.jobs import cores
     from flows.running.process import LoadedModel
     from flows.steps.reading.feeding import BATCH, BATCH_ON_GPU, Feed
@@ -107,7 +107,8 @@ def shards(bench: Bench) -> Found:
                 times.append(time.perf_counter() - begun)
             return {"shard_s": times, "images_per_s": images / times[-1]}
 
-        feeds = {f"by_{decoders}": Feed(batch, decoders) for decoders in sorted({1, cores()})}
+        counts = sorted({*(2**power for power in range(cores().bit_length()) if 2**power <= cores()), cores()})
+        feeds = {f"by_{decoders}": Feed(batch, decoders) for decoders in counts}
         if bench.on_gpu:
             feeds["by_nvjpeg"] = Feed(batch, cores(), "nvjpeg")
             found["nvjpeg_apart"] = attempted(lambda: _apart(here, files[0]))

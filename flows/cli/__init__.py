@@ -9,14 +9,19 @@ from pathlib import Path
 from cyclopts import Parameter, Token
 
 
-def _path(_: object, tokens: Sequence[Token]) -> Path:
+def path_of(word: str) -> Path:
+    """A path on this machine; raises ValueError for the URL of anything else."""
     # imported when there is a path to read: it takes NumPy along, and help needs none
     from stores.files import local_path, safe_url
 
-    path = local_path(tokens[0].value)
+    path = local_path(word)
     if path is None:
-        raise ValueError(f"a path on this machine was expected, but {safe_url(tokens[0].value)} was given")
+        raise ValueError(f"a path on this machine was expected, but {safe_url(word)} was given")
     return path
+
+
+def _path(_: object, tokens: Sequence[Token]) -> Path:
+    return path_of(tokens[0].value)
 
 
 KEPT = "what is finished stays; run the same command again, which makes what is missing"

@@ -25,7 +25,8 @@ def layer_lines(settings: ModelSettings, every: bool) -> Iterator[str]:
     model = load_model(_weights_or_random(settings))
     yield from model.notes
     known = survey(model)
-    yield str(layer_table(known, model.name, every))
+    yield from known.notes
+    yield from str(layer_table(known, model.name, every)).split("\n")
     if CLASSES in known.left_out:
         yield f"{CLASSES!r} {known.left_out[CLASSES]}"
     if any(layer.own_sites < layer.sites for layer in known.layers.values()):
@@ -34,7 +35,8 @@ def layer_lines(settings: ModelSettings, every: bool) -> Iterator[str]:
 
 def network_notes(settings: ModelSettings, running: Running) -> Iterator[str]:
     """What was chosen or left out when the network was loaded, as this process has it."""
-    yield from load(settings, running.of_flow).model.notes
+    loaded = load(settings, running.of_flow)
+    yield from (*loaded.model.notes, *loaded.survey.notes)
 
 
 def _weights_or_random(settings: ModelSettings) -> ModelSettings:

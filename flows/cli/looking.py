@@ -15,34 +15,34 @@ from cyclopts import Parameter
 from cyclopts.types import Directory, ExistingDirectory, ExistingFile, Port, PositiveInt
 from cyclopts.validators import Number
 
-from flows.cli import PATH
+from flows.cli import PATH, path_of
 
 Text = Annotated[str, Parameter(metavar="TEXT")]
 AnyPath = Annotated[Path, PATH]
 Side = Annotated[int, Parameter(validator=Number(gte=8, lte=4096))]
 
 
-def info(url: str, /, *, watch: bool = False) -> Iterator[str]:
-    """What a store holds, how complete it is, and what it was made from.
+def info(store: str, /, *, watch: bool = False) -> Iterator[str]:
+    """What STORE holds, how complete it is, and what it was made from.
 
     Example: vital info a.zarr --watch
 
     Args:
-        url: statistics or atlas store
+        store: statistics or atlas: a path or URL
         watch: keep it up to date until every block is written; Ctrl-C ends it
     """
     if watch:
         from flows.cli.watching import watch as keep_watching
 
-        keep_watching(url)
+        keep_watching(store)
     else:
         from stores import open_any
 
-        yield from open_any(url).summary()
+        yield from open_any(store).summary()
 
 
 def pages(
-    *url: Annotated[str, Parameter(required=True)],
+    *atlas: Annotated[str, Parameter(required=True)],
     out: Annotated[Directory, PATH],
     no_references: bool = False,
     no_maps: bool = False,
@@ -52,7 +52,7 @@ def pages(
     title: Text = "VITAL Atlas",
     shown: Text = "",
 ) -> Iterator[str]:
-    """Write the atlas at URL as a folder of static pages, with a contact sheet; several atlases can be compared there.
+    """Write ATLAS as a folder of static pages, with a contact sheet; several atlases can be compared there.
 
     What is there already from the same data is left alone.
 
@@ -61,7 +61,7 @@ def pages(
       vital pages natural.zarr paper.zarr --out pages
 
     Args:
-        url: atlas stores
+        atlas: atlas stores: paths or URLs
         out: folder for the pages  [required]
         no_references: leave the photographs out
         no_maps: leave out where neurons are active on them, for which the network must run
@@ -75,7 +75,7 @@ def pages(
     from flows.pages.atlas import read_credits, write_gallery
 
     maps = None if no_maps else Running()
-    yield str(write_gallery(url, out, store, shards, read_credits(credits_), not no_references, title, maps, shown))
+    yield str(write_gallery(atlas, out, store, shards, read_credits(credits_), not no_references, title, maps, shown))
 
 
 def view(folder: Annotated[ExistingDirectory, PATH], /, *, port: Port = 0, no_browser: bool = False) -> Iterator[str]:
@@ -104,7 +104,7 @@ def view(folder: Annotated[ExistingDirectory, PATH], /, *, port: Port = 0, no_br
 
 
 def show(
-    url: str,
+    atlas: str,
     layer: str,
     neuron: int,
     /,
@@ -115,12 +115,12 @@ def show(
     mask: bool = False,
     shown: Text = "",
 ) -> Iterator[str]:
-    """Save one picture of the atlas at URL as PNG, WebP or JPEG, by the file's ending.
+    """Save one picture of ATLAS as PNG, WebP or JPEG, by the file's ending.
 
     Example: vital show a.zarr layer4.2 7 --out neuron7.png
 
     Args:
-        url: atlas store
+        atlas: atlas store: a path or URL
         layer: the picture's layer, or 'classes'
         neuron: number of the channel or class
         facet: which of its facets, where it has several, counted from 0  [default: 0]
@@ -133,11 +133,11 @@ def show(
     from stores.pages.website import folder_name
 
     name = f"{folder_name(layer)}-{neuron}{f'-facet{facet}' if facet else ''}.png"
-    yield str(save_picture(url, layer, neuron, out or Path(name), side, mask, facet, shown))
+    yield str(save_picture(atlas, layer, neuron, out or Path(name), side, mask, facet, shown))
 
 
 def export(
-    url: str,
+    atlas: str,
     /,
     *,
     layer: Text,
@@ -148,12 +148,12 @@ def export(
     no_sheet: bool = False,
     shown: Text = "",
 ) -> Iterator[str]:
-    """Save a selection of pictures of the atlas at URL, with a contact sheet and a table, as a folder or a zip.
+    """Save a selection of pictures of ATLAS, with a contact sheet and a table, as a folder or a zip.
 
     Example: vital export atlas.zarr --layer layer4.2 --neurons 0:64,70 --out a.zip
 
     Args:
-        url: atlas store
+        atlas: atlas store: a path or URL
         layer: the pictures' layer, or 'classes'  [required]
         out: folder, or a file that ends in .zip  [required]
         neurons: ranges and lists, e.g. 0:64,70  [default: all]
@@ -164,12 +164,14 @@ def export(
     """
     from flows.cli.export import export as export_pictures
 
-    yield f"{export_pictures(url, layer, neurons, out, format_, mask, not no_sheet, shown)} pictures in {out}"
+    yield f"{export_pictures(atlas, layer, neurons, out, format_, mask, not no_sheet, shown)} pictures in {out}"
 
 
 def look(
-    *photo: Annotated[Path, Parameter(converter=PATH.converter, required=True)],
-    atlas: Annotated[tuple[str, ...], Parameter(metavar="TEXT", required=True)] = (),
+    first: Annotated[str, Parameter(name="ATLAS")],
+    /,
+    *photo: str,
+    atlas: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = (),
     layer: Annotated[tuple[str, ...], Parameter(metavar="LAYER")] = (),
     top: PositiveInt = 10,
     every: bool = False,
@@ -185,15 +187,16 @@ def look(
     share by how many standard deviations they are above the sample's mean.
 
     For example:
-      vital look cat.jpg --atlas a.zarr
-      vital look photos --atlas a.zarr --layer layer4.2 --layer classes --top 5
-      vital look photos --atlas a.zarr --out look --pages pages
+      vital look a.zarr cat.jpg
+      vital look a.zarr photos --layer layer4.2 --layer classes --top 5
+      vital look a.zarr photos --out look --pages pages
       vital look cat.jpg --atlas natural.zarr --atlas paper.zarr
-      vital look cat.jpg --atlas a.zarr --json | jq .photographs[0].neurons[0]
+      vital look a.zarr cat.jpg --json | jq .photographs[0].neurons[0]
 
     Args:
+        first: atlas store; left out where --atlas names it
         photo: photographs, and folders of them
-        atlas: atlas stores, each of which looks for itself  [required; repeatable]
+        atlas: instead of ATLAS: one or several, each of which looks for itself  [repeatable]
         layer: their layers that look  [repeatable; default: all]
         top: neurons of each photograph  [from 1; default: 10]
         every: neurons without a picture, too
@@ -211,8 +214,15 @@ def look(
 
     if pages is not None and out is None and not json_:
         raise UsageError("--pages is for the links of a page or of JSON: say with --out where a page is to be written")
-    opened, running = [open_atlas(url) for url in atlas], Running(device=device)
-    see = partial(look_at, photos=photo, layers=layer, top=top, every=every, store=store, running=running)
+    atlases, words = (atlas, (first, *photo)) if atlas else ((first,), photo)
+    if not words:
+        raise UsageError("PHOTO is missing: say `vital look ATLAS PHOTO`, or `vital look PHOTO --atlas ATLAS`")
+    try:
+        photos = [path_of(word) for word in words]
+    except ValueError as error:
+        raise UsageError(f"PHOTO: {error}") from None
+    opened, running = [open_atlas(url) for url in atlases], Running(device=device)
+    see = partial(look_at, photos=photos, layers=layer, top=top, every=every, store=store, running=running)
     looking = look_through(opened, see, out, pages)
     if json_:
         yield json.dumps(looking.as_json(), ensure_ascii=False)

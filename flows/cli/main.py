@@ -30,8 +30,8 @@ HELP = """Pictures of what every neuron of a vision network responds to.
 To try it: vital demo. With your own images:
   vital pack FOLDER --out shards
   vital references shards --store stats.zarr --model resnet50 --layer layer4.2
-  vital targets --store stats.zarr --layer layer4.2 --neurons 0:64
-  vital atlas --store stats.zarr --layer layer4.2 --neurons 0:64 --out a.zarr
+  vital targets stats.zarr --layer layer4.2 --neurons 0:64
+  vital atlas stats.zarr --layer layer4.2 --neurons 0:64 --out a.zarr
   vital pages a.zarr --out pages
 """
 COMMANDS = {
@@ -56,7 +56,9 @@ COMMANDS = {
 OF_FLOWS = ("demo", "references", "targets", "atlas", "run", "evaluate", "names", "report")
 """Those that run flows, and so need what Prefect needs."""
 ASKING = (signal.SIGINT, signal.SIGTERM)
-CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What breaks a line, or commands a terminal. A name may hold it."""
 SECONDS = 3.0
 """What a run that is asked to end has to put things in order: it gives its blocks back and ends its workers."""
 
@@ -136,7 +138,9 @@ def _needs(command: str) -> AbstractContextManager[None]:
 
 
 def _said(line: str) -> bool:
-    """Whether somebody reads what is printed. Where nobody does, as after ``| head -1``, later output goes nowhere."""
+    """Whether somebody reads what is printed. Where nobody does, as after ``| head -1``, later output goes nowhere.
+    What a terminal would obey is spelt, as in JSON."""
+    line = UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
     try:
         print(line, flush=True)  # noqa: T201
     except BrokenPipeError:

@@ -101,10 +101,10 @@ def references(job: ReferencesJob) -> Iterator[str]:
     yield from open_any(job.store).summary()
 
 
-def targets(*, job: TargetsJob) -> Iterator[str]:
+def targets(job: TargetsJob) -> Iterator[str]:
     """Measure neurons' references: the targets that their pictures will match.
 
-    Example: vital targets --store stats.zarr --layer layer4.2 --neurons 0:64
+    Example: vital targets stats.zarr --layer layer4.2 --neurons 0:64
     """
     from flows.cli.describe import rounding
     from flows.recipes.targets import measure_targets
@@ -113,10 +113,10 @@ def targets(*, job: TargetsJob) -> Iterator[str]:
     yield f"targets/{job.layer}/{measure_targets(job)} of {job.store}"
 
 
-def atlas(*, job: AtlasJob) -> Iterator[str]:
+def atlas(job: AtlasJob) -> Iterator[str]:
     """Make the pictures.
 
-    Example: vital atlas --store s.zarr --layer layer4.2 --neurons 0:64 --out a.zarr
+    Example: vital atlas s.zarr --layer layer4.2 --neurons 0:64 --out a.zarr
     """
     from flows.cli.describe import rounding
     from flows.recipes.atlas import build_atlas
@@ -127,10 +127,10 @@ def atlas(*, job: AtlasJob) -> Iterator[str]:
     yield from open_any(job.out).summary()
 
 
-def evaluate(*, job: EvaluateJob) -> Iterator[str]:
+def evaluate(job: EvaluateJob) -> Iterator[str]:
     """Measure an atlas's pictures; the metrics are kept beside them and shown on its pages.
 
-    Example: vital evaluate --atlas atlas.zarr --judge efficientnet_lite2
+    Example: vital evaluate atlas.zarr --judge efficientnet_lite2
     """
     from flows.recipes.evaluation import evaluate_atlas
     from stores import open_atlas

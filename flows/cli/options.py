@@ -36,8 +36,15 @@ FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "sibli
     "dictionaries": "--dictionary",
 }
 """The option of each field, where it is not the field's name: one that may be repeated bears the singular."""
-UNNAMED = ((ReferencesJob, "shards"), (NamesJob, "atlas"))
-"""Fields that stand without a name before them."""
+UNNAMED = (
+    (ReferencesJob, "shards"),
+    (TargetsJob, "store"),
+    (AtlasJob, "store"),
+    (EvaluateJob, "atlas"),
+    (NamesJob, "atlas"),
+)
+"""What a command reads: a field that needs no option before it, and may have it."""
+ARGUMENTS = Group.create_default_arguments()
 BOUNDS = {Ge: "from {0.ge:g}", Gt: "above {0.gt:g}", Le: "to {0.le:g}", Lt: "to below {0.lt:g}"}
 
 
@@ -58,7 +65,8 @@ def _declare(settings: type[BaseModel], heading: Group) -> None:
         if field.annotation not in HEADINGS:
             flag = FLAGS.setdefault(name, f"--{name.replace('_', '-')}")
             metavar = None if re.search(r"\b(int|float)\b", str(field.annotation)) else "TEXT"
-            field.metadata.append(Parameter(name=flag, help=_words(field), metavar=metavar))
+            above = heading if field.kw_only else ARGUMENTS
+            field.metadata.append(Parameter(name=flag, help=_words(field), metavar=metavar, group=above))
 
 
 def _words(field: FieldInfo) -> str:
@@ -112,7 +120,7 @@ def _usage(error: CycloptsError) -> str:
             return f"{_shown(unused)} is one argument too many: {more} says what is taken"
         case exceptions.MissingArgumentError() if error.keyword or error.tokens_so_far:
             count = argument.token_count()[0] if argument else 1
-            return f"{name} needs {count} value{'s' * (count > 1)}: {more} says what it takes"
+            return f"{error.keyword or name} needs {count} value{'s' * (count > 1)}: {more} says what it takes"
         case exceptions.MissingArgumentError() if unused.startswith("-"):  # misspelt: that is why another is missing
             return _unknown(unused, _flags(error), more)
         case exceptions.MissingArgumentError():

@@ -41,12 +41,12 @@ def commands(atlas_url: str, pictures: AtlasLayer, store: str, statistics: Stati
         named = [*chosen, "--targets", "fly"]
     else:
         if statistics is not None:
-            lines.append(_line("targets", "--store", store, "--layer", layer, "--neurons", NEURON, *chosen))
+            lines.append(_line("targets", store, "--layer", layer, "--neurons", NEURON, *chosen))
         # the atlas finds its targets by crop, relevance and number of references; nodes are recorded with them
         named = _without(chosen, "--node", "--fewest")
     lines.append(
         _line(
-            "atlas", "--store", store, "--layer", layer, "--neurons", NEURON, "--out", atlas_url, *named,
+            "atlas", store, "--layer", layer, "--neurons", NEURON, "--out", atlas_url, *named,
             *options(picture, PictureSettings(preset=picture.preset, method=picture.method), always=_always(picture)),
         )
     )  # fmt: skip
@@ -62,7 +62,7 @@ def measuring(atlas_url: str, layer: str, statistics: Statistics | None) -> str:
     """The ``vital`` command that measures a layer's pictures, with a judge that is not their own network."""
     own = stored_model(statistics).name if statistics is not None else ""
     judge = next(name for name in JUDGES if name != own)
-    return _line("evaluate", "--atlas", atlas_url, "--layer", layer, "--judge", judge)
+    return _line("evaluate", atlas_url, "--layer", layer, "--judge", judge)
 
 
 def facts(atlas: Atlas, pictures: AtlasLayer) -> dict[str, str]:

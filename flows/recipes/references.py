@@ -23,6 +23,7 @@ from flows.steps.dataset import (
 from flows.steps.reading.darkness import doubts
 from flows.steps.reading.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.steps.reading.feeding import Feed
+from flows.steps.reading.fitting import fits
 from flows.steps.reading.labels import Labels, refuse_foreign, settle_labels
 from flows.steps.reading.merging import (
     Branch,
@@ -69,7 +70,8 @@ def select_references(job: ReferencesJob) -> str:
         statistics = statistics.again("r+")
     plan = missing_of(statistics, plan, shards)
     if plan.ranked or plan.measured:
-        sys.stderr.writelines(f"{line}\n" for line in doubts(shards[0], loaded.model.preprocessing))
+        said = [*doubts(shards[0], loaded.model.preprocessing), *fits(statistics, loaded, job.layers, shards)]
+        sys.stderr.writelines(f"{line}\n" for line in said)
         with summarised("references", job.store, "images", lambda: _images(job)):
             merge(job, plan, gathered(job, plan, shards))
     refuse_short(statistics, job.allow_rejected)

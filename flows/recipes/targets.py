@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 from prefect import flow, task
 
 from flows.jobs import TargetsJob, settled
-from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of
+from flows.running.behind import written_behind
+from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of, turns_of
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
 from flows.running.process import load_stored
-from flows.steps.targets import crops_of, declare_targets, measure_blocks, moved_of_tasks
+from flows.steps.targets import crops_of, declare_targets, measured_blocks, moved_of_tasks
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -33,14 +36,18 @@ def measure_targets(job: TargetsJob) -> str:
     moved = moved_of_tasks(statistics, job.shards, references, live, counted)
     own = {blocks: {"urls": urls} for blocks, urls in moved.items()}
     at = BlocksAt(job.store, "statistics", targets.path)
-    work = BlockWork(at, counted, "references", f"{job.layer}: references measured", own)
+    turns = turns_of(len(counted), job.running)
+    work = BlockWork(at, counted, "references", f"{job.layer}: references measured", own, turns)
     run_blocks(measure, job.model_copy(update={"shards": ()}), work, "targets")
     return targets.variant
 
 
 @task(name="measure-blocks")
-def measure(job: TargetsJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder, urls: Mapping[str, str]) -> None:
-    """Measure and write some blocks' targets, unless another run does."""
-    with leased(at, blocks, holder, job.running) as mine, repeatable(job.running.deterministic):
-        if mine:
-            measure_blocks(job, blocks, urls)
+def measure(job: TargetsJob, at: BlocksAt, groups: Sequence[Mapping[str, Any]], holder: Holder) -> None:
+    """Measure some blocks' targets, unless another run does, group by group; each is written while the next is
+    measured."""
+    with repeatable(job.running.deterministic), written_behind() as behind:
+        for group in groups:
+            with ExitStack() as held:
+                if held.enter_context(leased(at, group["blocks"], holder, job.running)):
+                    behind(measured_blocks(job, **group), held)

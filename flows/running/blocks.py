@@ -19,7 +19,7 @@ from prefect import Task
 
 from flows.jobs import BLOCK, AtlasJob, Running, TargetsJob
 from flows.running.artifacts import summarised
-from flows.running.cluster import run_tasks
+from flows.running.cluster import Calls, run_tasks, workers_of
 from flows.running.neurons import blocks_of, joined_blocks
 from flows.running.progress import bar
 from stores.arrays.blocks import Blocks, BlocksAt
@@ -27,6 +27,9 @@ from stores.arrays.leases import Holder, read_lease, release, renew, take
 from stores.errors import UnreachableStore, of_disk_or_service
 from stores.files import first_line, safe_url
 
+MOST_TURNS = 16
+"""Tasks that a worker is given together, at most: only the last one's write is waited for, and a worker that dies has
+lost no more than one that was measured."""
 RENEWALS = 4
 """How often a lease is renewed within its term: a late one must not lose it."""
 
@@ -44,6 +47,17 @@ class BlockWork:
     """Of the progress bar."""
     own: Mapping[tuple[int, ...], Mapping[str, Any]] = field(default_factory=dict)
     """What a task is told beside its blocks, by these."""
+    in_turn: int | None = None
+    """How many of ``tasks`` one worker is given together, at most, as ``groups`` that it works on in turn, each leased
+    and written by itself. None where it is given one, as ``blocks``."""
+
+    def calls(self, left: Sequence[tuple[int, ...]], shared: Mapping[str, Any]) -> Calls:
+        """What workers are given where these tasks are ``left``, each with what they ``shared``."""
+        told = [({**self.own.get(blocks, {}), "blocks": blocks}, self.tasks[blocks]) for blocks in left]
+        if self.in_turn is None:
+            return [({**shared, **one}, weight) for one, weight in told]
+        groups = [told[start : start + self.in_turn] for start in range(0, len(told), self.in_turn)]
+        return [({**shared, "groups": [one for one, _ in some]}, sum(weight for _, weight in some)) for some in groups]
 
 
 def tasks_of(
@@ -55,18 +69,22 @@ def tasks_of(
     return [task for task in joined_blocks(live, BLOCK, most) if missing & set(task)]
 
 
+def turns_of(tasks: int, running: Running) -> int:
+    """How many of so many tasks a worker is given together: what it makes of one it writes while it works on the next.
+    Yet so few that every worker is given some twice: those that are slower, or come later, take less."""
+    return max(1, min(MOST_TURNS, -(-tasks // (2 * workers_of(running))))) if running.elsewhere else MOST_TURNS
+
+
 def run_blocks(task: Task[..., Any], job: TargetsJob | AtlasJob, work: BlockWork, artifact: str) -> None:
     """Run ``task`` for all of ``work`` where the job says, until every block is written, by this run or another.
 
-    A task gets ``job``, ``at``, ``blocks`` and ``holder``, and begins with `leased`. What the run did is left as the
-    artifact of this key.
+    A task gets ``job``, ``at``, ``holder``, and ``blocks`` or ``groups`` of them, each of which begins with `leased`.
+    What the run did is left as the artifact of this key.
     """
     holder, total = Holder.new(), round(sum(work.tasks.values()))
 
     def run(left: Sequence[tuple[int, ...]]) -> None:
-        shared = {"job": job, "at": work.at, "holder": holder}
-        calls = [({**shared, **work.own.get(blocks, {}), "blocks": blocks}, work.tasks[blocks]) for blocks in left]
-        run_tasks(job.running, task, calls)
+        run_tasks(job.running, task, work.calls(left, {"job": job, "at": work.at, "holder": holder}))
 
     with summarised(artifact, work.at.url, work.what, total), bar(work.title, total):
         _until_written(work.at, list(work.tasks), holder, job.running, run)

@@ -37,6 +37,9 @@ from vital.errors import VitalError
 
 give_it_time()  # once, where every flow and every process that runs tasks comes by
 
+UNKNOWN_WORKERS = 32
+"""Workers that a scheduler is taken to have where it has none yet, or where later runs may find others."""
+
 Calls = Sequence[tuple[Mapping[str, Any], float]]
 """Parameters of every task, and what each counts for on the progress bar."""
 
@@ -223,6 +226,18 @@ def workers_have_gpus(running: Running) -> bool:
         return False
     with _lost_in_one_sentence(running), Client(running.scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
         return _Workers.of(client, running).on_gpu
+
+
+def workers_of(running: Running) -> int:
+    """How many workers tasks are given to; of a scheduler those that it has now.
+
+    Raises:
+        ClusterLost: no scheduler answers.
+    """
+    if not running.scheduler:
+        return running.workers or 1
+    with _lost_in_one_sentence(running), Client(running.scheduler, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+        return len(_Workers.of(client, running).rooms) or UNKNOWN_WORKERS
 
 
 @dataclass(frozen=True)

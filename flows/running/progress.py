@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+from vital.errors import in_line
+
 EVERY = 60.0
 """Seconds between two lines of a log."""
 SHORTEST = 12
@@ -118,7 +120,7 @@ def shortened(name: str, room: int) -> str:
 @contextmanager
 def bar(name: str, total: float | None, whole: int | None = None) -> Iterator[Bar]:
     """A progress bar on standard error while the block lasts, or lines where that is no terminal."""
-    console = Console(file=sys.stderr, force_jupyter=False)
+    console, name = Console(file=sys.stderr, force_jupyter=False), in_line(name)
     with _drawn(console, name, total, whole) if console.is_terminal else _written(name, total) as show:
         current = Bar(show, total, whole)
         _open.append(current)

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num
 from torch import Tensor
 
 from stores import References, Statistics
@@ -71,7 +71,7 @@ def load_images(
     preprocessing: Preprocessing,
     urls: Mapping[str, str],
     decoders: int = 1,
-) -> Iterator[tuple[int, UInt8[Tensor, "colour side side"]]]:
+) -> Iterator[tuple[int, Num[Tensor, "colour side side"]]]:
     """Images by id in ascending order. ``urls``: base name to where a shard is now, where it moved."""
     places = statistics.places(images)
     return read_placed(statistics, places, range(len(places)), preprocessing, urls, decoders=decoders)
@@ -85,7 +85,7 @@ def read_placed(
     urls: Mapping[str, str],
     ahead: int = AHEAD,
     decoders: int = 1,
-) -> Iterator[tuple[int, UInt8[Tensor, "colour side side"]]]:
+) -> Iterator[tuple[int, Num[Tensor, "colour side side"]]]:
     """The images of ``places`` in the ``order`` of its rows, with their ids; so many ``ahead`` are in memory, and what
     is on the way. So many threads are ``decoders``.
 
@@ -99,7 +99,7 @@ def read_placed(
     size = TOGETHER if remote else TOGETHER // 4
     pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
 
-    def made(row: int, data: bytes) -> UInt8[Tensor, "colour side side"]:
+    def made(row: int, data: bytes) -> Num[Tensor, "colour side side"]:
         if zlib.crc32(data) != places.checksum[row]:
             [key], shard = statistics.keys([int(places.image[row])]), places.shard[row]
             raise UnreadableShard(
@@ -153,7 +153,7 @@ def reference_crops(
     urls: Mapping[str, str],
     ahead: int = AHEAD,
     decoders: int = 1,
-) -> Iterator[tuple[UInt8[Tensor, "colour side side"], tuple[int, ...]]]:
+) -> Iterator[tuple[Num[Tensor, "colour side side"], tuple[int, ...]]]:
     """Every distinct image and box of some neurons' ``references`` once, with the rows of these that share it; the box
     is the reference's patch, or the ``whole`` image. ``places`` say where the images are.
 

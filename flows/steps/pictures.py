@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Shaped
 
 from flows.jobs import BLOCK, AtlasJob, Running
-from flows.running.cluster import workers_have_gpus
+from flows.running.cluster import UNKNOWN_WORKERS, workers_have_gpus
 from flows.running.devices import device_name
 from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
@@ -53,9 +53,6 @@ ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 5, "pixel": 2, "fourier": 2,
 windows of class pictures are scored by the logit; 3: class pictures have the contrast of the data; 4: those of channels
 have it, too, and match what their references share of their difference from the data set; 5: amplitudes fall
 steeper."""
-
-UNKNOWN_WORKERS = 32
-"""Workers that a scheduler is taken to have: how many it has, now and later, is not known to a run."""
 
 
 def targets_of(statistics: Statistics, job: AtlasJob, loaded: LoadedModel) -> Targets:

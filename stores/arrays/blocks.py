@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,9 +13,8 @@ from jaxtyping import Bool, Int64, Shaped, UInt8
 
 from stores.arrays.schema import ArraySpec, Mode, StoreKind, array_at, block_length, group_at, open_store, write_block
 from stores.errors import PICTURE_STATUS_MEANINGS, MisalignedBlock, PictureStatus, SchemaMismatch
+from stores.together import together
 
-TOGETHER = 8
-"""Arrays of a block that are written at a time."""
 DONE = "done"
 STATUS = "status"
 COUNT = "count"
@@ -150,9 +148,7 @@ class Blocks:
         def put(name: str) -> None:
             write_block(declared[name], block, np.asarray(arrays[name]))
 
-        # Together: one after the other they take the time of as many requests.
-        with ThreadPoolExecutor(TOGETHER, thread_name_prefix="write") as pool:
-            list(pool.map(put, sorted(declared.keys() - {STATUS})))
+        together(put, sorted(declared.keys() - {STATUS}))
         put(STATUS)
         write_block(done, block, np.ones(1, np.uint8))
 
@@ -167,7 +163,8 @@ class Blocks:
             SchemaMismatch: such an array was not declared, or a neuron is out of range.
         """
         arrays = self._by_neuron if names is None else {name: self.array(name) for name in names}
-        rows = {name: read_rows(array, self._within(array, neurons)) for name, array in arrays.items()}
+        read = together(lambda array: read_rows(array, self._within(array, neurons)), arrays.values())
+        rows = dict(zip(arrays, read, strict=True))
         asked = np.zeros(len(neurons), np.int64) if facets is None else np.asarray(facets, np.int64)
         return {
             name: values[np.arange(len(asked)), asked] if by_facet(arrays[name]) else values

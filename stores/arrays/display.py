@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Num, Shaped, UInt8
 from PIL import Image
 
 
@@ -22,6 +22,15 @@ def counted(status: Shaped[np.ndarray, "..."], meanings: Mapping[Any, str]) -> s
     """
     counts = Counter(int(one) for one in status)
     return ", ".join(f"{count} {meanings[value]}" for value, count in sorted(counts.items())) or "none"
+
+
+def in_line(text: str) -> str:
+    """Text as it is, or where it would break its line or command a terminal, with its control characters spelt.
+
+    >>> in_line("слой 1"), in_line("a\\tb") == r"a\\tb"
+    ('слой 1', True)
+    """
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def lines_html(lines: Sequence[str]) -> str:
@@ -36,15 +45,15 @@ def shown_of(colours: int) -> tuple[int, ...]:
     return (0, 1, 2) if colours >= 3 else (0,)
 
 
-def as_shown(
-    pixels: UInt8[np.ndarray, "*picture colour"], shown: Sequence[int] = ()
-) -> UInt8[np.ndarray, "*picture 3"]:
-    """What people see of channels: those ``shown`` as red, green and blue, or one as grey.
+def as_shown(pixels: Num[np.ndarray, "*picture colour"], shown: Sequence[int] = ()) -> UInt8[np.ndarray, "*picture 3"]:
+    """What people see of channels: those ``shown`` as red, green and blue, or one as grey, in bytes.
 
     >>> as_shown(np.arange(5, dtype=np.uint8)[None], (4,)).tolist()
     [[4, 4, 4]]
     """
     seen = tuple(shown) or shown_of(pixels.shape[-1])
+    if pixels.dtype != np.uint8:  # an image of more than bytes
+        pixels = pixels.round().astype(np.uint8)
     if seen == (0, 1, 2) and pixels.shape[-1] == 3:
         return pixels
     made: np.ndarray = np.ascontiguousarray(pixels[..., list(seen * (3 // len(seen)))])

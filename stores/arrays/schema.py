@@ -5,7 +5,7 @@ before any task runs; afterwards tasks write whole blocks only (``write_block``)
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from stores.errors import MisalignedBlock, MissingStore, SchemaMismatch
 from stores.files import MEMORY, local_path, safe_url
+from stores.together import together
 
 StoreKind = Literal["statistics", "atlas"]
 SCHEMA_VERSIONS: Mapping[StoreKind, int] = {"statistics": 4, "atlas": 2}
@@ -131,20 +132,44 @@ def stored_kind(url: str) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> None:
-    """Create the arrays and the groups above them; what exists already and agrees is left alone.
+def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> dict[str, zarr.Array[Any]]:
+    """Create the arrays and the groups above them, and give the arrays by path; what exists already and agrees is left
+    alone. The groups come first, then the arrays together, then the last of them: who finds it finds the others, too.
 
     Raises:
         SchemaMismatch: an array exists with another shape, type, block or other axes.
     """
-    for spec in specs:
-        if spec.path not in group:
-            _create(group, spec)
-            continue
-        existing = group[spec.path]
-        if not isinstance(existing, zarr.Array):
-            raise SchemaMismatch(f"{_place(group, spec.path)} is a group but should be an array; use a new store")
-        _check_array(existing, spec)
+    every = {spec.path: spec for spec in specs}
+    parents = sorted({parent for path in every if (parent := str(PurePosixPath(path).parent)) != "."})
+    there = {parent for parent, found in zip(parents, together(group.get, parents), strict=True) if found is not None}
+    scratch = memory_group()  # where zarr says what stands in the metadata
+    _create_all(group, {parent: scratch.metadata for parent in parents if parent not in there})
+    asked = [path for path in every if str(PurePosixPath(path).parent) in {*there, "."}]
+    found = {path: one for path, one in zip(asked, together(group.get, asked), strict=True) if one is not None}
+    missing = {path: _create(scratch, spec).metadata for path, spec in every.items() if path not in found}
+    for part in (list(missing)[:-1], list(missing)[-1:]):
+        found |= _create_all(group, {path: missing[path] for path in part})
+    return {path: _agreeing(group, found[path], spec) for path, spec in every.items()}
+
+
+def _create_all(group: zarr.Group, nodes: Mapping[str, Any]) -> dict[str, zarr.Array[Any] | zarr.Group]:
+    """Groups or arrays by path, created together; those that another run has created in the meantime are its own."""
+    if not nodes:
+        return {}
+    try:
+        made = dict(group.create_hierarchy(dict(nodes)))
+        return {path: made[path] for path in nodes}
+    except (ContainsArrayError, ContainsGroupError):
+        if len(nodes) == 1:
+            return {path: group[path] for path in nodes}
+        return {path: one for name in nodes for path, one in _create_all(group, {name: nodes[name]}).items()}
+
+
+def _agreeing(group: zarr.Group, existing: zarr.Array[Any] | zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
+    if not isinstance(existing, zarr.Array):
+        raise SchemaMismatch(f"{_place(group, spec.path)} is a group but should be an array; use a new store")
+    _check_array(existing, spec)
+    return existing
 
 
 def array_at(group: zarr.Group, path: str) -> zarr.Array[Any]:
@@ -200,6 +225,16 @@ def _is_nothing(values: Any) -> bool:
     """Whether all are zero, and none is the negative one."""
     values = np.asarray(values)
     return values.dtype.kind in "biuf" and not (values.any() or (values.dtype.kind == "f" and np.signbit(values).any()))
+
+
+def write_all(group: zarr.Group, specs: Sequence[ArraySpec], values: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
+    """Declare arrays that have a single writer and write each whole, together; ``values`` are by path.
+
+    Raises:
+        SchemaMismatch: one has another shape or type, or exists with another.
+    """
+    arrays = declare(group, specs)
+    together(lambda path: write_whole(arrays[path], values[path]), sorted(values))
 
 
 def write_whole(array: zarr.Array[Any], values: Shaped[np.ndarray, "*shape"]) -> None:
@@ -269,33 +304,25 @@ def _check_root(root: zarr.Group, kind: StoreKind, url: str) -> None:
         )
 
 
-def _create(group: zarr.Group, spec: ArraySpec) -> None:
+def _create(group: zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
     chunks, shards = _layout(spec)
     attributes: dict[str, Any] = {"long_name": spec.meaning, "meaning": spec.meaning}
     if spec.units:
         attributes["units"] = spec.units
-    parent = str(PurePosixPath(spec.path).parent)
-    if parent != ".":
-        # made before the array, so that its readers never meet an array without the groups above it
-        group.require_group(parent)
-    try:
-        group.create_array(
-            spec.path,
-            shape=spec.shape,
-            dtype=str if spec.dtype == "str" else spec.dtype,
-            chunks=chunks,
-            shards=shards,
-            fill_value="" if spec.dtype == "str" and spec.fill == 0 else spec.fill,
-            # shuffled bytes of sorted rows compress well; everything else is integers, pixels or text
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
-            if spec.dtype.startswith("float")
-            else ZstdCodec(level=3),
-            dimension_names=spec.axes,
-            attributes=attributes,
-        )
-    except (ContainsArrayError, ContainsGroupError):
-        # another run declared it in the meantime
-        _check_array(array_at(group, spec.path), spec)
+    return group.create_array(
+        spec.path,
+        shape=spec.shape,
+        dtype=str if spec.dtype == "str" else spec.dtype,
+        chunks=chunks,
+        shards=shards,
+        fill_value="" if spec.dtype == "str" and spec.fill == 0 else spec.fill,
+        # shuffled bytes of sorted rows compress well; everything else is integers, pixels or text
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+        if spec.dtype.startswith("float")
+        else ZstdCodec(level=3),
+        dimension_names=spec.axes,
+        attributes=attributes,
+    )
 
 
 def _layout(spec: ArraySpec) -> tuple[tuple[int, ...], tuple[int, ...] | None]:

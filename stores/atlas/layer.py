@@ -276,7 +276,6 @@ def picture_specs(
         ArraySpec(
             f"{layer}/seed", ("neuron",), (neurons,), "int64", "seed of the picture's random stream", block=block
         ),
-        *block_specs(layer, neurons, block),
     ]  # fmt: skip
     own = "the picture's sorted row, mean over channels weighted by importance"
     aimed = "the target's row, averaged in the same way"
@@ -286,4 +285,4 @@ def picture_specs(
             specs.append(ArraySpec(path, row, (*length, levels), "float32", meaning, block=block))
     if several:
         specs.append(ArraySpec(f"{layer}/{COUNT}", each, length, "int64", "references of the facet", block=block))
-    return specs
+    return [*specs, *block_specs(layer, neurons, block)]  # the flags last: where they are, all is declared

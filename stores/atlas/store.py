@@ -13,7 +13,7 @@ import zarr
 from zarr.errors import ZarrUserWarning
 
 from stores.arrays.blocks import COUNT, FACET
-from stores.arrays.display import as_shown, counted, image_html, lines_html
+from stores.arrays.display import as_shown, counted, image_html, in_line, lines_html
 from stores.arrays.provenance import claim, claimed
 from stores.arrays.schema import Mode, open_store, stored_kind
 from stores.atlas.layer import AtlasLayer
@@ -151,7 +151,7 @@ class Atlas:
 
     def summary(self) -> list[str]:
         """What it holds, how complete it is and what it was made from, in lines."""
-        return list(self._lines())
+        return list(map(in_line, self._lines()))
 
     def _lines(self) -> Iterator[str]:
         made_from = self.provenance

@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 from jaxtyping import Float, Shaped
 
-from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
+from stores.arrays.schema import ArraySpec, array_at, write_all
 
 SPECTRUM, MEAN, COVARIANCE, SUMS = "spectrum", "colours/mean", "colours/covariance", "light/sums"
 _AXES = ("colour", "row_frequency", "column_frequency")
@@ -33,30 +33,28 @@ def write_images(
     covariance: Float[np.ndarray, "colour colour"],
 ) -> None:
     """Write the mean amplitude spectrum (half of it, as of a real transform) and the statistics of colour logits."""
-    declare(
-        group,
-        [
-            ArraySpec(
-                SPECTRUM, ("colour", "row_frequency", "column_frequency"), spectrum.shape, "float32",
-                "mean amplitude spectrum of the images at the network's input size, orthonormal, half of it",
-            ),
-            ArraySpec(MEAN, ("colour",), mean.shape, "float64", "mean logit of the images' colours"),
-            ArraySpec(
-                COVARIANCE, ("colour", "other_colour"), covariance.shape, "float64", "covariance of the colours' logits"
-            ),
-        ],
-    )  # fmt: skip
-    for path, values in ((SPECTRUM, spectrum.astype(np.float32)), (MEAN, mean), (COVARIANCE, covariance)):
-        write_whole(array_at(group, path), values)
+    specs = [
+        ArraySpec(
+            SPECTRUM, ("colour", "row_frequency", "column_frequency"), spectrum.shape, "float32",
+            "mean amplitude spectrum of the images at the network's input size, orthonormal, half of it",
+        ),
+        ArraySpec(MEAN, ("colour",), mean.shape, "float64", "mean logit of the images' colours"),
+        ArraySpec(
+            COVARIANCE, ("colour", "other_colour"), covariance.shape, "float64", "covariance of the colours' logits"
+        ),
+    ]  # fmt: skip
+    write_all(group, specs, {SPECTRUM: spectrum.astype(np.float32), MEAN: mean, COVARIANCE: covariance})
 
 
 def write_image_sums(group: zarr.Group, sums: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
     """Keep what the means are made of, so that later images can be added: ``spectrum``, ``colour``, ``products``
     and ``rows``, each with its ``…_rest``, and ``count``."""
-    for name, (axes, meaning) in _SUMS.items():
-        values = np.asarray(sums[name])
-        declare(group, [ArraySpec(f"{SUMS}/{name}", axes, values.shape, str(values.dtype), meaning)])
-        write_whole(array_at(group, f"{SUMS}/{name}"), values)
+    values = {f"{SUMS}/{name}": np.asarray(sums[name]) for name in _SUMS}
+    specs = [
+        ArraySpec(path, axes, values[path].shape, str(values[path].dtype), meaning)
+        for path, (axes, meaning) in zip(values, _SUMS.values(), strict=True)
+    ]
+    write_all(group, specs, values)
 
 
 def read_image_sums(group: zarr.Group) -> dict[str, Shaped[np.ndarray, "..."]]:

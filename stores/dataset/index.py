@@ -20,6 +20,7 @@ from stores.errors import USED as USED
 from stores.errors import SchemaMismatch
 from stores.errors import Status as Status
 from stores.files import safe_url
+from stores.together import together
 
 NO_LABEL = -1
 TEXT = np.dtypes.StringDType()
@@ -76,7 +77,9 @@ class Rows:
     @classmethod
     def read(cls: type[R], group: zarr.Group, folder: str, count: int) -> R:
         """The first ``count`` rows of the arrays in a folder of the store."""
-        return cls.from_columns({name: array_at(group, f"{folder}/{name}")[:count] for name in cls.stored()})
+        names = list(cls.stored())
+        read = together(lambda name: array_at(group, f"{folder}/{name}")[:count], names)
+        return cls.from_columns(dict(zip(names, read, strict=True)))
 
     @classmethod
     def specs(cls, folder: str, axis: str) -> list[ArraySpec]:
@@ -160,10 +163,8 @@ def append_parts(group: zarr.Group, parts: Iterable[tuple[SampleRows, ShardRows]
     Raises:
         SchemaMismatch: the rows do not belong to these shards, in order.
     """
-    declare(group, index_specs())
-    known = read_shards(group)
+    arrays, known = declare(group, index_specs()), read_shards(group)
     row, first = int(known.images.sum()), len(known)
-    columns = {name: array_at(group, f"index/{name}") for name in SampleRows.stored()}
     tables: list[ShardRows] = []
     for rows, shards in _chunkfuls(parts):
         before = first + sum(len(table) for table in tables)
@@ -173,16 +174,19 @@ def append_parts(group: zarr.Group, parts: Iterable[tuple[SampleRows, ShardRows]
                 f"{len(rows)} rows of the index are not those of shards {before} to {before + len(shards) - 1} "
                 f"with {shards.images.tolist()} images; append each shard with all its rows, in order"
             )
-        for name, column in rows.columns().items():
-            grow(columns[name], row, column)
+        _grow_all(arrays, "index", row, rows)
         row += len(rows)
         rejected = np.bincount(rows.shard[~np.isin(rows.status, USED)] - before, minlength=len(shards))
         tables.append(replace(shards, rejected=rejected.astype(np.int64)))
     table = ShardRows.concat(tables)
     table = replace(table, url=np.asarray([safe_url(str(url)) for url in table.url], TEXT))
-    for name, column in table.columns().items():
-        grow(array_at(group, f"shards/{name}"), first, column)
-    grow(array_at(group, "shards/done"), first, np.ones(len(table), np.uint8))
+    _grow_all(arrays, "shards", first, table)
+    grow(arrays["shards/done"], first, np.ones(len(table), np.uint8))
+
+
+def _grow_all(arrays: Mapping[str, zarr.Array[Any]], folder: str, start: int, rows: Rows) -> None:
+    columns = rows.columns()
+    together(lambda name: grow(arrays[f"{folder}/{name}"], start, columns[name]), columns)
 
 
 def _chunkfuls(parts: Iterable[tuple[SampleRows, ShardRows]]) -> Iterator[tuple[SampleRows, ShardRows]]:
@@ -214,7 +218,8 @@ def read_columns(
             f"images {images.min()} to {images.max()} were asked of an index that has 0 to {count - 1}; ask for images "
             "of this store"
         )
-    return {name: read_rows(array_at(group, f"index/{name}"), images) for name in names}
+    read = together(lambda name: read_rows(array_at(group, f"index/{name}"), images), names)
+    return dict(zip(names, read, strict=True))
 
 
 def read_index(group: zarr.Group) -> SampleRows:

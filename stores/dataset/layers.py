@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import zarr
@@ -10,6 +11,7 @@ from jaxtyping import Shaped
 
 from stores.arrays.names import placed
 from stores.arrays.schema import ArraySpec, array_at, group_at, write_whole
+from stores.together import together
 
 COUNT, SUMS = "sums/count", ("sums/", "rests/")
 LEVEL = "position of the level in a sorted row, from 0, the smallest, to 1"
@@ -33,20 +35,29 @@ def layer_specs(node: str, channels: int, levels: int, meanings: Mapping[str, st
     return specs
 
 
-def write_layer(group: zarr.Group, node: str, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
-    """Write arrays of ``layers/NODE`` by relative path, such as ``mean`` or ``sums/total``; a single writer.
+def write_layer(
+    group: zarr.Group,
+    node: str,
+    arrays: Mapping[str, Shaped[np.ndarray, "..."]],
+    declared: Mapping[str, zarr.Array[Any]] | None = None,
+) -> None:
+    """Write arrays of ``layers/NODE`` by relative path, such as ``mean`` or ``sums/total``, together; a single writer.
+    Those that were just ``declared`` are not looked for again.
 
     Raises:
         SchemaMismatch: an array was not declared, or has another shape.
     """
-    parent = group_at(group, f"layers/{placed(node)}")
-    for name in sorted(arrays):
-        write_whole(array_at(parent, name), np.asarray(arrays[name]))
+    path = f"layers/{placed(node)}"
+
+    def write(name: str) -> None:
+        array = array_at(group, f"{path}/{name}") if declared is None else declared[f"{path}/{name}"]
+        write_whole(array, np.asarray(arrays[name]))
+
+    together(write, sorted(arrays))
 
 
 def read_layer(group: zarr.Group, node: str) -> dict[str, Shaped[np.ndarray, "..."]]:
     """All arrays of ``layers/NODE`` by relative path; raises SchemaMismatch where there are none."""
     parent = group_at(group, f"layers/{placed(node)}")
-    return {
-        name: np.asarray(array[...]) for name, array in parent.members(max_depth=1) if isinstance(array, zarr.Array)
-    }
+    arrays = {name: array for name, array in parent.members(max_depth=1) if isinstance(array, zarr.Array)}
+    return dict(zip(arrays, together(lambda array: np.asarray(array[...]), arrays.values()), strict=True))

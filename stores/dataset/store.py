@@ -13,11 +13,12 @@ import numpy as np
 import zarr
 from jaxtyping import Float, Float32, Int32, Shaped, UInt8
 
-from stores.arrays.display import lines_html
+from stores.arrays.display import in_line, lines_html
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
 from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
 from stores.dataset.directions import Dictionaries, Directions, StoredDictionary, write_dictionary, write_directions
+from stores.dataset.fits import DictionaryFit, read_fit, write_fit
 from stores.dataset.images import (
     read_colour_rows,
     read_colours,
@@ -189,8 +190,8 @@ class Statistics(KeptOfNeurons):
         """Declare and write a layer's statistics, whose meanings are given by path; a single writer. Without levels
         there are no rows."""
         given = {path: meaning for path, meaning in meanings.items() if path in arrays}
-        declare(self.root, layer_specs(name, len(arrays["mean"]), len(level), given))
-        write_layer(self.root, name, {**({"level": level} if len(level) else {}), **arrays})
+        declared = declare(self.root, layer_specs(name, len(arrays["mean"]), len(level), given))
+        write_layer(self.root, name, {**({"level": level} if len(level) else {}), **arrays}, declared)
 
     def colours(self) -> tuple[Float[np.ndarray, "colour"], Float[np.ndarray, "colour colour"]]:
         """Mean and covariance of the images' colour logits."""
@@ -236,6 +237,16 @@ class Statistics(KeptOfNeurons):
     def write_dictionary(self, name: str, dictionary: StoredDictionary) -> None:
         """Keep such a dictionary; another one of this name is refused."""
         write_dictionary(self.root, name, dictionary)
+
+    def write_fit(self, name: str, found: DictionaryFit) -> None:
+        """Keep how well the dictionary of this name goes with a layer."""
+        write_fit(self.root, name, found)
+
+    def fit(self, layer: str) -> DictionaryFit | None:
+        """How well the dictionary that ``layer``, ``MODULE~NAME``, is of goes with the module; None where there is no
+        dictionary, or nothing was measured."""
+        read, _, name = layer.rpartition("~")
+        return read_fit(self.root, name, read) if name in self.dictionaries() else None
 
     # Completion marks: of layers the data set's fingerprint, of references that and their number
 
@@ -283,7 +294,7 @@ class Statistics(KeptOfNeurons):
 
     def summary(self) -> list[str]:
         """What the store holds and how complete it is, in lines; what it was made from first."""
-        return list(statistics_lines(self))
+        return list(map(in_line, statistics_lines(self)))
 
     def _repr_html_(self) -> str:
         return lines_html(self.summary())

@@ -41,6 +41,8 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
         if layer.partition("~")[2] in statistics.dictionaries() and live < neurons:
             none = ", the others are never active"
         yield f"  references/{layer}: {live} of {neurons} neurons have references, up to {ranks} each{none}"
+        if (fit := statistics.fit(layer)) is not None:
+            yield from (f"    {words}" for words in (fit.line(), *fit.doubts()))
     for targets in statistics.all_targets():
         done = targets.done()
         counts = counted(targets.status(), PICTURE_STATUS_MEANINGS)

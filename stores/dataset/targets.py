@@ -198,9 +198,13 @@ def target_specs(
         ),
         ArraySpec(f"{path}/level", ("level",), (own_levels,), "float64", f"{LEVEL}, of own"),
         ArraySpec(f"{path}/{COUNT}", rows, length, "int64", "references in the means", block=block),
+    ]
+    # the flags last: where they are, all is declared
+    return [
+        *specs,
+        *(_facet_specs(path, neurons, facets[1], block) if facets else []),
         *block_specs(path, neurons, block),
     ]
-    return specs + (_facet_specs(path, neurons, facets[1], block) if facets else [])
 
 
 def reference_facet_spec(path: str, neurons: int, ranks: int, block: int) -> ArraySpec:

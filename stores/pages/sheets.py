@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from stores.arrays.display import in_line
+
 PICTURE_QUALITY = 88
 MASK_QUALITY = 60
 TILES = {"small": (40, 76), "middle": (112, 80)}
@@ -143,7 +145,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _shortened(text: str, width: int, size: int) -> str:
-    font = _font(size)
+    font, text = _font(size), in_line(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

@@ -1,7 +1,7 @@
 """Images of other channels than red, green and blue: arrays in ``.npy`` files, and TIFF with as many bands or pages.
 
-A pixel's value becomes a byte: ``black`` is 0, ``white`` is 255, what is between is rounded, and what is not a number
-is 0. Where neither is given they are those of the file's kind of numbers.
+``black`` becomes 0, ``white`` 255, what is between keeps its place as float32, and what is not a number is 0. Where
+neither is given they are those of the file's kind of numbers; bytes then stay bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Num, Shaped
 
 from stores.errors import Status, UnreadableImage
 
@@ -53,8 +53,8 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in TIFF
 
 
-def npy_image(data: bytes, bands: Bands, max_pixels: int) -> UInt8[np.ndarray, "height width colour"]:
-    """An array (row, column), (row, column, channel) or (channel, row, column), as bytes; nothing in it is run.
+def npy_image(data: bytes, bands: Bands, max_pixels: int) -> Num[np.ndarray, "height width colour"]:
+    """An array (row, column), (row, column, channel) or (channel, row, column), from 0 to 255; nothing in it is run.
 
     Raises `UnreadableImage` as `fitted` does, and for what is no array.
     """
@@ -73,8 +73,8 @@ def npy_image(data: bytes, bands: Bands, max_pixels: int) -> UInt8[np.ndarray, "
     return fitted(array, bands, max_pixels)
 
 
-def tiff_image(data: bytes, bands: Bands, max_pixels: int) -> UInt8[np.ndarray, "height width colour"]:
-    """The first image of a TIFF with all of its bands, or its pages of one size, as bytes.
+def tiff_image(data: bytes, bands: Bands, max_pixels: int) -> Num[np.ndarray, "height width colour"]:
+    """The first image of a TIFF with all of its bands, or its pages of one size, from 0 to 255.
 
     Raises `UnreadableImage` as `fitted` does, and where the package that reads it is missing.
     """
@@ -104,9 +104,9 @@ def tiff_image(data: bytes, bands: Bands, max_pixels: int) -> UInt8[np.ndarray, 
 
 def fitted(
     array: Shaped[np.ndarray, "..."], bands: Bands, max_pixels: int, first: bool = False, last: bool = False
-) -> UInt8[np.ndarray, "height width colour"]:
-    """An array as an image of as many channels as ``bands`` has, in bytes. ``first`` or ``last`` says which axis they
-    are; else it is the one that is as long.
+) -> Num[np.ndarray, "height width colour"]:
+    """An array as an image of as many channels as ``bands`` has, from 0 to 255. ``first`` or ``last`` says which axis
+    they are; else it is the one that is as long.
 
     Raises `UnreadableImage`, with status ``OTHER_CHANNELS`` where there are others, or both axes are as long;
     ``TOO_LARGE``; or ``BEYOND_RANGE`` where nothing says which values are black and white.
@@ -126,12 +126,13 @@ def fitted(
     image = np.moveaxis(image, where[0], -1)
     if image.shape[0] * image.shape[1] > max_pixels:
         raise _too_large(image.shape[0] * image.shape[1], max_pixels)
-    pixels = as_bytes(image, bands)
+    pixels = as_levels(image, bands)
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 and bands.channels == 1 else pixels
 
 
-def as_bytes(image: Shaped[np.ndarray, "row column channel"], bands: Bands) -> UInt8[np.ndarray, "row column channel"]:
-    """Values as bytes: black is 0, white 255; raises `UnreadableImage` where nothing says what they are."""
+def as_levels(image: Shaped[np.ndarray, "row column channel"], bands: Bands) -> Num[np.ndarray, "row column channel"]:
+    """Values from 0, which is black, to 255, which is white: bytes of bytes, else float32; raises `UnreadableImage`
+    where nothing says what they are."""
     kind = image.dtype.name
     if not bands.black and kind == "uint8":
         return np.ascontiguousarray(image)
@@ -152,7 +153,7 @@ def as_bytes(image: Shaped[np.ndarray, "row column channel"], bands: Bands) -> U
             "between 0 and 1: say which are black and white, as with --black 0 --white 10000",
             Status.BEYOND_RANGE,
         )
-    made: np.ndarray = (np.nan_to_num(share, posinf=1.0, neginf=0.0).clip(0, 1) * 255).round().astype(np.uint8)
+    made: np.ndarray = (np.nan_to_num(share, posinf=1.0, neginf=0.0).clip(0, 1) * 255).astype(np.float32)
     return made
 
 

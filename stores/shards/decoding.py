@@ -1,5 +1,8 @@
 """Bytes to pixels, with a bound on the size before anything is decoded.
 
+Pixels are bytes where the file has them. Where it has more, as PNG and TIFF of 16 bits, they are float32 between 0 and
+255, and nothing is rounded.
+
 JPEG goes through simplejpeg, the rest through Pillow. EXIF orientation is ignored by both: networks were trained on
 the pixels as they lie in the file. Alpha is dropped; greyscale and palettes become RGB; of an animation the first
 frame counts. For networks of other channels `stores.shards.bands` reads arrays and TIFF, and a file of another format
@@ -7,14 +10,15 @@ must have as many bands.
 """
 
 import io
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import simplejpeg
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8, UInt16
 from PIL import AvifImagePlugin, Image, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from stores.errors import Status, UnreadableImage
@@ -26,6 +30,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000
 # register these formats, and none of the forty others
 Image.preinit()
 _REGISTERED = (AvifImagePlugin, Jpeg2KImagePlugin, TiffImagePlugin, WebPImagePlugin)
+
+OTHER_BYTE = {f"{mode};16B": f"{mode};16L" for mode in ("RGB", "RGBA")}
+OTHER_BYTE |= {low: high for high, low in OTHER_BYTE.items()}
+OTHER_BYTE |= {f"{mode};16N": f"{mode};16{'B' if sys.byteorder == 'little' else 'L'}" for mode in ("RGB", "RGBA")}
+"""Pillow has no colours of 16 bits: it reads one byte of each value by the first of these names, the other by the
+second."""
 
 SUBTRACTIVE, JPEG = {"CMYK", "YCCK"}, b"\xff\xd8\xff"
 
@@ -64,8 +74,9 @@ def in_order(items: Iterable[A], work: Callable[[A], B], threads: int, ahead: in
             pool.shutdown(cancel_futures=True)
 
 
-def decode(data: bytes, max_pixels: int = 64_000_000, bands: Bands = RGB) -> UInt8[np.ndarray, "height width colour"]:
-    """Pixels of an image in RGB, or in as many channels as ``bands`` has, 0 to 255.
+def decode(data: bytes, max_pixels: int = 64_000_000, bands: Bands = RGB) -> Num[np.ndarray, "height width colour"]:
+    """Pixels of an image in RGB, or in as many channels as ``bands`` has, from 0 to 255: uint8, or float32 of a file
+    that holds more than bytes.
 
     Raises:
         UnreadableImage: with status ``UNDECODABLE``, or ``TOO_LARGE`` for more than ``max_pixels`` pixels; of other
@@ -120,7 +131,7 @@ def format_of(data: bytes) -> str | None:
     return None
 
 
-def _decode_other(data: bytes, max_pixels: int, bands: Bands = RGB) -> UInt8[np.ndarray, "height width colour"]:
+def _decode_other(data: bytes, max_pixels: int, bands: Bands = RGB) -> Num[np.ndarray, "height width colour"]:
     kind = format_of(data)
     if kind is None:
         raise UnreadableImage(
@@ -133,8 +144,16 @@ def _decode_other(data: bytes, max_pixels: int, bands: Bands = RGB) -> UInt8[np.
         # what is refused here, and it keeps to itself what is wrong with a header
         with Image.OPEN[kind][0](io.BytesIO(data), "") as image:
             _bound(image.height, image.width, max_pixels)
+            if _planes_of_16_bits(image):
+                return tiff_image(data, bands, max_pixels)
+            deep = any(_raw_mode(tile) in OTHER_BYTE for tile in image.tile)
             image.load()
-            return _rgb(image) if bands.photographs else fitted(_banded(image, bands), bands, max_pixels, last=True)
+            if bands.photographs and not deep:
+                return _rgb(image)
+            values = _sixteen(image, kind, data) if deep else _banded(image, bands)
+            return fitted(
+                values[..., :3] if deep and bands.channels in (1, 3) else values, bands, max_pixels, last=True
+            )
     except (UnreadableImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -156,10 +175,35 @@ def _banded(image: Image.Image, bands: Bands) -> np.ndarray:
     return np.asarray(image)
 
 
-def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width colour"]:
+def _raw_mode(tile: Any) -> str:
+    return str(tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0])
+
+
+def _planes_of_16_bits(image: Image.Image) -> bool:
+    """Whether this is a TIFF that Pillow reads wrongly, and says nothing."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    bits, apart = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,)), TiffImagePlugin.PLANAR_CONFIGURATION
+    return len(bits) > 1 and max(bits) > 8 and image.tag_v2.get(apart, 1) == 2
+
+
+def _sixteen(image: Image.Image, kind: str, data: bytes) -> UInt16[np.ndarray, "height width band"]:
+    """All bits of an image that was loaded, and of which Pillow keeps one byte of two."""
+    with Image.OPEN[kind][0](io.BytesIO(data), "") as again:
+        again.tile = [tile._replace(args=_other_byte(tile.args)) for tile in again.tile]
+        again.load()
+        made: np.ndarray = np.asarray(image).astype(np.uint16) << 8 | np.asarray(again)
+    return made
+
+
+def _other_byte(args: Any) -> Any:
+    return OTHER_BYTE[args] if isinstance(args, str) else (OTHER_BYTE[args[0]], *args[1:])
+
+
+def _rgb(image: Image.Image) -> Num[np.ndarray, "height width colour"]:
     if image.mode.startswith("I"):
         # 16 bits per pixel, which Pillow would clip instead of scale
-        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        grey = (np.asarray(image).clip(0, 65535) / np.float32(257)).astype(np.float32)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of no known range")

@@ -125,7 +125,9 @@ def overflowing_network() -> nn.Module:
     return made
 
 
-HOSTILE = ("classes", "input", "own", "/features/2/Conv", "model/conv:1", "a b~c@d", "count", "[red]%2F=2F", "слой")
+BROKEN = "[red]%2F=2F\n\t\x1b[31m\u202e"
+"""A name that breaks lines, commands a terminal, and turns the direction of what follows."""
+HOSTILE = ("classes", "input", "own", "/features/2/Conv", "model/conv:1", "a b~c@d", "count", "слой", BROKEN)
 """Names that modules can have, one beside the other, of which each means something else somewhere."""
 
 
@@ -240,3 +242,11 @@ def shards(folder: Path, count: int = 2, images: int = 10) -> list[Path]:
                 members[f"image{number:04d}.cls"] = str(number % 3).encode()
         made.append(write_tar(folder / f"tiny-{shard:06d}.tar", members))
     return made
+
+
+def even_network() -> nn.Sequential:
+    """Three blocks with maps of the same size and as many channels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        blocks = [nn.Sequential(nn.Conv2d(*size, 3, padding=1), nn.ReLU()) for size in ((3, 8), (8, 8), (8, 8))]
+        return nn.Sequential(nn.AvgPool2d(4), *blocks, nn.Flatten(), nn.Linear(512, CLASSES))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from vital.errors import UnknownModel, UnsuitableInput, nearest
@@ -56,7 +56,7 @@ class Judge:
     """Of pictures of other channels those that it is shown as red, green and blue, or one as grey."""
 
     @rounding()
-    def outputs(self, pixels: UInt8[Tensor, "picture colour row column"]) -> JudgeOutput:
+    def outputs(self, pixels: Num[Tensor, "picture colour row column"]) -> JudgeOutput:
         """Logits and features of pictures of any side."""
         side = self.preprocessing.side
         if self.view and pixels.shape[1] != self.preprocessing.colours:
@@ -67,7 +67,7 @@ class Judge:
         with torch.inference_mode():
             return self.forward(self.preprocessing.normalise(shown))
 
-    def features(self, pixels: UInt8[Tensor, "picture colour row column"]) -> Float[np.ndarray, "picture feature"]:
+    def features(self, pixels: Num[Tensor, "picture colour row column"]) -> Float[np.ndarray, "picture feature"]:
         """Those of `outputs`, on the host in single precision."""
         features: np.ndarray = self.outputs(pixels).features.float().numpy(force=True)
         return features

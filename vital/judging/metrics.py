@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num, UInt8
 from torch import Tensor
 
 from vital.measuring.rows import resample, site_levels, sort_rows
@@ -201,7 +201,7 @@ def diversity(features: Float[np.ndarray, "seed picture feature"]) -> Float[np.n
     return apart
 
 
-def variation(pixels: UInt8[np.ndarray, "picture side side colour"]) -> Float[np.ndarray, "picture"]:
+def variation(pixels: Num[np.ndarray, "picture side side colour"]) -> Float[np.ndarray, "picture"]:
     """Mean absolute difference of neighbouring pixels, in bytes, over both directions and all colours. It does not
     depend on the side of smooth pictures, only on how much neighbours differ."""
     values = pixels.astype(np.float64)
@@ -210,7 +210,7 @@ def variation(pixels: UInt8[np.ndarray, "picture side side colour"]) -> Float[np
     return mean
 
 
-def clipped(pixels: UInt8[np.ndarray, "picture side side colour"]) -> Float[np.ndarray, "picture"]:
+def clipped(pixels: Num[np.ndarray, "picture side side colour"]) -> Float[np.ndarray, "picture"]:
     """Share of a picture's values that are the least or the greatest a byte holds: what is harsh has many."""
     share: np.ndarray = ((pixels == 0) | (pixels == 255)).mean((1, 2, 3))
     return share

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from vital.network.arithmetic import rounding
@@ -25,7 +25,7 @@ Passed = Mapping[str, Float[np.ndarray, "_image _channel"]]
 
 @rounding()
 def passed(
-    model: Model, nodes: Sequence[str], pixels: UInt8[Tensor, "image colour row column"], layouts: dict[str, Layout]
+    model: Model, nodes: Sequence[str], pixels: Num[Tensor, "image colour row column"], layouts: dict[str, Layout]
 ) -> dict[str, Float[np.ndarray, "_image _channel"]]:
     """What images give at some nodes, the input left out; they are of the network's side."""
     inner = [node for node in nodes if node != INPUT]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Shaped, UInt8
+from jaxtyping import Float, Float64, Int, Num, Shaped
 from torch import Tensor
 
 from vital.measuring.image_sums import ImageSums, ImageTotal
@@ -159,7 +159,7 @@ class Gathering:
 
     def add(
         self,
-        pixels: UInt8[Tensor, "image colour side side"],
+        pixels: Num[Tensor, "image colour side side"],
         rows: Int[np.ndarray, "image"],
         labels: Int[np.ndarray, "image"],
         keys: Sequence[str],
@@ -189,7 +189,7 @@ class Gathering:
         else:
             self._behind = copied, batch
 
-    def _activations(self, used: Model, pixels: UInt8[Tensor, "image colour side side"]) -> dict[str, Tensor]:
+    def _activations(self, used: Model, pixels: Num[Tensor, "image colour side side"]) -> dict[str, Tensor]:
         if not self._inner:
             return {}
         with probe(used.network, self._inner, self._survey.layouts()) as run:
@@ -277,7 +277,7 @@ def gather(
     model: Model,
     survey: Survey,
     plan: Plan,
-    pixels: UInt8[Tensor, "image colour side side"],
+    pixels: Num[Tensor, "image colour side side"],
     rows: Int[np.ndarray, "image"],
     labels: Int[np.ndarray, "image"],
     keys: Sequence[str],

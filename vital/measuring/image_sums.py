@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Num, Shaped
 from torch import Tensor
 
 from vital.measuring.exact import ExactSum, carried, total_of
@@ -46,7 +46,7 @@ def grey(colours: int = 3) -> ColourDistribution:
 @dataclass(frozen=True)
 class ImageSums:
     """Sums over images of the amplitude spectrum (colour, row frequency, column frequency), of colour logits with their
-    products, and of each colour's sorted bytes; each in the two parts of an exact sum, so that ``+`` gives the same
+    products, and of each colour's sorted values; each in the two parts of an exact sum, so that ``+`` gives the same
     bits in any order."""
 
     spectrum: Float[np.ndarray, "2 colour row column"]
@@ -65,7 +65,7 @@ class ImageSums:
         return ImageTotal(side, colours=colours).sums()
 
     @classmethod
-    def of(cls, pixels: UInt8[Tensor, "image colour side side"]) -> ImageSums:
+    def of(cls, pixels: Num[Tensor, "image colour side side"]) -> ImageSums:
         """The sums of a batch."""
         total = ImageTotal(pixels.shape[2], pixels.device, pixels.shape[1])
         total.add(pixels)
@@ -110,18 +110,24 @@ class ImageTotal:
         self._logits = torch.from_numpy(np.log(light / (1 - light)).astype(np.float32)).to(device)
         self._count = 0
 
-    def add(self, pixels: UInt8[Tensor, "image colour side side"]) -> None:
+    def add(self, pixels: Num[Tensor, "image colour side side"]) -> None:
         """Add a batch of images: on a CPU few at a time, which stay in its cache."""
         for part in pixels.split(IN_CACHE) if pixels.device.type == "cpu" else [pixels]:
-            colours = part.float().div_(255)
+            colours = part.to(torch.float32, copy=True).div_(255)
             waves = torch.fft.rfft2(colours.sub_(colours.mean((2, 3), keepdim=True)), norm="ortho")
-            logits = self._logits.index_select(0, part.flatten().int()).view(len(part), part.shape[1], -1)
+            logits = self._logits_of(part)
             # less than half the time of abs(), whose care for overflow amplitudes do not need
             self._spectrum.add(waves.real.square().addcmul_(waves.imag, waves.imag).sqrt_())
             self._colour.add(logits.mean(2))
             self._products.add(logits @ logits.transpose(1, 2) / logits.shape[2])
-            self._rows.add(resample(_sorted_bytes(part.flatten(2)).float(), self._sites, self._levels))
+            self._rows.add(resample(_sorted(part.flatten(2)).float(), self._sites, self._levels))
         self._count += len(pixels)
+
+    def _logits_of(self, pixels: Num[Tensor, "image colour _ _"]) -> Float[Tensor, "image colour site"]:
+        """Those of bytes are known; of what lies between two bytes they are computed."""
+        if pixels.is_floating_point():
+            return (pixels.double() / 255).clamp_(LOGIT_MARGIN, 1 - LOGIT_MARGIN).logit_().float().flatten(2)
+        return self._logits.index_select(0, pixels.flatten().int()).view(*pixels.shape[:2], -1)
 
     def sums(self) -> ImageSums:
         """What was added, copied to the host."""
@@ -131,7 +137,7 @@ class ImageTotal:
         return ImageSums(spectrum, colour, products, rows, self._count)
 
 
-def _sorted_bytes(values: UInt8[Tensor, "image colour site"]) -> UInt8[Tensor, "image colour site"]:
+def _sorted(values: Num[Tensor, "image colour site"]) -> Num[Tensor, "image colour site"]:
     """Each row sorted; NumPy counts bytes instead of comparing them."""
     if values.device.type != "cpu":
         return values.sort(-1).values

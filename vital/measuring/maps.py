@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import xarray
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from vital.errors import UnsuitableInput
@@ -78,7 +78,7 @@ def relevance_maps(
     survey: Survey,
     layer: Layer,
     numbers: Int[np.ndarray, "image"],
-    pixels: UInt8[Tensor, "image colour side side"],
+    pixels: Num[Tensor, "image colour side side"],
     node: Layer,
     kind: RelevanceKind = "lrp",
 ) -> Float[np.ndarray, "image row column"]:
@@ -123,7 +123,7 @@ def responses(
     model: Model,
     survey: Survey,
     neurons: Mapping[str, Sequence[int]],
-    pixels: UInt8[Tensor, "image colour side side"],
+    pixels: Num[Tensor, "image colour side side"],
     precision: Precision = "float32",
 ) -> dict[str, Responses]:
     """What ``neurons`` of some layers, in ascending order, make of one batch of images; by layer.

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Num
 from PIL import Image
 from torch import Tensor
 
@@ -34,7 +34,7 @@ class Photographs:
     """Photographs resized and cropped to a network's input; ``names`` are their files, or else their numbers."""
 
     names: tuple[str, ...]
-    pixels: UInt8[Tensor, "image colour side side"]
+    pixels: Num[Tensor, "image colour side side"]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -94,9 +94,7 @@ def _images_below(folder: Path, endings: Sequence[str]) -> Iterator[Photo]:
             yield file
 
 
-def _decoded(
-    photo: Photo, number: int, colours: int, decoder: Decoder | None
-) -> UInt8[np.ndarray, "row column colour"]:
+def _decoded(photo: Photo, number: int, colours: int, decoder: Decoder | None) -> Num[np.ndarray, "row column colour"]:
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != colours or 0 in photo.shape:
             raise UnsuitableInput(
@@ -128,11 +126,11 @@ def _decoded(
         ) from error
 
 
-def _colours(image: Image.Image) -> UInt8[np.ndarray, "row column colour"]:
+def _colours(image: Image.Image) -> Num[np.ndarray, "row column colour"]:
     if image.mode == "F":
         raise UnsuitableInput("its pixels are floating-point numbers, and nobody says which is white")
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip instead of scale
-        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        grey = (np.asarray(image).clip(0, 65535) / np.float32(257)).astype(np.float32)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("P", "PA"):  # dropping a palette's transparency in one step makes Pillow warn
         image = image.convert("RGBA")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from vital.errors import UnknownLayer, nearest
+from vital.errors import UnknownLayer, in_line, nearest
 from vital.network.layers import Layer, Survey
 from vital.network.probe import INPUT
 
@@ -184,10 +184,12 @@ class LayerTable:
         raise UnknownLayer(f"the table has no layer {layer!r}; the nearest are {known}; every=True lists all")
 
     def __repr__(self) -> str:
-        width = max([len("layer"), *(len(row.layer) for row in self.rows)])
+        width = max([len("layer"), *(len(in_line(row.layer)) for row in self.rows)])
         wide = max([len("sites"), *(len(row.places) for row in self.rows)])
         lines = (
-            f"{row.layer:<{width}}  {row.channels:>8}  {row.places:>{wide}}  {', '.join(row.nodes)}" for row in self
+            f"{in_line(row.layer):<{width}}  {row.channels:>8}  {row.places:>{wide}}  "
+            f"{', '.join(map(in_line, row.nodes))}"
+            for row in self
         )
         head = f"{'layer':<{width}}  channels  {'sites':>{wide}}  nodes matched by default"
         return "\n".join((head, *lines))

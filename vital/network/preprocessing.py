@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Num, UInt8
+from jaxtyping import Float, Int, Num
 from PIL import Image
 from torch import Tensor
 
@@ -107,11 +107,12 @@ class Preprocessing:
         rest |= {name: tuple(identity.get(name, ())) for name in ("black", "white")}
         return cls(identity["input_size"], tuple(identity["mean"]), tuple(identity["std"]), **rest)
 
-    def crop(self, image: UInt8[np.ndarray, "row column colour"]) -> UInt8[Tensor, "colour side side"]:
-        """One decoded image at the input's size: resized, the middle cut out; black where it does not reach."""
+    def crop(self, image: Num[np.ndarray, "row column colour"]) -> Num[Tensor, "colour side side"]:
+        """One decoded image at the input's size: resized, the middle cut out; black where it does not reach. Bytes stay
+        bytes, as the weights were evaluated; what is finer, as float32 from 0 to 255, is not rounded."""
         return self.crop_decoded(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
-    def crop_decoded(self, pixels: UInt8[Tensor, "colour row column"]) -> UInt8[Tensor, "colour side side"]:
+    def crop_decoded(self, pixels: Num[Tensor, "colour row column"]) -> Num[Tensor, "colour side side"]:
         """The same of an image on any device; a GPU rounds otherwise, so that a pixel may differ by one step."""
         rows, columns = pixels.shape[1:]
         shorter, short = self.shorter, min(rows, columns)
@@ -124,18 +125,19 @@ class Preprocessing:
         top, left = (round((length - self.side) / 2) for length in pixels.shape[1:])
         return pixels[:, top : top + self.side, left : left + self.side]
 
-    def _resized(self, pixels: UInt8[Tensor, "colour _ _"], size: tuple[int, int]) -> UInt8[Tensor, "colour _ _"]:
+    def _resized(self, pixels: Num[Tensor, "colour _ _"], size: tuple[int, int]) -> Num[Tensor, "colour _ _"]:
         if self.interpolation not in ("bilinear", "bicubic"):
             filter_ = Image.Resampling[self.interpolation.upper()]
             each = [Image.fromarray(one).resize(size[::-1], filter_) for one in pixels.numpy(force=True)]
-            return torch.from_numpy(np.stack([np.asarray(one) for one in each])).to(pixels.device)
-        if self.antialias and pixels.device.type == "cpu":  # a GPU resizes no bytes
+            return torch.from_numpy(np.stack([np.asarray(one) for one in each])).clamp_(0, 255).to(pixels.device)
+        if self.antialias and pixels.device.type == "cpu" and not pixels.is_floating_point():  # a GPU resizes no bytes
             return F.interpolate(pixels[None], size, mode=self.interpolation, antialias=True)[0]
         return self._smooth(pixels, size)
 
-    def _smooth(self, pixels: UInt8[Tensor, "colour _ _"], size: tuple[int, int]) -> UInt8[Tensor, "colour _ _"]:
+    def _smooth(self, pixels: Num[Tensor, "colour _ _"], size: tuple[int, int]) -> Num[Tensor, "colour _ _"]:
         smooth = F.interpolate(pixels[None].float(), size, mode=self.interpolation, antialias=self.antialias)[0]
-        return smooth.round_().clamp_(0, 255).byte()
+        smooth = smooth.clamp_(0, 255)  # bicubic goes beyond
+        return smooth if pixels.is_floating_point() else smooth.round_().byte()
 
     def normalise(self, pixels: Num[Tensor, "image colour row column"]) -> Float[Tensor, "image colour row column"]:
         """Bytes, or what lies between two of them, as the network wants them, channels last in memory."""
@@ -171,8 +173,8 @@ class Preprocessing:
         return np.array([self.box(site, sites) if square else whole for site in range(sites)], np.int32)
 
     def cut(
-        self, image: UInt8[Tensor, "colour side side"], box: Int[np.ndarray, "4"] | Sequence[int]
-    ) -> UInt8[Tensor, "colour side side"]:
+        self, image: Num[Tensor, "colour side side"], box: Int[np.ndarray, "4"] | Sequence[int]
+    ) -> Num[Tensor, "colour side side"]:
         """A patch of a cropped image, resized to the input."""
         top, left, height, width = (int(edge) for edge in box)
         if (height, width) == (self.side, self.side):

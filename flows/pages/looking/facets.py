@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from flows.pages.looking.sights import Sight
@@ -23,7 +23,7 @@ def with_facets(
     statistics: Statistics,
     layers: Sequence[AtlasLayer],
     seen: Sequence[Sequence[Sight]],
-    pixels: UInt8[Tensor, "photo colour side side"],
+    pixels: Num[Tensor, "photo colour side side"],
 ) -> list[list[Sight]]:
     """The sights of each photograph, those of neurons with several facets with the facet that sees it.
 

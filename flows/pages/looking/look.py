@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from flows.jobs import Running
@@ -132,7 +132,7 @@ class _Looking:
         )
 
     def with_relevance(
-        self, seen: Sequence[Sequence[Sight]], pixels: UInt8[Tensor, "image colour side side"]
+        self, seen: Sequence[Sequence[Sight]], pixels: Num[Tensor, "image colour side side"]
     ) -> list[list[Sight]]:
         """Neurons without a map of their own get that of an earlier layer's relevance; those of a layer together."""
         sights, model, survey = [list(row) for row in seen], self._loaded.model, self._loaded.survey

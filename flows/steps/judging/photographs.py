@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from flows.jobs import EvaluateJob
@@ -204,8 +204,8 @@ def _features_of(
 
 
 def _judged(
-    images: Iterator[UInt8[Tensor, "colour side side"]], judges: Mapping[str, Judge]
-) -> Iterator[tuple[UInt8[Tensor, "image colour side side"], Mapping[str, Float[np.ndarray, "image _feature"]]]]:
+    images: Iterator[Num[Tensor, "colour side side"]], judges: Mapping[str, Judge]
+) -> Iterator[tuple[Num[Tensor, "image colour side side"], Mapping[str, Float[np.ndarray, "image _feature"]]]]:
     """Images as many as are in memory at a time, and these in the features of every judge."""
     while part := list(islice(images, CHUNK)):
         shown = torch.stack(part)

@@ -34,7 +34,7 @@ def doubts(shard: ShardFile, preprocessing: Preprocessing) -> Iterator[str]:
         data = sample.image or b""
         if is_array(data) or (not bands.photographs and is_tiff(data)):
             with suppress(UnreadableImage):
-                levels.append(int(np.max(decode(data, bands=bands))))
+                levels.append(float(np.max(decode(data, bands=bands))))
     if levels and max(levels) <= DARK * 255:
         yield (
             f"the brightest value of the first {len(levels)} images of {shard.name} is {max(levels) / 255:.1%} of "

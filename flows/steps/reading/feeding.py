@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from torch import Tensor
 
 from flows.jobs import ReferencesJob
@@ -57,7 +57,7 @@ class Feed:
 
 ALONE = Feed()
 """One thread decodes."""
-Batches = Generator[tuple[list[ShardSample], UInt8[Tensor, "image colour side side"]]]
+Batches = Generator[tuple[list[ShardSample], Num[Tensor, "image colour side side"]]]
 
 
 def fed(reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]) -> Batches:
@@ -75,13 +75,13 @@ class _Decoded:
 
     checksum: int
     status: Status
-    pixels: UInt8[Tensor, "colour side side"] | None = None
+    pixels: Num[Tensor, "colour side side"] | None = None
     jpeg: bytes | None = None
 
 
 def _usable(
     reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]
-) -> Iterator[tuple[ShardSample, UInt8[Tensor, "colour side side"]]]:
+) -> Iterator[tuple[ShardSample, Num[Tensor, "colour side side"]]]:
     classes = loaded.survey.layers.get(CLASSES)
     preprocessing, on_gpu = loaded.model.preprocessing, feed.jpeg == "nvjpeg"
     bands = bands_of(preprocessing)
@@ -133,7 +133,7 @@ def _on_gpu(
     device, preprocessing = loaded.device, loaded.model.preprocessing
     decoder = jpeg_decoder(device)
 
-    def pixels(file: bytes, image: UInt8[Tensor, "colour row column"] | None) -> UInt8[Tensor, "colour side side"]:
+    def pixels(file: bytes, image: UInt8[Tensor, "colour row column"] | None) -> Num[Tensor, "colour side side"]:
         return preprocessing.crop(decode(file)).to(device) if image is None else preprocessing.crop_decoded(image)
 
     while group := list(islice(results, batch)):
@@ -190,7 +190,7 @@ def _ahead(batches: Batches) -> Batches:
 
 
 def _batches(
-    samples: Iterator[tuple[ShardSample, UInt8[Tensor, "colour side side"]]], size: int, device: torch.device
+    samples: Iterator[tuple[ShardSample, Num[Tensor, "colour side side"]]], size: int, device: torch.device
 ) -> Batches:
     """Images stacked by so many, `pinned` for the network's device."""
     while batch := list(islice(samples, size)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,10 +66,16 @@ def _holding(shards: ShardRows, images: Int64[np.ndarray, "image"]) -> Int64[np.
 def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, str]) -> None:
     """Measure the references of all live neurons of ``blocks`` together, then write each block. ``urls`` are as in
     `moved_of_tasks`."""
+    measured_blocks(job, blocks, urls)()
+
+
+def measured_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, str]) -> Callable[[], None]:
+    """Measure as `measure_blocks` does, and give what writes the blocks, which a thread may do while others are
+    measured: it asks nothing of the network."""
     statistics = open_statistics(job.store, "r+")
     loaded = load_stored(statistics, job.running)
     targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
-    _measure_into(targets, statistics, job, loaded, blocks, urls)
+    return _measured_for(targets, statistics, job, loaded, blocks, urls)
 
 
 @dataclass(frozen=True)
@@ -111,18 +117,19 @@ def measured_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedMode
     targets = declare_targets(statistics, job, loaded, fly=True)
     with aside():
         for blocks in asked.together:
-            _measure_into(targets, statistics, job, loaded, blocks, asked.urls)
+            _measured_for(targets, statistics, job, loaded, blocks, asked.urls)()
     return targets
 
 
-def _measure_into(
+def _measured_for(
     targets: Targets,
     statistics: Statistics,
     job: TargetsJob,
     loaded: LoadedModel,
     blocks: Sequence[int],
     urls: Mapping[str, str],
-) -> None:
+) -> Callable[[], None]:
+    """What writes the blocks into ``targets``, when their references are measured."""
     nodes = planned_nodes(statistics, job, loaded)
     every = [row for block in blocks for row in targets.neurons_of(block)]
     references = statistics.references(job.layer, job.variant.references, every)
@@ -134,9 +141,13 @@ def _measure_into(
         facets = measured.facets() if job.variant.most_facets > 1 else []
         target = measured.target(facets)
     dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
-    steps = targets.settings.get("row_steps")
-    for block in blocks:
-        arrays = block_arrays(targets, target, block, dead, steps)
-        if facets:
-            add_facets(arrays, targets.neurons_of(block), neurons, facets)
-        targets.write(block, arrays)
+
+    def write() -> None:
+        steps = targets.settings.get("row_steps")
+        for block in blocks:
+            arrays = block_arrays(targets, target, block, dead, steps)
+            if facets:
+                add_facets(arrays, targets.neurons_of(block), neurons, facets)
+            targets.write(block, arrays)
+
+    return write

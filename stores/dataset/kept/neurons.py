@@ -13,7 +13,7 @@ from jaxtyping import Float32, Int64
 from stores.arrays.blocks import read_rows
 from stores.arrays.names import placed
 from stores.arrays.provenance import claim, claimed
-from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
+from stores.arrays.schema import ArraySpec, array_at, write_all
 from stores.dataset.kept.places import Places, read_reference_places, write_reference_places
 from stores.dataset.kept.references import (
     NOBODY,
@@ -121,9 +121,8 @@ class KeptOfNeurons:
         image = np.full(most, NOBODY, np.int64)
         peak = np.full((neurons, most), np.nan, np.float32)
         image[:images], peak[:, :images] = sample.image, sample.peak.T
-        declare(self.root, sample_specs(folder, neurons, most))
-        write_whole(array_at(self.root, f"{folder}/peak"), peak)
-        write_whole(array_at(self.root, f"{folder}/image"), image)
+        specs = sample_specs(folder, neurons, most)
+        write_all(self.root, specs, {f"{folder}/peak": peak, f"{folder}/image": image})
 
     def _ranks(self, layer: str, count: int | None) -> int:
         ranks = self.ranked()

@@ -13,9 +13,10 @@ import zarr
 from jaxtyping import Int32, Int64, UInt32
 
 from stores.arrays.blocks import read_rows
-from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
+from stores.arrays.schema import ArraySpec, array_at, write_all
 from stores.dataset.index import SampleRows, read_columns
 from stores.dataset.kept.references import NOBODY, REFERENCES, references_path
+from stores.together import together
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,9 @@ def read_reference_places(
 ) -> Places:
     """The places of the best ``count`` references, or queries, of some neurons of a layer; raises SchemaMismatch where
     it has none. What is read does not grow with the index."""
-    image, *columns = (
-        read_rows(array_at(group, f"{references_path(layer, folder)}/{name}"), neurons)[:, :count]
-        for name in ("image", *COLUMNS)
-    )
+    path = references_path(layer, folder)
+    read = together(lambda name: read_rows(array_at(group, f"{path}/{name}"), neurons), ("image", *COLUMNS))
+    image, *columns = (column[:, :count] for column in read)
     distinct, first = np.unique(image, return_index=True)
     taken = distinct != NOBODY
     columns_of_taken = {name: column.reshape(-1)[first[taken]] for name, column in zip(COLUMNS, columns, strict=True)}
@@ -74,19 +74,12 @@ def write_reference_places(
     Raises:
         SchemaMismatch: the index has no such image, or the layer has references of another shape.
     """
-    places, stored = read_places(group, images), SampleRows.stored()
-    row = np.searchsorted(places.image, images)
-    for name in COLUMNS:
-        column = stored[name]
-        spec = ArraySpec(
-            f"{references_path(layer, folder)}/{name}",
-            ("neuron", "rank"),
-            images.shape,
-            column.dtype,
-            column.meaning,
-            column.units,
-        )
-        declare(group, [spec])
-        values = np.zeros(images.shape, column.in_memory)
-        values[images != NOBODY] = getattr(places, name)[row[images != NOBODY]]
-        write_whole(array_at(group, spec.path), values)
+    places, path = read_places(group, images), references_path(layer, folder)
+    taken, row = images != NOBODY, np.searchsorted(places.image, images)
+    specs, values = list[ArraySpec](), dict[str, np.ndarray]()
+    for name, column in ((name, SampleRows.stored()[name]) for name in COLUMNS):
+        at = f"{path}/{name}"
+        specs.append(ArraySpec(at, ("neuron", "rank"), images.shape, column.dtype, column.meaning, column.units))
+        values[at] = np.zeros(images.shape, column.in_memory)
+        values[at][taken] = getattr(places, name)[row[taken]]
+    write_all(group, specs, values)

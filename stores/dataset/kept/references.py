@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 from stores.arrays.blocks import read_rows
 from stores.arrays.names import placed
-from stores.arrays.schema import ArraySpec, array_at, declare, write_whole
+from stores.arrays.schema import ArraySpec, array_at, write_all
+from stores.together import together
 
 LOWEST = "/lowest"
 """Ends the name of references by the least activation."""
@@ -100,9 +101,9 @@ def write_references(group: zarr.Group, layer: str, references: References, fold
         SchemaMismatch: the layer has references of another shape.
     """
     neurons, ranks = references.image.shape
-    declare(group, reference_specs(layer, neurons, ranks, folder))
-    for name in ("box", "site", "score", "image"):
-        write_whole(array_at(group, f"{references_path(layer, folder)}/{name}"), getattr(references, name))
+    path = references_path(layer, folder)
+    specs = reference_specs(layer, neurons, ranks, folder)
+    write_all(group, specs, {f"{path}/{name}": getattr(references, name) for name in ROWS})
 
 
 def read_references(
@@ -110,6 +111,9 @@ def read_references(
 ) -> References:
     """References of a layer, or of some of its neurons in that order; raises SchemaMismatch where there are none."""
     path = references_path(layer, folder)
-    arrays = {part.name: array_at(group, f"{path}/{part.name}") for part in fields(References)}
-    wanted = np.arange(arrays["image"].shape[0]) if neurons is None else neurons
-    return References(**{name: read_rows(array, wanted) for name, array in arrays.items()})
+
+    def read(name: str) -> np.ndarray:
+        array = array_at(group, f"{path}/{name}")
+        return read_rows(array, np.arange(array.shape[0]) if neurons is None else neurons)
+
+    return References(*together(read, ROWS))

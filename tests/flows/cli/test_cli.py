@@ -240,3 +240,12 @@ def _cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def test_names_that_command_a_terminal_are_spelt() -> None:
+    name = ("--all", "--input-size", str(tiny.SIDE))
+    said = vital("layers", "tests.flows.tiny:hostile", *name).output
+    lines = said.splitlines()
+    assert lines[len(tiny.HOSTILE)].startswith(r"[red]%2F=2F\n\t\x1b[31m\u202e  ")
+    assert len(lines) == 1 + len(tiny.HOSTILE) + 2  # a heading, the convolutions, fc and the classes
+    assert not set(said) & set("\t\x1b\u202e")

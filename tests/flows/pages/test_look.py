@@ -198,7 +198,7 @@ def test_other_pages_are_neither_replaced_nor_linked(made: Made, look: Look, tmp
 @pytest.mark.slow
 def test_the_command_prints_the_table_the_json_and_the_page(made: Made, reference: Reference, tmp_path: Path) -> None:
     words = ("look", reference.file, "--atlas", made.atlas, "--layer", LAYER, "--top", 2)
-    plain = vital(*words, "--out", tmp_path / "look")
+    plain = vital("look", made.atlas, reference.file, "--layer", LAYER, "--top", 2, "--out", tmp_path / "look")
     assert plain.exit_code == 0, plain.output
     assert plain.output.count(f"{LAYER}:") == 2
     assert plain.output.splitlines()[-1] == str(tmp_path / "look" / "index.html")

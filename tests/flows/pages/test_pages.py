@@ -107,7 +107,7 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: W
         "photographs (gap 0.10)."
     )
     assert neurons["9"]["trust"][0] == [False, None, False]
-    assert said["measuring"] == f"vital evaluate --atlas {made.atlas} --layer {LATER} --judge squeezenet"
+    assert said["measuring"] == f"vital evaluate {made.atlas} --layer {LATER} --judge squeezenet"
     # nothing was measured of the layer before
     before = data(site / SITE_FOLDER / "0" / EARLIER / "layer.js")
     assert "trust" not in {column["name"] for column in before["columns"]}

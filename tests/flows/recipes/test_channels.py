@@ -95,6 +95,21 @@ def test_a_picture_is_bright_in_the_band_that_its_neuron_means(finished: tuple[S
     assert (brightness.diagonal() > others + 40).all()
 
 
+def test_differences_finer_than_a_byte_reach_the_network(tmp_path: Path) -> None:
+    """Images of 16 bits that are all one byte: which band is brighter, by a sixth of its step, decides the ranking."""
+    (tmp_path / "fine").mkdir()
+    for number in range(2 * BANDS):
+        pixels = np.full((BANDS, SIDE, SIDE), 5940, np.uint16)
+        pixels[number % BANDS] += 40
+        np.save(tmp_path / "fine" / f"{number:02d}.npy", pixels)
+    fine = MODEL.model_copy(update={"black": None, "white": None})
+    plan = job(tmp_path / "fine", tmp_path / "fine.zarr", fine)
+    two = plan.statistics.model_copy(update={"references": 2})
+    statistics = open_statistics(select_references(plan.model_copy(update={"statistics": two})))
+    images = statistics.references(LAYER).image
+    assert (images % BANDS == np.arange(BANDS)[:, None]).all()
+
+
 def site_data(pages: Path, name: str) -> dict[str, Any]:
     text = next(pages.rglob(name)).read_text("utf-8")
     return dict(json.loads(text[text.index(",") + 1 : text.rindex(")")]))

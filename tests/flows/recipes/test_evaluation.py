@@ -167,15 +167,14 @@ def test_what_cannot_be_measured_is_said_before_work(made: Made, copied: Path, t
 
 
 def test_the_command_prints_the_means(copied: Path) -> None:
-    ran = vital("evaluate", "--atlas", copied, "--layer", "classes", "--judge", JUDGE)
+    ran = vital("evaluate", copied, "--layer", "classes", "--judge", JUDGE)
     assert ran.exit_code == 0, ran.output
     assert "top1_own" in ran.output
     assert f"frechet_{JUDGE_NAME}" in ran.output
     assert LAYER + "  peak" not in ran.output
-    refused = vital("evaluate", "--atlas", copied, "--judge", "resnet5O")
+    refused = vital("evaluate", copied, "--judge", "resnet5O")
     assert refused.exit_code == 1
     assert "no model 'resnet5O'; the nearest are" in refused.output
-    assert "--atlas" in vital("evaluate").output
 
 
 def test_an_atlas_of_a_baseline_says_how_it_was_made(made: Made, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,3 +232,51 @@ def test_missing_arrays_and_groups_say_the_way_out(tmp_path: Path) -> None:
     group = open_store(str(tmp_path / "s"), "atlas", "a")
     with pytest.raises(SchemaMismatch, match="run the step that writes it first"):
         array_at(group, "layer4.2/pixels")
+
+
+def test_the_last_array_is_made_when_all_others_and_their_groups_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = open_store(str(tmp_path / "s"), "statistics", "a")
+    specs = [ArraySpec(f"layers/{name}", ("neuron",), (3,), "int64", "a number") for name in ("b/x", "a/y", "a/done")]
+    created, seen = zarr.Group.create_hierarchy, []
+
+    def watched(self: zarr.Group, nodes: Any, **options: Any) -> Any:
+        seen.append((sorted(nodes), [path for path in ("layers/a", "layers/b/x", "layers/a/y") if path in self]))
+        return created(self, nodes, **options)
+
+    monkeypatch.setattr(zarr.Group, "create_hierarchy", watched)
+    arrays = declare(group, specs)
+    assert seen == [
+        (["layers/a", "layers/b"], []),
+        (["layers/a/y", "layers/b/x"], ["layers/a"]),
+        (["layers/a/done"], ["layers/a", "layers/b/x", "layers/a/y"]),
+    ]
+    assert {path: array.path for path, array in arrays.items()} == {spec.path: spec.path for spec in specs}
+    seen.clear()
+    assert list(declare(group, specs)) == list(arrays)
+    assert seen == []
+
+
+def test_what_another_run_declares_at_the_same_moment_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = open_store(str(tmp_path / "s"), "statistics", "a")
+    specs = [ArraySpec(f"layers/a/{name}", ("neuron",), (3,), "int64", "a number") for name in "xyz"]
+    other = ArraySpec("layers/a/y", ("neuron",), (4,), "int64", "a number")
+    created = zarr.Group.create_hierarchy
+
+    def late(first: ArraySpec) -> Any:
+        def create(self: zarr.Group, nodes: Any, **options: Any) -> Any:
+            monkeypatch.undo()
+            declare(group, [first])
+            return created(self, nodes, **options)
+
+        return create
+
+    monkeypatch.setattr(zarr.Group, "create_hierarchy", late(specs[1]))
+    assert list(declare(group, specs)) == [spec.path for spec in specs]
+    group = open_store(str(tmp_path / "t"), "statistics", "a")
+    monkeypatch.setattr(zarr.Group, "create_hierarchy", late(other))
+    with pytest.raises(SchemaMismatch, match=r"exists with shape \(4,\)"):
+        declare(group, specs)

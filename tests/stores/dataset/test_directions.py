@@ -9,6 +9,7 @@ import pytest
 from stores import open_statistics
 from stores.arrays.provenance import JSON
 from stores.dataset.directions import StoredDictionary
+from stores.dataset.fits import DictionaryFit
 from stores.errors import SchemaMismatch
 
 
@@ -54,3 +55,24 @@ def test_another_dictionary_of_the_same_name_is_refused(tmp_path: Path) -> None:
     assert "other" not in kept
     assert kept["sae"].settings == settings
     np.testing.assert_array_equal(kept["sae"].weight, weight)
+
+
+def test_how_well_a_dictionary_goes_with_each_layer_is_kept(tmp_path: Path) -> None:
+    store = open_statistics(str(tmp_path / "s.zarr"), "a")
+    weight, zeros = np.eye(3, 5, dtype=np.float32), np.zeros(3, np.float32)
+    store.write_dictionary("sae", StoredDictionary(weight, zeros, zeros, {"k": None}))
+    good = DictionaryFit("layer4.2", 64, 16.0, 0.25, 0.8)
+    other = DictionaryFit("layer4.1", 64, 20.0, 0.5, 0.4, "layer4.2", 0.8)
+    worse, unknown = DictionaryFit("a@b", 64, 3.0, 0.0, -0.5), DictionaryFit("b", 1, 3.0, 0.0, None, trained_on="h.1")
+    for found in (good, other, worse, unknown):
+        store.write_fit("sae", found)
+        assert open_statistics(str(tmp_path / "s.zarr")).fit(f"{found.layer}~sae") == found
+    assert store.fit("layer4.2") is None
+    assert store.fit("layer4.2~other") is None
+    assert store.fit("layer3~sae") is None
+    said = "16 features at a site, 25% on none of 64 images; gives back 80% of the variance of layer4.2"
+    assert (good.line(), good.doubts()) == (said, [])
+    assert "40% of layer4.1: it was probably trained on another layer" in "".join(other.doubts())
+    assert "of a@b is worse than the mean" in "".join(worse.doubts())
+    assert "has no decoder" in unknown.line()
+    assert "trained on 'h.1', which is no layer of this network" in "".join(unknown.doubts())

@@ -72,24 +72,28 @@ def test_a_file_of_another_format_must_have_as_many_bands(channels: int) -> None
     [
         (np.array([0, 128, 255], np.uint8), Bands(1), [0, 128, 255]),
         (np.array([0, 257, 65535], np.uint16), Bands(1), [0, 1, 255]),
-        (np.array([0, 0.5, 1, np.nan], np.float32), Bands(1), [0, 128, 255, 0]),
-        (np.array([0, 0.2, 1], np.float16), Bands(1), [0, 51, 255]),
-        (np.array([-1024, 0, 1024, 3071], np.int16), Bands(1, (-1024,) * 3, (1024,) * 3), [0, 128, 255, 255]),
+        (np.array([0, 0.5, 1, np.nan], np.float32), Bands(1), [0, 127.5, 255, 0]),
+        (np.array([0, 300, 301], np.uint16), Bands(1), [0, 300 / 257, 301 / 257]),  # both within one byte
+        (np.array([0, 0.25, 1], np.float16), Bands(1), [0, 63.75, 255]),
+        (np.array([-1024, 0, 1024, 3071], np.int16), Bands(1, (-1024,) * 3, (1024,) * 3), [0, 127.5, 255, 255]),
         (np.array([0, 100], np.uint8), Bands(1, (100,) * 3, (0,) * 3), [255, 0]),  # inverted, as X-rays may be
     ],
 )
-def test_values_become_bytes_by_one_rule(values: np.ndarray, bands: Bands, expected: list[int]) -> None:
+def test_values_keep_their_place_between_black_and_white(
+    values: np.ndarray, bands: Bands, expected: list[float]
+) -> None:
     found = decode(npy(values[None]), bands=bands)
     assert found.shape == (1, len(values), 3)  # grey: three that are alike
-    assert found[0].tolist() == [[one] * 3 for one in expected]
+    assert found.dtype == (np.float32 if bands.black or values.dtype != np.uint8 else np.uint8)
+    np.testing.assert_allclose(found[0], np.array([[one] * 3 for one in expected]), rtol=1e-6)
     np.testing.assert_array_equal(decode(tiff(values[None]), bands=bands) if bands.black else found, found)
 
 
 def test_each_channel_has_its_own_black_and_white() -> None:
     values = np.full((4, 3, 2), 50, np.uint16)
     found = decode(npy(values), bands=Bands(2, (0.0, 40.0), (100.0, 60.0)))
-    assert found[0, 0].tolist() == [128, 128]
-    assert decode(npy(values), bands=Bands(2, (0.0, 0.0), (50.0, 500.0)))[0, 0].tolist() == [255, 26]
+    assert found[0, 0].tolist() == [127.5, 127.5]
+    assert decode(npy(values), bands=Bands(2, (0.0, 0.0), (50.0, 500.0)))[0, 0].tolist() == [255, 25.5]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +196,9 @@ def test_what_is_shown_of_channels_is_said() -> None:
     np.testing.assert_array_equal(as_shown(PIXELS, (3, 2, 1)), PIXELS[..., [3, 2, 1]])
     np.testing.assert_array_equal(as_shown(PIXELS), PIXELS[..., :3])
     np.testing.assert_array_equal(as_shown(PIXELS[..., :2]), PIXELS[..., [0, 0, 0]])
+    fine = as_shown(np.array([[0.4, 99.6, 255.0]], np.float32))
+    assert fine.dtype == np.uint8
+    assert fine.tolist() == [[0, 100, 255]]
     assert shown_in_words((), 3) == ""
     assert shown_in_words((2, 1, 0), 3) == "channels 2, 1, 0 of 3 as red, green, blue"
     assert shown_in_words((), 2) == "channel 0 of 2 as grey"

@@ -1,5 +1,7 @@
 import contextlib
 import io
+import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stores.errors import Status, UnreadableImage
+from stores.shards.bands import Bands
 from stores.shards.decoding import decode
+from tests.flows.banded import tiff
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -49,7 +53,47 @@ def test_palettes_opacity_and_sixteen_bits() -> None:
         decode(saved(palette, "PNG", transparency=bytes(16))), np.asarray(palette.convert("RGB"))
     )
     deep = Image.fromarray(np.full((3, 4), 0x8040, np.uint16))
-    np.testing.assert_array_equal(decode(saved(deep, "PNG")), np.full((3, 4, 3), 0x80))
+    np.testing.assert_allclose(decode(saved(deep, "PNG")), np.full((3, 4, 3), 0x8040 / 0xFFFF * 255), rtol=1e-6)
+
+
+DEEP = np.random.default_rng(2).integers(0, 1 << 16, (5, 7, 4), np.uint16)
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits, as its specification says: Pillow writes none of colours."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    rows, columns, bands = pixels.shape
+    header = struct.pack(">IIBBBBB", columns, rows, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png16(DEEP[..., :3]),
+        png16(DEEP),
+        *(
+            tiff(DEEP[..., :3], photometric="rgb", byteorder=order, compression=compression)
+            for order in "<>"
+            for compression in (None, "zlib")
+        ),
+        tiff(np.ascontiguousarray(np.moveaxis(DEEP[..., :3], -1, 0)), photometric="rgb", planarconfig="separate"),
+    ],
+)
+def test_colours_of_16_bits_keep_them(data: bytes) -> None:
+    found = decode(data)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, DEEP[..., :3] / 65535 * 255, rtol=1e-6)
+
+
+def test_four_channels_of_16_bits_and_a_stated_range() -> None:
+    np.testing.assert_allclose(decode(png16(DEEP), bands=Bands(4)), DEEP / 65535 * 255, rtol=1e-6)
+    found = decode(png16(DEEP[..., :3]), bands=Bands(3, (100.0,) * 3, (50000.0,) * 3))
+    np.testing.assert_allclose(found, ((DEEP[..., :3] - 100.0) / 49900 * 255).clip(0, 255), rtol=1e-5, atol=1e-5)
 
 
 def test_orientation_is_ignored() -> None:

@@ -238,3 +238,15 @@ def test_light_is_what_numpy_finds() -> None:
     halves = ImageSums.of(pixels[:1]) + ImageSums.of(pixels[1:])
     for part in fields(ImageSums):
         np.testing.assert_allclose(getattr(halves, part.name), getattr(light, part.name), rtol=1e-6, atol=1e-9)
+
+
+def test_values_between_bytes_have_the_light_of_their_formula_and_stay_as_they_are() -> None:
+    pixels = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8)
+    whole, fine = pixels.float(), pixels.float() * 0.99 + 0.3
+    before = fine.clone()
+    for part in fields(ImageSums):
+        same, known = (getattr(ImageSums.of(one), part.name) for one in (whole, pixels))
+        np.testing.assert_allclose(same, known, rtol=1e-6, atol=1e-6)
+    logits = np.log((light := np.clip(before.numpy().astype(np.float64) / 255, 0.02, 0.98)) / (1 - light))
+    np.testing.assert_allclose(ImageSums.of(fine).colours().mean, logits.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
+    assert torch.equal(fine, before)

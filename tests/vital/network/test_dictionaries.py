@@ -14,10 +14,11 @@ from tests.reference.networks import SIDE
 from vital.errors import UnknownLayer
 from vital.measuring.gathering import Plan, gather
 from vital.measuring.targets import Crop, measure
-from vital.network.layers import survey
+from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model
 from vital.network.neurons import Dictionary, Readout
-from vital.network.neurons.dictionaries import Normalisation
+from vital.network.neurons.dictionaries import Decoder, Normalisation
+from vital.network.neurons.fit import fit
 from vital.network.probe import probe
 from vital.settings import RelevanceKind
 
@@ -185,3 +186,36 @@ def test_a_readout_of_a_dictionary_reads_one_site_too(model: Model) -> None:
         seen = run(model.preprocessing.normalise(pixels(2)))[LAYER]
     whole = Readout(LAYER, dictionary=some(k=4)).maps(seen)
     torch.testing.assert_close(Readout(LAYER, 6, dictionary=some(k=4)).maps(seen)[..., 0], whole[..., 6])
+
+
+def test_what_a_dictionary_gives_back_is_known_of_principal_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two features for each of the first principal directions, its two signs, give back their share of the variance."""
+    monkeypatch.setattr("vital.network.neurons.fit.AT_ONCE", 70)
+    seen = torch.randn(300, CHANNELS, generator=torch.Generator().manual_seed(4)) * torch.arange(1, CHANNELS + 1) + 5
+    mean = seen.numpy().mean(0)
+    _, values, rows = np.linalg.svd(seen.numpy() - mean, full_matrices=False)
+    atoms = np.concatenate([rows[:4], -rows[:4]])
+    zeros, silent = np.zeros(9, np.float32), np.zeros((1, CHANNELS))
+    weight = np.concatenate([atoms, silent]).astype(np.float32)
+    bias = np.append(-atoms @ mean, -1).astype(np.float32)
+    known = Dictionary(weight, bias, zeros, decoder=Decoder(weight, mean))
+    found = fit(known, seen)
+    assert found.explained == pytest.approx((values[:4] ** 2).sum() / (values**2).sum(), rel=1e-4)
+    assert found.active == pytest.approx(4)
+    assert found.silent == pytest.approx(1 / 9)
+    # of another layer it gives back less than the mean would
+    assert (fit(known, seen.flip(1) * 3).explained or 0) < 0
+    assert fit(replace(known, decoder=None), seen) == replace(found, explained=None)
+    assert fit(known, seen[:1].expand(3, -1)).explained is None
+    assert known.of(np.array([1, 2])).decoder is None
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [("2", "2"), ("blocks.1", "blocks.1"), ("model.blocks.1", "blocks.1"), ("visual.blocks.11", None), ("1", "1"),
+     ("blocks.1.hook_out", None), ("norm", "norm"), ("vision.norm", None), ("", None), ("linear", None)],
+)  # fmt: skip
+def test_a_layer_is_found_by_another_program_s_name(named: str, meant: str | None) -> None:
+    layer = Layer("0", 4, 9, "channels-first", True, 0, 1)
+    names = ("1", "2", "blocks.1", "norm", "blocks.0.linear")
+    assert Survey({name: replace(layer, name=name) for name in names}).called(named) == meant

@@ -169,3 +169,18 @@ def test_colours_go_to_a_device_once_and_may_then_need_a_gradient(monkeypatch: p
     assert copies.call_count == 2
     assert shown.grad is not None
     np.testing.assert_allclose(shown.grad[0, :, 0, 0], 1 / 255 / np.array(usual.std), rtol=1e-6)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+def test_what_is_finer_than_bytes_is_resized_without_rounding(interpolation: Interpolation) -> None:
+    """As Pillow does with single precision; of bytes it would be another step."""
+    image = np.random.default_rng(5).uniform(0, 255, (90, 120, 3)).astype(np.float32)
+    found = Preprocessing(64, (0.0,) * 3, (1.0,) * 3, 64, interpolation).crop(image)
+    bands = [
+        Image.fromarray(band).resize((85, 64), Image.Resampling[interpolation.upper()])
+        for band in image.transpose(2, 0, 1)
+    ]
+    expected = np.stack([np.asarray(band) for band in bands])[..., 10:74].clip(0, 255)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
+    assert np.abs(expected - expected.round()).max() > 0.4

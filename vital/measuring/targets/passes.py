@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from vital.memory import pinned
@@ -25,7 +25,7 @@ class Crop:
     """One reference to measure: pixels at the input's size, and the rows (positions among the neurons) that it is a
     reference of."""
 
-    pixels: UInt8[Tensor, "colour side side"]
+    pixels: Num[Tensor, "colour side side"]
     rows: tuple[int, ...]
 
 
@@ -37,13 +37,13 @@ def forwarding(
     mode: Relevance | None,
     precision: Precision,
     graph: bool,
-) -> Iterator[Callable[[Sequence[UInt8[Tensor, "colour side side"]]], Activations]]:
+) -> Iterator[Callable[[Sequence[Num[Tensor, "colour side side"]]], Activations]]:
     """A function from pixels to the activations of ``names``, while the block lasts. With a ``graph`` relevance and
     gradients of them can be asked for."""
     with arithmetic(model, precision) as model, probe(model.network, names, layouts, mode) as run:
         weight = anchor(model.network)
 
-        def forward(pixels: Sequence[UInt8[Tensor, "colour side side"]]) -> Activations:
+        def forward(pixels: Sequence[Num[Tensor, "colour side side"]]) -> Activations:
             images = model.preprocessing.normalise(on(weight.device, torch.stack(list(pixels))))
             with torch.set_grad_enabled(graph):
                 return run(images.to(weight.dtype).requires_grad_(graph))

@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from vital.measuring.targets.passes import Crop, forwarding, node_relevance, rounds
@@ -63,7 +63,7 @@ def photo_vectors(
     model: Model,
     layer: str,
     neurons: Int[np.ndarray, "photo"],
-    pixels: UInt8[Tensor, "photo colour side side"],
+    pixels: Num[Tensor, "photo colour side side"],
     node: str,
     layouts: dict[str, Layout],
     kind: RelevanceKind,

@@ -79,6 +79,8 @@ class Survey:
     """Modules that are no layers, and why: what the sentence ``'NAME' …`` goes on with."""
     failure: str | None = None
     """Why the network did not run to its end; then there are only the layers that it reached."""
+    notes: tuple[str, ...] = ()
+    """What is doubtful about the network, a sentence each."""
 
     def layer(self, name: str) -> Layer:
         """The layer of this name; raises `UnknownLayer` with the nearest names.
@@ -146,10 +148,28 @@ class Survey:
                 "name the layer that they were made for"
             )
         if isinstance(found, Dictionary):
+            if (meant := self.called(found.trained_on)) not in (None, layer.name):
+                raise UnknownLayer(
+                    f"the dictionary {part!r} ({found.source}, {len(found)} features) says that it was trained on "
+                    f"{meant!r} and {name!r} was asked for: name {meant}~{part}, or take the layer out of its file "
+                    "where it is meant so"
+                )
             readout = Readout(layer.name, dictionary=found)
         else:
             readout = Readout(layer.name, directions=np.ascontiguousarray(matrix, np.float32))
         return replace(layer, name=name, channels=len(matrix), block=False, readout=readout)
+
+    def called(self, name: str) -> str | None:
+        """The layer that another program means by a name: that of this name, or the one that shares the longest end
+        with it, as ``blocks.1`` with ``model.blocks.1``; None where there is none, or several."""
+        if name in self.layers:
+            return name
+        pairs = ((one, *sorted((one, name), key=len)) for one in self.layers)
+        # "norm" and "11" end many names, those of other modules, too
+        telling = [pair for pair in pairs if pair[2].endswith(f".{pair[1]}") and re.search(r"\.|[a-z]\d", pair[1])]
+        most = max((len(short) for _, short, _ in telling), default=0)
+        ends = [one for one, short, _ in telling if len(short) == most]
+        return ends[0] if len(ends) == 1 else None
 
     def layouts(self) -> dict[str, Layout]:
         """The axis of the channels of each layer's output, by its name."""

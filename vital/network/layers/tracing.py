@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vital.errors import FailedForward, UnsuitableInput
 from vital.network.layers.blocks import block_names
+from vital.network.layers.chance import DRAWS, UNSTEADY, sampled, streams, unsteady
 from vital.network.layers.layer import Layer, Survey, stated
 from vital.network.layers.tokens import Constant, other_tokens
 from vital.network.out_of_place import OutOfPlace
@@ -69,6 +70,8 @@ class _Run:
     """Sites of its input that are the same for all images."""
     apart: bool = False
     """Whether it is known that no gradient leads from it to the images."""
+    values: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Some of what it gave, of one image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +113,7 @@ def survey(
     small = _trace(modules_anew(model.network), smaller, 1, colours, gradients=True)
     if small.failure:
         small = _trace(modules_anew(model.network), smaller, 1, colours)
+    changing, notes = _chance(model, small, smaller if small.failure is None else side)
     apart = {name: APART for name, run in small.runs.items() if run.apart and name in large.runs}
     if apart and len(apart) == len(large.runs):
         raise UnsuitableInput(
@@ -119,7 +123,7 @@ def survey(
     layers = {
         name: _layer(name, run, small.runs.get(name))
         for name, run in sorted(large.runs.items(), key=lambda one: one[1].ended)
-        if name not in apart
+        if name not in apart and name not in changing
     }
     blocks = block_names(model.network, layers)
     tokens = other_tokens({name: (run.constant, run.before) for name, run in large.runs.items()}, list(layers.values()))
@@ -130,10 +134,25 @@ def survey(
         )
         for name, layer in layers.items()
     }  # fmt: skip
-    found = Survey(layers, left_out=large.left_out | apart, failure=failure)
+    found = Survey(layers, left_out=large.left_out | apart | changing, failure=failure, notes=notes)
     for name in needed or ():
         found.layer(name)
     return found
+
+
+def _chance(model: Surveyed, known: _Trace, side: int) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The layers that give something else when one image is shown again, and what is to be said of the network. Of that
+    image what was ``known`` is taken, unless the network did not take it."""
+    network, colours, device = modules_anew(model.network), model.preprocessing.colours, anchor(model.network).device
+    first = known if known.failure is None else _trace(network, side, 1, colours)
+    before = streams(device)
+    for _ in range(2):
+        again = _trace(network, side, 1, colours)
+        both = first.runs.keys() & again.runs.keys()
+        changing = {name for name in both if unsteady(first.runs[name].values, again.runs[name].values)}
+        if changing or streams(device) == before:
+            return dict.fromkeys(changing, UNSTEADY), ()
+    return {}, (f"{model.name} {DRAWS}",)
 
 
 def _layer(name: str, run: _Run, smaller: _Run | None) -> Layer:
@@ -208,7 +227,15 @@ def _trace(
         runs.setdefault(name, []).append(
             _no_layer(output, tensor, images)
             if tensor is None or not 2 <= tensor.dim() <= 5 or len(tensor) != images
-            else _Run(tensor.shape, begun[name][0], clock, _constant(tensor, images), begun[name][1], apart(tensor))
+            else _Run(
+                tensor.shape,
+                begun[name][0],
+                clock,
+                _constant(tensor, images),
+                begun[name][1],
+                apart(tensor),
+                sampled(tensor[:1]),
+            )
         )
 
     def apart(tensor: Tensor) -> bool:
@@ -237,7 +264,7 @@ def _trace(
         if given is None:
             left_out[CLASSES] = f"is not there: {_no_scores(output)}; name a layer inside the network"
         else:
-            layers[CLASSES] = _Run(given.shape, clock + 1, clock + 2, apart=apart(given))
+            layers[CLASSES] = _Run(given.shape, clock + 1, clock + 2, apart=apart(given), values=sampled(given[:1]))
     return _Trace(layers, left_out, failure)
 
 

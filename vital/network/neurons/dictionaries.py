@@ -31,6 +31,14 @@ TINY = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
+class Decoder:
+    """The way back from features to what an encoder read: features · ``weight`` + ``bias``."""
+
+    weight: Float[np.ndarray, "feature channel"]
+    bias: Float[np.ndarray, "channel"]
+
+
+@dataclass(frozen=True, eq=False)
 class Dictionary:
     """Features of a layer. A feature's map is ``weight`` · x + ``bias``, with x the channels of a site after
     ``normalisation``, where that is above its ``threshold`` and, if there is a ``k``, among the k greatest features of
@@ -52,6 +60,10 @@ class Dictionary:
     """The format that it was read from."""
     rivals: Dictionary | None = None
     """All features, where these are some of them and the k greatest are kept."""
+    decoder: Decoder | None = None
+    """What the whole dictionary was trained with, where its file has it; no neuron needs it."""
+    trained_on: str = ""
+    """The layer that its file names, as the program that wrote it calls that."""
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -65,7 +77,7 @@ class Dictionary:
         """Some of the features; where the k greatest are kept, with all of them as rivals."""
         rivals = (self.rivals or self) if self.k is not None else None
         some = {"weight": self.weight[rows], "bias": self.bias[rows], "threshold": self.threshold[rows]}
-        return replace(self, **some, rivals=rivals)
+        return replace(self, **some, rivals=rivals, decoder=None)
 
     def maps(self, activations: Float[Tensor, "image channel site"]) -> Float[Tensor, "image _feature _site"]:
         """The maps of all features."""

@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from safetensors.torch import load_file
 
 from vital.errors import UnsuitableInput
 from vital.network.neurons import Dictionary
-from vital.network.neurons.dictionaries import Normalisation
+from vital.network.neurons.dictionaries import Decoder, Normalisation
 from vital.network.sources.weight_files import cause, harmless
 
 Arrays = Mapping[str, np.ndarray]
 
-PLAIN = ("weight", "bias", "centre", "scale", "threshold", "k", "normalisation")
-"""Keys of a plain file; what a decoder needs may stand beside them."""
-IGNORED = ("decoder", "decoder_bias")
+WAY_BACK = ("decoder", "decoder_bias")
+PLAIN = ("weight", "bias", "centre", "scale", "threshold", "k", "normalisation", "layer", *WAY_BACK)
+"""Keys of a plain file."""
 NORMALISATIONS: Mapping[str, Normalisation] = {"none": "none", "norm": "norm", "layer": "layer"}
 SAELENS: Mapping[str, Normalisation] = {"none": "none", "constant_norm_rescale": "norm", "layer_norm": "layer"}
 """How SAELens calls what is done to each site."""
@@ -151,19 +152,35 @@ def _made(
     return Dictionary(narrow, shifted.astype(np.float32), least, k, normalisation, source)
 
 
+def _with_decoder(
+    made: Dictionary, weight: np.ndarray | None, bias: np.ndarray | float = 0.0, trained_on: object = ""
+) -> Dictionary:
+    """The same with the way back to what it reads, where the file has one, and the layer that it names."""
+    made = replace(made, trained_on=str(trained_on or ""))
+    if weight is None:
+        return made
+    for what, given, shape in (("", weight, made.weight.shape), ("'s bias", bias, (made.channels,))):
+        if np.shape(given) not in (shape, ()) or not np.isfinite(given).all():
+            raise _Unreadable(f"its decoder{what} is of shape {np.shape(given)}; finite numbers {shape} were expected")
+    back = np.broadcast_to(np.asarray(bias, np.float32), made.channels)
+    return replace(made, decoder=Decoder(np.ascontiguousarray(weight, np.float32), back))
+
+
 def _plain(arrays: Arrays, source: str) -> Dictionary:
     """Of arrays with the keys of `PLAIN`."""
-    if unknown := [name for name in arrays if name not in (*PLAIN, *IGNORED)]:
+    if unknown := [name for name in arrays if name not in PLAIN]:
         raise _Unreadable(f"it holds {', '.join(sorted(unknown)[:6])}; the keys of a plain file are {', '.join(PLAIN)}")
     (weight,) = _wanted(arrays, "weight")
     named = str(arrays.get("normalisation", "none"))
     if named not in NORMALISATIONS:
         raise _Unreadable(f"its normalisation is {named!r}; it is one of {', '.join(NORMALISATIONS)}")
     rest: dict[str, Any] = {name: arrays[name] for name in ("bias", "centre", "scale", "threshold") if name in arrays}
-    bad = [name for name, value in {"weight": weight, **rest}.items() if value.dtype.kind not in "fiu"]
+    back = {name: arrays[name] for name in WAY_BACK if name in arrays}
+    bad = [name for name, value in {"weight": weight, **rest, **back}.items() if value.dtype.kind not in "fiu"]
     if bad:
         raise _Unreadable(f"its {bad[0]} holds {arrays[bad[0]].dtype}; numbers were expected")
-    return _made(source, weight, k=_count(arrays.get("k")), normalisation=NORMALISATIONS[named], **rest)
+    made = _made(source, weight, k=_count(arrays.get("k")), normalisation=NORMALISATIONS[named], **rest)
+    return _with_decoder(made, back.get("decoder"), back.get("decoder_bias", 0.0), arrays.get("layer", ""))
 
 
 def _count(k: Any) -> int | None:
@@ -222,30 +239,38 @@ def _saelens(settings: Mapping[str, Any], arrays: dict[str, np.ndarray], factor:
         )
     factor = factor or 1.0
     weight, centre = _wanted(arrays, "W_enc", "b_dec")
-    weight = weight.T
+    on = settings.get("hook_name") or (settings.get("metadata") or {}).get("hook_name")  # there since its version 6
+    weight, back = weight.T, arrays["W_dec"] / factor if "W_dec" in arrays else None
     rest: dict[str, Any] = {"normalisation": SAELENS[named], "scale": factor}
     rest["centre"] = centre / factor if settings.get("apply_b_dec_to_input", True) else 0.0
     if kind == "gated":  # the gate is open where the magnitude is above this: Rajamanoharan et al. (2024), appendix
         gate, bias, more = _wanted(arrays, "b_gate", "b_mag", "r_mag")
         weight = weight * np.exp(more)[:, None]
-        return _made("SAELens", weight, bias, threshold=(bias - np.exp(more) * gate).clip(min=0), **rest)
+        made = _made("SAELens", weight, bias, threshold=(bias - np.exp(more) * gate).clip(min=0), **rest)
+        return _with_decoder(made, back, centre / factor, on)
     (bias,) = _wanted(arrays, "b_enc")
     if settings.get("rescale_acts_by_decoder_norm"):
         norms = np.linalg.norm(_wanted(arrays, "W_dec")[0], axis=1)
         weight, bias = weight * norms[:, None], bias * norms
+        back = None if back is None else back / norms[:, None]
     if kind == "jumprelu":
         if "log_threshold" in arrays:
             arrays["threshold"] = np.exp(arrays["log_threshold"])
         rest["threshold"] = _wanted(arrays, "threshold")[0].clip(min=0)
     if kind == "topk" and k is None:
         raise _Unreadable("its cfg.json names no k; give it as SAELens wrote it")
-    return _made("SAELens", weight, bias, k=_count(k) if kind == "topk" else None, **rest)
+    made = _made("SAELens", weight, bias, k=_count(k) if kind == "topk" else None, **rest)
+    return _with_decoder(made, back, centre / factor, on)
 
 
 # saev: a line of JSON, then a state dict
 
 
 def _saev(header: Mapping[str, Any], arrays: Arrays) -> Dictionary:
+    return _with_decoder(_saev_encoder(header, arrays), arrays.get("W_dec"), arrays.get("b_dec", 0.0))
+
+
+def _saev_encoder(header: Mapping[str, Any], arrays: Arrays) -> Dictionary:
     weight, bias = _wanted(arrays, "W_enc", "b_enc")
     if "schema" not in header:  # as in its first version, whose encoder subtracts the decoder's bias
         return _made("saev", weight.T, bias, centre=_wanted(arrays, "b_dec")[0])
@@ -271,8 +296,16 @@ def _overcomplete(content: Any) -> Dictionary:
     if "weight" in arrays:
         # numbers and words may be saved as what they are in Python
         given = {name: np.asarray(value) for name, value in state.items() if isinstance(value, int | float | str)}
-        return _plain({name: value for name, value in (given | arrays).items() if name in (*PLAIN, *IGNORED)}, "torch")
+        return _plain({name: value for name, value in (given | arrays).items() if name in PLAIN}, "torch")
     weight, bias = _overcomplete_map(arrays)
+    made = _overcomplete_encoder(arrays, beside, weight, bias)
+    back = _overcomplete_dictionary(arrays) if "dictionary._weights" in arrays else None
+    return _with_decoder(made, back, trained_on=beside.get("layer"))
+
+
+def _overcomplete_encoder(
+    arrays: Arrays, beside: Mapping[str, Any], weight: np.ndarray, bias: np.ndarray | float
+) -> Dictionary:
     if "thresholds" in arrays:  # kept as their logarithm
         return _made("Overcomplete", weight, bias, threshold=_below(np.exp(arrays["thresholds"])))
     threshold = beside.get("running_threshold")
@@ -292,6 +325,10 @@ def _below(threshold: np.ndarray) -> np.ndarray:
     return np.asarray(np.nextafter(threshold.astype(np.float32), np.float32(-np.inf)))
 
 
+def _overcomplete_dictionary(arrays: Arrays) -> np.ndarray:
+    return np.asarray(arrays["dictionary._weights"] * np.exp(arrays.get("dictionary.multiplier", np.zeros(()))))
+
+
 def _overcomplete_map(arrays: Arrays) -> tuple[np.ndarray, np.ndarray | float]:
     """The linear map of an encoder, its batch norm folded in."""
     first, norm = "encoder.final_block.0", "encoder.final_block.1"
@@ -301,8 +338,7 @@ def _overcomplete_map(arrays: Arrays) -> tuple[np.ndarray, np.ndarray | float]:
         return arrays["encoder.weight"], arrays.get("encoder.bias", 0.0)
     own = {name for name in arrays if name.startswith("encoder.") and not name.startswith("encoder.tied_to.")}
     if own <= {"encoder.bias"} and "dictionary._weights" in arrays:
-        tied = arrays["dictionary._weights"] * np.exp(arrays.get("dictionary.multiplier", np.zeros(())))
-        return tied, arrays.get("encoder.bias", 0.0)
+        return _overcomplete_dictionary(arrays), arrays.get("encoder.bias", 0.0)
     weight, bias = _wanted(arrays, f"{first}.weight", f"{first}.bias")
     if f"{norm}.running_var" in arrays:
         mean, variance = _wanted(arrays, f"{norm}.running_mean", f"{norm}.running_var")

@@ -223,6 +223,60 @@ def test_plain_arrays(tmp_path: Path) -> None:
     assert read_dictionary(tmp_path / "few.npz")[1].normalisation == "layer"
 
 
+# The way back, and the layer
+
+
+def given_back(path: Path) -> tuple[Tensor, str]:
+    """The sites as the file's whole dictionary gives them back, and the layer that it names."""
+    _, dictionary = read_dictionary(path)
+    assert dictionary.decoder is not None
+    codes = dictionary.maps(sites()[..., None])[..., 0]
+    return codes @ torch.tensor(dictionary.decoder.weight) + torch.tensor(
+        dictionary.decoder.bias
+    ), dictionary.trained_on
+
+
+def test_decoders_give_back_what_their_programs_do(tmp_path: Path) -> None:
+    s, x = state(), sites()
+    codes = ((x - s["b_dec"]) @ s["W_enc"] + s["b_enc"]).relu()
+    back, on = given_back(saelens(tmp_path / "a", s, hook_name="blocks.3.hook_resid_post"))
+    torch.testing.assert_close(back, codes @ s["W_dec"] + s["b_dec"], atol=1e-3, rtol=1e-3)
+    assert on == "blocks.3.hook_resid_post"
+    # trained on activations half as great, and features as long as their directions
+    norms = s["W_dec"].norm(dim=1)
+    half = saelens(
+        tmp_path / "b", s, architecture="topk", k=3, rescale_acts_by_decoder_norm=True,
+        normalize_activations="expected_average_only_in", metadata={"hook_name": "layer4"},
+    )  # fmt: skip
+    (half / "activation_scaler.json").write_text('{"scaling_factor": 0.5}', "utf-8")
+    kept = greatest(((x / 2 - s["b_dec"]) @ s["W_enc"] + s["b_enc"]) * norms, 3).relu()
+    back, on = given_back(half)
+    torch.testing.assert_close(back, 2 * (kept / norms @ s["W_dec"] + s["b_dec"]), atol=1e-3, rtol=1e-3)
+    assert on == "layer4"
+    back, on = given_back(saev(tmp_path / "c.pt", {"schema": 1, "cls": "Relu", "cfg": {}}, s))
+    codes = (x @ s["W_enc"] + s["b_enc"]).relu()
+    torch.testing.assert_close(back, codes @ s["W_dec"] + s["b_dec"], atol=1e-3, rtol=1e-3)
+    assert on == ""
+
+
+def test_decoders_of_plain_files_and_of_overcomplete_give_back_what_theirs_do(tmp_path: Path) -> None:
+    s, x = state(), sites()
+    weight, words = s["W_enc"].T.contiguous(), {"layer": "blocks.3"}
+    arrays = {"weight": weight, "decoder": s["W_dec"], "decoder_bias": s["b_dec"]}
+    codes = (x @ weight.T).relu()
+    np.savez(tmp_path / "a.npz", **arrays, **words)  # type: ignore[arg-type]
+    torch.save({**arrays, **words}, tmp_path / "a.pt")
+    for file in ("a.npz", "a.pt"):
+        back, on = given_back(tmp_path / file)
+        torch.testing.assert_close(back, codes @ s["W_dec"] + s["b_dec"], atol=1e-3, rtol=1e-3)
+        assert on == "blocks.3"
+    dictionary = {"dictionary._weights": s["W_dec"], "dictionary.multiplier": torch.tensor(0.5)}
+    torch.save({"state_dict": {**dictionary, "encoder.weight": weight}, "top_k": None, **words}, tmp_path / "b.pt")
+    back, on = given_back(tmp_path / "b.pt")
+    torch.testing.assert_close(back, codes @ s["W_dec"] * np.exp(0.5), atol=1e-3, rtol=1e-3)
+    assert on == "blocks.3"
+
+
 # What is refused, in one sentence
 
 
@@ -247,6 +301,8 @@ def bad(folder: Path, kind: str) -> Path:
         "half": {"weight": weight, "k": 2.5},
         "beyond": {"weight": weight + np.float64(1e300)},
         "decoder": {"decoder": weight},
+        "narrow": {"weight": weight, "decoder": weight[:, 1:]},
+        "infinite": {"weight": weight, "decoder": weight, "decoder_bias": np.full(CHANNELS, np.inf)},
     }
     if kind in plain:
         np.savez(folder / "sae.npz", **plain[kind])
@@ -318,6 +374,8 @@ def bad(folder: Path, kind: str) -> Path:
         ("several", r"its k is \[3, 4\]; one whole number was expected"),
         ("half", "its k is 2.5; one whole number was expected"),
         ("beyond", "its weight holds numbers beyond those of 32 bits"),
+        ("narrow", r"its decoder is of shape \(16, 5\); finite numbers \(16, 6\) were expected"),
+        ("infinite", r"its decoder's bias is of shape \(6,\); finite numbers"),
         ("decoder", "has no weight but decoder; give the file as its program wrote it"),
         ("tied", "has no W_enc but W_dec; give the file as its program wrote it"),
         ("array", "an array alone has no encoder's bias and ending; give it as --directions, or as an .npz"),
