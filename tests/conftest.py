@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Nothing of what tests import is garbage: looking for some meanwhile is a tenth of a process's start.
-gc.disable()
 # Before torch is imported, and for child processes too: small networks lose far more to waiting threads than they
 # gain, above all on a busy machine, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -60,6 +58,8 @@ class _AsItIs(MetaPathFinder):
         return spec if spec and spec.origin and is_unchecked(Path(spec.origin)) else None
 
 
+# Nothing of what is imported from now on is garbage: looking for some takes as long as importing.
+gc.disable()
 # Before anything of them is imported, whichever tests come first.
 install_import_hook(list(PACKAGES), CHECKER)
 sys.meta_path.insert(0, _AsItIs())
