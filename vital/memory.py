@@ -98,6 +98,17 @@ def in_batches(
             _forget_freed()
 
 
+def by_parts(count: int, work: Callable[[slice], T], what: str = "picture") -> list[T]:
+    """What ``work`` gives of ``count`` things that do not depend on each other: of all together, or, where these do not
+    fit into memory, of as many as do, part by part in order. Where torch is to be deterministic nothing is halved."""
+    if not count or torch.are_deterministic_algorithms_enabled():
+        return [work(slice(0, count))]
+    found: list[T] = []
+    for _ in in_batches(count, count, lambda part: found.append(work(part)), what):
+        pass
+    return found
+
+
 def fitting(
     size: int,
     work: Callable[[int], T],

@@ -9,6 +9,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
@@ -31,18 +32,31 @@ SHEET = "contact-sheet.png"
 TABLE = "neurons.csv"
 
 
+@dataclass(frozen=True)
+class Saving:
+    """How pictures are saved."""
+
+    masked: bool = False
+    """What mattered little is transparent."""
+    shown: str = ""
+    """The channels that are red, green and blue, or grey; the atlas's by default."""
+    side: int | None = None
+    """Of a single picture, as it was made by default."""
+    kind: Format = "png"
+    """Of a selection; of a single picture the file's name tells it."""
+    sheet: bool = True
+    """With a contact sheet beside a selection."""
+
+
 def save_picture(
     atlas_url: str,
     layer: str,
     neuron: int,
     out: Path,
-    side: int | None = None,
-    masked: bool = False,
+    how: Saving = Saving(),
     facet: int = 0,
-    shown: str = "",
 ) -> Path:
-    """One picture as a file whose kind the name tells; ``masked`` makes what mattered little transparent, ``shown`` are
-    the channels that are red, green and blue, or grey.
+    """One picture as a file whose kind the name tells.
 
     Raises:
         SchemaMismatch: the atlas has no such layer, or the neuron no such facet.
@@ -51,30 +65,21 @@ def save_picture(
     """
     if out.suffix.lower() not in SUFFIXES:
         raise UnsuitableFolder(f"{out} ends in no kind of picture: name it {', '.join(SUFFIXES[:-1])}")
-    if masked and out.suffix.lower() not in (".png", ".webp"):
+    if how.masked and out.suffix.lower() not in (".png", ".webp"):
         raise UnsuitableFolder(f"{out} cannot be transparent: name it .png or .webp, or leave --mask out")
     pictures = open_atlas(atlas_url).require_layer(layer)
     _require_picture(pictures, atlas_url, neuron)
     pictures.require_facet(neuron, facet)
-    image = _image(pictures, neuron, masked, facet, shown_channels(shown, pictures))
-    if side:
-        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    image = _image(pictures, neuron, facet, how)
+    if how.side:
+        image = image.resize((how.side, how.side), Image.Resampling.LANCZOS)
     if not out.parent.is_dir():
         raise UnsuitableFolder(f"there is no folder {out.parent} to save {out.name} in: make it first")
     image.save(out, **_how(out.suffix))
     return out
 
 
-def export(
-    atlas_url: str,
-    layer: str,
-    neurons: str,
-    out: Path,
-    kind: Format = "png",
-    masked: bool = False,
-    sheet: bool = True,
-    shown: str = "",
-) -> int:
+def export(atlas_url: str, layer: str, neurons: str, out: Path, how: Saving = Saving()) -> int:
     """A selection of a layer's pictures, a contact sheet of them and a table that says what they are, in the folder
     ``out``, or in one file where its name ends in ``.zip``; returns how many pictures.
 
@@ -95,7 +100,7 @@ def export(
         )
     if out.exists() and not (out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())):
         raise UnsuitableFolder(f"{out} exists already: remove it, or choose another output")
-    files = _files(pictures, chosen, kind, masked, sheet, shown_channels(shown, pictures))
+    files = _files(pictures, chosen, how)
     if out.suffix.lower() == ".zip":
         _write_zip(out, files)
     else:
@@ -105,14 +110,13 @@ def export(
     return len(_facets(pictures, chosen))
 
 
-def _files(
-    pictures: AtlasLayer, chosen: Sequence[int], kind: Format, masked: bool, sheet: bool, shown: tuple[int, ...]
-) -> Iterator[tuple[str, bytes]]:
+def _files(pictures: AtlasLayer, chosen: Sequence[int], how: Saving) -> Iterator[tuple[str, bytes]]:
+    kind, shown = how.kind, shown_channels(how.shown, pictures)  # what cannot be shown is refused before it is written
     for neuron, facet in _facets(pictures, chosen):
         buffer = io.BytesIO()
-        _image(pictures, neuron, masked, facet, shown).save(buffer, kind.upper(), **_how(f".{kind}"))
+        _image(pictures, neuron, facet, how).save(buffer, kind.upper(), **_how(f".{kind}"))
         yield _file_name(pictures.name, neuron, kind, facet), buffer.getvalue()
-    if sheet:
+    if how.sheet:
         few = _facets(pictures, chosen)[:LARGEST_SHEET]
         cells = (
             Cell(
@@ -163,10 +167,10 @@ def _write_zip(out: Path, files: Iterator[tuple[str, bytes]]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _image(pictures: AtlasLayer, neuron: int, masked: bool, facet: int, shown: tuple[int, ...]) -> Image.Image:
+def _image(pictures: AtlasLayer, neuron: int, facet: int, how: Saving) -> Image.Image:
     rows = pictures.rows([neuron], ("pixels", "alpha"), [facet])
-    image = Image.fromarray(as_shown(rows["pixels"][0], shown))
-    if masked:
+    image = Image.fromarray(as_shown(rows["pixels"][0], shown_channels(how.shown, pictures)))
+    if how.masked:
         image.putalpha(Image.fromarray(rows["alpha"][0]))
     return image
 

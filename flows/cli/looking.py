@@ -129,11 +129,11 @@ def show(
         mask: with its opacity: what mattered little is transparent
         shown: channels shown as red, green and blue, or one as grey, counted from 0, e.g. 3,2,1  [default: the atlas's]
     """
-    from flows.cli.export import save_picture
+    from flows.cli.export import Saving, save_picture
     from stores.pages.website import folder_name
 
     name = f"{folder_name(layer)}-{neuron}{f'-facet{facet}' if facet else ''}.png"
-    yield str(save_picture(atlas, layer, neuron, out or Path(name), side, mask, facet, shown))
+    yield str(save_picture(atlas, layer, neuron, out or Path(name), Saving(mask, shown, side), facet))
 
 
 def export(
@@ -162,9 +162,11 @@ def export(
         no_sheet: without the contact sheet
         shown: channels shown as red, green and blue, or one as grey, counted from 0, e.g. 3,2,1  [default: the atlas's]
     """
+    from flows.cli.export import Saving
     from flows.cli.export import export as export_pictures
 
-    yield f"{export_pictures(atlas, layer, neurons, out, format_, mask, not no_sheet, shown)} pictures in {out}"
+    how = Saving(mask, shown, kind=format_, sheet=not no_sheet)
+    yield f"{export_pictures(atlas, layer, neurons, out, how)} pictures in {out}"
 
 
 def look(

@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -163,13 +163,13 @@ class _AtlasSource:
         for source in self.layers:
             made = source.made()
             shown = self._shown(source)
-            maps = self._maps(source.layer)
+            part = _LayerPages(source, shown, self._maps(source.layer), self._photographs)
             chunks: dict[int, list[int]] = {}
             for neuron in made:
                 chunks.setdefault(neuron // PER_SHEET, []).append(neuron)
             with bar(f"{source.layer}: pages written", len(made)) as line:
                 for chunk, neurons in chunks.items():
-                    self._chunk(site, number, source, shown, maps, chunk, neurons, pool)
+                    part.write(site, number, chunk, neurons, pool)
                     line.tick(len(neurons))
             page = source.page()
             if shown:
@@ -204,29 +204,31 @@ class _AtlasSource:
             contact_sheet(cells(), len(chosen), columns=6 if paired else 8, side=112, gap=24, paired=paired)
         )
 
-    def _chunk(
-        self,
-        site: Site,
-        number: int,
-        source: LayerSource,
-        shown: LayerPhotographs | None,
-        maps: LayerMaps | None,
-        chunk: int,
-        neurons: Sequence[int],
-        pool: ThreadPoolExecutor,
-    ) -> None:
-        photos, images = shown.of(neurons) if shown else ({}, {})
-        words, evidence = source.words.of(neurons, self._photographs)
+
+@dataclass(frozen=True)
+class _LayerPages:
+    """What the pages of a layer's neurons are made of."""
+
+    source: LayerSource
+    shown: LayerPhotographs | None
+    maps: LayerMaps | None
+    photographs: Thumbnails | None
+
+    def write(self, site: Site, number: int, chunk: int, neurons: Sequence[int], pool: ThreadPoolExecutor) -> None:
+        """Write the pages of some neurons, whose pictures are of one sheet, into the atlas of this ``number``."""
+        photographs, maps = self.photographs, self.maps
+        photos, images = self.shown.of(neurons) if self.shown else ({}, {})
+        words, evidence = self.source.words.of(neurons, photographs)
         images = {**images, **evidence}
 
         def read(names: Sequence[str]) -> Mapping[str, bytes]:
-            return self._photographs.read({name: images[name] for name in names}, pool) if self._photographs else {}
+            return photographs.read({name: images[name] for name in names}, pool) if photographs else {}
 
         def mapped() -> Mapping[int, UInt8[np.ndarray, "_photo _row _column"]]:
             return maps.of({neuron: seen.shown for neuron, seen in photos.items()}) if maps else {}
 
-        pages = source.neurons(neurons, photos, words, maps.made_of if maps else "")
-        site.chunk(number, source.layer, chunk, pages, read, mapped)
+        pages = self.source.neurons(neurons, photos, words, maps.made_of if maps else "")
+        site.chunk(number, self.source.layer, chunk, pages, read, mapped)
 
 
 def read_credits(file: Path | None) -> dict[str, str]:

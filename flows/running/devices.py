@@ -144,12 +144,22 @@ def _is_worker() -> bool:
     return True
 
 
+def _identities(names: Sequence[str]) -> list[str]:
+    """What tells apart the GPUs that this process sees by ``names``, also from those of another job on this machine:
+    a batch system may show each job GPUs of its own, and have all of them count from 0."""
+    try:
+        return [str(torch.cuda.get_device_properties(number).uuid) for number in range(len(names))]
+    except (AssertionError, AttributeError, RuntimeError):  # torch tells none
+        return list(names)
+
+
 @cache
 def _own_gpu() -> str:
-    folder = Path(tempfile.gettempdir()) / f"vital-gpus-{os.getuid()}"
+    # of this machine: a site may have the temporary folder of all machines on one disk
+    folder = Path(tempfile.gettempdir()) / f"vital-gpus-{os.getuid()}-{socket.gethostname()}"
     folder.mkdir(exist_ok=True)
     names = visible_gpus()
-    for number, name in enumerate(names):
+    for number, name in enumerate(_identities(names)):
         file = re.sub(r"[^\w-]", "_", name) + ".lock"
         lock = FileLock(folder / file, thread_local=False)
         try:

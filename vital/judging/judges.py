@@ -18,6 +18,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from vital.errors import UnknownModel, UnsuitableInput, nearest
+from vital.memory import by_parts
 from vital.network.arithmetic import rounding
 from vital.network.models import Model, load_model, weights_digest
 from vital.network.preprocessing import Preprocessing
@@ -57,7 +58,11 @@ class Judge:
 
     @rounding()
     def outputs(self, pixels: Num[Tensor, "picture colour row column"]) -> JudgeOutput:
-        """Logits and features of pictures of any side."""
+        """Logits and features of pictures of any side; of fewer together, where memory runs out."""
+        parts = by_parts(len(pixels), lambda part: self._outputs(pixels[part]))
+        return JudgeOutput(torch.cat([one.logits for one in parts]), torch.cat([one.features for one in parts]))
+
+    def _outputs(self, pixels: Num[Tensor, "picture colour row column"]) -> JudgeOutput:
         side = self.preprocessing.side
         if self.view and pixels.shape[1] != self.preprocessing.colours:
             pixels = pixels[:, list(self.view * (3 // len(self.view)))]

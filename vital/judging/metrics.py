@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vital.measuring.rows import resample, site_levels, sort_rows
 from vital.measuring.targets import Target
+from vital.memory import by_parts
 from vital.network.arithmetic import rounding
 from vital.network.models import Model
 from vital.network.neurons import Readout
@@ -108,11 +109,15 @@ def _peaks(
     model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: dict[str, Layout]
 ) -> Float[np.ndarray, "picture channel"]:
     device = anchor(model.network).device
-    images = softened(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).to(device))
-    with torch.inference_mode(), probe(model.network, [reads.layer], layouts) as run:
-        maps = reads.maps(run(model.preprocessing.normalise(images))[reads.layer])
-    peaks: np.ndarray = maps.amax(-1).float().numpy(force=True)
-    return peaks
+
+    def of(part: slice) -> np.ndarray:
+        images = softened(torch.from_numpy(np.ascontiguousarray(pixels[part])).permute(0, 3, 1, 2).to(device))
+        with torch.inference_mode(), probe(model.network, [reads.layer], layouts) as run:
+            maps = reads.maps(run(model.preprocessing.normalise(images))[reads.layer])
+        peaks: np.ndarray = maps.amax(-1).float().numpy(force=True)
+        return peaks
+
+    return np.concatenate(by_parts(len(pixels), of))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from vital.memory import by_parts
 from vital.network.arithmetic import rounding
 from vital.network.models import Model
 from vital.network.probe import INPUT, Layout, anchor, probe
@@ -27,14 +28,19 @@ Passed = Mapping[str, Float[np.ndarray, "_image _channel"]]
 def passed(
     model: Model, nodes: Sequence[str], pixels: Num[Tensor, "image colour row column"], layouts: dict[str, Layout]
 ) -> dict[str, Float[np.ndarray, "_image _channel"]]:
-    """What images give at some nodes, the input left out; they are of the network's side."""
+    """What images give at some nodes, the input left out; they are of the network's side. Fewer pass together, where
+    memory runs out."""
     inner = [node for node in nodes if node != INPUT]
     if not inner:
         return {}
-    images = pixels.to(anchor(model.network).device)
-    with torch.inference_mode(), probe(model.network, inner, layouts) as run:
-        activations = run(model.preprocessing.normalise(images))
-        return {node: activations[node].float().mean(2).numpy(force=True) for node in inner}
+    device = anchor(model.network).device
+
+    def of(part: slice) -> Passed:
+        with torch.inference_mode(), probe(model.network, inner, layouts) as run:
+            activations = run(model.preprocessing.normalise(pixels[part].to(device)))
+            return {node: activations[node].float().mean(2).numpy(force=True) for node in inner}
+
+    return joined(by_parts(len(pixels), of, "image"))
 
 
 def joined(parts: Sequence[Passed]) -> dict[str, Float[np.ndarray, "_image _channel"]]:

@@ -116,7 +116,7 @@ def join_partials(url: str, branch: Branch) -> None:
     """Write a branch, unless it is there, and remove its parts."""
     if branch.name not in written_partials(url):
         _write(url, branch.name, *joined_partials(url, branch.parts))
-    remove_partials(url, branch.parts)
+    remove_partials(url, sure=branch.parts)
 
 
 def joined_partials(url: str, names: Sequence[str]) -> tuple[Gathered, int]:
@@ -137,7 +137,7 @@ def merge_partials(
     if not len(statistics.shards()):
         statistics.append_parts(index_rows(statistics.url, tree.read))
     write_gathered(statistics, whole, survey, preprocessing, plan)
-    remove_partials(statistics.url, tree.names, tree.read)
+    remove_partials(statistics.url, tree.names, tree.read, tree.top)
 
 
 def index_rows(url: str, names: Sequence[str], before: int = 0) -> Iterator[tuple[SampleRows, ShardRows]]:
@@ -152,11 +152,13 @@ def index_rows(url: str, names: Sequence[str], before: int = 0) -> Iterator[tupl
         before += len(shards)
 
 
-def remove_partials(url: str, names: Sequence[str], rows: Sequence[str] = ()) -> None:
-    """Remove those of the partials ``names`` that are there, and then the rows of the leaves ``rows``."""
-    there = written_partials(url)
-    for some in (names, [f"{leaf}{ROWS}" for leaf in rows]):
-        together(lambda name: remove_arrays(url, name), [name for name in some if name in there])
+def remove_partials(url: str, names: Sequence[str] = (), rows: Sequence[str] = (), sure: Sequence[str] = ()) -> None:
+    """Remove those of the partials ``names`` that are listed and those that are ``sure`` to be there, and then the rows
+    of the leaves ``rows``. What was read just now is sure: a network's disk may list what other machines have written
+    only seconds later."""
+    there = written_partials(url) & set(names) if names else set()
+    together(lambda name: remove_arrays(url, name), sorted(there | set(sure)))
+    together(lambda name: remove_arrays(url, f"{name}{ROWS}"), rows)
 
 
 def _write(url: str, name: str, gathered: Gathered, images: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from flows.cli.export import served
+from flows.cli.main import command_line
 from flows.jobs import Running
 from flows.pages.atlas import write_gallery
 from stores import open_atlas, open_statistics
@@ -140,7 +141,7 @@ def test_searching_and_ranges(page: Page, index: str) -> None:
     page.fill("[aria-label='At most']", "0.65")
     assert wait_for_cells(page, 6) == ["20", "21", "22", "23", "24", "25"]
     page.click(".under summary")
-    command = page.locator(".under code").text_content() or ""
+    command = page.locator(".under code").first.text_content() or ""
     assert "--neurons 20:26 --out selection.zip" in command
 
 
@@ -397,7 +398,7 @@ def test_served_pages_are_the_same(page: Page, index: str) -> None:
         page.goto("about:blank")
 
 
-def test_a_photograph_leads_to_the_neurons_that_it_excites(page: Page, index: str) -> None:
+def test_a_photograph_leads_to_the_neurons_that_it_excites(page: Page, index: str, made: Walkable) -> None:
     """The pages' own script finds the part that Python wrote the photograph's key into."""
     page.goto(index + WALL + "/3")
     link = page.locator(".photos b a").first
@@ -420,6 +421,14 @@ def test_a_photograph_leads_to_the_neurons_that_it_excites(page: Page, index: st
     page.goto(f"{index}{WALL}?q=image:toString")
     page.wait_for_selector(".empty:not([hidden])")
     assert page.locator(".wall .cell").count() == 0
+    assert page.inner_text(".empty") == "No photograph that is shown here has this key."
+    # the page has no network, and says what asks about a photograph of one's own
+    asking = page.locator(".under details[open]")
+    line = " ".join(asking.locator(".lines").inner_text().split())
+    folder = Path(unquote(urlsplit(index).path)).parent
+    assert line == f"vital look {made.atlas} PHOTO.jpg --layer {LATER} --out look --pages {folder}"
+    _, asked, _ = command_line("look").parse_args(line.split()[1:])  # the command takes it
+    assert asked.arguments["pages"] == str(folder)
 
 
 def test_a_word_of_a_label_finds_neurons_by_their_references(page: Page, index: str, made: Walkable) -> None:

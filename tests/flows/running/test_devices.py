@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster
 from prefect import task
 
 from flows.jobs import AtlasJob, Running, cores
+from flows.running import devices
 from flows.running.cluster import place_of, run_tasks, started
 from flows.running.devices import OneGpuEach, Room, device_name, gpus_of_workers, sharing_rooms, visible_gpus
 from flows.steps import pictures
@@ -115,6 +116,28 @@ def test_a_device_that_is_not_there_is_refused(machine: pytest.MonkeyPatch, devi
 
 def test_in_process_cuda_is_torch_s_own_choice(machine: pytest.MonkeyPatch) -> None:
     assert [device_name(asked) for asked in ("auto", "cuda", "cuda:5", "cpu")] == ["cuda", "cuda", "cuda:5", "cpu"]
+
+
+def test_a_gpu_is_told_apart_from_another_jobs_of_the_same_number(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SLURM shows each job GPUs of its own, which all count from 0; and a site may share its temporary folder."""
+    machine.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    machine.setenv(gpus.COUNT, "2")
+
+    def taken(uuids: str, host: str = "here") -> str:
+        machine.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=uuids[number]))
+        machine.setattr("socket.gethostname", lambda: host)
+        return devices._own_gpu.__wrapped__()
+
+    kept = len(devices._mine)
+    try:
+        assert [taken("AB"), taken("CD"), taken("AB")] == ["cuda:0", "cuda:0", "cuda:1"]
+        with pytest.raises(UnsuitableInput, match=r"all GPUs that this worker sees \(0, 1\) have a worker already"):
+            taken("BA")
+        assert taken("AB", "there") == "cuda:0"
+    finally:
+        for lock in devices._mine[kept:]:
+            lock.release()
+        del devices._mine[kept:]
 
 
 @pytest.mark.slow

@@ -72,6 +72,12 @@
     return parts.join(",");
   };
 
+  // Where these pages are, as the command is told it: a folder, or an address.
+  VITAL.folder = function () {
+    const folder = location.href.replace(/[#?].*$/, "").replace(/\/[^/]*$/, "");
+    return location.protocol === "file:" ? decodeURIComponent(folder.replace("file://", "")) : folder;
+  };
+
   VITAL.quoted = function (text) {
     return /^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\"'\"'") + "'";
   };

@@ -45,7 +45,7 @@
         ? "The photographs that excite it most; the patch that counts is outlined."
         : "Photographs whose activations the picture matches."],
       ["Across the data set", data.across, "From strong to weak: above is the share of all images that excite it less."],
-      ["Lowest", data.lowest, "The photographs on which it is least active."],
+      ["Lowest", data.lowest, "The photographs on which it is least active; where it is least so is outlined, and bright on the map."],
     ];
     let before = 0;
     return parts.map(function ([title, photos, lead], part) {

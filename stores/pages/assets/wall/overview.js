@@ -43,8 +43,9 @@
   // Of a command line's argument.
   const LONGEST = 1e5;
 
-  function empty(layer, neurons) {
+  function empty(layer, neurons, text) {
     if (neurons.length) return "";
+    if (VITAL.byPhotograph(text)) return "No photograph that is shown here has this key.";
     return layer.made.length ? "Nothing fits. Change the search or the range." : "No pictures yet.";
   }
 
@@ -118,7 +119,7 @@
       count.textContent = neurons.length === layer.made.length ? ""
         : VITAL.count(neurons.length) + " of " + VITAL.count(layer.made.length);
       VITAL.say(neurons.length + " pictures");
-      nothing.textContent = empty(layer, neurons);
+      nothing.textContent = empty(layer, neurons, state.q);
       nothing.hidden = neurons.length > 0;
       const chosen = VITAL.asked(layer, state.q);
       photograph.hidden = !chosen;
@@ -142,7 +143,21 @@
           : [el("p", null, "As a folder or a zip, with a contact sheet and a table:"),
             el("div", { class: "command" }, VITAL.commandLines([line]), VITAL.copier(line, "Copy"))]));
       }, { once: true });
-      more.replaceChildren(neurons.length ? folded : "");
+      more.replaceChildren(neurons.length ? folded : "", asking());
+    }
+
+    // These pages have no network, so a photograph that they do not show is asked about elsewhere.
+    function asking() {
+      const folded = el("details", { open: !neurons.length && VITAL.byPhotograph(state.q) },
+        el("summary", null, "Ask by a photograph"));
+      const atlas = site.atlases[Number(layer.place.split("/")[0])];
+      const line = "vital look " + VITAL.quoted(atlas.url) + " PHOTO.jpg --layer " + VITAL.quoted(layer.name)
+        + " --out look --pages " + VITAL.quoted(VITAL.folder());
+      folded.append(layer.indexes.photographs ? el("p", null, "One of the data set: press it on a neuron's page, or type image: "
+        + "and its key above. The neurons that it excites follow, the most excited first.") : "",
+        el("p", null, "One of your own goes through the network, which these pages have not:"),
+        el("div", { class: "command" }, VITAL.commandLines([line]), VITAL.copier(line, "Copy")));
+      return folded;
     }
 
     function key(event) {

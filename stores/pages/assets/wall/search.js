@@ -27,6 +27,9 @@
     return asked && asked[1];
   }
 
+  // Whether the box asks by a photograph.
+  VITAL.byPhotograph = (text) => photograph(text) !== null;
+
   // What the box asks for: a list of {first, last} for numbers and {index, words} for words, any of which may be met.
   function asked(layer, text) {
     return text.toLowerCase().split(",").map((part) => part.trim()).filter(Boolean).flatMap(function (part) {

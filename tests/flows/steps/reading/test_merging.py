@@ -164,3 +164,18 @@ def test_a_partial_that_another_run_has_removed_is_one_sentence(tmp_path: Path) 
         join_partials(url, tree.levels[0][0])
     with pytest.raises(SchemaMismatch, match="-rows was to be joined"):
         list(index_rows(url, ["partials/none"]))
+
+
+def test_what_was_read_is_removed_even_where_a_disk_does_not_list_it_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a network's disk may on one machine, seconds after another has written."""
+    url, tree = f"memory://tree-{next(STORES)}", Tree.of(PLAN, files(5), fan=4)
+    scanned(tree, url)
+    [level] = tree.levels
+    with monkeypatch.context() as stale:
+        stale.setattr("flows.steps.reading.merging.written_partials", lambda url: set())
+        for branch in level:
+            join_partials(url, branch)
+        rows = {f"{name}-rows" for name in tree.read}
+        assert written_partials(url) == {*tree.top, *rows}
+        remove_partials(url, tree.names, tree.read, tree.top)
+    assert written_partials(url) == set()
