@@ -31,9 +31,9 @@ class Constants:
     """Partials that a task joins, at most."""
     partial_bytes: int = 10_029_827
     """Of a task of the pass with the rows of its images, measured: merge_partial_bytes."""
-    join_seconds: float = 0.100
+    join_seconds: float = 0.124
     """Reading, adding and writing a partial, measured: merge_seconds, join, by merge_partials."""
-    store_seconds: float = 12.2
+    store_seconds: float = 17.9
     """Joining the last partials and writing the store, measured: merge_seconds, store."""
     reference_per_gpu: float = 153.0
     """References measured a second, measured on an H100: references of benchmarks/gpu.py (layer4.2_float32)."""
@@ -48,9 +48,9 @@ class Constants:
     """Stored of an image's row in the index, measured: index_bytes."""
     target_requests: int = 93
     """Of a task of targets besides its images, measured: requests_kinds."""
-    picture_requests: int = 140
+    picture_requests: int = 142
     """Of a task of pictures, measured: requests_kinds."""
-    pass_requests: int = 1864
+    pass_requests: int = 869
     """Of a pass besides its shards, partials and joins, measured: requests_of_pass less those of one partial."""
 
 
@@ -85,7 +85,7 @@ def needs(
         neurons * known.neuron_bytes + images * known.index_bytes,
         neurons * known.picture_bytes,
         leaves * known.partial_bytes,
-        known.pass_requests + 2 * shards + 8 * leaves + 5 * joins
+        known.pass_requests + 2 * shards + 8 * leaves + 4 * joins
         + neurons * references + blocks * (known.target_requests + known.picture_requests),
     )  # fmt: skip
 

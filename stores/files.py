@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import numpy as np
@@ -210,6 +212,14 @@ def read_bytes(url: str) -> bytes | None:
         return bytes(path.fs.cat_file(path.path))
     except FileNotFoundError:
         return None
+
+
+def parsed(content: bytes) -> Any:
+    """What JSON of somebody else's holds; raises ValueError where it is none, or nested without end."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def _without_objects(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:

@@ -57,7 +57,7 @@ def test_the_page_on_size_has_what_its_formula_gives(
     assert capsys.readouterr().out in page
     known = needs.Constants()
     per_block = known.target_requests + known.picture_requests
-    assert f"{known.pass_requests:,} + 2 S + 8 L + 5 J + N · r (one range each, at most) + {per_block} B" in page
+    assert f"{known.pass_requests:,} + 2 S + 8 L + 4 J + N · r (one range each, at most) + {per_block} B" in page
     assert page.count(f"| {known.target_requests} + {known.picture_requests} |") == 2
 
 

@@ -6,6 +6,7 @@ and pydantic checks the values. What the user leaves out is left to the settings
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -31,6 +32,7 @@ HEADINGS: dict[type[BaseModel], str] = {
     ModelSettings: "Network", Running: "Where tasks run",
 }  # fmt: skip
 """Settings whose fields are options, and what stands above these in a command's help, in this order."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "siblings", "methods")} | {
     "name": "--model",
     "dictionaries": "--dictionary",
@@ -91,6 +93,9 @@ def refusal(error: BaseException) -> tuple[str, int]:
         return _usage(error) if isinstance(error, CycloptsError) else str(error), 2
     if isinstance(error, KeyboardInterrupt):
         return str(error) or f"interrupted: {KEPT}", 130
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = f", as {error.filename} shows" if error.filename else ""
+        return f"the disk is full, or your share of it{where}: make room; {KEPT}", 1
     if isinstance(error, VitalError | StoreError | OSError):
         return _of_system(error) if isinstance(error, OSError) and error.filename else str(error), 1
     first = (str(error).splitlines() or [""])[0]  # a bug, or an input that nobody foresaw

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from flows.steps.reading.labels import IGNORED, Labels
 from stores import Naming, Statistics, open_atlas, open_statistics
 from stores.arrays.provenance import JSON, fingerprint
 from stores.errors import SchemaMismatch
-from stores.files import read_bytes, safe_url
+from stores.files import parsed, read_bytes, safe_url
 from stores.shards.labels import NO_LABEL, folded
 from vital.errors import UnsuitableInput
 from vital.judging.judges import CLIP, SCALE, Judge
@@ -163,7 +162,7 @@ def read_broader(url: str, words: Sequence[str]) -> dict[str, list[int]]:
         raise UnsuitableInput(f"there are no broader words at {safe_url(url)}: give a JSON file, or leave it out")
     known = {folded(spelt): number for number, word in enumerate(words) for spelt in (word, *word.split(","))}
     try:
-        table = json.loads(content)
+        table = parsed(content)
         broader = {
             str(word): sorted({known[folded(str(one))] for one in narrower if folded(str(one)) in known})
             for word, narrower in table.items()

@@ -1,6 +1,5 @@
 """What lies beside shards: how many samples each should hold, and the names of the classes."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -8,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stores.errors import MissingShard, StoreError, UnreachableStore, UnreadableShard
-from stores.files import first_line, read_bytes, safe_url, universal_path
+from stores.files import first_line, parsed, read_bytes, safe_url, universal_path
 from stores.shards.finding import ShardFile
 
 MANIFESTS = ("sizes.json", "_info.json")
@@ -59,7 +58,7 @@ def read_manifest(url: str) -> dict[str, int]:
     if content is None:
         raise MissingShard(f"there is no manifest at {safe_url(url)}; check the path or URL")
     try:
-        return {name: _count(count) for name, count in _stated(json.loads(content)).items()}
+        return {name: _count(count) for name, count in _stated(parsed(content)).items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UnreadableShard(
             f'{safe_url(url)} is no manifest ({error}): it should be JSON such as {{"000.tar": 1000}}, or an index '
@@ -73,9 +72,9 @@ def _beside(url: str, names: Set[str]) -> dict[str, int]:
     if content is None:
         return {}
     try:
-        parsed = json.loads(content)
+        told = parsed(content)
         try:
-            table = _stated(parsed)
+            table = _stated(told)
         except (ValueError, TypeError, KeyError, AttributeError):
             return {}
         return {name: _count(count) for name, count in table.items() if name in names}
@@ -154,7 +153,7 @@ def read_class_names(urls: Iterable[str]) -> list[str]:
 def _class_names(folder: str) -> list[str]:
     url = f"{folder}/{CLASS_NAMES}" if folder else CLASS_NAMES
     try:
-        content = json.loads(_optional(read_bytes, url) or b"[]")
+        content = parsed(_optional(read_bytes, url) or b"[]")
         if not isinstance(content, list | dict):
             raise TypeError(f"a {type(content).__name__} is no list")
         pairs: list[tuple[Any, Any]] = list(content.items() if isinstance(content, dict) else enumerate(content))

@@ -201,6 +201,8 @@ def _other_byte(args: Any) -> Any:
 
 
 def _rgb(image: Image.Image) -> Num[np.ndarray, "height width colour"]:
+    if image.mode == "I" and image.format == "TIFF":
+        raise ValueError("its pixels are whole numbers of no known range")
     if image.mode.startswith("I"):
         # 16 bits per pixel, which Pillow would clip instead of scale
         grey = (np.asarray(image).clip(0, 65535) / np.float32(257)).astype(np.float32)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from stores.errors import Status
+from stores.files import parsed
 from stores.shards.tar import TarMember
 
 IMAGE_EXTENSIONS = (
@@ -63,7 +63,7 @@ class LabelRule:
             return self._number(_text(member.data or b""))
         if self.key != LABEL_EXTENSION and (found := fields.get("json")) is not None:
             try:
-                value = _inside(json.loads(found.data or b"null"), self.key)
+                value = _inside(parsed(found.data or b"null"), self.key)
             except ValueError:
                 return NO_LABEL, False
             return (NO_LABEL, True) if value is None else self._number(value)
@@ -128,7 +128,7 @@ def likely_keys(samples: Iterable[Fields]) -> list[str]:
 
 def _likely_in(data: bytes) -> list[str]:
     try:
-        table = json.loads(data)
+        table = parsed(data)
     except ValueError:
         return []
     words = re.compile(r"label|class|cls|target|category|wnid|synset", re.IGNORECASE)

@@ -129,6 +129,8 @@ def _decoded(photo: Photo, number: int, colours: int, decoder: Decoder | None) -
 def _colours(image: Image.Image) -> Num[np.ndarray, "row column colour"]:
     if image.mode == "F":
         raise UnsuitableInput("its pixels are floating-point numbers, and nobody says which is white")
+    if image.mode == "I" and image.format == "TIFF":
+        raise UnsuitableInput("its pixels are whole numbers of 32 bits, and nobody says which is white")
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip instead of scale
         grey = (np.asarray(image).clip(0, 65535) / np.float32(257)).astype(np.float32)
         return np.repeat(grey[:, :, None], 3, axis=2)

@@ -68,7 +68,7 @@ def forward(network: nn.Module, images: Tensor) -> Any:
         raise
     except _AllRead:
         raise
-    except Exception as error:  # whatever somebody's network raises
+    except (Exception, SystemExit) as error:  # whatever somebody's network raises
         if out_of_memory(error):
             raise
         text = " ".join(str(error).split())
@@ -102,6 +102,7 @@ def scores(output: Any, images: int) -> Float[Tensor, "image _class"] | None:
         parts, first = named or list(output.values()), bool(named)
     else:
         parts, first = list(output) if isinstance(output, (tuple, list)) else [], True
+    parts = [part for part in parts if not (isinstance(part, Tensor) and part.dim() == 0)]  # a loss
     found = [scores(part, images) if isinstance(part, Tensor) else None for part in parts]
     known = [one for one in found if one is not None]
     return known[0] if len(known) == 1 or (first and known and found[0] is not None) else None

@@ -3,7 +3,6 @@ kept in the store, and read there by every task."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from flows.jobs import ReferencesJob
 from flows.running.process import LoadedModel
 from stores import Statistics, open_statistics
 from stores.errors import MissingShard, MissingStore, SchemaMismatch, Status, UnreadableShard
-from stores.files import read_bytes, safe_url
+from stores.files import parsed, read_bytes, safe_url
 from stores.shards.beside import MOST_CLASSES, read_class_names
 from stores.shards.finding import ShardFile, class_names_of
 from stores.shards.labels import (
@@ -169,7 +168,7 @@ def _mapped(url: str, key: str, names: tuple[str, ...], loaded: LoadedModel, cla
     known = words(loaded.model.class_names, classes)
     own = {folded(name): number for number, name in enumerate(names) if name}
     try:
-        table = json.loads(content)
+        table = parsed(content)
         pairs = table.items() if isinstance(table, dict) else enumerate(table)
         mapped = {_number(which, own, "data set"): _number(number, known, "network") for which, number in pairs}
     except (ValueError, TypeError) as error:
@@ -231,7 +230,7 @@ def _keys(samples: Sequence[Fields]) -> list[str]:
     for name, member in ((name, member) for fields in samples for name, member in fields.items()):
         if name == "json":
             with suppress(ValueError, AttributeError):
-                keys |= dict.fromkeys(map(str, json.loads(member.data or b"{}")))
+                keys |= dict.fromkeys(map(str, parsed(member.data or b"{}")))
         elif ending(name) not in IMAGE_EXTENSIONS:
             keys[name] = None
     return list(keys)[:8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 from typing import Any
@@ -253,4 +254,14 @@ def test_every_command_has_a_purpose_and_the_settings_their_headings() -> None:
     assert all(f"  {name}" in listed and purpose in listed for name, (_, purpose) in COMMANDS.items())
     assert all(
         f"{heading}:" in vital("atlas", "-h").output for heading in {HEADINGS[PictureSettings], HEADINGS[Running]}
+    )
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(("file", "shown"), [((), ""), (("/a/s.zarr",), ", as /a/s.zarr shows")])
+def test_a_full_disk_is_told_with_the_way_out(number: int, file: tuple[str, ...], shown: str) -> None:
+    assert refusal(OSError(number, "no room", *file)) == (
+        f"the disk is full, or your share of it{shown}: make room; what is finished stays; run the same command again, "
+        "which makes what is missing",
+        1,
     )

@@ -134,6 +134,13 @@ def test_a_webp_bomb_is_too_large() -> None:
     assert caught.value.status is Status.TOO_LARGE
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int16])
+def test_whole_numbers_of_a_tiff_have_no_range(kind: type) -> None:
+    """As of a scanner: of 0 to 200 a network would see black."""
+    with pytest.raises(UnreadableImage, match="whole numbers of no known range"):
+        decode(tiff(np.full((3, 4), 200, kind)))
+
+
 def test_floating_point_pixels_have_no_range() -> None:
     with pytest.raises(UnreadableImage, match="floating-point") as caught:
         decode(saved(Image.fromarray(np.full((3, 4), 0.5, np.float32)), "PPM"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stores.errors import UnreadableShard
-from stores.shards.beside import read_manifest, stated
+from stores.shards.beside import read_class_names, read_manifest, stated
 from stores.shards.finding import ShardFile
 
 INFO = {"splits": {"train": {"filenames": ["s.tar"], "shard_lengths": [8]}, "val": {"num_samples": 3}}}
@@ -50,3 +50,11 @@ def test_a_manifest_that_is_cut_off_is_told(tmp_path: Path) -> None:
 def test_a_count_that_is_none_is_told_with_the_way_out(tmp_path: Path, count: Any) -> None:
     with pytest.raises(UnreadableShard, match=r"lies beside the shards.*rename it.*--manifest"):
         beside(tmp_path, "sizes.json", {"s.tar": count})
+
+
+@pytest.mark.parametrize("name", ["sizes.json", "classes.json"])
+def test_what_is_nested_without_end_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("[" * 100_000)
+    shard = str(tmp_path / "s.tar")
+    with pytest.raises(UnreadableShard, match=f"{name} .*nested too deep"):
+        stated([ShardFile("s.tar", shard, 0)], None) if name == "sizes.json" else read_class_names([shard])

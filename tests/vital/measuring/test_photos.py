@@ -22,6 +22,12 @@ def some(seed: int, rows: int = 40, columns: int = 50) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), np.uint8)
 
 
+def in_tiff(pixels: np.ndarray) -> Image.Image:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "TIFF")
+    return Image.open(buffer)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three photographs, one of them in a sub-folder, beside what is none."""
@@ -89,9 +95,10 @@ def broken() -> bytes:
         ([some(0).transpose(2, 0, 1)], r"shape \(3, 40, 50\)"),
         (np.empty((2, 0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
         (["https://lab.example/cat.jpg"], "is at an address: give the name of a file here"),
+        ([in_tiff(np.zeros((4, 4), np.int32))], "whole numbers of 32 bits, and nobody says which is white"),
         ([Image.fromarray(np.zeros((4, 4), np.float32))], "floating-point numbers, and nobody says which is white"),
     ],
-    ids=["none", "missing", "floats", "grey", "channels first", "empty", "address", "grey floats"],
+    ids=["none", "missing", "floats", "grey", "channels first", "empty", "address", "scanned", "grey floats"],
 )
 def test_what_is_no_photograph_is_named(photos: list[Photo], message: str) -> None:
     with pytest.raises(UnsuitableInput, match=message) as caught:

@@ -13,8 +13,8 @@ ROUNDING = 1e-3
 """Share of the greatest value by which two runs may differ: kernels of a GPU add in any order."""
 
 UNSTEADY = (
-    "gives something else each time it runs on the same image, as where random numbers are drawn in evaluation, too: "
-    "let them depend on self.training, as F.dropout(x, p, self.training) does, or name a layer before them"
+    "gives something else each time it runs on the same image, since its forward draws random numbers or changes what "
+    "it keeps: let both depend on self.training, as F.dropout(x, p, self.training) does, or name a layer before it"
 )
 """Why a module is no layer."""
 DRAWS = "draws random numbers in its forward, and gave the same three times: see that they change nothing in evaluation"

@@ -110,10 +110,12 @@ def survey(
     # The channel axis is the one that keeps its length when the image shrinks: this tells (row, column, channel)
     # from the usual order. Networks that take one size only do not get that far.
     smaller = max(32, side * 5 // 7 // 32 * 32)
-    small = _trace(modules_anew(model.network), smaller, 1, colours, gradients=True)
+    anew = modules_anew(model.network)
+    small = _trace(anew, smaller, 1, colours, gradients=True)
     if small.failure:
-        small = _trace(modules_anew(model.network), smaller, 1, colours)
-    changing, notes = _chance(model, small, smaller if small.failure is None else side)
+        small = _trace(anew := modules_anew(model.network), smaller, 1, colours)
+    again = (anew, smaller) if small.failure is None else (modules_anew(model.network), side)
+    changing, notes = _chance(model, *again, small)
     apart = {name: APART for name, run in small.runs.items() if run.apart and name in large.runs}
     if apart and len(apart) == len(large.runs):
         raise UnsuitableInput(
@@ -140,10 +142,10 @@ def survey(
     return found
 
 
-def _chance(model: Surveyed, known: _Trace, side: int) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The layers that give something else when one image is shown again, and what is to be said of the network. Of that
-    image what was ``known`` is taken, unless the network did not take it."""
-    network, colours, device = modules_anew(model.network), model.preprocessing.colours, anchor(model.network).device
+def _chance(model: Surveyed, network: nn.Module, side: int, known: _Trace) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The layers that give something else when ``network`` is shown one image again, and what is to be said of it. Of
+    that image what was ``known`` is taken, unless the network did not take it."""
+    colours, device = model.preprocessing.colours, anchor(model.network).device
     first = known if known.failure is None else _trace(network, side, 1, colours)
     before = streams(device)
     for _ in range(2):

@@ -78,6 +78,30 @@ def test_what_chance_decides_is_no_layer_and_what_comes_before_it_is(change: Cha
     assert not found.notes
 
 
+class Counting(nn.Module):
+    """Its scores grow with each run."""
+
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Tiny()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of the body, and one more."""
+        self.count += 1
+        scores: Tensor = self.body(images) + self.count
+        return scores
+
+
+def test_what_a_network_remembers_of_runs_before_is_noticed() -> None:
+    found = survey(wrap(Counting(), side=64, mean=(0.5,) * 3, std=(0.2,) * 3))
+    assert "body.0" in found.layers
+    with pytest.raises(UnknownLayer, match=r"'classes' gives something else each time .* or changes what it keeps"):
+        found.layer(CLASSES)
+
+
 @pytest.mark.parametrize("change", [depth, rounding])
 def test_random_numbers_that_changed_nothing_are_said(change: Change) -> None:
     found = survey(wrap(Chancy(change), side=64, mean=(0.5,) * 3, std=(0.2,) * 3))

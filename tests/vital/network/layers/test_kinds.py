@@ -49,6 +49,7 @@ GIVEN: dict[str, Callable[[Base, Tensor], Any]] = {
     "tensor": lambda network, images: network.logits(images),
     "tuple": lambda network, images: (network.logits(images), network.features(images)),
     "tuple, maps first": lambda network, images: [network.features(images), network.logits(images)],
+    "loss first": lambda network, images: (network.logits(images).sum(), network.logits(images)),
     "named tuple": lambda network, images: Pair(network.features(images).mean((2, 3)), network.logits(images)),
     "dictionary": lambda network, images: OrderedDict(aux=network.logits(images) + 1, out=network.logits(images)),
     "data class": lambda network, images: Output(network.features(images).mean((2, 3)), network.logits(images)),
@@ -195,6 +196,11 @@ def sparse() -> nn.Module:
     return network
 
 
+class Leaves(Base):
+    def forward(self, images: Tensor) -> Any:
+        raise SystemExit("no licence")
+
+
 class Wrong(Base):
     def forward(self, images: Tensor) -> Any:
         raise KeyError("temperature")
@@ -210,6 +216,7 @@ class Wrong(Base):
         (sparse, UnsuitableInput, r"keeps 'fc.weight' as sparse_coo.*to_dense"),
         (Single, UnsuitableInput, r"Single takes one image at a time, and fails on two \(RuntimeError: shape '\[8\]'"),
         (spectral, UnsuitableInput, r"^mean = .* is not 5 numbers, one of each channel"),
+        (Leaves, FailedForward, r"own forward.*\(SystemExit: no licence\)"),
         (Wrong, FailedForward, r"own forward.*\(KeyError: 'temperature'\)"),
     ],
 )
