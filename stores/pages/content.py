@@ -17,7 +17,7 @@ class Photo:
     ``file`` is its name in the site without folder and ending; photographs of one name are the same and are written
     once. ``box`` is the patch as (top, left, height, width), fractions of the photograph as the network saw it, or
     None where the neuron sees all of it or has no site. ``score`` is the neuron's activation, NaN where not
-    known. ``above`` is the share of the data set's images, from 0 to 1, that excite the neuron less, where it was asked.
+    known. ``above`` is the share of the data set's images, from 0 to 1, that excite the neuron less, where asked.
     """
 
     file: str
