@@ -100,7 +100,7 @@ def operations(side: int = 64, batches: tuple[int, ...] = (1, 8, 32)) -> dict[st
 
     def counted(preset: str, batch: int) -> int:
         after: list[int] = []
-        settings = PictureSettings(preset=preset, steps=4, side=side, coarse=0.0)
+        settings = PictureSettings(preset=preset, steps=4, side=side)
         with Operations() as seen:
             target = whole.take(slice(0, batch))
             optimise(model, target, settings, layouts, progress=lambda step: after.append(seen.count))

@@ -16,10 +16,10 @@ class Constants:
     """Seconds, bytes and counts that the formula multiplies; the default is resnet50, layer4, five nodes. Measured is
     on one of two cores of a shared machine, by benchmarks/scale.py unless another or a GPU is named."""
 
-    forward_per_gpu: float = 1453.0
-    """Images a second of a pass that has decoded images, measured on an H100: statistics of benchmarks/gpu.py
-    (images_per_s_float32_128)."""
-    decode_per_core: float = 484.0
+    pass_per_gpu: float = 768.0
+    """Images a second of a pass over files by enough decoders, measured on an H100: shards of benchmarks/gpu.py
+    (by_4)."""
+    decode_per_core: float = 436.0
     """Images a second of decoding and cropping to 224 px, measured beside an H100: decode_s of benchmarks/gpu.py."""
     cores_per_gpu: int = 8
     """Assumed."""
@@ -35,11 +35,11 @@ class Constants:
     """Reading, adding and writing a partial, measured: merge_seconds, join, by merge_partials."""
     store_seconds: float = 17.9
     """Joining the last partials and writing the store, measured: merge_seconds, store."""
-    reference_per_gpu: float = 153.0
+    reference_per_gpu: float = 137.0
     """References measured a second, measured on an H100: references of benchmarks/gpu.py (layer4.2_float32)."""
-    step_per_gpu: float = 2903.0
-    """Steps of one picture a second, measured on an H100: pictures of benchmarks/gpu.py (layer4.2, natural, bfloat16,
-    64 together)."""
+    step_per_gpu: float = 1696.0
+    """Steps of one picture a second, measured on an H100: steps of benchmarks/gpu.py
+    (natural_bfloat16_128)."""
     neuron_bytes: int = 958_660
     """Stored of an inner neuron, measured: benchmarks/method.py."""
     picture_bytes: int = 260_000
@@ -74,7 +74,7 @@ def needs(
 ) -> Needs:  # fmt: skip
     """The formula of docs/scale.md."""
     known = constants or Constants()
-    rate = gpus * min(known.forward_per_gpu, known.cores_per_gpu * known.decode_per_core)
+    rate = gpus * min(known.pass_per_gpu, known.cores_per_gpu * known.decode_per_core)
     leaves, blocks = min(known.tasks, shards), ceil(neurons / 32)
     joins = ceil(leaves / known.fan)
     return Needs(

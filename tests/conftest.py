@@ -58,6 +58,8 @@ class _AsItIs(MetaPathFinder):
         return spec if spec and spec.origin and is_unchecked(Path(spec.origin)) else None
 
 
+# Nothing of what is imported from now on is garbage: looking for some takes as long as importing.
+gc.disable()
 # Before anything of them is imported, whichever tests come first.
 install_import_hook(list(PACKAGES), CHECKER)
 sys.meta_path.insert(0, _AsItIs())
@@ -66,6 +68,7 @@ sys.meta_path.insert(0, _AsItIs())
 def pytest_collection_finish() -> None:
     """What is imported by now stays: Python need not look for garbage in it again and again."""
     gc.freeze()
+    gc.enable()
 
 
 _SERVER = pytest.StashKey[Server]()

@@ -247,28 +247,21 @@ class PictureSettings(Settings):
         description="greatest blur of each step, as its deviation in pixels of a 224-pixel picture: what it removes "
         "does not count",
     )
-    coarse: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="share of the steps, the first ones, with the picture at half its side: what is begun large is "
-        "not doubled later; for networks that take any size, and pictures of at least their input's side; "
-        "not for classes with random crops",
-    )
-    own_weight: float = Field(
-        2.0,
+    own_weight: float | None = Field(
+        None,
         ge=0,
         description="weight of matching the neuron's own activations; for a class, of its cross-entropy, and "
-        "of a tenth of its logit in steps with a random crop",
+        "of a tenth of its logit in steps with a random crop  [default: 0.5, of a class 2]",
     )
     own_boost: float = Field(
         1.8, ge=1, description="own activations aimed at, as a multiple of the references' own; not for classes"
     )
     plain_weight: float = Field(3.0, ge=0, description="weight of matching whole activations")
-    emphasis: float = Field(
-        1.0,
+    emphasis: float | None = Field(
+        None,
         ge=0,
-        description="how far whole activations are pushed from the data set's own, a caricature; whole images only",
+        description="how far whole activations are pushed from the data set's own, a caricature; whole images only  "
+        "[default: 3, of a class 1]",
     )
     relevant_weight: float = Field(
         0.0, ge=0, description="weight of matching relevant activations; above 0 a step costs more than twice as much"
@@ -295,6 +288,8 @@ class PictureSettings(Settings):
             return data
         if "grain" in data:
             raise ValueError("grain is called noise since version 0.2.0: give noise")
+        if "coarse" in data:
+            raise ValueError("steps at half the side are gone since version 0.2.0: leave out coarse")
         usual = _PAPER if data.get("preset") == "paper" else _BASELINES.get(str(data.get("method")), {})
         return {**usual, **{name: value for name, value in data.items() if value is not None}}
 
@@ -308,17 +303,25 @@ class PictureSettings(Settings):
             raise ValueError("own, plain and relevant activations all have no weight: nothing is left to match")
         return self
 
+    def weight_of_own(self, classes: bool) -> float:
+        """Weight of the neurons' own activations, or of classes' cross-entropy."""
+        return (2.0 if classes else 0.5) if self.own_weight is None else self.own_weight
+
+    def emphasis_of(self, classes: bool) -> float:
+        """How far targets of neurons, or of classes, are pushed from the data set's own activations."""
+        return (1.0 if classes else 3.0) if self.emphasis is None else self.emphasis
+
 
 _PAPER = {
     "steps": 2000, "parametrisation": "pixel", "learning_rate": 1.0, "warmup": 100, "betas": (0.5, 0.9), "jitter": 30,
-    "softness": 0.0, "coarse": 0.0, "own_weight": 0.0, "own_boost": 1.0, "plain_weight": 0.0,
+    "softness": 0.0, "own_weight": 0.0, "own_boost": 1.0, "plain_weight": 0.0,
     "rotation": 0.0, "zoom": 0.0, "window": (1.0, 1.0), "noise": 0.0,
     "relevant_weight": 1.0, "emphasis": 0.0, "precision": "float32",
 }  # fmt: skip
 """VITAL, section 4 and its released code; TV and norm weights differ by architecture: `vital.network.nodes`."""
 
 _ASCENT = {
-    "softness": 0.0, "coarse": 0.0, "warmup": 0, "betas": (0.9, 0.999), "rotation": 0.0, "zoom": 0.0,
+    "softness": 0.0, "warmup": 0, "betas": (0.9, 0.999), "rotation": 0.0, "zoom": 0.0,
     "window": (1.0, 1.0), "noise": 0.0,
 }  # fmt: skip
 _BASELINES: dict[str, dict[str, object]] = {

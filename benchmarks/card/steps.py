@@ -173,7 +173,7 @@ def memory(bench: Bench) -> Found:
     here = subject(bench.tiny, bench.device)
 
     def once(precision: str) -> Found:
-        settings = dearest(here.settings(20, precision=precision, coarse=0.3))
+        settings = dearest(here.settings(20, precision=precision))
         batch = measured_batch(lambda: _run(here, here.target(here.layer, 1), settings), bench.device)
         found: Found = {"batch": batch, "free_bytes": free_bytes(bench.device)}
         if bench.on_gpu:
@@ -250,7 +250,7 @@ def pictures(bench: Bench) -> Found:
             clock(step)
 
         try:
-            _run(here, here.target(layer, batch), here.settings(steps, coarse=0.3), progress)
+            _run(here, here.target(layer, batch), here.settings(steps), progress)
             taken: float | None = time.perf_counter() - begun
         except _Enough:
             taken = None

@@ -68,8 +68,8 @@ class Subject:
         return replace(known, neurons=numbers, nodes=nodes, own=known.own[rows], count=known.count[rows])
 
     def settings(self, steps: int, **changes: object) -> PictureSettings:
-        """A run of so many steps, all at the whole side."""
-        return PictureSettings.model_validate({"steps": steps, "side": self.side, "coarse": 0.0, **changes})
+        """A run of so many steps."""
+        return PictureSettings.model_validate({"steps": steps, "side": self.side, **changes})
 
 
 @cache

@@ -15,9 +15,10 @@ import yaml
 from prefect.settings import PREFECT_API_URL
 
 from flows.jobs import AtlasJob, FullJob
+from tests.flows.forks import Fork
 
 ROOT = Path(__file__).parents[2]
-DASK = str(Path(sys.executable).with_name("dask"))
+Run = subprocess.Popen[str] | Fork
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -27,7 +28,19 @@ def environment(**more: str) -> dict[str, str]:
     return {**ours, **server, "PYTHONPATH": str(ROOT), **more}
 
 
-def goes_on(process: subprocess.Popen[Any]) -> bool:
+def program(*words: str, **more: str) -> Run:
+    """``python -m`` of these words as a process in a group of its own: a fork, unless the coverage of programs is asked
+    for, which begins with them."""
+    own = environment(**more)
+    if not any(name.startswith("COVERAGE_") for name in own):
+        return Fork(words, own)
+    return subprocess.Popen(
+        [sys.executable, "-m", *words], env=own, start_new_session=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def goes_on(process: subprocess.Popen[Any] | Fork) -> bool:
     """Whether the process has not ended. It has the processor meanwhile: who asks again and again would take it one."""
     try:
         process.wait(0.005)
@@ -52,17 +65,14 @@ class Gate:
         os.close(both)
 
 
-def vital_run(job: AtlasJob | FullJob, folder: Path, **more: str) -> subprocess.Popen[str]:
-    """``vital run`` of the job, in a process group of its own."""
+def vital_run(job: AtlasJob | FullJob, folder: Path, **more: str) -> Run:
+    """``vital run`` of the job."""
     file = folder / "job.yaml"
     file.write_text(yaml.safe_dump({_flow(job): job.model_dump(mode="json")}))
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "run", str(file)], env=environment(**more), start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return program("flows.cli.main", "run", str(file), **more)
 
 
-def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(run: Run) -> tuple[int, str]:
     """Exit code, and what the command said when it failed: its error without the progress bars."""
     with killed(run):  # in case that the test's own time limit ends this
         _, said = run.communicate()
@@ -70,7 +80,7 @@ def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @contextmanager
-def killed(run: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+def killed(run: Run) -> Iterator[Run]:
     """The run, which is killed with -9 when the block ends, with all that it has started."""
     try:
         yield run
@@ -86,53 +96,22 @@ def one_sentence(said: str) -> bool:
 
 
 @contextmanager
-def scheduler(folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """``dask scheduler`` and the file in which its address stands."""
+def scheduler(folder: Path, **more: str) -> Iterator[tuple[Run, str]]:
+    """``dask scheduler``, and its address."""
     file = folder / "scheduler.json"
-    arguments = [
-        DASK,
-        "scheduler",
-        "--port",
-        "0",
-        "--host",
-        "127.0.0.1",
-        "--no-dashboard",
-        "--scheduler-file",
-        str(file),
-    ]
-    with _process(arguments, folder / "scheduler.log", **more) as process:
+    words = ["--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    with killed(program("distributed.cli.dask_scheduler", *words, **more)) as process:
         while not file.exists() or not file.read_text():
             assert goes_on(process), "the scheduler ended"
         yield process, str(yaml.safe_load(file.read_text())["address"])
 
 
 @contextmanager
-def worker(folder: Path, address: str, *arguments: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(folder: Path, address: str, *arguments: str, **more: str) -> Iterator[Run]:
     """``dask worker`` of one thread."""
-    command = [
-        DASK,
-        "worker",
-        address,
-        "--nthreads",
-        "1",
-        "--no-dashboard",
-        "--local-directory",
-        str(folder),
-        *arguments,
-    ]
-    with _process(command, folder / "worker.log", **more) as process:
+    words = [address, "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder), *arguments]
+    with killed(program("distributed.cli.dask_worker", *words, **more)) as process:
         yield process
-
-
-@contextmanager
-def _process(command: list[str], log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("ab") as out:
-        process = subprocess.Popen(command, env=environment(**more), stdout=out, stderr=out, start_new_session=True)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
 
 
 def _flow(job: AtlasJob | FullJob) -> str:

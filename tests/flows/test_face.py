@@ -15,6 +15,7 @@ from stores.errors import StoreError
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, Made
 from vital.errors import UnknownModel, UnknownNeuron, UnsuitableInput
+from vital.settings import PictureSettings
 
 pytestmark = pytest.mark.slow
 
@@ -130,3 +131,5 @@ def test_an_empty_choice_of_neurons_is_not_all_of_them(made: Made) -> None:
 def test_words_of_earlier_versions_are_told_the_new_ones(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UnsuitableInput, match="grain is called noise now"):
         flows.atlas(str(made.store), LAYER, tmp_path / "a.zarr", grain=0.1)
+    with pytest.raises(ValueError, match=r"gone since version 0\.2\.0: leave out coarse"):
+        PictureSettings.model_validate({"coarse": 0.3})

@@ -28,10 +28,9 @@ TEMPORARY = 3.0
 def dearest(settings: PictureSettings) -> PictureSettings:
     """A run of two steps, one of which needs as much memory as any of a whole run.
 
-    Both show the picture at its whole side. The optimiser's own tensors are there in the second, which is also the one
-    with a random crop, where there are any.
+    The optimiser's own tensors are there in the second, which is also the one with a random crop, where there are any.
     """
-    return settings.model_copy(update={"steps": 2, "coarse": 0.0})
+    return settings.model_copy(update={"steps": 2})
 
 
 def measured_batch(one_picture: Callable[[], object], device: torch.device) -> int:

@@ -67,7 +67,8 @@ class Objective:
         # The published loss knows no colours.
         self._published = settings.preset == "paper"
         self._nodes = [name for name in target.nodes if name != INPUT or not self._published]
-        if not self._nodes and settings.own_weight == 0:
+        self._own_weight = settings.weight_of_own(target.classes)
+        if not self._nodes and self._own_weight == 0:
             raise UnsuitableInput(
                 f"preset {settings.preset!r} has nothing to match for layer {target.layer!r}, "
                 "which no layer comes before: use preset natural"
@@ -80,7 +81,7 @@ class Objective:
         In a step with a ``random_crop`` only the neurons themselves count."""
         target = self._target
         if random_crop:
-            return self._settings.own_weight * self._logit_loss(self._precise(activations[target.reads.layer]))
+            return self._own_weight * self._logit_loss(self._precise(activations[target.reads.layer]))
         loss = torch.zeros(len(target), device=self._device, dtype=self._dtype)
         relevance: Activations = {}
         if not target.classes and self._settings.relevant_weight > 0:
@@ -99,8 +100,8 @@ class Objective:
                     at_node, wanted.relevant.rows, wanted.relevant.importance, self._precise(relevance[name])
                 )
                 loss = loss + wanted.relevant.weight * distance
-        if self._settings.own_weight > 0:
-            loss = loss + self._settings.own_weight * self._own_loss(self._precise(activations[target.reads.layer]))
+        if self._own_weight > 0:
+            loss = loss + self._own_weight * self._own_loss(self._precise(activations[target.reads.layer]))
         return loss
 
     def _precise(self, activations: Tensor) -> Tensor:
@@ -128,11 +129,10 @@ class Objective:
             return _TargetRows(values, weight * scale, importance)
 
         whole = rows(node.quantiles)
-        if settings.emphasis > 0 and node.usual is not None:
+        emphasis = settings.emphasis_of(self._target.classes)
+        if emphasis > 0 and node.usual is not None:
             usual = rows(node.usual)
-            whole = usual + self._tensor(node.shared(self._target.count))[..., None] * (whole - usual) * (
-                1 + settings.emphasis
-            )
+            whole = usual + self._tensor(node.shared(self._target.count))[..., None] * (whole - usual) * (1 + emphasis)
         plain = settings.plain_weight
         if self._target.classes:  # they have no relevance: whole activations are the relevant ones
             return _Wanted(weighed(whole, max(plain, settings.relevant_weight)), None)

@@ -14,7 +14,6 @@ from torch import Tensor
 from vital.errors import UnsuitableInput
 from vital.measuring.image_sums import ColourDistribution, grey
 from vital.measuring.targets import Target
-from vital.memory import out_of_memory
 from vital.network.arithmetic import arithmetic
 from vital.network.models import Model
 from vital.network.nodes import prior_weight
@@ -89,7 +88,7 @@ def optimise(
     prior = prior_weight(model.name, inner) if settings.preset == "paper" else 0.0
     priors = Priors(*(prior if given is None else given for given in (settings.total_variation, settings.norm)))
     layers = list(target.nodes) if matching else []
-    if inner or settings.own_weight > 0 or not matching:
+    if inner or settings.weight_of_own(not inner) > 0 or not matching:
         layers.append(target.reads.layer)
     draws = draw(settings, target.layer, [int(neuron) for neuron in target.neurons], model.preprocessing.colours)
     losses: list[Tensor] = []
@@ -108,12 +107,7 @@ def optimise(
             def judge(activations: Activations, random_crop: bool) -> Tensor:
                 return activated(activations)
 
-        cropped, coarse = random_crop_steps(settings, target.classes), settings.coarse * settings.steps
-        # Below half its input's side a network hardly responds. Random crops show things at every size already.
-        large = settings.side >= model.preprocessing.side and not cropped.any()
-        if coarse and not (large and _takes(run, draws.noise[:1, :, ::2, ::2].to(weight))):
-            coarse = 0
-        kinds = [Kind(bool(crop), number < coarse) for number, crop in enumerate(cropped)]
+        kinds = [Kind(bool(cropped)) for cropped in random_crop_steps(settings, target.classes)]
         state = Step(run, judge, pictures, draws, settings, priors, weight.dtype)
         if begun is not None:
             state.go_on(begun)
@@ -134,18 +128,6 @@ def optimise(
         torch.stack(losses, 1).float().numpy(force=True),
         state.alive.numpy(force=True),
     )
-
-
-def _takes(run: Callable[[Tensor], object], pictures: Tensor) -> bool:
-    """Whether the network takes pictures of this size; those with fixed position embeddings do not."""
-    try:
-        with torch.no_grad():
-            run(pictures)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        if out_of_memory(error):
-            raise
-        return False
-    return True
 
 
 def records_of(steps: int) -> int:

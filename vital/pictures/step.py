@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 from torch.optim.adam import adam
 
 from vital.memory import RanOut, first_line, out_of_memory
@@ -41,8 +40,6 @@ class Kind:
     """What makes steps differ in their operations, and not in their values alone."""
 
     random_crop: bool = False
-    coarse: bool = False
-    """At half the pictures' side."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +195,7 @@ class Step:
             moved = warp(moved, self._now(self._warps))
         if self._noise_shifts is not None and (self._always_noisy or kind.random_crop):
             moved = moved + self._now(self._deviations) * shift(self._noise, self._now(self._noise_shifts))
-        return avg_pool2d(moved, 2) if kind.coarse else moved
+        return moved
 
 
 @contextmanager
@@ -244,7 +241,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 class _Recorder:
     """A graph for each kind of step. They share their memory: none of it is read after the step that wrote it. A graph
-    goes with the last step of its kind, so that coarse steps leave no memory taken."""
+    goes with the last step of its kind."""
 
     def __init__(self, step: Step, device: torch.device, kinds: Sequence[Kind]) -> None:
         self._step, self._able = step, True
@@ -275,9 +272,9 @@ class _Recorder:
             self._graphs.pop(kind, None)
 
     def _warm(self, kind: Kind) -> bool:
-        """Whether this kind has run often enough, and so have those that alternate with it. A graph keeps its memory
-        from steps that run by themselves: beside those of another kind it would take twice what was measured."""
-        beside = [one for one in self._left if one.coarse == kind.coarse and self._worth(one)]
+        """Whether this kind has run often enough, and so have those beside it. A graph keeps its memory from steps that
+        run by themselves: beside those of another kind it would take twice what was measured."""
+        beside = [one for one in self._left if self._worth(one)]
         return self._ran[kind] >= WARM_UP and all(self._ran[one] >= WARM_UP for one in beside)
 
     def _worth(self, kind: Kind) -> bool:

@@ -35,7 +35,8 @@ def random_crop_steps(settings: PictureSettings, classes: bool) -> Bool[np.ndarr
     targets are of whole references. Every second one, where crops are asked for: what shows a class in its parts, and
     not only as a whole, shows it to other networks, too (docs/baselines.md)."""
     every: np.ndarray = np.arange(settings.steps) % 2 == 1
-    return every & (settings.method == "vital" and classes and settings.own_weight > 0 and settings.window[0] < 1)
+    asked = settings.method == "vital" and settings.weight_of_own(classes) > 0 and settings.window[0] < 1
+    return every & (classes and asked)
 
 
 def stream(seed: int, layer: str, neuron: int) -> np.random.Generator:

@@ -15,7 +15,7 @@ from flows.cli import KEPT
 from flows.jobs import AtlasJob, Running
 from stores import open_atlas
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job, references_job, targets_job
-from tests.flows.processes import Gate, environment, goes_on, killed, scheduler, vital_run, worker
+from tests.flows.processes import Gate, Run, environment, goes_on, killed, scheduler, vital_run, worker
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def job_of(made: Made, folder: Path, **running: object) -> AtlasJob:
     )
 
 
-def interrupted(run: subprocess.Popen[str], atlas: Path, times: int = 1) -> tuple[int, str]:
+def interrupted(run: Run, atlas: Path, times: int = 1) -> tuple[int, str]:
     """Code and last words of a run that gets Ctrl-C while it makes its first block."""
     with killed(run):
         while not lease_of(atlas).exists():

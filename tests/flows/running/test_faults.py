@@ -25,7 +25,7 @@ from stores.arrays.schema import open_store
 from stores.errors import StoreError
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, references_job, targets_job
-from tests.flows.processes import Gate, ended, goes_on, killed, one_sentence, scheduler, vital_run, worker
+from tests.flows.processes import Gate, Run, ended, goes_on, killed, one_sentence, scheduler, vital_run, worker
 from tests.flows.recipes.test_pipeline import digests
 from tests.object_storage import bucket
 
@@ -50,7 +50,7 @@ def blocks_made(atlas: Path) -> list[int]:
         return []
 
 
-def until(run: subprocess.Popen[str], seen: Callable[[], object]) -> None:
+def until(run: Run, seen: Callable[[], object]) -> None:
     """Wait for a state that the run brings about."""
     try:
         while not seen():

@@ -143,11 +143,10 @@ def test_a_batch_is_measured_by_the_dearest_steps_of_one_picture(
 ) -> None:
     runs = Mock(side_effect=optimise)
     monkeypatch.setattr(pictures, "optimise", runs)
-    picture = PICTURE.model_copy(update={"coarse": 0.5})
-    build_atlas(atlas_job(made.store, tmp_path / "a.zarr", neurons="0:8", batch="auto", picture=picture))
-    asked = [(len(call.args[1]), call.args[2].steps, call.args[2].coarse) for call in runs.call_args_list]
-    assert asked[0] == (1, 2, 0.0)
-    assert {(steps, coarse) for _, steps, coarse in asked[1:]} == {(PICTURE.steps, 0.5)}
+    build_atlas(atlas_job(made.store, tmp_path / "a.zarr", neurons="0:8", batch="auto", picture=PICTURE))
+    asked = [(len(call.args[1]), call.args[2].steps) for call in runs.call_args_list]
+    assert asked[0] == (1, 2)
+    assert {steps for _, steps in asked[1:]} == {PICTURE.steps}
 
 
 def test_a_repeatable_batch_does_not_depend_on_free_memory(

@@ -160,6 +160,20 @@ def test_one_zarr_shard_per_block_and_the_same_bytes_when_written_twice(tmp_path
     assert {name for name in seen[0] if name.startswith("a/c")} == {"a/c/0/0/0", "a/c/1/0/0", "a/c/2/0/0"}
 
 
+def test_a_block_of_nothing_leaves_no_file_and_takes_away_what_was_there(tmp_path: Path) -> None:
+    group = open_store(str(tmp_path / "s.zarr"), "atlas", "a")
+    declare(group, [ArraySpec("a", ("neuron", "level"), (8, 3), "float32", "a", block=4)])
+    array, file = array_at(group, "a"), tmp_path / "s.zarr" / "a" / "c" / "1" / "0"
+    nothing = np.zeros((4, 3), np.float32)
+    write_block(array, 1, nothing)
+    assert not file.exists()
+    for rows in (nothing + 1, -nothing):  # a zero below zero is kept as it is
+        write_block(array, 1, rows)
+        assert np.asarray(array[4:]).tobytes() == rows.tobytes()
+        write_block(array, 1, nothing)
+        assert not file.exists()
+
+
 def test_tasks_that_own_whole_blocks_lose_nothing(tmp_path: Path) -> None:
     group = open_store(str(tmp_path / "s"), "atlas", "a")
     declare(group, [ArraySpec("a", ("neuron", "x"), (62, 4), "int32", "m", block=4)])

@@ -68,9 +68,9 @@ FUSES = "_get_fused_kernels_supported_devices"
 """Where torch keeps the devices that its fused Adam takes; one without values is not among them."""
 
 
-def kinds_of(others: dict[str, Any]) -> int:
-    """How many kinds of steps there are: natural pictures are coarse or cropped in some, others in none."""
-    return 1 if "method" in others or others.get("preset") == "paper" else 2
+def kinds_of(read: str, others: dict[str, Any]) -> int:
+    """How many kinds of steps there are: natural pictures of classes are cropped in some, others in none."""
+    return 2 if read == "class" and "method" not in others and others.get("preset") != "paper" else 1
 
 
 class _Enough(Exception):
@@ -149,7 +149,7 @@ def test_no_step_has_to_do_with_the_host_or_more_operations_in_a_larger_batch(
         counted(model, target_of(model, read, kind, count), kind, settings(others, 6), monkeypatch) for count in (2, 32)
     )
     assert few == many
-    assert len(few) == kinds_of(others)
+    assert len(few) == kinds_of(read, others)
     assert all(len(operations) == 1 for operations in few.values())  # each time the same
 
 
@@ -158,7 +158,8 @@ def test_a_repeatable_step_has_nothing_to_do_with_the_host_either(
     model: Model, read: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with repeatable():
-        assert len(counted(model, target_of(model, read, "lrp"), "lrp", settings({}, 6), monkeypatch)) == 2
+        kinds = counted(model, target_of(model, read, "lrp"), "lrp", settings({}, 6), monkeypatch)
+    assert len(kinds) == kinds_of(read, {})
 
 
 def test_a_single_picture_takes_as_many_operations_give_or_take_a_copy(
@@ -184,7 +185,7 @@ def test_networks_with_attention_and_without_can_be_recorded(
     found = survey(model)
     nodes, layouts = (INPUT, *default_nodes(found, layer, name)), found.layouts()
     target = measure(model, layer, [0], [Crop(torch.zeros(3, side, side, dtype=torch.uint8), (0,))], nodes, layouts)
-    kinds = counted(model, target, "lrp", PictureSettings(steps=2, side=side, coarse=0), monkeypatch, layouts)
+    kinds = counted(model, target, "lrp", PictureSettings(steps=2, side=side), monkeypatch, layouts)
     assert list(kinds) == [Kind()]
     assert len(kinds[Kind()]) == 1  # the second step was looked at
 
@@ -220,12 +221,11 @@ def test_recorded_steps_do_what_steps_do(
     eager = made(model, target, kind, wanted, False)
     assert not calls
     assert_same(made(model, target, kind, wanted, True), eager)
-    assert calls.count("record") == kinds_of(others)
-    assert calls.count("replay") == wanted.steps - kinds_of(others) * WARM_UP
+    assert calls.count("record") == kinds_of(read, others)
+    assert calls.count("replay") == wanted.steps - kinds_of(read, others) * WARM_UP
     assert (calls[0], calls[-1]) == ("wait", "done")
     assert not any(recordings.pools.values())  # a graph goes with the last step of its kind
-    # Coarse steps are over before others are recorded: these get memory anew. Others alternate, and share theirs.
-    assert len(recordings.pools) == (1 if read == "class" else kinds_of(others))
+    assert len(recordings.pools) == 1  # kinds alternate, and share their memory
 
 
 @pytest.mark.parametrize("read", ["channel", "class"])
@@ -274,14 +274,14 @@ def test_a_recording_without_memory_is_told_and_gone_on_from(model: Model, monke
         optimise(model, target, wanted, {})
     begun, recordings.fails = error.value.begun, None
     assert isinstance(begun, Begun)
-    assert begun.done == 5 + WARM_UP  # after as many coarse ones, which are not worth a recording
+    assert begun.done == WARM_UP
     assert_same(optimise(model, target, wanted, {}, begun=begun), whole)
 
 
 def test_no_kind_of_step_runs_by_itself_beside_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording keeps its memory from other steps, so both together would need twice what was measured for one."""
-    whole, crop, coarse = Kind(), Kind(random_crop=True), Kind(coarse=True)
-    kinds = [*[coarse] * 8, *[whole] * 5, *[crop, whole] * 6, *[crop] * 3]
+    whole, crop = Kind(), Kind(random_crop=True)
+    kinds = [*[whole] * 5, *[crop, whole] * 6, *[crop] * 3]
     calls = stand_in(monkeypatch).calls
 
     class Steps(Step):
@@ -289,20 +289,18 @@ def test_no_kind_of_step_runs_by_itself_beside_a_recording(monkeypatch: pytest.M
             self.whole = True
 
         def __call__(self, kind: Kind) -> None:
-            calls.append(f"eager {kind.random_crop:d}{kind.coarse:d}")
+            calls.append(f"eager {kind.random_crop:d}")
 
     with step.recorded(Steps(), torch.device("cpu"), kinds) as run:
         for kind in kinds:
             run(kind)
     recorded = [place for place, call in enumerate(calls) if call == "record"]
-    assert len(recorded) == 3
-    first, second, third = recorded
-    assert calls[1:first] == ["eager 01"] * WARM_UP
+    assert len(recorded) == 2
+    first, second = recorded
+    assert sorted(calls[1:first]) == ["eager 0"] * 7 + ["eager 1"] * WARM_UP
     # the steps that are recorded are called, too: one in each recording
-    between = [call for call in calls[first + 2 : second] if call != "replay"]
-    assert sorted(between) == ["eager 00"] * 7 + ["eager 10"] * WARM_UP
-    assert [call for call in calls[second:] if call.startswith("eager")] == ["eager 00", "eager 10"]
-    assert calls[third + 1].startswith("eager")
+    assert [call for call in calls[first:] if call.startswith("eager")] == ["eager 0", "eager 1"]
+    assert calls[second + 1].startswith("eager")
 
 
 def test_an_interrupted_recording_ends_the_run(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
