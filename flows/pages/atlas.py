@@ -196,7 +196,7 @@ class _AtlasSource:
                     continue
                 data = (site.folder.root / site.photo_name(photos[0].file)).read_bytes()
                 top, left, height, width = photos[0].box or (0.0, 0.0, 1.0, 1.0)
-                box = (left, top, left + width, top + height) if photos[0].box else None
+                box = (left, top, left + width, top + height) if photos[0].box and not source.whole else None
                 yield Cell(name, number, pixels, decode(data), box)
 
         paired = self._photographs is not None

@@ -98,7 +98,13 @@ class LayerSource:
             again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
             shown=shown_in_words(self.shown, self.pictures.colours),
             named=self.words.said,
+            whole=self.whole,
         )
+
+    @property
+    def whole(self) -> bool:
+        """Whether pictures match whole images, and not the patch that excites the neuron most."""
+        return self.pictures.variant.startswith("image")
 
     @cached_property
     def words(self) -> LayerWords:

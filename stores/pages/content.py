@@ -16,8 +16,8 @@ class Photo:
 
     ``file`` is its name in the site without folder and ending; photographs of one name are the same and are written
     once. ``box`` is the patch as (top, left, height, width), fractions of the photograph as the network saw it, or
-    None where the whole photograph counts. ``score`` is the neuron's activation, NaN where it is not known. ``above``
-    is the share of the data set's images, from 0 to 1, that excite the neuron less, where that was asked.
+    None where the neuron sees all of it or has no site. ``score`` is the neuron's activation, NaN where not
+    known. ``above`` is the share of the data set's images, from 0 to 1, that excite the neuron less, where asked.
     """
 
     file: str
@@ -175,6 +175,8 @@ class LayerPage:
     """Which channels of the pictures are shown, and how; empty where they are colours."""
     named: str = ""
     """What words for the neurons were found by; empty where none were looked for."""
+    whole: bool = False
+    """Whether pictures match whole images; else the patches that photographs have."""
     photographs: Sequence[tuple[Photo, Sequence[int]]] = ()
     labels: Iterable[tuple[str, int, int]] = ()
 

@@ -57,7 +57,6 @@ class LayerPhotographs:
         self._all, self._layer, self._classes = photographs, layer, layer == CLASSES
         self._references = statistics.references(layer, settings.references)
         self._shown: set[int] = set()
-        self._whole = variant.startswith("image")
         self._lowest = statistics.references(layer + LOWEST) if layer + LOWEST in statistics.ranked() else None
         self._excited = Excited()
 
@@ -74,7 +73,7 @@ class LayerPhotographs:
             parts = (
                 first,
                 self._across(sample, position),
-                self._best(self._lowest, neuron, range(LEAST), False) if self._lowest else [],
+                self._best(self._lowest, neuron, range(LEAST)) if self._lowest else [],
             )
             images |= {photo.file: image for part in (*parts, *further) for photo, image in part}
             shown = [Shown(image, place == 2) for place, part in enumerate(parts) for _, image in part]
@@ -123,18 +122,18 @@ class LayerPhotographs:
         """Up to `MOST` references of each facet, best first; of a neuron without facets those of one."""
         of = np.zeros(self._references.image.shape[1], int) if facets is None else facets
         return [
-            self._best(self._references, neuron, np.flatnonzero(of == facet)[:MOST].tolist(), self._whole)
+            self._best(self._references, neuron, np.flatnonzero(of == facet)[:MOST].tolist())
             for facet in range(max(0, int(of.max(initial=0))) + 1)
         ]
 
-    def _best(self, references: References, neuron: int, ranks: Sequence[int], whole: bool) -> list[tuple[Photo, int]]:
+    def _best(self, references: References, neuron: int, ranks: Sequence[int]) -> list[tuple[Photo, int]]:
         shown = []
         for rank in ranks:
             image = references.image[neuron, rank] if rank < references.image.shape[1] else NOBODY
             if image == NOBODY:
                 continue
             edges = [float(edge) / self._all.side for edge in references.box[neuron, rank]]
-            box = None if whole or edges[2] >= 1 else (edges[0], edges[1], edges[2], edges[3])
+            box = None if edges[2] >= 1 else (edges[0], edges[1], edges[2], edges[3])
             # members of a class are chosen by a number drawn from their keys, which is no activation
             score = math.nan if self._classes else float(references.score[neuron, rank])
             shown.append((self._all.photo(int(image), score, box), int(image)))

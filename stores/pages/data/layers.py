@@ -69,6 +69,7 @@ def _first(
         "missing": [[int(code), int(count)] for code, count in zip(reasons, counts, strict=True)],
         "named": page.named,
         "shown": page.shown,
+        "whole": page.whole,
         "names": named,
         "places": page.places is not None,
         "columns": [

@@ -232,7 +232,7 @@ def test_bad_values_are_usage_errors(made: Made, tmp_path: Path) -> None:
     base = ("atlas", "--store", made.store, "--layer", LAYER, "--out", tmp_path / "a.zarr")
     refused(vital(*base, "--steps", 0), "--steps", code=2)
     refused(vital(*base, "--batch", "many"), "--batch", code=2)
-    refused(vital("targets", "--layer", LAYER), "--store", code=2)
+    refused(vital("targets", "--layer", LAYER), "STORE is missing", code=2)
     refused(vital(*base, "--device", "cuda:0"), "cuda") if not _cuda() else None
 
 

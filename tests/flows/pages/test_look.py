@@ -17,7 +17,9 @@ from flows.pages.looking.page import LOOK_FOLDER, page_places, write_look
 from flows.pages.looking.sights import Look, overlaid
 from stores import Atlas, Statistics, open_atlas, open_statistics
 from stores.errors import SchemaMismatch, UnsuitableFolder
+from stores.pages.folder import SITE_FOLDER
 from stores.shards.reading import read_images
+from tests.flows import tiny
 from tests.flows.command import vital
 from tests.flows.conftest import LAYER, Made
 from vital.errors import UnsuitableInput
@@ -142,6 +144,14 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
 ) -> None:
     pages = tmp_path / "p ages"
     write_gallery(str(made.atlas), pages)
+    # pictures match whole images here, and the pages outline where the neuron is most active all the same
+    layer, told = (
+        json.loads((pages / SITE_FOLDER / "0" / LAYER / f"{part}.js").read_text("ascii").partition(",")[2][:-3])
+        for part in ("layer", "neurons-0")
+    )
+    assert layer["whole"] is True
+    boxes = open_statistics(str(made.store)).references(LAYER).box[3]
+    np.testing.assert_allclose([photo[5] for photo in told["3"]["photos"]], boxes / tiny.SIDE, atol=1e-4)
     out = tmp_path / "look"
     places = page_places(pages, str(made.atlas), out)
     assert set(places) == {LAYER, "classes"}

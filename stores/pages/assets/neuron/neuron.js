@@ -40,10 +40,11 @@
   // Its references, photographs across the whole data set, and those of its least activation.
   function seen(layer, neuron, data) {
     const { cover, toggle } = VITAL.maps(layer, neuron, data);
+    const outlined = data.photos.some((photo) => photo[5]);
     const parts = [
-      ["References", data.photos, data.photos.some((photo) => photo[5])
-        ? "The photographs that excite it most; the patch that counts is outlined."
-        : "Photographs whose activations the picture matches."],
+      ["References", data.photos, layer.whole
+        ? "The photographs whose activations the picture matches, whole" + (outlined ? "; where it is most active is outlined." : ".")
+        : "The photographs that excite it most" + (outlined ? "; the patch that counts is outlined." : ".")],
       ["Across the data set", data.across, "From strong to weak: above is the share of all images that excite it less."],
       ["Lowest", data.lowest, "The photographs on which it is least active; where it is least so is outlined, and bright on the map."],
     ];
