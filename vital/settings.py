@@ -257,11 +257,10 @@ class PictureSettings(Settings):
         1.8, ge=1, description="own activations aimed at, as a multiple of the references' own; not for classes"
     )
     plain_weight: float = Field(3.0, ge=0, description="weight of matching whole activations")
-    emphasis: float | None = Field(
-        None,
+    emphasis: float = Field(
+        1.0,
         ge=0,
-        description="how far whole activations are pushed from the data set's own, a caricature; whole images only  "
-        "[default: 3, of a class 1]",
+        description="how far whole activations are pushed from the data set's own, a caricature; whole images only",
     )
     relevant_weight: float = Field(
         0.0, ge=0, description="weight of matching relevant activations; above 0 a step costs more than twice as much"
@@ -306,10 +305,6 @@ class PictureSettings(Settings):
     def weight_of_own(self, classes: bool) -> float:
         """Weight of the neurons' own activations, or of classes' cross-entropy."""
         return (2.0 if classes else 0.5) if self.own_weight is None else self.own_weight
-
-    def emphasis_of(self, classes: bool) -> float:
-        """How far targets of neurons, or of classes, are pushed from the data set's own activations."""
-        return (1.0 if classes else 3.0) if self.emphasis is None else self.emphasis
 
 
 _PAPER = {

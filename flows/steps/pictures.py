@@ -52,7 +52,7 @@ ALGORITHMS: Mapping[PictureMethod, int] = {"vital": 6, "pixel": 2, "fourier": 2,
 """Version of how each method makes pictures of settings; those of another version are not added to. Of vital 2:
 windows of class pictures are scored by the logit; 3: class pictures have the contrast of the data; 4: those of channels
 have it, too, and match what their references share of their difference from the data set; 5: amplitudes fall
-steeper; 6: no step is at half the side, and channels have less weight of their own and more emphasis."""
+steeper; 6: no step is at half the side, and channels' own activations weigh a quarter."""
 
 
 def targets_of(statistics: Statistics, job: AtlasJob, loaded: LoadedModel) -> Targets:

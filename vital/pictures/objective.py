@@ -129,10 +129,11 @@ class Objective:
             return _TargetRows(values, weight * scale, importance)
 
         whole = rows(node.quantiles)
-        emphasis = settings.emphasis_of(self._target.classes)
-        if emphasis > 0 and node.usual is not None:
+        if settings.emphasis > 0 and node.usual is not None:
             usual = rows(node.usual)
-            whole = usual + self._tensor(node.shared(self._target.count))[..., None] * (whole - usual) * (1 + emphasis)
+            whole = usual + self._tensor(node.shared(self._target.count))[..., None] * (whole - usual) * (
+                1 + settings.emphasis
+            )
         plain = settings.plain_weight
         if self._target.classes:  # they have no relevance: whole activations are the relevant ones
             return _Wanted(weighed(whole, max(plain, settings.relevant_weight)), None)
