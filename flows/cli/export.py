@@ -70,7 +70,7 @@ def save_picture(
     pictures = open_atlas(atlas_url).require_layer(layer)
     _require_picture(pictures, atlas_url, neuron)
     pictures.require_facet(neuron, facet)
-    image = _image(pictures, neuron, facet, how)
+    image = _image(pictures, neuron, facet, how.masked, shown_channels(how.shown, pictures))
     if how.side:
         image = image.resize((how.side, how.side), Image.Resampling.LANCZOS)
     if not out.parent.is_dir():
@@ -100,7 +100,7 @@ def export(atlas_url: str, layer: str, neurons: str, out: Path, how: Saving = Sa
         )
     if out.exists() and not (out.is_dir() and out.suffix != ".zip" and not any(out.iterdir())):
         raise UnsuitableFolder(f"{out} exists already: remove it, or choose another output")
-    files = _files(pictures, chosen, how)
+    files = _files(pictures, chosen, how, shown_channels(how.shown, pictures))
     if out.suffix.lower() == ".zip":
         _write_zip(out, files)
     else:
@@ -110,11 +110,13 @@ def export(atlas_url: str, layer: str, neurons: str, out: Path, how: Saving = Sa
     return len(_facets(pictures, chosen))
 
 
-def _files(pictures: AtlasLayer, chosen: Sequence[int], how: Saving) -> Iterator[tuple[str, bytes]]:
-    kind, shown = how.kind, shown_channels(how.shown, pictures)  # what cannot be shown is refused before it is written
+def _files(
+    pictures: AtlasLayer, chosen: Sequence[int], how: Saving, shown: tuple[int, ...]
+) -> Iterator[tuple[str, bytes]]:
+    kind = how.kind
     for neuron, facet in _facets(pictures, chosen):
         buffer = io.BytesIO()
-        _image(pictures, neuron, facet, how).save(buffer, kind.upper(), **_how(f".{kind}"))
+        _image(pictures, neuron, facet, how.masked, shown).save(buffer, kind.upper(), **_how(f".{kind}"))
         yield _file_name(pictures.name, neuron, kind, facet), buffer.getvalue()
     if how.sheet:
         few = _facets(pictures, chosen)[:LARGEST_SHEET]
@@ -167,10 +169,10 @@ def _write_zip(out: Path, files: Iterator[tuple[str, bytes]]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _image(pictures: AtlasLayer, neuron: int, facet: int, how: Saving) -> Image.Image:
+def _image(pictures: AtlasLayer, neuron: int, facet: int, masked: bool, shown: tuple[int, ...]) -> Image.Image:
     rows = pictures.rows([neuron], ("pixels", "alpha"), [facet])
-    image = Image.fromarray(as_shown(rows["pixels"][0], shown_channels(how.shown, pictures)))
-    if how.masked:
+    image = Image.fromarray(as_shown(rows["pixels"][0], shown))
+    if masked:
         image.putalpha(Image.fromarray(rows["alpha"][0]))
     return image
 

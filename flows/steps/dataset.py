@@ -30,8 +30,8 @@ from vital.network.sources.dictionary_files import read_dictionary
 
 ALGORITHM = 3
 """Version of what the numbers mean; a store of another version is refused. 2: images are resized and cropped as the
-network's weights were evaluated, and leading tokens are found from the network. 3: images of more than
-bytes keep it."""
+network's weights were evaluated, and leading tokens are found from the network. 3: images of more than bytes
+keep it."""
 
 
 def claim_statistics(job: ReferencesJob, loaded: LoadedModel) -> Statistics:

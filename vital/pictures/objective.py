@@ -73,8 +73,8 @@ class Objective:
                 f"preset {settings.preset!r} has nothing to match for layer {target.layer!r}, "
                 "which no layer comes before: use preset natural"
             )
-        self._wanted: dict[tuple[str, int], _Wanted] = {}
-        self._own: dict[int, _TargetRows] = {}
+        self._wanted: dict[str, _Wanted] = {}
+        self._own: _TargetRows | None = None
 
     def __call__(self, activations: Activations, random_crop: bool = False) -> Float[Tensor, "picture"]:
         """The loss of every picture; ``activations`` are of all nodes, and of the neurons' own layer where it counts.
@@ -88,10 +88,9 @@ class Objective:
             relevance = node_relevance(self._mode, activations, self._reads, self._nodes, self._neurons, self._kind)
         for name in self._nodes:
             at_node = self._precise(activations[name])
-            sites = at_node.shape[-1]
-            if (name, sites) not in self._wanted:
-                self._wanted[name, sites] = self._prepare(name, sites)
-            wanted = self._wanted[name, sites]
+            if name not in self._wanted:
+                self._wanted[name] = self._prepare(name, at_node.shape[-1])
+            wanted = self._wanted[name]
             if wanted.whole is not None:
                 narrow = activations[name].detach()
                 loss = loss + wanted.whole.weight * sort_matching(at_node, wanted.whole.rows, narrow=narrow)
@@ -155,12 +154,12 @@ class Objective:
             return surprise / math.log(max(activations.shape[1], 2))
         own = self._reads.own(activations, self._neurons)
         sites = own.shape[-1]
-        if sites not in self._own:
+        if self._own is None:
             rows = self._tensor(self._target.own)[:, None]
             rows = rows + (self._settings.own_boost - 1) * rows.abs()
             rows = resample(rows, self._target.own_levels, site_levels(sites))
-            self._own[sites] = _TargetRows(rows, 1 / _spread(rows, None))
-        wanted = self._own[sites]
+            self._own = _TargetRows(rows, 1 / _spread(rows, None))
+        wanted = self._own
         kept = max(1, round(OWN_SHARE * sites))
         if kept < sites:
             own = own.topk(kept).values

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from jaxtyping import Float, UInt8
@@ -52,12 +52,12 @@ def fits(statistics: Statistics, loaded: LoadedModel, layers: Sequence[str], sha
     images = [image for shard in some for image in _images(shard, loaded, math.ceil(IMAGES / len(some)))]
     if not images:
         return []
-    rivals = {one.name: _rivals(loaded, one) for one in asked}
-    names = list(dict.fromkeys(name for one in asked for name in (one.layer.name, *rivals[one.name])))
+    rivals = [_rivals(loaded, one) for one in asked]
+    names = list(dict.fromkeys(chain((one.layer.name for one in asked), *rivals)))
     sites, said = _sites(loaded, names, images), list[str]()
-    for one in asked:
+    for one, others in zip(asked, rivals, strict=True):
         own = fit(one.dictionary, sites[one.layer.name])
-        shares = {name: fit(one.dictionary, sites[name]).explained or -math.inf for name in rivals[one.name]}
+        shares = {name: fit(one.dictionary, sites[name]).explained or -math.inf for name in others}
         best = max(shares, key=shares.__getitem__, default="")
         clearly = own.explained is not None and shares.get(best, -math.inf) > max(own.explained, 0) + CLEARLY
         found = DictionaryFit(

@@ -136,6 +136,9 @@ def test_pages_and_files_show_the_channels_that_were_asked_for(
     wrong = vital("show", atlas.url, LAYER, "4", "--out", str(file), "--shown", "4,5,0")
     assert wrong.exit_code == 1
     assert "--shown 4,5,0 (shown=) are not one or three of the 5 channels" in wrong.output
+    folder = tmp_path / "exported"
+    assert vital("export", atlas.url, "--layer", LAYER, "--out", str(folder), "--shown", "4,5,0").exit_code == 1
+    assert not folder.exists()  # it is refused before anything is written
 
 
 def test_neurons_look_at_files_of_bands(finished: tuple[Statistics, Atlas], tmp_path: Path) -> None:
