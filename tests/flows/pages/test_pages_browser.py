@@ -140,8 +140,9 @@ def test_searching_and_ranges(page: Page, index: str) -> None:
     page.fill("[aria-label='At least']", "0.5")
     page.fill("[aria-label='At most']", "0.65")
     assert wait_for_cells(page, 6) == ["20", "21", "22", "23", "24", "25"]
-    page.click(".under summary")
-    command = page.locator(".under code").first.text_content() or ""
+    # the command is written once its part opens, which the browser tells after the click
+    page.click(".under summary >> text=Save these pictures")
+    command = page.locator(".under details[open] code").text_content() or ""
     assert "--neurons 20:26 --out selection.zip" in command
 
 
