@@ -28,7 +28,7 @@ from flows.running.cluster import (
     script_left_alone,
 )
 from stores import AtlasLayer
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from stores.errors import StoreError
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
 from tests.flows.processes import Gate, environment, goes_on, killed, vital_run
