@@ -38,7 +38,7 @@ SHARDS, IMAGES = 6, 5
 
 
 class Counted(MemoryFileSystem):  # type: ignore[misc]
-    """A service that counts what it is asked for; of a protocol that no benchmark has, which one process may run, too."""
+    """A service that counts what it is asked for, of a protocol that no benchmark in the same process has."""
 
     protocol = "tallied"
     store: dict[str, Any] = {}  # noqa: RUF012
