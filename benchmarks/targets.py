@@ -39,7 +39,7 @@ from flows.jobs import Running, TargetsJob
 from flows.recipes.targets import measure
 from flows.running.process import load_stored
 from flows.steps.images import reference_crops
-from flows.steps.targets import declare_targets, measure_blocks, measured_blocks, moved_of_tasks, planned_nodes
+from flows.steps.targets import declare_targets, measured_blocks, moved_of_tasks, planned_nodes
 from stores import Statistics, Targets, open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -103,7 +103,7 @@ def run(store: Path, shards: str) -> float:
     references = statistics.references(LAYER)
     moved = moved_of_tasks(statistics, job.shards, references, references.live(), TASKS)
     for blocks in TASKS:
-        measure_blocks(job, blocks, moved[blocks])
+        measured_blocks(job, blocks, moved[blocks])()
     return time.perf_counter() - begun
 
 
