@@ -19,7 +19,7 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps import targets as steps
-from flows.steps.images import load_images, moved_urls, read_placed
+from flows.steps.images import StoredImages, load_images, moved_urls, read_placed
 from flows.steps.targets import measuring, moved_of_tasks
 from stores import open_statistics
 from stores.errors import MissingShard, UnreadableShard
@@ -171,10 +171,10 @@ def test_images_come_in_the_order_asked_for_whatever_is_ahead(made: Made) -> Non
     places = statistics.places(list(range(20)))
     order = np.random.default_rng(0).permutation(20).tolist()
     for ahead in (1, 7, 100):
-        found = list(read_placed(statistics, places, order, preprocessing, {}, ahead))
+        found = list(read_placed(StoredImages(statistics, preprocessing, {}, ahead=ahead), places, order))
         assert [image for image, _ in found] == order
         assert all(torch.equal(pixels, every[image]) for image, pixels in found)
-    begun = read_placed(statistics, places, order, preprocessing, {}, 4)
+    begun = read_placed(StoredImages(statistics, preprocessing, {}, ahead=4), places, order)
     next(begun)
     begun.close()  # type: ignore[attr-defined]  # what is under way is given up
 
