@@ -7,15 +7,23 @@ INPUTS := pyproject.toml constraints.txt
 # Files of tests run side by side, as many as tests/conftest.py says.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# Types are checked beside the tests, which leave a core alone now and then. All else comes one after the other: what
+# installs writes into one .venv.
+ifeq ($(filter-out test suite check lint types fast,$(MAKECMDGOALS)),)
+MAKEFLAGS += --jobs=2
+endif
+
 # A hundred processes import the project: what one has compiled the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check fast coverage coverage-fast docs clean
+.PHONY: demo test suite check lint types fast coverage coverage-fast docs clean
 
 demo: .venv/demo.installed
 	$(BIN)/vital demo --out demo
 
-test: .venv/test.installed check
+test: types suite
+
+suite: lint
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 # The quick tier: `make check fast` while working.
@@ -27,11 +35,15 @@ coverage coverage-fast: .venv/test.installed
 	$(BIN)/pytest $(SIDE_BY_SIDE) $(if $(findstring fast,$@),-m "not slow") --cov --cov-report=
 	$(BIN)/coverage report --skip-covered
 
-check: .venv/test.installed
+check: lint types
+
+lint: .venv/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: .venv/test.installed
+	$(BIN)/mypy
 
 # The site, in site/. Nothing is fetched, and a warning ends the build.
 docs: .venv/docs.installed

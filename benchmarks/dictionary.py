@@ -60,7 +60,7 @@ from vital.network.neurons import Dictionary, Readout, importance, relevance_map
 from vital.network.neurons.fit import fit
 from vital.network.nodes import default_nodes
 from vital.network.probe import Activations, probe
-from vital.network.sources.dictionary_files import read_dictionary
+from vital.network.sources.dictionaries.files import read_dictionary
 from vital.pictures.losses import sort_matching
 from vital.propagation.mode import Relevance
 from vital.settings import ModelSettings

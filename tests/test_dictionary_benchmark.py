@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import dictionary
 from vital.network.neurons.fit import fit
-from vital.network.sources.dictionary_files import read_dictionary
+from vital.network.sources.dictionaries.files import read_dictionary
 
 
 def test_a_dictionary_is_trained_written_and_read_back(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from flows.running.neurons import parse_neurons, shown_channels
 from stores import AtlasLayer, open_atlas
 from stores.arrays.display import as_shown
 from stores.errors import UnsuitableFolder
-from stores.pages.sheets import Cell, contact_sheet, sheet_png
+from stores.pages.sheets import Cell, Grid, contact_sheet, sheet_png
 from stores.pages.website import folder_name
 from vital.errors import UnknownNeuron
 
@@ -128,7 +128,7 @@ def _files(
             )
             for neuron, facet in few
         )
-        yield SHEET, sheet_png(contact_sheet(cells, len(few), columns=8, side=160, gap=24))
+        yield SHEET, sheet_png(contact_sheet(cells, len(few), Grid(columns=8, side=160, gap=24)))
     yield TABLE, _table(pictures, chosen, kind)
 
 

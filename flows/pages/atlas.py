@@ -28,7 +28,7 @@ from stores.arrays.display import as_shown
 from stores.errors import SchemaMismatch, StoreError
 from stores.files import safe_url
 from stores.pages.content import AtlasPage
-from stores.pages.sheets import PER_SHEET, Cell, contact_sheet, sheet_png
+from stores.pages.sheets import PER_SHEET, Cell, Grid, contact_sheet, sheet_png
 from stores.pages.website import Site
 from stores.shards.decoding import decode
 from vital.errors import UnsuitableInput, VitalError
@@ -201,7 +201,7 @@ class _AtlasSource:
 
         paired = self._photographs is not None
         return sheet_png(
-            contact_sheet(cells(), len(chosen), columns=6 if paired else 8, side=112, gap=24, paired=paired)
+            contact_sheet(cells(), len(chosen), Grid(columns=6 if paired else 8, side=112, gap=24, paired=paired))
         )
 
 

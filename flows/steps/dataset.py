@@ -26,7 +26,7 @@ from vital.network.neurons import Dictionary
 from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
-from vital.network.sources.dictionary_files import read_dictionary
+from vital.network.sources.dictionaries.files import read_dictionary
 
 ALGORITHM = 3
 """Version of what the numbers mean; a store of another version is refused. 2: images are resized and cropped as the

@@ -102,7 +102,8 @@ class NeuronPage:
     looked for.
 
     ``photos`` are its references, ``across`` are photographs from its strongest to its weakest, ``lowest`` those of its
-    least activation. ``maps_of`` tells what their maps are made of, and is empty where there are none."""
+    least activation. ``maps_of`` tells what the maps of these and of its facets' photographs are made of, and is empty
+    where there are none."""
 
     neuron: int
     pixels: UInt8[np.ndarray, "side side colour"]
@@ -126,7 +127,7 @@ class NeuronPage:
 
     @property
     def every_photo(self) -> list[Photo]:
-        """All photographs: first those that may have maps, in the order of these, then those of facets and words."""
+        """All photographs: first those that may have maps, in the order of these, then those of words."""
         others = [photo for facet in self.facets for photo in facet.photos]
         if self.words is not None:
             others += self.words.photos

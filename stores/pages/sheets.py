@@ -79,21 +79,23 @@ class Cell:
     box: tuple[float, float, float, float] | None = None
 
 
-def contact_sheet(
-    cells: Iterable[Cell],
-    count: int,
-    title: str = "",
-    columns: int = 4,
-    side: int = 224,
-    gap: int = 28,
-    paired: bool = False,
-) -> Image.Image:
-    """A sheet of ``count`` cells, ``columns`` per line, ``side`` pixels square, with captions; ``cells`` are taken one
-    by one.
+@dataclass(frozen=True)
+class Grid:
+    """How cells lie on a sheet."""
 
-    ``paired`` leaves room for a photograph right of each picture. An empty sheet shows its title only.
-    """
-    columns = max(1, min(columns, count))
+    columns: int = 4
+    side: int = 224
+    """Of a picture, in pixels."""
+    gap: int = 28
+    """Between cells, in pixels."""
+    paired: bool = False
+    """Whether there is room for a photograph right of each picture."""
+
+
+def contact_sheet(cells: Iterable[Cell], count: int, grid: Grid = Grid(), title: str = "") -> Image.Image:
+    """A sheet of ``count`` cells with captions; ``cells`` are taken one by one. An empty sheet shows its title only."""
+    side, gap, paired = grid.side, grid.gap, grid.paired
+    columns = max(1, min(grid.columns, count))
     small = max(11, side // 14)
     cell = 2 * side + gap // 7 if paired else side
     line = side + gap // 3 + 2 * small + gap

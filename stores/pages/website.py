@@ -19,11 +19,11 @@ from stores.pages.data.values import script
 from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
 from stores.pages.sheets import ACROSS, PER_SHEET, TILES, maps_file, mask_file, picture_file, sheet_files
 
-VERSION = "5"
+VERSION = "6"
 """Goes into every digest: a change of what is written raises it."""
 SCRIPTS = (
-    "data.js", "dom.js", "format.js", "plots.js", "wall.js", "search.js", "order.js", "controls.js", "overview.js",
-    "parts.js", "naming.js", "neuron.js", "compare.js", "credits.js", "main.js",
+    "data.js", "dom.js", "format.js", "plots.js", "wall.js", "search.js", "photographs.js", "order.js", "controls.js",
+    "overview.js", "parts.js", "naming.js", "neuron.js", "compare.js", "credits.js", "main.js",
 )  # fmt: skip
 STYLES = ("page.css", "wall.css", "neuron.css")
 

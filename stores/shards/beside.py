@@ -38,8 +38,8 @@ def stated(shards: Sequence[ShardFile], manifest: str | None) -> list[ShardFile]
         counts = {}
         for folder in dict.fromkeys(shard.url.rpartition("/")[0] for shard in shards if shard.part is None):
             for name in MANIFESTS if "?" not in folder else ():
-                found = _beside(f"{folder}/{name}", names)
-                counts |= {shard: count for shard, count in found.items() if shard not in counts}
+                counted = _beside(f"{folder}/{name}", names)
+                counts |= {shard: count for shard, count in counted.items() if shard not in counts}
     return [replace(shard, stated=counts.get(shard.name, -1)) for shard in shards]
 
 

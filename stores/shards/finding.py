@@ -93,8 +93,8 @@ def _matches(pattern: str) -> Iterator[ShardFile]:
     if path is None:
         yield from _remote(_braces(pattern) if "{" in pattern and "::" not in pattern else [pattern])
         return
-    for found in _local(path, pattern):
-        yield from _in_folder(found) if found.is_dir() else [_local_tar(found)]
+    for existing in _local(path, pattern):
+        yield from _in_folder(existing) if existing.is_dir() else [_local_tar(existing)]
 
 
 def _local(path: Path, pattern: str) -> Iterator[Path]:
@@ -107,10 +107,10 @@ def _local(path: Path, pattern: str) -> Iterator[Path]:
         yield path
         return
     for one in _braces(rest) if "{" in rest else [rest]:
-        found = sorted(glob.glob(one, root_dir=base, recursive=True))  # noqa: PTH207 - Path.glob refuses some patterns
-        if not found:
+        names = sorted(glob.glob(one, root_dir=base, recursive=True))  # noqa: PTH207 - Path.glob refuses some patterns
+        if not names:
             raise missing(str(base / one) if "{" in rest else pattern)
-        yield from (base / name for name in found)
+        yield from (base / name for name in names)
 
 
 def _in_folder(folder: Path) -> Iterator[ShardFile]:
@@ -121,7 +121,7 @@ def _in_folder(folder: Path) -> Iterator[ShardFile]:
         yield from map(_local_tar, tars)
         return
     try:
-        found = class_folders(survey(folder))
+        classes = class_folders(survey(folder))
     except UnsuitableFolder as error:
         deeper = next(folder.rglob("*.tar"), None)
         if deeper is not None:
@@ -135,7 +135,7 @@ def _in_folder(folder: Path) -> Iterator[ShardFile]:
                 f"{unnamed} in {folder} is a tar without the ending .tar: rename it, or name it by itself"
             ) from None
         raise MissingShard(f"there is no shard at {folder}, and it cannot be read as images: {error}") from None
-    for below, label in found:
+    for below, label in classes:
         yield from _parts(below.absolute(), label)
 
 
@@ -176,8 +176,8 @@ def _remote(urls: Sequence[str]) -> Iterator[ShardFile]:
                 # a listing cached earlier in this process would hide shards that were added since
                 opened[0][0].invalidate_cache()
     with ThreadPoolExecutor(ASKED, thread_name_prefix="shards") as pool:
-        for found in pool.map(lambda one: _at(*one), opened):
-            yield from found
+        for shards in pool.map(lambda one: _at(*one), opened):
+            yield from shards
 
 
 @contextmanager

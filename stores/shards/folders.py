@@ -115,8 +115,8 @@ def _refuse_splits(folder: Path, filed: dict[str, list[Path]]) -> None:
 
 def _entries(folder: Path, left_out: Counter[str]) -> Iterator[os.DirEntry[str]]:
     # scandir knows what an entry is without asking the disk again, which counts where there are millions
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
     for entry in entries:
         if entry.name in LEFTOVERS:
             left_out["left by other programs"] += 1

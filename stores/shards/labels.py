@@ -61,9 +61,9 @@ class LabelRule:
             return NO_LABEL, True
         if (member := self._file(fields)) is not None:
             return self._number(_text(member.data or b""))
-        if self.key != LABEL_EXTENSION and (found := fields.get("json")) is not None:
+        if self.key != LABEL_EXTENSION and (table := fields.get("json")) is not None:
             try:
-                value = _inside(parsed(found.data or b"null"), self.key)
+                value = _inside(parsed(table.data or b"null"), self.key)
             except ValueError:
                 return NO_LABEL, False
             return (NO_LABEL, True) if value is None else self._number(value)
@@ -112,7 +112,7 @@ def image_of(fields: Fields, photographs: bool = True) -> tuple[TarMember | None
 
 def likely_keys(samples: Iterable[Fields]) -> list[str]:
     """Keys for `LabelRule` under which the samples seem to hold their classes, where no ``.cls`` file does."""
-    found: dict[str, None] = {}
+    likely: dict[str, None] = {}
     for fields in samples:
         if any(ending(name) == LABEL_EXTENSION for name in fields):
             return []
@@ -120,10 +120,10 @@ def likely_keys(samples: Iterable[Fields]) -> list[str]:
             if member.data is None or name in IMAGE_EXTENSIONS:
                 continue
             if ending(name) == "json":
-                found |= dict.fromkeys(_likely_in(member.data))
+                likely |= dict.fromkeys(_likely_in(member.data))
             elif re.fullmatch(r"\d{1,6}|n\d{8}", _text(member.data).strip()):
-                found[name] = None
-    return list(found)
+                likely[name] = None
+    return list(likely)
 
 
 def _likely_in(data: bytes) -> list[str]:

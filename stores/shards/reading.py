@@ -128,9 +128,9 @@ class ShardReader:
             status = Status.TOO_LARGE if len(data) > MAX_IMAGE_BYTES else Status.OK
             image = data if status is Status.OK else None
             yield ShardSample(row, key, self.file.label, laid.begins[number], len(data), image, status)
-        found = min(stop, len(laid.paths)) - start
-        short = None if found == stop - start else f"its folder holds {found} of {stop - start} images that were listed"
-        self._summary = ShardSummary(found, self._checked(digest.hexdigest()), short, self.file.size)
+        held = min(stop, len(laid.paths)) - start
+        short = None if held == stop - start else f"its folder holds {held} of {stop - start} images that were listed"
+        self._summary = ShardSummary(held, self._checked(digest.hexdigest()), short, self.file.size)
 
     def _checked(self, digest: str) -> str:
         """The digest, unless the bytes were others when they were read before."""
@@ -184,6 +184,16 @@ def first_fields(file: ShardFile, count: int) -> list[Fields]:
         )
         groups = islice(group_by_keys(iter(members)), count)
         return [{name: member for name, member in group.items() if not name.startswith("__")} for group in groups]
+
+
+def first_images(file: ShardFile, count: int, photographs: bool = True) -> Iterator[bytes]:
+    """The images of the first ``count`` samples of a shard, of those that have one, as they lie there.
+
+    Raises, while iterating, as `ShardReader` does.
+    """
+    for sample in islice(ShardReader(file, LabelRule(""), photographs), count):
+        if sample.image is not None:
+            yield sample.image
 
 
 @contextmanager

@@ -50,9 +50,9 @@ def pack(
         raise UnsuitableFolder(f"shards of {per_shard} images were asked for; a shard holds at least one")
     if out.exists():
         raise UnsuitableFolder(f"{out} exists already; remove it or choose another output")
-    found = survey(folder) if isinstance(folder, Path) else folder
-    items = _items(found)
-    name = _safe(found.folder.resolve().name) or "images"
+    surveyed = survey(folder) if isinstance(folder, Path) else folder
+    items = _items(surveyed)
+    name = _safe(surveyed.folder.resolve().name) or "images"
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -67,16 +67,16 @@ def pack(
                     progress(position + 1, len(items))
     counts = {name: min(per_shard, len(items) - number * per_shard) for number, name in enumerate(names)}
     (unfinished / "sizes.json").write_text(json.dumps(counts, indent=1) + "\n", "utf-8")
-    (unfinished / CLASS_NAMES).write_text(json.dumps(found.classes, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    (unfinished / CLASS_NAMES).write_text(json.dumps(surveyed.classes, ensure_ascii=False, indent=1) + "\n", "utf-8")
     unfinished.rename(out)
     return [out / name for name in names]
 
 
-def _items(found: Surveyed) -> list[_Item]:
+def _items(surveyed: Surveyed) -> list[_Item]:
     taken: set[str] = set()
     named = (
-        (path, f"{found.classes[label]}__{path.stem}" if found.classes else path.stem, label)
-        for path, label in found.images
+        (path, f"{surveyed.classes[label]}__{path.stem}" if surveyed.classes else path.stem, label)
+        for path, label in surveyed.images
     )
     return [_Item(path, _key(name, taken), label) for path, name, label in named]
 

@@ -18,7 +18,9 @@ from vital.network.layers import survey
 from vital.network.nodes import LayerTable, layer_table
 from vital.network.preprocessing import Interpolation, Preprocessing
 from vital.network.sources import Colour, load_network
-from vital.network.sources.fitting import at_resolution, refuse, rows_first, settled, usable
+from vital.network.sources.fitting.resolution import at_resolution
+from vital.network.sources.fitting.shown import rows_first, settled
+from vital.network.sources.fitting.usable import refuse, usable
 from vital.settings import EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings, checked
 
 
@@ -233,17 +235,17 @@ def _numbers(what: str, values: Any, channels: int, least: float, most: float = 
     of red, green and blue, of which each has its own."""
     colours, several = 3 if channels == 1 else channels, channels != 3 or not math.isfinite(most)
     try:
-        found = tuple(map(float, values if isinstance(values, Sequence) else (values,)))
+        numbers = tuple(map(float, values if isinstance(values, Sequence) else (values,)))
     except (TypeError, ValueError):
-        found = ()
-    found = found * colours if len(found) == 1 and several else found
-    if len(found) != colours or not all(least <= value <= most for value in found):
+        numbers = ()
+    numbers = numbers * colours if len(numbers) == 1 and several else numbers
+    if len(numbers) != colours or not all(least <= value <= most for value in numbers):
         which = "three numbers of red, green and blue" if colours == 3 else f"{channels} numbers, one of each channel"
         raise UnsuitableInput(
             f"{what} = {values!r} is not {which}{' for pixels from 0 to 1' if most == 1 else ''}: "
             f"give such as {(0.485, 0.456, 0.406) if colours == 3 else (0.5,) * colours}"
         )
-    return found
+    return numbers
 
 
 def _identity(name: str, weights: str, preprocessing: Preprocessing) -> Mapping[str, Any]:

@@ -62,8 +62,8 @@ def forward(network: nn.Module, images: Tensor) -> Any:
     try:
         return network(images.contiguous(memory_format=memory))
     except VitalError as error:
-        sentence, *more = str(error).splitlines()
-        if more:  # a graph of torch.fx adds where it was
+        sentence, *added = str(error).splitlines()
+        if added:  # a graph of torch.fx adds where it was
             raise type(error)(sentence) from error
         raise
     except _AllRead:
@@ -103,9 +103,9 @@ def scores(output: Any, images: int) -> Float[Tensor, "image _class"] | None:
     else:
         parts, first = list(output) if isinstance(output, (tuple, list)) else [], True
     parts = [part for part in parts if not (isinstance(part, Tensor) and part.dim() == 0)]  # a loss
-    found = [scores(part, images) if isinstance(part, Tensor) else None for part in parts]
-    known = [one for one in found if one is not None]
-    return known[0] if len(known) == 1 or (first and known and found[0] is not None) else None
+    tables = [scores(part, images) if isinstance(part, Tensor) else None for part in parts]
+    known = [one for one in tables if one is not None]
+    return known[0] if len(known) == 1 or (first and known and tables[0] is not None) else None
 
 
 def only_tensor(output: Any) -> Tensor | None:

@@ -36,8 +36,8 @@ class Shown:
 @dataclass(frozen=True)
 class NeuronPhotographs:
     """What is shown of one neuron: its references, best first; photographs from its strongest to its weakest; and those
-    of its least activation. ``shown`` has all of them in this order. Where it has several facets, the references are of
-    the first, and ``facets`` has those of further ones by number."""
+    of its least activation. Where it has several facets, the references are of the first, and ``facets`` has those of
+    further ones by number. ``shown`` has all of them in this order."""
 
     references: Sequence[Photo]
     across: Sequence[Photo]
@@ -76,7 +76,7 @@ class LayerPhotographs:
                 self._best(self._lowest, neuron, range(LEAST)) if self._lowest else [],
             )
             images |= {photo.file: image for part in (*parts, *further) for photo, image in part}
-            shown = [Shown(image, place == 2) for place, part in enumerate(parts) for _, image in part]
+            shown = [Shown(image, place == 2) for place, part in enumerate((*parts, *further)) for _, image in part]
             references, across_all, lowest = ([photo for photo, _ in part] for part in parts)
             others = {number: [photo for photo, _ in part] for number, part in enumerate(further, 1)}
             found[neuron] = NeuronPhotographs(references, across_all, lowest, shown, others)

@@ -8,13 +8,15 @@ from jaxtyping import Int
 
 from stores.pages.content import LayerPage
 from stores.pages.data.search import text_index
-from stores.pages.data.values import in_parts, number, numbers, packed
+from stores.pages.data.values import in_order, in_parts, number, numbers, packed
 from stores.pages.sheets import PER_SHEET
 
 MADE = 1
 """The status of a neuron that has a picture."""
-INDEXES = ("names", "labels", "photographs")
-"""What can be searched, each in numbered parts."""
+WORDS = ("names", "labels")
+"""What can be searched by words, each in numbered parts."""
+PHOTOGRAPHS = "photographs"
+"""What can be searched by the beginning of a key, in numbered parts."""
 
 
 def layer_files(page: LayerPage) -> Iterator[tuple[str, Any]]:
@@ -29,8 +31,12 @@ def layer_files(page: LayerPage) -> Iterator[tuple[str, Any]]:
     columns = [numbers(column.values[made]) for column in page.columns]
     named = len(page.names) == len(page.status)
     names = [str(page.names[neuron]) for neuron in made.tolist()] if named else []
-    indexes = dict(zip(INDEXES, map(in_parts, _indexes(page, made, names)), strict=True))
-    yield "layer", _first(page, made, columns, named, {name: len(parts) for name, parts in indexes.items()})
+    indexes = dict(zip(WORDS, map(in_parts, _by_words(page, made, names)), strict=True))
+    indexes[PHOTOGRAPHS], begins = in_order(
+        [(photo.key, [photo.file, photo.label, list(map(int, neurons))]) for photo, neurons in page.photographs]
+    )
+    told = {"indexes": {name: len(parts) for name, parts in indexes.items()}, "begins": begins}
+    yield "layer", _first(page, made, columns, named) | told
     for name, parts in indexes.items():
         yield from ((f"{name}-{place}", part) for place, part in enumerate(parts))
     if len(made) < len(page.status):
@@ -55,7 +61,6 @@ def _first(
     made: Int[np.ndarray, "picture"],
     columns: list[list[float | int | None]],
     named: bool,
-    indexes: dict[str, int],
 ) -> dict[str, Any]:
     reasons, counts = np.unique(page.status[page.status != MADE], return_counts=True)
     every = len(made) == len(page.status)
@@ -80,7 +85,6 @@ def _first(
         "commands": list(page.commands),
         "lookedAt": list(page.looked_at),
         "measuring": page.measuring,
-        "indexes": indexes,
     }
 
 
@@ -90,11 +94,10 @@ def _ends(values: list[float | int | None]) -> list[float | int | None] | None:
     return [number(min(known)), number(max(known))] if known else None
 
 
-def _indexes(page: LayerPage, made: Int[np.ndarray, "picture"], names: list[str]) -> Iterator[list[tuple[str, Any]]]:
-    """In the order of `INDEXES`."""
+def _by_words(page: LayerPage, made: Int[np.ndarray, "picture"], names: list[str]) -> Iterator[list[tuple[str, Any]]]:
+    """In the order of `WORDS`."""
     yield text_index((name, int(neuron), 1) for name, neuron in zip(names, made, strict=bool(names)) if name)
     yield text_index(((label, neuron, count) for label, neuron, count in page.labels), weighed=True)
-    yield [(photo.key, [photo.file, photo.label, list(map(int, neurons))]) for photo, neurons in page.photographs]
 
 
 def _by_sheet(name: str, made: Int[np.ndarray, "picture"], told: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:

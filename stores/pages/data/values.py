@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import string
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from jaxtyping import Shaped
 PER_PART = 65_536
 """About how many bytes a part of an index has."""
 
+_SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+"""As scripts and Python agree on; of other letters they may not."""
 _UNSAFE = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
@@ -70,6 +73,41 @@ def in_parts(entries: Sequence[tuple[str, Any]]) -> list[list[list[Any]]]:
     for key, value in entries:
         parts[part_of(key, len(parts))].append([key, value])
     return parts
+
+
+def in_order(entries: Sequence[tuple[str, Any]]) -> tuple[list[list[list[Any]]], list[str]]:
+    """The same in the order of `place_of`, so that keys which begin alike lie together; and where each part begins,
+    cut to what tells it from the part before."""
+    placed = sorted(((place_of(key), key, value) for key, value in entries), key=lambda row: units(row[0]))
+    parts: list[list[list[Any]]] = []
+    begins: list[str] = []
+    size, before = PER_PART, ""
+    for place, key, value in placed:
+        size += len(_json((key, value)))
+        if size > PER_PART:
+            alike = next(
+                (at for at, (one, other) in enumerate(zip(before, place, strict=False)) if one != other), len(before)
+            )
+            begins.append(place[: alike + 1] if parts else "")
+            parts.append([])
+            size = len(_json((key, value)))
+        parts[-1].append([key, value])
+        before = place
+    return parts, begins
+
+
+def place_of(key: str) -> str:
+    """What the key of an image is ordered by: its name without folders and capitals, then all of it.
+
+    >>> place_of("n01/Cat_7")
+    'cat_7\\nn01/Cat_7'
+    """
+    return key.rpartition("/")[2].translate(_SMALL) + "\n" + key
+
+
+def units(text: str) -> bytes:
+    """What the pages' own script compares texts by."""
+    return text.encode("utf-16-be", "surrogatepass")
 
 
 def part_of(key: str, parts: int) -> int:

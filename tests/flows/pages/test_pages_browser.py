@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flows.cli.export import served
-from flows.cli.main import command_line
+from flows.cli.parsing import command_line
 from flows.jobs import Running
 from flows.pages.atlas import write_gallery
 from stores import open_atlas, open_statistics
@@ -422,7 +422,7 @@ def test_a_photograph_leads_to_the_neurons_that_it_excites(page: Page, index: st
     page.goto(f"{index}{WALL}?q=image:toString")
     page.wait_for_selector(".empty:not([hidden])")
     assert page.locator(".wall .cell").count() == 0
-    assert page.inner_text(".empty") == "No photograph that is shown here has this key."
+    assert page.inner_text(".empty") == "No photograph that is shown here has a name that begins so."
     # the page has no network, and says what asks about a photograph of one's own
     asking = page.locator(".under details[open]")
     line = " ".join(asking.locator(".lines").inner_text().split())
@@ -430,6 +430,44 @@ def test_a_photograph_leads_to_the_neurons_that_it_excites(page: Page, index: st
     assert line == f"vital look {made.atlas} PHOTO.jpg --layer {LATER} --out look --pages {folder}"
     _, asked, _ = command_line("look").parse_args(line.split()[1:])  # the command takes it
     assert asked.arguments["pages"] == str(folder)
+
+
+@pytest.mark.parametrize(
+    "asked", ["image:{}", "image:{}.JPEG", "{}.jpg", "photos/train/{}.png", r"C:\photos\{}.jpg", "IMAGE: {}"]
+)
+def test_a_photograph_is_asked_for_by_its_file_s_name(page: Page, index: str, asked: str) -> None:
+    page.goto(f"{index}{WALL}?q=image:image00")
+    page.wait_for_selector(".chosen li")
+    key = page.locator(".chosen li a").first.inner_text()
+    page.goto(f"{index}{WALL}?q={quote('image:' + key)}")
+    page.wait_for_selector(".chosen > img")
+    expected = cells(page)
+    page.goto("about:blank")
+    page.goto(f"{index}{WALL}?q={quote(asked.format(key))}")
+    page.wait_for_selector(".chosen > img")
+    assert cells(page) == expected
+    assert key in page.inner_text(".chosen")
+
+
+def test_the_beginning_of_a_name_gives_photographs_to_choose_from(page: Page, index: str) -> None:
+    page.goto(f"{index}{WALL}?q=image:IMAGE00")
+    page.wait_for_selector(".chosen li")
+    keys = page.locator(".chosen li a").all_inner_texts()
+    assert keys == sorted(keys)
+    assert len(keys) > 1
+    assert all(key.startswith("image00") for key in keys)
+    page.click(".chosen li >> nth=1")
+    page.wait_for_selector(".chosen > img")
+    assert page.input_value("#search") == f"image:{keys[1]}"
+
+
+def test_a_word_that_is_misspelt_finds_those_that_begin_like_it(page: Page, index: str) -> None:
+    page.goto(f"{index}{WALL}?q=cat")
+    expected = cells(page)
+    page.goto("about:blank")
+    page.goto(f"{index}{WALL}?q=catz")
+    assert cells(page) == expected
+    assert page.inner_text(".empty") == "Nothing has “catz”; these have “cat”."
 
 
 def test_a_word_of_a_label_finds_neurons_by_their_references(page: Page, index: str, made: Walkable) -> None:

@@ -163,7 +163,7 @@ def test_every_picture_of_a_neuron_is_measured_and_means_stand_for_the_neuron(at
 
 
 def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: Path, tmp_path: Path) -> None:
-    write_gallery(str(atlas), tmp_path / "pages")
+    write_gallery(str(atlas), tmp_path / "pages", maps=Running(threads=1))
     folder = next((tmp_path / "pages").rglob("layer.js")).parent
     told = (folder / "neurons-0.js").read_text()
     data = json.loads(told[told.index(",") + 1 : told.rindex(")")])
@@ -173,6 +173,10 @@ def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: 
     assert references + data["1"]["references"] == REFERENCES
     colours = [{int(photo[1].removeprefix("p")) % 3 for photo in shown} for shown in (data["1"]["photos"], photos)]
     assert colours in ([{RED}, {BLUE}], [{BLUE}, {RED}])
+    with Image.open(folder / "0" / "1-maps.png") as image:  # its further facet's photographs have the last maps
+        maps = np.split(np.asarray(image), image.width // image.height, axis=1)
+    assert len(maps) == sum(len(data["1"][of]) for of in ("photos", "across", "lowest")) + len(photos)
+    assert all(own.max() > 0 for own in maps[-len(photos) :])
     assert sorted(path.name for path in folder.rglob("*facet*")) == ["1-facet1.webp", "33-facet1.webp"]
     assert all(next((tmp_path / "pages").rglob(f"{photo[0]}.jpg")).is_file() for photo in photos)
     told = (folder / "layer.js").read_text()

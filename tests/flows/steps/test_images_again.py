@@ -19,7 +19,7 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps import targets as steps
-from flows.steps.images import load_images, moved_urls, read_placed
+from flows.steps.images import StoredImages, load_images, moved_urls, read_placed
 from flows.steps.targets import measuring, moved_of_tasks
 from stores import open_statistics
 from stores.errors import MissingShard, UnreadableShard
@@ -144,7 +144,7 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
         return found
 
     monkeypatch.setattr(measuring, "measure", with_little_room)
-    steps.measure_blocks(targets_job(store, batch=12), (0,), {})
+    steps.measured_blocks(targets_job(store, batch=12), (0,), {})()
     assert batches == [12, 6, 3]
     again, before = (
         open_statistics(str(url)).targets(LAYER, "image-lrp").rows(range(32)) for url in (store, made.store)
@@ -155,10 +155,10 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
     targets.forget([0])
     monkeypatch.setattr(measuring, "measure", lambda *arguments: (_ for _ in ()).throw(MemoryError("none")))
     with pytest.raises(DoesNotFit, match=r"one reference does not fit into memory \(none\)"):
-        steps.measure_blocks(targets_job(store, batch=2), (0,), {})
+        steps.measured_blocks(targets_job(store, batch=2), (0,), {})()
     alike = targets_job(store, batch=2, running=Running(deterministic=True))
     with pytest.raises(DoesNotFit, match=r"2 references together do not fit .* give --batch 1"):
-        steps.measure_blocks(alike, (0,), {})
+        steps.measured_blocks(alike, (0,), {})()
 
 
 def test_images_come_in_the_order_asked_for_whatever_is_ahead(made: Made) -> None:
@@ -171,10 +171,10 @@ def test_images_come_in_the_order_asked_for_whatever_is_ahead(made: Made) -> Non
     places = statistics.places(list(range(20)))
     order = np.random.default_rng(0).permutation(20).tolist()
     for ahead in (1, 7, 100):
-        found = list(read_placed(statistics, places, order, preprocessing, {}, ahead))
+        found = list(read_placed(StoredImages(statistics, preprocessing, {}, ahead=ahead), places, order))
         assert [image for image, _ in found] == order
         assert all(torch.equal(pixels, every[image]) for image, pixels in found)
-    begun = read_placed(statistics, places, order, preprocessing, {}, 4)
+    begun = read_placed(StoredImages(statistics, preprocessing, {}, ahead=4), places, order)
     next(begun)
     begun.close()  # type: ignore[attr-defined]  # what is under way is given up
 

@@ -321,16 +321,29 @@ def indexed(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def test_a_photograph_s_neurons_are_in_the_part_that_its_key_names(
+def test_photographs_lie_in_the_order_of_their_names_and_each_part_says_where_it_begins(
     tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stores.pages.data.values.PER_PART", 100)
     keys = {f"image{number}": [number % 2] for number in range(10)} | {"слон, \U0001f418": [1, 0], "__proto__": [0]}
+    keys |= {"a/IMAGE3": [1], "b/image3": [0], "image10": [1], "\uffee": [0], "\U0001f418": [1]}
     asked = [(Photo("ab12", key, 0.0, "bee"), neurons) for key, neurons in keys.items()]
     write(tmp_path, pool, [neuron(0), neuron(1)], layer(photographs=asked), {"ab12": jpeg(9)})
     folder = tmp_path / SITE_FOLDER / "0" / LAYER
-    assert data(folder / "layer.js")["indexes"]["photographs"] > 2
-    assert indexed(folder, "photographs") == {key: ["ab12", "bee", neurons] for key, neurons in keys.items()}
+    first = data(folder / "layer.js")
+    begins = first["begins"]
+    assert len(begins) == first["indexes"]["photographs"] > 2
+    parts = [data(folder / f"photographs-{part}.js") for part in range(len(begins))]
+    assert {key: value for part in parts for key, value in part} == {key: ["ab12", "bee", n] for key, n in keys.items()}
+
+    def place(key: str) -> list[int]:
+        text = key.rpartition("/")[2].lower() + "\n" + key
+        return list(memoryview(text.encode("utf-16-le")).cast("H"))
+
+    assert [key for part in parts for key, _ in part] == sorted(keys, key=place)
+    for begin, before, part in zip(begins[1:], parts, parts[1:], strict=False):
+        units = list(memoryview(begin.encode("utf-16-le")).cast("H"))
+        assert place(before[-1][0]) < units <= place(part[0][0])
 
 
 def test_every_part_of_a_word_finds_its_neurons(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stores.pages.sheets import Cell, contact_sheet, sheet_png
+from stores.pages.sheets import Cell, Grid, contact_sheet, sheet_png
 
 
 def cells(count: int, photo: bool) -> list[Cell]:
@@ -20,7 +20,7 @@ def cells(count: int, photo: bool) -> list[Cell]:
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_a_contact_sheet_shows_every_pair(count: int) -> None:
-    sheet = contact_sheet(iter(cells(count, True)), count, "An atlas", columns=3, side=64, gap=20, paired=True)
+    sheet = contact_sheet(iter(cells(count, True)), count, Grid(columns=3, side=64, gap=20, paired=True), "An atlas")
     pixels = np.asarray(sheet).astype(int)
     assert sheet.width == 20 + min(max(count, 1), 3) * (2 * 64 + 2 + 20)
     if count:
@@ -34,9 +34,9 @@ def test_a_contact_sheet_shows_every_pair(count: int) -> None:
 
 
 def test_a_sheet_without_photographs_has_pictures_only() -> None:
-    assert contact_sheet(cells(2, False), 2, side=64, gap=20).width == 20 + 2 * (64 + 20)
+    assert contact_sheet(cells(2, False), 2, Grid(side=64, gap=20)).width == 20 + 2 * (64 + 20)
 
 
 def test_the_same_cells_are_the_same_bytes() -> None:
-    first, second = (sheet_png(contact_sheet(cells(3, True), 3, side=32, paired=True)) for _ in range(2))
+    first, second = (sheet_png(contact_sheet(cells(3, True), 3, Grid(side=32, paired=True))) for _ in range(2))
     assert first == second

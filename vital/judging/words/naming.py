@@ -127,7 +127,8 @@ def name_neurons(
     bound = np.quantile(_by_chance(words[halves[1]], usable, other, orders), quantile, axis=0, method="higher")
     alive = ((first != 0).any(0) & (other != 0).any(0)).numpy(force=True)
     word = np.where(alive[:, None] & (chosen > 0), likeliest, NO_WORD)
-    return _scored(word, chosen, bound, peaks, words, halves[1], orders, quantile).best(ranks)
+    scoring = _Scoring(halves[1], peaks[halves[1]], words[halves[1]])
+    return _scored(word, chosen, bound, scoring, orders, quantile).best(ranks)
 
 
 def average_precision(wanted: Bool[np.ndarray, "image"], score: Float[np.ndarray, "image"]) -> float:
@@ -219,18 +220,25 @@ def _error(one: float, other: float, between: float, images: int) -> float:
     return float(np.sqrt(max(left**2 + right**2 - 2 * shared, 0) / images))
 
 
+@dataclass(frozen=True)
+class _Scoring:
+    """The images on which words are scored, those that did not choose them."""
+
+    images: Int64[np.ndarray, "image"]
+    peaks: Float32[np.ndarray, "image neuron"]
+    words: Float32[np.ndarray, "image word"]
+
+
 def _scored(
     word: np.ndarray,
     chosen: np.ndarray,
     bound: np.ndarray,
-    peaks: np.ndarray,
-    words: np.ndarray,
-    others: np.ndarray,
+    scoring: _Scoring,
     orders: Sequence[np.ndarray],
     quantile: float,
 ) -> Names:
-    """The chosen words on the other images, in their order and shuffled."""
-    peaks, words = peaks[others], words[others]
+    """The chosen words on the images that score them, in their order and shuffled."""
+    others, peaks, words = scoring.images, scoring.peaks, scoring.words
     shape, shuffled = word.shape, np.stack(orders)
     score, precision = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     precise = np.full(len(word), np.nan, np.float32)

@@ -165,13 +165,13 @@ _uploaded = WeakKeyDictionary()
 def _on_device(readout: Readout, like: Tensor) -> tuple[Tensor, Tensor | None]:
     """A readout's directions, if it has any, and its numbers beside some activations. They go there once: all
     directions of a layer may be a gigabyte, and a step reads them three times."""
-    kept, place = _uploaded.setdefault(readout, {}), (like.device, like.dtype)
-    if place not in kept:
+    kept, beside = _uploaded.setdefault(readout, {}), (like.device, like.dtype)
+    if beside not in kept:
         with torch.inference_mode(False):  # what an inference makes could not be used where there are gradients
             numbers = None if readout.numbers is None else torch.from_numpy(readout.numbers).to(like.device)
             rows = like.new_empty(0) if readout.directions is None else torch.from_numpy(readout.directions).to(like)
-            kept[place] = rows, numbers
-    return kept[place]
+            kept[beside] = rows, numbers
+    return kept[beside]
 
 
 def relevance_map(relevance: Float[Tensor, "image channel site"]) -> Float[Tensor, "image channel site"]:

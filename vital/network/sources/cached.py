@@ -23,10 +23,10 @@ def cached_file(
         return _of_url(model, download, url)
     hub: Any = importlib.import_module("huggingface_hub")
     try:
-        found = [hub.try_to_load_from_cache(repository, name) for name in names]
+        cached = [hub.try_to_load_from_cache(repository, name) for name in names]
     except ValueError as error:  # no name of a repository
         raise UnknownModel(f"{model} cannot be found ({str(error).splitlines()[0]}): give ORGANISATION/NAME") from None
-    there = next((file for file in found if isinstance(file, str)), None)
+    there = next((file for file in cached if isinstance(file, str)), None)
     if there:
         return there
     if not download:

@@ -79,22 +79,22 @@ def from_transformers(settings: ModelSettings) -> Loaded:
     """``hf/ORGANISATION/NAME``, or ``hf/FOLDER`` as `save_pretrained` writes one: an image model of transformers."""
     torchvision_models()  # transformers imports torchvision, which may need help
     transformers = _package("transformers", settings.name, "hf")
-    place = settings.name.partition("/")[2]
-    if not Path(place).is_dir() and not settings.download:
-        cached_file(settings.name, False, place, ("config.json",))
+    location = settings.name.partition("/")[2]
+    if not Path(location).is_dir() and not settings.download:
+        cached_file(settings.name, False, location, ("config.json",))
     local = {"local_files_only": not settings.download}
     with _made_by("transformers", settings.name):
-        config = transformers.AutoConfig.from_pretrained(place, **local)
+        config = transformers.AutoConfig.from_pretrained(location, **local)
         heads = any("ForImageClassification" in name for name in config.architectures or ())
         kind = transformers.AutoModelForImageClassification if heads else transformers.AutoModel
         notes: tuple[str, ...] = ()
         if settings.weights is None:
-            network = kind.from_pretrained(place, dtype=torch.float32, **local)
+            network = kind.from_pretrained(location, dtype=torch.float32, **local)
         else:
             network = kind.from_config(config)
             notes = fill(network, settings.weights) if settings.weights != RANDOM else ()
         network = getattr(network, "vision_model", network)  # of two towers the one that looks
-        usual = _processor(transformers, place, local)
+        usual = _processor(transformers, location, local)
     side = getattr(config, "vision_config", config)
     size = getattr(side, "image_size", None) or 224  # where it is no square, pictures have its shorter side
     preprocessing = _hf_preprocessing(usual, int(min(size) if isinstance(size, (list, tuple)) else size))
@@ -103,11 +103,11 @@ def from_transformers(settings: ModelSettings) -> Loaded:
     return Loaded(network, preprocessing, () if names[:1] == ("LABEL_0",) else names, notes)
 
 
-def _processor(transformers: Any, place: str, local: Mapping[str, bool]) -> Mapping[str, Any]:
+def _processor(transformers: Any, location: str, local: Mapping[str, bool]) -> Mapping[str, Any]:
     """What the model's own ``preprocessor_config.json`` says; nothing where there is none."""
     kind = importlib.import_module("transformers.image_processing_base").ImageProcessingMixin
     try:
-        usual: Mapping[str, Any] = kind.get_image_processor_dict(place, **local)[0]
+        usual: Mapping[str, Any] = kind.get_image_processor_dict(location, **local)[0]
     except OSError:
         return {}
     return usual

@@ -21,13 +21,15 @@ from vital.errors import UnknownModel
 
 State = Mapping[str, Tensor]
 
-_FAVOURED = ("ema", "teacher")
+_FAVOURED = ("ema", "teacher", "swa", "averaged")
 """In the name of what training scripts keep beside the network and evaluate: its average over steps."""
 _ASIDE = ("encoder_k", "momentum", "target")
 """In the name of a copy that training scripts only compare with (MoCo, BYOL), and do not evaluate."""
+_OF_OPTIMISER = re.compile(r"optim|exp_avg|momentum_buffer|(^|[._])grad", re.IGNORECASE)
+"""In the name of tables that have a tensor of each weight's shape, and no weight."""
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 """What torch.compile, FSDP and activation checkpointing put into names, wherever a module was wrapped."""
-_DEPTH = 3
+_DEPTH = 5
 ZIP = b"PK\x03\x04"
 """What `torch.save` begins a file with."""
 
@@ -57,19 +59,21 @@ class Weights:
             for table, state in self.tables.items()
             for prefix, found in _readings({_plain(key): tensor for key, tensor in state.items()}, inner)
         ]
-        table, prefix, state = max(
-            choices,
-            key=lambda one: (
-                len(one[2]),
-                any(word in f"{one[0]}.{one[1]}".lower() for word in _FAVOURED),
-                not any(word in f"{one[0]}.{one[1]}".lower() for word in _ASIDE),
-                -len(one[1]),
-            ),
-        )
+        worth = [(len(state), _favour(f"{table}.{prefix}"), -len(prefix)) for table, prefix, state in choices]
+        best = worth.index(max(worth))
+        table, prefix, state = choices[best]
+        if not worth[best][1][0]:  # nothing but an optimiser's
+            state = {}
         notes = []
         if table or prefix:
             where = [f"the table {table!r}"] * bool(table) + [f"names that begin with {prefix!r}"] * bool(prefix)
             notes.append(f"of {self.file} {' and '.join(where)} were taken")
+        equals = [one for one, value in zip(choices, worth, strict=True) if value[:2] == worth[best][:2]]
+        others = sorted({repr(f"{one[0]}.{one[1]}".strip(".")) for one in equals if one is not choices[best]})
+        if others and state:
+            notes.append(
+                f"{_few(others)} of {self.file} would fit as well: save the state_dict() that is meant by itself"
+            )
         dropped = sorted({_plain(key) for key in self.tables[table]} - {prefix + name for name in inner})
         if dropped and state:
             notes.append(
@@ -103,11 +107,19 @@ def fill(network: nn.Module, weights: str | Weights) -> tuple[str, ...]:
     for name in own:
         if name in state and (what := _without_values(state[name])):
             raise UnknownModel(f"{name} in {weights.file} is {what}: save the state_dict() of the network as trained")
-    # masks may hold infinities, but nothing is learnt that is no number
-    if lost := [name for name in own if name in state and bool(state[name].isnan().any())]:
+    kinds = [(name, state[name].dtype) for name, one in own.items() if name in state and one.is_floating_point()]
+    if other := [(name, kind) for name, kind in kinds if not kind.is_floating_point]:
+        name, kind = other[0]
         raise UnknownModel(
-            f"{lost[0]} in {weights.file} holds values that are no numbers (NaN), as of a training that failed: give "
-            "the weights of an earlier step"
+            f"{name} in {weights.file} is of {str(kind).removeprefix('torch.')}, and of floating point in the network: "
+            "give weights as they were before they were quantised or packed"
+        )
+    # masks may hold infinities, but nothing is learnt that is no number
+    learnt = dict(network.named_parameters())
+    if lost := [name for name in own if name in state and _lost(state[name], name in learnt)]:
+        raise UnknownModel(
+            f"{lost[0]} in {weights.file} holds values that are no numbers (NaN) or infinite, as of a training that "
+            "failed: give the weights of an earlier step"
         )
     network.load_state_dict(state, strict=False)
     return notes
@@ -148,6 +160,8 @@ def _tables(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str,
         and all(isinstance(one, (tuple, list)) and len(one) == 2 for one in content)
     ):
         content = dict(content) if all(isinstance(key, str) for key, _ in content) else None
+    if isinstance(content, (list, tuple)):
+        content = {str(number): one for number, one in enumerate(content) if isinstance(one, Mapping)}
     if not isinstance(content, Mapping) or depth > _DEPTH:
         return
     tensors = {key: _tensor(value) for key, value in content.items() if isinstance(key, str)}
@@ -164,6 +178,20 @@ def _tensor(value: Any) -> Tensor | None:
     if not isinstance(value, Tensor):
         return None
     return value.to_dense() if value.is_sparse else value
+
+
+def _favour(name: str) -> tuple[bool, bool, bool]:
+    """What speaks for a table of this name, or for names that begin so."""
+    low = name.lower()
+    return (
+        not _OF_OPTIMISER.search(low),
+        any(word in low for word in _FAVOURED),
+        not any(word in low for word in _ASIDE),
+    )
+
+
+def _lost(tensor: Tensor, learnt: bool) -> bool:
+    return bool((~tensor.isfinite() if learnt else tensor.isnan()).any())
 
 
 def _without_values(tensor: Tensor) -> str:
@@ -214,6 +242,10 @@ def cause(error: Exception, file: str) -> str:
         return "it is JSON, such as the index of weights in several files; name a file that holds all weights"
     if (begins.startswith(ZIP) and not is_zipfile(file)) or "not fully covered" in str(error):
         return "it ends too early, as a download that was broken off leaves; fetch it again"
+    if "not in a subdirectory" in str(error):
+        return (
+            "it is a zip of other files, such as NumPy's .npz; unpack it, or save the arrays as tensors with torch.save"
+        )
     if "TorchScript archive" in str(error):
         return "it is a TorchScript program; save the state_dict() of what torch.jit.load gives with torch.save"
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))

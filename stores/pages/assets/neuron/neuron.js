@@ -38,8 +38,7 @@
   }
 
   // Its references, photographs across the whole data set, and those of its least activation.
-  function seen(layer, neuron, data) {
-    const { cover, toggle } = VITAL.maps(layer, neuron, data);
+  function seen(layer, data, { cover, toggle }) {
     const outlined = data.photos.some((photo) => photo[5]);
     const parts = [
       ["References", data.photos, layer.whole
@@ -53,7 +52,7 @@
       const first = before;
       before += photos.length;
       if (!photos.length) return null;
-      const button = part === 0 || first === 0 ? toggle : null;
+      const button = part === 0 || first === 0 ? toggle() : null;
       return el("section", { class: part ? "seen small" : "seen" }, el("div", { class: "headed" }, el("h2", null, title), button),
         el("p", { class: "lead" }, lead), VITAL.photos(photos, (i) => cover(first + i)));
     });
@@ -70,10 +69,18 @@
   }
 
   // The pictures of its further facets, each with photographs of its own, and how far each by itself can be trusted.
-  function facets(layer, neuron, data) {
+  function facets(layer, neuron, data, { cover, toggle }) {
     if (!data.facets) return null;
     const trust = (line) => line && VITAL.trust(layer, { trust: line });
-    return el("section", { class: "facets" }, el("h2", null, "It has " + (data.facets.length + 1) + " facets"),
+    // their maps follow those of the neuron's other photographs
+    let before = data.photos.length + data.across.length + data.lowest.length;
+    const shown = function (photos) {
+      const first = before;
+      before += photos.length;
+      return photos.length ? VITAL.photos(photos, (i) => cover(first + i)) : null;
+    };
+    return el("section", { class: "facets" },
+      el("div", { class: "headed" }, el("h2", null, "It has " + (data.facets.length + 1) + " facets"), toggle()),
       el("p", { class: "lead" }, "Its references fall into groups, and each has a picture. Facet 0, of " + data.references
         + " references, is above" + (data.first ? "; of its picture alone:" : ".")),
       trust(data.first), labelled(data.photos),
@@ -81,7 +88,7 @@
         el("div", { class: "frame" }, el("img", { class: "picture", src: VITAL.image.facet(layer, neuron, index + 1),
           alt: VITAL.alt(layer, neuron) + ", facet " + (index + 1), width: layer.side, height: layer.side, loading: "lazy" })),
         el("div", null, el("h3", null, "Facet " + (index + 1) + ", of " + references + " references"),
-          trust(line), labelled(photos), photos.length ? VITAL.photos(photos) : null))));
+          trust(line), labelled(photos), shown(photos)))));
   }
 
   function recipe(layer, neuron, data) {
@@ -110,13 +117,13 @@
     const actions = el("div", { class: "actions" }, toggle, save(layer, neuron),
       others.map((other) => el("a", { class: "quiet", href: VITAL.compareLink(layer.place, other.place, neuron) },
         "Compare with " + other.label)));
-    const loss = VITAL.lossPlot(data.loss, layer.steps);
+    const loss = VITAL.lossPlot(data.loss, layer.steps), maps = VITAL.maps(layer, neuron, data);
     main.append(el("article", { class: "neuron" }, path,
       el("div", { class: "show" }, el("div", { class: "left" }, frame,
         layer.shown ? el("p", { class: "lead shown" }, "Shown: " + layer.shown + ".") : null, actions),
         el("div", { class: "right" }, heading, VITAL.trust(layer, data), VITAL.measures(layer, neuron),
-          VITAL.naming(layer, data), seen(layer, neuron, data))),
-      facets(layer, neuron, data), sources(layer, data), VITAL.curves(data),
+          VITAL.naming(layer, data), seen(layer, data, maps))),
+      facets(layer, neuron, data, maps), sources(layer, data), VITAL.curves(data),
       loss ? el("section", { class: "loss" }, el("h2", null, "Loss"), el("div", { class: "curves" }, loss)) : null,
       recipe(layer, neuron, data)));
     function key(event) {

@@ -59,13 +59,17 @@
   };
 
   // Where the neuron is active, dark elsewhere: tile by tile of one grey image, which loads when it is first wanted.
-  // `cover(i)` is what lies over photograph i of the neuron.
+  // `cover(i)` is what lies over photograph i of the neuron; all buttons of `toggle()` turn all of them.
   VITAL.maps = function (layer, neuron, data) {
-    if (!data.maps) return { cover: () => null, toggle: null };
-    const covers = [];
-    let image = null;
-    const toggle = el("button", { type: "button", class: "quiet", "aria-pressed": "false",
-      title: "Show where the neuron is active on the photographs", on: { click: turn } }, "Where it is active");
+    if (!data.maps) return { cover: () => null, toggle: () => null };
+    const covers = [], toggles = [];
+    let image = null, on = false;
+    function toggle() {
+      const button = el("button", { type: "button", class: "quiet", "aria-pressed": String(on),
+        title: "Show where the neuron is active on the photographs", on: { click: turn } }, "Where it is active");
+      toggles.push(button);
+      return button;
+    }
     function drawn() {
       const side = image.naturalHeight;
       for (const [canvas, place] of covers) {
@@ -74,8 +78,8 @@
       }
     }
     function turn() {
-      const on = toggle.getAttribute("aria-pressed") !== "true";
-      toggle.setAttribute("aria-pressed", String(on));
+      on = !on;
+      for (const button of toggles) button.setAttribute("aria-pressed", String(on));
       if (!image) {
         image = new Image();
         image.onload = drawn;

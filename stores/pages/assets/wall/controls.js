@@ -22,7 +22,7 @@
     const words = layer.names ? "Name" : layer.indexes.labels ? "Label" : "";
     const hints = ["7, 20:32 finds neurons by number", layer.indexes.labels && layer.names
       ? "label:WORD by the labels of their references" : "", layer.indexes.photographs
-      ? "image:KEY those that a photograph excites" : ""].filter(Boolean);
+      ? "image:NAME those that a photograph excites, by the beginning of its file's name" : ""].filter(Boolean);
     const box = el("input", { type: "search", id: "search", placeholder: words ? words + " or number" : "7, 20:32",
       "aria-label": words ? "Search by " + words.toLowerCase() + " or number" : "Search by number, e.g. 7, 20:32",
       value: state.q, title: hints.join("; "),

@@ -43,9 +43,15 @@
   // Of a command line's argument.
   const LONGEST = 1e5;
 
-  function empty(layer, neurons, text) {
-    if (neurons.length) return "";
-    if (VITAL.byPhotograph(text)) return "No photograph that is shown here has this key.";
+  // A sentence about what was found, where one is needed.
+  function said(layer, neurons, text, found) {
+    if (neurons.length && found.instead.length) {
+      return found.instead.map(([word, start]) => "Nothing has “" + word + "”" + (start ? "; these have “" + start + "”." : "."))
+        .join(" ");
+    }
+    if (neurons.length || found.like.length) return "";
+    if (VITAL.byPhotograph(text)) return "No photograph that is shown here has a name that begins so.";
+    if (/^[\d\s,:–-]+$/.test(text)) return "No neuron with a picture has such a number.";
     return layer.made.length ? "Nothing fits. Change the search or the range." : "No pictures yet.";
   }
 
@@ -119,15 +125,26 @@
       count.textContent = neurons.length === layer.made.length ? ""
         : VITAL.count(neurons.length) + " of " + VITAL.count(layer.made.length);
       VITAL.say(neurons.length + " pictures");
-      nothing.textContent = empty(layer, neurons, state.q);
-      nothing.hidden = neurons.length > 0;
-      const chosen = VITAL.asked(layer, state.q);
-      photograph.hidden = !chosen;
-      photograph.replaceChildren(...(chosen ? [
-        el("img", { src: VITAL.image.photo(chosen.file), width: 96, height: 96, alt: "Photograph " + chosen.key }),
-        el("p", null, "Neurons that this photograph excites, the most excited first.", el("br"),
-          [chosen.key, chosen.label].filter(Boolean).join(", "))] : []));
+      const found = VITAL.found(layer, state.q);
+      nothing.textContent = said(layer, neurons, state.q, found);
+      nothing.hidden = !nothing.textContent;
+      photograph.hidden = !found.photograph && !found.like.length;
+      photograph.replaceChildren(...(found.photograph ? chosen(found.photograph) : found.like.length ? [choice(found.like)] : []));
       selection();
+    }
+
+    const thumbnail = ({ file, key }, side) => el("img", { src: VITAL.image.photo(file), width: side, height: side, alt: "Photograph " + key });
+
+    function chosen(one) {
+      return [thumbnail(one, 96), el("p", null, "Neurons that this photograph excites, the most excited first.", el("br"),
+        [one.key, one.label].filter(Boolean).join(", "))];
+    }
+
+    // Photographs of which one may be meant, each with its address.
+    function choice(like) {
+      return el("div", null, el("p", null, "Photographs whose names begin so. Press one for the neurons that it excites."),
+        el("ul", null, like.map((one) => el("li", null, el("a", { title: one.key,
+          href: VITAL.link(layer.place) + "?q=" + encodeURIComponent("image:" + one.key) }, thumbnail(one, 72), one.key)))));
     }
 
     // The command is written when it is asked for: of thousands of neurons it is long.
@@ -148,13 +165,13 @@
 
     // These pages have no network, so a photograph that they do not show is asked about elsewhere.
     function asking() {
-      const folded = el("details", { open: !neurons.length && VITAL.byPhotograph(state.q) },
+      const folded = el("details", { open: !neurons.length && photograph.hidden && VITAL.byPhotograph(state.q) },
         el("summary", null, "Ask by a photograph"));
       const atlas = site.atlases[Number(layer.place.split("/")[0])];
       const line = "vital look " + VITAL.quoted(atlas.url) + " PHOTO.jpg --layer " + VITAL.quoted(layer.name)
         + " --out look --pages " + VITAL.quoted(VITAL.folder());
       folded.append(layer.indexes.photographs ? el("p", null, "One of the data set: press it on a neuron's page, or type image: "
-        + "and its key above. The neurons that it excites follow, the most excited first.") : "",
+        + "and the beginning of its file's name above. The neurons that it excites follow, the most excited first.") : "",
         el("p", null, "One of your own goes through the network, which these pages have not:"),
         el("div", { class: "command" }, VITAL.commandLines([line]), VITAL.copier(line, "Copy")));
       return folded;

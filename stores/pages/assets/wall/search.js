@@ -1,9 +1,11 @@
 // What is typed into the search box, as neurons. Numbers and ranges name neurons (7, 12:20); other words are looked for
-// in names and, with label: before them, in the labels of references. image:KEY asks for the neurons that a photograph
-// excites. Indexes are in parts, and only those that the words name are read.
+// in names and, with label: before them, in the labels of references. image: and the beginning of a photograph's name
+// ask for the neurons that it excites. Indexes are in parts, and only those that the words name are read.
 (function () {
   "use strict";
   const KEY = 2;
+  // Letters of a word that are kept when nothing has all of it.
+  const LEAST = 3;
 
   // As the part is chosen where the index is written.
   function partOf(key, parts) {
@@ -22,16 +24,9 @@
 
   const keyOf = (word) => [...word].slice(0, KEY).join("");
 
-  function photograph(text) {
-    const asked = /^\s*image:\s*(.*?)\s*$/.exec(text);
-    return asked && asked[1];
-  }
-
-  // Whether the box asks by a photograph.
-  VITAL.byPhotograph = (text) => photograph(text) !== null;
-
   // What the box asks for: a list of {first, last} for numbers and {index, words} for words, any of which may be met.
   function asked(layer, text) {
+    if (VITAL.byPhotograph(text)) return [];
     return text.toLowerCase().split(",").map((part) => part.trim()).filter(Boolean).flatMap(function (part) {
       const span = /^(\d+)\s*(?::|-|–)\s*(\d+)$/.exec(part);
       if (span) return [{ first: Number(span[1]), last: part.includes(":") ? Number(span[2]) - 1 : Number(span[2]) }];
@@ -46,11 +41,9 @@
 
   // Names of the parts of the layer's data that a search needs.
   VITAL.searchParts = function (layer, text) {
-    const key = photograph(text);
-    const keys = key !== null ? [["photographs", key]]
-      : asked(layer, text).flatMap(({ index, words }) => (words || []).map((word) => [index, keyOf(word)]));
+    const keys = asked(layer, text).flatMap(({ index, words }) => (words || []).map((word) => [index, keyOf(word)]));
     return keys.filter(([index]) => layer.indexes[index])
-      .map(([index, one]) => index + "-" + partOf(one, layer.indexes[index]));
+      .map(([index, one]) => index + "-" + partOf(one, layer.indexes[index])).concat(VITAL.photographParts(layer, text));
   };
 
   // Neurons whose texts have a word, and how much each counts: all ends of words that begin with it.
@@ -67,19 +60,45 @@
     return found;
   }
 
+  // The longest beginning of a word that some text has; empty where there is none of `LEAST` letters.
+  function known(layer, index, word) {
+    const letters = [...word];
+    for (let length = letters.length; length >= LEAST; length -= 1) {
+      const start = letters.slice(0, length).join("");
+      if (having(layer, index, start).size) return start;
+    }
+    return "";
+  }
+
   function ofWords(layer, index, words) {
     const [first, ...others] = words.map((word) => having(layer, index, word));
     if (!first) return new Map();
     return new Map([...first].filter(([neuron]) => others.every((one) => one.has(neuron))));
   }
 
-  // {neurons, ranked}: those that a search finds among the ones with pictures, in their order, or, `ranked`, the best
-  // first. Every part it needs is there by now.
+  // Those that a search finds among the ones with pictures: {neurons, ranked, photograph, like, instead}, in their order
+  // or, `ranked`, the best first. Where no words are met, a `photograph` may be meant, or some that are `like` it; else
+  // the neurons have beginnings of the words, which `instead` names. Every part it needs is there by now.
   VITAL.found = function (layer, text) {
-    const key = photograph(text);
-    if (key !== null) return { neurons: (entry(layer, "photographs", key)[2] || []).filter(layer.has), ranked: true };
-    const tests = asked(layer, text);
-    if (!tests.length) return { neurons: layer.made, ranked: false };
+    const tests = asked(layer, text), none = { photograph: null, like: [], instead: [] };
+    if (!tests.length && !VITAL.byPhotograph(text)) return { ...none, neurons: layer.made, ranked: false };
+    const [found, ranked] = met(layer, tests);
+    if (found.size) return { ...none, ...inOrder(layer, found, ranked) };
+    const photograph = VITAL.photographAsked(layer, text);
+    if (photograph) return { ...none, neurons: photograph.neurons.filter(layer.has), ranked: true, photograph };
+    const like = VITAL.photographsLike(layer, text);
+    if (like.length) return { ...none, neurons: [], ranked: true, like };
+    const instead = [];
+    const shorter = tests.filter((test) => test.words).map(({ index, words }) => ({ index, words: words.map(function (word) {
+      const start = having(layer, index, word).size ? word : known(layer, index, word);
+      if (start !== word) instead.push([word, start]);
+      return start;
+    }).filter(Boolean) }));
+    return { ...none, ...inOrder(layer, ...met(layer, shorter)), instead };
+  };
+
+  // Neurons that meet any of the tests, with how much each counts, and whether counts matter.
+  function met(layer, tests) {
     const found = new Map();
     let ranked = false;
     for (const { first, last, index, words } of tests) {
@@ -90,15 +109,12 @@
         for (let i = first; i <= Math.min(last, layer.count - 1); i += 1) found.set(i, (found.get(i) || 0) + 1);
       }
     }
+    return [found, ranked];
+  }
+
+  function inOrder(layer, found, ranked) {
     const neurons = [...found.keys()].filter(layer.has);
     neurons.sort((a, b) => (ranked ? found.get(b) - found.get(a) : 0) || a - b);
     return { neurons, ranked };
-  };
-
-  // The photograph that was asked for, {file, key, label}; null without one.
-  VITAL.asked = function (layer, text) {
-    const key = photograph(text);
-    const [file, label] = key === null ? [] : entry(layer, "photographs", key);
-    return file ? { file, key, label } : null;
-  };
+  }
 })();

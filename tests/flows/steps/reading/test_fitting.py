@@ -14,7 +14,7 @@ from stores import open_statistics
 from tests.flows import tiny
 from tests.flows.conftest import MODEL, Made, references_job
 from vital.errors import UnknownLayer
-from vital.network.sources.dictionary_files import read_dictionary
+from vital.network.sources.dictionaries.files import read_dictionary
 
 EVEN = MODEL.model_copy(update={"name": "tests.flows.tiny:even_network"})
 TRAINED, OTHER = "2", "3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import warnings
 from pathlib import Path
@@ -50,6 +51,9 @@ WRAPPED: dict[str, tuple[Any, str | None]] = {
         lambda s: named(OTHER, "model.") | named(s, "ema_model."),
         "names that begin with 'ema_model.'",
     ),
+    "an optimiser's": (lambda s: {"exp_avg": OTHER, "optimizer": {"state": {"m": OTHER}}, "net": s}, "the table 'net'"),
+    "SWA": (lambda s: {"model": OTHER, "swa_model": s}, "the table 'swa_model'"),
+    "a tuple": (lambda s: (s, {"lr": 0.1}), "the table '0'"),
     "NumPy's number": (lambda s: {"state_dict": s, "best": np.float64(0.5)}, "the table 'state_dict'"),
     "NumPy's arrays": (lambda s: {name: tensor.numpy() for name, tensor in s.items()}, None),
     "half": (lambda s: {name: tensor.half() if tensor.dim() else tensor for name, tensor in s.items()}, None),
@@ -117,6 +121,19 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda network: network.state_dict() | {"5.bias": torch.full((10,), torch.nan)},
         r"5\.bias in .*a\.pt holds values that are no numbers",
     ),
+    "infinite": (
+        lambda network: network.state_dict() | {"5.bias": torch.full((10,), torch.inf)},
+        r"5\.bias in .*a\.pt holds values that are no numbers \(NaN\) or infinite",
+    ),
+    "whole numbers": (
+        lambda network: network.state_dict() | {"5.bias": torch.ones(10, dtype=torch.int8)},
+        r"5\.bias in .*a\.pt is of int8, and of floating point in the network",
+    ),
+    "complex numbers": (
+        lambda network: network.state_dict() | {"5.bias": torch.ones(10, dtype=torch.complex64)},
+        r"5\.bias in .*a\.pt is of complex64",
+    ),
+    "an optimiser's alone": (lambda network: {"optimizer": {"exp_avg": network.state_dict()}}, "are not there"),
 }
 
 
@@ -124,7 +141,25 @@ REFUSED["on meta"] = (
     lambda network: network.to("meta").state_dict(),
     r"0\.weight in .*a\.pt is on the device meta, without values: save",
 )
+
+
+def _archive() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, weight=np.zeros(2))
+    return file.getvalue()
+
+
+def test_of_tables_that_fit_as_well_it_is_said_that_there_are_others(tmp_path: Path) -> None:
+    given, network = randomise(Tiny(), 4).state_dict(), Tiny()
+    torch.save({"last": given, "best": OTHER}, tmp_path / "a.pt")
+    taken, others = fill(network, str(tmp_path / "a.pt"))
+    assert "the table 'last'" in taken
+    assert others == f"'best' of {tmp_path / 'a.pt'} would fit as well: save the state_dict() that is meant by itself"
+    assert torch.equal(network.state_dict()["5.bias"], given["5.bias"])
+
+
 FILES: dict[str, tuple[bytes, str]] = {
+    "NumPy's archive": (_archive(), "it is a zip of other files, such as NumPy's .npz"),
     "nothing": (b"", "it is empty; fetch it again"),
     "an index of parts": (b'{"weight_map": {}}', "it is JSON, such as the index of weights in several files"),
     "the beginning": (b"PK\x03\x04" + bytes(200), "it ends too early, as a download"),

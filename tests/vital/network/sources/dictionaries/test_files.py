@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vital.errors import UnsuitableInput
-from vital.network.sources.dictionary_files import read_dictionary
+from vital.network.sources.dictionaries.files import read_dictionary
 
 CHANNELS, FEATURES = 6, 16
 State = dict[str, Tensor]

@@ -11,7 +11,6 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from safetensors.torch import load_file
 
 from vital.errors import UnsuitableInput
 from vital.network.neurons import Dictionary
-from vital.network.neurons.dictionaries import Decoder, Normalisation
+from vital.network.neurons.dictionaries import Normalisation
+from vital.network.sources.dictionaries.encoders import Encoder, Unreadable, with_decoder
 from vital.network.sources.weight_files import cause, harmless
 
 Arrays = Mapping[str, np.ndarray]
@@ -49,19 +49,15 @@ def read_dictionary(file: str | Path) -> tuple[str, Dictionary]:
         )
     try:
         dictionary = _read(path)
-    except _Unreadable as error:
+    except Unreadable as error:
         raise UnsuitableInput(f"{path} is no dictionary that can be read: {error}") from None
     folder = dictionary.source == "SAELens" and path.is_file()
     return (path.parent if folder else path).name.partition(".")[0], dictionary
 
 
-class _Unreadable(Exception):
-    """Why a file is no dictionary, and the way out."""
-
-
 def _read(path: Path) -> Dictionary:
     if path.suffix == ".npy":
-        raise _Unreadable("an array alone has no encoder's bias and ending; give it as --directions, or as an .npz")
+        raise Unreadable("an array alone has no encoder's bias and ending; give it as --directions, or as an .npz")
     if path.is_dir() or path.suffix == ".safetensors":
         return _from_safetensors(path)
     if path.suffix == ".npz":
@@ -69,7 +65,7 @@ def _read(path: Path) -> Dictionary:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return _plain(dict(arrays), "npz")
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise _Unreadable(f"{error}; write plain arrays with numpy.savez") from None
+            raise Unreadable(f"{error}; write plain arrays with numpy.savez") from None
     content = path.read_bytes()
     if content.startswith(b"{"):
         header, _, rest = content.partition(b"\n")
@@ -82,18 +78,18 @@ def _loaded(content: bytes, path: Path) -> Any:
         with torch.serialization.safe_globals(harmless()):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different one for each kind of broken file
-        raise _Unreadable(cause(error, str(path))) from None
+        raise Unreadable(cause(error, str(path))) from None
 
 
 def _arrays(state: Any) -> dict[str, np.ndarray]:
     """Tensors and arrays of a table as arrays."""
     if not isinstance(state, Mapping):
-        raise _Unreadable(f"it holds a {type(state).__name__}; save the state_dict() with torch.save")
+        raise Unreadable(f"it holds a {type(state).__name__}; save the state_dict() with torch.save")
     known = {name: value for name, value in state.items() if isinstance(value, torch.Tensor | np.ndarray)}
     try:  # NumPy has no bfloat16
         return {name: np.asarray(torch.as_tensor(value).to_dense().double().numpy()) for name, value in known.items()}
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise _Unreadable(f"it holds what are no plain numbers ({error}); save floats") from None
+        raise Unreadable(f"it holds what are no plain numbers ({error}); save floats") from None
 
 
 def _json(text: str, where: str) -> dict[str, Any]:
@@ -102,85 +98,34 @@ def _json(text: str, where: str) -> dict[str, Any]:
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise _Unreadable(f"{where} is no JSON; fetch or write it again")
+        raise Unreadable(f"{where} is no JSON; fetch or write it again")
     return values
 
 
 def _wanted(arrays: Arrays, *names: str) -> list[np.ndarray]:
     if missing := [name for name in names if name not in arrays]:
-        raise _Unreadable(
+        raise Unreadable(
             f"it has no {' and no '.join(missing)} but {', '.join(list(arrays)[:6]) or 'no arrays'}; give the file as "
             "its program wrote it"
         )
     return [arrays[name] for name in names]
 
 
-def _made(
-    source: str,
-    weight: np.ndarray,
-    bias: np.ndarray | float = 0.0,
-    centre: np.ndarray | float = 0.0,
-    scale: np.ndarray | float = 1.0,
-    threshold: np.ndarray | float = 0.0,
-    k: int | None = None,
-    normalisation: Normalisation = "none",
-) -> Dictionary:
-    """Of an encoder of (x − centre) · scale, with both folded in; what cannot be is refused."""
-    if weight.ndim != 2 or not weight.size:
-        raise _Unreadable(f"its weight is of shape {weight.shape}; a matrix, features × channels, was expected")
-    features, channels = weight.shape
-    for name, value, length in (
-        ("bias", bias, features), ("threshold", threshold, features), ("centre", centre, channels),
-        ("scale", scale, channels),
-    ):  # fmt: skip
-        if np.shape(value) not in ((), (length,)):
-            raise _Unreadable(f"its {name} is of shape {np.shape(value)}; {length} numbers were expected, as of weight")
-        if not (np.isfinite(value) | (np.isneginf(value) & (name == "threshold"))).all():
-            raise _Unreadable(f"its {name} holds what is no finite number; give an earlier step of the training")
-    if not np.isfinite(weight).all():
-        raise _Unreadable("its weight holds what is no finite number; give an earlier step of the training")
-    if k is not None and not 1 <= k <= features:
-        raise _Unreadable(
-            f"it keeps the {k} greatest of {features} features; a number from 1 to {features} is expected"
-        )
-    whole = weight.astype(np.float64) * scale
-    if not (np.abs(whole) <= np.finfo(np.float32).max).all():
-        raise _Unreadable("its weight holds numbers beyond those of 32 bits; give an earlier step of the training")
-    shifted = np.broadcast_to(bias, features) - whole @ np.broadcast_to(np.asarray(centre, np.float64), channels)
-    least = np.broadcast_to(np.asarray(threshold, np.float32), features).copy()
-    narrow = np.ascontiguousarray(whole, np.float32)
-    return Dictionary(narrow, shifted.astype(np.float32), least, k, normalisation, source)
-
-
-def _with_decoder(
-    made: Dictionary, weight: np.ndarray | None, bias: np.ndarray | float = 0.0, trained_on: object = ""
-) -> Dictionary:
-    """The same with the way back to what it reads, where the file has one, and the layer that it names."""
-    made = replace(made, trained_on=str(trained_on or ""))
-    if weight is None:
-        return made
-    for what, given, shape in (("", weight, made.weight.shape), ("'s bias", bias, (made.channels,))):
-        if np.shape(given) not in (shape, ()) or not np.isfinite(given).all():
-            raise _Unreadable(f"its decoder{what} is of shape {np.shape(given)}; finite numbers {shape} were expected")
-    back = np.broadcast_to(np.asarray(bias, np.float32), made.channels)
-    return replace(made, decoder=Decoder(np.ascontiguousarray(weight, np.float32), back))
-
-
 def _plain(arrays: Arrays, source: str) -> Dictionary:
     """Of arrays with the keys of `PLAIN`."""
     if unknown := [name for name in arrays if name not in PLAIN]:
-        raise _Unreadable(f"it holds {', '.join(sorted(unknown)[:6])}; the keys of a plain file are {', '.join(PLAIN)}")
+        raise Unreadable(f"it holds {', '.join(sorted(unknown)[:6])}; the keys of a plain file are {', '.join(PLAIN)}")
     (weight,) = _wanted(arrays, "weight")
     named = str(arrays.get("normalisation", "none"))
     if named not in NORMALISATIONS:
-        raise _Unreadable(f"its normalisation is {named!r}; it is one of {', '.join(NORMALISATIONS)}")
+        raise Unreadable(f"its normalisation is {named!r}; it is one of {', '.join(NORMALISATIONS)}")
     rest: dict[str, Any] = {name: arrays[name] for name in ("bias", "centre", "scale", "threshold") if name in arrays}
     back = {name: arrays[name] for name in WAY_BACK if name in arrays}
     bad = [name for name, value in {"weight": weight, **rest, **back}.items() if value.dtype.kind not in "fiu"]
     if bad:
-        raise _Unreadable(f"its {bad[0]} holds {arrays[bad[0]].dtype}; numbers were expected")
-    made = _made(source, weight, k=_count(arrays.get("k")), normalisation=NORMALISATIONS[named], **rest)
-    return _with_decoder(made, back.get("decoder"), back.get("decoder_bias", 0.0), arrays.get("layer", ""))
+        raise Unreadable(f"its {bad[0]} holds {arrays[bad[0]].dtype}; numbers were expected")
+    made = Encoder(source, weight, k=_count(arrays.get("k")), normalisation=NORMALISATIONS[named], **rest).folded()
+    return with_decoder(made, back.get("decoder"), back.get("decoder_bias", 0.0), arrays.get("layer", ""))
 
 
 def _count(k: Any) -> int | None:
@@ -189,7 +134,7 @@ def _count(k: Any) -> int | None:
     if k is None or (value.ndim == 0 and value.dtype == object and value.item() is None):
         return None
     if value.size != 1 or value.dtype.kind not in "fiu" or float(value.item()) % 1 != 0:
-        raise _Unreadable(f"its k is {value.tolist()!r}; one whole number was expected")
+        raise Unreadable(f"its k is {value.tolist()!r}; one whole number was expected")
     return int(value.item())
 
 
@@ -201,16 +146,17 @@ def _from_safetensors(path: Path) -> Dictionary:
     weights = folder / "sae_weights.safetensors" if path.is_dir() else path
     settings, scaler = folder / "cfg.json", folder / "activation_scaler.json"
     if not weights.is_file():
-        raise _Unreadable("it is a folder without sae_weights.safetensors; give a folder as SAELens writes it")
+        raise Unreadable("it is a folder without sae_weights.safetensors; give a folder as SAELens writes it")
     try:
-        arrays = _arrays(load_file(weights))
-    except Exception as error:
-        raise _Unreadable(cause(error, str(weights))) from None
+        state = load_file(weights)
+    except Exception as error:  # of safetensors and of torch: whatever the damage leads to
+        raise Unreadable(cause(error, str(weights))) from None
+    arrays = _arrays(state)
     if "weight" in arrays and not settings.is_file():
         return _plain(arrays, "safetensors")
     _wanted(arrays, "W_enc")
     if not settings.is_file():
-        raise _Unreadable("there is no cfg.json beside it, which says what SAELens made; put it there")
+        raise Unreadable("there is no cfg.json beside it, which says what SAELens made; put it there")
     factor = _json(scaler.read_text("utf-8"), str(scaler)).get("scaling_factor") if scaler.is_file() else None
     return _saelens(_json(settings.read_text("utf-8"), str(settings)), arrays, factor)
 
@@ -221,22 +167,20 @@ def _saelens(settings: Mapping[str, Any], arrays: dict[str, np.ndarray], factor:
     if ends == "topk":  # before its version 6
         kind, k = "topk", (settings.get("activation_fn_kwargs") or {}).get("k", k)
     if kind not in ("standard", "topk", "jumprelu", "gated") or ends not in ("relu", "topk"):
-        raise _Unreadable(
+        raise Unreadable(
             f"its encoder is {kind!r} of SAELens, ending in {ends!r}; standard, topk, batchtopk, jumprelu and gated "
             "ones of ReLU are known"
         )
     named = settings.get("normalize_activations") or "none"
     if named in (True, "expected_average_only_in"):  # the factor is of the data set it was trained on
         if factor is None:
-            raise _Unreadable(
+            raise Unreadable(
                 "it expects activations of norm √channels on average and does not say by which factor; let SAELens "
                 "fold it in (fold_activation_norm_scaling_factor), or put its activation_scaler.json into the folder"
             )
         named = "none"
     elif named not in SAELENS:
-        raise _Unreadable(
-            f"it normalises by {named!r}; {', '.join(SAELENS)} are known, so let SAELens fold it in first"
-        )
+        raise Unreadable(f"it normalises by {named!r}; {', '.join(SAELENS)} are known, so let SAELens fold it in first")
     factor = factor or 1.0
     weight, centre = _wanted(arrays, "W_enc", "b_dec")
     on = settings.get("hook_name") or (settings.get("metadata") or {}).get("hook_name")  # there since its version 6
@@ -246,8 +190,8 @@ def _saelens(settings: Mapping[str, Any], arrays: dict[str, np.ndarray], factor:
     if kind == "gated":  # the gate is open where the magnitude is above this: Rajamanoharan et al. (2024), appendix
         gate, bias, more = _wanted(arrays, "b_gate", "b_mag", "r_mag")
         weight = weight * np.exp(more)[:, None]
-        made = _made("SAELens", weight, bias, threshold=(bias - np.exp(more) * gate).clip(min=0), **rest)
-        return _with_decoder(made, back, centre / factor, on)
+        made = Encoder("SAELens", weight, bias, threshold=(bias - np.exp(more) * gate).clip(min=0), **rest).folded()
+        return with_decoder(made, back, centre / factor, on)
     (bias,) = _wanted(arrays, "b_enc")
     if settings.get("rescale_acts_by_decoder_norm"):
         norms = np.linalg.norm(_wanted(arrays, "W_dec")[0], axis=1)
@@ -258,32 +202,32 @@ def _saelens(settings: Mapping[str, Any], arrays: dict[str, np.ndarray], factor:
             arrays["threshold"] = np.exp(arrays["log_threshold"])
         rest["threshold"] = _wanted(arrays, "threshold")[0].clip(min=0)
     if kind == "topk" and k is None:
-        raise _Unreadable("its cfg.json names no k; give it as SAELens wrote it")
-    made = _made("SAELens", weight, bias, k=_count(k) if kind == "topk" else None, **rest)
-    return _with_decoder(made, back, centre / factor, on)
+        raise Unreadable("its cfg.json names no k; give it as SAELens wrote it")
+    made = Encoder("SAELens", weight, bias, k=_count(k) if kind == "topk" else None, **rest).folded()
+    return with_decoder(made, back, centre / factor, on)
 
 
 # saev: a line of JSON, then a state dict
 
 
 def _saev(header: Mapping[str, Any], arrays: Arrays) -> Dictionary:
-    return _with_decoder(_saev_encoder(header, arrays), arrays.get("W_dec"), arrays.get("b_dec", 0.0))
+    return with_decoder(_saev_encoder(header, arrays), arrays.get("W_dec"), arrays.get("b_dec", 0.0))
 
 
 def _saev_encoder(header: Mapping[str, Any], arrays: Arrays) -> Dictionary:
     weight, bias = _wanted(arrays, "W_enc", "b_enc")
     if "schema" not in header:  # as in its first version, whose encoder subtracts the decoder's bias
-        return _made("saev", weight.T, bias, centre=_wanted(arrays, "b_dec")[0])
+        return Encoder("saev", weight.T, bias, centre=_wanted(arrays, "b_dec")[0]).folded()
     settings = header.get("cfg", {})
     ends = settings.get("activation") or {"cls": header.get("cls", "Relu"), "params": settings}
     kind, k = ends.get("cls"), (ends.get("params") or {}).get("top_k", 32)
     if kind == "BatchTopK" and "activation.threshold" in arrays:
-        return _made("saev", weight.T, bias, threshold=arrays["activation.threshold"].clip(min=0))
+        return Encoder("saev", weight.T, bias, threshold=arrays["activation.threshold"].clip(min=0)).folded()
     if kind in ("TopK", "BatchTopK"):  # it has no rectifier; without a threshold both keep the greatest of each site
-        return _made("saev", weight.T, bias, threshold=-np.inf, k=min(_count(k) or 0, weight.shape[1]))
+        return Encoder("saev", weight.T, bias, threshold=-np.inf, k=min(_count(k) or 0, weight.shape[1])).folded()
     if kind not in ("Relu", "SparseAutoencoderConfig"):
-        raise _Unreadable(f"its encoder ends in {kind!r} of saev; Relu, TopK and BatchTopK are known")
-    return _made("saev", weight.T, bias)
+        raise Unreadable(f"its encoder ends in {kind!r} of saev; Relu, TopK and BatchTopK are known")
+    return Encoder("saev", weight.T, bias).folded()
 
 
 # Overcomplete: a state dict, which does not say what its encoder ends in
@@ -300,24 +244,24 @@ def _overcomplete(content: Any) -> Dictionary:
     weight, bias = _overcomplete_map(arrays)
     made = _overcomplete_encoder(arrays, beside, weight, bias)
     back = _overcomplete_dictionary(arrays) if "dictionary._weights" in arrays else None
-    return _with_decoder(made, back, trained_on=beside.get("layer"))
+    return with_decoder(made, back, trained_on=beside.get("layer"))
 
 
 def _overcomplete_encoder(
     arrays: Arrays, beside: Mapping[str, Any], weight: np.ndarray, bias: np.ndarray | float
 ) -> Dictionary:
     if "thresholds" in arrays:  # kept as their logarithm
-        return _made("Overcomplete", weight, bias, threshold=_below(np.exp(arrays["thresholds"])))
+        return Encoder("Overcomplete", weight, bias, threshold=_below(np.exp(arrays["thresholds"]))).folded()
     threshold = beside.get("running_threshold")
     if threshold is not None:
-        return _made("Overcomplete", weight, bias, threshold=max(float(_below(np.asarray(threshold))), 0.0))
+        return Encoder("Overcomplete", weight, bias, threshold=max(float(_below(np.asarray(threshold))), 0.0)).folded()
     if "top_k" not in beside:
-        raise _Unreadable(
+        raise Unreadable(
             "a state dict of Overcomplete does not say what its encoder ends in; save it with that beside: "
             "torch.save({'state_dict': sae.state_dict(), 'top_k': sae.top_k}, …), None for a plain ReLU, or "
             "'running_threshold' of a BatchTopKSAE"
         )
-    return _made("Overcomplete", weight, bias, k=_count(beside["top_k"]))
+    return Encoder("Overcomplete", weight, bias, k=_count(beside["top_k"])).folded()
 
 
 def _below(threshold: np.ndarray) -> np.ndarray:
@@ -333,7 +277,7 @@ def _overcomplete_map(arrays: Arrays) -> tuple[np.ndarray, np.ndarray | float]:
     """The linear map of an encoder, its batch norm folded in."""
     first, norm = "encoder.final_block.0", "encoder.final_block.1"
     if any(name.startswith("encoder.mlp_blocks") for name in arrays):
-        raise _Unreadable("its encoder has several layers; one linear map is expected")
+        raise Unreadable("its encoder has several layers; one linear map is expected")
     if "encoder.weight" in arrays:
         return arrays["encoder.weight"], arrays.get("encoder.bias", 0.0)
     own = {name for name in arrays if name.startswith("encoder.") and not name.startswith("encoder.tied_to.")}
@@ -346,5 +290,5 @@ def _overcomplete_map(arrays: Arrays) -> tuple[np.ndarray, np.ndarray | float]:
         gain = gain / np.sqrt(variance + BATCH_NORM)
         return weight * gain[:, None], (bias - mean) * gain + shift
     if f"{norm}.weight" in arrays:
-        raise _Unreadable("its encoder normalises its features together; one linear map is expected")
+        raise Unreadable("its encoder normalises its features together; one linear map is expected")
     return weight, bias
