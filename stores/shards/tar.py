@@ -49,8 +49,8 @@ class ByteSource(Protocol):
 
 
 class HashedStream:
-    """Bytes that pass once, from the first to the last, as tarfile asks for them; hashed, counted, and with the position
-    of the last one that was not zero remembered.
+    """Bytes that pass once, from the first to the last, as tarfile asks for them. They are hashed and counted, and the
+    position of the last one that was not zero is remembered.
 
     They are read by large blocks, of which tarfile's own stream copies all that is left with each header.
     """
