@@ -46,7 +46,9 @@ from torch import Tensor
 
 from benchmarks.features import compared
 from benchmarks.levels import kept, stored
-from stores.arrays.schema import ArraySpec, array_at, declare, open_store, write_whole
+from stores.arrays.opening import open_store
+from stores.arrays.schema import ArraySpec, array_at, declare
+from stores.arrays.writing import write_whole
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader

@@ -88,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.source.is_dir():
         raise SystemExit(f"there is no folder {options.source}: apt install dataset-fashion-mnist, or give --source")
-    from stores.arrays.schema import open_store
+    from stores.arrays.opening import open_store
     from stores.dataset.index import read_index, read_shards
 
     with tempfile.TemporaryDirectory() as place:

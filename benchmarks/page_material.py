@@ -14,8 +14,9 @@ from PIL import Image
 
 from flows.steps.dataset import ALGORITHM
 from stores import AtlasLayer, Naming, References, Sample, Statistics, Targets
+from stores.arrays.opening import open_store
 from stores.arrays.provenance import claim, claimed, fingerprint
-from stores.arrays.schema import declare, group_at, open_store
+from stores.arrays.schema import declare, group_at
 from stores.atlas.layer import picture_specs
 from stores.dataset.index import SampleRows, ShardRows, append_index
 from stores.dataset.layers import layer_specs, write_layer

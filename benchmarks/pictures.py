@@ -31,7 +31,7 @@ from flows.recipes.references import select_references
 from flows.running.blocks import tasks_of
 from flows.running.process import load
 from flows.steps.images import load_images
-from flows.steps.targets import declare_targets, live_neurons, measure_blocks, read_targets, usual_of, variant_of
+from flows.steps.targets import declare_targets, live_neurons, measured_blocks, read_targets, usual_of, variant_of
 from stores import open_statistics
 from vital.judging.metrics import class_ranks, peak_ranks
 from vital.measuring.image_sums import ColourDistribution
@@ -87,7 +87,7 @@ def attempt_pictures(
     job = TargetsJob(store=store, layer=layer, variant=variant)
     targets = declare_targets(statistics, job, loaded)
     for blocks in tasks_of(targets, range(targets.count), live_neurons(statistics, targets)):
-        measure_blocks(job, blocks, {})
+        measured_blocks(job, blocks, {})()
     live = np.flatnonzero(targets.made())
     neurons = [int(one) for one in live[np.linspace(0, len(live) - 1, min(options.neurons, len(live))).astype(int)]]
     settings = PictureSettings(steps=options.steps, side=options.side, **said)

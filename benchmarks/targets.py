@@ -38,8 +38,8 @@ from benchmarks.counted import Counted
 from flows.jobs import Running, TargetsJob
 from flows.recipes.targets import measure
 from flows.running.process import load_stored
-from flows.steps.images import reference_crops
-from flows.steps.targets import declare_targets, measure_blocks, measured_blocks, moved_of_tasks, planned_nodes
+from flows.steps.images import StoredImages, reference_crops
+from flows.steps.targets import declare_targets, measured_blocks, moved_of_tasks, planned_nodes
 from stores import Statistics, Targets, open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -103,7 +103,7 @@ def run(store: Path, shards: str) -> float:
     references = statistics.references(LAYER)
     moved = moved_of_tasks(statistics, job.shards, references, references.live(), TASKS)
     for blocks in TASKS:
-        measure_blocks(job, blocks, moved[blocks])
+        measured_blocks(job, blocks, moved[blocks])()
     return time.perf_counter() - begun
 
 
@@ -153,7 +153,7 @@ def bare(statistics: Statistics, store: Path) -> float:
         references, places = (
             statistics.references(LAYER, None, neurons), statistics.reference_places(LAYER, neurons)
         )  # fmt: skip
-        crops = list(reference_crops(statistics, prepared, references, places, False, {}))
+        crops = list(reference_crops(StoredImages(statistics, prepared, {}), references, places, whole=False))
         begun = time.perf_counter()
         with probe(loaded.model.network, [*nodes, LAYER], loaded.survey.layouts(), mode) as forward:
             for start in range(0, len(crops), TOGETHER):

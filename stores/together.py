@@ -1,13 +1,13 @@
-"""Requests that wait for a disk or a service, under way together: one after the other they take the sum of their
-times."""
+"""Work of threads whose results come in the order of what was asked: requests that wait for a disk or a service, which
+one after the other take the sum of their times, and images decoded ahead."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,19 +34,46 @@ def together(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
-    """The same one after the other: while one result is used, up to ``most`` others are made or wait in memory."""
-    under_way: deque[Future[R]] = deque()
-    waiting = iter(items)
+    """The same one after the other: while one result is used, up to ``most`` others are made or wait in memory. Errors
+    come as from `in_order`."""
+    yield from (result for _, result in _ordered(_threads(), items, work, most + 1))
+
+
+def in_order(items: Iterable[T], work: Callable[[T], R], threads: int, ahead: int) -> Generator[tuple[T, R]]:
+    """``work`` on every item by some ``threads`` of its own, each result beside its item, in the order of the items; at
+    most ``ahead`` of them are in memory.
+
+    Everything is as if one thread did it: an error of ``work`` is raised at its item's turn, and one of ``items`` after
+    the results of what came before it.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="in-order") as pool:
+        yield from _ordered(pool, items, work, ahead)
+
+
+def _ordered(pool: ThreadPoolExecutor, items: Iterable[T], work: Callable[[T], R], most: int) -> Generator[tuple[T, R]]:
+    source, waiting = iter(items), deque[tuple[T, Future[R]]]()
+    failed: Exception | None = None
+    more = True
     try:
-        for item in waiting:
-            under_way.append(_threads().submit(work, item))
-            if len(under_way) > most:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        while more or waiting:
+            while more and len(waiting) < most:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    more = False
+                except Exception as error:  # whatever the items come from
+                    failed, more = error, False
+                else:
+                    waiting.append((item, pool.submit(work, item)))
+            if waiting:
+                item, future = waiting.popleft()
+                yield item, future.result()
+        if failed is not None:
+            raise failed
     finally:
-        _end(under_way)
+        _end(future for _, future in waiting)
 
 
-def _end(under_way: Iterable[Future[R]]) -> None:
+def _end(under_way: Iterable[Future[Any]]) -> None:
+    """Until then nothing that has begun is left running, so that an error finds everything at rest."""
     wait([one for one in under_way if not one.cancel()])

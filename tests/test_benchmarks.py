@@ -19,7 +19,7 @@ from tests.flows.command import vital
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py"))
-PARTS = {"command", "counted", "levels", "page_copies", "page_material"}
+PARTS = {"command", "counted", "levels", "page_copies", "page_material", "stand_in"}
 """What others import."""
 
 

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from cyclopts.types import Directory, ExistingDirectory, ExistingFile, Port, PositiveInt
 from cyclopts.validators import Number
 
-from flows.cli import PATH, path_of
+from flows.cli.parsing import PATH, path_of
 
 Text = Annotated[str, Parameter(metavar="TEXT")]
 AnyPath = Annotated[Path, PATH]

@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from cyclopts.types import ExistingDirectory, ExistingFile, PositiveInt
 from cyclopts.validators import Number
 
-from flows.cli import PATH
 from flows.cli.options import without
+from flows.cli.parsing import PATH
 from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, TargetsJob
 from flows.reports.plan import ReportJob, models_of
 from vital.settings import ModelSettings

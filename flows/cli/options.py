@@ -91,8 +91,6 @@ def refusal(error: BaseException) -> tuple[str, int]:
     """One sentence on an error, and the exit code: 2 where the command line or a job file is wrong, 1 for all else."""
     if isinstance(error, CycloptsError | UsageError):
         return _usage(error) if isinstance(error, CycloptsError) else str(error), 2
-    if isinstance(error, KeyboardInterrupt):
-        return str(error) or f"interrupted: {KEPT}", 130
     if isinstance(error, OSError) and error.errno in FULL:
         where = f", as {error.filename} shows" if error.filename else ""
         return f"the disk is full, or your share of it{where}: make room; {KEPT}", 1

@@ -11,7 +11,8 @@ from flows.recipes.targets import measure_targets
 from flows.reports.controls import checked, costed, photographs
 from flows.reports.plan import ReportJob
 from flows.reports.writing import write_report
-from flows.running.cluster import in_process, kept_workers
+from flows.running.cluster import in_process
+from flows.running.workers.workplaces import kept_workers
 
 
 @flow(name="compare-methods", task_runner=in_process())

@@ -12,7 +12,8 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.artifacts import link_pages
-from flows.running.cluster import in_process, kept_workers
+from flows.running.cluster import in_process
+from flows.running.workers.workplaces import kept_workers
 from stores import open_atlas
 from stores.pages.folder import SiteFolder
 

@@ -9,9 +9,10 @@ from prefect import flow, task
 
 from flows.jobs import ReferencesJob, Running, settled
 from flows.running.artifacts import summarised
-from flows.running.cluster import in_process, kept_workers, run_tasks
+from flows.running.cluster import in_process, run_tasks
 from flows.running.process import Kept, LoadedModel, load, with_directions
 from flows.running.progress import bar, tick
+from flows.running.workers.workplaces import kept_workers
 from flows.steps.dataset import (
     claim_statistics,
     given_directions,

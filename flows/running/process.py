@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from flows.jobs import Running, cores
-from flows.running.devices import device_name
+from flows.running.workers.devices import device_name
 from stores import Statistics
 from stores.arrays.provenance import fingerprint
 from stores.files import local_path

@@ -10,6 +10,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -74,30 +75,38 @@ def load_images(
 ) -> Iterator[tuple[int, Num[Tensor, "colour side side"]]]:
     """Images by id in ascending order. ``urls``: base name to where a shard is now, where it moved."""
     places = statistics.places(images)
-    return read_placed(statistics, places, range(len(places)), preprocessing, urls, decoders=decoders)
+    return read_placed(StoredImages(statistics, preprocessing, urls, decoders), places, range(len(places)))
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """The images that a store knows, as they are read again for a network."""
+
+    statistics: Statistics
+    preprocessing: Preprocessing
+    urls: Mapping[str, str]
+    """Base name to where a shard is now, where it moved."""
+    decoders: int = 1
+    """Threads that decode."""
+    ahead: int = AHEAD
+    """Images that are in memory before they are asked for, beside what is on the way."""
 
 
 def read_placed(
-    statistics: Statistics,
-    places: Places,
-    order: Sequence[int],
-    preprocessing: Preprocessing,
-    urls: Mapping[str, str],
-    ahead: int = AHEAD,
-    decoders: int = 1,
+    source: StoredImages, places: Places, order: Sequence[int]
 ) -> Iterator[tuple[int, Num[Tensor, "colour side side"]]]:
-    """The images of ``places`` in the ``order`` of its rows, with their ids; so many ``ahead`` are in memory, and what
-    is on the way. So many threads are ``decoders``.
+    """The images of ``places`` in the ``order`` of its rows, with their ids.
 
     Raises:
         MissingShard: a shard is not where it should be.
         UnreadableShard: it holds other bytes than when the store read it.
     """
+    statistics, preprocessing = source.statistics, source.preprocessing
     shards, bands = statistics.shards(), bands_of(preprocessing)
-    where = [urls.get(str(name), str(url)) for name, url in zip(shards.name, shards.url, strict=True)]
+    where = [source.urls.get(str(name), str(url)) for name, url in zip(shards.name, shards.url, strict=True)]
     remote = any(local_path(where[shard]) is None for shard in np.unique(places.shard))
     size = TOGETHER if remote else TOGETHER // 4
-    pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(source.decoders, thread_name_prefix="decode")
 
     def made(row: int, data: bytes) -> Num[Tensor, "colour side side"]:
         if zlib.crc32(data) != places.checksum[row]:
@@ -120,7 +129,7 @@ def read_placed(
     try:
         for start in range(0, len(order) + size, size):
             rows = order[start : start + size]
-            while under_way and (not rows or waiting + len(rows) > ahead):
+            while under_way and (not rows or waiting + len(rows) > source.ahead):
                 first, reading = under_way.popleft()
                 for row, image in zip(first, reading.result(), strict=True):
                     yield int(places.image[row]), image.result()
@@ -145,14 +154,7 @@ Box = tuple[int, ...]
 
 
 def reference_crops(
-    statistics: Statistics,
-    preprocessing: Preprocessing,
-    references: References,
-    places: Places,
-    whole: bool,
-    urls: Mapping[str, str],
-    ahead: int = AHEAD,
-    decoders: int = 1,
+    source: StoredImages, references: References, places: Places, whole: bool
 ) -> Iterator[tuple[Num[Tensor, "colour side side"], tuple[int, ...]]]:
     """Every distinct image and box of some neurons' ``references`` once, with the rows of these that share it; the box
     is the reference's patch, or the ``whole`` image. ``places`` say where the images are.
@@ -160,7 +162,7 @@ def reference_crops(
     Images that are shared by many come first, equally many in the order in which they lie: so neighbours are read
     together, and what is measured together has equally many neurons.
     """
-    edges = (0, 0, preprocessing.side, preprocessing.side)
+    edges = (0, 0, source.preprocessing.side, source.preprocessing.side)
     wanted: dict[int, dict[Box, list[int]]] = {}
     for position in range(len(references.image)):
         for image, patch in zip(references.image[position], references.box[position], strict=True):
@@ -169,6 +171,6 @@ def reference_crops(
                 wanted.setdefault(int(image), {}).setdefault(box, []).append(position)
     shared = [max(map(len, wanted[int(image)].values())) for image in places.image]
     order = sorted(range(len(places)), key=lambda row: -shared[row])
-    for image, pixels in read_placed(statistics, places, order, preprocessing, urls, ahead, decoders):
+    for image, pixels in read_placed(source, places, order):
         for box, positions in sorted(wanted[image].items()):
-            yield preprocessing.cut(pixels, box), tuple(positions)
+            yield source.preprocessing.cut(pixels, box), tuple(positions)

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float32, Int, Int64
 
 from flows.jobs import CLASS_WORDS, NamesJob
-from flows.running.devices import device_name
 from flows.running.process import LoadedModel, decoders_of, judge_at, load_stored
 from flows.running.progress import tick
+from flows.running.workers.devices import device_name
 from flows.steps.images import load_images, moved_urls
 from flows.steps.judging.checking import asked_layers
 from flows.steps.reading.labels import IGNORED, Labels

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Shaped
 
 from flows.jobs import BLOCK, AtlasJob, Running
 from flows.running.cluster import UNKNOWN_WORKERS, workers_have_gpus
-from flows.running.devices import device_name
 from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
+from flows.running.workers.devices import device_name
 from flows.steps.reading.labels import network_names
 from flows.steps.targets import (
     OnTheFly,

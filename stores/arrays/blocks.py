@@ -11,7 +11,9 @@ import numpy as np
 import zarr
 from jaxtyping import Bool, Int64, Shaped, UInt8
 
-from stores.arrays.schema import ArraySpec, Mode, StoreKind, array_at, block_length, group_at, open_store, write_block
+from stores.arrays.opening import Mode, StoreKind, open_store
+from stores.arrays.schema import ArraySpec, array_at, group_at
+from stores.arrays.writing import block_length, write_block
 from stores.errors import PICTURE_STATUS_MEANINGS, MisalignedBlock, PictureStatus, SchemaMismatch
 from stores.together import together
 

@@ -18,7 +18,8 @@ from jaxtyping import Float, Shaped, UInt8
 from stores.arrays.blocks import COUNT, FACET, Blocks, block_specs
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
-from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
+from stores.arrays.schema import ArraySpec, array_at, declare, group_at
+from stores.arrays.writing import write_whole
 from stores.atlas.naming import Naming, read_naming, write_naming
 from stores.atlas.origin import ORIGIN, origin_specs
 

@@ -11,7 +11,8 @@ import zarr
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from stores.arrays.provenance import JSON, claim, claimed
-from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
+from stores.arrays.schema import ArraySpec, array_at, declare, group_at
+from stores.arrays.writing import write_whole
 
 NAMES = "names"
 _MEANINGS = {

@@ -14,8 +14,8 @@ from zarr.errors import ZarrUserWarning
 
 from stores.arrays.blocks import COUNT, FACET
 from stores.arrays.display import as_shown, counted, image_html, in_line, lines_html
+from stores.arrays.opening import Mode, open_store, stored_kind
 from stores.arrays.provenance import claim, claimed
-from stores.arrays.schema import Mode, open_store, stored_kind
 from stores.atlas.layer import AtlasLayer
 from stores.atlas.picture import AtlasPicture
 from stores.dataset.store import Statistics, open_statistics

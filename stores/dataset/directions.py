@@ -14,7 +14,8 @@ from jaxtyping import Float32
 
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON
-from stores.arrays.schema import ArraySpec, array_at, declare, group_at, write_whole
+from stores.arrays.schema import ArraySpec, array_at, declare, group_at
+from stores.arrays.writing import write_whole
 from stores.errors import MissingStore, SchemaMismatch
 from stores.files import local_path
 

@@ -8,7 +8,8 @@ import numpy as np
 import zarr
 from jaxtyping import Float, Shaped
 
-from stores.arrays.schema import ArraySpec, array_at, write_all
+from stores.arrays.schema import ArraySpec, array_at
+from stores.arrays.writing import write_all
 
 SPECTRUM, MEAN, COVARIANCE, SUMS = "spectrum", "colours/mean", "colours/covariance", "light/sums"
 _AXES = ("colour", "row_frequency", "column_frequency")

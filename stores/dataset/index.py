@@ -14,7 +14,8 @@ from jaxtyping import Int32, Int64, Shaped, UInt8, UInt32
 
 from stores.arrays.blocks import read_rows
 from stores.arrays.provenance import ShardIdentity
-from stores.arrays.schema import GROWING_CHUNK, ArraySpec, array_at, declare, grow
+from stores.arrays.schema import GROWING_CHUNK, ArraySpec, array_at, declare
+from stores.arrays.writing import grow
 from stores.errors import STATUS_MEANINGS as STATUS_MEANINGS
 from stores.errors import USED as USED
 from stores.errors import SchemaMismatch

@@ -10,7 +10,8 @@ import zarr
 from jaxtyping import Shaped
 
 from stores.arrays.names import placed
-from stores.arrays.schema import ArraySpec, array_at, group_at, write_whole
+from stores.arrays.schema import ArraySpec, array_at, group_at
+from stores.arrays.writing import write_whole
 from stores.together import together
 
 COUNT, SUMS = "sums/count", ("sums/", "rests/")

@@ -15,8 +15,9 @@ from jaxtyping import Float, Float32, Int32, Shaped, UInt8
 
 from stores.arrays.display import in_line, lines_html
 from stores.arrays.names import placed, unplaced
+from stores.arrays.opening import Mode, open_store
 from stores.arrays.provenance import JSON, claim, claimed, dataset_fingerprint, fingerprint
-from stores.arrays.schema import Mode, array_at, declare, group_at, open_store
+from stores.arrays.schema import array_at, declare, group_at
 from stores.dataset.directions import Dictionaries, Directions, StoredDictionary, write_dictionary, write_directions
 from stores.dataset.fits import DictionaryFit, read_fit, write_fit
 from stores.dataset.images import (

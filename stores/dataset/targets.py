@@ -12,8 +12,10 @@ from jaxtyping import Float, Int8, Shaped
 
 from stores.arrays.blocks import COUNT, FACET, Blocks, block_specs
 from stores.arrays.names import placed, unplaced
+from stores.arrays.opening import memory_group
 from stores.arrays.provenance import JSON, claim, claimed
-from stores.arrays.schema import ArraySpec, declare, memory_group, write_whole
+from stores.arrays.schema import ArraySpec, declare
+from stores.arrays.writing import write_whole
 from stores.dataset.layers import LEVEL
 from stores.errors import SchemaMismatch
 

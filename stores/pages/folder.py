@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stores.arrays.schema import store_around
+from stores.arrays.opening import store_around
 from stores.errors import UnsuitableFolder
 
 SITE_FOLDER = "vital-site"

@@ -11,10 +11,7 @@ must have as many bands.
 
 import io
 import sys
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -38,40 +35,6 @@ OTHER_BYTE |= {f"{mode};16N": f"{mode};16{'B' if sys.byteorder == 'little' else 
 second."""
 
 SUBTRACTIVE, JPEG = {"CMYK", "YCCK"}, b"\xff\xd8\xff"
-
-A = TypeVar("A")
-B = TypeVar("B")
-
-
-def in_order(items: Iterable[A], work: Callable[[A], B], threads: int, ahead: int) -> Generator[tuple[A, B]]:
-    """``work`` on every item by some ``threads``, each result beside its item, in the order of the items; at most
-    ``ahead`` of them are in memory.
-
-    Everything is as if one thread did it: an error of ``work`` is raised at its item's turn, and one of ``items`` after
-    the results of what came before it.
-    """
-    source, waiting = iter(items), deque[tuple[A, Future[B]]]()
-    failed: Exception | None = None
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        try:
-            more = True
-            while more or waiting:
-                while more and len(waiting) < ahead:
-                    try:
-                        item = next(source)
-                    except StopIteration:
-                        more = False
-                    except Exception as error:
-                        failed, more = error, False
-                    else:
-                        waiting.append((item, pool.submit(work, item)))
-                if waiting:
-                    item, future = waiting.popleft()
-                    yield item, future.result()
-            if failed is not None:
-                raise failed
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def decode(data: bytes, max_pixels: int = 64_000_000, bands: Bands = RGB) -> Num[np.ndarray, "height width colour"]:

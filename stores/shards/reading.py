@@ -186,6 +186,16 @@ def first_fields(file: ShardFile, count: int) -> list[Fields]:
         return [{name: member for name, member in group.items() if not name.startswith("__")} for group in groups]
 
 
+def first_images(file: ShardFile, count: int, photographs: bool = True) -> Iterator[bytes]:
+    """The images of the first ``count`` samples of a shard, of those that have one, as they lie there.
+
+    Raises, while iterating, as `ShardReader` does.
+    """
+    for sample in islice(ShardReader(file, LabelRule(""), photographs), count):
+        if sample.image is not None:
+            yield sample.image
+
+
 @contextmanager
 def _opened(url: str) -> Iterator[ByteSource]:
     """A shard to stream while the block lasts."""

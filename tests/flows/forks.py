@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from typing import NoReturn
 from unittest.mock import patch
 
-from flows.running.cluster import script_left_alone
+from flows.running.workers.starting import script_left_alone
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.flows.loaded"])

@@ -16,7 +16,7 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import AtlasLayer
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from tests.flows import tiny
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 

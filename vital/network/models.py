@@ -18,7 +18,9 @@ from vital.network.layers import survey
 from vital.network.nodes import LayerTable, layer_table
 from vital.network.preprocessing import Interpolation, Preprocessing
 from vital.network.sources import Colour, load_network
-from vital.network.sources.fitting import at_resolution, refuse, rows_first, settled, usable
+from vital.network.sources.fitting.resolution import at_resolution
+from vital.network.sources.fitting.shown import rows_first, settled
+from vital.network.sources.fitting.usable import refuse, usable
 from vital.settings import EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings, checked
 
 

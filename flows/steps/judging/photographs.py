@@ -17,10 +17,10 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from flows.jobs import EvaluateJob
-from flows.running.process import decoders_of, judges_at, load_at_side, load_stored, stored_model
-from flows.steps.images import moved_urls, read_placed, reference_crops
+from flows.running.process import LoadedModel, decoders_of, judges_at, load_at_side, load_stored, stored_model
+from flows.steps.images import StoredImages, moved_urls, read_placed, reference_crops
 from flows.steps.targets import variant_of
-from stores import References, open_statistics
+from stores import References, Statistics, open_statistics
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import clipped, variation
 from vital.judging.names import OWN_NETWORK
@@ -92,16 +92,8 @@ def references_of(job: EvaluateJob, asked: Asked, side: int) -> JudgedReferences
         references.box.reshape(-1, 1, 4),
     )  # fmt: skip
     places = statistics.reference_places(asked.layer, asked.neurons, ranks).of(images)
-    whole, urls = asked.variant.startswith("image"), moved_urls(statistics, job.shards)
-    crops = reference_crops(
-        statistics,
-        loaded.model.preprocessing,
-        alone,
-        places,
-        whole,
-        urls,
-        decoders=decoders_of(job.running, loaded.device),
-    )
+    source = _stored_images(statistics, job, loaded)
+    crops = reference_crops(source, alone, places, whole=asked.variant.startswith("image"))
     row = np.full(neurons * ranks, -1, np.int64)
 
     def noted() -> Iterator[Tensor]:
@@ -191,16 +183,14 @@ def _features_of(
     statistics = open_statistics(asked.store)
     loaded = load_stored(statistics, job.running)
     judges = judges_at(job.judges, loaded, job.running, job.download)
-    places, urls = statistics.places(images.tolist()), moved_urls(statistics, job.shards)
-    found = read_placed(
-        statistics,
-        places,
-        range(len(places)),
-        loaded.model.preprocessing,
-        urls,
-        decoders=decoders_of(job.running, loaded.device),
-    )
+    places = statistics.places(images.tolist())
+    found = read_placed(_stored_images(statistics, job, loaded), places, range(len(places)))
     return _in_a_row([features for _, features in _judged((pixels for _, pixels in found), judges)])
+
+
+def _stored_images(statistics: Statistics, job: EvaluateJob, loaded: LoadedModel) -> StoredImages:
+    urls, decoders = moved_urls(statistics, job.shards), decoders_of(job.running, loaded.device)
+    return StoredImages(statistics, loaded.model.preprocessing, urls, decoders)
 
 
 def _judged(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from stores.errors import UnreadableImage
 from stores.shards.bands import is_array, is_tiff
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile
-from stores.shards.labels import LabelRule
-from stores.shards.reading import ShardReader
+from stores.shards.reading import first_images
 from vital.network.preprocessing import Preprocessing
 
 LOOKED_AT = 16
@@ -30,11 +28,10 @@ def doubts(shard: ShardFile, preprocessing: Preprocessing) -> Iterator[str]:
     if bands.black:
         return
     levels = []
-    for sample in islice(ShardReader(shard, LabelRule(""), bands.photographs), LOOKED_AT):
-        data = sample.image or b""
-        if is_array(data) or (not bands.photographs and is_tiff(data)):
+    for image in first_images(shard, LOOKED_AT, bands.photographs):
+        if is_array(image) or (not bands.photographs and is_tiff(image)):
             with suppress(UnreadableImage):
-                levels.append(float(np.max(decode(data, bands=bands))))
+                levels.append(float(np.max(decode(image, bands=bands))))
     if levels and max(levels) <= DARK * 255:
         yield (
             f"the brightest value of the first {len(levels)} images of {shard.name} is {max(levels) / 255:.1%} of "

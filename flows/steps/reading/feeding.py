@@ -21,8 +21,9 @@ from flows.running.process import LoadedModel, decoders_of
 from flows.steps.images import bands_of
 from flows.steps.reading.labels import Labels
 from stores.errors import Status, UnreadableImage
-from stores.shards.decoding import decode, in_order, jpeg_size
+from stores.shards.decoding import decode, jpeg_size
 from stores.shards.reading import ShardReader, ShardSample
+from stores.together import in_order
 from vital.memory import out_of_memory, pinned
 from vital.network.probe import CLASSES
 from vital.network.sources import jpeg_decoder

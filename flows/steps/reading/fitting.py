@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 
 import torch
 from jaxtyping import Float, UInt8
@@ -19,8 +19,7 @@ from stores.dataset.fits import CLEARLY, DictionaryFit
 from stores.errors import UnreadableImage, UnreadableShard
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile
-from stores.shards.labels import LabelRule
-from stores.shards.reading import ShardReader
+from stores.shards.reading import first_images
 from vital.network.layers import Layer
 from vital.network.neurons import Dictionary
 from vital.network.neurons.fit import fit
@@ -93,10 +92,9 @@ def _images(shard: ShardFile, loaded: LoadedModel, most: int) -> Iterator[UInt8[
     preprocessing: Preprocessing = loaded.model.preprocessing
     bands = bands_of(preprocessing)
     with suppress(UnreadableShard):
-        for sample in islice(ShardReader(shard, LabelRule(""), bands.photographs), most):
+        for image in first_images(shard, most, bands.photographs):
             with suppress(UnreadableImage):
-                if sample.image is not None:
-                    yield preprocessing.crop(decode(sample.image, bands=bands))
+                yield preprocessing.crop(decode(image, bands=bands))
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from flows.steps.targets.blocks import (
     OnTheFly,
     crops_of,
-    measure_blocks,
     measured_blocks,
     measured_targets,
     moved_of_tasks,
@@ -13,7 +12,7 @@ from flows.steps.targets.matching import Usual, read_targets, usual_of
 from flows.steps.targets.origin import declare_origin, origin_of, origin_rows
 
 __all__ = [
-    "ROW_STEPS", "OnTheFly", "Usual", "crops_of", "declare_origin", "declare_targets", "live_neurons", "measure_blocks",
+    "ROW_STEPS", "OnTheFly", "Usual", "crops_of", "declare_origin", "declare_targets", "live_neurons",
     "measured_blocks", "measured_targets", "moved_of_tasks", "origin_of", "origin_rows", "planned_nodes",
     "read_targets", "usual_of", "variant_of",
 ]  # fmt: skip

@@ -63,15 +63,9 @@ def _holding(shards: ShardRows, images: Int64[np.ndarray, "image"]) -> Int64[np.
     return np.unique(np.searchsorted(ends, images, "right"))
 
 
-def measure_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, str]) -> None:
-    """Measure the references of all live neurons of ``blocks`` together, then write each block. ``urls`` are as in
-    `moved_of_tasks`."""
-    measured_blocks(job, blocks, urls)()
-
-
 def measured_blocks(job: TargetsJob, blocks: Sequence[int], urls: Mapping[str, str]) -> Callable[[], None]:
-    """Measure as `measure_blocks` does, and give what writes the blocks, which a thread may do while others are
-    measured: it asks nothing of the network."""
+    """Measure the references of all live neurons of ``blocks`` together, and give what then writes each block: a thread
+    may do that while others are measured, since it asks nothing of the network. ``urls`` are as in `moved_of_tasks`."""
     statistics = open_statistics(job.store, "r+")
     loaded = load_stored(statistics, job.running)
     targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
@@ -83,7 +77,7 @@ class OnTheFly:
     """What a task measures before it makes pictures of its blocks."""
 
     together: tuple[tuple[int, ...], ...]
-    """Blocks that are measured together: as `measure_blocks` is given them, so that targets have the same bytes."""
+    """Blocks that are measured together: as `measured_blocks` is given them, so that targets have the same bytes."""
     urls: Mapping[str, str]
     """As in `moved_of_tasks`."""
 
@@ -113,7 +107,7 @@ class OnTheFly:
 
 
 def measured_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel, asked: OnTheFly) -> Targets:
-    """Targets in memory, with the bytes that `measure_blocks` would write."""
+    """Targets in memory, with the bytes that `measured_blocks` would have written."""
     targets = declare_targets(statistics, job, loaded, fly=True)
     with aside():
         for blocks in asked.together:

@@ -15,7 +15,7 @@ from jaxtyping import Int8
 from flows.jobs import TargetsJob
 from flows.running.process import LoadedModel, decoders_of
 from flows.running.progress import tick
-from flows.steps.images import AHEAD, reference_crops
+from flows.steps.images import AHEAD, StoredImages, reference_crops
 from stores import References, Statistics, Targets
 from stores.arrays.names import placed
 from stores.dataset.kept.places import Places
@@ -121,9 +121,8 @@ class TaskReferences:
 
         def whole_task(batch: int) -> M:
             ahead, decoders = max(AHEAD, 2 * batch), decoders_of(running, self.loaded.device)
-            crops = reference_crops(
-                self.statistics, preprocessing, references, self.places, whole, self.urls, ahead, decoders
-            )
+            source = StoredImages(self.statistics, preprocessing, self.urls, decoders, ahead)
+            crops = reference_crops(source, references, self.places, whole)
             counted: list[float] = []
 
             def count(measured: int) -> None:

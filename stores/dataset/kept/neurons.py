@@ -13,7 +13,8 @@ from jaxtyping import Float32, Int64
 from stores.arrays.blocks import read_rows
 from stores.arrays.names import placed
 from stores.arrays.provenance import claim, claimed
-from stores.arrays.schema import ArraySpec, array_at, write_all
+from stores.arrays.schema import ArraySpec, array_at
+from stores.arrays.writing import write_all
 from stores.dataset.kept.places import Places, read_reference_places, write_reference_places
 from stores.dataset.kept.references import (
     NOBODY,

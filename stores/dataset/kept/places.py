@@ -13,7 +13,8 @@ import zarr
 from jaxtyping import Int32, Int64, UInt32
 
 from stores.arrays.blocks import read_rows
-from stores.arrays.schema import ArraySpec, array_at, write_all
+from stores.arrays.schema import ArraySpec, array_at
+from stores.arrays.writing import write_all
 from stores.dataset.index import SampleRows, read_columns
 from stores.dataset.kept.references import NOBODY, REFERENCES, references_path
 from stores.together import together

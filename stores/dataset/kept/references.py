@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 from stores.arrays.blocks import read_rows
 from stores.arrays.names import placed
-from stores.arrays.schema import ArraySpec, array_at, write_all
+from stores.arrays.schema import ArraySpec, array_at
+from stores.arrays.writing import write_all
 from stores.together import together
 
 LOWEST = "/lowest"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.cli.main import COMMANDS
+from flows.cli.parsing import COMMANDS
 from tests.flows import tiny
 from tests.flows.command import Result, vital
 from tests.flows.conftest import LAYER, Made

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.cli import KEPT
+from flows.cli import INTERRUPTED
 from flows.jobs import AtlasJob, Running
 from stores import open_atlas
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job, references_job, targets_job
@@ -19,7 +19,7 @@ from tests.flows.processes import Gate, Run, environment, goes_on, killed, sched
 
 pytestmark = pytest.mark.slow
 
-SENTENCE = f"Error: interrupted: {KEPT}"
+SENTENCE = f"Error: {INTERRUPTED}"
 
 
 def lease_of(atlas: Path) -> Path:
@@ -98,6 +98,22 @@ def test_a_reader_that_has_seen_enough_is_no_error(words: tuple[str, ...]) -> No
     ran = subprocess.run(command, env=environment(), stdout=ends[1], stderr=subprocess.PIPE, text=True)
     os.close(ends[1])
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("imported", ["cyclopts", "cyclopts.parameter", "flows.cli.making", "flows.jobs"])
+def test_ctrl_c_while_the_command_is_imported(imported: str) -> None:
+    """What is half imported says nothing of itself."""
+    program = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Asking:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {imported!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Asking())\n"
+        "from flows.cli.main import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, "layers", "nothing"]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", f"{SENTENCE}\n")
 
 
 def test_a_factory_in_the_current_folder_is_found(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flows.cli import joined
-from flows.cli.main import COMMANDS, command_line, main
+from flows.cli.main import main
 from flows.cli.options import HEADINGS, refusal
+from flows.cli.parsing import COMMANDS, command_line, joined
 from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, Running, TargetsJob
 from flows.reports.plan import ReportJob
 from stores.errors import MissingStore

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from flows.cli.main import COMMANDS
+from flows.cli.parsing import COMMANDS
 from tests.flows.conftest import Made
 from tests.flows.processes import environment
 

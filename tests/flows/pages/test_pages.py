@@ -27,7 +27,8 @@ from flows.pages.atlas import titles, write_gallery
 from flows.steps.pictures import ALGORITHMS
 from flows.steps.targets import variant_of
 from stores import open_atlas, open_statistics
-from stores.arrays.schema import array_at, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import array_at
 from stores.pages.folder import SITE_FOLDER
 from stores.pages.sheets import PER_SHEET
 from tests.flows import walkable

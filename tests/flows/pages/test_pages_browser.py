@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flows.cli.export import served
-from flows.cli.main import command_line
+from flows.cli.parsing import command_line
 from flows.jobs import Running
 from flows.pages.atlas import write_gallery
 from stores import open_atlas, open_statistics

@@ -15,7 +15,7 @@ from flows.jobs import Running
 from flows.recipes.comparison import compare_methods
 from flows.reports.plan import ABLATIONS, METHODS, Case, Comparison, ReportJob
 from stores import AtlasLayer
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from stores.errors import StoreError
 from stores.shards.writing import hold_out, members
 from tests.flows import tiny

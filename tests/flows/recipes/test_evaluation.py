@@ -19,7 +19,8 @@ from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps.images import load_images
 from stores import AtlasLayer, open_atlas, open_statistics
-from stores.arrays.schema import array_at, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import array_at
 from stores.errors import SchemaMismatch, StoreError
 from tests.flows import tiny
 from tests.flows.command import vital

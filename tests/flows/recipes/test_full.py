@@ -10,7 +10,7 @@ import yaml
 from flows.cli.job_files import JOBS, read_job
 from flows.jobs import FullJob, LayerJob
 from stores import AtlasLayer
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from tests.flows import tiny
 from tests.flows.command import Result, vital
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made

@@ -27,7 +27,8 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.reports.plan import ReportJob
 from stores import open_atlas, open_statistics
-from stores.arrays.schema import array_at, group_at, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import array_at, group_at
 from stores.dataset.directions import read_matrix
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, references_job, targets_job

@@ -11,7 +11,8 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import open_any
-from stores.arrays.schema import array_at, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import array_at
 from stores.errors import PictureStatus
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, references_job, targets_job

@@ -13,7 +13,8 @@ import pytest
 import s3fs
 
 from stores import AtlasLayer
-from stores.arrays.schema import array_at, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import array_at
 from stores.dataset.index import read_index
 from stores.dataset.kept.references import read_references
 from stores.shards.reading import GAP

@@ -12,7 +12,8 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import AtlasLayer
-from stores.arrays.schema import array_at, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import array_at
 from stores.dataset.directions import Directions
 from stores.dataset.kept.references import read_references
 from stores.errors import MissingStore, SchemaMismatch

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from stores import AtlasLayer
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT
 from tests.flows.processes import goes_on

@@ -20,15 +20,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
-from flows.running.cluster import (
-    _one_server,
-    kept_workers,
-    place_of,
-    run_tasks,
-    script_left_alone,
-)
+from flows.running.cluster import run_tasks
+from flows.running.workers.starting import script_left_alone
+from flows.running.workers.workplaces import _one_server, kept_workers, workplace_of
 from stores import AtlasLayer
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from stores.errors import StoreError
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
 from tests.flows.processes import Gate, environment, goes_on, killed, vital_run
@@ -202,7 +198,7 @@ def test_workers_of_another_machine_are_not_sent_to_this_one(
 ) -> None:
     """They could not reach it."""
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
-    place = place_of(Running(scheduler=cluster.scheduler_address))
+    place = workplace_of(Running(scheduler=cluster.scheduler_address))
     with temporary_settings({PREFECT_API_URL: None}), _one_server(place):
         assert not PREFECT_API_URL.value()
 

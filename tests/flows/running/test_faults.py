@@ -21,7 +21,7 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import AtlasLayer
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from stores.errors import StoreError
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, references_job, targets_job

@@ -16,7 +16,7 @@ from flows.steps.pictures import make_blocks
 from stores import AtlasLayer
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder, read_lease, take
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from tests.flows.conftest import LAYER, PICTURE, Made, atlas_job
 from tests.flows.processes import Gate, ended, goes_on, killed, vital_run
 from tests.flows.recipes.test_pipeline import digests

@@ -19,7 +19,7 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps import targets as steps
-from flows.steps.images import load_images, moved_urls, read_placed
+from flows.steps.images import StoredImages, load_images, moved_urls, read_placed
 from flows.steps.targets import measuring, moved_of_tasks
 from stores import open_statistics
 from stores.errors import MissingShard, UnreadableShard
@@ -32,15 +32,15 @@ from tests.flows.recipes.test_pipeline import digests
 from vital.errors import DoesNotFit
 from vital.measuring.targets import measure
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:UPath 'counted' filesystem:UserWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:UPath 'tallied' filesystem:UserWarning")]
 
 SHARDS, IMAGES = 6, 5
 
 
 class Counted(MemoryFileSystem):  # type: ignore[misc]
-    """A service that counts what it is asked for."""
+    """A service that counts what it is asked for, of a protocol that no benchmark in the same process has."""
 
-    protocol = "counted"
+    protocol = "tallied"
     store: dict[str, Any] = {}  # noqa: RUF012
     pseudo_dirs = [""]  # noqa: RUF012
     asked: ClassVar[Counter[str]] = Counter()
@@ -48,7 +48,7 @@ class Counted(MemoryFileSystem):  # type: ignore[misc]
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
-        return "/" + path.removeprefix("counted://").strip("/")
+        return "/" + path.removeprefix("tallied://").strip("/")
 
     @classmethod
     def forget(cls) -> None:
@@ -77,12 +77,12 @@ class Counted(MemoryFileSystem):  # type: ignore[misc]
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """Shards on a disk and the same at a service; the folder of the store to be, and the shards' pattern there."""
-    fsspec.register_implementation("counted", Counted, clobber=True)
-    system = fsspec.filesystem("counted")
+    fsspec.register_implementation("tallied", Counted, clobber=True)
+    system = fsspec.filesystem("tallied")
     for path in tiny.shards(tmp_path / "shards", SHARDS, IMAGES):
         system.pipe_file(f"/moved/{path.name}", path.read_bytes())
     Counted.forget()
-    yield tmp_path, f"counted://moved/tiny-{{000000..{SHARDS - 1:06d}}}.tar"
+    yield tmp_path, f"tallied://moved/tiny-{{000000..{SHARDS - 1:06d}}}.tar"
     system.store.clear()
     Counted.forget()
 
@@ -113,19 +113,19 @@ def test_a_task_is_told_of_its_own_moved_shards_alone(made: Made, service: tuple
     statistics = open_statistics(str(made.store))
     assert moved_urls(statistics, ()) == {}
     assert moved_urls(statistics, (str(made.shards),)) == {}  # where they were
-    system = fsspec.filesystem("counted")
+    system = fsspec.filesystem("tallied")
     for path in sorted(made.shards.glob("*.tar")):
         system.pipe_file(f"/whole/{path.name}", path.read_bytes())
     references = statistics.references(LAYER)
     live, tasks = references.live(), [(0,), (1,)]
-    told = moved_of_tasks(statistics, ("counted://whole/*.tar",), references, live, tasks)
+    told = moved_of_tasks(statistics, ("tallied://whole/*.tar",), references, live, tasks)
     for blocks in tasks:
         images = references.image[blocks[0] * 32 : (blocks[0] + 1) * 32]
         names = {f"tiny-{image // 10:06d}.tar" for image in images[images >= 0].tolist()}
-        assert told[blocks] == {name: f"counted:///whole/{name}" for name in names}
+        assert told[blocks] == {name: f"tallied:///whole/{name}" for name in names}
     system.pipe_file("/other/tiny-000001.tar", b"0" * 512)
     with pytest.raises(UnreadableShard, match=r"tiny-000001.tar has 512 bytes but the store read"):
-        moved_of_tasks(statistics, ("counted://other/*.tar",), references, live, tasks)
+        moved_of_tasks(statistics, ("tallied://other/*.tar",), references, live, tasks)
 
 
 def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
@@ -144,7 +144,7 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
         return found
 
     monkeypatch.setattr(measuring, "measure", with_little_room)
-    steps.measure_blocks(targets_job(store, batch=12), (0,), {})
+    steps.measured_blocks(targets_job(store, batch=12), (0,), {})()
     assert batches == [12, 6, 3]
     again, before = (
         open_statistics(str(url)).targets(LAYER, "image-lrp").rows(range(32)) for url in (store, made.store)
@@ -155,10 +155,10 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
     targets.forget([0])
     monkeypatch.setattr(measuring, "measure", lambda *arguments: (_ for _ in ()).throw(MemoryError("none")))
     with pytest.raises(DoesNotFit, match=r"one reference does not fit into memory \(none\)"):
-        steps.measure_blocks(targets_job(store, batch=2), (0,), {})
+        steps.measured_blocks(targets_job(store, batch=2), (0,), {})()
     alike = targets_job(store, batch=2, running=Running(deterministic=True))
     with pytest.raises(DoesNotFit, match=r"2 references together do not fit .* give --batch 1"):
-        steps.measure_blocks(alike, (0,), {})
+        steps.measured_blocks(alike, (0,), {})()
 
 
 def test_images_come_in_the_order_asked_for_whatever_is_ahead(made: Made) -> None:
@@ -171,10 +171,10 @@ def test_images_come_in_the_order_asked_for_whatever_is_ahead(made: Made) -> Non
     places = statistics.places(list(range(20)))
     order = np.random.default_rng(0).permutation(20).tolist()
     for ahead in (1, 7, 100):
-        found = list(read_placed(statistics, places, order, preprocessing, {}, ahead))
+        found = list(read_placed(StoredImages(statistics, preprocessing, {}, ahead=ahead), places, order))
         assert [image for image, _ in found] == order
         assert all(torch.equal(pixels, every[image]) for image, pixels in found)
-    begun = read_placed(statistics, places, order, preprocessing, {}, 4)
+    begun = read_placed(StoredImages(statistics, preprocessing, {}, ahead=4), places, order)
     next(begun)
     begun.close()  # type: ignore[attr-defined]  # what is under way is given up
 
@@ -192,11 +192,11 @@ def test_a_shard_that_is_gone_or_holds_other_bytes_is_named(made: Made, tmp_path
 
 def test_neighbours_of_many_shards_are_read_together_and_what_lies_apart_is_not(service: tuple[Path, str]) -> None:
     """Of spans in any order, of several files; between two of a request lie at most `GAP` bytes."""
-    system = fsspec.filesystem("counted")
+    system = fsspec.filesystem("tallied")
     data = np.random.default_rng(1).integers(0, 256, 3 * GAP, np.uint8).tobytes()
     for name in ("a", "b"):
         system.pipe_file(f"/spans/{name}.tar", data)
-    a, b = (f"counted://spans/{name}.tar" for name in "ab")
+    a, b = (f"tallied://spans/{name}.tar" for name in "ab")
     spans = [(a, GAP + 30, 5), (b, 7, 3), (a, 10, 20), (b, 2 * GAP, 50), (a, 0, 10), (a, GAP + 31, 9)]
     Counted.forget()
     assert read_spans(spans) == [data[offset : offset + size] for _, offset, size in spans]
@@ -204,12 +204,12 @@ def test_neighbours_of_many_shards_are_read_together_and_what_lies_apart_is_not(
     assert Counted.read == GAP + 40 + 3 + 50
     with pytest.raises(UnreadableShard, match=r"a.tar holds 1 of 9 bytes at"):
         read_spans([(a, 0, 1), (a, 3 * GAP - 1, 9)])
-    with pytest.raises(MissingShard, match=r"no shard at counted://spans/none\.tar"):
-        read_spans([(a, 0, 1), ("counted://spans/none.tar", 0, 1)])
+    with pytest.raises(MissingShard, match=r"no shard at tallied://spans/none\.tar"):
+        read_spans([(a, 0, 1), ("tallied://spans/none.tar", 0, 1)])
 
 
 def test_a_folder_or_a_pattern_of_a_service_is_one_listing(service: tuple[Path, str]) -> None:
-    for pattern in ("counted://moved", "counted://moved/*.tar"):
+    for pattern in ("tallied://moved", "tallied://moved/*.tar"):
         Counted.forget()
         found = expand([pattern])
         assert [shard.name for shard in found] == [f"tiny-{number:06d}.tar" for number in range(SHARDS)]

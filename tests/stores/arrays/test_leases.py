@@ -13,7 +13,7 @@ import zarr
 
 from stores.arrays.leases import Holder, read_lease, release, renew, take
 from stores.arrays.names import MOST_BYTES, placed
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 
 TERM = 60.0
 

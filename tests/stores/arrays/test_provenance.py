@@ -6,6 +6,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stores.arrays.opening import open_store
 from stores.arrays.provenance import (
     JSON,
     ShardIdentity,
@@ -15,7 +16,6 @@ from stores.arrays.provenance import (
     dataset_fingerprint,
     fingerprint,
 )
-from stores.arrays.schema import open_store
 from stores.errors import ForeignStore
 
 SHARDS = [ShardIdentity(f"s-{number}.tar", 10 + number, number, f"d{number}") for number in range(4)]

@@ -6,7 +6,8 @@ import xarray
 import zarr
 
 from stores import AtlasLayer, open_atlas
-from stores.arrays.schema import declare, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import declare
 from stores.atlas.layer import picture_specs
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch
 

@@ -10,7 +10,8 @@ import xarray
 import zarr
 
 from stores import AtlasLayer, Naming
-from stores.arrays.schema import declare, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import declare
 from stores.atlas.layer import picture_specs
 from stores.atlas.naming import write_naming
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from stores.arrays.schema import array_at, declare, grow, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import array_at, declare
+from stores.arrays.writing import grow
 from stores.dataset.index import (
     STATUS_MEANINGS,
     SampleRows,

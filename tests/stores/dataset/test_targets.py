@@ -11,7 +11,9 @@ from zarr.storage import MemoryStore, WrapperStore
 
 from stores import Targets
 from stores.arrays.blocks import read_rows
-from stores.arrays.schema import ArraySpec, array_at, declare, open_store, write_whole
+from stores.arrays.opening import open_store
+from stores.arrays.schema import ArraySpec, array_at, declare
+from stores.arrays.writing import write_whole
 from stores.dataset.layers import layer_specs, read_layer, write_layer
 from stores.dataset.targets import target_specs
 from stores.errors import MisalignedBlock, PictureStatus, SchemaMismatch

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from stores.errors import UnsuitableFolder
 from stores.pages.content import AtlasPage, Column, Curve, LayerPage, NeuronPage, Photo, Sources, TrustLine
 from stores.pages.data.values import number, script

@@ -18,7 +18,7 @@ from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, INPUT, probe
 from vital.network.sources import torchvision_models
-from vital.network.sources.fitting import at_resolution, interpolated
+from vital.network.sources.fitting.resolution import at_resolution, interpolated
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings
 

@@ -203,9 +203,10 @@ def _from_safetensors(path: Path) -> Dictionary:
     if not weights.is_file():
         raise _Unreadable("it is a folder without sae_weights.safetensors; give a folder as SAELens writes it")
     try:
-        arrays = _arrays(load_file(weights))
-    except Exception as error:
+        state = load_file(weights)
+    except Exception as error:  # of safetensors and of torch: whatever the damage leads to
         raise _Unreadable(cause(error, str(weights))) from None
+    arrays = _arrays(state)
     if "weight" in arrays and not settings.is_file():
         return _plain(arrays, "safetensors")
     _wanted(arrays, "W_enc")

@@ -45,7 +45,7 @@ def from_factory(settings: ModelSettings) -> Loaded:
             f"{name!r} cannot be imported, as its module ends the process ({_told(error)}): put what it runs under "
             "if __name__ == '__main__'"
         ) from error
-    except Exception as error:
+    except Exception as error:  # whatever somebody's module raises when it is imported
         raise UnknownModel(f"{name!r} cannot be imported, as its module fails by itself ({_told(error)})") from error
     try:
         inspect.signature(factory).bind()
@@ -60,7 +60,7 @@ def from_factory(settings: ModelSettings) -> Loaded:
         network = factory()
     except VitalError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # whatever somebody's function raises
         raise UnknownModel(f"{name!r} fails by itself ({_told(error)}): call it in Python to see where") from error
     if isinstance(network, Wrapped):  # its own preprocessing, its conventions, its classes' names
         notes = fill(network.network, settings.weights) if settings.weights not in (None, RANDOM) else ()

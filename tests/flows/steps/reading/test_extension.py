@@ -13,7 +13,8 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.steps.reading.extension import PENDING
 from stores import Targets, open_statistics
-from stores.arrays.schema import array_at, open_store
+from stores.arrays.opening import open_store
+from stores.arrays.schema import array_at
 from stores.dataset.index import read_index, read_shards
 from stores.dataset.kept.references import read_references, write_references
 from stores.dataset.layers import write_layer

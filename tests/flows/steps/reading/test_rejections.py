@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from stores.dataset.index import read_index
 from stores.errors import Status
 from tests.flows import tiny

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
-from stores.arrays.schema import open_store
+from stores.arrays.opening import open_store
 from stores.dataset.kept.references import References, read_references, write_references
 from stores.errors import SchemaMismatch
 

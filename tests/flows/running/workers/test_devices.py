@@ -14,9 +14,10 @@ from distributed import Client, LocalCluster
 from prefect import task
 
 from flows.jobs import AtlasJob, Running, cores
-from flows.running import devices
-from flows.running.cluster import place_of, run_tasks, started
-from flows.running.devices import OneGpuEach, Room, device_name, gpus_of_workers, sharing_rooms, visible_gpus
+from flows.running.cluster import run_tasks
+from flows.running.workers import devices
+from flows.running.workers.devices import OneGpuEach, Room, device_name, gpus_of_workers, sharing_rooms, visible_gpus
+from flows.running.workers.workplaces import started, workplace_of
 from flows.steps import pictures
 from tests.flows import gpus
 from tests.flows.conftest import atlas_job
@@ -40,7 +41,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def seen_by_workers(running: Running) -> list[str]:
     """What CUDA would read in each worker."""
-    name, place = VISIBLE, place_of(running)
+    name, place = VISIBLE, workplace_of(running)
 
     def seen() -> str:
         """Inside, so that it is sent as it is: a worker need not import all that this module imports."""
@@ -103,7 +104,7 @@ def test_a_numbered_gpu_is_the_one_worker_s(machine: pytest.MonkeyPatch) -> None
 )
 def test_more_workers_than_gpus_are_refused(machine: pytest.MonkeyPatch, workers: int, device: str, words: str) -> None:
     with pytest.raises(UnsuitableInput, match=words) as error:
-        place_of(Running(workers=workers, device=device))
+        workplace_of(Running(workers=workers, device=device))
     assert "\n" not in str(error.value)
 
 
@@ -179,15 +180,15 @@ def test_dask_cuda_is_not_given_numbers_beside_uuids(machine: pytest.MonkeyPatch
     """It sorts the names of its workers, which it cannot where some are numbers and some are not."""
     machine.setattr("importlib.util.find_spec", lambda name: ModuleType(name))
     machine.setenv(VISIBLE, names)
-    start: Any = place_of(Running(workers=2)).start
+    start: Any = workplace_of(Running(workers=2)).start
     assert start.args == (expected,)
 
 
 def test_workers_here_share_the_cores(machine: pytest.MonkeyPatch) -> None:
-    machine.setattr("flows.running.cluster.cores", lambda: 64)
+    machine.setattr("flows.running.workers.workplaces.cores", lambda: 64)
 
     def told(**asked: Any) -> tuple[int | None, int | None]:
-        running = place_of(Running(**asked)).running
+        running = workplace_of(Running(**asked)).running
         return running.threads, running.decoders
 
     assert told(workers=8) == told(workers=8, device="cuda") == (8, 8)
@@ -229,9 +230,9 @@ def told(job: AtlasJob) -> str:
 
 
 def test_tasks_of_workers_here_are_told_what_auto_came_to(machine: pytest.MonkeyPatch) -> None:
-    assert place_of(Running(workers=1)).running.device == "cuda"
+    assert workplace_of(Running(workers=1)).running.device == "cuda"
     machine.setattr(torch.cuda, "is_available", lambda: False)
-    assert place_of(Running(workers=1)).running.device == "cpu"
+    assert workplace_of(Running(workers=1)).running.device == "cpu"
 
 
 @pytest.mark.slow
@@ -250,9 +251,9 @@ def test_workers_started_by_the_same_line_take_a_gpu_each(tmp_path: Path) -> Non
                 return str(future.exception() or future.result())
 
             running = Running(scheduler=address)
-            assert place_of(running).resources == {}  # none declares a GPU, and yet all tasks find one
+            assert workplace_of(running).resources == {}  # none declares a GPU, and yet all tasks find one
             assert pictures._precision(atlas_job(tmp_path, tmp_path, running=running), None) == ON_GPU
-            assert place_of(running).running.decoders == max(1, min(cores(), (os.cpu_count() or 1) // 3))
+            assert workplace_of(running).running.decoders == max(1, min(cores(), (os.cpu_count() or 1) // 3))
             addresses = list(client.scheduler_info()["workers"])
             found = {asked(address): address for address in addresses}
             assert [asked(address) for address in addresses] == list(found)
@@ -272,23 +273,23 @@ def test_where_workers_declare_gpus_only_these_get_tasks(tmp_path: Path, capsys:
     with scheduler(tmp_path) as (_, address), ExitStack() as stack:
         running = Running(scheduler=address)
         job = atlas_job(tmp_path, tmp_path, running=running)
-        assert place_of(running).resources == {}
+        assert workplace_of(running).resources == {}
         assert capsys.readouterr().err == (
             f"the Dask scheduler at {address} has no workers yet: tasks wait for the first one\n"
         )
         stack.enter_context(worker(tmp_path, address, "--no-nanny", "--name", "processor"))
         with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             client.wait_for_workers(1)
-            assert (place_of(running).running.device, place_of(running).resources) == ("auto", {})
+            assert (workplace_of(running).running.device, workplace_of(running).resources) == ("auto", {})
             threads = os.environ.get("OMP_NUM_THREADS", "1")
-            assert place_of(running).running.threads == (cores() if threads == "1" else None)
+            assert workplace_of(running).running.threads == (cores() if threads == "1" else None)
             assert pictures._precision(job, None) == "float32"
             with worker(tmp_path, address, "--no-nanny", "--resources", "GPU=1"):
                 client.wait_for_workers(2)
-                assert place_of(running).resources == {"GPU": 1}
+                assert workplace_of(running).resources == {"GPU": 1}
                 assert pictures._precision(job, None) == ON_GPU
                 at_cpu = running.model_copy(update={"device": "cpu"})
-                assert place_of(at_cpu).resources == {}
+                assert workplace_of(at_cpu).resources == {}
                 assert pictures._precision(job.model_copy(update={"running": at_cpu}), None) == "float32"
                 assert run_tasks(running, told, [({"job": job}, 1)] * 4) == ["cuda"] * 4
                 [declared] = [
