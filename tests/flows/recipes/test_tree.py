@@ -71,7 +71,7 @@ def test_a_run_killed_within_the_tree_loses_only_what_was_unfinished(
     joined, left = SHARDS // BRANCHES, len(written()) - SHARDS
     assert left == SHARDS - joined + 1, "a branch is there, and its parts are gone"
     # What is read and joined is neither read nor joined again.
-    monkeypatch.setattr("flows.recipes.references.scan_shard", lambda *arguments: pytest.fail("a shard is read again"))
+    monkeypatch.setattr("flows.recipes.references.scan_shards", lambda *arguments: pytest.fail("a shard is read again"))
     joins: list[str] = []
 
     def noting(url: str, name: str, gathered: Gathered, images: int, write: Any = merging._write) -> None:
