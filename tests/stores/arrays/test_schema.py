@@ -127,4 +127,4 @@ def test_what_grows_may_lie_in_chunks_of_another_length() -> None:
     declare(group, [spec])
     grow(declare(group, [replace(spec, few=True)])["names"], 0, np.asarray(["a", "b"], np.dtypes.StringDType()))
     assert array_at(group, "names").chunks > declare(memory_group(), [replace(spec, few=True)])["names"].chunks
-    assert list(array_at(group, "names")[:]) == ["a", "b"]
+    assert np.asarray(array_at(group, "names")).tolist() == ["a", "b"]
