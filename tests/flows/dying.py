@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 from typing import Any
+from unittest.mock import patch
 
 from flows.jobs import ReferencesJob
 from flows.recipes.references import select_references
-from flows.steps.reading import merging
+from stores.files import write_arrays
 
 if __name__ == "__main__":
-    left, write = int(sys.argv[2]), merging.write_arrays
+    left = int(sys.argv[2])
 
     def dying(*arguments: Any) -> None:
         """As `write_arrays`, as long as it may."""
@@ -21,7 +22,7 @@ if __name__ == "__main__":
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         left -= 1
-        write(*arguments)
+        write_arrays(*arguments)
 
-    merging.write_arrays = dying
-    select_references(ReferencesJob.model_validate_json(sys.argv[1]))
+    with patch("flows.steps.reading.merging.write_arrays", dying):
+        select_references(ReferencesJob.model_validate_json(sys.argv[1]))
