@@ -105,6 +105,14 @@ def prefect_server(pytestconfig: pytest.Config) -> Iterator[str]:
         yield url
 
 
+def pytest_runtest_teardown() -> None:
+    """Torch's threads are one again, whatever a test or what it ran has asked for: several in each process of tests
+    wait for each other, and all that come after would cost many times as much."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def memory() -> None:
     """Tests keep the memory that they free, as processes that run tasks do."""
