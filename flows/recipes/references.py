@@ -63,7 +63,7 @@ def select_references(job: ReferencesJob) -> str:
     finish_extension(statistics, loaded)  # of a run that was killed
     check_shards(statistics, shards)
     shards = known_digests(statistics, shards)
-    before = len(statistics.shards())
+    before = statistics.shard_count()
     if job.extend and before and shards[before:]:
         known, images = kept_plan(statistics), statistics.image_count()
         with summarised("references", job.store, "images", lambda: _images(job) - images):
