@@ -4,8 +4,9 @@
 
 Every ``--try`` is a JSON object of picture settings; ``references``, ``crop`` and ``nodes`` in it are settings of the
 targets. Each is measured by `vital evaluate` with two judges that the pictures were not made for, and one line of JSON
-is printed: the mean over channels of both judges' readability with its standard error, that of all references and of
-as many as there are pictures, the difference to the first try, channel by channel, and what the pictures cost.
+is printed: the mean over channels of both judges' readability with its standard error, that of all references, as they
+are and compared as pictures are, and of as many as there are pictures, the difference to the first try, channel by
+channel, and what the pictures cost.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def measured(
     layer = open_atlas(f"{out}/atlas.zarr").layer(options.layer)
     metrics, made = layer.metrics(), layer.made()
     found = {name: metrics[name][made] for name in MEANS if name in metrics}
-    for kind in ("readability", "readability_references", "readability_as_many"):
+    for kind in ("readability", "readability_references", "readability_as_pictures", "readability_as_many"):
         by_judge = np.stack([metrics[metric_name(kind, judge)][made] for judge in judges])
         found[kind] = by_judge.mean(0)
         found |= {metric_name(kind, judge): values for judge, values in zip(judges, by_judge, strict=True)}

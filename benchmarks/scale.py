@@ -34,6 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ from flows.jobs import Running
 from flows.recipes.references import join_levels
 from flows.running.cluster import in_process, run_tasks, unwatched
 from flows.steps.reading.merging import FAN, Leaf, Tree, join_partials, merge_partials, write_partial, written_partials
-from flows.steps.reading.shards import joined
+from flows.steps.reading.shards import Partial
 from stores import References, open_statistics
+from stores.dataset.index import SampleRows, ShardRows
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import Gathered
@@ -97,9 +99,15 @@ def index(folder: Path, images: int, per_shard: int) -> tuple[float, float, floa
 @task(name="stand-in")
 def read_leaf(store: str, stand_in: StandIn, template: Gathered, leaf: Leaf) -> None:
     """What `scan` does with a leaf, without shards and network."""
-    parts = (stand_in.partial(template, int(shard.name[:6]), 0) for shard in leaf.shards)
-    first = next(parts)
-    write_partial(store, leaf.name, joined(first, parts, len(first.samples), 1))
+    first, *others = (int(shard.name[:6]) for shard in leaf.shards)
+    part = stand_in.partial(template, first, 0)
+    total, samples, tables = part.gathered, [part.samples], [part.shards]
+    for shard in others:
+        part = stand_in.partial(template, shard, 0)
+        total += part.gathered.shifted(sum(map(len, samples)))
+        samples.append(replace(part.samples, shard=(part.samples.shard + len(samples)).astype(np.int32)))
+        tables.append(part.shards)
+    write_partial(store, leaf.name, Partial(total, SampleRows.concat(samples), ShardRows.concat(tables)))
 
 
 @flow(name="merge", task_runner=in_process())

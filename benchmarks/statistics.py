@@ -34,7 +34,7 @@ from flows.running.process import LoadedModel, load
 from flows.steps.reading.feeding import BATCH, Feed, fed
 from flows.steps.reading.labels import BY_NUMBER
 from flows.steps.reading.merging import write_partial
-from flows.steps.reading.shards import scan_shard
+from flows.steps.reading.shards import scan_shards
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, expand
 from stores.shards.reading import ShardReader
@@ -95,7 +95,7 @@ def bare(here: LoadedModel, layer: str, shard: ShardFile) -> None:
 
 def decoded(here: LoadedModel, shard: ShardFile, decoders: int) -> None:
     """Read, decode and stack every image of a shard, and nothing more."""
-    for _ in fed(ShardReader(shard), here, BY_NUMBER, Feed(decoders=decoders), []):
+    for _ in fed([ShardReader(shard)], here, BY_NUMBER, Feed(decoders=decoders), []):
         pass
 
 
@@ -153,7 +153,7 @@ def whole(
             plan = plan_of(here, layer)
 
             def passed(decoders: int, here: LoadedModel = here, plan: Plan = plan) -> tuple[float, float]:
-                return took(lambda: scan_shard(shard, here, plan, BY_NUMBER, Feed(decoders=decoders)))
+                return took(lambda: scan_shards([shard], here, plan, BY_NUMBER, Feed(decoders=decoders)))
 
             passed(1)
             rounds = [
@@ -166,7 +166,7 @@ def whole(
                 by = "" if decoders == 1 else f"_by_{decoders}"
                 result[f"throughput_{name}{by}"] = plain[0] / times[0]
             if name == next(iter(models)):
-                partial = scan_shard(shard, here, plan, BY_NUMBER)
+                partial = scan_shards([shard], here, plan, BY_NUMBER)
                 write_partial(str(folder / "run"), "partial", partial)
                 result["partial_bytes"] = sum(file.stat().st_size for file in (folder / "run").rglob("*.npz"))
         alone, *others = np.median(

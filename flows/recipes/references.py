@@ -35,12 +35,12 @@ from flows.steps.reading.merging import (
     write_partial,
     written_partials,
 )
-from flows.steps.reading.shards import Partial, bytes_of, joined, scan_shard
+from flows.steps.reading.shards import bytes_of, scan_shards
 from stores import Statistics, open_statistics
 from stores.arrays.provenance import fingerprint
 from stores.shards.beside import stated
 from stores.shards.finding import ShardFile, expand
-from vital.measuring.gathering import Gathered, Plan
+from vital.measuring.gathering import Plan
 from vital.network.arithmetic import repeatable
 
 
@@ -63,7 +63,7 @@ def select_references(job: ReferencesJob) -> str:
     finish_extension(statistics, loaded)  # of a run that was killed
     check_shards(statistics, shards)
     shards = known_digests(statistics, shards)
-    before = len(statistics.shards())
+    before = statistics.shard_count()
     if job.extend and before and shards[before:]:
         known, images = kept_plan(statistics), statistics.image_count()
         with summarised("references", job.store, "images", lambda: _images(job) - images):
@@ -121,11 +121,9 @@ def scan(job: ReferencesJob, plan: Plan, leaf: Leaf) -> None:
     loaded, labels = _loaded(job, job.running, statistics), Labels.kept(statistics)
     statistics.check(loaded.model.identity)  # a worker's machine may have other weights under the same name
     assert labels is not None  # claimed before the pass
-    prepared = loaded.model.preprocessing
-    nothing = Partial.none(Gathered.none(plan, loaded.survey, prepared.side, prepared.colours))
     feed = Feed.of(job, loaded.device)
     with repeatable(job.running.deterministic):
-        whole = joined(nothing, (scan_shard(shard, loaded, plan, labels, feed) for shard in leaf.shards))
+        whole = scan_shards(leaf.shards, loaded, plan, labels, feed)
     write_partial(job.store, leaf.name, whole)
 
 

@@ -22,7 +22,11 @@ TRANSFER = {"top1": 1.0, "top5": 1.0, "surprise": 0.0, "readability": 1.0}
 """Metrics of a judge that say whether pictures mean to it what they mean to the network, and their best value."""
 LIKENESS = {"processing_gap": 0.0, "clipped": 0.0}
 """Metrics that say whether pictures are like photographs, and their best value."""
-YARDSTICKS = {"as many photographs": "readability_as_many", "all references": "readability_references"}
+YARDSTICKS = {
+    "as many photographs": "readability_as_many",
+    "all references as pictures": "readability_as_pictures",
+    "all references": "readability_references",
+}
 """Stand for a baseline where a neuron's own photographs are compared with its pictures, by their metric."""
 Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
 

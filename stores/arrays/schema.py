@@ -6,6 +6,7 @@ before any task runs; afterwards tasks write whole blocks only (`stores.arrays.w
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,6 +20,7 @@ from stores.errors import SchemaMismatch
 from stores.together import together
 
 GROWING_CHUNK = 65536
+FEW_CHUNK = 1024
 CHUNK_BYTES = 1 << 20
 """Of an array with a single writer: a task reads a whole chunk for a few rows of it."""
 
@@ -30,7 +32,7 @@ class ArraySpec:
     ``block=n``: the first axis is written in whole blocks of ``n`` rows by different tasks, so a Zarr shard is
     ``(n, …rest)`` and its inner chunks are single rows, which makes reading one neuron cheap. Without ``block``
     there is a single writer. ``growing``: the first axis is appended to; its length in ``shape`` is the length at
-    creation.
+    creation. ``few``: it will be short, and lies in small chunks: text is read and written as if a chunk were full.
     """
 
     path: str
@@ -42,6 +44,7 @@ class ArraySpec:
     fill: int | float | str = 0
     block: int | None = None
     growing: bool = False
+    few: bool = False
 
     def __post_init__(self) -> None:
         if len(self.axes) != len(self.shape):
@@ -62,11 +65,10 @@ def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> dict[str, zarr.Arr
     every = {spec.path: spec for spec in specs}
     parents = sorted({parent for path in every if (parent := str(PurePosixPath(path).parent)) != "."})
     there = {parent for parent, found in zip(parents, together(group.get, parents), strict=True) if found is not None}
-    scratch = memory_group()  # where zarr says what stands in the metadata
-    _create_all(group, {parent: scratch.metadata for parent in parents if parent not in there})
+    _create_all(group, {parent: memory_group().metadata for parent in parents if parent not in there})
     asked = [path for path in every if str(PurePosixPath(path).parent) in {*there, "."}]
     found = {path: one for path, one in zip(asked, together(group.get, asked), strict=True) if one is not None}
-    missing = {path: _create(scratch, spec).metadata for path, spec in every.items() if path not in found}
+    missing = {path: _metadata(spec) for path, spec in every.items() if path not in found}
     for part in (list(missing)[:-1], list(missing)[-1:]):
         found |= _create_all(group, {path: missing[path] for path in part})
     return {path: _agreeing(group, found[path], spec) for path, spec in every.items()}
@@ -108,12 +110,19 @@ def _agreeing(group: zarr.Group, existing: zarr.Array[Any] | zarr.Group, spec: A
     return existing
 
 
-def _create(group: zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
-    chunks, shards = _layout(spec)
+def _metadata(spec: ArraySpec) -> Any:
+    """What Zarr writes of an array; attributes of its own, which Zarr changes in place."""
+    found = _kept_metadata(spec, *_layout(spec))
+    return found.update_attributes(dict(found.attributes))
+
+
+@lru_cache(maxsize=4096)
+def _kept_metadata(spec: ArraySpec, chunks: tuple[int, ...], shards: tuple[int, ...] | None) -> Any:
+    """Found by Zarr itself, in memory: it takes a millisecond, and each partial of a pass has the same arrays."""
     attributes: dict[str, Any] = {"long_name": spec.meaning, "meaning": spec.meaning}
     if spec.units:
         attributes["units"] = spec.units
-    return group.create_array(
+    made = memory_group().create_array(
         spec.path,
         shape=spec.shape,
         dtype=str if spec.dtype == "str" else spec.dtype,
@@ -127,6 +136,7 @@ def _create(group: zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
         dimension_names=spec.axes,
         attributes=attributes,
     )
+    return made.metadata
 
 
 def _layout(spec: ArraySpec) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
@@ -140,22 +150,27 @@ def _layout(spec: ArraySpec) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
             return (spec.block, *rest), None
         return (1, *rest), (spec.block, *rest)
     if spec.growing:
-        return (GROWING_CHUNK, *rest), None
+        return (min(FEW_CHUNK, GROWING_CHUNK) if spec.few else GROWING_CHUNK, *rest), None
     itemsize = 16 if spec.dtype == "str" else np.dtype(spec.dtype).itemsize
     rows = max(1, CHUNK_BYTES // (itemsize * int(np.prod(rest))))
     # a power of two: the rows of a block never lie in two chunks
     return (max(1, min(1 << rows.bit_length() - 1, spec.shape[0])), *rest), None
 
 
-def _check_array(array: zarr.Array[Any], spec: ArraySpec) -> None:
+def _block(spec: ArraySpec) -> tuple[int, ...]:
     chunks, shards = _layout(spec)
+    return (shards or chunks)[:1]
+
+
+def _check_array(array: zarr.Array[Any], spec: ArraySpec) -> None:
+    block = None if spec.growing else (array.shards or array.chunks)[:1]
     dtype = "str" if array.dtype.kind in "TO" else str(array.dtype)
     first = 1 if spec.growing else 0
     comparisons = (
         ("shape", array.shape[first:], spec.shape[first:]),
         ("type", dtype, "str" if spec.dtype == "str" else str(np.dtype(spec.dtype))),
         ("axes", getattr(array.metadata, "dimension_names", None), spec.axes),
-        ("block", (array.shards or array.chunks)[:1], (shards or chunks)[:1]),
+        ("block", block, None if spec.growing else _block(spec)),
     )
     for what, existing, expected in comparisons:
         # a rank-0 array has no axes to name

@@ -83,10 +83,10 @@ class Rows:
         return cls.from_columns(dict(zip(names, read, strict=True)))
 
     @classmethod
-    def specs(cls, folder: str, axis: str) -> list[ArraySpec]:
+    def specs(cls, folder: str, axis: str, few: bool = False) -> list[ArraySpec]:
         """The arrays of the columns in a folder of the store, empty and growing along ``axis``."""
         return [
-            ArraySpec(f"{folder}/{name}", (axis,), (0,), growing=True, **asdict(column))
+            ArraySpec(f"{folder}/{name}", (axis,), (0,), growing=True, few=few, **asdict(column))
             for name, column in cls.stored().items()
         ]
 
@@ -144,9 +144,10 @@ class ShardRows(Rows):
 def index_specs() -> list[ArraySpec]:
     """Arrays of ``index/`` and ``shards/``, empty and growing."""
     done = ArraySpec(
-        "shards/done", ("shard",), (0,), "uint8", "1 when the rows of the shard are in the index", growing=True
-    )
-    return [*SampleRows.specs("index", "image"), *ShardRows.specs("shards", "shard"), done]
+        "shards/done", ("shard",), (0,), "uint8", "1 when the rows of the shard are in the index",
+        growing=True, few=True,
+    )  # fmt: skip
+    return [*SampleRows.specs("index", "image"), *ShardRows.specs("shards", "shard", few=True), done]
 
 
 def append_index(group: zarr.Group, rows: SampleRows, shards: ShardRows) -> None:
@@ -164,8 +165,8 @@ def append_parts(group: zarr.Group, parts: Iterable[tuple[SampleRows, ShardRows]
     Raises:
         SchemaMismatch: the rows do not belong to these shards, in order.
     """
-    arrays, known = declare(group, index_specs()), read_shards(group)
-    row, first = int(known.images.sum()), len(known)
+    arrays = declare(group, index_specs())
+    row, first = image_count(group), shard_count(group)
     tables: list[ShardRows] = []
     for rows, shards in _chunkfuls(parts):
         before = first + sum(len(table) for table in tables)
@@ -213,7 +214,7 @@ def read_columns(
     Raises:
         SchemaMismatch: there is no index, or it has no such image.
     """
-    count = int(read_shards(group).images.sum())
+    count = image_count(group)
     if images.size and not (images.min() >= 0 and images.max() < count):
         raise SchemaMismatch(
             f"images {images.min()} to {images.max()} were asked of an index that has 0 to {count - 1}; ask for images "
@@ -225,10 +226,20 @@ def read_columns(
 
 def read_index(group: zarr.Group) -> SampleRows:
     """All rows of the shards that are done; raises SchemaMismatch where there is no index."""
-    return SampleRows.read(group, "index", int(read_shards(group).images.sum()))
+    return SampleRows.read(group, "index", image_count(group))
 
 
 def read_shards(group: zarr.Group) -> ShardRows:
     """The shards that are done; raises SchemaMismatch where there is no index."""
+    return ShardRows.read(group, "shards", shard_count(group))
+
+
+def shard_count(group: zarr.Group) -> int:
+    """How many shards are done; raises SchemaMismatch where there is no index."""
     done = np.asarray(array_at(group, "shards/done")[:])
-    return ShardRows.read(group, "shards", int(done.argmin()) if not done.all() else len(done))
+    return int(done.argmin()) if not done.all() else len(done)
+
+
+def image_count(group: zarr.Group) -> int:
+    """How many images the shards have that are done; raises SchemaMismatch where there is no index."""
+    return int(np.asarray(array_at(group, "shards/images")[: shard_count(group)]).sum())

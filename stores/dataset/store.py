@@ -28,7 +28,17 @@ from stores.dataset.images import (
     write_image_sums,
     write_images,
 )
-from stores.dataset.index import SampleRows, ShardRows, append_parts, index_specs, read_columns, read_index, read_shards
+from stores.dataset.index import (
+    SampleRows,
+    ShardRows,
+    append_parts,
+    image_count,
+    index_specs,
+    read_columns,
+    read_index,
+    read_shards,
+    shard_count,
+)
 from stores.dataset.kept.neurons import KeptOfNeurons
 from stores.dataset.kept.places import Places, read_places
 from stores.dataset.kept.references import REFERENCES
@@ -129,13 +139,17 @@ class Statistics(KeptOfNeurons):
         """The shards that were read."""
         return read_shards(self.root)
 
+    def shard_count(self) -> int:
+        """Shards that were read."""
+        return shard_count(self.root)
+
     def index(self) -> SampleRows:
         """Every image that was seen; an image id is a row of it."""
         return read_index(self.root)
 
     def image_count(self) -> int:
         """Images that were seen: rows of the index."""
-        return int(self.shards().images.sum())
+        return image_count(self.root)
 
     def image_status(self) -> UInt8[np.ndarray, "image"]:
         """What became of every image: the one column of the index that a summary needs."""

@@ -49,30 +49,60 @@ class ByteSource(Protocol):
 
 
 class HashedStream:
-    """Counts and hashes what passes, and remembers the position of the last byte that was not zero."""
+    """Bytes that pass once, from the first to the last, as tarfile asks for them. They are hashed and counted, and the
+    position of the last one that was not zero is remembered.
+
+    They are read by large blocks, of which tarfile's own stream copies all that is left with each header.
+    """
 
     def __init__(self, raw: ByteSource) -> None:
-        self._raw = raw
+        self._raw, self._block, self._at = raw, b"", 0
         self.digest = hashlib.sha256()
         self.length = 0
+        """Bytes read so far, of which some may not have been asked for."""
         self.content_end = 0
         self.head = b""
 
+    def tell(self) -> int:
+        """How many bytes were given."""
+        return self.length - len(self._block) + self._at
+
     def read(self, count: int) -> bytes:
-        """The next bytes, at most ``count``; none at the end."""
-        data = self._raw.read(count)
+        """The next ``count`` bytes; fewer at the end."""
+        found = [self._taken(count)]
+        while (count := count - len(found[-1])) > 0 and self._advance():
+            found.append(self._taken(count))
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def seek(self, position: int) -> None:
+        """Let everything before ``position`` pass, as far as there is something. Raises StreamError where that was
+        given already."""
+        if position < self.tell():
+            raise tarfile.StreamError("seeking backwards is not allowed")
+        while self.length < position and self._advance():
+            pass
+        self._at = min(len(self._block), len(self._block) - self.length + position)
+
+    def drain(self) -> None:
+        """Let the rest pass, so that the digest is that of the whole file."""
+        while self._advance():
+            pass
+
+    def _taken(self, count: int) -> bytes:
+        begun, self._at = self._at, min(len(self._block), self._at + max(count, 0))
+        return self._block[begun : self._at]
+
+    def _advance(self) -> bool:
+        """Whether there is another block; what is left of the one before is forgotten."""
+        data = self._block = self._raw.read(READ_BYTES)
+        self._at = 0
         self.digest.update(data)
         if len(self.head) < TAR_BLOCK:
             self.head += data[:TAR_BLOCK]
         if filled := len(data.rstrip(b"\0")):
             self.content_end = self.length + filled
         self.length += len(data)
-        return data
-
-    def drain(self) -> None:
-        """Let the rest pass, so that the digest is that of the whole file."""
-        while self.read(READ_BYTES):
-            pass
+        return bool(data)
 
 
 class TarMembers:
@@ -109,7 +139,7 @@ class TarMembers:
                     if info.name.rpartition("/")[2].startswith("."):
                         stem = extension = None  # of another program, such as macOS's "._0001.jpg" beside each file
                     wanted = there and extension is not None and self._wanted(extension.lower(), info.size)
-                    data = _content(archive, info) if wanted else None
+                    data = self._content(info) if wanted else None
                     member = TarMember(info.offset_data, info.size, data, there)
                 # caught here and not around the loop: group_by_keys would lose the sample it is about to yield
                 # ValueError: damaged numbers in extended headers
@@ -132,9 +162,16 @@ class TarMembers:
 
     def _archive(self) -> Any:
         try:
-            return tarfile.open(fileobj=cast(Any, self._stream), mode="r|", bufsize=READ_BYTES, encoding="utf-8")
+            return tarfile.TarFile(fileobj=cast(Any, self._stream), encoding="utf-8")
         except (tarfile.TarError, ValueError) as error:
             raise UnreadableShard(self._refusal(str(error))) from None
+
+    def _content(self, info: tarfile.TarInfo) -> bytes:
+        self._stream.seek(info.offset_data)
+        data = self._stream.read(info.size)
+        if len(data) != info.size:
+            raise tarfile.ReadError(f"{len(data)} of {info.size} bytes")
+        return data
 
     def short(self) -> str | None:
         """Why the tar ends too early, once all of its bytes have passed."""
@@ -155,14 +192,6 @@ class TarMembers:
                 f"{self._name} is no tar but the pointer of Git LFS to one: fetch the file itself, as with git lfs pull"
             )
         return f"{self._name} is no tar ({reason}); give a plain tar, such as vital pack writes"
-
-
-def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(info)
-    data = b"" if file is None else file.read()
-    if len(data) != info.size:
-        raise tarfile.ReadError(f"{len(data)} of {info.size} bytes")
-    return data
 
 
 def is_tar(path: Path) -> bool:

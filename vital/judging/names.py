@@ -44,6 +44,12 @@ _OF_JUDGE = {
         "",
         "high",
     ),
+    "readability_as_pictures": Meaning(
+        "the same question as readability, of the references that are looked at, compared as pictures are: what a "
+        "picture would tell {judge} that were the mean of them",
+        "",
+        "high",
+    ),
     "readability": Meaning(
         "how well {judge} tells photographs that excite the neuron from others by their likeness to its pictures, of "
         "several facets to their mean: area under the curve, 0.5 is chance",

@@ -77,7 +77,8 @@ def mean_explanations(
     """Photographs as explanations: the mean of each neuron's, given by their rows. NaN for a neuron without any.
 
     `vital evaluate` standardises them ``among`` a sample of the data set: they have no style to take out, and what the
-    photographs of all neurons have in common tells exciting images from others, too. That is the stronger yardstick.
+    photographs of all neurons have in common tells exciting images from others, too. That is the stronger yardstick:
+    no picture is asked for it, since what all pictures of a method have in common is taken out of them.
     Without ``among`` they are standardised among those of all neurons, as a method's pictures are.
     """
     if among is None:

@@ -221,6 +221,7 @@ def _readable(
     explanations = {
         "readability": mean_explanations(pictures, together),
         "readability_as_many": mean_explanations(features, photos.leading),
+        "readability_as_pictures": mean_explanations(features, photos.rows),
         "readability_references": mean_explanations(features, photos.rows, questions.sample[judge]),
     }
     return _known(

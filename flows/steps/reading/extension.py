@@ -100,7 +100,7 @@ def _kept_ranking(statistics: Statistics, name: str) -> Ranking:
 
 def extend(statistics: Statistics, loaded: LoadedModel, plan: Plan, tree: Tree) -> None:
     """Add what new shards have added, as the partials of ``tree``, to what the store keeps, and remove the partials."""
-    shards, images = len(statistics.shards()), statistics.image_count()
+    shards, images = statistics.shard_count(), statistics.image_count()
     added, _ = joined_partials(statistics.url, tree.top)
     whole = kept_sums(statistics, plan) + added.shifted(images)
     names = {"leaves": np.asarray(tree.read), "partials": np.asarray(tree.names)}
@@ -120,7 +120,7 @@ def finish_extension(statistics: Statistics, loaded: LoadedModel) -> None:
     for name, ranking in whole.rankings.items():
         if not name.endswith(LOWEST):
             _forget_targets(statistics, name, ranking)
-    if len(statistics.shards()) == before:
+    if statistics.shard_count() == before:
         statistics.append_parts(index_rows(statistics.url, leaves, before))
     # how much is kept of each layer the store knows
     plan = Plan(tuple(whole.rankings), tuple(whole.sums), 1, statistics.levels)

@@ -1,4 +1,5 @@
-"""How images reach the network: read, decoded by several threads, and stacked, while it computes on those before."""
+"""How images reach the network: read, decoded by several threads, and stacked, while it computes on those before. What
+comes first of a shard is decoded while the end of the one before it is computed."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice
-from typing import Any
+from itertools import groupby, islice
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Num, UInt8
@@ -58,13 +59,32 @@ class Feed:
 
 ALONE = Feed()
 """One thread decodes."""
-Batches = Generator[tuple[list[ShardSample], Num[Tensor, "image colour side side"]]]
 
 
-def fed(reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]) -> Batches:
-    """Batches of the usable samples of a shard and of their pixels, in order; every sample seen leaves its index row in
-    ``rows``. The next batch is read and decoded while one is computed, so that one more is in memory."""
-    batches, device = _batches(_usable(reader, loaded, labels, feed, rows), feed.batch, loaded.device), loaded.device
+class Read(NamedTuple):
+    """A sample, the position of its shard among those that are read, and its own among all their samples."""
+
+    shard: int
+    image: int
+    sample: ShardSample
+
+
+_Sampled = tuple[int, ShardSample]
+"""The position of a shard, and a sample of it."""
+Batches = Generator[tuple[list[Read], Num[Tensor, "image colour side side"]]]
+
+
+def fed(
+    readers: Sequence[ShardReader], loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]
+) -> Batches:
+    """Batches of the usable samples of some shards and of their pixels, in order; every sample seen leaves its index
+    row in ``rows``. No batch is of two shards, so that what one gives does not depend on those beside it.
+
+    The next batch is read and decoded while one is computed, so that one more is in memory, whatever shard it is of.
+    An error of a shard is raised after the batches that came before it, the last one of the shard before it may be
+    among those lost.
+    """
+    batches, device = _batches(_usable(readers, loaded, labels, feed, rows), feed.batch, loaded.device), loaded.device
     if feed.jpeg == "nvjpeg" and device.type == "cuda":
         batches = _apart(batches, _stream(device), torch.cuda.current_stream(device))
     return _ahead(batches)
@@ -81,13 +101,14 @@ class _Decoded:
 
 
 def _usable(
-    reader: ShardReader, loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]
-) -> Iterator[tuple[ShardSample, Num[Tensor, "colour side side"]]]:
+    readers: Sequence[ShardReader], loaded: LoadedModel, labels: Labels, feed: Feed, rows: list[dict[str, Any]]
+) -> Iterator[tuple[Read, Num[Tensor, "colour side side"]]]:
     classes = loaded.survey.layers.get(CLASSES)
     preprocessing, on_gpu = loaded.model.preprocessing, feed.jpeg == "nvjpeg"
     bands = bands_of(preprocessing)
 
-    def decoded(sample: ShardSample) -> _Decoded:
+    def decoded(sampled: _Sampled) -> _Decoded:
+        _, sample = sampled
         checksum = zlib.crc32(sample.image or b"")
         if sample.status != Status.OK or sample.image is None:
             return _Decoded(checksum, sample.status)
@@ -101,14 +122,17 @@ def _usable(
         except UnreadableImage as error:
             return _Decoded(checksum, error.status)
 
-    results = in_order(reader, decoded, feed.decoders, feed.batch + feed.decoders)
+    samples = ((number, sample) for number, reader in enumerate(readers) for sample in reader)
+    results = in_order(samples, decoded, feed.decoders, feed.batch + feed.decoders)
     with closing(results):
-        for sample, result in _on_gpu(results, loaded, feed.batch) if on_gpu else results:
+        for (shard, sample), result in _on_gpu(results, loaded, feed.batch) if on_gpu else results:
             status = result.status
             if status == Status.OK and classes is not None:
                 _, status = labels.of_network(sample.label, classes.channels)
+            read = Read(shard, len(rows), sample)
             rows.append(
                 {
+                    "shard": shard,
                     "offset": sample.offset,
                     "size": sample.size,
                     "label": sample.label,
@@ -118,7 +142,7 @@ def _usable(
                 }
             )
             if result.pixels is not None:
-                yield sample, result.pixels
+                yield read, result.pixels
 
 
 def _refuse_long(sample: ShardSample, size: Sequence[int]) -> None:
@@ -127,8 +151,8 @@ def _refuse_long(sample: ShardSample, size: Sequence[int]) -> None:
 
 
 def _on_gpu(
-    results: Iterator[tuple[ShardSample, _Decoded]], loaded: LoadedModel, batch: int
-) -> Iterator[tuple[ShardSample, _Decoded]]:
+    results: Iterator[tuple[_Sampled, _Decoded]], loaded: LoadedModel, batch: int
+) -> Iterator[tuple[_Sampled, _Decoded]]:
     """The same samples, JPEG files decoded and cropped where the network is, some together. What nvJPEG does not take
     is decoded as everywhere else."""
     device, preprocessing = loaded.device, loaded.model.preprocessing
@@ -191,8 +215,9 @@ def _ahead(batches: Batches) -> Batches:
 
 
 def _batches(
-    samples: Iterator[tuple[ShardSample, Num[Tensor, "colour side side"]]], size: int, device: torch.device
+    samples: Iterator[tuple[Read, Num[Tensor, "colour side side"]]], size: int, device: torch.device
 ) -> Batches:
-    """Images stacked by so many, `pinned` for the network's device."""
-    while batch := list(islice(samples, size)):
-        yield [sample for sample, _ in batch], pinned(torch.stack([image for _, image in batch]), device)
+    """Images of a shard stacked by so many, `pinned` for the network's device."""
+    for _, of_shard in groupby(samples, lambda one: one[0].shard):
+        while batch := list(islice(of_shard, size)):
+            yield [read for read, _ in batch], pinned(torch.stack([image for _, image in batch]), device)

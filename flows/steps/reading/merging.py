@@ -134,7 +134,7 @@ def merge_partials(
 ) -> None:
     """Write all that shards add into a store of these shards or of none, and remove the partials."""
     whole, _ = joined_partials(statistics.url, tree.top)
-    if not len(statistics.shards()):
+    if not statistics.shard_count():
         statistics.append_parts(index_rows(statistics.url, tree.read))
     write_gathered(statistics, whole, survey, preprocessing, plan)
     remove_partials(statistics.url, tree.names, tree.read, tree.top)

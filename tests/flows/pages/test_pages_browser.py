@@ -134,7 +134,7 @@ def test_searching_and_ranges(page: Page, index: str) -> None:
     assert page.inner_text("#count") == "4 of 31"
     page.fill("#search", "99")
     page.wait_for_selector(".empty:not([hidden])")
-    assert "Nothing fits" in page.inner_text(".empty")
+    assert page.inner_text(".empty") == "No neuron with a picture has such a number."
     page.fill("#search", "")
     page.select_option("[aria-label='Show a range of']", label="Rise")
     page.fill("[aria-label='At least']", "0.5")

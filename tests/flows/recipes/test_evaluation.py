@@ -59,7 +59,8 @@ def test_every_picture_gets_its_metrics_and_others_none(copied: Path) -> None:
         assert names | {"curve_distance", "nearest_reference", "variation", "clipped"} <= found.keys()
         # three classes are too few to say what is a style, and those of random labels have nothing in common
         told = {f"readability_{JUDGE_NAME}", f"readability_references_{JUDGE_NAME}", "processing_gap"}
-        told |= {f"readability_as_many_{JUDGE_NAME}", f"clarity_{JUDGE_NAME}", f"redundancy_{JUDGE_NAME}"}
+        told |= {f"readability_as_{kind}_{JUDGE_NAME}" for kind in ("many", "pictures")}
+        told |= {f"clarity_{JUDGE_NAME}", f"redundancy_{JUDGE_NAME}"}
         assert found.keys() & told == (set() if layer == "classes" else told)
         # three references have no two groups
         assert not {"diversity", f"polysemanticity_{JUDGE_NAME}"} & found.keys()

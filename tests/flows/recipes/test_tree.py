@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,37 +15,19 @@ from flows.steps.reading.merging import FAN, ROWS, Tree, written_partials
 from stores import open_statistics
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, references_job
-from tests.flows.processes import environment
+from tests.flows.processes import program
 from tests.flows.recipes.test_pipeline import digests
 from vital.measuring.gathering import Gathered
 
 pytestmark = pytest.mark.slow
 
 SHARDS, BRANCHES = 2 * FAN + 2, 3
-DYING = """
-import os, signal, sys
-from flows.jobs import ReferencesJob
-from flows.recipes.references import select_references
-from flows.steps.reading import merging
-
-left, write = int(sys.argv[2]), merging.write_arrays
-
-def dying(*arguments):
-    global left
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-    write(*arguments)
-
-merging.write_arrays = dying
-select_references(ReferencesJob.model_validate_json(sys.argv[1]))
-"""
-"""Runs a job, and kills itself when it has written so many files of partials and is about to write the next."""
 
 
 def killed_after(job: str, files: int) -> None:
-    run = subprocess.run([sys.executable, "-c", DYING, job, str(files)], env=environment(), capture_output=True)
-    assert run.returncode == -signal.SIGKILL, run.stderr.decode()[-2000:]
+    run = program("tests.flows.dying", job, str(files))
+    _, said = run.communicate()
+    assert run.returncode == -signal.SIGKILL, said[-2000:]
 
 
 def test_a_run_killed_within_the_tree_loses_only_what_was_unfinished(
@@ -71,7 +51,7 @@ def test_a_run_killed_within_the_tree_loses_only_what_was_unfinished(
     joined, left = SHARDS // BRANCHES, len(written()) - SHARDS
     assert left == SHARDS - joined + 1, "a branch is there, and its parts are gone"
     # What is read and joined is neither read nor joined again.
-    monkeypatch.setattr("flows.recipes.references.scan_shard", lambda *arguments: pytest.fail("a shard is read again"))
+    monkeypatch.setattr("flows.recipes.references.scan_shards", lambda *arguments: pytest.fail("a shard is read again"))
     joins: list[str] = []
 
     def noting(url: str, name: str, gathered: Gathered, images: int, write: Any = merging._write) -> None:

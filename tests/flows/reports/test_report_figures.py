@@ -69,7 +69,11 @@ def test_likeness_to_photographs_is_compared_and_readability_with_the_neurons_ow
     """Of one neuron a judge knows nothing, and of one method nothing at all."""
     rising = np.linspace(0.6, 0.8, NEURONS)
     some = np.where(np.arange(NEURONS) == 0, np.nan, rising)
-    yardsticks = {"readability_as_many_judge": rising - 0.02, "readability_references_judge": rising + 0.05}
+    yardsticks = {
+        "readability_as_many_judge": rising - 0.02,
+        "readability_as_pictures_judge": rising - 0.01,
+        "readability_references_judge": rising + 0.05,
+    }
     ours = method("vital", readability_judge=some, processing_gap=rising, **yardsticks)
     other = method("maco", readability_judge=some - 0.1, processing_gap=rising + 2)
     unread = method("pixel", processing_gap=rising + 1, readability_judge=np.full(NEURONS, np.nan))
@@ -77,11 +81,11 @@ def test_likeness_to_photographs_is_compared_and_readability_with_the_neurons_ow
     assert (gap.baseline, gap.standing) == ("pixel", "ahead, clear of zero")
     against = [one for one in leads([ours, other, unread]) if one.metric == "readability_judge"]
     assert [one.baseline for one in against] == ["maco", *YARDSTICKS]
-    assert [one.standing for one in against] == ["ahead, clear of zero"] * 2 + ["behind, clear of zero"]
-    assert [one.difference.mean for one in against] == pytest.approx([0.1, 0.02, -0.05])
-    assert [one.difference.neurons for one in against] == [NEURONS - 1] * 3
+    assert [one.standing for one in against] == ["ahead, clear of zero"] * 3 + ["behind, clear of zero"]
+    assert [one.difference.mean for one in against] == pytest.approx([0.1, 0.02, 0.01, -0.05])
+    assert [one.difference.neurons for one in against] == [NEURONS - 1] * 4
     assert [one.metric for one in leads([ours, method("maco", processing_gap=rising)])] == [
-        "processing_gap", "readability_judge", "readability_judge",
+        "processing_gap", *["readability_judge"] * len(YARDSTICKS),
     ]  # fmt: skip
 
 

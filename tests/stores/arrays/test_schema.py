@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,9 +7,9 @@ import pytest
 import xarray
 import zarr
 
-from stores.arrays.opening import open_store
+from stores.arrays.opening import memory_group, open_store
 from stores.arrays.schema import ArraySpec, array_at, declare
-from stores.arrays.writing import write_block
+from stores.arrays.writing import grow, write_block
 from stores.errors import SchemaMismatch
 
 
@@ -110,3 +111,20 @@ def test_what_another_run_declares_at_the_same_moment_is_its_own(
     monkeypatch.setattr(zarr.Group, "create_hierarchy", late(other))
     with pytest.raises(SchemaMismatch, match=r"exists with shape \(4,\)"):
         declare(group, specs)
+
+
+def test_arrays_declared_alike_have_attributes_of_their_own() -> None:
+    spec = ArraySpec("a", ("neuron",), (3,), "float32", "rows")
+    first, second = (declare(memory_group(), [spec])["a"] for _ in range(2))
+    first.attrs["mine"] = 1
+    later = declare(memory_group(), [spec])["a"]
+    assert [dict(one.attrs).get("mine") for one in (first, second, later)] == [1, None, None]
+
+
+def test_what_grows_may_lie_in_chunks_of_another_length() -> None:
+    """As in stores that were made before tables of shards had small ones."""
+    group, spec = memory_group(), ArraySpec("names", ("shard",), (0,), "str", "names", growing=True)
+    declare(group, [spec])
+    grow(declare(group, [replace(spec, few=True)])["names"], 0, np.asarray(["a", "b"], np.dtypes.StringDType()))
+    assert array_at(group, "names").chunks > declare(memory_group(), [replace(spec, few=True)])["names"].chunks
+    assert np.asarray(array_at(group, "names")).tolist() == ["a", "b"]

@@ -97,8 +97,8 @@ def test_pictures_are_of_their_neurons_and_a_neuron_s_value_is_their_mean() -> N
     np.testing.assert_array_equal(means, [2.0, np.nan, 1.5])
 
 
-def test_photographs_of_facets_shown_as_pictures_are_read_as_the_yardstick_of_as_many_is() -> None:
-    """Whatever the features: both are standardised and averaged in one way."""
+def test_photographs_shown_as_pictures_are_read_as_the_yardsticks_are() -> None:
+    """Whatever the features, the strongest of each facet and all of them: standardised and averaged in one way."""
     stream, neurons, each = np.random.default_rng(0), 9, 4
     features = np.exp(stream.normal(size=(neurons * each, 12))).astype(np.float32)
     rows = [each * neuron + np.arange(each) for neuron in range(neurons)]
@@ -111,5 +111,8 @@ def test_photographs_of_facets_shown_as_pictures_are_read_as_the_yardstick_of_as
     together = measured([len(own) for own in leading]).together()
     found = _readable(JUDGE, pictures, together, photos, Questions(questions, {JUDGE: images}, {JUDGE: images}))
     np.testing.assert_array_equal(found["readability_judge"], found["readability_as_many_judge"])
+    all_shown = measured([each] * neurons).together()
+    as_pictures = _readable(JUDGE, features, all_shown, photos, Questions(questions, {JUDGE: images}, {JUDGE: images}))
+    np.testing.assert_array_equal(as_pictures["readability_judge"], found["readability_as_pictures_judge"])
     assert np.isfinite(found["readability_references_judge"]).all()
     assert not np.array_equal(found["readability_judge"], found["readability_references_judge"])

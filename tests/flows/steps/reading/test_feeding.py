@@ -6,7 +6,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -23,15 +25,15 @@ from flows.running.process import LoadedModel, load
 from flows.steps.reading import feeding
 from flows.steps.reading.feeding import BATCH, BATCH_ON_GPU, Feed
 from flows.steps.reading.labels import BY_NUMBER
-from flows.steps.reading.shards import Partial, scan_shard
-from stores.errors import ForeignStore, Status, UnreadableImage
+from flows.steps.reading.shards import Partial, scan_shards
+from stores.errors import ForeignStore, MissingShard, Status, UnreadableImage
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, expand
 from stores.shards.reading import ShardReader
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, references_job
 from vital.errors import DoesNotFit, UnsuitableInput
-from vital.measuring.gathering import Gathering, Plan
+from vital.measuring.gathering import LOWEST, Gathering, Plan
 from vital.network.probe import CLASSES
 from vital.settings import StatisticsSettings
 
@@ -86,9 +88,9 @@ def assert_same(one: Partial, other: Partial) -> None:
 
 
 def test_several_decoders_give_the_partial_of_one(here: LoadedModel, mixed: ShardFile) -> None:
-    one = scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=7, decoders=1))
+    one = scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=7, decoders=1))
     for decoders in (2, 5):
-        assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=7, decoders=decoders)), one)
+        assert_same(scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=7, decoders=decoders)), one)
     status = dict(zip(one.samples.key.tolist(), one.samples.status.tolist(), strict=True))
     found = {key: Status(value) for key, value in status.items() if value != Status.OK}
     assert found == {
@@ -130,12 +132,12 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
 def test_a_batch_that_does_not_fit_is_halved_and_later_shards_begin_with_as_few(
     here: LoadedModel, mixed: ShardFile, room: Callable[[int], list[int]]
 ) -> None:
-    expected = scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=6))
+    expected = scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=6))
     tried = room(6)
-    assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=24)), expected)
+    assert_same(scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=24)), expected)
     assert tried[:3] == [24, 12, 6]
     tried.clear()
-    assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=24)), expected)
+    assert_same(scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=24)), expected)
     assert max(tried) == 6
 
 
@@ -144,9 +146,66 @@ def test_one_image_that_does_not_fit_and_a_fixed_batch_end_the_run(
 ) -> None:
     room(0)
     with pytest.raises(DoesNotFit, match=r"8 images together do not fit .*give --batch 4"):
-        scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8, fixed=True))
+        scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=8, fixed=True))
     with pytest.raises(DoesNotFit, match="one image does not fit into memory"):
-        scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8))
+        scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=8))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> list[ShardFile]:
+    """Three shards, the second without a usable image."""
+    folder = tmp_path_factory.mktemp("several")
+    for shard, images in ((0, range(5)), (2, range(5, 12))):
+        members = {f"{shard}{number:02d}.jpg": tiny.jpeg(number) for number in images}
+        tiny.write_tar(folder / f"{shard}.tar", members)
+    tiny.write_tar(folder / "1.tar", {"1a.jpg": b"no image", "1b.jpg": tiny.jpeg(4)[:40]})
+    return expand((str(folder),))
+
+
+def test_shards_together_add_what_they_add_one_by_one(here: LoadedModel, several: list[ShardFile]) -> None:
+    sums = Plan((LAYER, f"{LAYER}{LOWEST}", CLASSES), ("1",), 3, 16, sample=4)
+    whole = scan_shards(several, here, sums, BY_NUMBER, Feed(batch=3, decoders=2))
+    total, images = None, 0
+    for shard in several:
+        part = scan_shards([shard], here, sums, BY_NUMBER, Feed(batch=3))
+        moved = part.gathered.shifted(images)
+        total, images = moved if total is None else total + moved, images + len(part.samples)
+    assert total is not None
+    for name, values in total.arrays().items():
+        np.testing.assert_array_equal(whole.gathered.arrays()[name], values, err_msg=name)
+    assert whole.samples.shard.tolist() == [0] * 5 + [1] * 2 + [2] * 7
+    assert (whole.shards.images.tolist(), whole.shards.rejected.tolist()) == ([5, 2, 7], [0, 2, 0])
+    assert whole.shards.name.tolist() == [shard.name for shard in several]
+
+
+def test_the_next_shard_is_decoded_before_the_last_batch_of_the_one_before_is_done(
+    here: LoadedModel, several: list[ShardFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = Event()
+    first, real_add, real_decode = tiny.jpeg(5), Gathering.add, decode
+    added: list[int] = []
+
+    def decoding(data: bytes, **rest: Any) -> np.ndarray:
+        if data == first:
+            begun.set()
+        return real_decode(data, **rest)
+
+    def add(self: Gathering, pixels: Tensor, *rest: Any) -> None:
+        added.append(len(pixels))
+        if len(added) == 2:  # the last of the first shard
+            assert begun.wait(60), "nothing of a later shard is decoded while this one is computed"
+        real_add(self, pixels, *rest)
+
+    monkeypatch.setattr(feeding, "decode", decoding)
+    monkeypatch.setattr(Gathering, "add", add)
+    scan_shards(several, here, PLAN, BY_NUMBER, Feed(batch=3))
+    assert added == [3, 2, 3, 3, 1], "no batch is of two shards"
+
+
+def test_a_shard_that_is_gone_is_named_though_it_is_read_ahead(here: LoadedModel, several: list[ShardFile]) -> None:
+    gone = replace(several[2], url=several[2].url + ".gone", name="2.tar.gone")
+    with pytest.raises(MissingShard, match=r"2\.tar\.gone"):
+        scan_shards([*several[:2], gone], here, PLAN, BY_NUMBER, Feed(batch=3))
 
 
 def test_other_errors_of_the_pass_are_not_taken_for_memory(
@@ -157,7 +216,7 @@ def test_other_errors_of_the_pass_are_not_taken_for_memory(
 
     monkeypatch.setattr(Gathering, "add", add)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8))
+        scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=8))
 
 
 def test_a_gpu_s_decoder_gets_what_is_for_it_and_all_else_goes_the_usual_way(
@@ -176,9 +235,9 @@ def test_a_gpu_s_decoder_gets_what_is_for_it_and_all_else_goes_the_usual_way(
         return decode_all
 
     monkeypatch.setattr("flows.steps.reading.feeding.jpeg_decoder", twin)
-    expected = scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8))
+    expected = scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=8))
     assert not asked
-    assert_same(scan_shard(mixed, here, PLAN, BY_NUMBER, Feed(batch=8, jpeg="nvjpeg")), expected)
+    assert_same(scan_shards([mixed], here, PLAN, BY_NUMBER, Feed(batch=8, jpeg="nvjpeg")), expected)
     # The broken one makes its group fail, which is tried one by one; the long one and the inks never come so far.
     assert asked[0] == 6
     assert asked[1:7] == [1] * 6

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from flows.steps.reading.merging import (
     write_partial,
     written_partials,
 )
-from flows.steps.reading.shards import Partial, joined
+from flows.steps.reading.shards import Partial
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import SchemaMismatch
 from stores.shards.finding import ShardFile
@@ -64,11 +65,22 @@ def partial_of(shard: int) -> Partial:
     )
 
 
+def joined(parts: Iterable[Partial]) -> Partial:
+    """What some shards in order add together, each counted from the first image of the first."""
+    first, *rest = parts
+    total, images, samples = first.gathered, len(first.samples), [first.samples]
+    for number, part in enumerate(rest, 1):
+        total += part.gathered.shifted(images)
+        images += len(part.samples)
+        samples.append(replace(part.samples, shard=(part.samples.shard + number).astype(np.int32)))
+    tables = [part.shards for part in (first, *rest)]
+    return Partial(total, SampleRows.concat(samples), ShardRows.concat(tables))
+
+
 def scanned(tree: Tree, url: str) -> None:
     """What the tasks of the leaves write."""
     for leaf in tree.leaves:
-        first, *rest = (partial_of(int(shard.name[:4])) for shard in leaf.shards)
-        write_partial(url, leaf.name, joined(first, rest, len(first.samples), 1))
+        write_partial(url, leaf.name, joined(partial_of(int(shard.name[:4])) for shard in leaf.shards))
 
 
 def same(one: Gathered, other: Gathered) -> bool:
@@ -81,8 +93,7 @@ def same(one: Gathered, other: Gathered) -> bool:
 @pytest.mark.slow
 def test_what_shards_add_is_the_same_to_the_bit_whatever_the_tree(shards: int, tasks: int, fan: int) -> None:
     url, tree = f"memory://tree-{next(STORES)}", Tree.of(PLAN, files(shards), tasks, fan)
-    first, *rest = map(partial_of, range(shards))
-    expected = joined(first, rest, len(first.samples), 1)
+    expected = joined(map(partial_of, range(shards)))
     scanned(tree, url)
     for level in tree.levels:
         for branch in level:
