@@ -1,12 +1,12 @@
 """Bytes to pixels, with a bound on the size before anything is decoded.
 
 Pixels are bytes where the file has them. Where it has more, as PNG and TIFF of 16 bits, they are float32 between 0 and
-255, and nothing is rounded.
+255, and nothing is rounded, save of colour PPM of 16 bits, of which Pillow keeps the upper 8.
 
-JPEG goes through simplejpeg, the rest through Pillow. EXIF orientation is ignored by both: networks were trained on
-the pixels as they lie in the file. Alpha is dropped; greyscale and palettes become RGB; of an animation the first
-frame counts. For networks of other channels `stores.shards.bands` reads arrays and TIFF, and a file of another format
-must have as many bands.
+JPEG goes through simplejpeg, the rest through Pillow. EXIF orientation is ignored by both, save of TIFF, which Pillow
+turns when it reads it: networks were trained on the pixels as they lie in the file. Alpha is dropped; greyscale and
+palettes become RGB; of an animation the first frame counts. For networks of other channels `stores.shards.bands` reads
+arrays and TIFF, and a file of another format must have as many bands.
 """
 
 import io
