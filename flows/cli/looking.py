@@ -185,8 +185,7 @@ def look(
 ) -> Iterator[str]:
     """Which neurons of an atlas, or of several, see photographs: how strongly against the data set's images, and where.
 
-    Neurons are in the order of the share of the data set's sampled images that excite them less; those of the same
-    share by how many standard deviations they are above the sample's mean.
+    Those come first that the fewest of the data set's images excite as much.
 
     For example:
       vital look a.zarr cat.jpg

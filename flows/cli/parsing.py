@@ -41,6 +41,8 @@ COMMANDS = {
     "export": ("looking:export", "save a selection of pictures, as a folder or a zip"),
 }
 """Where each command is, since nothing is imported before it is asked for; and what it is for, in the order of use."""
+USAGES = {"look": "[OPTIONS] ATLAS PHOTO..."}
+"""How a command is used whose positions cyclopts does not name."""
 
 
 class Layout(PlainFormatter):
@@ -68,7 +70,9 @@ def command_line(asked: str | None = None) -> App:
         result_action="return_value", print_error=False, exit_on_error=False, suppress_keyboard_interrupt=False,
     )  # fmt: skip
     for order, (name, (path, purpose)) in enumerate(COMMANDS.items()):
-        app.command(f"flows.cli.{path}", name=name, help=None if name == asked else purpose, sort_key=order)
+        usage = f"Usage: vital {name} {USAGES[name]}" if name in USAGES else None
+        shown = None if name == asked else purpose
+        app.command(f"flows.cli.{path}", name=name, help=shown, sort_key=order, usage=usage)
     verbose = "before the command: show Prefect's logs, and tracebacks of errors"
     app.command("flows.cli.main:main", name="--verbose", help=verbose, group=options)  # `main` takes it off
     app["--help"].group = app["--version"].group = options
