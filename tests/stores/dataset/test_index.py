@@ -99,7 +99,8 @@ def test_two_stores_hold_the_same_bytes_whether_extended_or_not(tmp_path: Path) 
 def test_many_small_parts_are_appended_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts join until they fill a chunk; here one of 8 rows, so that several are written."""
     monkeypatch.setattr("stores.dataset.index.GROWING_CHUNK", 8)
-    monkeypatch.setattr("stores.arrays.schema.GROWING_CHUNK", 8)
+    for chunk in ("GROWING_CHUNK", "FEW_CHUNK"):
+        monkeypatch.setattr(f"stores.arrays.schema.{chunk}", 8)
     counts = [3, 0, 5, 1, 1, 9, 2]
     group = open_store(str(tmp_path / "s"), "statistics", "a")
     append_index(group, *rows(0, [2], bad=1))
