@@ -40,7 +40,7 @@ class _AllRead(Exception):
 def anchor(network: nn.Module) -> Tensor:
     """A tensor of the network, by which its device and the type of its numbers are known."""
     numbers = (one for one in chain(network.parameters(), network.buffers()) if one.is_floating_point())
-    return next(numbers, torch.empty(0))
+    return next(numbers, torch.empty(0, device="cpu"))
 
 
 def modules_anew(network: nn.Module) -> nn.Module:
