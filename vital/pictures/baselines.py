@@ -3,8 +3,8 @@
 All run in the optimiser of `vital.pictures.optimise`, as batched and with as many steps. ``pixel``: Erhan, Bengio,
 Courville, Vincent, "Visualizing higher-layer features of a deep network" (2009), with the norm of Simonyan, Vedaldi,
 Zisserman (2014), who square it. ``fourier``: Olah, Mordvintsev, Schubert, "Feature visualization" (Distill, 2017).
-``maco``: Fel et al., "Unlocking feature visualization for deeper networks with MAgnitude Constrained Optimization" (2023).
-``deepinversion``: Yin et al., "Dreaming to distill" (2020).
+``maco``: Fel et al., "Unlocking feature visualization for deeper networks with MAgnitude Constrained Optimization"
+(2023). ``deepinversion``: Yin et al., "Dreaming to distill" (2020).
 """
 
 from __future__ import annotations

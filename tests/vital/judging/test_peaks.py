@@ -20,9 +20,9 @@ class RootOf(nn.Module):
 
 
 def test_a_picture_whose_activation_is_not_a_number_is_no_ones_best() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), RootOf())
-    network.requires_grad_(False)[0].weight.copy_(torch.diag(torch.tensor([-1.0, 1.0, 2.0])).view(3, 3, 1, 1))
-    model = Model("roots", network, Preprocessing(16, (0.0,) * 3, (1.0,) * 3))
+    first = nn.Conv2d(3, 3, 1, bias=False).requires_grad_(False)
+    first.weight.copy_(torch.diag(torch.tensor([-1.0, 1.0, 2.0])).view(3, 3, 1, 1))
+    model = Model("roots", nn.Sequential(first, RootOf()), Preprocessing(16, (0.0,) * 3, (1.0,) * 3))
     pixels = np.full((2, 16, 16, 3), 200, np.uint8)
     found = peak_ranks(model, "1", [0, 2], pixels, {}, (np.zeros(3), np.ones(3)))
     assert np.isnan(found.peak[0])

@@ -197,11 +197,14 @@ SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor
 
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_an_operation_that_is_called_with_names_has_the_same_relevance(name: str) -> None:
-    _, by_position = SPELLINGS[name]
     inputs = draw(0, 1, 2, 16)
+    by_name, by_position = SPELLINGS[name]
     begun = by_position(inputs.view(1, 2, 4, 4)).abs()
-    found, known = (arrived(lambda x, call=call: call(x.view(1, 2, 4, 4)), inputs, begun) for call in SPELLINGS[name])
-    assert torch.equal(found, known)
+
+    def seen(call: Callable[[Tensor], Tensor]) -> Tensor:
+        return arrived(lambda x: call(x.view(1, 2, 4, 4)), inputs, begun)
+
+    assert torch.equal(seen(by_name), seen(by_position))
 
 
 @pytest.mark.parametrize("times", [0.5, -2.0])
