@@ -52,8 +52,8 @@ def run_tasks(running: Running, task: Task[..., Any], calls: Calls) -> list[Any]
     """
     if not calls:
         return []
-    # What a task has done stands in the store alone. Where Prefect keeps results, it would take one that found a lease of
-    # another run for done when it is asked for again.
+    # What a task has done stands in the store alone: where Prefect keeps results, it would take one that found another
+    # run's lease for done when it is asked for again.
     task = task.with_options(cache_policy=NO_CACHE, persist_result=False)
     results: list[Any] = []
     showing = progress_artifact(task.name, sum(weight for _, weight in calls))
