@@ -81,8 +81,8 @@ def _by_number(numbers: Sequence[int], given: Sequence[str], classes: int) -> Ma
     beyond = sum(number >= classes for number in used)
     if 2 * beyond >= len(used):
         raise UnsuitableInput(
-            f"{beyond} of the data set's {len(used)} classes, which are numbered {min(used)} to {max(used)}, are beyond "
-            f"the network's 0 to {classes - 1}: say which is which with --labels map.json, as "
+            f"{beyond} of the data set's {len(used)} classes, which are numbered {min(used)} to {max(used)}, are "
+            f"beyond the network's 0 to {classes - 1}: say which is which with --labels map.json, as "
             f'{{"{max(used)}": {classes - 1}}}, or give --labels ignore'
         )
     return Matched(tuple(number if number < classes else NONE for number in numbers), "number")
