@@ -70,7 +70,7 @@ class _Run:
     """Sites of its input that are the same for all images."""
     apart: bool = False
     """Whether it is known that no gradient leads from it to the images."""
-    values: Tensor = field(default_factory=lambda: torch.empty(0))
+    values: Tensor = field(default_factory=lambda: torch.empty(0, device="cpu"))
     """Some of what it gave, of one image."""
 
 
@@ -302,7 +302,7 @@ def _noise(network: nn.Module, side: int, images: int, colours: int) -> Tensor:
     like = anchor(network)
     # one by one: the first is the same of one image as of several
     stream = torch.Generator().manual_seed(0)
-    noise = [torch.randn(1, colours, side, side, generator=stream) for _ in range(images)]
+    noise = [torch.randn(1, colours, side, side, generator=stream, device="cpu") for _ in range(images)]
     return torch.cat(noise).to(like.device, like.dtype)
 
 
