@@ -85,10 +85,10 @@ def find_names(job: NamesJob, layer: str) -> None:
         sample.peak[rows].astype(np.float32),
         scored.words.scores,
         chooses,
-        job.words,
-        job.shuffles,
-        job.quantile,
-        device,
+        ranks=job.words,
+        shuffles=job.shuffles,
+        quantile=job.quantile,
+        device=device,
     )
     words = np.array([*scored.words.words, ""], np.dtypes.StringDType())  # the last is that of none
     assert NO_WORD == -1

@@ -74,7 +74,8 @@ class AtlasLayer(Blocks):
         """Create the arrays once, before any task: ``records`` losses along the optimisation, and rows of so many
         levels of each of ``nodes``; a picture for each of up to so many ``facets`` of a neuron, of so many ``colours``.
         """
-        declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes, facets, colours))
+        specs = picture_specs(self.path, neurons, self.side, records, block, nodes, facets=facets, colours=colours)
+        declare(self.root, specs)
 
     def declare_origin(
         self,
@@ -251,6 +252,7 @@ def picture_specs(
     records: int,
     block: int,
     nodes: Mapping[str, int],
+    *,
     facets: int = 1,
     colours: int = 3,
 ) -> list[ArraySpec]:

@@ -102,10 +102,9 @@ class Step:
         draws: Draws,
         settings: PictureSettings,
         priors: Priors,
-        dtype: torch.dtype,
     ) -> None:
-        """``run`` is the network, which takes pictures of ``dtype``."""
-        self._run, self._judge, self._pictures, self._priors, self._dtype = run, judge, pictures, priors, dtype
+        """``run`` is the network, whatever its precision."""
+        self._run, self._judge, self._pictures, self._priors = run, judge, pictures, priors
         parameters, steps = pictures.parameters, settings.steps
         device = parameters.device
 
@@ -131,7 +130,7 @@ class Step:
         """Pictures whose loss and gradient were finite in every step."""
         self.saliency = torch.zeros_like(self._noise)
         """Sum over the steps of |gradient of each pixel|."""
-        self.loss = torch.zeros(count, dtype=torch.promote_types(dtype, torch.float32), device=device)
+        self.loss = torch.zeros(count, dtype=parameters.dtype, device=device)
         """Of the last step without a random crop; random crops have another loss."""
         self.whole = True
         """Whether the state is that after a step, and not that in the middle of one."""
@@ -170,7 +169,7 @@ class Step:
         parameters = self._pictures.parameters
         self._rate.copy_(self._now(self._rates))
         shown = self._pictures.pictures()
-        loss = self._judge(self._run(self._moved(shown, kind).to(self._dtype)), kind.random_crop)
+        loss = self._judge(self._run(self._moved(shown, kind)), kind.random_crop)
         if self._priors.variation:
             loss = loss + self._priors.variation * total_variation(shown)
         if self._priors.norm:

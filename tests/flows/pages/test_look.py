@@ -12,7 +12,7 @@ import pytest
 
 import flows
 from flows.cli.export import served
-from flows.pages.atlas import write_gallery
+from flows.pages.atlas import Showing, write_gallery
 from flows.pages.looking.page import LOOK_FOLDER, page_places, write_look
 from flows.pages.looking.sights import Look, overlaid
 from stores import Atlas, Statistics, open_atlas, open_statistics
@@ -171,7 +171,7 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
 
 
 def test_pages_elsewhere_are_linked_at_the_address_that_a_browser_opens(made: Made, tmp_path: Path) -> None:
-    write_gallery(str(made.atlas), tmp_path, photos=False)
+    write_gallery(str(made.atlas), tmp_path, Showing(photos=False))
     with served(tmp_path) as url:
         places = page_places(f"{url}index.html", str(made.atlas), tmp_path)
         assert places[LAYER] == f"{url}index.html#/0/{LAYER}"

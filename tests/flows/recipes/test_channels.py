@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, TargetsJob
-from flows.pages.atlas import write_gallery
+from flows.pages.atlas import Showing, write_gallery
 from flows.pages.looking.look import look_at
 from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
@@ -120,14 +120,14 @@ def test_pages_and_files_show_the_channels_that_were_asked_for(
 ) -> None:
     """4, 2, 0 as the network's settings say: the picture of neuron 4 is red, of neuron 0 blue."""
     _, atlas = finished
-    write_gallery(atlas.url, tmp_path / "pages", maps=None)
+    write_gallery(atlas.url, tmp_path / "pages")
     assert site_data(tmp_path / "pages", "layer.js")["shown"] == "channels 4, 2, 0 of 5 as red, green, blue"
     for neuron, colour in ((4, 0), (2, 1), (0, 2)):
         with Image.open(next((tmp_path / "pages").rglob(f"{LAYER}/0/{neuron}.webp"))) as image:
             assert np.asarray(image.convert("RGB")).mean((0, 1)).argmax() == colour
     photos = [np.asarray(Image.open(file).convert("RGB")) for file in (tmp_path / "pages").rglob("photos/**/*.jpg")]
     assert {int(photo.mean((0, 1)).argmax()) for photo in photos} == {0, 1, 2}
-    write_gallery(atlas.url, tmp_path / "pages", maps=None, shown="3")
+    write_gallery(atlas.url, tmp_path / "pages", Showing(channels="3"))
     assert site_data(tmp_path / "pages", "layer.js")["shown"] == "channel 3 of 5 as grey"
     file = tmp_path / "one.png"
     assert vital("show", atlas.url, LAYER, "4", "--out", str(file), "--shown", "4").exit_code == 0

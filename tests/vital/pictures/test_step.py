@@ -17,7 +17,7 @@ from tests.reference.networks import SIDE
 from tests.vital.pictures.recording import Device, stand_in
 from tests.vital.pictures.test_baselines import SPECTRUM, Normed
 from tests.vital.pictures.test_optimise import NODES, assert_same, double
-from vital.measuring.targets import Crop, NodeTarget, Target, measure
+from vital.measuring.targets import Attribution, Crop, NodeTarget, Target, measure
 from vital.memory import RanOut
 from vital.network.arithmetic import repeatable
 from vital.network.layers import survey
@@ -84,7 +84,7 @@ def target_of(model: Model, read: str, kind: RelevanceKind, count: int = 2) -> T
         Crop(torch.randint(0, 256, (3, SIDE, SIDE), generator=stream, dtype=torch.uint8), (0, 1)) for _ in range(2)
     ]
     layer, reads = (CLASSES, None) if read == "class" else ("some", READS[read])
-    target = measure(model, layer, (3, 7), crops, NODES, {}, kind, readout=reads)
+    target = measure(model, Attribution(layer, kind, readout=reads), (3, 7), crops, NODES)
     rows = np.arange(count) % 2
 
     def repeated(node: NodeTarget) -> NodeTarget:
@@ -184,7 +184,13 @@ def test_networks_with_attention_and_without_can_be_recorded(
     model = load_model(ModelSettings(name=name, weights="random", input_size=side))
     found = survey(model)
     nodes, layouts = (INPUT, *default_nodes(found, layer, name)), found.layouts()
-    target = measure(model, layer, [0], [Crop(torch.zeros(3, side, side, dtype=torch.uint8), (0,))], nodes, layouts)
+    target = measure(
+        model,
+        Attribution(layer, layouts=layouts),
+        [0],
+        [Crop(torch.zeros(3, side, side, dtype=torch.uint8), (0,))],
+        nodes,
+    )
     kinds = counted(model, target, "lrp", PictureSettings(steps=2, side=side), monkeypatch, layouts)
     assert list(kinds) == [Kind()]
     assert len(kinds[Kind()]) == 1  # the second step was looked at
