@@ -158,10 +158,10 @@ class LayerSource:
             return pages
         several, numbers = zip(*further, strict=True)
         rows = self.pictures.rows(several, ("pixels", COUNT), numbers)
-        for place, (neuron, facet) in enumerate(further):
+        for row, (neuron, facet) in enumerate(further):
             seen = photos[neuron].facets.get(facet, ()) if neuron in photos else ()
-            pixels, trusted = as_shown(rows["pixels"][place], self.shown), self._trusted_facet(neuron, facet)
-            pages.setdefault(neuron, []).append(FacetPage(pixels, int(rows[COUNT][place]), seen, trusted))
+            pixels, trusted = as_shown(rows["pixels"][row], self.shown), self._trusted_facet(neuron, facet)
+            pages.setdefault(neuron, []).append(FacetPage(pixels, int(rows[COUNT][row]), seen, trusted))
         return pages
 
     @cached_property
@@ -175,7 +175,7 @@ class LayerSource:
         }
 
     def _trusted(self, neurons: Sequence[int]) -> list[TrustLine | None]:
-        return [_line(found) for found in trust_of_layer(self._metrics, neurons)]
+        return [_line(trust) for trust in trust_of_layer(self._metrics, neurons)]
 
     def _trusted_facet(self, neuron: int, facet: int) -> TrustLine | None:
         """How far one picture of several can be trusted; what is of the neuron's photographs is of all of them."""
@@ -262,5 +262,5 @@ class LayerSource:
         return everywhere
 
 
-def _line(found: Trust) -> TrustLine | None:
-    return TrustLine([finding.holds for finding in found.findings], found.sentence) if found.known else None
+def _line(trust: Trust) -> TrustLine | None:
+    return TrustLine([finding.holds for finding in trust.findings], trust.sentence) if trust.known else None

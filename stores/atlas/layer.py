@@ -176,12 +176,12 @@ class AtlasLayer(Blocks):
             for name, array in parent.members(max_depth=1)
             if isinstance(array, zarr.Array) and name.endswith("/target")
         ]
-        found, asked = {}, range(self.count) if neurons is None else neurons
+        curves, asked = {}, range(self.count) if neurons is None else neurons
         for node in nodes:
             names = [f"{REACHED}/{placed(node)}/{name}" for name in ("picture", "target")]
             picture, target = self.rows(asked, names, facets).values()
-            found[node] = (picture, target)
-        return found
+            curves[node] = (picture, target)
+        return curves
 
     # Metrics
 

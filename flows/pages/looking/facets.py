@@ -33,18 +33,18 @@ def with_facets(
     """
     sights = [list(row) for row in seen]
     for pictures in layers:
-        places = [
+        of_layer = [
             (photo, rank)
             for photo, row in enumerate(sights)
             for rank, one in enumerate(row)
             if one.layer == pictures.name
         ]
-        if pictures.most_facets == 1 or not places:
+        if pictures.most_facets == 1 or not of_layer:
             continue
-        numbers = np.array([sights[photo][rank].neuron for photo, rank in places])
+        numbers = np.array([sights[photo][rank].neuron for photo, rank in of_layer])
         counts = np.asarray(pictures.facets(numbers.tolist()))
         several = [
-            (photo, rank, count) for (photo, rank), count in zip(places, counts.tolist(), strict=True) if count > 1
+            (photo, rank, count) for (photo, rank), count in zip(of_layer, counts.tolist(), strict=True) if count > 1
         ]
         if not several:
             continue

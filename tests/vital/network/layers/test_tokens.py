@@ -78,7 +78,7 @@ def test_tokens_after_the_patches_are_no_sites_either(leading: int, trailing: in
     layers = survey(model)
     layer = layers.layer("blocks.0")
     assert (layer.leading_tokens, layer.own_sites, layer.trailing_tokens) == (leading, 16, trailing)
-    assert model.layers()["blocks.0"].places == f"{leading}+16+{trailing}"
+    assert model.layers()["blocks.0"].sites_shown == f"{leading}+16+{trailing}"
     pixels = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
     rows = torch.arange(4).numpy()
     ranking = gather(
