@@ -144,7 +144,7 @@ class TaskReferences:
                 raise
 
         def alone() -> M:
-            blank = torch.zeros(3, preprocessing.side, preprocessing.side, dtype=torch.uint8)
+            blank = torch.zeros(preprocessing.colours, preprocessing.side, preprocessing.side, dtype=torch.uint8)
             return of_crops(neurons[:1], [Crop(blank, (0,))], 1, lambda measured: None)
 
         return fitting(self._batch(alone), whole_task, "reference", running.deterministic)

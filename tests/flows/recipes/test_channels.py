@@ -4,6 +4,7 @@ that it means, and people are shown the channels that were asked for."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from flows.steps.targets.measuring import TaskReferences
 from stores import Atlas, Statistics, open_atlas, open_statistics
 from stores.errors import UnreadableShard
 from tests.flows import banded
@@ -84,6 +86,22 @@ def test_colours_of_the_data_are_those_of_its_values(finished: tuple[Statistics,
     rows = finished[0].colour_rows()
     assert rows.shape[0] == BANDS
     np.testing.assert_allclose(rows.mean(1), shown.mean((0, 2, 3)), atol=2.5)
+
+
+def test_memory_is_measured_on_an_image_of_as_many_channels(
+    finished: tuple[Statistics, Atlas], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU does before it measures references."""
+    measured: list[object] = []
+
+    def batch(self: TaskReferences, alone: Callable[[], object]) -> int:
+        measured.append(alone())
+        return 2
+
+    monkeypatch.setattr(TaskReferences, "_batch", batch)
+    two = VARIANT.model_copy(update={"references": 2})
+    measure_targets(TargetsJob(store=finished[0].url, layer=LAYER, variant=two))
+    assert measured
 
 
 def test_a_picture_is_bright_in_the_band_that_its_neuron_means(finished: tuple[Statistics, Atlas]) -> None:
