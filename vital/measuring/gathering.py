@@ -125,8 +125,8 @@ class Gathered:
                 if owner.startswith(f"{kind}/")
             }
 
-        light = ImageSums(**parts["light"])
-        return cls(of("rankings", Ranking), of("sums", LayerSums), light, of("sample", Sample))
+        image_sums = ImageSums(**parts["light"])
+        return cls(of("rankings", Ranking), of("sums", LayerSums), image_sums, of("sample", Sample))
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ from vital.pictures.pixels import (
     to_bytes,
     transparency,
 )
-from vital.pictures.step import Begun, Judge, Kind, Priors, Step, broken_off, recorded
+from vital.pictures.step import Begun, Judge, Priors, Step, StepKind, broken_off, recorded
 from vital.pictures.transforms import draw, random_crop_steps
 from vital.propagation.mode import relevance_mode
 from vital.settings import PictureSettings, RelevanceKind
@@ -108,7 +108,7 @@ def optimise(
             def judge(activations: Activations, random_crop: bool) -> Tensor:
                 return activated(activations)
 
-        kinds = [Kind(bool(cropped)) for cropped in random_crop_steps(settings, target.classes)]
+        kinds = [StepKind(bool(cropped)) for cropped in random_crop_steps(settings, target.classes)]
         state = Step(lambda shown: run(shown.to(weight.dtype)), judge, pictures, draws, settings, priors)
         if begun is not None:
             state.go_on(begun)

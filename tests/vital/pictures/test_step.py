@@ -28,7 +28,7 @@ from vital.network.probe import CLASSES, INPUT, Layout
 from vital.pictures import optimise as optimiser
 from vital.pictures import step
 from vital.pictures.optimise import Pictures, optimise
-from vital.pictures.step import WARM_UP, Begun, Kind, Step
+from vital.pictures.step import WARM_UP, Begun, Step, StepKind
 from vital.settings import ModelSettings, PictureSettings, RelevanceKind
 
 pytestmark = pytest.mark.slow
@@ -106,16 +106,16 @@ def counted(
     wanted: PictureSettings,
     monkeypatch: pytest.MonkeyPatch,
     layouts: dict[str, Layout] | None = None,
-) -> dict[Kind, set[int]]:
+) -> dict[StepKind, set[int]]:
     """How many operations each step of a kind has, save its first, on a device without values. Whatever a step had to
     do with the host would be an error."""
-    found: dict[Kind, set[int]] = {}
+    found: dict[StepKind, set[int]] = {}
 
     @contextmanager
-    def watched(one: Step, device: torch.device, kinds: Sequence[Kind]) -> Iterator[Callable[[Kind], None]]:
+    def watched(one: Step, device: torch.device, kinds: Sequence[StepKind]) -> Iterator[Callable[[StepKind], None]]:
         left = wanted.steps
 
-        def run(kind: Kind) -> None:
+        def run(kind: StepKind) -> None:
             nonlocal left
             first = kind not in found  # resamples targets and uploads them, once a run
             with Device(strict=not first) as device:
@@ -192,8 +192,8 @@ def test_networks_with_attention_and_without_can_be_recorded(
         nodes,
     )
     kinds = counted(model, target, "lrp", PictureSettings(steps=2, side=side), monkeypatch, layouts)
-    assert list(kinds) == [Kind()]
-    assert len(kinds[Kind()]) == 1  # the second step was looked at
+    assert list(kinds) == [StepKind()]
+    assert len(kinds[StepKind()]) == 1  # the second step was looked at
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_a_recording_without_memory_is_told_and_gone_on_from(model: Model, monke
 
 def test_no_kind_of_step_runs_by_itself_beside_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording keeps its memory from other steps, so both together would need twice what was measured for one."""
-    whole, crop = Kind(), Kind(random_crop=True)
+    whole, crop = StepKind(), StepKind(random_crop=True)
     kinds = [*[whole] * 5, *[crop, whole] * 6, *[crop] * 3]
     calls = stand_in(monkeypatch).calls
 
@@ -294,7 +294,7 @@ def test_no_kind_of_step_runs_by_itself_beside_a_recording(monkeypatch: pytest.M
         def __init__(self) -> None:
             self.whole = True
 
-        def __call__(self, kind: Kind) -> None:
+        def __call__(self, kind: StepKind) -> None:
             calls.append(f"eager {kind.random_crop:d}")
 
     with step.recorded(Steps(), torch.device("cpu"), kinds) as run:
