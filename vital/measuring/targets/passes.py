@@ -62,10 +62,12 @@ class Attribution:
 
     @contextmanager
     def passes(self, model: Model, nodes: Sequence[str], neurons: Sequence[int]) -> Iterator[Passes]:
-        """Passes of the network that show ``nodes`` and the neurons' layer, while the block lasts."""
+        """Passes of the network that show ``nodes`` and the neurons' layer, while the block lasts; also where the
+        caller has switched gradients off."""
         reads = (self.readout or Readout(self.layer)).of(neurons)
         mode = relevance_mode(self.kind) if self.inner else None
         with (
+            torch.inference_mode(False),
             arithmetic(model, self.precision) as used,
             probe(used.network, [*nodes, reads.layer], self.layouts, mode) as run,
         ):
@@ -107,8 +109,8 @@ def rounds(
     for turn in range(max(map(len, rows))):
         present = [index for index, one in enumerate(rows) if turn < len(one)]
         of = [rows[index][turn] for index in present]
-        asked = torch.full((len(rows),), neurons[of[0]])  # of the others nothing is kept
-        asked[present] = torch.tensor([neurons[row] for row in of])
+        asked = torch.full((len(rows),), neurons[of[0]], device="cpu")  # of the others nothing is kept
+        asked[present] = torch.tensor([neurons[row] for row in of], device="cpu")
         yield of, on(device, asked), _of_all(len(rows), present, device)
 
 
@@ -121,7 +123,7 @@ def _of_all(count: int, present: Sequence[int], device: torch.device) -> Callabl
     """Takes of ``count`` images those that are ``present``; all of them without a copy."""
     if len(present) == count:
         return lambda values: values
-    chosen = on(device, torch.tensor(present))
+    chosen = on(device, torch.tensor(present, device="cpu"))
     return lambda values: values[chosen]
 
 
