@@ -180,7 +180,9 @@ class Step:
         self.whole = False
         self.alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
         self.saliency += torch.where(self.alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
-        moving = torch.where(self.alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)
+        alive = self.alive.view(-1, *[1] * (gradient.dim() - 1))
+        moving = torch.where(alive, gradient, 0)
+        self._adam.mean *= alive  # else Adam moves a stopped picture on by the gradients that it remembers
         self._adam.step(moving.contiguous(), self._rate)  # fused, it reads memory in order, whatever the strides
         self._pictures.settle()
         self._done += 1

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.reference.networks import SIDE
 from tests.vital.pictures.recording import Device, stand_in
@@ -24,11 +25,14 @@ from vital.network.layers import survey
 from vital.network.models import Model, load_model
 from vital.network.neurons import Readout
 from vital.network.nodes import default_nodes
-from vital.network.probe import CLASSES, INPUT, Layout
+from vital.network.preprocessing import Preprocessing
+from vital.network.probe import CLASSES, INPUT, Activations, Layout
 from vital.pictures import optimise as optimiser
 from vital.pictures import step
 from vital.pictures.optimise import Pictures, optimise
-from vital.pictures.step import WARM_UP, Begun, Step, StepKind
+from vital.pictures.pixels import PixelPictures
+from vital.pictures.step import WARM_UP, Begun, Priors, Step, StepKind
+from vital.pictures.transforms import draw
 from vital.settings import ModelSettings, PictureSettings, RelevanceKind
 
 pytestmark = pytest.mark.slow
@@ -315,3 +319,23 @@ def test_an_interrupted_recording_ends_the_run(model: Model, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         made(model, target_of(model, "channel", "lrp"), "lrp", settings({}, 16), True)
     assert recordings.calls[-1] == "done"
+
+
+def test_a_picture_stops_where_its_loss_is_not_finite_and_its_neighbour_goes_on() -> None:
+    """Adam would move it on by what it remembers."""
+    settings = PictureSettings.model_validate({"method": "pixel", "steps": 5, "side": 16, "norm": 0.0})
+    draws, preprocessing = draw(settings, "layer", [0, 1]), Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
+    pictures, taken = PixelPictures(0.1 * draws.noise, preprocessing), []
+
+    def judge(activations: Activations, random_crop: bool) -> Tensor:
+        taken.append(pictures.parameters.detach().clone())
+        loss = activations["input"].sum((1, 2))
+        return loss * torch.tensor([1.0 if len(taken) < 3 else torch.nan, 1.0])
+
+    running = Step(lambda shown: {"input": shown.flatten(2)}, judge, pictures, draws, settings, Priors())
+    for _ in range(5):
+        running(StepKind())
+    assert running.alive.tolist() == [False, True]
+    assert torch.equal(pictures.parameters[0], taken[2][0])
+    assert not torch.equal(taken[2][0], taken[1][0])
+    assert not torch.equal(pictures.parameters[1], taken[4][1])
