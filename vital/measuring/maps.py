@@ -34,7 +34,8 @@ def relevance(
     model: Model, neuron: str, photos: Photos, kind: RelevanceKind = "lrp", node: str | None = None
 ) -> Float[xarray.DataArray, "image row column"]:
     """How much every site of the layer ``node`` contributed to a neuron, on each photograph: relevance, its channels
-    summed.
+    summed. What is shared is the neuron's own activation: where that is negative, as a logit may be, so is its share of
+    the map.
 
     ``neuron`` is written ``LAYER:NUMBER``, ``classes:NUMBER`` or ``classes:NAME``; ``photos`` are a folder, or a list
     of files, Pillow images or uint8 arrays (row, column, 3). ``kind`` is how relevance is computed: ``lrp`` from the
