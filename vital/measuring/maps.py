@@ -63,7 +63,7 @@ def relevance(
     grid = _grid(layers.layer(name))
     shown = read_photos(photos, model.preprocessing)
     numbers = np.full(len(shown), asked.number)
-    maps = relevance_maps(model, layers, layer, numbers, shown.pixels, layers.layer(name), kind)
+    maps = relevance_maps(model, layers, layer, numbers, shown.pixels, layers.layer(name), kind=kind)
     centres = (np.arange(grid) + 0.5) * model.preprocessing.side / grid
     return xarray.DataArray(
         maps,
@@ -83,9 +83,10 @@ def relevance_maps(
     numbers: Int[np.ndarray, "image"],
     pixels: Num[Tensor, "image colour side side"],
     node: Layer,
+    *,
     kind: RelevanceKind = "lrp",
 ) -> Float[np.ndarray, "image row column"]:
-    """`relevance` at ``node`` of a neuron of ``layer`` for each image: that of the same place in ``numbers``.
+    """`relevance` at ``node`` of a neuron of ``layer`` for each image: that of the same position in ``numbers``.
 
     Raises:
         UnsuitableInput: the node has no map.
