@@ -69,10 +69,10 @@ class HashedStream:
 
     def read(self, count: int) -> bytes:
         """The next ``count`` bytes; fewer at the end."""
-        found = [self._taken(count)]
-        while (count := count - len(found[-1])) > 0 and self._advance():
-            found.append(self._taken(count))
-        return found[0] if len(found) == 1 else b"".join(found)
+        parts = [self._taken(count)]
+        while (count := count - len(parts[-1])) > 0 and self._advance():
+            parts.append(self._taken(count))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def seek(self, position: int) -> None:
         """Let everything before ``position`` pass, as far as there is something. Raises StreamError where that was
