@@ -136,8 +136,10 @@ class TarMembers:
                         continue
                     self.files += 1
                     stem, extension = base_plus_ext(info.name)
-                    if info.name.rpartition("/")[2].startswith("."):
-                        stem = extension = None  # of another program, such as macOS's "._0001.jpg" beside each file
+                    if info.name.rpartition("/")[2].startswith(".") or (extension or "").startswith("__"):
+                        # of another program, such as macOS's "._0001.jpg" beside each file; or what webdataset keeps of
+                        # a sample, such as "0001.__url__"
+                        stem = extension = None
                     wanted = there and extension is not None and self._wanted(extension.lower(), info.size)
                     data = self._content(info) if wanted else None
                     member = TarMember(info.offset_data, info.size, data, there)
