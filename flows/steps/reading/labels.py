@@ -200,10 +200,10 @@ def _number(value: object, known: Mapping[str, int], whose: str) -> int:
 def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) -> None:
     """Refuse samples without labels whose labels seem to stand elsewhere, or are all no class numbers."""
     samples, rule = first_fields(shard, LOOKED_AT), labels.rule(loaded)
-    found, usual = [rule.label(fields) for fields in samples], labels.key == LABEL_EXTENSION
-    if not samples or any(number != NO_LABEL for number, _ in found):
+    given, usual = [rule.label(fields) for fields in samples], labels.key == LABEL_EXTENSION
+    if not samples or any(number != NO_LABEL for number, _ in given):
         return
-    if usual and not any(valid for _, valid in found):  # every image would be left out
+    if usual and not any(valid for _, valid in given):  # every image would be left out
         raise UnreadableShard(
             f"the .{LABEL_EXTENSION} files of the first {len(samples)} samples of {shard.name} hold no class of the "
             "network by number or name: list the data set's names in a classes.json beside the shards, or leave labels "

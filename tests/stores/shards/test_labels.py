@@ -151,8 +151,18 @@ def test_a_manifest_may_count_files(tar: Tar, jpeg: Jpeg) -> None:
 
 
 def test_hidden_files_of_a_tar_are_no_samples(tmp_path: Path) -> None:
-    """macOS's tar keeps one beside each file, and zip's folder of them is packed along."""
-    names = ["._a.jpg", "d/._a.jpg", "__MACOSX/d/._a.jpg", "d/.DS_Store.jpg", "d/a.jpg", "./d/b.jpg"]
+    """macOS's tar keeps one beside each file, zip's folder of them is packed along, and webdataset keeps what it knows
+    of a sample where it is asked to."""
+    names = [
+        "d/a.__key__",
+        "d/a.__url__",
+        "._a.jpg",
+        "d/._a.jpg",
+        "__MACOSX/d/._a.jpg",
+        "d/.DS_Store.jpg",
+        "d/a.jpg",
+        "./d/b.jpg",
+    ]
     shard = tmp_path / "a.tar"
     with tarfile.open(shard, "w") as archive:
         for name in names:

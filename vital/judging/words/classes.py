@@ -51,8 +51,8 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
     used = [number for number, name in enumerate(given) if name]
     known = list(names) if len(names) == classes else []
     for by, table, says in (("WordNet id", _by_wordnet(known, classes), _id), ("name", _by_name(known), _spelt)):
-        found = {number: next(filter(None, map(table.get, says(given[number]))), ()) for number in used}
-        matched = {number: _one(numbers, given[number], known, number) for number, numbers in found.items()}
+        numbered = {number: next(filter(None, map(table.get, says(given[number]))), ()) for number in used}
+        matched = {number: _one(numbers, given[number], known, number) for number, numbers in numbered.items()}
         if 2 * sum(matched[number] != NONE for number in used) > len(used):
             return Matched(tuple(matched.get(number, NONE) for number in range(len(given))), by)
     if all(given[number].isdecimal() and int(given[number]) == number for number in used):

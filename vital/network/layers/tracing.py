@@ -136,10 +136,10 @@ def survey(
         )
         for name, layer in layers.items()
     }  # fmt: skip
-    found = Survey(layers, left_out=large.left_out | apart | changing, failure=failure, notes=notes)
+    surveyed = Survey(layers, left_out=large.left_out | apart | changing, failure=failure, notes=notes)
     for name in needed or ():
-        found.layer(name)
-    return found
+        surveyed.layer(name)
+    return surveyed
 
 
 def _chance(model: Surveyed, network: nn.Module, side: int, known: _Trace) -> tuple[dict[str, str], tuple[str, ...]]:

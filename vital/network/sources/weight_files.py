@@ -56,9 +56,9 @@ class Weights:
         outer = _common_prefix(names)
         inner = {name.removeprefix(outer): own for name, own in names.items()}
         choices = [
-            (table, prefix, {inner[name]: tensor for name, tensor in found.items() if name in inner})
+            (table, prefix, {inner[name]: tensor for name, tensor in tensors.items() if name in inner})
             for table, state in self.tables.items()
-            for prefix, found in _readings({_plain(key): tensor for key, tensor in state.items()}, inner)
+            for prefix, tensors in _readings({_plain(key): tensor for key, tensor in state.items()}, inner)
         ]
         worth = [(len(state), _favour(f"{table}.{prefix}"), -len(prefix)) for table, prefix, state in choices]
         best = worth.index(max(worth))
