@@ -182,6 +182,11 @@ def test_a_factory_of_one_s_own_is_called(factories: str, tmp_path: Path) -> Non
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(model.network(images), given(images))
     assert model.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert model.notes == ()
+    [note] = load_model(ModelSettings(name=f"{factories}:small", input_size=32)).notes
+    assert (
+        "does not say how images are prepared, and ImageNet's usual is taken (--mean 0.485 0.456 0.406, --std" in note
+    )
     assert isinstance(load_model(ModelSettings(name=f"{factories}:small")).network, nn.Module)
 
 
