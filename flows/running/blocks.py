@@ -23,7 +23,7 @@ from flows.running.cluster import Calls, run_tasks, workers_of
 from flows.running.neurons import blocks_of, joined_blocks
 from flows.running.progress import bar
 from stores.arrays.blocks import Blocks, BlocksAt
-from stores.arrays.leases import Holder, read_lease, release, renew, take
+from stores.arrays.leases import Holder, Watch, release, renew, take
 from stores.errors import UnreachableStore, of_disk_or_service
 from stores.files import first_line, safe_url
 
@@ -101,7 +101,7 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
     def keep() -> None:
         while not ended.wait(running.lease / RENEWALS):
             with suppress(Exception):  # a store that answers errors for a while costs the lease, not the work
-                renew(group, at.path, first, holder)
+                renew(group, at.path, first, holder, running.lease)
 
     keeper = Thread(target=keep, daemon=True)
     wanted = bool(Blocks(group, at.path).unwritten(blocks))
@@ -127,18 +127,19 @@ def _until_written(
 ) -> None:
     """``run`` the tasks, then those that another run had begun and left, until every block is written.
 
-    What another run works on is waited for: its lease ends when the work is done, or when it is not renewed. It is
-    waited for as well where nothing was done: a worker elsewhere may respect a lease that ended in the eyes of this
-    machine, whose clock and processes are others.
+    What another run works on is waited for: its lease ends when the work is done, or when it is seen not to be renewed.
+    It is waited for as well where nothing was done: two runs that look at the same moment may both find the other.
     """
-    waiting = list(tasks)
+    waiting, watch = list(tasks), Watch(at.url, at.path, holder)
+    with _failing_in_one_sentence(at.url):
+        watch.begin(at.open("r+").root)
     while waiting:
         with _failing_in_one_sentence(at.url):
             run(waiting)
-        blocks, asked = at.open("r"), waiting
+        blocks, asked = at.open("r+"), waiting
         waiting = _unwritten(blocks, asked)
         refused = waiting == asked
-        while waiting and (refused or all(_held(at, task, holder, running) for task in waiting)):
+        while waiting and (all([watch.held(blocks.root, task[0]) for task in waiting]) or refused):
             time.sleep(min(1.0, running.lease / RENEWALS))
             waiting, refused = _unwritten(blocks, waiting), False
 
@@ -162,8 +163,3 @@ def _failing_in_one_sentence(url: str) -> Iterator[None]:
 def _unwritten(blocks: Blocks, tasks: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     missing = set(blocks.unwritten(sorted({block for task in tasks for block in task})))
     return [task for task in tasks if missing & set(task)]
-
-
-def _held(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running) -> bool:
-    lease = read_lease(at.open("r").root, at.path, blocks[0])
-    return lease is not None and not lease.is_of(holder) and lease.alive(running.lease)
