@@ -7,7 +7,7 @@ was asked for, by a run of all tasks; ``wasted`` is the share of what was read t
 
 ``write_seconds`` is how long the blocks' writes take where the store, too, answers late, and ``hidden`` the share of
 it, the last block's aside, in which the task measures the next block. ``picture_write_seconds`` and
-``pictures_hidden`` are the same of blocks of pictures, of two steps each.
+``pictures_hidden`` are the same of blocks of pictures, of ten steps each.
 """
 
 from __future__ import annotations
@@ -124,13 +124,13 @@ def late_targets(store: Path, blocks: int) -> tuple[float, float]:
 
 
 def late_pictures(store: Path, blocks: int, side: int) -> tuple[float, float]:
-    """The same of pictures, two steps each, of the targets that are there."""
+    """The same of pictures, ten steps each, of the targets that are there."""
     url = f"slow://{store.parent / 'atlas.zarr'}"
     job = AtlasJob(
         store=str(store),
         layer=LAYER,
         out=url,
-        picture=PictureSettings(steps=2, side=side),
+        picture=PictureSettings(steps=10, side=side),
         batch=32,
         running=Running(threads=torch.get_num_threads()),
     )
