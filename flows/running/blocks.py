@@ -22,13 +22,13 @@ from flows.running.artifacts import summarised
 from flows.running.behind import written_behind
 from flows.running.cluster import Calls, run_tasks, workers_of
 from flows.running.neurons import blocks_of, joined_blocks
+from flows.running.process import at_work
 from flows.running.progress import bar
 from flows.running.workers.workplaces import wanted
 from stores.arrays.blocks import Blocks, BlocksAt
 from stores.arrays.leases import Holder, Watch, release, renew, take
 from stores.errors import UnreachableStore, of_disk_or_service
 from stores.files import first_line, safe_url
-from vital.network.arithmetic import repeatable
 
 TURNS_OF_TARGETS, TURNS_OF_PICTURES = 16, 4
 """Tasks that a worker is given together, at most: only the last one's write is waited for. A worker that dies has lost
@@ -107,7 +107,7 @@ def made_in_turn(
 ) -> None:
     """What a task does: each group that no other run makes is ``made`` of the job and what it says, and written while
     the next is made. Where nobody waits for the task any more it ends with the group that it is at."""
-    with repeatable(job.running.deterministic), written_behind() as behind:
+    with at_work(job.running), written_behind() as behind:
         for group in groups:
             with ExitStack() as held:
                 if wanted() and held.enter_context(leased(at, group["blocks"], holder, job.running)):
