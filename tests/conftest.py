@@ -25,14 +25,17 @@ os.environ.setdefault("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED", "fals
 os.environ.setdefault("PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED", "false")
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 from tests import checking
 from tests.server import Server, reported_to
 
-# A deadline would measure what else the machine is doing.
-settings.register_profile("unhurried", deadline=None)
+# Deadlines, and how slowly examples are drawn, would measure what else the machine is doing. The examples are those of
+# the run before: what fails is then a change's doing. `--hypothesis-profile=others` draws others.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("others", unhurried)
+settings.register_profile("unhurried", unhurried, derandomize=True)
 settings.load_profile("unhurried")
 
 PACKAGES = ("flows", "stores", "vital")

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,6 +22,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
 from flows.running.cluster import run_tasks
+from flows.running.workers import workplaces
 from flows.running.workers.starting import script_left_alone
 from flows.running.workers.workplaces import _one_server, kept_workers, workplace_of
 from stores import AtlasLayer
@@ -197,7 +199,7 @@ def test_workers_of_another_machine_are_not_sent_to_this_one(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They could not reach it."""
-    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    monkeypatch.setattr(workplaces, "socket", SimpleNamespace(gethostname=lambda: "elsewhere"))
     place = workplace_of(Running(scheduler=cluster.scheduler_address))
     with temporary_settings({PREFECT_API_URL: None}), _one_server(place):
         assert not PREFECT_API_URL.value()
