@@ -24,6 +24,7 @@ os.environ.setdefault("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED", "false"
 os.environ.setdefault("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED", "false")
 
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
@@ -64,6 +65,7 @@ class _AsItIs(MetaPathFinder):
 # Nothing of what is imported from now on is garbage: looking for some takes as long as importing.
 gc.disable()
 # Before anything of them is imported, whichever tests come first.
+jaxtyping.jaxtyped = checking.once(jaxtyping.jaxtyped)  # by this name what the hook has read asks for it
 install_import_hook(list(PACKAGES), CHECKER)
 sys.meta_path.insert(0, _AsItIs())
 

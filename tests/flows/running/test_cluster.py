@@ -29,6 +29,7 @@ from stores import AtlasLayer
 from stores.arrays.opening import open_store
 from stores.errors import StoreError
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
+from tests.flows.forks import forked_workers
 from tests.flows.processes import Gate, environment, goes_on, killed, vital_run
 from tests.flows.recipes.test_pipeline import digests
 from vital.settings import StatisticsSettings
@@ -65,6 +66,13 @@ def everything(shards: Path, folder: Path, running: Running) -> dict[str, str]:
     """What a full run at ``running`` leaves."""
     full_run(job_at(shards, folder, running))
     return compared(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers(prefect_server: str) -> Iterator[None]:
+    """Those of this process are forks; those of a script, and of runs that others test, are started as Dask does."""
+    with forked_workers(str(ROOT)):
+        yield
 
 
 @pytest.fixture(scope="module")
