@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import upath
@@ -25,9 +24,12 @@ from jaxtyping import Shaped
 from stores.errors import SchemaMismatch
 
 MEMORY = "memory://"
+WEB = ("http", "https")
 PRINTABLE = "".join(map(chr, range(32, 127))).replace("%", "")
 SECRET = re.compile(r"(^|[?&])[^=&]*(sig|signature|token|secret|password|passwd|key|credential)[^=&]*=", re.IGNORECASE)
 """Names of a query's parts that give access."""
+LONGEST_NAME = 120
+"""Characters of the name of a file that is being written: the usual file systems take 255 bytes."""
 
 
 def local_path(url: str) -> Path | None:
@@ -71,7 +73,7 @@ def join(url: str, *parts: str) -> str:
 
 
 def safe_url(url: str) -> str:
-    """The URL without user, password, query and fragment; a local path stays as it is.
+    """The URL without user, password and query, on the web also without fragment; a local path stays as it is.
 
     Queries go altogether, since signed URLs carry their tokens there. A URL is stored or shown only in this form.
 
@@ -120,7 +122,10 @@ def _without_credentials(link: str) -> str:
     except ValueError:
         scheme, rest = link.split("://", 1)
         return f"{scheme}://{rest.split('?')[0].split('#')[0].rpartition('@')[2]}"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    # on the web alone "#" begins something else than the name goes on with
+    name = f"#{parts.fragment}" if parts.fragment and not parts.query and parts.scheme not in WEB else ""
+    # not urlunsplit, which makes "hdfs:/a.tar" of "hdfs:///a.tar"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{name}"
 
 
 def runs_path(url: str, *parts: str) -> str:
@@ -192,13 +197,14 @@ def write_bytes(url: str, content: bytes) -> None:
         remote.fs.pipe_file(remote.path, content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # not mkstemp, whose files are for their owner alone: who goes on with a run may be somebody else
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}"[:LONGEST_NAME])
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

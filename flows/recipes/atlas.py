@@ -8,7 +8,7 @@ from flows.jobs import AtlasJob, settled
 from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
-from flows.running.process import load_at_side, load_stored, stored_model
+from flows.running.process import at_work, load_at_side, load_stored, stored_model
 from flows.steps.pictures import (
     check_side,
     declare_pictures,
@@ -21,7 +21,6 @@ from flows.steps.targets import OnTheFly, live_neurons
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
-from vital.network.arithmetic import repeatable
 
 
 @flow(name="build-atlas", task_runner=in_process())
@@ -47,6 +46,6 @@ def build_atlas(job: AtlasJob) -> str:
 @task(name="picture-blocks")
 def picture(job: AtlasJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder, fly: OnTheFly | None = None) -> None:
     """Optimise and write some blocks' pictures, unless another run does."""
-    with leased(at, blocks, holder, job.running) as mine, repeatable(job.running.deterministic):
+    with at_work(job.running), leased(at, blocks, holder, job.running) as mine:
         if mine:
             make_blocks(job, blocks, fly)

@@ -13,12 +13,11 @@ from flows.running.behind import written_behind
 from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of, turns_of
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
-from flows.running.process import load_stored
+from flows.running.process import at_work, load_stored
 from flows.steps.targets import crops_of, declare_targets, measured_blocks, moved_of_tasks
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
-from vital.network.arithmetic import repeatable
 
 
 @flow(name="measure-targets", task_runner=in_process())
@@ -46,7 +45,7 @@ def measure_targets(job: TargetsJob) -> str:
 def measure(job: TargetsJob, at: BlocksAt, groups: Sequence[Mapping[str, Any]], holder: Holder) -> None:
     """Measure some blocks' targets, unless another run does, group by group; each is written while the next is
     measured."""
-    with repeatable(job.running.deterministic), written_behind() as behind:
+    with at_work(job.running), written_behind() as behind:
         for group in groups:
             with ExitStack() as held:
                 if held.enter_context(leased(at, group["blocks"], holder, job.running)):

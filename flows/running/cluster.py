@@ -11,6 +11,7 @@ from distributed.client import Client, FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 from prefect import Task
+from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -51,6 +52,9 @@ def run_tasks(running: Running, task: Task[..., Any], calls: Calls) -> list[Any]
     """
     if not calls:
         return []
+    # What a task has done stands in the store alone: where Prefect keeps results, it would take one that found another
+    # run's lease for done when it is asked for again.
+    task = task.with_options(cache_policy=NO_CACHE, persist_result=False)
     results: list[Any] = []
     showing = progress_artifact(task.name, sum(weight for _, weight in calls))
     with _lost_in_one_sentence(running), showing as show, _outcomes(task, calls, workplace_of(running)) as outcomes:

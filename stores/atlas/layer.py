@@ -20,7 +20,7 @@ from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at
 from stores.arrays.writing import write_whole
-from stores.atlas.naming import Naming, read_naming, write_naming
+from stores.atlas.naming import NAMES, Naming, read_naming, write_naming
 from stores.atlas.origin import ORIGIN, origin_specs
 
 METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
@@ -29,6 +29,8 @@ METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
 @dataclass(frozen=True, eq=False)
 class AtlasLayer(Blocks):
     """The group of a layer in an atlas."""
+
+    beside = (f"{METRICS}/", f"{NAMES}/")
 
     @classmethod
     def of(cls, root: zarr.Group, layer: str) -> AtlasLayer:
@@ -226,7 +228,6 @@ class AtlasLayer(Blocks):
         ``meanings`` gives each metric's meaning and unit. Metrics ``of_layer`` and the digests of the networks that the
         pictures were ``judged_by`` become attributes of ``metrics``.
         """
-        parent = group_at(self.root, self.path).require_group(METRICS)
         several = (by_facet or {}) if self.most_facets > 1 else {}
         for folder, axes, kind in ((METRICS, ("neuron",), metrics), (BY_FACET, ("neuron", FACET), several)):
             for name in sorted(kind):
@@ -234,6 +235,8 @@ class AtlasLayer(Blocks):
                 path = f"{self.path}/{folder}/{name}"
                 declare(self.root, [ArraySpec(path, axes, values.shape, "float32", meaning, units, fill=np.nan)])
                 write_whole(array_at(self.root, path), values)
+        # only now: its attributes are written together, and another evaluation may have written its own meanwhile
+        parent = group_at(self.root, self.path).require_group(METRICS)
         known = self.layer_metrics()
         for name, value in (of_layer or {}).items():
             meaning, units = meanings.get(name, (name, ""))

@@ -122,7 +122,8 @@ def _stated(table: Any) -> dict[str, Any]:
         pairs = [pair for part in parts for pair in zip(part["filenames"], part["shard_lengths"], strict=True)]
     else:
         pairs = list(table.items())
-    return {PurePosixPath(urlsplit(str(name)).path).name: count for name, count in pairs}
+    paths = ((str(name), count) for name, count in pairs)
+    return {PurePosixPath(urlsplit(path).path if "://" in path else path).name: count for path, count in paths}
 
 
 def _count(value: Any) -> int:

@@ -68,7 +68,9 @@ def peak_ranks(
     score = np.where(deviation > 0, (peaks - mean) / np.where(deviation > 0, deviation, 1), -np.inf)
     pictures, numbers = np.arange(len(neurons)), np.asarray(neurons)
     own = score[pictures, numbers]
-    return PeakRanks(peaks[pictures, numbers], (score > own[:, None]).sum(1))
+    # A picture whose activation is not a number does not activate its channel the most.
+    rank = np.where(np.isnan(own), score.shape[1] - 1, (score > own[:, None]).sum(1))
+    return PeakRanks(peaks[pictures, numbers], rank)
 
 
 def class_ranks(
@@ -100,7 +102,7 @@ def surprise(
     >>> surprise(np.zeros((1, 1000)), [2]).round(3)
     array([6.908])
     """
-    given, own = torch.from_numpy(np.asarray(logits, np.float64)), torch.as_tensor(np.asarray(classes, np.int64))
+    given, own = (torch.from_numpy(np.array(part, kind)) for part, kind in ((logits, np.float64), (classes, np.int64)))
     return F.cross_entropy(given, own, reduction="none").numpy()
 
 

@@ -73,6 +73,8 @@ def relevance(
     )
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def relevance_maps(
     model: Model,
     survey: Survey,

@@ -49,6 +49,8 @@ class Pictures:
     finite: np.ndarray
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def optimise(
     model: Model,
     target: Target,

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from distributed import Client, LocalCluster
-from prefect import task
+from prefect import flow, task
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_RESULTS_PERSIST_BY_DEFAULT, temporary_settings
 
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
@@ -86,8 +86,8 @@ def test_worker_processes_give_the_same_bytes(made: Made, tmp_path: Path, expect
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """A scheduler with three workers."""
-    with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
+    """A scheduler with two workers of two threads each: ``dask worker`` starts as many as the machine has cores."""
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
         yield started
 
 
@@ -181,6 +181,23 @@ def test_workers_of_this_machine_report_to_the_server_of_this_process(
     assert server.fn().rstrip("/") == prefect_server
     for running in (Running(workers=1), Running(scheduler=cluster.scheduler_address)):
         assert run_tasks(running, server, [({}, 1)]) == [server.fn()]
+
+
+def test_a_task_that_is_asked_for_again_runs_again_also_where_prefect_keeps_results() -> None:
+    ran: list[int] = []
+
+    @task
+    def counted(number: int) -> None:
+        ran.append(number)
+
+    @flow
+    def twice() -> None:
+        for _ in range(2):
+            run_tasks(Running(), counted, [({"number": 7}, 1.0)])
+
+    with temporary_settings({PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}):
+        twice()
+    assert ran == [7, 7]
 
 
 @task

@@ -118,6 +118,17 @@ def test_a_half_written_variant_says_what_is_done(group: zarr.Group, tmp_path: P
         assert float(data["relevant"].sel(neuron=0).sum()) == 0
 
 
+def test_nodes_may_be_called_as_what_stands_beside_pictures() -> None:
+    targets = Targets.of(zarr.create_group(MemoryStore()), "3", "image-lrp")
+    nodes = {"names": 2, "metrics": 3}
+    levels = {**dict.fromkeys(nodes, np.arange(4.0)), "own": np.arange(4.0)}
+    targets.declare(levels, nodes, NEURONS, BLOCK, ())
+    arrays = {name: rows + 1 for name, rows in targets.empty(0).items()}
+    targets.write(0, arrays)
+    assert targets.rows([0])["names/quantiles"].shape == (1, 2, 4)
+    assert targets.rows([2])["metrics/quantiles"].all()
+
+
 def test_levels_stand_beside_their_nodes(group: zarr.Group) -> None:
     levels = {node: np.linspace(0, 1, count) for node, (_, count) in NODES.items()}
     levels["own"] = np.array([0.5])

@@ -119,6 +119,19 @@ def test_sums_are_exact() -> None:
     assert float(sums[0][1, 0]) == float(sum(Fraction(float(value)) for value in values))
 
 
+def test_sums_of_as_many_references_as_a_neuron_may_have_are_exact() -> None:
+    """The worst of them: each value lies between two steps of the coarse grid, so that the fine part has it all."""
+    values = 2.0**-21 * (1 - np.random.default_rng(0).random(1000) * 0.02)
+    for order in (np.arange(1000), np.argsort(values)):
+        held = ExactRows(1)
+        for value in values[order]:
+            held.add("x", torch.tensor([0]), torch.from_numpy(value.reshape(1, 1)))
+        fine = held._sums["x"][1].abs().max()
+        assert fine < 2**53
+        kept = [Fraction(round(Fraction(float(value)) * 2**63), 2**63) for value in values]
+        assert float(held.mean("x", np.array([1]))[0, 0]) == float(sum(kept))
+
+
 def test_a_shared_crop_is_forwarded_once(tiny: Callable[..., Model]) -> None:
     model = tiny()
     seen: list[int] = []

@@ -153,6 +153,9 @@ def test_a_site_is_the_same_place_in_a_map_of_another_size() -> None:
     assert tokens.site_among(17) == 6
     assert Readout("layer", site=0, sites=17, leading=1).site_among(65) == 0  # the class token
     assert Readout("layer", site=15, sites=16).site_among(4) == 3
+    detecting = Readout("layer", site=1 + 7 * 14 + 7, sites=1 + 196 + 100, leading=1, trailing=100)
+    assert detecting.site_among(1 + 400 + 100) == 1 + 10 * 20 + 10
+    assert replace(detecting, site=1 + 196 + 5).site_among(1 + 400 + 100) == 1 + 400 + 5
 
 
 def test_references_of_sites_and_directions_are_ranked_by_what_is_read(model: Model, layers: Survey) -> None:

@@ -147,7 +147,7 @@ def measure(
             for of, asked, asked_of in rounds([crop.rows for crop in part], neurons, device):
                 progress(len(of))
                 np.add.at(count, of, 1)  # a neuron may have several crops in one batch
-                rows = on(device, torch.tensor(of))
+                rows = on(device, torch.tensor(of, device="cpu"))
                 sums.add("own", rows, _stored(asked_of(reads.own(precise[reads.layer], asked))[:, None], levels)[:, 0])
                 for name in nodes:
                     sums.add(f"{name}/quantiles", rows, asked_of(stored[name]))

@@ -39,8 +39,12 @@ def forwarding(
     graph: bool,
 ) -> Iterator[Callable[[Sequence[Num[Tensor, "colour side side"]]], Activations]]:
     """A function from pixels to the activations of ``names``, while the block lasts. With a ``graph`` relevance and
-    gradients of them can be asked for."""
-    with arithmetic(model, precision) as model, probe(model.network, names, layouts, mode) as run:
+    gradients of them can be asked for, also where the caller has switched these off."""
+    with (
+        torch.inference_mode(False),
+        arithmetic(model, precision) as model,
+        probe(model.network, names, layouts, mode) as run,
+    ):
         weight = anchor(model.network)
 
         def forward(pixels: Sequence[Num[Tensor, "colour side side"]]) -> Activations:
@@ -63,8 +67,8 @@ def rounds(
     for turn in range(max(map(len, rows))):
         present = [index for index, one in enumerate(rows) if turn < len(one)]
         of = [rows[index][turn] for index in present]
-        asked = torch.full((len(rows),), neurons[of[0]])  # of the others nothing is kept
-        asked[present] = torch.tensor([neurons[row] for row in of])
+        asked = torch.full((len(rows),), neurons[of[0]], device="cpu")  # of the others nothing is kept
+        asked[present] = torch.tensor([neurons[row] for row in of], device="cpu")
         yield of, on(device, asked), _of_all(len(rows), present, device)
 
 
@@ -77,7 +81,7 @@ def _of_all(count: int, present: Sequence[int], device: torch.device) -> Callabl
     """Takes of ``count`` images those that are ``present``; all of them without a copy."""
     if len(present) == count:
         return lambda values: values
-    chosen = on(device, torch.tensor(present))
+    chosen = on(device, torch.tensor(present, device="cpu"))
     return lambda values: values[chosen]
 
 

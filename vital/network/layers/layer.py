@@ -127,7 +127,7 @@ class Survey:
             name=name,
             sites=1,
             block=False,
-            readout=Readout(layer.name, site, None, layer.sites, layer.leading_tokens),
+            readout=Readout(layer.name, site, None, layer.sites, layer.leading_tokens, trailing=layer.trailing_tokens),
         )
 
     def _along(self, layer: Layer, name: str, part: str) -> Layer:

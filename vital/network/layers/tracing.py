@@ -70,7 +70,7 @@ class _Run:
     """Sites of its input that are the same for all images."""
     apart: bool = False
     """Whether it is known that no gradient leads from it to the images."""
-    values: Tensor = field(default_factory=lambda: torch.empty(0))
+    values: Tensor = field(default_factory=lambda: torch.empty(0, device="cpu"))
     """Some of what it gave, of one image."""
 
 
@@ -292,7 +292,7 @@ def _noise(network: nn.Module, side: int, images: int, colours: int) -> Tensor:
     """Images of the network's own kind of numbers, the same every time."""
     like = anchor(network)
     stream = torch.Generator().manual_seed(0)
-    return torch.randn(images, colours, side, side, generator=stream).to(like.device, like.dtype)
+    return torch.randn(images, colours, side, side, generator=stream, device="cpu").to(like.device, like.dtype)
 
 
 def _constant(given: Tensor | None, images: int) -> Constant:

@@ -43,6 +43,8 @@ class Readout:
     numbers: Int[np.ndarray, "neuron"] | None = None
     """The neurons that the directions or features are of, in ascending order; all of the layer's unless it is said."""
     dictionary: Dictionary | None = None
+    trailing: int = 0
+    """Sites after the map's own, such as tokens for objects to detect."""
 
     def of(self, neurons: Sequence[int] | Int[np.ndarray, "some"]) -> Readout:
         """The same readout of these neurons alone: no other directions go to a device, nor other features than these
@@ -74,7 +76,9 @@ class Readout:
         assert self.site is not None  # asked for only where there is one
         if self.sites in (0, sites) or self.site < self.leading:
             return self.site
-        before, now = (math.isqrt(count - self.leading) for count in (self.sites, sites))
+        if self.site >= self.sites - self.trailing:
+            return self.site + sites - self.sites
+        before, now = (math.isqrt(count - self.leading - self.trailing) for count in (self.sites, sites))
         row, column = (int((part + 0.5) * now / before) for part in divmod(self.site - self.leading, before))
         return row * now + column + self.leading
 

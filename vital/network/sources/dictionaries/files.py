@@ -87,7 +87,10 @@ def _arrays(state: Any) -> dict[str, np.ndarray]:
         raise Unreadable(f"it holds a {type(state).__name__}; save the state_dict() with torch.save")
     known = {name: value for name, value in state.items() if isinstance(value, torch.Tensor | np.ndarray)}
     try:  # NumPy has no bfloat16
-        return {name: np.asarray(torch.as_tensor(value).to_dense().double().numpy()) for name, value in known.items()}
+        return {
+            name: np.asarray(torch.as_tensor(value, device="cpu").to_dense().double().numpy())
+            for name, value in known.items()
+        }
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise Unreadable(f"it holds what are no plain numbers ({error}); save floats") from None
 
