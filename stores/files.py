@@ -220,12 +220,21 @@ def read_bytes(url: str) -> bytes | None:
         return None
 
 
-def parsed(content: bytes) -> Any:
-    """What JSON of somebody else's holds; raises ValueError where it is none, or nested without end."""
+def parsed(content: bytes, once: bool = False) -> Any:
+    """What JSON of somebody else's holds; raises ValueError where it is none, or nested without end, or, where each
+    must stand ``once``, where an object has one key twice, of which JSON keeps the last."""
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_once if once else None)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return table
 
 
 def _without_objects(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:

@@ -59,7 +59,7 @@ def select_references(job: ReferencesJob) -> str:
     labels = settle_labels(job, shards, loaded)
     statistics = claim_statistics(job, loaded)
     labels.keep(statistics)
-    finish_extension(statistics, loaded)  # of a run that was killed
+    finish_extension(statistics, with_directions(loaded, Kept(statistics)))  # of a run that was killed
     check_shards(statistics, shards)
     shards = known_digests(statistics, shards)
     before = statistics.shard_count()

@@ -67,22 +67,22 @@ def run_tasks(running: Running, task: Task[..., Any], calls: Calls) -> list[Any]
 
 
 @contextmanager
-def _outcomes(task: Task[..., Any], calls: Calls, place: Workplace) -> Iterator[Iterator[Any]]:
+def _outcomes(task: Task[..., Any], calls: Calls, workplace: Workplace) -> Iterator[Iterator[Any]]:
     """What the tasks return, in order. In this process they are run by the thread that asks for them, so that Ctrl-C
     ends them where they are."""
-    told = [_told(parameters, place) for parameters, _ in calls]
-    if place.start is None:
+    told = [_told(parameters, workplace) for parameters, _ in calls]
+    if workplace.start is None:
         yield (task(**parameters) for parameters in told)
         return
-    with started(place, place.start) as runner:
+    with started(workplace) as runner:
         futures = [runner.submit(task, parameters) for parameters in told]
         yield (future.result() for future in futures)
 
 
-def _told(parameters: Mapping[str, Any], place: Workplace) -> dict[str, Any]:
+def _told(parameters: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     """A task's parameters, whose job says where it runs."""
     job = parameters.get("job")
-    settled = {} if job is None else {"job": job.model_copy(update={"running": place.running})}
+    settled = {} if job is None else {"job": job.model_copy(update={"running": workplace.running})}
     return {**parameters, **settled}
 
 

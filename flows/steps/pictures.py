@@ -254,8 +254,9 @@ class _Work:
         kind, layouts = variant_of(self.targets).relevance, self.loaded.survey.layouts()
         spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
         return target, optimise(
-            self.loaded.model, target, settings, layouts, kind, self.colours, progress, spectrum, begun=begun
-        )
+            self.loaded.model, target, settings, layouts, kind,
+            colours=self.colours, spectrum=spectrum, progress=progress, begun=begun,
+        )  # fmt: skip
 
     def rows(self, facets: Sequence[Facet], begun: Begun | None = None) -> dict[Facet, dict[str, np.ndarray]]:
         """The rows of the atlas of every one of ``facets``."""

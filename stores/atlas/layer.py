@@ -76,7 +76,8 @@ class AtlasLayer(Blocks):
         """Create the arrays once, before any task: ``records`` losses along the optimisation, and rows of so many
         levels of each of ``nodes``; a picture for each of up to so many ``facets`` of a neuron, of so many ``colours``.
         """
-        declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes, facets, colours))
+        specs = picture_specs(self.path, neurons, self.side, records, block, nodes, facets=facets, colours=colours)
+        declare(self.root, specs)
 
     def declare_origin(
         self,
@@ -177,12 +178,12 @@ class AtlasLayer(Blocks):
             for name, array in parent.members(max_depth=1)
             if isinstance(array, zarr.Array) and name.endswith("/target")
         ]
-        found, asked = {}, range(self.count) if neurons is None else neurons
+        curves, asked = {}, range(self.count) if neurons is None else neurons
         for node in nodes:
             names = [f"{REACHED}/{placed(node)}/{name}" for name in ("picture", "target")]
             picture, target = self.rows(asked, names, facets).values()
-            found[node] = (picture, target)
-        return found
+            curves[node] = (picture, target)
+        return curves
 
     # Metrics
 
@@ -254,6 +255,7 @@ def picture_specs(
     records: int,
     block: int,
     nodes: Mapping[str, int],
+    *,
     facets: int = 1,
     colours: int = 3,
 ) -> list[ArraySpec]:

@@ -253,9 +253,9 @@ class Statistics(KeptOfNeurons):
         """Keep such a dictionary; another one of this name is refused."""
         write_dictionary(self.root, name, dictionary)
 
-    def write_fit(self, name: str, found: DictionaryFit) -> None:
+    def write_fit(self, name: str, fit: DictionaryFit) -> None:
         """Keep how well the dictionary of this name goes with a layer."""
-        write_fit(self.root, name, found)
+        write_fit(self.root, name, fit)
 
     def fit(self, layer: str) -> DictionaryFit | None:
         """How well the dictionary that ``layer``, ``MODULE~NAME``, is of goes with the module; None where there is no

@@ -51,19 +51,17 @@ def softened(pixels: UInt8[Tensor, "picture colour row column"]) -> UInt8[Tensor
 
 def peak_ranks(
     model: Model,
-    layer: str,
+    reads: Readout,
     neurons: Sequence[int],
     pixels: UInt8[np.ndarray, "picture side side colour"],
-    layouts: dict[str, Layout],
-    usual: tuple[Float[np.ndarray, "channel"], Float[np.ndarray, "channel"]],
-    readout: Readout | None = None,
+    layouts: Mapping[str, Layout],
+    usual: tuple[Float[np.ndarray, "neuron"], Float[np.ndarray, "neuron"]],
 ) -> PeakRanks:
-    """How far each picture, softened, activates its own channel of ``layer``.
+    """How far each picture, softened, activates its own neuron of those that ``reads`` is of.
 
-    ``usual`` are mean and deviation over the data set of each channel's peak. Channels that never vary are not ranked.
-    ``readout`` is how the neurons read a layer where they are not its channels; ``layer`` is then its name alone.
+    ``usual`` are mean and deviation over the data set of each neuron's peak. Neurons that never vary are not ranked.
     """
-    peaks = _peaks(model, readout or Readout(layer), pixels, layouts)
+    peaks = _peaks(model, reads, pixels, layouts)
     mean, deviation = usual
     score = np.where(deviation > 0, (peaks - mean) / np.where(deviation > 0, deviation, 1), -np.inf)
     pictures, numbers = np.arange(len(neurons)), np.asarray(neurons)
@@ -108,7 +106,7 @@ def surprise(
 
 @rounding()
 def _peaks(
-    model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: dict[str, Layout]
+    model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: Mapping[str, Layout]
 ) -> Float[np.ndarray, "picture channel"]:
     device = anchor(model.network).device
 
@@ -132,7 +130,7 @@ class MatchedCurve:
 
 @rounding()
 def matched_curves(
-    model: Model, target: Target, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: dict[str, Layout]
+    model: Model, target: Target, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: Mapping[str, Layout]
 ) -> Mapping[str, MatchedCurve]:
     """By node: the rows that stored 8-bit pictures give, and those they were to match, at the target's levels."""
     device = anchor(model.network).device

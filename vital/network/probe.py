@@ -146,7 +146,7 @@ def from_sites(activations: Float[Tensor, "image channel site"], shape: torch.Si
 def probe(
     network: nn.Module,
     layers: Sequence[str],
-    layouts: dict[str, Layout] | None = None,
+    layouts: Mapping[str, Layout] | None = None,
     mode: OutOfPlace | None = None,
 ) -> Iterator[Callable[[Float[Tensor, "image colour row column"]], Activations]]:
     """A function from images to the activations of ``layers``, while the block lasts.

@@ -74,6 +74,7 @@ def conservation(
     nodes: Sequence[str],
     neurons: Sequence[int],
     images: Float[Tensor, "image colour row column"],
+    *,
     kind: RelevanceKind = "lrp",
 ) -> Conservation:
     """Relevance of one neuron of ``layer`` on each of ``images`` (normalised; ``neurons`` has one number an image), at

@@ -144,7 +144,7 @@ _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 def kept_workers() -> Iterator[None]:
     """Workers of this machine that tasks in the block have started stay for those that follow, until the block ends.
 
-    A run has several lots of tasks, and a worker takes seconds to start and to load its network.
+    A run has tasks of several kinds one after the other, and a worker takes seconds to start and to load its network.
     """
     if _kept.get() is not None:
         yield
@@ -158,14 +158,15 @@ def kept_workers() -> Iterator[None]:
 
 
 @contextmanager
-def started(place: Workplace, start: Start) -> Iterator[TaskRunner[Any]]:
-    """Workers that take tasks while the block lasts."""
+def started(workplace: Workplace) -> Iterator[TaskRunner[Any]]:
+    """Workers that take tasks while the block lasts, of a workplace that has a ``start``."""
+    assert workplace.start is not None
     with deaf_processes():
-        runner = start()  # first: what stays longer than the block is to outlast what surrounds it
-    asked = annotate(resources=place.resources) if place.resources else nullcontext()
+        runner = workplace.start()  # first: what stays longer than the block is to outlast what surrounds it
+    asked = annotate(resources=workplace.resources) if workplace.resources else nullcontext()
     with ExitStack() as stack:
         stack.enter_context(script_left_alone())
-        stack.enter_context(_one_server(place))
+        stack.enter_context(_one_server(workplace))
         with deaf_processes():
             started = stack.enter_context(runner)
         stack.enter_context(asked)
@@ -173,11 +174,11 @@ def started(place: Workplace, start: Start) -> Iterator[TaskRunner[Any]]:
 
 
 @contextmanager
-def _one_server(place: Workplace) -> Iterator[None]:
+def _one_server(workplace: Workplace) -> Iterator[None]:
     """Workers of this machine report to the server that Prefect has started for this process, where none is set: each
     would start one of its own, which takes seconds of all cores. Workers elsewhere cannot reach it, and do start
     one."""
-    if PREFECT_API_URL.value() or not place.on_this_machine:
+    if PREFECT_API_URL.value() or not workplace.on_this_machine:
         yield
         return
     with get_client(sync_client=True) as client:

@@ -20,7 +20,7 @@ from PIL import Image
 from flows.cli.export import served
 from flows.jobs import Running
 from flows.pages import again as recipes
-from flows.pages.atlas import titles, write_gallery
+from flows.pages.atlas import Showing, titles, write_gallery
 from flows.steps.pictures import ALGORITHMS
 from flows.steps.targets import variant_of
 from stores import open_atlas, open_statistics
@@ -35,6 +35,8 @@ from vital.settings import VariantSettings
 
 pytestmark = pytest.mark.slow
 
+SHOWING = Showing(credits={"image0001": "Ada, CC0"}, maps=Running(threads=1))
+
 
 @pytest.fixture(scope="module")
 def made(walked: Walkable) -> Walkable:
@@ -44,7 +46,7 @@ def made(walked: Walkable) -> Walkable:
 @pytest.fixture(scope="module")
 def site(made: Walkable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site") / "pages"
-    write_gallery(str(made.atlas), out, credits_={"image0001": "Ada, CC0"}, maps=Running(threads=1))
+    write_gallery(str(made.atlas), out, SHOWING)
     return out
 
 
@@ -219,10 +221,10 @@ def test_credits_are_of_the_photographs_shown(made: Walkable, tmp_path: Path) ->
 def test_the_same_atlas_gives_the_same_bytes_and_a_second_run_writes_nothing(
     made: Walkable, site: Path, tmp_path: Path
 ) -> None:
-    write_gallery(str(made.atlas), tmp_path / "again", credits_={"image0001": "Ada, CC0"}, maps=Running(threads=1))
+    write_gallery(str(made.atlas), tmp_path / "again", SHOWING)
     assert contents(tmp_path / "again") == contents(site)
     times = {path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()}
-    write_gallery(str(made.atlas), site, credits_={"image0001": "Ada, CC0"}, maps=Running(threads=1))
+    write_gallery(str(made.atlas), site, SHOWING)
     assert {path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()} == times
 
 

@@ -15,7 +15,7 @@ import pytest
 from flows.cli.export import served
 from flows.cli.parsing import command_line
 from flows.jobs import Running
-from flows.pages.atlas import write_gallery
+from flows.pages.atlas import Showing, write_gallery
 from stores import open_atlas, open_statistics
 from tests.flows.browser import cells, launched, opened, sheets_are_drawn, wait_for_cells
 from tests.flows.walkable import CLASS_NAMES, EARLIER, EVIL, LATER, Walkable
@@ -45,7 +45,7 @@ def index(made: Walkable, tmp_path_factory: pytest.TempPathFactory) -> str:
     credits_ = {EVIL: EVIL, "image0001": "Ada, CC0"}
     atlases = [str(made.atlas), str(made.other)]
     return write_gallery(
-        atlases, tmp_path_factory.mktemp("browser") / "pages", credits_=credits_, maps=Running(threads=1)
+        atlases, tmp_path_factory.mktemp("browser") / "pages", Showing(credits=credits_, maps=Running(threads=1))
     ).as_uri()
 
 

@@ -92,7 +92,9 @@ def test_what_is_read_first_does_not_grow_with_the_layer(tmp_path: Path, pool: T
     def size(count: int) -> int:
         values = np.random.default_rng(0).random(count)
         page = layer([1] * count, names=[f"name {place}" for place in range(count)])
-        page = replace(page, columns=[Column("one", "", values), Column("two", "", values)], places=np.ones((count, 2)))
+        page = replace(
+            page, columns=[Column("one", "", values), Column("two", "", values)], coordinates=np.ones((count, 2))
+        )
         site = Site(tmp_path / str(count), "Atlas", [AtlasPage("one", "one.zarr")], pool)
         site.layer(0, page)
         files = {path.name: path.stat().st_size for path in (tmp_path / str(count)).rglob(f"{LAYER}/*.js")}

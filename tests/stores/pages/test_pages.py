@@ -120,8 +120,8 @@ def test_the_folder_is_complete_and_names_no_other_place(tmp_path: Path, pool: T
 
 
 def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
-    places = np.array([[0, 1], [0.5, 0.25], [0, 0]])
-    page = layer(places=places, names=["a", "b", "c"], looked_at=["reached"], measuring="vital evaluate")
+    coordinates = np.array([[0, 1], [0.5, 0.25], [0, 0]])
+    page = layer(coordinates=coordinates, names=["a", "b", "c"], looked_at=["reached"], measuring="vital evaluate")
     across = [Photo("cd34", "b", 1.5, above=0.9)]
     neurons = [neuron(0), neuron(1, trust=TrustLine([True, False, None], "Reached."), across=across)]
     write(tmp_path, pool, neurons, page, {"ab12": jpeg(), "cd34": jpeg()})

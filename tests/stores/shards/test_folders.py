@@ -76,6 +76,14 @@ def test_links_are_followed_and_what_is_left_out_is_counted(tmp_path: Path, jpeg
     assert "1 broken links" in second
 
 
+def test_a_link_to_what_holds_the_classes_puts_no_image_into_another_class(tmp_path: Path, jpeg: Jpeg) -> None:
+    folder = fill(tmp_path / "up", {"cat/a.jpg": jpeg(10), "dog/b.jpg": jpeg(200)})
+    (folder / "cat/data").symlink_to("..")
+    pack(folder, tmp_path / "out")
+    for shards in (expand([str(folder)]), expand([str(tmp_path / "out")])):
+        assert [(sample.key[-1], sample.label) for sample in samples_of(shards)] == [("a", 0), ("b", 1)]
+
+
 def test_names_that_are_not_utf_8_are_counted_and_those_of_classes_refused(tmp_path: Path, jpeg: Jpeg) -> None:
     folder = fill(tmp_path / "old", {"cat/a.jpg": jpeg(), "dog/b.jpg": jpeg()})
     try:

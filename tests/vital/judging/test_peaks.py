@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vital.judging.metrics import peak_ranks
 from vital.network.models import Model
+from vital.network.neurons import Readout
 from vital.network.preprocessing import Preprocessing
 
 
@@ -24,6 +25,6 @@ def test_a_picture_whose_activation_is_not_a_number_is_no_ones_best() -> None:
     first.weight.copy_(torch.diag(torch.tensor([-1.0, 1.0, 2.0])).view(3, 3, 1, 1))
     model = Model("roots", nn.Sequential(first, RootOf()), Preprocessing(16, (0.0,) * 3, (1.0,) * 3))
     pixels = np.full((2, 16, 16, 3), 200, np.uint8)
-    found = peak_ranks(model, "1", [0, 2], pixels, {}, (np.zeros(3), np.ones(3)))
+    found = peak_ranks(model, Readout("1"), [0, 2], pixels, {}, (np.zeros(3), np.ones(3)))
     assert np.isnan(found.peak[0])
     assert found.rank.tolist() == [2, 0]

@@ -97,7 +97,7 @@ class Readout:
         """The map of each picture's own neuron."""
         activations = self._read(activations)
         if self.dictionary is not None:
-            return self.dictionary.own(activations, self._places(activations, neurons))
+            return self.dictionary.own(activations, self._positions(activations, neurons))
         if self.directions is None:
             return activations[torch.arange(len(neurons), device=activations.device), neurons]
         return torch.einsum("pc,pcs->ps", self._rows(activations, neurons), activations)
@@ -143,11 +143,11 @@ class Readout:
 
     def _rows(self, like: Tensor, neurons: Int[Tensor, "picture"]) -> Float[Tensor, "picture channel"]:
         if self.dictionary is not None:
-            return self.dictionary.rows(like, self._places(like, neurons))
+            return self.dictionary.rows(like, self._positions(like, neurons))
         rows, numbers = _on_device(self, like)
         return rows[neurons if numbers is None else torch.searchsorted(numbers, neurons)]
 
-    def _places(self, like: Tensor, neurons: Int[Tensor, "picture"]) -> Int[Tensor, "picture"]:
+    def _positions(self, like: Tensor, neurons: Int[Tensor, "picture"]) -> Int[Tensor, "picture"]:
         """Rows of the dictionary that these neurons are."""
         numbers = _on_device(self, like)[1]
         return neurons if numbers is None else torch.searchsorted(numbers, neurons)

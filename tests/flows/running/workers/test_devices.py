@@ -47,8 +47,7 @@ def seen_by_workers(running: Running) -> list[str]:
         """Inside, so that it is sent as it is: a worker need not import all that this module imports."""
         return os.environ.get(name, "all")
 
-    assert place.start is not None
-    with started(place, place.start) as runner:
+    with started(place) as runner:
         return sorted(runner.client.run(seen).values())  # type: ignore[attr-defined]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,123 +13,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.vital.network.sources.dictionaries.written import (
+    CHANNELS,
+    FEATURES,
+    State,
+    assert_encodes,
+    greatest,
+    overcomplete,
+    saelens,
+    saev,
+    sites,
+    state,
+)
 from vital.errors import UnsuitableInput
 from vital.network.sources.dictionaries.files import read_dictionary
 
-CHANNELS, FEATURES = 6, 16
-State = dict[str, Tensor]
-
-
-def state() -> State:
-    stream = torch.Generator().manual_seed(1)
-    shapes = {"W_enc": (CHANNELS, FEATURES), "b_enc": (FEATURES,), "W_dec": (FEATURES, CHANNELS), "b_dec": (CHANNELS,)}
-    return {name: torch.randn(shape, generator=stream) for name, shape in shapes.items()}
-
-
-def sites(count: int = 20) -> Tensor:
-    return torch.randn(count, CHANNELS, generator=torch.Generator().manual_seed(2))
-
-
-def greatest(before: Tensor, k: int) -> Tensor:
-    values, places = before.topk(k, dim=1)
-    return torch.zeros_like(before).scatter(1, places, values)
-
-
-def assert_encodes(path: Path, name: str, source: str, expected: Tensor) -> None:
-    called, dictionary = read_dictionary(path)
-    assert (called, dictionary.source, dictionary.channels, len(dictionary)) == (name, source, CHANNELS, FEATURES)
-    assert (expected != 0).any()
-    np.testing.assert_allclose(dictionary.maps(sites()[..., None])[..., 0], expected, atol=1e-4)
-
-
-# SAELens
-
-
-def saelens(folder: Path, arrays: Mapping[str, Tensor], **settings: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    save_file({name: value.contiguous() for name, value in arrays.items()}, folder / "sae_weights.safetensors")
-    usual = {"d_in": CHANNELS, "d_sae": FEATURES, "architecture": "standard", "normalize_activations": "none",
-             "apply_b_dec_to_input": True, "metadata": {"sae_lens_version": "6.12.1"}}  # fmt: skip
-    (folder / "cfg.json").write_text(json.dumps({**usual, **settings}), "utf-8")
-    return folder
-
-
-THRESHOLD = torch.linspace(-0.5, 1.5, FEATURES)
-
-
-@pytest.mark.parametrize(
-    ("settings", "more", "encoder"),
-    [
-        ({}, {}, lambda s, x: ((x - s["b_dec"]) @ s["W_enc"] + s["b_enc"]).relu()),
-        ({"apply_b_dec_to_input": False}, {}, lambda s, x: (x @ s["W_enc"] + s["b_enc"]).relu()),
-        (
-            {"architecture": "topk", "k": 3, "rescale_acts_by_decoder_norm": True},
-            {},
-            lambda s, x: greatest(((x - s["b_dec"]) @ s["W_enc"] + s["b_enc"]) * s["W_dec"].norm(dim=-1), 3).relu(),
-        ),
-        (
-            {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 2}, "metadata": {}},  # before version 6
-            {},
-            lambda s, x: greatest((x - s["b_dec"]) @ s["W_enc"] + s["b_enc"], 2).relu(),
-        ),
-        (
-            {"architecture": "jumprelu"},
-            {"threshold": THRESHOLD},
-            lambda s, x: (b := (x - s["b_dec"]) @ s["W_enc"] + s["b_enc"]).relu() * (b > s["threshold"].relu()),
-        ),
-        (
-            {"architecture": "jumprelu", "normalize_activations": "constant_norm_rescale"},
-            {"log_threshold": THRESHOLD},
-            lambda s, x: (
-                (b := (x * CHANNELS**0.5 / x.norm(dim=1, keepdim=True) - s["b_dec"]) @ s["W_enc"] + s["b_enc"]).relu()
-                * (b > s["log_threshold"].exp())
-            ),
-        ),
-        (
-            {"normalize_activations": "layer_norm"},
-            {},
-            lambda s, x: (
-                ((x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5) - s["b_dec"]) @ s["W_enc"] + s["b_enc"]
-            ).relu(),
-        ),
-        (
-            {"architecture": "gated"},
-            {"b_gate": THRESHOLD - 1, "b_mag": THRESHOLD.flip(0), "r_mag": THRESHOLD / 2},
-            lambda s, x: (
-                (((x - s["b_dec"]) @ s["W_enc"] + s["b_gate"]) > 0)
-                * ((x - s["b_dec"]) @ (s["W_enc"] * s["r_mag"].exp()) + s["b_mag"]).relu()
-            ),
-        ),
-    ],
-    ids=["standard", "no centre", "topk", "old topk", "jumprelu", "norm", "layer norm", "gated"],
-)
-def test_saelens(
-    tmp_path: Path, settings: dict[str, Any], more: State, encoder: Callable[[State, Tensor], Tensor]
-) -> None:
-    arrays = {**state(), **more}
-    folder = saelens(tmp_path / "layer13", arrays, **settings)
-    assert_encodes(folder, "layer13", "SAELens", encoder(arrays, sites()))
-    assert_encodes(folder / "sae_weights.safetensors", "layer13", "SAELens", encoder(arrays, sites()))
-
-
-def test_saelens_scales_activations_by_the_factor_beside(tmp_path: Path) -> None:
-    arrays = state()
-    folder = saelens(tmp_path / "scaled", arrays, normalize_activations="expected_average_only_in")
-    with pytest.raises(UnsuitableInput, match="does not say by which factor; let SAELens fold it in"):
-        read_dictionary(folder)
-    (folder / "activation_scaler.json").write_text('{"scaling_factor": 0.5}', "utf-8")
-    expected = ((sites() / 2 - arrays["b_dec"]) @ arrays["W_enc"] + arrays["b_enc"]).relu()
-    assert_encodes(folder, "scaled", "SAELens", expected)
-
-
 # saev
-
-
-def saev(file: Path, header: Mapping[str, Any], arrays: State) -> Path:
-    with file.open("wb") as out:
-        out.write((json.dumps(header) + "\n").encode())
-        torch.save(arrays, out)
-    return file
 
 
 @pytest.mark.parametrize(
@@ -152,49 +51,6 @@ def saev(file: Path, header: Mapping[str, Any], arrays: State) -> Path:
 def test_saev(tmp_path: Path, header: dict[str, Any], more: State, encoder: Callable[[State, Tensor], Tensor]) -> None:
     arrays = {**state(), **more}
     assert_encodes(saev(tmp_path / "vits.pt", header, arrays), "vits", "saev", encoder(arrays, sites()))
-
-
-# Overcomplete
-
-
-def overcomplete(norm: nn.Module) -> tuple[nn.Module, State]:
-    """Its default encoder, and the state dict of the whole."""
-    encoder = nn.Module()
-    encoder.final_block = nn.Sequential(nn.Linear(CHANNELS, FEATURES), norm)
-    whole = nn.Module()
-    whole.encoder = encoder
-    return encoder.final_block.eval(), {**whole.state_dict(), "dictionary._weights": torch.zeros(FEATURES, CHANNELS)}
-
-
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_overcomplete(tmp_path: Path, batch_norm: bool) -> None:
-    torch.manual_seed(3)
-    norm = nn.BatchNorm1d(FEATURES)
-    norm.load_state_dict({name: torch.rand_like(value.float()) + 0.1 for name, value in norm.state_dict().items()})
-    block, arrays = overcomplete(norm if batch_norm else nn.Identity())
-    before, file = block(sites()).detach(), tmp_path / "concepts.pt"
-    torch.save({"state_dict": arrays, "top_k": None}, file)
-    assert_encodes(file, "concepts", "Overcomplete", before.relu())
-    torch.save({"state_dict": arrays, "top_k": 4}, file)
-    assert_encodes(file, "concepts", "Overcomplete", greatest(before.relu(), 4))
-    threshold = before.flatten().sort().values[-30]  # what is as great is kept
-    torch.save({"state_dict": arrays, "top_k": 99, "running_threshold": threshold}, file)
-    assert_encodes(file, "concepts", "Overcomplete", before * (before >= threshold))
-    torch.save({**arrays, "thresholds": torch.full((FEATURES,), -1.0)}, file)
-    assert_encodes(file, "concepts", "Overcomplete", before * (before >= np.exp(-1)))
-
-
-def test_overcomplete_with_weights_of_the_dictionary_or_its_own(tmp_path: Path) -> None:
-    weight, file = torch.randn(FEATURES, CHANNELS, generator=torch.Generator().manual_seed(4)), tmp_path / "tied.pt"
-    tied = {
-        "dictionary._weights": weight,
-        "dictionary.multiplier": torch.tensor(0.5),
-        "encoder.tied_to._weights": weight,
-    }
-    torch.save({"state_dict": tied, "top_k": 3}, file)
-    assert_encodes(file, "tied", "Overcomplete", greatest((sites() @ weight.T * np.exp(0.5)).relu(), 3))
-    torch.save({"state_dict": {**tied, "encoder.weight": weight * 2}, "top_k": 3}, file)
-    assert_encodes(file, "tied", "Overcomplete", greatest((sites() @ weight.T * 2).relu(), 3))
 
 
 # Plain arrays
@@ -277,3 +133,119 @@ def test_decoders_of_plain_files_and_of_overcomplete_give_back_what_theirs_do(tm
 
 
 # What is refused, in one sentence
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise SystemExit('it ran')",))
+
+
+def bad(folder: Path, kind: str) -> Path:
+    weight, arrays = np.zeros((FEATURES, CHANNELS), np.float32), state()
+    plain: dict[str, dict[str, Any]] = {
+        "key": {"weight": weight, "tau": weight},
+        "none": {"bias": weight[:, 0]},
+        "bias": {"weight": weight, "bias": np.zeros(3)},
+        "nan": {"weight": weight * np.nan},
+        "row": {"weight": weight[0]},
+        "k": {"weight": weight, "k": 17},
+        "norm": {"weight": weight, "normalisation": "batch"},
+        "object": {"weight": np.array([{}])},
+        "words": {"weight": np.array([["a"]])},
+        "several": {"weight": weight, "k": [3, 4]},
+        "half": {"weight": weight, "k": 2.5},
+        "beyond": {"weight": weight + np.float64(1e300)},
+        "decoder": {"decoder": weight},
+        "narrow": {"weight": weight, "decoder": weight[:, 1:]},
+        "infinite": {"weight": weight, "decoder": weight, "decoder_bias": np.full(CHANNELS, np.inf)},
+    }
+    if kind in plain:
+        np.savez(folder / "sae.npz", **plain[kind])
+        return folder / "sae.npz"
+    if kind == "zip":
+        (folder / "sae.npz").write_bytes(b"PK\x03\x04 and no more")
+        return folder / "sae.npz"
+    if kind == "transcoder":
+        return saelens(folder / "sae", arrays, architecture="transcoder")
+    if kind == "whitening":
+        return saelens(folder / "sae", arrays, normalize_activations="covariance_whitening")
+    if kind == "jump":
+        return saelens(folder / "sae", arrays, architecture="jumprelu")
+    if kind == "empty":
+        return folder
+    if kind == "tied":
+        save_file({"W_dec": arrays["W_dec"]}, folder / "sae.safetensors")
+        return folder / "sae.safetensors"
+    if kind == "array":
+        np.save(folder / "sae.npy", weight)
+        return folder / "sae.npy"
+    if kind == "alone":
+        save_file(arrays, folder / "sae.safetensors")
+        return folder / "sae.safetensors"
+    if kind == "json":
+        (folder / "sae.pt").write_bytes(b"{no json\n")
+        return folder / "sae.pt"
+    if kind == "kind":
+        return saev(folder / "sae.pt", {"schema": 9, "cfg": {"activation": {"cls": "Spline", "params": {}}}}, arrays)
+    torch.save(
+        {
+            "code": Malicious(), "whole": nn.Linear(2, 2), "list": [1, 2], "names": {"a": torch.zeros(2)},
+            "bare": overcomplete(nn.Identity())[1],
+            "deep": {"state_dict": {"encoder.mlp_blocks.0.0.weight": torch.zeros(2, 2)}, "top_k": 2},
+            "together": {"state_dict": overcomplete(nn.LayerNorm(FEATURES))[1], "top_k": 2},
+        }[kind],
+        folder / "sae.pt",
+    )  # fmt: skip
+    return folder / "sae.pt"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("code", "holds an object of exec, which reading would have to run; save the"),
+        ("whole", r"holds an object of torch.nn.modules.linear.Linear, which reading would have to run"),
+        ("list", "holds a list; save the state_dict"),
+        ("names", "has no encoder.final_block.0.weight and no encoder.final_block.0.bias but a; give the file as"),
+        ("bare", r"does not say what its encoder ends in; save it with that beside: torch.save\("),
+        ("deep", "has several layers; one linear map is expected"),
+        ("together", "normalises its features together; one linear map is expected"),
+        ("transcoder", "is 'transcoder' of SAELens, ending in 'relu'; standard, topk, batchtopk, matryoshka_batchtopk"),
+        ("whitening", "normalises by 'covariance_whitening'; none, constant_norm_rescale, layer_norm are known"),
+        ("jump", "has no threshold but "),
+        ("empty", "a folder without sae_weights.safetensors; give a folder as SAELens writes it"),
+        ("alone", "no cfg.json beside it, which says what SAELens made; put it there"),
+        ("json", "its first line is no JSON; fetch or write it again"),
+        ("kind", "ends in 'Spline' of saev; Relu, TopK and BatchTopK are known"),
+        ("zip", "write plain arrays with numpy.savez"),
+        ("key", "it holds tau; the keys of a plain file are weight, bias, centre, scale, threshold, k, normalisation"),
+        ("none", "has no weight but bias; give the file as its program wrote it"),
+        ("bias", r"its bias is of shape \(3,\); 16 numbers were expected"),
+        ("nan", "its weight holds what is no finite number"),
+        ("row", r"its weight is of shape \(6,\); a matrix, features × channels, was expected"),
+        ("k", "keeps the 17 greatest of 16 features; a number from 1 to 16 is expected"),
+        ("norm", "its normalisation is 'batch'; it is one of none, norm, layer"),
+        ("object", "Object arrays cannot be loaded"),
+        ("words", "its weight holds <U1; numbers were expected"),
+        ("several", r"its k is \[3, 4\]; one whole number was expected"),
+        ("half", "its k is 2.5; one whole number was expected"),
+        ("beyond", "its weight holds numbers beyond those of 32 bits"),
+        ("narrow", r"its decoder is of shape \(16, 5\); finite numbers \(16, 6\) were expected"),
+        ("infinite", r"its decoder's bias is of shape \(6,\); finite numbers"),
+        ("decoder", "has no weight but decoder; give the file as its program wrote it"),
+        ("tied", "has no W_enc but W_dec; give the file as its program wrote it"),
+        ("array", "an array alone has no encoder's bias and ending; give it as --directions, or as an .npz"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, kind: str, words: str) -> None:
+    path = bad(tmp_path, kind)
+    with pytest.raises(UnsuitableInput, match=words) as refused:
+        read_dictionary(path)
+    assert str(refused.value).startswith(f"{path} is no dictionary that can be read: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_nothing_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UnsuitableInput, match=re.escape(f"no dictionary at {tmp_path}/x.npz: give a folder of SAELens")
+    ):
+        read_dictionary(tmp_path / "x.npz")
