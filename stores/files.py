@@ -171,14 +171,23 @@ def read_arrays(url: str, name: str) -> dict[str, Shaped[np.ndarray, "..."]] | N
 
 def list_arrays(url: str, folder: str) -> set[str]:
     """The names of what `write_arrays` has written into a folder of ``runs``; none where there is no such folder."""
-    path = universal_path(runs_path(url, folder))
+    # a name that begins with a dot is of a file that is being written
+    return {
+        name.removesuffix(".npz")
+        for name in list_runs(url, folder)
+        if name.endswith(".npz") and not name.startswith(".")
+    }
+
+
+def list_runs(url: str, *folder: str) -> set[str]:
+    """The names of all that lies in the folder of run records of the store at ``url``, or in a ``folder`` of it; none
+    where there is no such folder, or where the store is in memory."""
+    path = universal_path(runs_path(url, *folder))
     path.fs.invalidate_cache()
     try:
-        names = [str(file).rpartition("/")[2] for file in path.fs.ls(path.path, detail=False)]
+        return {str(one).rstrip("/").rpartition("/")[2] for one in path.fs.ls(path.path, detail=False)}
     except FileNotFoundError:
         return set()
-    # a name that begins with a dot is of a file that is being written
-    return {name.removesuffix(".npz") for name in names if name.endswith(".npz") and not name.startswith(".")}
 
 
 def remove_arrays(url: str, name: str) -> None:

@@ -269,9 +269,10 @@ class _Work:
         }
 
 
-def make_blocks(job: AtlasJob, blocks: Sequence[int], fly: OnTheFly | None = None) -> None:
-    """Optimise all live neurons of ``blocks``, or the facets of each, in batches, then write each block. Targets are
-    those stored, or are measured on the ``fly``."""
+def made_blocks(job: AtlasJob, blocks: Sequence[int], fly: OnTheFly | None = None) -> Callable[[], None]:
+    """Optimise all live neurons of ``blocks``, or the facets of each, in batches, and give what then writes each block:
+    a thread may do that while others are optimised, since it asks nothing of the network. Targets are those stored, or
+    are measured on the ``fly``."""
     layer = open_atlas(job.out, "r+").layer(job.layer)
     work = _Work.of(job, layer, fly)
     every = [neuron for block in blocks for neuron in work.targets.neurons_of(block)]
@@ -286,9 +287,14 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int], fly: OnTheFly | None = Non
 
     for _ in in_batches(len(facets), work.batch(facets), make, fixed=job.running.deterministic):
         pass
-    for block in blocks:
-        arrays = _block_arrays(layer, block, job.picture.seed, status, made)
-        layer.write(block, arrays | origin_rows(layer, work.targets, layer.neurons_of(block)))
+    targets = work.targets  # and no more of the work: what is written is kept in memory for as long as that takes
+
+    def write() -> None:
+        for block in blocks:
+            arrays = _block_arrays(layer, block, job.picture.seed, status, made)
+            layer.write(block, arrays | origin_rows(layer, targets, layer.neurons_of(block)))
+
+    return write
 
 
 def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int, count: int) -> dict[str, np.ndarray]:

@@ -122,7 +122,8 @@ class ShardReader:
         laid = laid_out(_folder_at(self.file.url))
         digest = hashlib.sha256()
         for row, number in enumerate(range(start, min(stop, len(laid.paths)))):
-            data = laid.paths[number].read_bytes()
+            with _reached(str(laid.paths[number])):
+                data = laid.paths[number].read_bytes()
             digest.update(data)
             key = laid.key(number).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
             status = Status.TOO_LARGE if len(data) > MAX_IMAGE_BYTES else Status.OK

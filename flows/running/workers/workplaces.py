@@ -19,6 +19,7 @@ from typing import Any
 from dask.base import annotate
 from distributed import LocalCluster
 from distributed.client import Client
+from distributed.worker import get_worker
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner
@@ -105,6 +106,17 @@ class SchedulerWorkers:
         rooms = list(client.run(room, workers=declaring if declare else list(workers)).values())
         all_see = running.device == "auto" and bool(rooms) and all(one.sees_gpus for one in rooms)
         return cls(declare, rooms, declare or running.on_gpu or all_see)
+
+
+def wanted() -> bool:
+    """Whether somebody still waits for the task that this thread runs. Dask lets one run to its end that nobody waits
+    for any more, such as one of a run that was interrupted."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return True
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is None or task.state != "cancelled"
 
 
 def quiet() -> bool:

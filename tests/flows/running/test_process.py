@@ -13,6 +13,7 @@ import pytest
 
 from flows.jobs import EvaluateJob, NamesJob
 from flows.recipes import atlas, evaluation, names, references, targets
+from flows.running import blocks
 from flows.steps.reading.merging import Leaf
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -22,7 +23,7 @@ AT, HOLDER = BlocksAt("store", "statistics", "path"), Holder.new()
 NOWHERE: Any = "nowhere"
 TASKS: list[tuple[Any, str, Callable[[], object]]] = [
     (targets, "measured_blocks", lambda: targets.measure.fn(targets_job(NOWHERE), AT, [{"blocks": (0,)}], HOLDER)),
-    (atlas, "make_blocks", lambda: atlas.picture.fn(atlas_job(NOWHERE, NOWHERE), AT, (0,), HOLDER)),
+    (atlas, "made_blocks", lambda: atlas.picture.fn(atlas_job(NOWHERE, NOWHERE), AT, [{"blocks": (0,)}], HOLDER)),
     (evaluation, "evaluate", lambda: evaluation.evaluate_layer.fn(EvaluateJob(atlas=NOWHERE), "2")),
     (names, "find_names", lambda: names.name_layer.fn(NamesJob(atlas=NOWHERE), "2")),
     (
@@ -56,7 +57,7 @@ def test_tasks_that_a_worker_is_given_together_do_their_work_one_after_the_other
         yield True
 
     monkeypatch.setattr(recipe, work, meet)
-    monkeypatch.setattr(recipe, "leased", mine, raising=False)
+    monkeypatch.setattr(blocks, "leased", mine)
     monkeypatch.setattr(recipe, "written_partials", lambda store: set(), raising=False)
     monkeypatch.setattr(recipe, "open_statistics", lambda store: SimpleNamespace(labels={}), raising=False)
 

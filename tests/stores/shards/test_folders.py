@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stores.errors import MissingShard, UnreadableShard, UnsuitableFolder
+from stores.errors import MissingShard, UnreachableStore, UnreadableShard, UnsuitableFolder
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, class_names_of, expand
 from stores.shards.folders import survey
@@ -122,6 +122,16 @@ def test_a_folder_is_read_as_it_is_when_packed(tmp_path: Path, jpeg: Jpeg, monke
         inside = list(ShardReader(shard))
         spans = [(s.offset, s.size) for s in reversed(inside)]
         assert read_images(shard.url, spans) == [s.image for s in reversed(inside)]
+
+
+def test_an_image_that_is_taken_away_while_a_pass_reads_its_folder_is_told(tmp_path: Path, jpeg: Jpeg) -> None:
+    folder = fill(tmp_path / "photos", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
+    [shard] = expand([str(folder)])
+    reading = iter(ShardReader(shard))
+    next(reading)
+    (folder / "b.jpg").unlink()
+    with pytest.raises(UnreachableStore, match=r"b\.jpg cannot be read .*run the same command again"):
+        next(reading)
 
 
 def test_another_image_under_the_same_name_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:

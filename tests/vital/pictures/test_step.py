@@ -24,6 +24,7 @@ from vital.network.arithmetic import repeatable
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
 from vital.network.neurons import Readout
+from vital.network.neurons.dictionaries import Dictionary
 from vital.network.nodes import default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, INPUT, Activations, Layout
@@ -39,19 +40,30 @@ pytestmark = pytest.mark.slow
 
 CHANNELS = 16
 DIRECTIONS = np.random.default_rng(5).standard_normal((40, CHANNELS)).astype(np.float32)
+BIAS, NEVER = np.zeros(40, np.float32), np.full(40, -np.inf, np.float32)
+"""Of features: nothing added, and no threshold, where only the greatest of a site are kept."""
 READS = {
     "channel": Readout("2"),
     "site": Readout("2", 6, sites=64),
     "direction": Readout("2", directions=DIRECTIONS),
     "site of a direction": Readout("2", 6, DIRECTIONS, 64),
     "class": Readout(CLASSES),
+    "feature": Readout("2", dictionary=Dictionary(DIRECTIONS, BIAS, BIAS)),
+    "feature among the greatest": Readout(
+        "2", dictionary=Dictionary(DIRECTIONS, BIAS, NEVER, k=8, normalisation="layer")
+    ).of([3, 7]),
 }
+"""A site, a direction or a feature reads a layer in its own way; a facet is one more target of a neuron, and two of the
+pictures below are of one neuron each."""
 STEPS: list[tuple[str, RelevanceKind, dict[str, Any]]] = [
     ("channel", "lrp", {"preset": "natural"}),
     *((read, "lrp", {"relevant_weight": 1.0}) for read in READS),
     ("channel", "lrp-gamma", {"relevant_weight": 1.0}),
     *((read, "lrp-restricted", {"relevant_weight": 1.0}) for read in ("channel", "direction")),
-    *((read, "gradient-x-activation", {"relevant_weight": 1.0}) for read in ("channel", "direction")),
+    *(
+        (read, "gradient-x-activation", {"relevant_weight": 1.0})
+        for read in ("channel", "direction", "feature among the greatest")
+    ),
     *((read, "lrp", {"preset": "paper"}) for read in ("channel", "class")),
     *(
         (read, "lrp", {"method": method})
