@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader
-from vital.measuring.targets import Crop, Facets, chance_of, find_facets, reference_vectors
+from vital.measuring.targets import Attribution, Crop, Facets, chance_of, find_facets, reference_vectors
 from vital.network.layers import survey
 from vital.network.models import load_model
 from vital.network.neurons import Readout
@@ -104,7 +104,8 @@ def main() -> None:
     readout = Readout(asked.layer, directions=np.stack([one.direction for one in neurons]))
     started = time.process_time()
     of = np.repeat(np.arange(len(neurons)), asked.references).tolist()
-    vectors = reference_vectors(model, "sums", of, crops, node, layers.layouts(), batch=BATCH, readout=readout)
+    attribution = Attribution("sums", layouts=layers.layouts(), readout=readout)
+    vectors = reference_vectors(model, attribution, of, crops, node, batch=BATCH)
     measured = time.process_time() - started
     for row, one in enumerate(neurons):
         rows = vectors[row * asked.references : (row + 1) * asked.references]

@@ -28,7 +28,7 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
-from flows.steps.pictures import make_blocks
+from flows.steps.pictures import made_blocks
 from stores import open_statistics
 from vital.settings import PictureSettings, StatisticsSettings, VariantSettings
 
@@ -84,7 +84,7 @@ def work(job: AtlasJob, out: Path) -> float:
     torch.set_num_threads(1)
     begun = time.perf_counter()
     for block in range(BLOCKS):
-        make_blocks(made, (block,))
+        made_blocks(made, (block,))()
     return time.perf_counter() - begun
 
 

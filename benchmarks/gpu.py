@@ -6,11 +6,15 @@ their figures; what there was no time for is named under ``left_out``. The file 
 network has the shape of ResNet-50 and random weights. With ``--tiny`` it is a small one and a handful of steps, on a
 CPU in a minute: to see that it runs.
 
-Parts: ``ceilings`` (copy, matrix products, bare forward and input gradient at three precisions), ``sorts`` of a step's
-shapes, ``steps`` (presets × precisions × batches: time of the device and of the host, memory), ``replays`` (recorded
-steps against eager ones), ``launches`` (kernels of a step, busy share, waits of the host), ``memory`` (the measured
-batch against the peak, twice), ``repeats`` (the same bytes?), ``against_cpu`` (losses), ``statistics``, ``references``,
-``shards`` (two shards of 500 made photographs by stage), ``pictures`` (a minute, at 2000 steps).
+With ``--seconds`` the parts share the time, so that all of them answer something. With ``--budget`` each takes what it
+needs, in their order, until the time is over: so a card that is lent for six minutes answers the most.
+
+Parts: ``shards`` (two shards of 500 made photographs as one stream, by stage), ``launches`` (kernels of a step, busy
+share, waits of the host), ``commands`` (`vital references`, `targets` and `atlas` as they are typed), ``statistics``,
+``references``, ``ceilings`` (copy, matrix products, bare forward and input gradient at three precisions), ``replays``
+(recorded steps against eager ones), ``repeats`` (the same bytes?), ``against_cpu`` (losses), ``memory`` (the measured
+batch against the peak, twice), ``pictures`` (a minute, at 2000 steps), ``sorts`` of a step's shapes, ``steps`` (presets
+× precisions × batches: time of the device and of the host, memory).
 """
 
 from __future__ import annotations
@@ -29,11 +33,13 @@ import torch
 from benchmarks.card.bench import Bench, Found, described
 
 PARTS = {
-    "ceilings": (6, "ceilings"), "sorts": (3, "ceilings"), "steps": (30, "steps:timings"), "replays": (8, "steps"),
-    "launches": (6, "steps"), "memory": (6, "steps"), "repeats": (8, "steps"), "against_cpu": (6, "steps"),
-    "statistics": (4, "passes"), "references": (5, "passes"), "shards": (6, "passes"), "pictures": (12, "steps"),
+    "shards": (6, "passes"), "launches": (8, "steps"), "commands": (8, "commands"), "statistics": (4, "passes"),
+    "references": (5, "passes"), "ceilings": (6, "ceilings"), "replays": (8, "steps"), "repeats": (8, "steps"),
+    "against_cpu": (6, "steps"), "memory": (6, "steps"), "pictures": (12, "steps"), "sorts": (3, "ceilings"),
+    "steps": (30, "steps:timings"),
 }  # fmt: skip
-"""Each with its share of the time, its file in `benchmarks.card`, and its function where that has another name."""
+"""Each with its share of the time, its file in `benchmarks.card`, and its function where that has another name. What no
+card has run yet comes first, and what takes the longest last: a card may be lent for minutes."""
 
 
 def part(name: str, where: str, bench: Bench) -> Found:
@@ -61,13 +67,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="a small network and few steps: to see that it runs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=560, help="for all parts together")
+    time = parser.add_mutually_exclusive_group()
+    time.add_argument("--seconds", type=float, default=560, help="for all parts together, which share them")
+    time.add_argument("--budget", type=float, help="seconds after which no part begins anything, each as long as it is")
     parser.add_argument("--only", nargs="+", default=[], choices=PARTS, help="these parts alone")
     parser.add_argument("--out", type=Path, help="a file for the JSON, which is also printed")
     options = parser.parse_args()
     if options.tiny:
         torch.set_num_threads(1)  # operations are so small that threads would wait for each other
-    bench = Bench(torch.device(options.device), options.tiny, options.seconds)
+    device, in_order = torch.device(options.device), options.budget is not None
+    bench = Bench(device, options.tiny, options.budget if in_order else options.seconds, in_order)
     print(json.dumps(measured(bench, options.only, options.out), indent=1))
 
 

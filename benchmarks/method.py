@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its file
 
 from benchmarks.levels import golden_errors, lite0_errors
 from vital.measuring.rows import stored_levels
-from vital.measuring.targets import Crop, Target, measure
+from vital.measuring.targets import Attribution, Crop, Target, measure
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
 from vital.network.nodes import default_nodes
-from vital.network.probe import CLASSES, INPUT, probe
+from vital.network.probe import CLASSES, INPUT, Layout, probe
 from vital.pictures import losses
 from vital.pictures.optimise import optimise
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings
@@ -52,27 +52,27 @@ def bare(model: Model, layer: str) -> Callable[[], float]:
     return run
 
 
-def step(model: Model, target: Target, preset: str, layouts: dict[str, object]) -> Callable[[], float]:
+def step(model: Model, target: Target, preset: str, layouts: Mapping[str, Layout]) -> Callable[[], float]:
     """Seconds of one step of the optimiser for the batch."""
 
     def timed(steps: int) -> float:
         settings = PictureSettings(preset=preset, steps=steps, side=SIDE)
         begun = time.perf_counter()
-        optimise(model, target, settings, layouts)  # type: ignore[arg-type]
+        optimise(model, target, settings, layouts)
         return time.perf_counter() - begun
 
     return lambda: (timed(MANY) - timed(FEW)) / (MANY - FEW)
 
 
 def measured(
-    model: Model, target: Target, crops: list[Crop], nodes: tuple[str, ...], layouts: dict[str, object]
+    model: Model, target: Target, crops: list[Crop], nodes: tuple[str, ...], layouts: Mapping[str, Layout]
 ) -> Callable[[], float]:
     """Seconds of measuring the batch as references of an inner neuron each."""
     neurons = [int(one) for one in target.neurons]
 
     def run() -> float:
         begun = time.perf_counter()
-        measure(model, LAYER, neurons, crops, nodes, layouts, batch=BATCH)  # type: ignore[arg-type]
+        measure(model, Attribution(LAYER, layouts=layouts), neurons, crops, nodes, batch=BATCH)
         return time.perf_counter() - begun
 
     return run
@@ -96,7 +96,7 @@ def operations(side: int = 64, batches: tuple[int, ...] = (1, 8, 32)) -> dict[st
     found = survey(model)
     nodes, layouts = (INPUT, *default_nodes(found, LAYER, model.name)), found.layouts()
     crops = [Crop(torch.zeros(3, side, side, dtype=torch.uint8), (row,)) for row in range(max(batches))]
-    whole = measure(model, LAYER, range(max(batches)), crops, nodes, layouts)
+    whole = measure(model, Attribution.of(found, LAYER), range(max(batches)), crops, nodes)
 
     def counted(preset: str, batch: int) -> int:
         after: list[int] = []
@@ -136,15 +136,15 @@ def main() -> None:
     crops = [Crop(torch.from_numpy(stream.integers(0, 256, (3, SIDE, SIDE), np.uint8)), (row,)) for row in range(BATCH)]
     inner_nodes = (INPUT, *default_nodes(found, LAYER, model.name))
     class_nodes = (INPUT, *default_nodes(found, CLASSES, model.name))
-    inner = measure(model, LAYER, range(BATCH), crops, inner_nodes, layouts)
-    classes = measure(model, CLASSES, range(BATCH), crops, class_nodes, layouts)
+    inner = measure(model, Attribution.of(found, LAYER), range(BATCH), crops, inner_nodes)
+    classes = measure(model, Attribution.of(found, CLASSES), range(BATCH), crops, class_nodes)
     contenders = {
         "bare_class": bare(model, "layer4"),
         "bare_inner": bare(model, LAYER),
-        "class_step": step(model, classes, "paper", layouts),  # type: ignore[arg-type]
-        "inner_step": step(model, inner, "paper", layouts),  # type: ignore[arg-type]
-        "inner_step_natural": step(model, inner, "natural", layouts),  # type: ignore[arg-type]
-        "reference_measure": measured(model, inner, crops, inner_nodes, layouts),  # type: ignore[arg-type]
+        "class_step": step(model, classes, "paper", layouts),
+        "inner_step": step(model, inner, "paper", layouts),
+        "inner_step_natural": step(model, inner, "natural", layouts),
+        "reference_measure": measured(model, inner, crops, inner_nodes, layouts),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(options.rounds):

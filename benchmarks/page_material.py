@@ -156,7 +156,7 @@ def _write_targets(statistics: zarr.Group, neurons: int) -> None:
     targets = Targets.of(statistics, LAYER, VARIANT)
     targets.claim({**settings, "nodes": list(nodes), "block": BLOCK})
     levels = {node: np.linspace(0, 1, count) for node, (_, count) in nodes.items()} | {"own": np.linspace(0, 1, 49)}
-    targets.declare(levels, {node: size for node, (size, _) in nodes.items()}, neurons, BLOCK, inner, kinds)
+    targets.declare(levels, {node: size for node, (size, _) in nodes.items()}, neurons, BLOCK, inner, dtypes=kinds)
     for block in range(-(-neurons // BLOCK)):
         stream = np.random.default_rng((2, block))
         count = min(BLOCK, neurons - block * BLOCK)

@@ -96,7 +96,12 @@ def attempt_pictures(
         target = read_targets(targets, neurons[start : start + 8], usual)
         kind = variant_of(targets).relevance
         made = optimise(
-            loaded.model, target, settings, loaded.survey.layouts(), kind, ColourDistribution(*statistics.colours())
+            loaded.model,
+            target,
+            settings,
+            loaded.survey.layouts(),
+            kind,
+            colours=ColourDistribution(*statistics.colours()),
         )
         pixels.append(made.pixels)
     seconds, pictures = time.perf_counter() - begun, np.concatenate(pixels)
@@ -111,7 +116,8 @@ def attempt_pictures(
         figures |= {"top1": float((ranks == 0).mean()), "top5": float((ranks < 5).mean())}
     else:
         mean, deviation = (statistics.statistic(layer, name) for name in ("peak_mean", "peak_deviation"))
-        found = peak_ranks(loaded.model, layer, neurons, pictures, loaded.survey.layouts(), (mean, deviation))
+        reads = loaded.survey.layer(layer).reads
+        found = peak_ranks(loaded.model, reads, neurons, pictures, loaded.survey.layouts(), (mean, deviation))
         scores = np.where(references.image[neurons] >= 0, references.score[neurons], np.nan)
         share = found.peak / np.nanmean(scores, 1)
         figures |= {

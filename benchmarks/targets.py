@@ -6,7 +6,8 @@ answers after ``--latency`` seconds, over that on a disk. ``shard_requests`` and
 was asked for, by a run of all tasks; ``wasted`` is the share of what was read that is no image.
 
 ``write_seconds`` is how long the blocks' writes take where the store, too, answers late, and ``hidden`` the share of
-it, the last block's aside, in which the task measures the next block.
+it, the last block's aside, in which the task measures the next block. ``picture_write_seconds`` and
+``pictures_hidden`` are the same of blocks of pictures, of ten steps each.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import warnings
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 from unittest import mock
 
@@ -35,20 +37,22 @@ from upath.registry import register_implementation
 
 import flows
 from benchmarks.counted import Counted
-from flows.jobs import Running, TargetsJob
+from flows.jobs import AtlasJob, Running, TargetsJob
+from flows.recipes.atlas import picture
 from flows.recipes.targets import measure
 from flows.running.process import load_stored
 from flows.steps.images import StoredImages, reference_crops
+from flows.steps.pictures import declare_pictures, targets_of
 from flows.steps.targets import declare_targets, measured_blocks, moved_of_tasks, planned_nodes
-from stores import Statistics, Targets, open_statistics
-from stores.arrays.blocks import BlocksAt
+from stores import AtlasLayer, Statistics, Targets, open_statistics
+from stores.arrays.blocks import Blocks, BlocksAt
 from stores.arrays.leases import Holder
 from tests.flows import tiny
 from vital.measuring.targets import node_relevance
 from vital.network.neurons import Readout
 from vital.network.probe import probe
 from vital.propagation.mode import relevance_mode
-from vital.settings import ModelSettings
+from vital.settings import ModelSettings, PictureSettings
 
 LAYER, TASKS, TOGETHER = "layer4", ((0,), (1,)), 8
 
@@ -107,15 +111,40 @@ def run(store: Path, shards: str) -> float:
     return time.perf_counter() - begun
 
 
-def hidden(store: Path, blocks: int) -> tuple[float, float]:
-    """Seconds of writing so many blocks, given to a task together, to a store that is late, and the share of it, the
-    last block's aside, in which other blocks are measured."""
+def late_targets(store: Path, blocks: int) -> tuple[float, float]:
+    """What is `hidden` of so many blocks of targets, given to a task together, in a store that is late."""
     url = f"slow://{store}"
     job = TargetsJob(store=url, layer=LAYER, running=Running(threads=torch.get_num_threads()))
     statistics = open_statistics(url, "r+")
     targets = declare_targets(statistics, job, load_stored(statistics, job.running))
     targets.forget(range(blocks))
-    writing, measuring = list[tuple[float, float]](), list[tuple[float, float]]()
+    groups = [{"blocks": (block,), "urls": {}} for block in range(blocks)]
+    at = BlocksAt(url, "statistics", targets.path)
+    return hidden(Targets, "flows.recipes.targets.measured_blocks", lambda: measure.fn(job, at, groups, Holder.new()))
+
+
+def late_pictures(store: Path, blocks: int, side: int) -> tuple[float, float]:
+    """The same of pictures, ten steps each, of the targets that are there."""
+    url = f"slow://{store.parent / 'atlas.zarr'}"
+    job = AtlasJob(
+        store=str(store),
+        layer=LAYER,
+        out=url,
+        picture=PictureSettings(steps=10, side=side),
+        batch=32,
+        running=Running(threads=torch.get_num_threads()),
+    )
+    statistics = open_statistics(str(store))
+    loaded = load_stored(statistics, job.running)
+    layer = declare_pictures(job, statistics, targets_of(statistics, job, loaded), loaded)
+    groups = [{"blocks": (block,)} for block in range(blocks)]
+    at = BlocksAt(url, "atlas", layer.path)
+    return hidden(AtlasLayer, "flows.recipes.atlas.made_blocks", lambda: picture.fn(job, at, groups, Holder.new()))
+
+
+def hidden(written: type[Blocks], made: str, task: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of writing in a task, and the share of it, the last block's aside, in which other blocks are made."""
+    writing, making = list[tuple[float, float]](), list[tuple[float, float]]()
 
     def timed(work: Callable[..., Any], spans: list[tuple[float, float]]) -> Callable[..., Any]:
         def timing(*given: Any, **named: Any) -> Any:
@@ -126,13 +155,12 @@ def hidden(store: Path, blocks: int) -> tuple[float, float]:
 
         return timing
 
-    groups = [{"blocks": (block,), "urls": {}} for block in range(blocks)]
     with (
-        mock.patch.object(Targets, "write", timed(Targets.write, writing)),
-        mock.patch("flows.recipes.targets.measured_blocks", timed(measured_blocks, measuring)),
+        mock.patch.object(written, "write", timed(written.write, writing)),
+        mock.patch(made, timed(resolve_name(made), making)),
     ):
-        measure.fn(job, BlocksAt(url, "statistics", targets.path), groups, Holder.new())
-    behind = sum(max(0.0, min(ends) - max(begins)) for begins, ends in map(_both, product(writing[:-1], measuring)))
+        task()
+    behind = sum(max(0.0, min(ends) - max(begins)) for begins, ends in map(_both, product(writing[:-1], making)))
     return sum(end - begun for begun, end in writing), behind / sum(end - begun for begun, end in writing[:-1])
 
 
@@ -205,7 +233,9 @@ def main() -> None:
         fsspec.register_implementation("slow", LateStore)
         register_implementation("slow", UPath)
         LateStore.latency = asked.latency
-        figures |= dict(zip(("write_seconds", "hidden"), hidden(store, 6), strict=True))
+        figures |= dict(zip(("write_seconds", "hidden"), late_targets(store, 6), strict=True))
+        of_pictures = late_pictures(store, 6, asked.side)
+        figures |= dict(zip(("picture_write_seconds", "pictures_hidden"), of_pictures, strict=True))
     if asked.json:
         print(json.dumps(figures))
         return

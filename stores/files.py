@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import upath
@@ -25,9 +24,12 @@ from jaxtyping import Shaped
 from stores.errors import SchemaMismatch
 
 MEMORY = "memory://"
+WEB = ("http", "https")
 PRINTABLE = "".join(map(chr, range(32, 127))).replace("%", "")
 SECRET = re.compile(r"(^|[?&])[^=&]*(sig|signature|token|secret|password|passwd|key|credential)[^=&]*=", re.IGNORECASE)
 """Names of a query's parts that give access."""
+LONGEST_NAME = 120
+"""Characters of the name of a file that is being written: the usual file systems take 255 bytes."""
 
 
 def local_path(url: str) -> Path | None:
@@ -71,7 +73,7 @@ def join(url: str, *parts: str) -> str:
 
 
 def safe_url(url: str) -> str:
-    """The URL without user, password, query and fragment; a local path stays as it is.
+    """The URL without user, password and query, on the web also without fragment; a local path stays as it is.
 
     Queries go altogether, since signed URLs carry their tokens there. A URL is stored or shown only in this form.
 
@@ -120,7 +122,10 @@ def _without_credentials(link: str) -> str:
     except ValueError:
         scheme, rest = link.split("://", 1)
         return f"{scheme}://{rest.split('?')[0].split('#')[0].rpartition('@')[2]}"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    # on the web alone "#" begins something else than the name goes on with
+    name = f"#{parts.fragment}" if parts.fragment and not parts.query and parts.scheme not in WEB else ""
+    # not urlunsplit, which makes "hdfs:/a.tar" of "hdfs:///a.tar"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{name}"
 
 
 def runs_path(url: str, *parts: str) -> str:
@@ -166,14 +171,23 @@ def read_arrays(url: str, name: str) -> dict[str, Shaped[np.ndarray, "..."]] | N
 
 def list_arrays(url: str, folder: str) -> set[str]:
     """The names of what `write_arrays` has written into a folder of ``runs``; none where there is no such folder."""
-    path = universal_path(runs_path(url, folder))
+    # a name that begins with a dot is of a file that is being written
+    return {
+        name.removesuffix(".npz")
+        for name in list_runs(url, folder)
+        if name.endswith(".npz") and not name.startswith(".")
+    }
+
+
+def list_runs(url: str, *folder: str) -> set[str]:
+    """The names of all that lies in the folder of run records of the store at ``url``, or in a ``folder`` of it; none
+    where there is no such folder, or where the store is in memory."""
+    path = universal_path(runs_path(url, *folder))
     path.fs.invalidate_cache()
     try:
-        names = [str(file).rpartition("/")[2] for file in path.fs.ls(path.path, detail=False)]
+        return {str(one).rstrip("/").rpartition("/")[2] for one in path.fs.ls(path.path, detail=False)}
     except FileNotFoundError:
         return set()
-    # a name that begins with a dot is of a file that is being written
-    return {name.removesuffix(".npz") for name in names if name.endswith(".npz") and not name.startswith(".")}
 
 
 def remove_arrays(url: str, name: str) -> None:
@@ -192,13 +206,14 @@ def write_bytes(url: str, content: bytes) -> None:
         remote.fs.pipe_file(remote.path, content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # not mkstemp, whose files are for their owner alone: who goes on with a run may be somebody else
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}"[:LONGEST_NAME])
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -214,12 +229,21 @@ def read_bytes(url: str) -> bytes | None:
         return None
 
 
-def parsed(content: bytes) -> Any:
-    """What JSON of somebody else's holds; raises ValueError where it is none, or nested without end."""
+def parsed(content: bytes, once: bool = False) -> Any:
+    """What JSON of somebody else's holds; raises ValueError where it is none, or nested without end, or, where each
+    must stand ``once``, where an object has one key twice, of which JSON keeps the last."""
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_once if once else None)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return table
 
 
 def _without_objects(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:

@@ -57,6 +57,8 @@ def test_every_part_runs_and_finds_something(tmp_path: Path) -> None:
     assert found["repeats"][f"{layer}_float32_repeatable"]["same_bytes"]
     assert found["memory"]["float32_first"]["batch"] == found["memory"]["float32_again"]["batch"] == 8
     assert found["pictures"]["classes"]["steps_run"] == 6
+    assert found["launches"]["waits_2"] == "none"
+    assert set(found["commands"]) == {"references", "targets", "atlas", "fly", "seconds"}
 
 
 def test_what_needs_more_than_the_algorithm_is_skipped_without_it() -> None:
@@ -106,6 +108,29 @@ def test_the_time_of_a_part_is_its_share_of_what_is_left() -> None:
 
     bench.run({"a": (1, look), "b": (3, look)}, id)
     assert left == pytest.approx([25, 100], rel=0.05)  # the first took no time, so all is left for the second
+
+
+def test_with_a_budget_parts_take_what_they_need_in_their_order_and_the_last_are_left_out() -> None:
+    bench = Bench(torch.device("cpu"), True, 100, in_order=True)
+    left: list[float] = []
+
+    def look(bench: Bench) -> Found:
+        left.append(bench.left)
+        bench.seconds -= 50  # as if it had taken these
+        return {}
+
+    kept: list[list[str]] = []
+    found = bench.run(dict.fromkeys("abcd", (1, look)), lambda so_far: kept.append([*so_far]))
+    assert left == pytest.approx([100, 50], rel=0.05)
+    assert found["left_out"] == ["c", "d"]
+    assert set(found) == {"a", "b", "left_out"}
+    assert kept[-1] == ["a", "b", "left_out"]
+
+
+def test_a_budget_of_nothing_prints_what_was_left_out() -> None:
+    found = run("benchmarks/gpu.py", "--budget", "0")
+    assert found["left_out"] == [*PARTS]
+    assert [*PARTS][:3] == ["shards", "launches", "commands"], "what no card has run comes first"
 
 
 def test_the_network_has_the_shape_of_resnet_50() -> None:

@@ -103,10 +103,10 @@ def by_parts(count: int, work: Callable[[slice], T], what: str = "picture") -> l
     fit into memory, of as many as do, part by part in order. Where torch is to be deterministic nothing is halved."""
     if not count or torch.are_deterministic_algorithms_enabled():
         return [work(slice(0, count))]
-    found: list[T] = []
-    for _ in in_batches(count, count, lambda part: found.append(work(part)), what):
+    parts: list[T] = []
+    for _ in in_batches(count, count, lambda part: parts.append(work(part)), what):
         pass
-    return found
+    return parts
 
 
 def fitting(

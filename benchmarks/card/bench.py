@@ -29,6 +29,8 @@ class Bench:
     """A small network and a handful of steps: to see that it runs, not how fast."""
     seconds: float
     """For all parts together."""
+    in_order: bool = False
+    """Whether each part may take all that is left, so that the last are left out where there is too little."""
     began: float = field(default_factory=time.monotonic)
     part_ends: float = 0.0
 
@@ -82,15 +84,20 @@ class Bench:
     def run(
         self, parts: Mapping[str, tuple[float, Callable[[Bench], Found]]], keep: Callable[[Found], object]
     ) -> Found:
-        """Every part, in the share of the time that it has beside those after it; what one leaves goes to the rest.
-        After each of them what there is is given to ``keep``."""
+        """Every part, in the share of the time that it has beside those after it, or ``in_order`` in all that is left;
+        what one leaves goes to the rest. After each of them what there is is given to ``keep``. Those for which no time
+        was left are named as ``left_out``."""
         found: Found = {}
         shares = {name: share for name, (share, _) in parts.items()}
         for name, (share, work) in parts.items():
             now = time.monotonic()
             rest = max(0.0, self.began + self.seconds - now)
-            self.part_ends = now + rest * share / sum(shares.values())
+            self.part_ends = now + (rest if self.in_order else rest * share / sum(shares.values()))
             del shares[name]
+            if self.in_order and not rest:
+                found.setdefault("left_out", []).append(name)
+                keep(found)
+                continue
             print(f"{name}: {self.left:.0f} s", file=sys.stderr, flush=True)
             found[name] = attempted(partial(work, self))
             found[name]["seconds"] = round(time.monotonic() - now, 2)

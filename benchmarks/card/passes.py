@@ -16,8 +16,8 @@ from torch import Tensor
 
 from benchmarks.card.bench import PRECISIONS, Bench, Found, attempted
 from benchmarks.card.subject import Subject, subject
-from vital.measuring.gathering import Plan, gather
-from vital.measuring.targets import Crop, measure
+from vital.measuring.gathering import Batch, Plan, gather
+from vital.measuring.targets import Attribution, Crop, measure
 from vital.network.probe import CLASSES, probe
 from vital.settings import Precision
 
@@ -38,7 +38,9 @@ def statistics(bench: Bench) -> Found:
         plan = Plan((here.layer,), measured, RANKS, LEVELS, precision)
         pixels, rows = here.images(batch), np.arange(batch)
         keys = [str(row) for row in rows]
-        return batch / bench.seconds_of(lambda: gather(here.model, here.survey, plan, pixels, rows, rows, keys), 3)
+        return batch / bench.seconds_of(
+            lambda: gather(here.model, here.survey, plan, Batch(pixels, rows, rows, keys)), 3
+        )
 
     cases = [(precision, batch) for batch in ((4,) if bench.tiny else (32, 128)) for precision in PRECISIONS]
     return bench.each({f"images_per_s_{one}_{batch}": partial(gathered, batch, one) for one, batch in cases})
@@ -51,9 +53,9 @@ def references(bench: Bench) -> Found:
 
     def measured(layer: str, precision: Precision) -> float:
         crops = [Crop(image, (row % 4,)) for row, image in enumerate(here.images(count))]
-        nodes, layouts = here.nodes(layer), here.survey.layouts()
+        nodes, attribution = here.nodes(layer), Attribution.of(here.survey, layer, precision=precision)
         return count / bench.seconds_of(
-            lambda: measure(here.model, layer, range(4), crops, nodes, layouts, precision=precision),
+            lambda: measure(here.model, attribution, range(4), crops, nodes),
             2,
         )
 
@@ -99,7 +101,7 @@ def shards(bench: Bench) -> Found:
         stages = {
             "copy_s": lambda: pixels.to(bench.device),
             "forward_s": lambda: _forward(here, pixels, measured),
-            "device_s": lambda: gather(here.model, here.survey, plan, pixels, rows, rows, keys),
+            "device_s": lambda: gather(here.model, here.survey, plan, Batch(pixels, rows, rows, keys)),
         }
         found |= {name: bench.seconds_of(work, 3) * 2 * images / len(pixels) for name, work in stages.items()}
         batch = BATCH_ON_GPU if bench.on_gpu else BATCH

@@ -123,11 +123,11 @@ def apart(some: np.ndarray, others: np.ndarray) -> float:
 
 
 def launches(bench: Bench) -> Found:
-    """Kernels of a step, how busy they keep the card, and whether a step makes the host wait."""
+    """Kernels of a step, how busy they keep the card, and whether a step makes the host wait, by batch."""
     here = subject(bench.tiny, bench.device)
-    batch, steps = (2, 4) if bench.tiny else (32, 20)
+    batches, steps = ((2,), 4) if bench.tiny else ((256, 32), 20)
 
-    def profiled(record: bool) -> Found:
+    def profiled(batch: int, record: bool) -> Found:
         from torch.profiler import ProfilerActivity, profile
 
         target, settings = here.target(here.layer, batch), here.settings(steps)
@@ -147,7 +147,7 @@ def launches(bench: Bench) -> Found:
             "busy_share": busy / alone["step_ms"] if bench.on_gpu else None, "longest_us_per_step": shown,
         }  # fmt: skip
 
-    def waits() -> str:
+    def waits(batch: int) -> str:
         """An operation that makes the host wait is an error from the sixth step to the last."""
 
         def progress(step: int) -> None:
@@ -161,7 +161,12 @@ def launches(bench: Bench) -> Found:
                 torch.cuda.set_sync_debug_mode("default")
         return "none"
 
-    return bench.each({"eager": partial(profiled, False), "recorded": partial(profiled, True), "waits": waits})
+    cases: dict[str, Callable[[], Any]] = {}
+    for batch in batches:
+        cases[f"recorded_{batch}"] = partial(profiled, batch, True)
+        cases[f"waits_{batch}"] = partial(waits, batch)
+        cases[f"eager_{batch}"] = partial(profiled, batch, False)
+    return bench.each(cases)
 
 
 def _own_time(event: Any, on_gpu: bool) -> float:

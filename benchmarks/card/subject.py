@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.card.network import ResNet
-from vital.measuring.targets import Crop, Target, measure
+from vital.measuring.targets import Attribution, Crop, Target, measure
 from vital.network.layers import Survey, survey
 from vital.network.models import Model, wrap
 from vital.network.nodes import default_nodes
@@ -51,7 +51,7 @@ class Subject:
         if layer not in self._measured:
             crops = [Crop(image, (row % 4,)) for row, image in enumerate(self.images(8))]
             self._measured[layer] = measure(
-                self.model, layer, range(4), crops, self.nodes(layer), self.survey.layouts()
+                self.model, Attribution.of(self.survey, layer), range(4), crops, self.nodes(layer)
             )
         known = self._measured[layer]
         rows = np.arange(count) % len(known)

@@ -88,7 +88,9 @@ class Judged:
 
         scores = np.take_along_axis(subject.peaks[:, neurons], order.T[:REFERENCES], 0).T
         usual = subject.peaks.mean(0), subject.peaks.std(0)
-        peak = peak_ranks(model, LAYER, neurons, seen.pixels, layouts, usual).peak / scores.mean(1)
+        peak = peak_ranks(
+            model, subject.survey.layer(LAYER).reads, neurons, seen.pixels, layouts, usual
+        ).peak / scores.mean(1)
 
         theirs, images = (passed(model, NODES, pixels, layouts) for pixels in (shown, subject.images))
         gap = processing_gap(theirs, images, rows)

@@ -15,7 +15,7 @@ import vital
 from benchmarks.fooled.network import DEVIATION, LAYER, MEAN, SIDE, Images
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
-from vital.measuring.targets import Crop, Target, measure
+from vital.measuring.targets import Attribution, Crop, Target, measure
 from vital.network.layers import Survey, survey
 from vital.network.models import Model
 from vital.network.nodes import matched_nodes
@@ -73,7 +73,7 @@ class Subject:
         equally_many = sorted(rows.items(), key=lambda item: len(item[1]))
         crops = [Crop(self.images[image], tuple(of)) for image, of in equally_many]
         nodes = matched_nodes(self.survey, LAYER, NODES)
-        target = measure(self.model, LAYER, neurons, crops, nodes, self.survey.layouts(), batch=TOGETHER)
+        target = measure(self.model, Attribution.of(self.survey, LAYER), neurons, crops, nodes, batch=TOGETHER)
         usual = self._usual(nodes)
         compared = {
             name: replace(node, usual=usual[name][0], deviation=None if name == INPUT else usual[name][1])

@@ -72,10 +72,11 @@ def pages(
         shown: channels shown as red, green and blue, or one as grey, counted from 0, e.g. 3,2,1  [default: the atlas's]
     """
     from flows.jobs import Running
-    from flows.pages.atlas import read_credits, write_gallery
+    from flows.pages.atlas import Showing, read_credits, write_gallery
 
     maps = None if no_maps else Running()
-    yield str(write_gallery(atlas, out, store, shards, read_credits(credits_), not no_references, title, maps, shown))
+    showing = Showing(not no_references, store, shards, read_credits(credits_), maps, shown)
+    yield str(write_gallery(atlas, out, showing, title))
 
 
 def view(folder: Annotated[ExistingDirectory, PATH], /, *, port: Port = 0, no_browser: bool = False) -> Iterator[str]:

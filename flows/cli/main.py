@@ -85,7 +85,7 @@ def _needs(command: str) -> AbstractContextManager[None]:
 def _said(line: str) -> bool:
     """Whether somebody reads what is printed. Where nobody does, as after ``| head -1``, later output goes nowhere.
     What a terminal would obey is spelt, as in JSON."""
-    line = UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+    line = UNSEEN.sub(lambda unseen: f"\\u{ord(unseen[0]):04x}", line)
     try:
         print(line, flush=True)  # noqa: T201
     except BrokenPipeError:

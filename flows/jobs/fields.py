@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from stores.files import has_secret, local_path, safe_url
 
 
-def _without_secret(location: str) -> str:
+def without_secret(location: str) -> str:
+    """The path or URL; raises ValueError with the way out where it holds a password or a signed query."""
     if has_secret(location):
         raise ValueError(
             f"{safe_url(location)} was given with a password or a signed query, and what a job says is kept in "
@@ -19,7 +20,7 @@ def _without_secret(location: str) -> str:
     return location
 
 
-Location = Annotated[str, Field(min_length=1), AfterValidator(_without_secret)]
+Location = Annotated[str, Field(min_length=1), AfterValidator(without_secret)]
 """A path or an fsspec URL."""
 
 

@@ -18,6 +18,7 @@ from flows.jobs.fields import (
     Folder,
     Location,
     Source,
+    without_secret,
 )
 from flows.jobs.running import Running
 from vital.settings import ModelSettings, PictureSettings, Precision, Settings, StatisticsSettings, VariantSettings
@@ -66,6 +67,11 @@ class _Pass(Settings):
         "which are not read again",
     )
     running: Running = Running()
+
+    @model_validator(mode="after")
+    def _weights_without_secret(self) -> _Pass:
+        without_secret(self.model.weights or "")
+        return self
 
 
 class ReferencesJob(_Pass):
@@ -151,6 +157,21 @@ class FullJob(_Pass):
     pass_batch: Batch = Field("auto", description=IMAGES)
     target_batch: Batch = Field("auto", description=TOGETHER)
     batch: Batch = Field("auto", description=BATCH)
+
+    @model_validator(mode="after")
+    def _one_kind_of_pictures(self) -> FullJob:
+        """What the atlas would refuse, but only after the pass."""
+        if self.out.rstrip("/") == self.store.rstrip("/"):
+            raise ValueError("store and out are the same, and an atlas is a store of its own: give another out")
+        first: dict[str, LayerJob] = {}
+        for part in self.layers:
+            before = first.setdefault(part.layer, part)
+            if (part.variant, part.picture) != (before.variant, before.picture):
+                raise ValueError(
+                    f"layer {part.layer!r} is asked for twice with other settings, and an atlas has one kind of "
+                    "pictures of a layer: make the others in a job with another out"
+                )
+        return self
 
     def references(self) -> ReferencesJob:
         """The pass over the shards."""

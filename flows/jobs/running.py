@@ -39,8 +39,8 @@ class Running(Settings):
     lease: float = Field(
         60.0,
         gt=0,
-        description="seconds until a block that another run began, and no longer says it works on, is taken over; at "
-        "once where that run is seen to have ended",
+        description="seconds after which other runs take over a block that this one has begun and no longer says it "
+        "works on; at once where they see that it has ended",
     )
 
     @model_validator(mode="after")

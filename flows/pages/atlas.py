@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
@@ -38,31 +38,37 @@ ON_SHEET = 48
 """Pictures of the contact sheet that stands beside the pages."""
 
 
+@dataclass(frozen=True)
+class Showing:
+    """What pages show of an atlas, and where it is."""
+
+    photos: bool = True
+    """Whether pictures stand beside photographs. Without them the statistics may be out of reach: then the pages show
+    no sources and no similarity."""
+    store: str | None = None
+    """Where the statistics are, when they moved."""
+    shards: Sequence[str] = ()
+    """Where the shards are, when they moved."""
+    credits: Mapping[str, str] = field(default_factory=dict)
+    """Whose the photographs are, by key."""
+    maps: Running | None = None
+    """Where the network runs that shows where neurons are active on the photographs; left out without it."""
+    channels: str = ""
+    """Those that stand for red, green and blue, or the one for grey, such as ``3,2,1``; the atlas's by default."""
+
+
 def write_gallery(
-    atlas_url: str | Sequence[str],
-    out: Path,
-    store: str | None = None,
-    shards: Sequence[str] = (),
-    credits_: Mapping[str, str] | None = None,
-    photos: bool = True,
-    title: str = "VITAL Atlas",
-    maps: Running | None = None,
-    shown: str = "",
+    atlas_url: str | Sequence[str], out: Path, showing: Showing | None = None, title: str = "VITAL Atlas"
 ) -> Path:
     """The pages of one atlas, or of several that can be compared, and a contact sheet; returns the path of the index
     page. What an earlier run wrote from the same data stays as it is.
-
-    Without ``photos`` the statistics may be out of reach: then the pages show no sources and no similarity. ``maps``
-    says where the network runs that shows where neurons are active on the photographs; without it they are left out.
-    ``shown`` are the channels that stand for red, green and blue, or for grey, such as ``3,2,1``; those that the atlas
-    was made with by default.
 
     Raises:
         SchemaMismatch: an atlas holds no finished picture, or its statistics are not where they were.
         UnsuitableInput: maps were asked for, and there is no such network here.
     """
     urls = [atlas_url] if isinstance(atlas_url, str) else list(atlas_url)
-    sources = [_AtlasSource(url, store, shards, credits_ or {}, photos, maps, shown) for url in urls]
+    sources = [_AtlasSource(url, showing or Showing()) for url in urls]
     workers = os.cpu_count() or 1
     # What another run is just writing there would be swept away.
     lock = out.absolute().parent / f".{out.absolute().name}.lock"
@@ -94,33 +100,25 @@ def titles(urls: Sequence[str]) -> list[str]:
 class _AtlasSource:
     """One atlas of the site."""
 
-    def __init__(
-        self,
-        url: str,
-        store: str | None,
-        shards: Sequence[str],
-        credits_: Mapping[str, str],
-        photos: bool,
-        maps: Running | None,
-        view: str,
-    ) -> None:
+    def __init__(self, url: str, showing: Showing) -> None:
         self.url = url
         self.atlas = open_atlas(url)
-        self.statistics = self._reach(store, photos)
+        self.statistics = self._reach(showing.store, showing.photos)
         names = network_names(self.statistics) if self.statistics is not None else {}
         shown = safe_url(self.statistics.url if self.statistics is not None else self.atlas.statistics_url)
         self.layers = [
-            LayerSource(self.atlas, pictures, shown, self.statistics, shown_channels(view, pictures), names)
+            LayerSource(self.atlas, pictures, shown, self.statistics, shown_channels(showing.channels, pictures), names)
             for pictures in map(self.atlas.layer, self.atlas.layers)
         ]
         if self.atlas.empty:
             raise SchemaMismatch(f"{url} holds no finished picture yet: `vital info {url}` says how far it is")
-        self._network = self._loaded(self.statistics, maps) if photos and maps and self.statistics is not None else None
-        self._photographs = (
-            Thumbnails(self.statistics, shards, credits_, self._class_names(), self.layers[0].shown)
-            if photos and self.statistics is not None
-            else None
-        )
+        self._network: LoadedModel | None = None
+        self._photographs: Thumbnails | None = None
+        if showing.photos and self.statistics is not None:
+            self._network = self._loaded(self.statistics, showing.maps) if showing.maps else None
+            self._photographs = Thumbnails(
+                self.statistics, showing.shards, showing.credits, self._class_names(), self.layers[0].shown
+            )
 
     def _loaded(self, statistics: Statistics, running: Running) -> LoadedModel:
         try:

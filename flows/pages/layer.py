@@ -88,14 +88,14 @@ class LayerSource:
             int(settings["side"]),
             status,
             {int(code): meaning for code, meaning in PICTURE_STATUS_MEANINGS.items()},
-            self._names(len(status)),
-            self._columns(len(status)),
-            self._coordinates(len(status)),
-            int(settings.get("steps", 0)),
-            again.facts(self.atlas, self.pictures),
-            again.commands(safe_url(self.atlas.url), self.pictures, self.store, self.statistics),
-            LOOKED_AT,
-            again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
+            names=self._names(len(status)),
+            columns=self._columns(len(status)),
+            coordinates=self._coordinates(len(status)),
+            steps=int(settings.get("steps", 0)),
+            facts=again.facts(self.atlas, self.pictures),
+            commands=again.commands(safe_url(self.atlas.url), self.pictures, self.store, self.statistics),
+            looked_at=LOOKED_AT,
+            measuring=again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
             shown=shown_in_words(self.shown, self.pictures.colours),
             named=self.words.said,
             whole=self.whole,
@@ -128,23 +128,23 @@ class LayerSource:
             NeuronPage(
                 neuron,
                 as_shown(rows["pixels"][position], self.shown),
-                None if (rows["alpha"][position] == 255).all() else rows["alpha"][position],
-                rows["loss"][position],
-                int(rows["seed"][position]),
-                [
+                alpha=None if (rows["alpha"][position] == 255).all() else rows["alpha"][position],
+                loss=rows["loss"][position],
+                seed=int(rows["seed"][position]),
+                curves=[
                     Curve(node, *(rows[f"reached/{placed(node)}/{end}"][position] for end in ("target", "picture")))
                     for node in nodes
                 ],
-                sources.get(neuron, []),
-                (seen := photos.get(neuron, none)).references,
-                trusted[position],
-                int(rows[COUNT][position]) if COUNT in rows else 0,
-                facets.get(neuron, ()),
-                (words or {}).get(neuron),
-                seen.across,
-                seen.lowest,
-                maps_of if seen.shown else "",
-                self._trusted_facet(neuron, 0) if neuron in facets else None,
+                sources=sources.get(neuron, []),
+                photos=(seen := photos.get(neuron, none)).references,
+                trust=trusted[position],
+                references=int(rows[COUNT][position]) if COUNT in rows else 0,
+                facets=facets.get(neuron, ()),
+                words=(words or {}).get(neuron),
+                across=seen.across,
+                lowest=seen.lowest,
+                maps_of=maps_of if seen.shown else "",
+                trust_of_first=self._trusted_facet(neuron, 0) if neuron in facets else None,
             )
             for position, neuron in enumerate(neurons)
         ]
@@ -158,10 +158,10 @@ class LayerSource:
             return pages
         several, numbers = zip(*further, strict=True)
         rows = self.pictures.rows(several, ("pixels", COUNT), numbers)
-        for place, (neuron, facet) in enumerate(further):
+        for row, (neuron, facet) in enumerate(further):
             seen = photos[neuron].facets.get(facet, ()) if neuron in photos else ()
-            pixels, trusted = as_shown(rows["pixels"][place], self.shown), self._trusted_facet(neuron, facet)
-            pages.setdefault(neuron, []).append(FacetPage(pixels, int(rows[COUNT][place]), seen, trusted))
+            pixels, trusted = as_shown(rows["pixels"][row], self.shown), self._trusted_facet(neuron, facet)
+            pages.setdefault(neuron, []).append(FacetPage(pixels, int(rows[COUNT][row]), seen, trusted))
         return pages
 
     @cached_property
@@ -175,7 +175,7 @@ class LayerSource:
         }
 
     def _trusted(self, neurons: Sequence[int]) -> list[TrustLine | None]:
-        return [_line(found) for found in trust_of_layer(self._metrics, neurons)]
+        return [_line(one) for one in trust_of_layer(self._metrics, neurons)]
 
     def _trusted_facet(self, neuron: int, facet: int) -> TrustLine | None:
         """How far one picture of several can be trusted; what is of the neuron's photographs is of all of them."""
@@ -262,5 +262,5 @@ class LayerSource:
         return everywhere
 
 
-def _line(found: Trust) -> TrustLine | None:
-    return TrustLine([finding.holds for finding in found.findings], found.sentence) if found.known else None
+def _line(told: Trust) -> TrustLine | None:
+    return TrustLine([finding.holds for finding in told.findings], told.sentence) if told.known else None

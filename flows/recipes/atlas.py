@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from prefect import flow, task
 
 from flows.jobs import AtlasJob, settled
-from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of
+from flows.running.blocks import TURNS_OF_PICTURES, BlockWork, made_in_turn, run_blocks, shares_of, tasks_of
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
 from flows.running.process import load_at_side, load_stored, stored_model
 from flows.steps.pictures import (
     check_side,
     declare_pictures,
-    make_blocks,
+    made_blocks,
     planned_tasks,
     targets_of,
     task_pictures,
 )
-from flows.steps.targets import OnTheFly, live_neurons
+from flows.steps.targets import live_neurons
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
-from vital.network.arithmetic import repeatable
 
 
 @flow(name="build-atlas", task_runner=in_process())
@@ -39,14 +41,14 @@ def build_atlas(job: AtlasJob) -> str:
     live = live_neurons(statistics, targets)
     tasks = tasks_of(pictures, neurons, live, task_pictures(job, pictures, neurons, live))
     counted, told = planned_tasks(job, statistics, targets, live, tasks)
-    work = BlockWork(BlocksAt(job.out, "atlas", pictures.path), counted, "pictures", f"{job.layer}: neurons done", told)
+    at, title, shares = BlocksAt(job.out, "atlas", pictures.path), f"{job.layer}: neurons done", shares_of(job.running)
+    work = BlockWork(at, counted, "pictures", title, told, TURNS_OF_PICTURES, shares)
     run_blocks(picture, job.model_copy(update={"shards": ()}), work, "atlas")
     return job.out
 
 
 @task(name="picture-blocks")
-def picture(job: AtlasJob, at: BlocksAt, blocks: tuple[int, ...], holder: Holder, fly: OnTheFly | None = None) -> None:
-    """Optimise and write some blocks' pictures, unless another run does."""
-    with leased(at, blocks, holder, job.running) as mine, repeatable(job.running.deterministic):
-        if mine:
-            make_blocks(job, blocks, fly)
+def picture(job: AtlasJob, at: BlocksAt, groups: Sequence[Mapping[str, Any]], holder: Holder) -> None:
+    """Optimise some blocks' pictures, unless another run does, group by group; each is written while the next is
+    optimised."""
+    made_in_turn(job, at, groups, holder, made_blocks)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flows.jobs import AtlasJob, ReferencesJob, Running, TargetsJob
-from flows.pages.atlas import read_credits, write_gallery
+from flows.pages.atlas import Showing, read_credits, write_gallery
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
@@ -51,7 +51,7 @@ def run_demo(out: Path, steps: int | None, neurons: int) -> Iterator[str]:
         picture = PictureSettings.model_validate({**PICTURES[layer], **({"steps": steps} if steps else {})})
         measure_targets(TargetsJob(store=store, layer=layer, neurons=asked, variant=variant))
         build_atlas(AtlasJob(store=store, layer=layer, neurons=asked, out=atlas, variant=variant, picture=picture))
-    index = write_gallery(atlas, out / "pages", store, credits_=read_credits(None), maps=Running())
+    index = write_gallery(atlas, out / "pages", Showing(store=store, credits=read_credits(None), maps=Running()))
     yield _own_verdict(atlas)
     yield f"pages: {index}"
     yield f"contact sheet: {out / 'pages' / 'contact-sheet.png'}"

@@ -7,10 +7,10 @@ from prefect import flow, task
 from flows.jobs import EvaluateJob, settled
 from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, run_tasks
+from flows.running.process import at_work
 from flows.running.progress import bar
 from flows.steps.judging.checking import check_evaluation
 from flows.steps.judging.metrics import evaluate
-from vital.network.arithmetic import repeatable
 
 
 @flow(name="evaluate-atlas", task_runner=in_process())
@@ -27,5 +27,5 @@ def evaluate_atlas(job: EvaluateJob) -> str:
 @task(name="evaluate-layer")
 def evaluate_layer(job: EvaluateJob, layer: str) -> None:
     """Measure and write one layer's metrics."""
-    with repeatable(job.running.deterministic):
+    with at_work(job.running):
         evaluate(job, layer)

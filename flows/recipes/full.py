@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow, task
 
 from flows.jobs import FullJob
-from flows.pages.atlas import read_credits, write_gallery
+from flows.pages.atlas import Showing, read_credits, write_gallery
 from flows.recipes.atlas import build_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
@@ -38,4 +38,5 @@ def full_run(job: FullJob) -> str:
 def write_pages(job: FullJob, folder: Path) -> None:
     """Bring the atlas's pages up to date, if it has a picture."""
     if not open_atlas(job.out).empty:
-        link_pages(job.out, write_gallery(job.out, folder, job.store, job.shards, read_credits(None)))
+        showing = Showing(store=job.store, shards=job.shards, credits=read_credits(None))
+        link_pages(job.out, write_gallery(job.out, folder, showing))

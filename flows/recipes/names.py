@@ -7,9 +7,9 @@ from prefect import flow, task
 from flows.jobs import NamesJob, settled
 from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, run_tasks
+from flows.running.process import at_work
 from flows.running.progress import bar
 from flows.steps.naming import check_names, find_names
-from vital.network.arithmetic import repeatable
 
 
 @flow(name="name-atlas", task_runner=in_process())
@@ -26,5 +26,5 @@ def name_atlas(job: NamesJob) -> str:
 @task(name="name-layer")
 def name_layer(job: NamesJob, layer: str) -> None:
     """Find and write the words of one layer's neurons."""
-    with repeatable(job.running.deterministic):
+    with at_work(job.running):
         find_names(job, layer)

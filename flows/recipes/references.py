@@ -10,7 +10,7 @@ from prefect import flow, task
 from flows.jobs import ReferencesJob, Running, settled
 from flows.running.artifacts import summarised
 from flows.running.cluster import in_process, run_tasks
-from flows.running.process import Kept, LoadedModel, load, with_directions
+from flows.running.process import Kept, LoadedModel, at_work, load, with_directions
 from flows.running.progress import bar, tick
 from flows.running.workers.workplaces import kept_workers
 from flows.steps.dataset import (
@@ -41,7 +41,6 @@ from stores.arrays.provenance import fingerprint
 from stores.shards.beside import stated
 from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Plan
-from vital.network.arithmetic import repeatable
 
 
 @flow(name="select-references", task_runner=in_process())
@@ -60,7 +59,7 @@ def select_references(job: ReferencesJob) -> str:
     labels = settle_labels(job, shards, loaded)
     statistics = claim_statistics(job, loaded)
     labels.keep(statistics)
-    finish_extension(statistics, loaded)  # of a run that was killed
+    finish_extension(statistics, with_directions(loaded, Kept(statistics)))  # of a run that was killed
     check_shards(statistics, shards)
     shards = known_digests(statistics, shards)
     before = statistics.shard_count()
@@ -118,12 +117,11 @@ def scan(job: ReferencesJob, plan: Plan, leaf: Leaf) -> None:
     if leaf.name in written_partials(job.store):
         return
     statistics = open_statistics(job.store)
-    loaded, labels = _loaded(job, job.running, statistics), Labels.kept(statistics)
-    statistics.check(loaded.model.identity)  # a worker's machine may have other weights under the same name
-    assert labels is not None  # claimed before the pass
-    feed = Feed.of(job, loaded.device)
-    with repeatable(job.running.deterministic):
-        whole = scan_shards(leaf.shards, loaded, plan, labels, feed)
+    with at_work(job.running):
+        loaded, labels = _loaded(job, job.running, statistics), Labels.kept(statistics)
+        statistics.check(loaded.model.identity)  # a worker's machine may have other weights under the same name
+        assert labels is not None  # claimed before the pass
+        whole = scan_shards(leaf.shards, loaded, plan, labels, Feed.of(job, loaded.device))
     write_partial(job.store, leaf.name, whole)
 
 

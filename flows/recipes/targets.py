@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from prefect import flow, task
 
 from flows.jobs import TargetsJob, settled
-from flows.running.behind import written_behind
-from flows.running.blocks import BlockWork, leased, run_blocks, tasks_of, turns_of
+from flows.running.blocks import TURNS_OF_TARGETS, BlockWork, made_in_turn, run_blocks, shares_of, tasks_of
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
 from flows.running.process import load_stored
@@ -18,7 +16,6 @@ from flows.steps.targets import crops_of, declare_targets, measured_blocks, move
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
-from vital.network.arithmetic import repeatable
 
 
 @flow(name="measure-targets", task_runner=in_process())
@@ -36,8 +33,8 @@ def measure_targets(job: TargetsJob) -> str:
     moved = moved_of_tasks(statistics, job.shards, references, live, counted)
     own = {blocks: {"urls": urls} for blocks, urls in moved.items()}
     at = BlocksAt(job.store, "statistics", targets.path)
-    turns = turns_of(len(counted), job.running)
-    work = BlockWork(at, counted, "references", f"{job.layer}: references measured", own, turns)
+    title, shares = f"{job.layer}: references measured", shares_of(job.running)
+    work = BlockWork(at, counted, "references", title, own, TURNS_OF_TARGETS, shares)
     run_blocks(measure, job.model_copy(update={"shards": ()}), work, "targets")
     return targets.variant
 
@@ -46,8 +43,4 @@ def measure_targets(job: TargetsJob) -> str:
 def measure(job: TargetsJob, at: BlocksAt, groups: Sequence[Mapping[str, Any]], holder: Holder) -> None:
     """Measure some blocks' targets, unless another run does, group by group; each is written while the next is
     measured."""
-    with repeatable(job.running.deterministic), written_behind() as behind:
-        for group in groups:
-            with ExitStack() as held:
-                if held.enter_context(leased(at, group["blocks"], holder, job.running)):
-                    behind(measured_blocks(job, **group), held)
+    made_in_turn(job, at, groups, holder, measured_blocks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Any
@@ -19,17 +19,20 @@ from prefect import Task
 
 from flows.jobs import BLOCK, AtlasJob, Running, TargetsJob
 from flows.running.artifacts import summarised
+from flows.running.behind import written_behind
 from flows.running.cluster import Calls, run_tasks, workers_of
 from flows.running.neurons import blocks_of, joined_blocks
+from flows.running.process import at_work
 from flows.running.progress import bar
+from flows.running.workers.workplaces import wanted
 from stores.arrays.blocks import Blocks, BlocksAt
-from stores.arrays.leases import Holder, read_lease, release, renew, take
+from stores.arrays.leases import Holder, Watch, release, renew, take
 from stores.errors import UnreachableStore, of_disk_or_service
 from stores.files import first_line, safe_url
 
-MOST_TURNS = 16
-"""Tasks that a worker is given together, at most: only the last one's write is waited for, and a worker that dies has
-lost no more than one that was measured."""
+TURNS_OF_TARGETS, TURNS_OF_PICTURES = 16, 4
+"""Tasks that a worker is given together, at most: only the last one's write is waited for. A worker that dies has lost
+one that was written and one that was worked on. Pictures take minutes, and so does what is said of them."""
 RENEWALS = 4
 """How often a lease is renewed within its term: a late one must not lose it."""
 
@@ -47,17 +50,22 @@ class BlockWork:
     """Of the progress bar."""
     own: Mapping[tuple[int, ...], Mapping[str, Any]] = field(default_factory=dict)
     """What a task is told beside its blocks, by these."""
-    in_turn: int | None = None
+    in_turn: int = 1
     """How many of ``tasks`` one worker is given together, at most, as ``groups`` that it works on in turn, each leased
-    and written by itself. None where it is given one, as ``blocks``."""
+    and written by itself."""
+    shares: int = 1
+    """How many such parts are made of what is left, each time that a worker is given one: the last are the smallest,
+    so that workers end together."""
 
     def calls(self, left: Sequence[tuple[int, ...]], shared: Mapping[str, Any]) -> Calls:
         """What workers are given where these tasks are ``left``, each with what they ``shared``."""
-        told = [({**self.own.get(blocks, {}), "blocks": blocks}, self.tasks[blocks]) for blocks in left]
-        if self.in_turn is None:
-            return [({**shared, **one}, weight) for one, weight in told]
-        groups = [told[start : start + self.in_turn] for start in range(0, len(told), self.in_turn)]
-        return [({**shared, "groups": [one for one, _ in some]}, sum(weight for _, weight in some)) for some in groups]
+        calls, start = list[tuple[Mapping[str, Any], float]](), 0
+        while start < len(left):
+            some = left[start : start + max(1, min(self.in_turn, -(-(len(left) - start) // self.shares)))]
+            groups = [{**self.own.get(blocks, {}), "blocks": blocks} for blocks in some]
+            calls.append(({**shared, "groups": groups}, sum(self.tasks[blocks] for blocks in some)))
+            start += len(some)
+        return calls
 
 
 def tasks_of(
@@ -69,17 +77,17 @@ def tasks_of(
     return [task for task in joined_blocks(live, BLOCK, most) if missing & set(task)]
 
 
-def turns_of(tasks: int, running: Running) -> int:
-    """How many of so many tasks a worker is given together: what it makes of one it writes while it works on the next.
-    Yet so few that every worker is given some twice: those that are slower, or come later, take less."""
-    return max(1, min(MOST_TURNS, -(-tasks // (2 * workers_of(running))))) if running.elsewhere else MOST_TURNS
+def shares_of(running: Running) -> int:
+    """How many parts are made of what is left, so that a worker works on one thing while it writes another, and yet
+    those that are slower, or come later, take less."""
+    return 2 * workers_of(running) if running.elsewhere else 1
 
 
 def run_blocks(task: Task[..., Any], job: TargetsJob | AtlasJob, work: BlockWork, artifact: str) -> None:
     """Run ``task`` for all of ``work`` where the job says, until every block is written, by this run or another.
 
-    A task gets ``job``, ``at``, ``holder``, and ``blocks`` or ``groups`` of them, each of which begins with `leased`.
-    What the run did is left as the artifact of this key.
+    A task gets ``job``, ``at``, ``holder``, and ``groups`` of blocks, which it makes by `made_in_turn`. What the run
+    did is left as the artifact of this key.
     """
     holder, total = Holder.new(), round(sum(work.tasks.values()))
 
@@ -88,6 +96,22 @@ def run_blocks(task: Task[..., Any], job: TargetsJob | AtlasJob, work: BlockWork
 
     with summarised(artifact, work.at.url, work.what, total), bar(work.title, total):
         _until_written(work.at, list(work.tasks), holder, job.running, run)
+
+
+def made_in_turn(
+    job: TargetsJob | AtlasJob,
+    at: BlocksAt,
+    groups: Sequence[Mapping[str, Any]],
+    holder: Holder,
+    made: Callable[..., Callable[[], object]],
+) -> None:
+    """What a task does: each group that no other run makes is ``made`` of the job and what it says, and written while
+    the next is made. Where nobody waits for the task any more it ends with the group that it is at."""
+    with at_work(job.running), written_behind() as behind:
+        for group in groups:
+            with ExitStack() as held:
+                if wanted() and held.enter_context(leased(at, group["blocks"], holder, job.running)):
+                    behind(made(job, **group), held)
 
 
 @contextmanager
@@ -101,7 +125,7 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
     def keep() -> None:
         while not ended.wait(running.lease / RENEWALS):
             with suppress(Exception):  # a store that answers errors for a while costs the lease, not the work
-                renew(group, at.path, first, holder)
+                renew(group, at.path, first, holder, running.lease)
 
     keeper = Thread(target=keep, daemon=True)
     wanted = bool(Blocks(group, at.path).unwritten(blocks))
@@ -127,18 +151,22 @@ def _until_written(
 ) -> None:
     """``run`` the tasks, then those that another run had begun and left, until every block is written.
 
-    What another run works on is waited for: its lease ends when the work is done, or when it is not renewed. It is
-    waited for as well where nothing was done: a worker elsewhere may respect a lease that ended in the eyes of this
-    machine, whose clock and processes are others.
+    What another run works on is waited for: its lease ends when the work is done, or when it is seen not to be renewed.
+    It is waited for as well where nothing was done: two runs that look at the same moment may both find the other.
     """
-    waiting = list(tasks)
+    waiting, watch = list(tasks), Watch(at.url, at.path, holder)
+    with _failing_in_one_sentence(at.url):
+        watch.begin(at.open("r+").root)
     while waiting:
         with _failing_in_one_sentence(at.url):
             run(waiting)
-        blocks, asked = at.open("r"), waiting
+        blocks, asked = at.open("r+"), waiting
         waiting = _unwritten(blocks, asked)
         refused = waiting == asked
-        while waiting and (refused or all(_held(at, task, holder, running) for task in waiting)):
+        while waiting:
+            held = [watch.held(blocks.root, task[0]) for task in waiting]  # every one is looked at
+            if not (refused or all(held)):
+                break
             time.sleep(min(1.0, running.lease / RENEWALS))
             waiting, refused = _unwritten(blocks, waiting), False
 
@@ -162,8 +190,3 @@ def _failing_in_one_sentence(url: str) -> Iterator[None]:
 def _unwritten(blocks: Blocks, tasks: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     missing = set(blocks.unwritten(sorted({block for task in tasks for block in task})))
     return [task for task in tasks if missing & set(task)]
-
-
-def _held(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running) -> bool:
-    lease = read_lease(at.open("r").root, at.path, blocks[0])
-    return lease is not None and not lease.is_of(holder) and lease.alive(running.lease)

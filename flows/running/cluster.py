@@ -11,6 +11,7 @@ from distributed.client import Client, FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 from prefect import Task
+from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -51,6 +52,9 @@ def run_tasks(running: Running, task: Task[..., Any], calls: Calls) -> list[Any]
     """
     if not calls:
         return []
+    # What a task has done stands in the store alone: where Prefect keeps results, it would take one that found another
+    # run's lease for done when it is asked for again.
+    task = task.with_options(cache_policy=NO_CACHE, persist_result=False)
     results: list[Any] = []
     showing = progress_artifact(task.name, sum(weight for _, weight in calls))
     with _lost_in_one_sentence(running), showing as show, _outcomes(task, calls, workplace_of(running)) as outcomes:
@@ -63,22 +67,22 @@ def run_tasks(running: Running, task: Task[..., Any], calls: Calls) -> list[Any]
 
 
 @contextmanager
-def _outcomes(task: Task[..., Any], calls: Calls, place: Workplace) -> Iterator[Iterator[Any]]:
+def _outcomes(task: Task[..., Any], calls: Calls, workplace: Workplace) -> Iterator[Iterator[Any]]:
     """What the tasks return, in order. In this process they are run by the thread that asks for them, so that Ctrl-C
     ends them where they are."""
-    told = [_told(parameters, place) for parameters, _ in calls]
-    if place.start is None:
+    told = [_told(parameters, workplace) for parameters, _ in calls]
+    if workplace.start is None:
         yield (task(**parameters) for parameters in told)
         return
-    with started(place, place.start) as runner:
+    with started(workplace) as runner:
         futures = [runner.submit(task, parameters) for parameters in told]
         yield (future.result() for future in futures)
 
 
-def _told(parameters: Mapping[str, Any], place: Workplace) -> dict[str, Any]:
+def _told(parameters: Mapping[str, Any], workplace: Workplace) -> dict[str, Any]:
     """A task's parameters, whose job says where it runs."""
     job = parameters.get("job")
-    settled = {} if job is None else {"job": job.model_copy(update={"running": place.running})}
+    settled = {} if job is None else {"job": job.model_copy(update={"running": workplace.running})}
     return {**parameters, **settled}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from threading import RLock
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from stores.files import local_path
 from vital.errors import UnknownModel, UnsuitableInput
 from vital.judging.judges import Judge, load_judge, same_classes
 from vital.memory import keep_memory
-from vital.network.arithmetic import rounding
+from vital.network.arithmetic import repeatable, rounding
 from vital.network.layers import Survey, survey
 from vital.network.models import Model, at_side, load_model
 from vital.network.neurons import Dictionary
@@ -30,6 +32,7 @@ LIVE = "live:"
 """Begins the name of a network that this program made itself and handed over."""
 
 _live: dict[str, Model] = {}
+_network_in_use = RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,15 @@ class LoadedModel:
     def device(self) -> torch.device:
         """The device that the network's weights are on, to which images are brought."""
         return anchor(self.model.network).device
+
+
+@contextmanager
+def at_work(running: Running) -> Iterator[None]:
+    """What a task does with its process's network is done in this block: with the same bytes each time where that is
+    asked for, and by one thread at a time. A Dask worker has as many threads as its machine has cores unless it is told
+    otherwise, and what one of them watches in the network another would run."""
+    with _network_in_use, repeatable(running.deterministic):
+        yield
 
 
 def load(settings: ModelSettings, running: Running) -> LoadedModel:

@@ -254,8 +254,9 @@ class _Work:
         kind, layouts = variant_of(self.targets).relevance, self.loaded.survey.layouts()
         spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
         return target, optimise(
-            self.loaded.model, target, settings, layouts, kind, self.colours, progress, spectrum, begun=begun
-        )
+            self.loaded.model, target, settings, layouts, kind,
+            colours=self.colours, spectrum=spectrum, progress=progress, begun=begun,
+        )  # fmt: skip
 
     def rows(self, facets: Sequence[Facet], begun: Begun | None = None) -> dict[Facet, dict[str, np.ndarray]]:
         """The rows of the atlas of every one of ``facets``."""
@@ -268,9 +269,10 @@ class _Work:
         }
 
 
-def make_blocks(job: AtlasJob, blocks: Sequence[int], fly: OnTheFly | None = None) -> None:
-    """Optimise all live neurons of ``blocks``, or the facets of each, in batches, then write each block. Targets are
-    those stored, or are measured on the ``fly``."""
+def made_blocks(job: AtlasJob, blocks: Sequence[int], fly: OnTheFly | None = None) -> Callable[[], None]:
+    """Optimise all live neurons of ``blocks``, or the facets of each, in batches, and give what then writes each block:
+    a thread may do that while others are optimised, since it asks nothing of the network. Targets are those stored, or
+    are measured on the ``fly``."""
     layer = open_atlas(job.out, "r+").layer(job.layer)
     work = _Work.of(job, layer, fly)
     every = [neuron for block in blocks for neuron in work.targets.neurons_of(block)]
@@ -285,9 +287,14 @@ def make_blocks(job: AtlasJob, blocks: Sequence[int], fly: OnTheFly | None = Non
 
     for _ in in_batches(len(facets), work.batch(facets), make, fixed=job.running.deterministic):
         pass
-    for block in blocks:
-        arrays = _block_arrays(layer, block, job.picture.seed, status, made)
-        layer.write(block, arrays | origin_rows(layer, work.targets, layer.neurons_of(block)))
+    targets = work.targets  # and no more of the work: what is written is kept in memory for as long as that takes
+
+    def write() -> None:
+        for block in blocks:
+            arrays = _block_arrays(layer, block, job.picture.seed, status, made)
+            layer.write(block, arrays | origin_rows(layer, targets, layer.neurons_of(block)))
+
+    return write
 
 
 def _row(pictures: Pictures, curves: Mapping[str, MatchedCurve], position: int, count: int) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import zarr
@@ -48,6 +48,8 @@ class Blocks:
 
     root: zarr.Group
     path: str
+    beside: ClassVar[tuple[str, ...]] = ()
+    """How paths begin of what is along ``neuron``, too, but not written in blocks."""
 
     @property
     def group(self) -> zarr.Group:
@@ -71,7 +73,7 @@ class Blocks:
     @cached_property
     def _by_neuron(self) -> dict[str, zarr.Array[Any]]:
         # looked for once: what was declared before the tasks does not change, and each look costs requests
-        return arrays_by_neuron(self.group)
+        return _arrays_by_neuron(self.group, self.beside)
 
     def done(self, blocks: Sequence[int] | None = None) -> Bool[np.ndarray, "block"]:
         """Which blocks are written, of all or of some, whose flags alone are then read; raises SchemaMismatch where
@@ -253,15 +255,13 @@ def read_rows(array: zarr.Array[Any], wanted: Int64[np.ndarray, "row"]) -> Shape
     return np.asarray(np.asarray(array.oindex[unique])[inverse])
 
 
-def arrays_by_neuron(parent: zarr.Group) -> dict[str, zarr.Array[Any]]:
-    """The arrays of a group that are written in blocks of neurons, by relative path; metrics and names are not."""
+def _arrays_by_neuron(parent: zarr.Group, beside: tuple[str, ...]) -> dict[str, zarr.Array[Any]]:
+    """The arrays of a group that are written in blocks of neurons, by relative path."""
     # depth 1 reaches NODE/quantiles; reached/NODE/picture of an atlas is one deeper
     return {
         name: array
         for name, array in parent.members(max_depth=2)
-        if isinstance(array, zarr.Array)
-        and _axes(array)[:1] == ("neuron",)
-        and not name.startswith(("metrics/", "names/"))
+        if isinstance(array, zarr.Array) and _axes(array)[:1] == ("neuron",) and not name.startswith(beside)
     }
 
 

@@ -2,6 +2,9 @@
 
 A lease only saves work. Object storage has no lock, and two runs that look at the same moment may both take one:
 then both write the same bytes. It lies under ``runs/``, outside what is compared, as attributes of a group of its own.
+
+Whether a run still lives is never asked of two clocks: those of two machines may differ by any amount. A lease counts
+for as long as somebody who watches sees it renewed within its term, by the watcher's own clock.
 """
 
 import hashlib
@@ -9,16 +12,20 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import zarr
 from zarr.errors import ContainsGroupError
 
 from stores.arrays.names import MOST_BYTES
+from stores.files import list_runs
 
 RUNS = "runs"
+TERM = 60.0
+"""Seconds that a lease counts which does not say so: it was written by an earlier version."""
 
 
 @dataclass(frozen=True)
@@ -37,65 +44,118 @@ class Holder:
 
 @dataclass(frozen=True)
 class Lease:
-    """Whose it is, and when it was last renewed, in seconds since 1970 by the holder's clock."""
+    """Whose it is, when it was last renewed, in seconds since 1970 by the holder's clock, and for how many seconds that
+    counts. The time is for people to read, and tells one renewal from the next."""
 
     holder: Holder
     renewed: float
+    term: float
 
     def is_of(self, holder: Holder) -> bool:
         """Whether it is this run's, whichever process took it."""
         return self.holder.run == holder.run
 
-    def alive(self, term: float) -> bool:
-        """Whether it still counts: renewed within ``term`` seconds, by a process that is not seen to have ended."""
-        if self.holder.host == socket.gethostname() and not _running(self.holder.pid):
+    def left_behind(self) -> bool:
+        """Whether its run was a process of this machine that is seen to have ended."""
+        return self.holder.host == socket.gethostname() and not _running(self.holder.pid)
+
+
+@dataclass
+class Watch:
+    """What a run has seen of others' leases of the blocks at ``path`` of the store at ``url``."""
+
+    url: str
+    path: str
+    holder: Holder
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[int, tuple[Lease, float]] = field(default_factory=dict)
+    """Each block's lease, and since when it has been as it is."""
+
+    def begin(self, group: zarr.Group) -> None:
+        """See what is held now, so that a term runs while the run does other work. One listing, and a request for each
+        lease."""
+        start = _lease_name(self.path, "")
+        for name in list_runs(self.url):
+            if name.startswith(start) and (block := name.removeprefix(start)).isdecimal():
+                self.held(group, int(block))
+
+    def held(self, group: zarr.Group, block: int) -> bool:
+        """Whether the blocks from ``block`` on are to be waited for, since another run works on them. A lease that does
+        not count any more is removed, since the tasks that are to do the work have not watched it."""
+        lease = read_lease(group, self.path, block)
+        if lease is None or lease.is_of(self.holder):
             return False
-        return time.time() - self.renewed < term
+        seen, since = self._seen.get(block, (None, 0.0))
+        if lease != seen:
+            since = self.clock()
+            self._seen[block] = lease, since
+        if not lease.left_behind() and self.clock() - since < lease.term:
+            return True
+        _remove(group, self.path, block)
+        return False
 
 
 def take(group: zarr.Group, path: str, block: int, holder: Holder, term: float) -> bool:
     """Take the lease of the blocks from ``block`` on of the group at ``path``; whether it is the holder's now. Where
-    another run has one that counts nothing is changed. A run's own lease is renewed."""
+    another run has one nothing is changed, unless it is left behind. A run's own lease is renewed."""
     lease = read_lease(group, path, block)
-    if lease is not None and not lease.is_of(holder) and lease.alive(term):
+    if lease is not None and not lease.is_of(holder) and not lease.left_behind():
         return False
     try:
-        renew(group, path, block, holder)
+        _write(group, path, block, Lease(holder, time.time(), term))
     except (ContainsGroupError, FileNotFoundError):  # another run was here at the same moment: see who it is
         lease = read_lease(group, path, block)
         return lease is not None and lease.is_of(holder)
     return True
 
 
-def renew(group: zarr.Group, path: str, block: int, holder: Holder) -> None:
-    """Write that the holder works on it."""
-    group.create_group(
-        _lease_path(path, block), attributes={"lease": asdict(holder) | {"renewed": time.time()}}, overwrite=True
-    )
+def renew(group: zarr.Group, path: str, block: int, holder: Holder, term: float) -> None:
+    """Write that the holder works on it still; nothing happens where another run has taken it over meanwhile."""
+    lease = read_lease(group, path, block)
+    if lease is None or lease.is_of(holder):
+        _write(group, path, block, Lease(holder, time.time(), term))
+
+
+def _write(group: zarr.Group, path: str, block: int, lease: Lease) -> None:
+    said = asdict(lease.holder) | {"renewed": lease.renewed, "term": lease.term}
+    try:
+        # in its place: who looks meanwhile finds the one before, where a group made anew is removed first
+        group[_lease_path(path, block)].attrs["lease"] = said
+    except (KeyError, FileNotFoundError, ValueError):
+        group.create_group(_lease_path(path, block), attributes={"lease": said}, overwrite=True)
+
+
+def _remove(group: zarr.Group, path: str, block: int) -> None:
+    with suppress(KeyError, FileNotFoundError):
+        del group[_lease_path(path, block)]
 
 
 def release(group: zarr.Group, path: str, block: int, holder: Holder) -> None:
     """Give it back; nothing happens where the holder has none."""
     lease = read_lease(group, path, block)
     if lease is not None and lease.is_of(holder):
-        with suppress(KeyError, FileNotFoundError):
-            del group[_lease_path(path, block)]
+        _remove(group, path, block)
 
 
 def read_lease(group: zarr.Group, path: str, block: int) -> Lease | None:
     """The lease as it stands, None where nobody has one."""
     try:
         lease: Any = group[_lease_path(path, block)].attrs["lease"]
-        return Lease(Holder(str(lease["run"]), str(lease["host"]), int(lease["pid"])), float(lease["renewed"]))
+        holder = Holder(str(lease["run"]), str(lease["host"]), int(lease["pid"]))
+        return Lease(holder, float(lease["renewed"]), float(lease.get("term", TERM)))
     except (KeyError, FileNotFoundError, ValueError):  # gone, or half written by a store without whole writes
         return None
 
 
 def _lease_path(path: str, block: int) -> str:
+    return f"{RUNS}/{_lease_name(path, str(block))}"
+
+
+def _lease_name(path: str, block: str) -> str:
     name = path.replace("/", "+")
     if len(name) > MOST_BYTES:  # several parts of a path, each of which may be as long as file systems take
         name = hashlib.sha256(path.encode()).hexdigest()
-    return f"{RUNS}/lease-{name}-{block}"
+    return f"lease-{name}-{block}"
 
 
 def _running(pid: int) -> bool:

@@ -43,6 +43,8 @@ def open_store(url: str, kind: StoreKind, mode: Mode) -> zarr.Group:
     # a local store makes its folder when it is opened to write
     if mode == "r+" and path is not None and not path.is_dir():
         raise missing
+    if mode == "a" and path is not None and path.exists() and not path.is_dir():
+        raise SchemaMismatch(f"{url} is a file, and a store is a folder: give another path")
     if mode == "a" and path is not None and not _is_group(path) and (around := store_around(path)) is not None:
         raise SchemaMismatch(
             f"{url} lies inside the store at {around}, whose parts it would be taken for: give a path outside"

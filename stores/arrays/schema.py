@@ -64,21 +64,21 @@ def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> dict[str, zarr.Arr
     """
     every = {spec.path: spec for spec in specs}
     parents = sorted({parent for path in every if (parent := str(PurePosixPath(path).parent)) != "."})
-    there = {parent for parent, found in zip(parents, together(group.get, parents), strict=True) if found is not None}
+    there = {parent for parent, made in zip(parents, together(group.get, parents), strict=True) if made is not None}
     _create_all(group, {parent: memory_group().metadata for parent in parents if parent not in there})
     asked = [path for path in every if str(PurePosixPath(path).parent) in {*there, "."}]
-    found = {path: one for path, one in zip(asked, together(group.get, asked), strict=True) if one is not None}
-    missing = {path: _metadata(spec) for path, spec in every.items() if path not in found}
+    made = {path: one for path, one in zip(asked, together(group.get, asked), strict=True) if one is not None}
+    missing = {path: _metadata(spec) for path, spec in every.items() if path not in made}
     for part in (list(missing)[:-1], list(missing)[-1:]):
-        found |= _create_all(group, {path: missing[path] for path in part})
-    return {path: _agreeing(group, found[path], spec) for path, spec in every.items()}
+        made |= _create_all(group, {path: missing[path] for path in part})
+    return {path: _agreeing(group, made[path], spec) for path, spec in every.items()}
 
 
 def array_at(group: zarr.Group, path: str) -> zarr.Array[Any]:
     """The array at ``path``; raises SchemaMismatch where there is none."""
     member = group.get(path)
     if not isinstance(member, zarr.Array):
-        raise SchemaMismatch(f"{_place(group, path)} is not in this store; run the step that writes it first")
+        raise SchemaMismatch(f"{_path_in(group, path)} is not in this store; run the step that writes it first")
     return member
 
 
@@ -86,7 +86,7 @@ def group_at(group: zarr.Group, path: str) -> zarr.Group:
     """The group at ``path``; raises SchemaMismatch where there is none."""
     member = group.get(path)
     if not isinstance(member, zarr.Group):
-        raise SchemaMismatch(f"{_place(group, path)} is not in this store; run the step that writes it first")
+        raise SchemaMismatch(f"{_path_in(group, path)} is not in this store; run the step that writes it first")
     return member
 
 
@@ -105,15 +105,15 @@ def _create_all(group: zarr.Group, nodes: Mapping[str, Any]) -> dict[str, zarr.A
 
 def _agreeing(group: zarr.Group, existing: zarr.Array[Any] | zarr.Group, spec: ArraySpec) -> zarr.Array[Any]:
     if not isinstance(existing, zarr.Array):
-        raise SchemaMismatch(f"{_place(group, spec.path)} is a group but should be an array; use a new store")
+        raise SchemaMismatch(f"{_path_in(group, spec.path)} is a group but should be an array; use a new store")
     _check_array(existing, spec)
     return existing
 
 
 def _metadata(spec: ArraySpec) -> Any:
     """What Zarr writes of an array; attributes of its own, which Zarr changes in place."""
-    found = _kept_metadata(spec, *_layout(spec))
-    return found.update_attributes(dict(found.attributes))
+    kept = _kept_metadata(spec, *_layout(spec))
+    return kept.update_attributes(dict(kept.attributes))
 
 
 @lru_cache(maxsize=4096)
@@ -177,5 +177,5 @@ def _check_array(array: zarr.Array[Any], spec: ArraySpec) -> None:
             )
 
 
-def _place(group: zarr.Group, path: str) -> str:
+def _path_in(group: zarr.Group, path: str) -> str:
     return f"{group.path}/{path}".lstrip("/")

@@ -20,7 +20,7 @@ from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
 from stores.arrays.schema import ArraySpec, array_at, declare, group_at
 from stores.arrays.writing import write_whole
-from stores.atlas.naming import Naming, read_naming, write_naming
+from stores.atlas.naming import NAMES, Naming, read_naming, write_naming
 from stores.atlas.origin import ORIGIN, origin_specs
 
 METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
@@ -29,6 +29,8 @@ METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
 @dataclass(frozen=True, eq=False)
 class AtlasLayer(Blocks):
     """The group of a layer in an atlas."""
+
+    beside = (f"{METRICS}/", f"{NAMES}/")
 
     @classmethod
     def of(cls, root: zarr.Group, layer: str) -> AtlasLayer:
@@ -74,7 +76,8 @@ class AtlasLayer(Blocks):
         """Create the arrays once, before any task: ``records`` losses along the optimisation, and rows of so many
         levels of each of ``nodes``; a picture for each of up to so many ``facets`` of a neuron, of so many ``colours``.
         """
-        declare(self.root, picture_specs(self.path, neurons, self.side, records, block, nodes, facets, colours))
+        specs = picture_specs(self.path, neurons, self.side, records, block, nodes, facets=facets, colours=colours)
+        declare(self.root, specs)
 
     def declare_origin(
         self,
@@ -175,12 +178,12 @@ class AtlasLayer(Blocks):
             for name, array in parent.members(max_depth=1)
             if isinstance(array, zarr.Array) and name.endswith("/target")
         ]
-        found, asked = {}, range(self.count) if neurons is None else neurons
+        curves, asked = {}, range(self.count) if neurons is None else neurons
         for node in nodes:
             names = [f"{REACHED}/{placed(node)}/{name}" for name in ("picture", "target")]
             picture, target = self.rows(asked, names, facets).values()
-            found[node] = (picture, target)
-        return found
+            curves[node] = (picture, target)
+        return curves
 
     # Metrics
 
@@ -226,7 +229,6 @@ class AtlasLayer(Blocks):
         ``meanings`` gives each metric's meaning and unit. Metrics ``of_layer`` and the digests of the networks that the
         pictures were ``judged_by`` become attributes of ``metrics``.
         """
-        parent = group_at(self.root, self.path).require_group(METRICS)
         several = (by_facet or {}) if self.most_facets > 1 else {}
         for folder, axes, kind in ((METRICS, ("neuron",), metrics), (BY_FACET, ("neuron", FACET), several)):
             for name in sorted(kind):
@@ -234,6 +236,8 @@ class AtlasLayer(Blocks):
                 path = f"{self.path}/{folder}/{name}"
                 declare(self.root, [ArraySpec(path, axes, values.shape, "float32", meaning, units, fill=np.nan)])
                 write_whole(array_at(self.root, path), values)
+        # only now: its attributes are written together, and another evaluation may have written its own meanwhile
+        parent = group_at(self.root, self.path).require_group(METRICS)
         known = self.layer_metrics()
         for name, value in (of_layer or {}).items():
             meaning, units = meanings.get(name, (name, ""))
@@ -251,6 +255,7 @@ def picture_specs(
     records: int,
     block: int,
     nodes: Mapping[str, int],
+    *,
     facets: int = 1,
     colours: int = 3,
 ) -> list[ArraySpec]:

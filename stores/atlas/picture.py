@@ -17,8 +17,7 @@ class AtlasPicture:
     """A neuron's picture, or the reason why there is none; shows itself in a notebook.
 
     ``pixels`` are RGB, or the network's own channels; ``alpha`` says how much a pixel mattered, 255 at most; ``loss``
-    runs along the optimisation.
-    Where ``status`` is not ``MADE`` they mean nothing.
+    runs along the optimisation. Where ``status`` is not ``MADE`` they mean nothing.
     """
 
     layer: str

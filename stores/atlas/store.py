@@ -19,7 +19,7 @@ from stores.arrays.provenance import claim, claimed
 from stores.atlas.layer import AtlasLayer
 from stores.atlas.picture import AtlasPicture
 from stores.dataset.store import Statistics, open_statistics
-from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch, StoreError
+from stores.errors import PICTURE_STATUS_MEANINGS, MissingStore, PictureStatus, SchemaMismatch, StoreError
 from stores.files import safe_url
 
 if TYPE_CHECKING:
@@ -123,15 +123,19 @@ class Atlas:
         """Its statistics: at the URL given, or where the atlas remembers them, or of the same name beside it.
 
         Raises:
-            SchemaMismatch: they are not there, or are of another network than the atlas was made from.
+            SchemaMismatch: they are not there, are no statistics of this version, or are of another network than the
+                atlas was made from.
         """
         recorded = self.statistics_url
         beside = "/".join((self.url.rstrip("/").rpartition("/")[0] or ".", recorded.rstrip("/").rpartition("/")[2]))
-        asked = self.provenance.get("base")
+        asked, unsuitable = self.provenance.get("base"), None
         for url in (given,) if given else (recorded, beside):
             try:
                 statistics = open_statistics(url)
-            except StoreError:
+            except MissingStore:
+                continue
+            except StoreError as error:  # such as a store of another version: others may be beside
+                unsuitable = unsuitable or error
                 continue
             if asked == statistics.base_fingerprint:
                 return statistics
@@ -141,6 +145,8 @@ class Atlas:
                     f"{safe_url(self.url)} was made from base {asked}: give the store it was made from with --store "
                     "(store=)"
                 )
+        if unsuitable is not None:
+            raise unsuitable
         raise SchemaMismatch(
             f"the atlas's statistics are not at {safe_url(given or recorded)!r}: say where they are with --store "
             "(store=), "

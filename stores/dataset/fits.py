@@ -45,30 +45,30 @@ class DictionaryFit:
 
     def doubts(self) -> list[str]:
         """What speaks against its having been trained on this layer, of this network."""
-        found = []
+        doubts = []
         if self.trained_on:
-            found.append(
+            doubts.append(
                 f"its file says it was trained on {self.trained_on!r}, which is no layer of this network: make sure "
                 f"that {self.layer} is the same"
             )
         if self.better:
-            found.append(
+            doubts.append(
                 f"it gives back {self.better_explained:.0%} of the variance of {self.better}, but "
                 f"{self.explained:.0%} of {self.layer}: it was probably trained on another layer than this"
             )
         elif self.explained is not None and self.explained < 0:
-            found.append(
+            doubts.append(
                 f"what it gives back of {self.layer} is worse than the mean: it was probably trained on another layer, "
                 "or on activations that were centred, scaled or cropped otherwise"
             )
-        return found
+        return doubts
 
 
-def write_fit(group: zarr.Group, name: str, found: DictionaryFit) -> None:
+def write_fit(group: zarr.Group, name: str, fit: DictionaryFit) -> None:
     """Keep how well the dictionary of this name goes with a layer."""
     kept = group_at(group, f"{DICTIONARIES}/{placed(name)}")
     known: dict[str, JSON] = dict(_kept(kept))
-    kept.attrs[FIT] = known | {found.layer: asdict(found)}
+    kept.attrs[FIT] = known | {fit.layer: asdict(fit)}
 
 
 def read_fit(group: zarr.Group, name: str, layer: str) -> DictionaryFit | None:

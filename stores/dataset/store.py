@@ -253,9 +253,9 @@ class Statistics(KeptOfNeurons):
         """Keep such a dictionary; another one of this name is refused."""
         write_dictionary(self.root, name, dictionary)
 
-    def write_fit(self, name: str, found: DictionaryFit) -> None:
+    def write_fit(self, name: str, fit: DictionaryFit) -> None:
         """Keep how well the dictionary of this name goes with a layer."""
-        write_fit(self.root, name, found)
+        write_fit(self.root, name, fit)
 
     def fit(self, layer: str) -> DictionaryFit | None:
         """How well the dictionary that ``layer``, ``MODULE~NAME``, is of goes with the module; None where there is no
@@ -271,7 +271,7 @@ class Statistics(KeptOfNeurons):
         marks = {f"{LAYERS}/{name}": now for name in layers}
         marks |= {f"{REFERENCES}/{name}": f"{now}/{ranks}" for name, ranks in references.items()}
         # Sorted behind the rest: the bytes do not tell in which order layers came to the store.
-        kept = dict(self.root.attrs)
+        kept = self._attributes_now()
         all_marks = {name: value for name, value in kept.items() if name.startswith((f"{LAYERS}/", f"{REFERENCES}/"))}
         rest = {name: value for name, value in kept.items() if name not in all_marks}
         self.root.attrs.put(rest | dict(sorted((all_marks | marks).items())))
@@ -279,8 +279,14 @@ class Statistics(KeptOfNeurons):
     def unmark(self, layers: Sequence[str], references: Sequence[str]) -> None:
         """Take the marks away: what is being rewritten is not for readers."""
         marks = {f"{LAYERS}/{name}" for name in layers} | {f"{REFERENCES}/{name}" for name in references}
-        if marks & set(self.root.attrs):
-            self.root.attrs.put({name: value for name, value in self.root.attrs.items() if name not in marks})
+        now = self._attributes_now()
+        if marks & set(now):
+            self.root.attrs.put({name: value for name, value in now.items() if name not in marks})
+
+    def _attributes_now(self) -> dict[str, Any]:
+        """Those that others have written since this was opened with them: all are written together, and a run on other
+        layers may have marked its own meanwhile."""
+        return dict(self.again().root.attrs)
 
     def _marks(self, folder: str) -> dict[str, object]:
         return {

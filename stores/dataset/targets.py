@@ -126,6 +126,7 @@ class Targets(Blocks):
         neurons: int,
         block: int,
         relevant: Collection[str],
+        *,
         dtypes: Mapping[str, str] | None = None,
         facets: tuple[int, int] | None = None,
     ) -> None:
@@ -135,7 +136,9 @@ class Targets(Blocks):
         ``channels`` the channels of every node; ``relevant``, ``dtypes`` and ``facets`` as in `target_specs`.
         """
         nodes = {node: (channels[node], len(levels[node])) for node in channels}
-        declare(self.root, target_specs(self.path, nodes, neurons, block, len(levels[OWN]), relevant, dtypes, facets))
+        own_levels = len(levels[OWN])
+        specs = target_specs(self.path, nodes, neurons, block, own_levels, relevant, dtypes=dtypes, facets=facets)
+        declare(self.root, specs)
         written = self.levels()
         if any(not np.array_equal(written[node], positions) for node, positions in levels.items()):
             for node, positions in levels.items():
@@ -157,6 +160,7 @@ def target_specs(
     block: int,
     own_levels: int,
     relevant: Collection[str],
+    *,
     dtypes: Mapping[str, str] | None = None,
     facets: tuple[int, int] | None = None,
 ) -> list[ArraySpec]:

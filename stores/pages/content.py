@@ -152,9 +152,9 @@ class Column:
 class LayerPage:
     """A layer of an atlas. Arrays and names have a row for every neuron of the network's layer.
 
-    ``status`` is a code by neuron, 1 where there is a picture, and ``meanings`` says what the others mean. ``places``
-    are two coordinates, 0 to 1, in which neurons with like targets lie close, or None. ``facts`` and ``commands`` say
-    how to make the pictures again; ``{neuron}`` in a command stands for the neuron's number. ``looked_at`` are the
+    ``status`` is a code by neuron, 1 where there is a picture, and ``meanings`` says what the others mean.
+    ``coordinates`` are two, 0 to 1, in which neurons with like targets lie close, or None. ``facts`` and ``commands``
+    say how to make the pictures again; ``{neuron}`` in a command stands for the neuron's number. ``looked_at`` are the
     things that trust in a picture follows from, and ``measuring`` is the command that looks at them all.
     ``photographs`` are those that lead to neurons, each with the neurons that it excites; which it excites most come
     first. ``labels`` are texts that stand on references, each with a neuron and on how many of its references.
@@ -166,7 +166,7 @@ class LayerPage:
     meanings: Mapping[int, str]
     names: Sequence[str] = ()
     columns: Sequence[Column] = ()
-    places: Float[np.ndarray, "neuron 2"] | None = None
+    coordinates: Float[np.ndarray, "neuron 2"] | None = None
     steps: int = 0
     facts: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()

@@ -122,7 +122,8 @@ def _stated(table: Any) -> dict[str, Any]:
         pairs = [pair for part in parts for pair in zip(part["filenames"], part["shard_lengths"], strict=True)]
     else:
         pairs = list(table.items())
-    return {PurePosixPath(urlsplit(str(name)).path).name: count for name, count in pairs}
+    paths = ((str(name), count) for name, count in pairs)
+    return {PurePosixPath(urlsplit(path).path if "://" in path else path).name: count for path, count in paths}
 
 
 def _count(value: Any) -> int:
@@ -153,7 +154,7 @@ def read_class_names(urls: Iterable[str]) -> list[str]:
 def _class_names(folder: str) -> list[str]:
     url = f"{folder}/{CLASS_NAMES}" if folder else CLASS_NAMES
     try:
-        content = parsed(_optional(read_bytes, url) or b"[]")
+        content = parsed(_optional(read_bytes, url) or b"[]", once=True)
         if not isinstance(content, list | dict):
             raise TypeError(f"a {type(content).__name__} is no list")
         pairs: list[tuple[Any, Any]] = list(content.items() if isinstance(content, dict) else enumerate(content))

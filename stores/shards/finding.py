@@ -235,5 +235,5 @@ def _braces(pattern: str) -> list[str]:
 def _remote_tar(known: Mapping[str, Any], url: str) -> ShardFile:
     size = known.get("size")
     version = next((str(known[part]) for part in ("ETag", "mtime", "LastModified") if known.get(part)), "")
-    name = PurePosixPath(urlsplit(url).path).name
+    name = PurePosixPath(urlsplit(url, allow_fragments=url.startswith(("http://", "https://"))).path).name
     return ShardFile(name, url, -1 if size is None else int(size), version=version)

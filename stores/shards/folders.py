@@ -195,7 +195,8 @@ def laid_out(folder: Path) -> Laid:
 
 @lru_cache(maxsize=256)
 def _laid_out(folder: Path, _changed: int) -> Laid:
-    paths = tuple(_without_arrays(list(_images(folder, Counter(), ())), Counter()))
+    # a link to what holds the class folders is not followed, as in `survey`: it would put every image into this class
+    paths = tuple(_without_arrays(list(_images(folder, Counter(), (folder.parent,))), Counter()))
     return Laid(folder, paths, tuple(accumulate((path.stat().st_size for path in paths), initial=0)))
 
 

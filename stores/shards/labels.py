@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ IMAGE_FIELDS = ("input", "image", "img", "rgb", "photo")
 NO_LABEL = -1
 MAX_LABEL = 2**31 - 1
 MAX_LABEL_BYTES = 1 << 20
+_DEEPEST = 8
+"""Tables in tables of a sample's JSON in which labels are looked for."""
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 Fields = Mapping[str, TarMember]
@@ -77,8 +80,6 @@ class LabelRule:
         return fields[others[0]] if len(others) == 1 else None
 
     def _number(self, value: object) -> tuple[int, bool]:
-        if isinstance(value, bool):
-            return NO_LABEL, False
         text = str(value).strip()
         # as pandas and NumPy write whole numbers
         if (match := re.fullmatch(r"(-1|[0-9]{1,10})(\.0*)?", text)) and int(match[1]) <= MAX_LABEL:
@@ -120,23 +121,22 @@ def likely_keys(samples: Iterable[Fields]) -> list[str]:
             if member.data is None or name in IMAGE_EXTENSIONS:
                 continue
             if ending(name) == "json":
-                likely |= dict.fromkeys(_likely_in(member.data))
+                with suppress(ValueError):
+                    likely |= dict.fromkeys(_likely_in(parsed(member.data)))
             elif re.fullmatch(r"\d{1,6}|n\d{8}", _text(member.data).strip()):
                 likely[name] = None
     return list(likely)
 
 
-def _likely_in(data: bytes) -> list[str]:
-    try:
-        table = parsed(data)
-    except ValueError:
-        return []
+def _likely_in(table: Any, above: str = "", deep: int = 0) -> Iterator[str]:
+    """Keys of a sample's JSON that sound like a class and hold a number or a word, however deep."""
     words = re.compile(r"label|class|cls|target|category|wnid|synset", re.IGNORECASE)
-    entries = table.items() if isinstance(table, dict) else ()
-    # "cls" is the ending of a file
-    return [
-        key for key, value in entries if words.search(key) and key != LABEL_EXTENSION and isinstance(value, int | str)
-    ]
+    for key, value in table.items() if isinstance(table, dict) and deep < _DEEPEST else ():
+        if isinstance(value, dict):
+            yield from _likely_in(value, f"{above}{key}.", deep + 1)
+        # "cls" is the ending of a file
+        elif words.search(f"{above}{key}") and f"{above}{key}" != LABEL_EXTENSION and isinstance(value, int | str):
+            yield f"{above}{key}"
 
 
 def _text(data: bytes) -> str:
@@ -145,7 +145,9 @@ def _text(data: bytes) -> str:
 
 
 def _inside(table: Any, key: str) -> object:
-    """The value at a key, which may go deeper at its dots; None where there is none."""
+    """The value at a key, which may go deeper at its dots, into lists by number; None where there is none."""
+    if isinstance(table, list):
+        table = {str(number): value for number, value in enumerate(table)}
     if not isinstance(table, dict):
         return None
     if key in table:

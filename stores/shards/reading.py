@@ -122,7 +122,8 @@ class ShardReader:
         laid = laid_out(_folder_at(self.file.url))
         digest = hashlib.sha256()
         for row, number in enumerate(range(start, min(stop, len(laid.paths)))):
-            data = laid.paths[number].read_bytes()
+            with _reached(str(laid.paths[number])):
+                data = laid.paths[number].read_bytes()
             digest.update(data)
             key = laid.key(number).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
             status = Status.TOO_LARGE if len(data) > MAX_IMAGE_BYTES else Status.OK
@@ -252,7 +253,7 @@ def read_spans(spans: Sequence[tuple[str, int, int]]) -> list[bytes]:
     Raises:
         MissingShard: there is no such file.
         UnreachableStore: the disk or service answers errors.
-        UnreadableShard: the file ends before a span does.
+        UnreadableShard: the file ends before a span does, or its server gives it as a whole alone.
     """
     contents: dict[int, bytes] = {}
     paths: dict[str, upath.UPath] = {}
@@ -274,19 +275,24 @@ def _of_system(spans: Sequence[tuple[upath.UPath, str, int, int]], numbers: Sequ
     first, last = [offset for _, _, offset, _ in spans], [offset + size for _, _, offset, size in spans]
     every = [path.path for path, *_ in spans]
     names, starts, ends = merge_offset_ranges(every, first, last, max_gap=GAP, max_block=MOST)
-    blocks: dict[str, list[tuple[int, Any]]] = {}
+    blocks: dict[str, list[tuple[int, int, Any]]] = {}
     read = spans[0][0].fs.cat_ranges(names, starts, ends, on_error="return")
-    for name, start, block in zip(names, starts, read, strict=True):
-        blocks.setdefault(name, []).append((start, block))
+    for name, start, end, block in zip(names, starts, ends, read, strict=True):
+        blocks.setdefault(name, []).append((start, end, block))
     contents = {}
     for number, (path, url, offset, size) in zip(numbers, spans, strict=True):
         of_file = blocks[path.path]
-        start, block = of_file[bisect_right(of_file, offset, key=itemgetter(0)) - 1]
+        start, end, block = of_file[bisect_right(of_file, offset, key=itemgetter(0)) - 1]
         if isinstance(block, (FileNotFoundError, IsADirectoryError)):
             raise missing(url)
         if isinstance(block, BaseException):
             with _reached(url):
                 raise block
+        if len(block) > end - start:
+            raise UnreadableShard(
+                f"{safe_url(url)} comes as a whole where {end - start} of its bytes are asked for, as from a web "
+                "server that knows no ranges: copy the shards where parts can be read, and say where with --shards"
+            )
         contents[number] = bytes(block[offset - start : offset - start + size])
         if len(contents[number]) != size:
             raise UnreadableShard(

@@ -69,10 +69,10 @@ class HashedStream:
 
     def read(self, count: int) -> bytes:
         """The next ``count`` bytes; fewer at the end."""
-        found = [self._taken(count)]
-        while (count := count - len(found[-1])) > 0 and self._advance():
-            found.append(self._taken(count))
-        return found[0] if len(found) == 1 else b"".join(found)
+        parts = [self._taken(count)]
+        while (count := count - len(parts[-1])) > 0 and self._advance():
+            parts.append(self._taken(count))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def seek(self, position: int) -> None:
         """Let everything before ``position`` pass, as far as there is something. Raises StreamError where that was
@@ -136,8 +136,10 @@ class TarMembers:
                         continue
                     self.files += 1
                     stem, extension = base_plus_ext(info.name)
-                    if info.name.rpartition("/")[2].startswith("."):
-                        stem = extension = None  # of another program, such as macOS's "._0001.jpg" beside each file
+                    if info.name.rpartition("/")[2].startswith(".") or (extension or "").startswith("__"):
+                        # of another program, such as macOS's "._0001.jpg" beside each file; or what webdataset keeps of
+                        # a sample, such as "0001.__url__"
+                        stem = extension = None
                     wanted = there and extension is not None and self._wanted(extension.lower(), info.size)
                     data = self._content(info) if wanted else None
                     member = TarMember(info.offset_data, info.size, data, there)

@@ -18,6 +18,9 @@ from stores.files import join, local_path, safe_url
         ("shards/a@b?.tar", "shards/a@b?.tar"),
         ("file:///a@b.tar", "file:///a@b.tar"),
         ("memory://atlas", "memory://atlas"),
+        ("hdfs:///data/a.tar", "hdfs:///data/a.tar"),
+        ("s3://me:secret@bucket/a#1.tar", "s3://bucket/a#1.tar"),
+        ("s3://bucket/a.tar?sig=secret#secret", "s3://bucket/a.tar"),
     ],
 )
 def test_credentials_are_stripped(url: str, safe: str) -> None:

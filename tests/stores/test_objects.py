@@ -113,6 +113,16 @@ def test_more_shards_leave_earlier_statistics_unmarked(statistics: stores.Statis
     assert statistics.again().measured() == []
 
 
+def test_marks_of_two_runs_on_other_layers_stay_side_by_side(statistics: stores.Statistics) -> None:
+    """Both had opened the store before either of them was done."""
+    one, two = (statistics.again("r+") for _ in range(2))
+    one.mark(["layer4"], {"layer4": 2})
+    two.mark(["layer5"], {"layer5": 2})
+    assert statistics.again().ranked() == {"layer4": 2, "layer5": 2}
+    one.unmark(["layer4"], ["layer4"])
+    assert statistics.again().measured() == ["layer5"]
+
+
 def test_the_network_of_a_store_is_checked_by_field(statistics: stores.Statistics) -> None:
     statistics.check({"weights": "w"})
     with pytest.raises(ForeignStore, match="base field weights = w but now it is other"):
@@ -176,8 +186,12 @@ def test_an_atlas_finds_its_statistics_and_refuses_others(
     assert stores.open_atlas(str(moved / "a.zarr")).statistics().url == str(moved / "s.zarr")  # beside it
     other = stores.open_statistics(str(tmp_path / "other.zarr"), "a")
     other.claim({**BASE, "weights": "others"}, {"name": "m"})
+    elsewhere = stores.open_atlas(str(moved / "a.zarr"))
     with pytest.raises(SchemaMismatch, match="give the store it was made from with --store"):
-        stores.open_atlas(str(moved / "a.zarr")).statistics(other.url)
+        elsewhere.statistics(other.url)
+    other.root.attrs["schema_version"] = 1
+    with pytest.raises(SchemaMismatch, match="has schema version 1"):
+        elsewhere.statistics(other.url)
 
 
 def test_an_atlas_shows_itself(atlas: stores.Atlas) -> None:

@@ -37,6 +37,13 @@ def test_arrays_come_back_and_can_be_removed(store: str) -> None:
     assert read_arrays(store, "select/000001") is None
 
 
+def test_whoever_may_read_the_store_may_read_what_a_run_has_left_there(tmp_path: Path) -> None:
+    (tmp_path / "as others").touch()
+    write_arrays(str(tmp_path), "a", {"x": np.zeros(1)})
+    assert (tmp_path / "runs/a.npz").stat().st_mode == (tmp_path / "as others").stat().st_mode
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a.npz"]
+
+
 def test_a_name_is_no_pattern_when_it_is_removed(store: str) -> None:
     for name in ("a*", "ab", "[a]", "a"):
         write_arrays(store, name, {"x": np.zeros(1)})

@@ -30,6 +30,8 @@ CLIP = "open_clip:"
 PROMPT = "a photo of a {}"
 SCALE = 100.0
 """Of cosines to logits, as CLIP has learnt it (Radford et al., 2021); it does not change the order of the classes."""
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""CLIP's own (Radford et al., 2021), for models that state none."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,6 @@ def _clip(name: str, classes: Sequence[str], device: torch.device, download: boo
 
     visual = network.visual
     side = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
-    shown = Preprocessing(int(side), tuple(visual.image_mean or _MEAN), tuple(visual.image_std or _STD))
+    shown = Preprocessing(int(side), tuple(visual.image_mean or MEAN), tuple(visual.image_std or STD))
     identity = {"model": name, "weights": weights_digest(network)}
     return Judge(name, shown, tuple(classes), len(classes), judged, device, identity)
-
-
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's own (Radford et al., 2021), for models that state none."""

@@ -51,24 +51,24 @@ def softened(pixels: UInt8[Tensor, "picture colour row column"]) -> UInt8[Tensor
 
 def peak_ranks(
     model: Model,
-    layer: str,
+    reads: Readout,
     neurons: Sequence[int],
     pixels: UInt8[np.ndarray, "picture side side colour"],
-    layouts: dict[str, Layout],
-    usual: tuple[Float[np.ndarray, "channel"], Float[np.ndarray, "channel"]],
-    readout: Readout | None = None,
+    layouts: Mapping[str, Layout],
+    usual: tuple[Float[np.ndarray, "neuron"], Float[np.ndarray, "neuron"]],
 ) -> PeakRanks:
-    """How far each picture, softened, activates its own channel of ``layer``.
+    """How far each picture, softened, activates its own neuron of those that ``reads`` is of.
 
-    ``usual`` are mean and deviation over the data set of each channel's peak. Channels that never vary are not ranked.
-    ``readout`` is how the neurons read a layer where they are not its channels; ``layer`` is then its name alone.
+    ``usual`` are mean and deviation over the data set of each neuron's peak. Neurons that never vary are not ranked.
     """
-    peaks = _peaks(model, readout or Readout(layer), pixels, layouts)
+    peaks = _peaks(model, reads, pixels, layouts)
     mean, deviation = usual
     score = np.where(deviation > 0, (peaks - mean) / np.where(deviation > 0, deviation, 1), -np.inf)
     pictures, numbers = np.arange(len(neurons)), np.asarray(neurons)
     own = score[pictures, numbers]
-    return PeakRanks(peaks[pictures, numbers], (score > own[:, None]).sum(1))
+    # A picture whose activation is not a number does not activate its channel the most.
+    rank = np.where(np.isnan(own), score.shape[1] - 1, (score > own[:, None]).sum(1))
+    return PeakRanks(peaks[pictures, numbers], rank)
 
 
 def class_ranks(
@@ -100,13 +100,13 @@ def surprise(
     >>> surprise(np.zeros((1, 1000)), [2]).round(3)
     array([6.908])
     """
-    given, own = torch.from_numpy(np.asarray(logits, np.float64)), torch.as_tensor(np.asarray(classes, np.int64))
+    given, own = (torch.from_numpy(np.array(part, kind)) for part, kind in ((logits, np.float64), (classes, np.int64)))
     return F.cross_entropy(given, own, reduction="none").numpy()
 
 
 @rounding()
 def _peaks(
-    model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: dict[str, Layout]
+    model: Model, reads: Readout, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: Mapping[str, Layout]
 ) -> Float[np.ndarray, "picture channel"]:
     device = anchor(model.network).device
 
@@ -130,7 +130,7 @@ class MatchedCurve:
 
 @rounding()
 def matched_curves(
-    model: Model, target: Target, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: dict[str, Layout]
+    model: Model, target: Target, pixels: UInt8[np.ndarray, "picture side side colour"], layouts: Mapping[str, Layout]
 ) -> Mapping[str, MatchedCurve]:
     """By node: the rows that stored 8-bit pictures give, and those they were to match, at the target's levels."""
     device = anchor(model.network).device

@@ -26,7 +26,7 @@ Passed = Mapping[str, Float[np.ndarray, "_image _channel"]]
 
 @rounding()
 def passed(
-    model: Model, nodes: Sequence[str], pixels: Num[Tensor, "image colour row column"], layouts: dict[str, Layout]
+    model: Model, nodes: Sequence[str], pixels: Num[Tensor, "image colour row column"], layouts: Mapping[str, Layout]
 ) -> dict[str, Float[np.ndarray, "_image _channel"]]:
     """What images give at some nodes, the input left out; they are of the network's side. Fewer pass together, where
     memory runs out."""

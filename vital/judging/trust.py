@@ -129,12 +129,12 @@ def shares(
 def held_out_peaks(scores: Float[np.ndarray, "neuron rank"]) -> list[Float[np.ndarray, "_reference"]]:
     """The peak of each reference of every neuron over the mean of its others, whose peaks are ``scores``, NaN where
     there is no reference. NaN where there is no other, and where their mean is not above zero."""
-    found = []
+    ratios = []
     for row in scores.astype(np.float64):
         own = row[np.isfinite(row)]
         others = (own.sum() - own) / max(len(own) - 1, 1)
-        found.append(np.where(others > 0, own / np.where(others > 0, others, 1), np.nan))
-    return found
+        ratios.append(np.where(others > 0, own / np.where(others > 0, others, 1), np.nan))
+    return ratios
 
 
 def in_turn(

@@ -18,8 +18,9 @@ from vital.measuring.rows import cachefuls, share_out
 
 GRID, FINE = 2.0**-12, 2.0**-57
 """The grids of exact sums: they hold up to 2·10¹², and of each value all bits down to 7·10⁻¹⁸."""
-ROW_GRID, ROW_FINE = 2.0**-20, 2.0**-66
-"""Those of `ExactRows`: up to 8·10⁹, and of each value all bits down to 7·10⁻²¹."""
+ROW_GRID, ROW_FINE = 2.0**-20, 2.0**-63
+"""Those of `ExactRows`: up to 8·10⁹, and of each value all bits down to 10⁻¹⁹. Rests of 2,048 values stay whole: a
+neuron has at most 1,000 references."""
 AT_ONCE = 256
 """Values whose rests add without a carry: so many times ``GRID`` is 2⁵³ steps of ``FINE``."""
 
@@ -81,7 +82,7 @@ class ExactRows:
     that gives the values until `mean`.
 
     Both parts are counted in steps of their grids, `ROW_GRID` and `ROW_FINE`, and nothing is carried: a GPU adds to
-    rows in no order, and integers commute as long as a sum stays below 2³³.
+    rows in no order, and integers commute as long as a row's sum stays below 2³³ and is of 2,048 values at most.
     """
 
     def __init__(self, rows: int) -> None:
@@ -89,8 +90,8 @@ class ExactRows:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, name: str, rows: Int[Tensor, "image"], values: Float[Tensor, "image *rest"]) -> None:
-        """Add one value to each of ``rows``; both are on one device. What is infinite stays so, and its block is
-        marked."""
+        """Add one value to each of ``rows``; both are on one device. Of what is infinite the mean is undefined, and so
+        its block is marked."""
         if name not in self._sums:
             shape = (2, self._rows, *values.shape[1:])
             self._sums[name] = torch.zeros(shape, dtype=torch.float64, device=values.device)

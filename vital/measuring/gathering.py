@@ -125,8 +125,20 @@ class Gathered:
                 if owner.startswith(f"{kind}/")
             }
 
-        light = ImageSums(**parts["light"])
-        return cls(of("rankings", Ranking), of("sums", LayerSums), light, of("sample", Sample))
+        image_sums = ImageSums(**parts["light"])
+        return cls(of("rankings", Ranking), of("sums", LayerSums), image_sums, of("sample", Sample))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images of a data set that go through the network together."""
+
+    pixels: Num[Tensor, "image colour side side"]
+    rows: Int[np.ndarray, "image"]
+    """Their ids."""
+    labels: Int[np.ndarray, "image"]
+    """Their classes, −1 where unknown."""
+    keys: Sequence[str]
 
 
 class Gathering:
@@ -155,22 +167,15 @@ class Gathering:
         channels = {name: survey.layer(name).channels for name in plan.sampled}
         self._samplers = {name: Sampler(count, sample_size(count, plan.sample)) for name, count in channels.items()}
         self._seen: list[tuple[Int[np.ndarray, "image"], Int[np.ndarray, "image"], Sequence[str]]] = []
-        self._behind: tuple[torch.cuda.Event, _Batch] | None = None
+        self._behind: tuple[torch.cuda.Event, _BatchPeaks] | None = None
 
-    def add(
-        self,
-        pixels: Num[Tensor, "image colour side side"],
-        rows: Int[np.ndarray, "image"],
-        labels: Int[np.ndarray, "image"],
-        keys: Sequence[str],
-    ) -> None:
-        """Add a batch of images: one forward pass to the deepest layer of the plan. The ids of the images, ``rows``,
-        ascend from batch to batch; ``labels`` are −1 where unknown.
+    def add(self, images: Batch) -> None:
+        """Add a batch of images: one forward pass to the deepest layer of the plan. Ids ascend from batch to batch.
 
         A neuron's score on an image is the maximum of its map, at the first such site; a class token is no site to
         rank. After an error, such as of memory, what was gathered is of no use.
         """
-        pixels = pixels.to(self._device, non_blocking=True)
+        pixels = images.pixels.to(self._device, non_blocking=True)
         with arithmetic(self._model, self._plan.precision) as used, torch.inference_mode():
             activations = self._activations(used, pixels)
             # of many directions the dearest: once
@@ -181,9 +186,10 @@ class Gathering:
                 sums.add(maps[name], self._plan.levels if self._layers[name].readout is None else 0)
             with rounding():  # whatever the network may round
                 self._images.add(pixels)
-        self._seen.append((rows, labels, keys))
+        self._seen.append((images.rows, images.labels, images.keys))
         self._catch_up()
-        batch = _Batch(peaks, rows, np.array([unit_hash(key) for key in keys] if self._samplers else [], np.float64))
+        draws = [unit_hash(key) for key in images.keys] if self._samplers else []
+        batch = _BatchPeaks(peaks, images.rows, np.array(draws, np.float64))
         if copied is None:
             self._keep(batch)
         else:
@@ -214,7 +220,7 @@ class Gathering:
             copied.synchronize()
             self._keep(batch)
 
-    def _keep(self, batch: _Batch) -> None:
+    def _keep(self, batch: _BatchPeaks) -> None:
         for name, ranker in self._rankers.items():
             scores = batch.peaks[name].scores.numpy()
             if self._layers[ranked_layer(name)].reads.sparse:  # an image that a feature is zero on says nothing of it
@@ -265,7 +271,7 @@ class _Peaks:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _BatchPeaks:
     """The peaks of a batch by layer, the ids of its images, and their lots where a sample is drawn."""
 
     peaks: Mapping[str, _Peaks]
@@ -273,16 +279,8 @@ class _Batch:
     lots: Float64[np.ndarray, "_lot"]
 
 
-def gather(
-    model: Model,
-    survey: Survey,
-    plan: Plan,
-    pixels: Num[Tensor, "image colour side side"],
-    rows: Int[np.ndarray, "image"],
-    labels: Int[np.ndarray, "image"],
-    keys: Sequence[str],
-) -> Gathered:
+def gather(model: Model, survey: Survey, plan: Plan, images: Batch) -> Gathered:
     """What a batch of images gives: `Gathering` of it alone."""
     gathering = Gathering(model, survey, plan)
-    gathering.add(pixels, rows, labels, keys)
+    gathering.add(images)
     return gathering.gathered()

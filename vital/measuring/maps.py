@@ -34,7 +34,8 @@ def relevance(
     model: Model, neuron: str, photos: Photos, kind: RelevanceKind = "lrp", node: str | None = None
 ) -> Float[xarray.DataArray, "image row column"]:
     """How much every site of the layer ``node`` contributed to a neuron, on each photograph: relevance, its channels
-    summed.
+    summed. What is shared is the neuron's own activation: where that is negative, as a logit may be, so is its share of
+    the map.
 
     ``neuron`` is written ``LAYER:NUMBER``, ``classes:NUMBER`` or ``classes:NAME``; ``photos`` are a folder, or a list
     of files, Pillow images or uint8 arrays (row, column, 3). ``kind`` is how relevance is computed: ``lrp`` from the
@@ -62,7 +63,7 @@ def relevance(
     grid = _grid(layers.layer(name))
     shown = read_photos(photos, model.preprocessing)
     numbers = np.full(len(shown), asked.number)
-    maps = relevance_maps(model, layers, layer, numbers, shown.pixels, layers.layer(name), kind)
+    maps = relevance_maps(model, layers, layer, numbers, shown.pixels, layers.layer(name), kind=kind)
     centres = (np.arange(grid) + 0.5) * model.preprocessing.side / grid
     return xarray.DataArray(
         maps,
@@ -73,6 +74,8 @@ def relevance(
     )
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def relevance_maps(
     model: Model,
     survey: Survey,
@@ -80,9 +83,10 @@ def relevance_maps(
     numbers: Int[np.ndarray, "image"],
     pixels: Num[Tensor, "image colour side side"],
     node: Layer,
+    *,
     kind: RelevanceKind = "lrp",
 ) -> Float[np.ndarray, "image row column"]:
-    """`relevance` at ``node`` of a neuron of ``layer`` for each image: that of the same place in ``numbers``.
+    """`relevance` at ``node`` of a neuron of ``layer`` for each image: that of the same position in ``numbers``.
 
     Raises:
         UnsuitableInput: the node has no map.

@@ -47,6 +47,7 @@ class Model:
         return layer_table(survey(self, "give the side that it takes"), self.name, every)
 
 
+@torch.inference_mode(False)  # weights made in an inference have no gradients behind them
 def load_model(
     name: str | ModelSettings = EMBEDDED,
     *,
@@ -101,6 +102,7 @@ def load_model(
     return Model(settings.name, network, preprocessing, loaded.class_names, identity, settings, notes)
 
 
+@torch.inference_mode(False)
 def wrap(
     module: nn.Module,
     *,

@@ -151,10 +151,10 @@ class LayerRow:
     """How many of the last are none of the image's."""
 
     @property
-    def places(self) -> str:
+    def sites_shown(self) -> str:
         """The sites as they are shown: leading tokens first, then the image's, then trailing ones.
 
-        >>> LayerRow("blocks.11", 384, 1374, (), 5).places
+        >>> LayerRow("blocks.11", 384, 1374, (), 5).sites_shown
         '5+1369'
         """
         own = self.sites - self.leading_tokens - self.trailing_tokens
@@ -185,9 +185,9 @@ class LayerTable:
 
     def __repr__(self) -> str:
         width = max([len("layer"), *(len(in_line(row.layer)) for row in self.rows)])
-        wide = max([len("sites"), *(len(row.places) for row in self.rows)])
+        wide = max([len("sites"), *(len(row.sites_shown) for row in self.rows)])
         lines = (
-            f"{in_line(row.layer):<{width}}  {row.channels:>8}  {row.places:>{wide}}  "
+            f"{in_line(row.layer):<{width}}  {row.channels:>8}  {row.sites_shown:>{wide}}  "
             f"{', '.join(map(in_line, row.nodes))}"
             for row in self
         )
@@ -197,7 +197,7 @@ class LayerTable:
     def _repr_html_(self) -> str:
         heads = "".join(f"<th>{head}</th>" for head in ("layer", "channels", "sites", "nodes matched by default"))
         rows = "".join(
-            f"<tr><td>{escape(row.layer)}</td><td>{row.channels}</td><td>{row.places}</td>"
+            f"<tr><td>{escape(row.layer)}</td><td>{row.channels}</td><td>{row.sites_shown}</td>"
             f"<td>{escape(', '.join(row.nodes))}</td></tr>"
             for row in self.rows
         )

@@ -32,7 +32,7 @@ Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "ham
 def _on_device(colour: tuple[float, ...], device: torch.device) -> Float[Tensor, "colour 1 1"]:
     """A number of each colour, copied to a device once: each copy makes the host wait for all that it has asked for."""
     with torch.inference_mode(False):  # it is kept, and later images may need a gradient
-        return torch.tensor(colour, device=device).view(-1, 1, 1)
+        return torch.tensor(colour, dtype=torch.float32, device=device).view(-1, 1, 1)
 
 
 @dataclass(frozen=True)

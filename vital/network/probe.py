@@ -1,6 +1,7 @@
 """Activations of a network's layers, as (image, channel, site), for maps and tokens alike.
 
-The forward pass stops at the deepest layer asked for. Nothing of this stays on the network.
+The forward pass stops at the deepest layer asked for. Nothing of this stays on the network, and other passes over it,
+in other threads, run as they would.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from itertools import chain
+from threading import get_ident
 from typing import Any, Literal
 
 import torch
@@ -40,7 +42,7 @@ class _AllRead(Exception):
 def anchor(network: nn.Module) -> Tensor:
     """A tensor of the network, by which its device and the type of its numbers are known."""
     numbers = (one for one in chain(network.parameters(), network.buffers()) if one.is_floating_point())
-    return next(numbers, torch.empty(0))
+    return next(numbers, torch.empty(0, device="cpu"))
 
 
 def modules_anew(network: nn.Module) -> nn.Module:
@@ -144,7 +146,7 @@ def from_sites(activations: Float[Tensor, "image channel site"], shape: torch.Si
 def probe(
     network: nn.Module,
     layers: Sequence[str],
-    layouts: dict[str, Layout] | None = None,
+    layouts: Mapping[str, Layout] | None = None,
     mode: OutOfPlace | None = None,
 ) -> Iterator[Callable[[Float[Tensor, "image colour row column"]], Activations]]:
     """A function from images to the activations of ``layers``, while the block lasts.
@@ -154,12 +156,15 @@ def probe(
     can be asked for. ``mode`` is the function mode of the pass, `OutOfPlace` by default.
     """
     layouts = layouts or {}
+    under_way: int | None = None
     activations: Activations = {}
     inner = [layer for layer in dict.fromkeys(layers) if layer not in (CLASSES, INPUT)]
     whole = CLASSES in layers
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if get_ident() != under_way:  # somebody else's pass over the same network
+                return output
             tensor = only_tensor(output)
             if tensor is None:
                 raise UnknownLayer(f"{name!r} gives a {type(output).__name__}, not one tensor: name a layer inside it")
@@ -175,8 +180,10 @@ def probe(
         return hook
 
     def run(images: Tensor) -> Activations:
+        nonlocal under_way
         activations.clear()
         colours = to_sites(images, "channels-first")
+        under_way = get_ident()
         try:
             with mode or OutOfPlace():
                 output = forward(network, images)
@@ -187,6 +194,8 @@ def probe(
                     activations[CLASSES] = to_sites(given, "vector")
         except _AllRead:
             pass
+        finally:
+            under_way = None
         seen = {layer: colours if layer == INPUT else activations[layer] for layer in layers}
         activations.clear()  # the caller alone decides how long a pass is kept
         return seen

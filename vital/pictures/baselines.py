@@ -2,9 +2,9 @@
 
 All run in the optimiser of `vital.pictures.optimise`, as batched and with as many steps. ``pixel``: Erhan, Bengio,
 Courville, Vincent, "Visualizing higher-layer features of a deep network" (2009), with the norm of Simonyan, Vedaldi,
-Zisserman (2014). ``fourier``: Olah, Mordvintsev, Schubert, "Feature visualization" (Distill, 2017). ``maco``: Fel
-et al., "Unlocking feature visualization for deeper networks with MAgnitude Constrained Optimization" (2023).
-``deepinversion``: Yin et al., "Dreaming to distill" (2020).
+Zisserman (2014), who square it. ``fourier``: Olah, Mordvintsev, Schubert, "Feature visualization" (Distill, 2017).
+``maco``: Fel et al., "Unlocking feature visualization for deeper networks with MAgnitude Constrained Optimization"
+(2023). ``deepinversion``: Yin et al., "Dreaming to distill" (2020).
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ def ascent(
             else:
                 loss = -reads.own(read, neurons).mean(1)
             if settings.norm_matching > 0:
+                if not distances:
+                    raise UnsuitableInput(
+                        f"method {settings.method!r} matches the statistics kept by batch norms but none runs before "
+                        f"layer {reads.layer!r}: name a later layer, or another method, such as fourier"
+                    )
                 loss = loss + settings.norm_matching * torch.stack(distances).sum(0)
                 distances.clear()
             return loss

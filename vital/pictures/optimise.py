@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ from vital.pictures.pixels import (
     to_bytes,
     transparency,
 )
-from vital.pictures.step import Begun, Judge, Kind, Priors, Step, broken_off, recorded
+from vital.pictures.step import Begun, Judge, Priors, Step, StepKind, broken_off, recorded
 from vital.pictures.transforms import draw, random_crop_steps
 from vital.propagation.mode import relevance_mode
 from vital.settings import PictureSettings, RelevanceKind
@@ -49,15 +49,18 @@ class Pictures:
     finite: np.ndarray
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def optimise(
     model: Model,
     target: Target,
     settings: PictureSettings,
-    layouts: dict[str, Layout] | None = None,
+    layouts: Mapping[str, Layout] | None = None,
     kind: RelevanceKind = "lrp",
+    *,
     colours: ColourDistribution | None = None,
-    progress: Callable[[int], None] = lambda step: None,
     spectrum: Float[np.ndarray, "colour row column"] | None = None,
+    progress: Callable[[int], None] = lambda step: None,
     record: bool = True,
     begun: Begun | None = None,
 ) -> Pictures:
@@ -72,8 +75,8 @@ def optimise(
         layouts: where each layer keeps its channels (`vital.network.layers.Survey.layouts`); guessed by default.
         kind: how relevance to a neuron inside the network is computed; the one that the target was measured with.
         colours: the distribution of colours that pictures begin from; grey and independent by default.
-        progress: told the number of steps done.
         spectrum: the data set's mean amplitude spectrum, for pictures that are phases.
+        progress: told the number of steps done.
         record: whether a GPU replays its steps (`vital.pictures.step`) instead of running each operation by itself.
         begun: how far these pictures were when memory ran out; from their beginning by default.
 
@@ -107,8 +110,8 @@ def optimise(
             def judge(activations: Activations, random_crop: bool) -> Tensor:
                 return activated(activations)
 
-        kinds = [Kind(bool(cropped)) for cropped in random_crop_steps(settings, target.classes)]
-        state = Step(run, judge, pictures, draws, settings, priors, weight.dtype)
+        kinds = [StepKind(bool(cropped)) for cropped in random_crop_steps(settings, target.classes)]
+        state = Step(lambda shown: run(shown.to(weight.dtype)), judge, pictures, draws, settings, priors)
         if begun is not None:
             state.go_on(begun)
             losses += [loss.to(weight.device) for loss in begun.losses]

@@ -16,11 +16,11 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from vital.errors import UnsuitableInput
-from vital.measuring.gathering import Gathered, Plan, gather
+from vital.measuring.gathering import Batch, Gathering, Plan
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.kept.ranking import NOBODY, Ranking
 from vital.measuring.photos import Photographs, Photos, read_photos
-from vital.measuring.targets import Crop, Target, measure
+from vital.measuring.targets import Attribution, Crop, Target, measure
 from vital.network.arithmetic import resolved
 from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model, at_side
@@ -159,7 +159,10 @@ def render(
         needed = {target.reads.layer, *target.nodes} - {INPUT}
         survey(larger, f"leave side at {model.preprocessing.side}, or give one that it takes", needed)
     spectrum = sums.mean_spectrum() if wanted.parametrisation == "phase" else None
-    made = optimise(larger, target, wanted, layers.layouts(), variant.relevance, sums.colours(), progress, spectrum)
+    made = optimise(
+        larger, target, wanted, layers.layouts(), variant.relevance,
+        colours=sums.colours(), spectrum=spectrum, progress=progress,
+    )  # fmt: skip
     names = tuple(shown.names[index] for index, _ in chosen)
     return _picture(made, str(asked), wanted, variant, names, model)
 
@@ -184,21 +187,20 @@ def _references(
 def _ranking(model: Model, layers: Survey, layer: Layer, shown: Photographs, most: int) -> Ranking:
     """The photographs that activate each neuron of a layer most, and where, as `vital references` ranks them."""
     plan = Plan((layer.name,), (), most, 128)
-    total = Gathered.none(plan, layers, model.preprocessing.side, model.preprocessing.colours)
+    gathering = Gathering(model, layers, plan)
     for start in range(0, len(shown), BATCH):
         pixels = shown.pixels[start : start + BATCH]
         rows = np.arange(start, start + len(pixels))
-        total += gather(model, layers, plan, pixels, rows, np.full(len(rows), -1), shown.names[start : start + BATCH])
-    return total.rankings[layer.name]
+        gathering.add(Batch(pixels, rows, np.full(len(rows), -1), shown.names[start : start + BATCH]))
+    return gathering.gathered().rankings[layer.name]
 
 
 def _target(
     model: Model, layers: Survey, layer: Layer, number: int, crops: Sequence[Crop], variant: VariantSettings
 ) -> Target:
     nodes = matched_nodes(layers, layer.name, variant.nodes, model.name)
-    return measure(
-        model, layer.name, [number], crops, nodes, layers.layouts(), variant.relevance, readout=layer.readout
-    )
+    attribution = Attribution.of(layers, layer.name, variant.relevance)
+    return measure(model, attribution, [number], crops, nodes)
 
 
 def _picture(

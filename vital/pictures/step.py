@@ -36,7 +36,7 @@ Judge = Callable[[Activations, bool], Float[Tensor, "picture"]]
 
 
 @dataclass(frozen=True)
-class Kind:
+class StepKind:
     """What makes steps differ in their operations, and not in their values alone."""
 
     random_crop: bool = False
@@ -102,10 +102,9 @@ class Step:
         draws: Draws,
         settings: PictureSettings,
         priors: Priors,
-        dtype: torch.dtype,
     ) -> None:
-        """``run`` is the network, which takes pictures of ``dtype``."""
-        self._run, self._judge, self._pictures, self._priors, self._dtype = run, judge, pictures, priors, dtype
+        """``run`` is the network, whatever its precision."""
+        self._run, self._judge, self._pictures, self._priors = run, judge, pictures, priors
         parameters, steps = pictures.parameters, settings.steps
         device = parameters.device
 
@@ -131,7 +130,7 @@ class Step:
         """Pictures whose loss and gradient were finite in every step."""
         self.saliency = torch.zeros_like(self._noise)
         """Sum over the steps of |gradient of each pixel|."""
-        self.loss = torch.zeros(count, dtype=torch.promote_types(dtype, torch.float32), device=device)
+        self.loss = torch.zeros(count, dtype=parameters.dtype, device=device)
         """Of the last step without a random crop; random crops have another loss."""
         self.whole = True
         """Whether the state is that after a step, and not that in the middle of one."""
@@ -165,12 +164,12 @@ class Step:
         """The entry of the step that is under way."""
         return table.index_select(0, self._done)[0]
 
-    def __call__(self, kind: Kind) -> None:
+    def __call__(self, kind: StepKind) -> None:
         """Run the next step, which is of this kind."""
         parameters = self._pictures.parameters
         self._rate.copy_(self._now(self._rates))
         shown = self._pictures.pictures()
-        loss = self._judge(self._run(self._moved(shown, kind).to(self._dtype)), kind.random_crop)
+        loss = self._judge(self._run(self._moved(shown, kind)), kind.random_crop)
         if self._priors.variation:
             loss = loss + self._priors.variation * total_variation(shown)
         if self._priors.norm:
@@ -181,13 +180,15 @@ class Step:
         self.whole = False
         self.alive &= torch.isfinite(loss) & torch.isfinite(gradient).flatten(1).all(1)
         self.saliency += torch.where(self.alive.view(-1, 1, 1, 1), of_picture.abs(), 0)
-        moving = torch.where(self.alive.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0)
+        alive = self.alive.view(-1, *[1] * (gradient.dim() - 1))
+        moving = torch.where(alive, gradient, 0)
+        self._adam.mean *= alive  # else Adam moves a stopped picture on by the gradients that it remembers
         self._adam.step(moving.contiguous(), self._rate)  # fused, it reads memory in order, whatever the strides
         self._pictures.settle()
         self._done += 1
         self.whole = True
 
-    def _moved(self, shown: Tensor, kind: Kind) -> Tensor:
+    def _moved(self, shown: Tensor, kind: StepKind) -> Tensor:
         """What the network sees of the pictures."""
         blurred = shown if self._blurs is None else blur(shown, self._now(self._blurs))
         moved = shift(blurred, self._now(self._shifts))
@@ -218,7 +219,7 @@ def recordable(device: torch.device) -> bool:
 
 
 @contextmanager
-def recorded(step: Step, device: torch.device, kinds: Sequence[Kind]) -> Iterator[Callable[[Kind], None]]:
+def recorded(step: Step, device: torch.device, kinds: Sequence[StepKind]) -> Iterator[Callable[[StepKind], None]]:
     """The same step, which a GPU records after some warm-up and then replays, while the block lasts. ``kinds`` are of
     all steps that will be asked for.
 
@@ -243,11 +244,11 @@ class _Recorder:
     """A graph for each kind of step. They share their memory: none of it is read after the step that wrote it. A graph
     goes with the last step of its kind."""
 
-    def __init__(self, step: Step, device: torch.device, kinds: Sequence[Kind]) -> None:
+    def __init__(self, step: Step, device: torch.device, kinds: Sequence[StepKind]) -> None:
         self._step, self._able = step, True
         self._before, self._stream = torch.cuda.current_stream(device), _stream(device)
-        self._graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
-        self._left, self._ran = Counter(kinds), Counter[Kind]()
+        self._graphs: dict[StepKind, torch.cuda.CUDAGraph] = {}
+        self._left, self._ran = Counter(kinds), Counter[StepKind]()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -259,7 +260,7 @@ class _Recorder:
         finally:
             self._stream.synchronize()
 
-    def __call__(self, kind: Kind) -> None:
+    def __call__(self, kind: StepKind) -> None:
         if self._able and kind not in self._graphs and self._left[kind] > WARM_UP and self._warm(kind):
             self._record(kind)
         if kind in self._graphs:
@@ -271,17 +272,17 @@ class _Recorder:
         if not self._left[kind]:
             self._graphs.pop(kind, None)
 
-    def _warm(self, kind: Kind) -> bool:
+    def _warm(self, kind: StepKind) -> bool:
         """Whether this kind has run often enough, and so have those beside it. A graph keeps its memory from steps that
         run by themselves: beside those of another kind it would take twice what was measured."""
         beside = [one for one in self._left if self._worth(one)]
         return self._ran[kind] >= WARM_UP and all(self._ran[one] >= WARM_UP for one in beside)
 
-    def _worth(self, kind: Kind) -> bool:
+    def _worth(self, kind: StepKind) -> bool:
         """Whether a kind is to be recorded: a few steps are not worth it."""
         return self._ran[kind] + self._left[kind] > 2 * WARM_UP
 
-    def _record(self, kind: Kind) -> None:
+    def _record(self, kind: StepKind) -> None:
         """Record a step, which is not carried out by that. A network may do what cannot be recorded, such as to look at
         a value; then nothing is lost but time."""
         if not self._graphs:

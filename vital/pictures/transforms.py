@@ -149,7 +149,7 @@ def random_warps(
 ) -> Float[np.ndarray, "step 2 3"]:
     """Affine maps from positions in the result to positions in the picture, both in -1..1: an angle up to ``rotation``
     degrees, a scale within 1 ± ``zoom``, and a random crop, whose side is a share of the picture's from ``window`` and
-    which lies inside the picture; no crop in steps that are ``whole``."""
+    which lies inside the picture before it is turned and scaled; no crop in steps that are ``whole``."""
     angle = np.deg2rad(source.uniform(-rotation, rotation, steps))
     share = source.uniform(*window, steps)
     if whole is not None:

@@ -65,6 +65,8 @@ class _Audit(Relevance):
         return super().follow(output, inputs, watched)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def conservation(
     model: Model,
     survey: Survey,
@@ -72,6 +74,7 @@ def conservation(
     nodes: Sequence[str],
     neurons: Sequence[int],
     images: Float[Tensor, "image colour row column"],
+    *,
     kind: RelevanceKind = "lrp",
 ) -> Conservation:
     """Relevance of one neuron of ``layer`` on each of ``images`` (normalised; ``neurons`` has one number an image), at
@@ -119,11 +122,10 @@ def noise(model: Model, count: int, seed: int = 0) -> Float[Tensor, "image colou
     """Pictures of 1/f noise in the network's units: as smooth as photographs, and the same everywhere."""
     side = model.preprocessing.side
     stream = torch.Generator().manual_seed(seed)
-    rows, columns = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
+    rows, columns = torch.fft.fftfreq(side, device="cpu")[:, None], torch.fft.rfftfreq(side, device="cpu")[None]
     amplitude = 1 / (rows.square() + columns.square()).sqrt().clamp(min=1 / side)
-    spectrum = (
-        torch.fft.rfft2(torch.randn(count, model.preprocessing.colours, side, side, generator=stream)) * amplitude
-    )
+    plain = torch.randn(count, model.preprocessing.colours, side, side, generator=stream, device="cpu")
+    spectrum = torch.fft.rfft2(plain) * amplitude
     pictures = torch.fft.irfft2(spectrum, s=(side, side))
     weight = anchor(model.network)
     scaled: Tensor = pictures / pictures.std((1, 2, 3), keepdim=True)

@@ -14,10 +14,9 @@ good for.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -32,18 +31,36 @@ GAMMA = 0.25
 _AFFINE = "_vital_affine"
 
 
+@runtime_checkable
+class Linear(Protocol):
+    """A map of inputs that is linear for each weight: a convolution, a matrix product."""
+
+    def __call__(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """What it makes of the inputs."""
+
+    def transposed(self, upstream: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
+        """Its derivative with respect to the inputs, applied to ``upstream``."""
+
+
+class _Product:
+    """The matrix product of ``torch.nn.functional.linear``."""
+
+    def __call__(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(inputs, weight)
+
+    def transposed(self, upstream: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
+        return upstream @ weight
+
+
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """One call of a convolution or linear map: outputs are ``apply(inputs, weight)`` and a bias for each channel, which
-    ``axes`` axes follow."""
+    """One call of a ``linear`` map, and a bias for each channel, which ``axes`` axes follow."""
 
+    linear: Linear
     inputs: Tensor
     weight: Tensor
     bias: Tensor | None
     nonnegative: bool
-    apply: Callable[[Tensor, Tensor], Tensor]
-    transposed: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """The derivative of ``apply`` with respect to the inputs, applied to what comes first."""
     axes: int
 
     def through(self, output: Tensor, z: Tensor, gamma: float = GAMMA) -> Tensor:
@@ -54,7 +71,7 @@ class Affine:
         """
         parts = [self.inputs] if self.nonnegative else [self.inputs.clamp(min=0), self.inputs.clamp(max=0)]
         signed = self.weight.clamp(min=0), self.weight.clamp(max=0)
-        raising = reduce(operator.add, (self.apply(*pair) for pair in zip(parts, signed, strict=False)))
+        raising = reduce(operator.add, (self.linear(*pair) for pair in zip(parts, signed, strict=False)))
         if self.bias is not None:
             raising = raising + self.bias.clamp(min=0).reshape(-1, *[1] * self.axes)
         up = z >= 0
@@ -63,30 +80,29 @@ class Affine:
         rising, falling = ratio * up, ratio * ~up
         result = torch.zeros_like(self.inputs)
         for part, same, other in zip(parts, signed, signed[::-1], strict=False):
-            back = self.transposed(rising, part, self.weight + gamma * same)
-            back = back + self.transposed(falling, part, self.weight + gamma * other)
+            back = self.linear.transposed(rising, part, self.weight + gamma * same)
+            back = back + self.linear.transposed(falling, part, self.weight + gamma * other)
             result = result + part * back
         return result
 
 
-def _followed(mode: Pass, func: Any, args: Any, kwargs: Any, apply: Any, transposed: Any, axes: int) -> Tensor:
+def _followed(mode: Pass, func: Any, args: Any, kwargs: Any, linear: Linear, axes: int) -> Tensor:
     inputs, weight, bias = args[0], argument(args, kwargs, 1, "weight", None), argument(args, kwargs, 2, "bias", None)
     result: Tensor = func(*args, **kwargs)
     if not inputs.requires_grad:
         return result
-    kept, z = Affine(inputs.detach(), weight, bias, nonnegative(inputs), apply, transposed, axes), result.detach()
+    kept, z = Affine(linear, inputs.detach(), weight, bias, nonnegative(inputs), axes), result.detach()
     result = mode.follow(result, [inputs], lambda r: (kept.through(r, z),))
     setattr(result, _AFFINE, (inputs, kept))
     return result
 
 
 def _convolution(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    convolution = convolution_of(args, kwargs)
-    return _followed(mode, func, args, kwargs, convolution, convolution.transposed, args[0].dim() - 2)
+    return _followed(mode, func, args, kwargs, convolution_of(args, kwargs), args[0].dim() - 2)
 
 
 def _linear(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    return _followed(mode, func, args, kwargs, F.linear, lambda upstream, _, weight: upstream @ weight, 0)
+    return _followed(mode, func, args, kwargs, _Product(), 0)
 
 
 _NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -109,8 +125,7 @@ def _batch_norm(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
         shift = (0 if affine.bias is None else affine.bias) - given["running_mean"]
         bias = shift * scale if given.get("bias") is None else shift * scale + given["bias"]
         weight = affine.weight * scale.reshape(-1, *[1] * (affine.weight.dim() - 1))
-        joined = Affine(affine.inputs, weight, bias, affine.nonnegative, affine.apply, affine.transposed, affine.axes)
-        return (joined.through(r, z),)
+        return (replace(affine, weight=weight, bias=bias).through(r, z),)
 
     return mode.follow(result, [inputs], rule)
 

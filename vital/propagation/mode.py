@@ -82,7 +82,7 @@ class Relevance(OutOfPlace):
         """Run ``func`` and give it its rule; raises `UnsupportedOperation` where none is known."""
         handle = self._handlers.get(func)
         if handle is not None:
-            return handle(self, func, args, kwargs)
+            return handle(self, func, *_first_by_position(args, kwargs))
         result = func(*args, **kwargs)
         # What an assignment to a part writes, and what it leaves, moves as the gradient does.
         if isinstance(func, OnACopy) or not _carries_gradient(result):
@@ -138,6 +138,16 @@ def relevance_mode(kind: RelevanceKind) -> Relevance | None:
     """The mode that a forward pass needs for this kind of relevance; the gradient needs none, so any network will
     do."""
     return None if kind == "gradient-x-activation" else Relevance(kind)
+
+
+def _first_by_position(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The same arguments of a call, the first of which handlers find by its position, also where it came by name."""
+    name = None if args else next((name for name in _FIRST if name in kwargs), None)
+    return (args, kwargs) if name is None else ((kwargs[name],), {key: kwargs[key] for key in kwargs if key != name})
+
+
+_FIRST = ("condition", "input", "tensors")
+"""What torch calls an operation's first argument; that of `torch.where` has an ``input``, too."""
 
 
 def _carries_gradient(result: Any) -> bool:

@@ -92,6 +92,11 @@ def _max_pool(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
         name: argument(args, kwargs, index, name, None)
         for index, name in ((2, "stride"), (3, "padding"), (5, "ceil_mode"))
     }
+    if argument(args, kwargs, 4, "dilation", 1) not in (1, (1, 1), [1, 1]):
+        raise UnsupportedOperation(
+            "no relevance rule for max_pool2d with a dilation; "
+            "use the relevance kind gradient-x-activation for this network"
+        )
     kept, sign = inputs.detach(), nonnegative(inputs)
     result = mode.follow(
         func(*args, **kwargs), [inputs], lambda r: (rules.through_max_pool(r, kept, kernel, geometry, sign),)
@@ -126,11 +131,12 @@ def _sum(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     first, second = args[0], argument(args, kwargs, 1, "other", None)
     result = func(*args, **kwargs)
     live = [part for part in (first, second) if isinstance(part, Tensor) and part.requires_grad]
-    if len(live) < 2 or first.shape != second.shape or kwargs.get("alpha", 1) != 1:
+    if len(live) < 2 or first.shape != second.shape:
         return _with_constants(mode, result, live)
-    a, b = first.detach(), second.detach()
+    times = kwargs.get("alpha", 1)
+    a, b = first.detach(), second.detach() if times == 1 else second.detach() * times
     joined = mode.follow(result, [first, second], lambda r: rules.through_sum(r, a, b))
-    return _mark(joined, nonnegative(first) and nonnegative(second))
+    return _mark(joined, nonnegative(first) and nonnegative(second) and times >= 0)
 
 
 def _product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -183,7 +189,7 @@ def _difference(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 def _sum_with_product(mode: Pass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """input + value · a · b, as the sum and the product that it is."""
-    first, second = args[1], argument(args, kwargs, 2, "tensor2", None)
+    first, second = argument(args, kwargs, 1, "tensor1", None), argument(args, kwargs, 2, "tensor2", None)
     value = kwargs.get("value", 1)
     second = second if value == 1 else _product(mode, torch.mul, (second, value), {})
     product = _product(mode, torch.mul, (first, second), {})
@@ -234,10 +240,14 @@ def _with_constants(mode: Pass, result: Tensor, live: Sequence[Tensor]) -> Tenso
 
 
 def _structure(mode: Pass, func: Any, args: Any, kwargs: Any) -> Any:
-    """Moving values about: relevance moves as the gradient does, and the mark of non-negative values goes along."""
+    """Moving values about: relevance moves as the gradient does, and the mark of non-negative values goes along, unless
+    others are put among them."""
     result = func(*args, **kwargs)
+    if isinstance(result, str):  # of Tensor.type, asked which it is
+        return result
     parts = args[0] if isinstance(args[0], (tuple, list)) else [args[0]]
-    sign = all(isinstance(part, Tensor) and nonnegative(part) for part in parts)
+    filled = func in _FILLS or (func is F.pad and (argument(args, kwargs, 3, "value", None) or 0) < 0)
+    sign = not filled and all(isinstance(part, Tensor) and nonnegative(part) for part in parts)
     hand_on_mark(args[0], result)
     if sign:
         for part in result if isinstance(result, (tuple, list)) else [result]:
@@ -263,9 +273,9 @@ _MOVES = {
     torch.unflatten, torch.clone, torch.moveaxis, Tensor.moveaxis, torch.rot90, Tensor.rot90, torch.index_select,
     Tensor.index_select, torch.gather, Tensor.gather, torch.narrow, torch.select, Tensor.swapdims, torch.swapdims,
     Tensor.adjoint, Tensor.t, torch.t, F.unfold, torch.broadcast_to, Tensor.broadcast_to,
-    Tensor.ravel, torch.ravel, Tensor.unfold, torch.where, Tensor.where, torch.masked_fill,
-    Tensor.masked_fill, Tensor.bfloat16, Tensor.half, Tensor.type,
+    Tensor.ravel, torch.ravel, Tensor.unfold, Tensor.bfloat16, Tensor.half, Tensor.type,
 }  # fmt: skip
+_FILLS = {torch.where, Tensor.where, torch.masked_fill, Tensor.masked_fill}
 RULES: Handlers = {
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolution),
     F.linear: _linear,
@@ -279,7 +289,7 @@ RULES: Handlers = {
     **dict.fromkeys((F.avg_pool1d, torch.avg_pool1d, F.adaptive_avg_pool1d, torch.adaptive_avg_pool1d), _average),
     **dict.fromkeys((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__), _sum),
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _product),
-    **dict.fromkeys(_MOVES, _structure),
+    **dict.fromkeys(_MOVES | _FILLS, _structure),
     **dict.fromkeys((torch.addcmul, Tensor.addcmul), _sum_with_product),
     **dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__, torch.square, Tensor.square), _power),
     F.interpolate: _interpolation,

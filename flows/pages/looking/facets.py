@@ -15,7 +15,7 @@ from flows.steps.targets import origin_of, variant_of
 from stores import AtlasLayer, Statistics, Targets
 from stores.atlas.origin import Origin
 from vital.errors import UnsupportedOperation
-from vital.measuring.targets import photo_vectors
+from vital.measuring.targets import Attribution, photo_vectors
 
 
 def with_facets(
@@ -33,29 +33,26 @@ def with_facets(
     """
     sights = [list(row) for row in seen]
     for pictures in layers:
-        places = [
+        of_layer = [
             (photo, rank)
             for photo, row in enumerate(sights)
             for rank, one in enumerate(row)
             if one.layer == pictures.name
         ]
-        if pictures.most_facets == 1 or not places:
+        if pictures.most_facets == 1 or not of_layer:
             continue
-        numbers = np.array([sights[photo][rank].neuron for photo, rank in places])
+        numbers = np.array([sights[photo][rank].neuron for photo, rank in of_layer])
         counts = np.asarray(pictures.facets(numbers.tolist()))
         several = [
-            (photo, rank, count) for (photo, rank), count in zip(places, counts.tolist(), strict=True) if count > 1
+            (photo, rank, count) for (photo, rank), count in zip(of_layer, counts.tolist(), strict=True) if count > 1
         ]
         if not several:
             continue
         targets, origin = statistics.targets(pictures.name, pictures.variant), origin_of(statistics, pictures)
-        layer = loaded.survey.layer(pictures.name)
-        asked = numbers[counts > 1]
+        attribution = Attribution.of(loaded.survey, pictures.name, variant_of(targets).relevance)
+        asked, shown = numbers[counts > 1], pixels[[photo for photo, _, _ in several]]
         try:
-            vectors = photo_vectors(
-                loaded.model, pictures.name, asked, pixels[[photo for photo, _, _ in several]], targets.nodes[-1],
-                loaded.survey.layouts(), variant_of(targets).relevance, layer.reads,
-            )  # fmt: skip
+            vectors = photo_vectors(loaded.model, attribution, asked, shown, targets.nodes[-1])
         except UnsupportedOperation:  # how strongly is known all the same
             vectors = np.zeros((len(asked), 0), np.float32)
         for (photo, rank, count), vector, neuron in zip(several, vectors, asked.tolist(), strict=True):

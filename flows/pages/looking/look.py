@@ -139,21 +139,21 @@ class _Looking:
         for one in self._layers:
             layer = survey.layer(one.name)
             node = map_node(survey, layer, model.name)
-            places = [
+            unmapped = [
                 (image, rank)
                 for image, row in enumerate(sights)
                 for rank, sight in enumerate(row)
                 if sight.layer == one.name and sight.map is None
             ]
-            if node is None or not places:
+            if node is None or not unmapped:
                 continue
-            numbers = np.array([sights[image][rank].neuron for image, rank in places])
-            shown = pixels[[image for image, _ in places]]
+            numbers = np.array([sights[image][rank].neuron for image, rank in unmapped])
+            shown = pixels[[image for image, _ in unmapped]]
             try:
                 maps = relevance_maps(model, survey, layer, numbers, shown, node)
             except UnsupportedOperation:  # how strongly is known all the same
                 continue
-            for (image, rank), map_ in zip(places, maps, strict=True):
+            for (image, rank), map_ in zip(unmapped, maps, strict=True):
                 sights[image][rank] = replace(sights[image][rank], map=map_, of=f"relevance at {node.name}")
         return sights
 

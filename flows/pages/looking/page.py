@@ -26,9 +26,9 @@ LOOK_FOLDER = "vital-look"
 QUALITY = 85
 
 
-def write_look(looks: Sequence[Look], out: Path, places: Sequence[Mapping[str, str]] = ()) -> Path:
+def write_look(looks: Sequence[Look], out: Path, links: Sequence[Mapping[str, str]] = ()) -> Path:
     """The page of photographs seen by one atlas, or by several; returns its path. Neurons of layers that have one of
-    their atlas's ``places`` (`page_places`) are links. An earlier look in the same folder is replaced.
+    their atlas's ``links`` (`page_links`) lead there. An earlier look in the same folder is replaced.
 
     Raises:
         UnsuitableFolder: the folder holds a page that is no look.
@@ -45,13 +45,13 @@ def write_look(looks: Sequence[Look], out: Path, places: Sequence[Mapping[str, s
                 {
                     "name": seen.name,
                     "title": seen.title,
-                    "file": files.photograph(f"{number}-{place}", seen),
-                    "sights": [_shown(files, number, place, seen, sight, links) for sight in seen.sights],
+                    "file": files.photograph(f"{number}-{photo}", seen),
+                    "sights": [_shown(files, number, photo, seen, sight, pages) for sight in seen.sights],
                 }
-                for place, seen in enumerate(look)
+                for photo, seen in enumerate(look)
             ],
         }
-        for number, (look, links) in enumerate(zip(looks, places or [{}] * len(looks), strict=True))
+        for number, (look, pages) in enumerate(zip(looks, links or [{}] * len(looks), strict=True))
     ]
     (out / "index.html").write_text(from_template("look.html", atlases=atlases), "utf-8")
     return out / "index.html"
@@ -63,7 +63,7 @@ def check_folder(out: Path) -> None:
         raise UnsuitableFolder(f"{out} holds an index.html that is not of an earlier look; give a new folder")
 
 
-def page_places(pages: str | Path, atlas_url: str, seen_from: Path) -> dict[str, str]:
+def page_links(pages: str | Path, atlas_url: str, seen_from: Path) -> dict[str, str]:
     """Where the neurons of an atlas's layers have their pages, of those in the folder ``pages``, or at this address of
     a web server: an address, of a folder's relative to the folder ``seen_from``, behind which comes a slash and the
     neuron's number. An atlas that has moved is known by its own name.
@@ -78,14 +78,14 @@ def page_places(pages: str | Path, atlas_url: str, seen_from: Path) -> dict[str,
             f"{safe_url(site)} is no address that a browser opens: give the one that begins with https://, at which "
             "these pages are seen, or their folder"
         )
-    found = _atlases(site)
+    atlases = _atlases(site)
     asked = safe_url(atlas_url).rstrip("/")
-    same = [one for one in found if one == asked or Path(one).absolute() == Path(asked).absolute()]
-    named = [one for one in found if one.rpartition("/")[2] == asked.rpartition("/")[2]]  # it may have moved
+    same = [one for one in atlases if one == asked or Path(one).absolute() == Path(asked).absolute()]
+    named = [one for one in atlases if one.rpartition("/")[2] == asked.rpartition("/")[2]]  # it may have moved
     url = next(iter(same), named[0] if len(named) == 1 else None)
     if url is None:
         raise UnsuitableFolder(
-            f"the pages in {safe_url(site)} are of {', '.join(found)} and not of {safe_url(atlas_url)}: write this "
+            f"the pages in {safe_url(site)} are of {', '.join(atlases)} and not of {safe_url(atlas_url)}: write this "
             "atlas's with `vital pages`"
         )
     index = (
@@ -93,7 +93,7 @@ def page_places(pages: str | Path, atlas_url: str, seen_from: Path) -> dict[str,
         if folder is None
         else quote(Path(os.path.relpath(folder.absolute(), seen_from.absolute())).as_posix())
     )
-    return {layer["name"]: f"{index}/index.html#/{quote(layer['place'])}" for layer in found[url]}
+    return {layer["name"]: f"{index}/index.html#/{quote(layer['place'])}" for layer in atlases[url]}
 
 
 def _atlases(site: str) -> dict[str, list[dict[str, str]]]:
@@ -144,7 +144,7 @@ def _of(sight: Sight) -> str:
     return f"{folder_name(sight.layer)}-{sight.neuron}"
 
 
-def _shown(files: _Files, atlas: int, place: int, seen: Seen, sight: Sight, links: Mapping[str, str]) -> dict[str, Any]:
+def _shown(files: _Files, atlas: int, photo: int, seen: Seen, sight: Sight, links: Mapping[str, str]) -> dict[str, Any]:
     side = len(seen.pixels)
     top, left, height, width = (100 * edge / side for edge in sight.box)
     link = links.get(sight.layer)
@@ -157,7 +157,7 @@ def _shown(files: _Files, atlas: int, place: int, seen: Seen, sight: Sight, link
         "deviations": f"{sight.deviations:+.1f}",
         "activation": f"{sight.activation:.4g}",
         "picture": files.picture(atlas, sight),
-        "overlay": files.overlay(f"{atlas}-{place}", seen, sight),
+        "overlay": files.overlay(f"{atlas}-{photo}", seen, sight),
         "of": sight.of,
         "box": None if width >= 100 else f"top:{top:.2f}%;left:{left:.2f}%;height:{height:.2f}%;width:{width:.2f}%",
     }

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from flows.pages.looking.page import check_folder, page_places, write_look
+from flows.pages.looking.page import check_folder, page_links, write_look
 from flows.pages.looking.sights import Look
 from stores import Atlas
 
@@ -30,12 +30,12 @@ class Looking:
     """What atlases see, where their neurons have pages, and the page that shows it, where one was asked for."""
 
     looks: Looks
-    places: Sequence[Mapping[str, str]]
+    links: Sequence[Mapping[str, str]]
     page: Path | None
 
     def as_json(self) -> dict[str, Any]:
         """That of one atlas; or of several, as a list."""
-        told = [look.as_json(at) for look, at in zip(self.looks, self.places, strict=True)]
+        told = [look.as_json(at) for look, at in zip(self.looks, self.links, strict=True)]
         return told[0] if len(told) == 1 else {"atlases": told}
 
 
@@ -48,8 +48,8 @@ def look_through(
     Raises:
         UnsuitableFolder: ``out`` holds another page, or ``pages`` are none of these atlases.
     """
-    places = [page_places(pages, one.url, out or Path()) if pages is not None else {} for one in atlases]
+    links = [page_links(pages, one.url, out or Path()) if pages is not None else {} for one in atlases]
     if out is not None:
         check_folder(out)
     looks = Looks(map(look, atlases))
-    return Looking(looks, places, write_look(looks, out, places) if out is not None else None)
+    return Looking(looks, links, write_look(looks, out, links) if out is not None else None)

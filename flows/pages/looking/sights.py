@@ -56,7 +56,7 @@ class Sight:
         return f"{self.layer}:{self.neuron} {self.name}"
 
     @property
-    def place(self) -> tuple[int, int] | None:
+    def site(self) -> tuple[int, int] | None:
         """Row and column of the map's greatest site; None where there is no map."""
         if self.map is None:
             return None
@@ -66,8 +66,8 @@ class Sight:
     def cells(self) -> tuple[str, ...]:
         """What a table says of it, under `HEADS`."""
         where = ""
-        if self.map is not None and self.place is not None:
-            where = f"row {self.place[0]}, column {self.place[1]} of {self.map.shape[0]} × {self.map.shape[1]}"
+        if self.map is not None and self.site is not None:
+            where = f"row {self.site[0]}, column {self.site[1]} of {self.map.shape[0]} × {self.map.shape[1]}"
         numbers = f"{100 * self.share:.1f} %", f"{self.deviations:+.1f}", f"{self.activation:.4g}"
         return f"{self.layer}:{self.neuron}", self.name, self.of_facets, *numbers, where
 
@@ -152,12 +152,12 @@ class Look:
     def __repr__(self) -> str:
         return "\n".join(self.lines())
 
-    def as_json(self, places: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Everything but pixels, as plain values. ``places`` are where a layer's neurons have their pages."""
+    def as_json(self, links: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Everything but pixels, as plain values. ``links`` are where a layer's neurons have their pages."""
 
         def page(sight: Sight) -> str | None:
-            place = (places or {}).get(sight.layer)
-            return f"{place}/{sight.neuron}" if place and sight.picture is not None else None
+            link = (links or {}).get(sight.layer)
+            return f"{link}/{sight.neuron}" if link and sight.picture is not None else None
 
         return {
             "atlas": self.atlas,

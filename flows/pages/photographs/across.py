@@ -34,9 +34,9 @@ def across(peaks: Float[np.ndarray, "image"]) -> list[tuple[int, float]]:
     pool = pool_of(len(peaks))
     shares = shares_below(peaks, pool)
     chosen = [int(np.abs(shares - level).argmin()) for level in LEVELS] + [int(shares.argmin())]
-    # of equal peaks the first has the place: they have the same share
-    found = {float(shares[place]): int(pool[place]) for place in reversed(chosen)}
-    return [(row, share) for share, row in sorted(found.items(), reverse=True)]
+    # of equal peaks the first counts: they have the same share
+    by_share = {float(shares[index]): int(pool[index]) for index in reversed(chosen)}
+    return [(row, share) for share, row in sorted(by_share.items(), reverse=True)]
 
 
 def pool_of(images: int) -> Int[np.ndarray, "pooled"]:

@@ -41,11 +41,11 @@ class LayerMaps:
     @property
     def grid(self) -> int:
         """Rows, which are as many as columns, of the layer's own map; 0 where its neurons have none."""
-        found = self.loaded.survey.layer(self.layer)
-        module = self.loaded.survey.layer(found.reads.layer)
+        layer = self.loaded.survey.layer(self.layer)
+        module = self.loaded.survey.layer(layer.reads.layer)
         sites = module.own_sites
         grid = math.isqrt(sites)
-        return grid if found.reads.site is None and grid > 1 and grid * grid == sites else 0
+        return grid if layer.reads.site is None and grid > 1 and grid * grid == sites else 0
 
     @property
     def made_of(self) -> str:
@@ -59,7 +59,7 @@ class LayerMaps:
         side = min(self.grid, MAP_SIDE)
         made = {neuron: np.zeros((len(photos), side, side), np.uint8) for neuron, photos in shown.items()}
         wanted = sorted(
-            (photo.image, neuron, place) for neuron, photos in shown.items() for place, photo in enumerate(photos)
+            (photo.image, neuron, position) for neuron, photos in shown.items() for position, photo in enumerate(photos)
         )
         by_image = {image: list(rows) for image, rows in groupby(wanted, lambda row: row[0])}
         ends = {
@@ -67,8 +67,8 @@ class LayerMaps:
             for lowest in {photo.lowest for photos in shown.values() for photo in photos}
         }
         for image, maps in self._own({image: [row[1] for row in rows] for image, rows in by_image.items()}):
-            for own, (_, neuron, place) in zip(maps, by_image[image], strict=True):
-                made[neuron][place] = _scaled(own, *ends[shown[neuron][place].lowest][neuron], side)
+            for own, (_, neuron, position) in zip(maps, by_image[image], strict=True):
+                made[neuron][position] = _scaled(own, *ends[shown[neuron][position].lowest][neuron], side)
         return made
 
     def _ends(self, neurons: Sequence[int], lowest: bool) -> dict[int, tuple[float, float]]:

@@ -62,7 +62,7 @@ class LayerPhotographs:
 
     def of(self, neurons: Sequence[int]) -> tuple[dict[int, NeuronPhotographs], dict[str, int]]:
         """The photographs of some neurons, and the image ids by the photographs' names."""
-        found: dict[int, NeuronPhotographs] = {}
+        of_neurons: dict[int, NeuronPhotographs] = {}
         images: dict[str, int] = {}
         facets = None if self._origin is None else self._origin.reference_facets(neurons)
         sample = self._sample(neurons)
@@ -76,12 +76,12 @@ class LayerPhotographs:
                 self._best(self._lowest, neuron, range(LEAST)) if self._lowest else [],
             )
             images |= {photo.file: image for part in (*parts, *further) for photo, image in part}
-            shown = [Shown(image, place == 2) for place, part in enumerate((*parts, *further)) for _, image in part]
+            shown = [Shown(image, group == 2) for group, part in enumerate((*parts, *further)) for _, image in part]
             references, across_all, lowest = ([photo for photo, _ in part] for part in parts)
             others = {number: [photo for photo, _ in part] for number, part in enumerate(further, 1)}
-            found[neuron] = NeuronPhotographs(references, across_all, lowest, shown, others)
+            of_neurons[neuron] = NeuronPhotographs(references, across_all, lowest, shown, others)
         self._shown.update(images.values())
-        return found, images
+        return of_neurons, images
 
     def _sample(self, neurons: Sequence[int]) -> Sample:
         try:
@@ -94,13 +94,13 @@ class LayerPhotographs:
         references, where it stands nearest to the best; then those of which more is known (`Excited`)."""
         images = self._references.image[list(neurons)]
         row, rank = np.nonzero(np.isin(images, list(self._shown)))
-        found: dict[int, dict[int, None]] = {}
+        excited_by: dict[int, dict[int, None]] = {}
         for one in np.lexsort((row, rank)):
-            found.setdefault(int(images[row[one], rank[one]]), {})[int(neurons[row[one]])] = None
+            excited_by.setdefault(int(images[row[one], rank[one]]), {})[int(neurons[row[one]])] = None
         for image, excited in self._excited.by_image().items():
             if image in self._shown and excited:
-                found.setdefault(image, {}).update(dict.fromkeys(excited))
-        return [(self._all.photo(image, math.nan, None), list(named)) for image, named in sorted(found.items())]
+                excited_by.setdefault(image, {}).update(dict.fromkeys(excited))
+        return [(self._all.photo(image, math.nan, None), list(named)) for image, named in sorted(excited_by.items())]
 
     def labelled(self, neurons: Sequence[int]) -> list[tuple[str, int, int]]:
         """Labels that many of a neuron's references have, `ALIKE` of them or more and at least two: the label's name,

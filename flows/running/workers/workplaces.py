@@ -19,6 +19,7 @@ from typing import Any
 from dask.base import annotate
 from distributed import LocalCluster
 from distributed.client import Client
+from distributed.worker import get_worker
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner
@@ -107,6 +108,17 @@ class SchedulerWorkers:
         return cls(declare, rooms, declare or running.on_gpu or all_see)
 
 
+def wanted() -> bool:
+    """Whether somebody still waits for the task that this thread runs. Dask lets one run to its end that nobody waits
+    for any more, such as one of a run that was interrupted."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return True
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is None or task.state != "cancelled"
+
+
 def quiet() -> bool:
     """Whether logs are wanted of nobody, Prefect's being as few as there can be: then Dask's are not shown either."""
     return os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL"
@@ -144,7 +156,7 @@ _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 def kept_workers() -> Iterator[None]:
     """Workers of this machine that tasks in the block have started stay for those that follow, until the block ends.
 
-    A run has several lots of tasks, and a worker takes seconds to start and to load its network.
+    A run has tasks of several kinds one after the other, and a worker takes seconds to start and to load its network.
     """
     if _kept.get() is not None:
         yield
@@ -158,14 +170,15 @@ def kept_workers() -> Iterator[None]:
 
 
 @contextmanager
-def started(place: Workplace, start: Start) -> Iterator[TaskRunner[Any]]:
-    """Workers that take tasks while the block lasts."""
+def started(workplace: Workplace) -> Iterator[TaskRunner[Any]]:
+    """Workers that take tasks while the block lasts, of a workplace that has a ``start``."""
+    assert workplace.start is not None
     with deaf_processes():
-        runner = start()  # first: what stays longer than the block is to outlast what surrounds it
-    asked = annotate(resources=place.resources) if place.resources else nullcontext()
+        runner = workplace.start()  # first: what stays longer than the block is to outlast what surrounds it
+    asked = annotate(resources=workplace.resources) if workplace.resources else nullcontext()
     with ExitStack() as stack:
         stack.enter_context(script_left_alone())
-        stack.enter_context(_one_server(place))
+        stack.enter_context(_one_server(workplace))
         with deaf_processes():
             started = stack.enter_context(runner)
         stack.enter_context(asked)
@@ -173,11 +186,11 @@ def started(place: Workplace, start: Start) -> Iterator[TaskRunner[Any]]:
 
 
 @contextmanager
-def _one_server(place: Workplace) -> Iterator[None]:
+def _one_server(workplace: Workplace) -> Iterator[None]:
     """Workers of this machine report to the server that Prefect has started for this process, where none is set: each
     would start one of its own, which takes seconds of all cores. Workers elsewhere cannot reach it, and do start
     one."""
-    if PREFECT_API_URL.value() or not place.on_this_machine:
+    if PREFECT_API_URL.value() or not workplace.on_this_machine:
         yield
         return
     with get_client(sync_client=True) as client:

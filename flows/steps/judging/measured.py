@@ -100,5 +100,5 @@ class Measured:
         known = np.isfinite(values)
         sums = np.bincount(self.rows, np.where(known, values, 0), len(self.neurons))
         counts = np.bincount(self.rows, known, len(self.neurons))
-        found: np.ndarray = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-        return found
+        means: np.ndarray = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        return means

@@ -148,14 +148,12 @@ def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dic
     """What the pictures do to their own neuron, against what natural images do."""
     scores = part.statistics.references(part.layer).score[part.shown]
     # As the statistics have it: pictures of another side are read at the same place.
-    readout = loaded.survey.layer(part.layer).readout
+    reads = loaded.survey.layer(part.layer).reads
     usual = [part.statistics.statistic(part.layer, name) for name in USUAL]
     peaks, ranks = [], []
     for start, pixels in zip(range(0, len(part.rows), CHUNK), part.pixels(), strict=True):
         neurons = part.shown[start : start + CHUNK].tolist()
-        one = peak_ranks(
-            at_side.model, part.layer, neurons, pixels, loaded.survey.layouts(), (usual[0], usual[1]), readout
-        )
+        one = peak_ranks(at_side.model, reads, neurons, pixels, loaded.survey.layouts(), (usual[0], usual[1]))
         peaks.append(one.peak)
         ranks.append(one.rank)
     peak, rank = np.concatenate(peaks), np.concatenate(ranks)

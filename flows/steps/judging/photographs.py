@@ -184,8 +184,8 @@ def _features_of(
     loaded = load_stored(statistics, job.running)
     judges = judges_at(job.judges, loaded, job.running, job.download)
     places = statistics.places(images.tolist())
-    found = read_placed(_stored_images(statistics, job, loaded), places, range(len(places)))
-    return _in_a_row([features for _, features in _judged((pixels for _, pixels in found), judges)])
+    photographs = read_placed(_stored_images(statistics, job, loaded), places, range(len(places)))
+    return _in_a_row([features for _, features in _judged((pixels for _, pixels in photographs), judges)])
 
 
 def _stored_images(statistics: Statistics, job: EvaluateJob, loaded: LoadedModel) -> StoredImages:

@@ -59,13 +59,13 @@ def fits(statistics: Statistics, loaded: LoadedModel, layers: Sequence[str], sha
         shares = {name: fit(one.dictionary, sites[name]).explained or -math.inf for name in others}
         best = max(shares, key=shares.__getitem__, default="")
         clearly = own.explained is not None and shares.get(best, -math.inf) > max(own.explained, 0) + CLEARLY
-        found = DictionaryFit(
+        written = DictionaryFit(
             one.layer.name, len(images), own.active, own.silent, own.explained, best if clearly else "",
             shares[best] if clearly else 0.0,
             one.dictionary.trained_on if loaded.survey.called(one.dictionary.trained_on) is None else "",
         )  # fmt: skip
-        statistics.write_fit(one.name, found)
-        said += [f"the dictionary {one.name!r} read from {one.layer.name!r}: {doubt}" for doubt in found.doubts()]
+        statistics.write_fit(one.name, written)
+        said += [f"the dictionary {one.name!r} read from {one.layer.name!r}: {doubt}" for doubt in written.doubts()]
     return said
 
 
@@ -102,7 +102,7 @@ def _sites(
     loaded: LoadedModel, names: Sequence[str], images: Sequence[UInt8[Tensor, "colour side side"]]
 ) -> dict[str, Float[Tensor, "site channel"]]:
     """Some sites of every image at each layer, the same share of each map."""
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    rows: dict[str, list[Tensor]] = {name: [] for name in names}
     survey, device = loaded.survey, loaded.device
     with probe(loaded.model.network, names, survey.layouts()) as run:
         for start in range(0, len(images), TOGETHER):
@@ -110,5 +110,5 @@ def _sites(
             for name, maps in run(loaded.model.preprocessing.normalise(pixels)).items():
                 own = maps[..., survey.layers[name].own]
                 some = own[..., :: math.ceil(own.shape[-1] / SITES)]
-                found[name].append(some.movedim(1, 2).flatten(0, 1).float())
-    return {name: torch.cat(parts) for name, parts in found.items()}
+                rows[name].append(some.movedim(1, 2).flatten(0, 1).float())
+    return {name: torch.cat(parts) for name, parts in rows.items()}

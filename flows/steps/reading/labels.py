@@ -168,9 +168,11 @@ def _mapped(url: str, key: str, names: tuple[str, ...], loaded: LoadedModel, cla
     known = words(loaded.model.class_names, classes)
     own = {folded(name): number for number, name in enumerate(names) if name}
     try:
-        table = parsed(content)
-        pairs = table.items() if isinstance(table, dict) else enumerate(table)
+        table = parsed(content, once=True)
+        pairs = list(table.items() if isinstance(table, dict) else enumerate(table))
         mapped = {_number(which, own, "data set"): _number(number, known, "network") for which, number in pairs}
+        if len(mapped) < len(pairs):
+            raise ValueError("a class of the data set stands twice")
     except (ValueError, TypeError) as error:
         raise UnreadableShard(
             f'{safe_url(url)} is no map of labels ({error}): it should be JSON such as {{"tench": 0}}, with classes of '
@@ -198,10 +200,10 @@ def _number(value: object, known: Mapping[str, int], whose: str) -> int:
 def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) -> None:
     """Refuse samples without labels whose labels seem to stand elsewhere, or are all no class numbers."""
     samples, rule = first_fields(shard, LOOKED_AT), labels.rule(loaded)
-    found, usual = [rule.label(fields) for fields in samples], labels.key == LABEL_EXTENSION
-    if not samples or any(number != NO_LABEL for number, _ in found):
+    given, usual = [rule.label(fields) for fields in samples], labels.key == LABEL_EXTENSION
+    if not samples or any(number != NO_LABEL for number, _ in given):
         return
-    if usual and not any(valid for _, valid in found):  # every image would be left out
+    if usual and not any(valid for _, valid in given):  # every image would be left out
         raise UnreadableShard(
             f"the .{LABEL_EXTENSION} files of the first {len(samples)} samples of {shard.name} hold no class of the "
             "network by number or name: list the data set's names in a classes.json beside the shards, or leave labels "
@@ -214,9 +216,9 @@ def _look(labels: Labels, shard: ShardFile, loaded: LoadedModel, asked: bool) ->
     keys = likely or _keys(samples)
     if labels.key in keys:
         raise UnreadableShard(
-            f"the first {len(samples)} samples of {shard.name} have words under {labels.key!r} that are no class of "
-            "the network: list them in a classes.json beside the shards and match them with --labels map.json, or "
-            "leave them out with --labels ignore"
+            f"the first {len(samples)} samples of {shard.name} have under {labels.key!r} neither the number nor the "
+            "name of one class of the network: list names in a classes.json beside the shards and match them with "
+            "--labels map.json, say with --label-key what stands deeper, or leave them out with --labels ignore"
         )
     way_out = f"say what says it with --label-key {' or --label-key '.join(keys)}" if keys else "give others"
     raise UnreadableShard(

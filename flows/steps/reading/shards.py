@@ -22,7 +22,7 @@ from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import USED
 from stores.shards.finding import ShardFile
 from stores.shards.reading import ShardReader
-from vital.measuring.gathering import Gathered, Gathering, Plan
+from vital.measuring.gathering import Batch, Gathered, Gathering, Plan
 from vital.memory import fitting, give_back
 from vital.network.probe import CLASSES
 
@@ -88,10 +88,12 @@ def _scanned(shards: Sequence[ShardFile], loaded: LoadedModel, plan: Plan, label
                 give_back()
             try:
                 gathering.add(
-                    pixels,
-                    np.array([one.image for one in read]),
-                    np.array([labels.of_network(one.sample.label, count)[0] for one in read]),
-                    [one.sample.key for one in read],
+                    Batch(
+                        pixels,
+                        np.array([one.image for one in read]),
+                        np.array([labels.of_network(one.sample.label, count)[0] for one in read]),
+                        [one.sample.key for one in read],
+                    )
                 )
             except (MemoryError, RuntimeError):
                 tick(-told[0], -told[1])

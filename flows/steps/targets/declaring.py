@@ -64,7 +64,7 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     neurons, most = survey.layer(job.layer).channels, job.variant.most_facets
     ranks = job.variant.references or statistics.ranked()[job.layer]
     facets = (most, ranks) if most > 1 else None
-    targets.declare(at, channels, neurons, BLOCK, () if classes else nodes[1:], dtypes, facets)
+    targets.declare(at, channels, neurons, BLOCK, () if classes else nodes[1:], dtypes=dtypes, facets=facets)
     return targets
 
 

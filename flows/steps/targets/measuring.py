@@ -23,7 +23,16 @@ from stores.dataset.targets import P_VALUE, REFERENCE_FACET
 from stores.errors import PictureStatus
 from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.rows import stepped
-from vital.measuring.targets import Crop, Facets, Target, chance_of, find_facets, measure, reference_vectors
+from vital.measuring.targets import (
+    Attribution,
+    Crop,
+    Facets,
+    Target,
+    chance_of,
+    find_facets,
+    measure,
+    reference_vectors,
+)
 from vital.memory import fitting
 from vital.network.probe import CLASSES
 from vital.pictures.device import FIXED, measured_batch
@@ -67,6 +76,11 @@ class TaskReferences:
         places = statistics.reference_places(job.layer, neurons, job.variant.references)
         return cls(statistics, job, loaded, nodes, neurons, urls, references, places)
 
+    @property
+    def _attribution(self) -> Attribution:
+        job = self.job
+        return Attribution.of(self.loaded.survey, job.layer, job.variant.relevance, job.precision)
+
     def target(self, facets: Sequence[Facets] = ()) -> Target:
         """A row for each neuron, or for each of its ``facets``, in their order."""
         neurons, references = list(self.neurons), self.references
@@ -77,13 +91,11 @@ class TaskReferences:
             each = np.concatenate([np.arange(one.count) for one in facets])
             images = np.where(of == each[:, None], references.image[rows], NOBODY)
             references = References(images, references.score[rows], references.site[rows], references.box[rows])
-        model, layer, kind = self.loaded.model, self.job.layer, self.job.variant.relevance
-        layouts, readout = self.loaded.survey.layouts(), self.loaded.survey.layer(layer).readout
-        levels, precision = self.statistics.levels, self.job.precision
+        model, attribution, levels = self.loaded.model, self._attribution, self.statistics.levels
 
         def of_crops(neurons: Sequence[int], crops: Iterable[Crop], batch: int, progress: Progress) -> Target:
             return measure(
-                model, layer, neurons, crops, self.nodes, layouts, kind, levels, batch, progress, readout, precision
+                model, attribution, neurons, crops, self.nodes, levels=levels, batch=batch, progress=progress
             )
 
         return self._measured(neurons, references, of_crops)
@@ -91,14 +103,10 @@ class TaskReferences:
     def facets(self) -> list[Facets]:
         """The facets of each neuron, as the last node that is matched tells its references apart."""
         neurons, ranks = self.references.image.shape
-        model, layer, kind = self.loaded.model, self.job.layer, self.job.variant.relevance
-        layouts, readout = self.loaded.survey.layouts(), self.loaded.survey.layer(layer).readout
+        model, attribution, node = self.loaded.model, self._attribution, self.nodes[-1]
 
         def of_crops(neurons: Sequence[int], crops: Iterable[Crop], batch: int, progress: Progress) -> np.ndarray:
-            return reference_vectors(
-                model, layer, neurons, crops, self.nodes[-1], layouts, kind, batch, progress, readout,
-                self.job.precision,
-            )  # fmt: skip
+            return reference_vectors(model, attribution, neurons, crops, node, batch=batch, progress=progress)
 
         # Each reference by itself, as if it were another neuron's.
         image, score, site = (
@@ -109,7 +117,7 @@ class TaskReferences:
         by_neuron = zip(self.neurons, self.references.image, vectors.reshape(neurons, ranks, -1), strict=True)
         most, always = self.job.variant.most_facets, self.job.variant.split == "always"
         return [
-            find_facets(rows[image != NOBODY], chance_of(layer, neuron), most, always=always)
+            find_facets(rows[image != NOBODY], chance_of(self.job.layer, neuron), most, always=always)
             for neuron, image, rows in by_neuron
         ]
 
@@ -136,7 +144,7 @@ class TaskReferences:
                 raise
 
         def alone() -> M:
-            blank = torch.zeros(3, preprocessing.side, preprocessing.side, dtype=torch.uint8)
+            blank = torch.zeros(preprocessing.colours, preprocessing.side, preprocessing.side, dtype=torch.uint8)
             return of_crops(neurons[:1], [Crop(blank, (0,))], 1, lambda measured: None)
 
         return fitting(self._batch(alone), whole_task, "reference", running.deterministic)

@@ -41,8 +41,8 @@ def layer_files(page: LayerPage) -> Iterator[tuple[str, Any]]:
         yield from ((f"{name}-{place}", part) for place, part in enumerate(parts))
     if len(made) < len(page.status):
         yield "status", "".join(str(min(int(code), 9)) for code in page.status)
-    if page.places is not None:
-        yield "places", [packed(np.round(row * 9999), "u2") for row in page.places.T]
+    if page.coordinates is not None:
+        yield "places", [packed(np.round(row * 9999), "u2") for row in page.coordinates.T]
     if named:
         order = sorted(range(len(made)), key=lambda row: (not names[row], names[row].casefold(), row))
         yield "name-order", packed(made[order], "u4")
@@ -76,7 +76,7 @@ def _first(
         "shown": page.shown,
         "whole": page.whole,
         "names": named,
-        "places": page.places is not None,
+        "places": page.coordinates is not None,
         "columns": [
             {"name": column.name, "meaning": column.meaning, "units": column.units, "ends": _ends(values)}
             for column, values in zip(page.columns, columns, strict=True)

@@ -24,11 +24,11 @@ def chunk_data(pages: Sequence[NeuronPage]) -> dict[str, Any]:
             rows.append([shared.setdefault((file, key, label, credit), len(shared)), score, *more])
         return rows
 
-    found: dict[str, Any] = {
+    told: dict[str, Any] = {
         str(page.neuron): neuron_data(page) | {"across": named(page.across), "lowest": named(page.lowest)}
         for page in pages
     }
-    return found | {"shared": list(shared)}
+    return told | {"shared": list(shared)}
 
 
 def neuron_data(page: NeuronPage) -> dict[str, Any]:

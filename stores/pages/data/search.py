@@ -34,14 +34,14 @@ def text_index(texts: Iterable[tuple[str, int, int]], weighed: bool = False) -> 
         for word in dict.fromkeys(text.lower().split()):
             by_word[word[:LONGEST]].append(counted)
     by_end: dict[tuple[str, str], list[_Counted]] = defaultdict(list)
-    for word, found in by_word.items():
-        whole = _joined(found)
+    for word, several in by_word.items():
+        whole = _joined(several)
         by_end[word[0], word].append(whole)
         for start in range(len(word) - KEY + 1):
             by_end[word[start : start + KEY], word[start:]].append(whole)
     keys: dict[str, list[list[Any]]] = defaultdict(list)
-    for (key, end), found in sorted(by_end.items()):
-        neurons, weights = _joined(found)
+    for (key, end), several in sorted(by_end.items()):
+        neurons, weights = _joined(several)
         keys[key].append([end, steps(neurons.tolist()), *([weights.tolist()] if weighed else [])])
     return list(keys.items())
 
@@ -49,8 +49,8 @@ def text_index(texts: Iterable[tuple[str, int, int]], weighed: bool = False) -> 
 _Counted = tuple[Int[np.ndarray, "_neuron"], Int[np.ndarray, "_neuron"]]
 
 
-def _joined(found: list[_Counted]) -> _Counted:
+def _joined(several: list[_Counted]) -> _Counted:
     """Neurons in ascending order, each once, and the sum of what each counts."""
-    neurons, weights = (np.concatenate(part) for part in zip(*found, strict=True))
+    neurons, weights = (np.concatenate(part) for part in zip(*several, strict=True))
     each, of_neuron = np.unique(neurons, return_inverse=True)
     return each, np.bincount(of_neuron, weights).astype(np.int64)

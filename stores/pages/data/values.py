@@ -61,8 +61,8 @@ def steps(neurons: Iterable[int]) -> list[int]:
     >>> steps([99_998, 7, 99_999])
     [7, 99991, 1]
     """
-    found: list[int] = np.diff(np.unique(np.fromiter(neurons, np.int64)), prepend=0).tolist()
-    return found
+    differences: list[int] = np.diff(np.unique(np.fromiter(neurons, np.int64)), prepend=0).tolist()
+    return differences
 
 
 def in_parts(entries: Sequence[tuple[str, Any]]) -> list[list[list[Any]]]:
@@ -82,17 +82,17 @@ def in_order(entries: Sequence[tuple[str, Any]]) -> tuple[list[list[list[Any]]],
     parts: list[list[list[Any]]] = []
     begins: list[str] = []
     size, before = PER_PART, ""
-    for place, key, value in placed:
+    for order, key, value in placed:
         size += len(_json((key, value)))
         if size > PER_PART:
             alike = next(
-                (at for at, (one, other) in enumerate(zip(before, place, strict=False)) if one != other), len(before)
+                (at for at, (one, other) in enumerate(zip(before, order, strict=False)) if one != other), len(before)
             )
-            begins.append(place[: alike + 1] if parts else "")
+            begins.append(order[: alike + 1] if parts else "")
             parts.append([])
             size = len(_json((key, value)))
         parts[-1].append([key, value])
-        before = place
+        before = order
     return parts, begins
 
 

@@ -12,8 +12,8 @@ import pytest
 
 import flows
 from flows.cli.export import served
-from flows.pages.atlas import write_gallery
-from flows.pages.looking.page import LOOK_FOLDER, page_places, write_look
+from flows.pages.atlas import Showing, write_gallery
+from flows.pages.looking.page import LOOK_FOLDER, page_links, write_look
 from flows.pages.looking.sights import Look, overlaid
 from stores import Atlas, Statistics, open_atlas, open_statistics
 from stores.errors import SchemaMismatch, UnsuitableFolder
@@ -84,8 +84,8 @@ def test_peak_patch_and_map_are_those_of_the_reference(
             assert sight.map.max() == np.float32(sight.activation)
             assert int(sight.map.argmax()) == references.site[neuron, rank]
             # the middle of the strongest site lies in the patch
-            assert sight.place is not None
-            centres = [(index + 0.5) * len(look[0].pixels) / len(sight.map) for index in sight.place]
+            assert sight.site is not None
+            centres = [(index + 0.5) * len(look[0].pixels) / len(sight.map) for index in sight.site]
             top, left, height, width = sight.box
             assert top <= centres[0] <= top + height
             assert left <= centres[1] <= left + width
@@ -153,11 +153,11 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
     boxes = open_statistics(str(made.store)).references(LAYER).box[3]
     np.testing.assert_allclose([photo[5] for photo in told["3"]["photos"]], boxes / tiny.SIDE, atol=1e-4)
     out = tmp_path / "look"
-    places = page_places(pages, str(made.atlas), out)
+    places = page_links(pages, str(made.atlas), out)
     assert set(places) == {LAYER, "classes"}
-    assert page_places(pages, f"elsewhere/{made.atlas.name}", out) == places
+    assert page_links(pages, f"elsewhere/{made.atlas.name}", out) == places
     with pytest.raises(UnsuitableFolder, match=r"and not of other\.zarr: write this atlas's"):
-        page_places(pages, "other.zarr", out)
+        page_links(pages, "other.zarr", out)
     index = write_look([look], out, [places])
     text = index.read_text("utf-8")
     assert f'href="../p%20ages/index.html#/0/{LAYER}/{reference.neuron}"' in text
@@ -171,14 +171,14 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
 
 
 def test_pages_elsewhere_are_linked_at_the_address_that_a_browser_opens(made: Made, tmp_path: Path) -> None:
-    write_gallery(str(made.atlas), tmp_path, photos=False)
+    write_gallery(str(made.atlas), tmp_path, Showing(photos=False))
     with served(tmp_path) as url:
-        places = page_places(f"{url}index.html", str(made.atlas), tmp_path)
+        places = page_links(f"{url}index.html", str(made.atlas), tmp_path)
         assert places[LAYER] == f"{url}index.html#/0/{LAYER}"
         with pytest.raises(UnsuitableFolder, match="holds no atlas's pages"):
-            page_places(f"{url}none", str(made.atlas), tmp_path)
+            page_links(f"{url}none", str(made.atlas), tmp_path)
     with pytest.raises(UnsuitableFolder, match="s3://bucket/pages is no address that a browser opens"):
-        page_places("s3://bucket/pages", str(made.atlas), tmp_path)
+        page_links("s3://bucket/pages", str(made.atlas), tmp_path)
 
 
 def test_a_program_asks_several_atlases_and_has_the_page_written(
@@ -202,7 +202,7 @@ def test_other_pages_are_neither_replaced_nor_linked(made: Made, look: Look, tmp
     with pytest.raises(UnsuitableFolder, match="not of an earlier look"):
         write_look([look], tmp_path)
     with pytest.raises(UnsuitableFolder, match="holds no atlas's pages"):
-        page_places(tmp_path, str(made.atlas), tmp_path)
+        page_links(tmp_path, str(made.atlas), tmp_path)
 
 
 @pytest.mark.slow

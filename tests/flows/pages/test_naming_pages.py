@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.pages.atlas import write_gallery
+from flows.pages.atlas import Showing, write_gallery
 from stores import AtlasLayer, Naming, open_atlas, open_statistics
 from stores.pages.folder import SITE_FOLDER
 from tests.flows.browser import cells, launched, opened, wait_for_cells
@@ -50,7 +50,7 @@ def site(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, li
     layer = AtlasLayer(open_atlas(str(folder / "a.zarr"), "r+").root, LAYER)
     there = np.flatnonzero(layer.made())
     layer.write_naming(naming(layer.count, there))
-    write_gallery(str(folder / "a.zarr"), folder / "pages", str(made.store))
+    write_gallery(str(folder / "a.zarr"), folder / "pages", Showing(store=str(made.store)))
     return folder / "pages", there.tolist()
 
 

@@ -4,6 +4,7 @@ that it means, and people are shown the channels that were asked for."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from flows.jobs import AtlasJob, EvaluateJob, ReferencesJob, TargetsJob
-from flows.pages.atlas import write_gallery
+from flows.pages.atlas import Showing, write_gallery
 from flows.pages.looking.look import look_at
 from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from flows.steps.targets.measuring import TaskReferences
 from stores import Atlas, Statistics, open_atlas, open_statistics
 from stores.errors import UnreadableShard
 from tests.flows import banded
@@ -86,6 +88,22 @@ def test_colours_of_the_data_are_those_of_its_values(finished: tuple[Statistics,
     np.testing.assert_allclose(rows.mean(1), shown.mean((0, 2, 3)), atol=2.5)
 
 
+def test_memory_is_measured_on_an_image_of_as_many_channels(
+    finished: tuple[Statistics, Atlas], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU does before it measures references."""
+    measured: list[object] = []
+
+    def batch(self: TaskReferences, alone: Callable[[], object]) -> int:
+        measured.append(alone())
+        return 2
+
+    monkeypatch.setattr(TaskReferences, "_batch", batch)
+    two = VARIANT.model_copy(update={"references": 2})
+    measure_targets(TargetsJob(store=finished[0].url, layer=LAYER, variant=two))
+    assert measured
+
+
 def test_a_picture_is_bright_in_the_band_that_its_neuron_means(finished: tuple[Statistics, Atlas]) -> None:
     pixels = finished[1].layer(LAYER).pixels(range(BANDS))
     assert pixels.shape == (BANDS, SIDE, SIDE, BANDS)
@@ -120,14 +138,14 @@ def test_pages_and_files_show_the_channels_that_were_asked_for(
 ) -> None:
     """4, 2, 0 as the network's settings say: the picture of neuron 4 is red, of neuron 0 blue."""
     _, atlas = finished
-    write_gallery(atlas.url, tmp_path / "pages", maps=None)
+    write_gallery(atlas.url, tmp_path / "pages")
     assert site_data(tmp_path / "pages", "layer.js")["shown"] == "channels 4, 2, 0 of 5 as red, green, blue"
     for neuron, colour in ((4, 0), (2, 1), (0, 2)):
         with Image.open(next((tmp_path / "pages").rglob(f"{LAYER}/0/{neuron}.webp"))) as image:
             assert np.asarray(image.convert("RGB")).mean((0, 1)).argmax() == colour
     photos = [np.asarray(Image.open(file).convert("RGB")) for file in (tmp_path / "pages").rglob("photos/**/*.jpg")]
     assert {int(photo.mean((0, 1)).argmax()) for photo in photos} == {0, 1, 2}
-    write_gallery(atlas.url, tmp_path / "pages", maps=None, shown="3")
+    write_gallery(atlas.url, tmp_path / "pages", Showing(channels="3"))
     assert site_data(tmp_path / "pages", "layer.js")["shown"] == "channel 3 of 5 as grey"
     file = tmp_path / "one.png"
     assert vital("show", atlas.url, LAYER, "4", "--out", str(file), "--shown", "4").exit_code == 0

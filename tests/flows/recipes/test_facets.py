@@ -13,7 +13,7 @@ from PIL import Image
 
 from flows.cli.export import export, save_picture
 from flows.jobs import EvaluateJob, ReferencesJob, Running, TargetsJob
-from flows.pages.atlas import write_gallery
+from flows.pages.atlas import Showing, write_gallery
 from flows.pages.layer import LayerSource
 from flows.pages.looking.facets import middles
 from flows.pages.looking.look import look_at
@@ -163,7 +163,7 @@ def test_every_picture_of_a_neuron_is_measured_and_means_stand_for_the_neuron(at
 
 
 def test_the_pages_show_a_neuron_s_facets_together_and_exports_hold_them(atlas: Path, tmp_path: Path) -> None:
-    write_gallery(str(atlas), tmp_path / "pages", maps=Running(threads=1))
+    write_gallery(str(atlas), tmp_path / "pages", Showing(maps=Running(threads=1)))
     folder = next((tmp_path / "pages").rglob("layer.js")).parent
     told = (folder / "neurons-0.js").read_text()
     data = json.loads(told[told.index(",") + 1 : told.rindex(")")])

@@ -19,7 +19,7 @@ from flows.jobs import NamesJob, Running
 from flows.recipes.names import name_atlas
 from flows.running.process import load_stored
 from flows.steps.images import load_images
-from flows.steps.naming import read_broader, read_vocabulary
+from flows.steps.vocabulary import read_broader, read_vocabulary
 from stores import Atlas, Naming, open_atlas, open_statistics
 from stores.errors import SchemaMismatch
 from tests.flows import tiny

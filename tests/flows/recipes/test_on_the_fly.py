@@ -60,7 +60,7 @@ def check_the_origin(made: Made, bare: Made) -> None:
     sources = [[page.sources for page in source.neurons(neurons, {})] for source in (stored, flown)]
     assert sources[0] == sources[1]
     assert all(sources[0])
-    np.testing.assert_array_equal(stored.page().places, flown.page().places)
+    np.testing.assert_array_equal(stored.page().coordinates, flown.page().coordinates)
     # it needs no statistics
     assert [
         page.sources for page in LayerSource(open_atlas(str(bare.atlas)), pictures, "", None).neurons(neurons, {})

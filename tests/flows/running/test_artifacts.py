@@ -18,7 +18,7 @@ from flows.jobs import AtlasJob, FullJob, LayerJob, Running
 from flows.recipes.atlas import build_atlas
 from flows.recipes.full import full_run
 from flows.recipes.references import select_references
-from flows.steps.pictures import make_blocks
+from flows.steps.pictures import made_blocks
 from stores.errors import StoreError
 from tests.flows.conftest import LAYER, Made, atlas_job, references_job
 from tests.flows.running.test_cluster import job_at
@@ -62,13 +62,13 @@ def test_a_failed_run_says_why(
     atlas = tmp_path / "atlas.zarr"
     calls: list[tuple[int, ...]] = []
 
-    def only_once(job: AtlasJob, blocks: tuple[int, ...], fly: object) -> None:
+    def only_once(job: AtlasJob, blocks: tuple[int, ...], fly: object = None) -> Callable[[], None]:
         if calls:
             raise RuntimeError("the machine is on fire")
         calls.append(blocks)
-        make_blocks(job, blocks)
+        return made_blocks(job, blocks)
 
-    monkeypatch.setattr("flows.recipes.atlas.make_blocks", only_once)
+    monkeypatch.setattr("flows.recipes.atlas.made_blocks", only_once)
     with pytest.raises(RuntimeError, match="on fire"):
         build_atlas(atlas_job(made.store, atlas))
     said = latest("atlas")

@@ -10,23 +10,26 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 from distributed import Client, LocalCluster
-from prefect import task
+from prefect import flow, task
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_RESULTS_PERSIST_BY_DEFAULT, temporary_settings
 
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
 from flows.running.cluster import run_tasks
+from flows.running.workers import workplaces
 from flows.running.workers.starting import script_left_alone
 from flows.running.workers.workplaces import _one_server, kept_workers, workplace_of
 from stores import AtlasLayer
 from stores.arrays.opening import open_store
 from stores.errors import StoreError
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
+from tests.flows.forks import forked_workers
 from tests.flows.processes import Gate, environment, goes_on, killed, vital_run
 from tests.flows.recipes.test_pipeline import digests
 from vital.settings import StatisticsSettings
@@ -65,6 +68,13 @@ def everything(shards: Path, folder: Path, running: Running) -> dict[str, str]:
     return compared(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _workers(prefect_server: str) -> Iterator[None]:
+    """Those of this process are forks; those of a script, and of runs that others test, are started as Dask does."""
+    with forked_workers(str(ROOT)):
+        yield
+
+
 @pytest.fixture(scope="module")
 def expected(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return everything(made.shards, tmp_path_factory.mktemp("here"), Running(threads=1))
@@ -76,8 +86,8 @@ def test_worker_processes_give_the_same_bytes(made: Made, tmp_path: Path, expect
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """A scheduler with three workers."""
-    with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
+    """A scheduler with two workers of two threads each: ``dask worker`` starts as many as the machine has cores."""
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as started:  # type: ignore[no-untyped-call]
         yield started
 
 
@@ -173,6 +183,23 @@ def test_workers_of_this_machine_report_to_the_server_of_this_process(
         assert run_tasks(running, server, [({}, 1)]) == [server.fn()]
 
 
+def test_a_task_that_is_asked_for_again_runs_again_also_where_prefect_keeps_results() -> None:
+    ran: list[int] = []
+
+    @task
+    def counted(number: int) -> None:
+        ran.append(number)
+
+    @flow
+    def twice() -> None:
+        for _ in range(2):
+            run_tasks(Running(), counted, [({"number": 7}, 1.0)])
+
+    with temporary_settings({PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}):
+        twice()
+    assert ran == [7, 7]
+
+
 @task
 def where() -> int:
     """The process that does the work."""
@@ -197,7 +224,7 @@ def test_workers_of_another_machine_are_not_sent_to_this_one(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They could not reach it."""
-    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    monkeypatch.setattr(workplaces, "socket", SimpleNamespace(gethostname=lambda: "elsewhere"))
     place = workplace_of(Running(scheduler=cluster.scheduler_address))
     with temporary_settings({PREFECT_API_URL: None}), _one_server(place):
         assert not PREFECT_API_URL.value()

@@ -1,20 +1,30 @@
-"""What docs/cluster.md gives to copy: the SLURM script with local jobs in SLURM's place, and Kubernetes' YAML."""
+"""What docs/cluster.md gives to copy: the SLURM script with local jobs, Kubernetes' YAML, and every command."""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
+import shlex
+import subprocess
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
+from click import UsageError
+from cyclopts import CycloptsError
 from dask_jobqueue.local import LocalCluster
 from dask_jobqueue.slurm import SLURMCluster
+from distributed.cli.dask_scheduler import main as dask_scheduler
 from distributed.cli.dask_worker import main as dask_worker
+from prefect.cli._app import _app as prefect
 
 from flows.cli.job_files import read_job
+from flows.cli.parsing import command_line, joined
 from flows.jobs import FullJob
 from stores import open_statistics
 from tests.flows.conftest import LAYER, Made, references_job
@@ -116,3 +126,71 @@ def test_the_job_of_the_page_is_one(tmp_path: Path) -> None:
     job = read_job(tmp_path / "job.yaml").job
     assert isinstance(job, FullJob)
     assert job.running.scheduler == "tcp://scheduler:8786"
+
+
+def blocks_of_the_page() -> list[tuple[str, str]]:
+    """Each block of code of the page, with its language."""
+    page = (DOCS / "cluster.md").read_text("utf-8")
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(found) == page.count("```") / 2
+    return found
+
+
+def commands_of_the_page() -> list[list[str]]:
+    """Every command of these blocks and of the text, as words; of a batch job's the one that it runs, too."""
+    page = (DOCS / "cluster.md").read_text("utf-8")
+    text = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+    lines = [line for language, block in blocks_of_the_page() if language == "bash" for line in block.splitlines()]
+    found = list[list[str]]()
+    for line in [*lines, *text]:
+        try:
+            words = shlex.split(line.strip().removesuffix("&"), comments=True)
+        except ValueError:  # a part of a line that goes on
+            continue
+        while words and "=" in words[0]:  # what is set for this command alone
+            words = words[1:]
+        found.append(words)
+        if words[:1] == ["sbatch"]:
+            found += [shlex.split(job) for before, job in pairwise(words) if before == "--wrap"]
+    return [words for words in found if words]
+
+
+def test_every_block_of_the_page_is_in_its_language() -> None:
+    for language, block in blocks_of_the_page():
+        if language == "yaml":
+            assert yaml.safe_load(block)
+            continue
+        assert language == "bash"
+        checked = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=True)
+        assert checked.stderr == ""  # of text that does not end it says so, and is content
+        for program in re.findall(r"(?:<<'END'\n(.*?)^END$)|(?:-c '\n(.*?)')", block, re.DOTALL | re.MULTILINE):
+            ast.parse("".join(program))
+
+
+def test_every_command_of_the_page_is_one_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS)  # where its job.yaml is
+    known = {"vital": 0, "dask": 0, "prefect": 0}
+    for words in commands_of_the_page():
+        program, *rest = words
+        if program == "vital" and len(rest) > 1:
+            command_line(rest[0]).parse_args(joined(rest))
+        elif words[:2] == ["dask", "worker"]:
+            accepted_by_dask(rest[1:])
+        elif words[:2] == ["dask", "scheduler"]:
+            dask_scheduler.make_context("dask scheduler", rest[1:])
+        elif program == "prefect":
+            some = [str(UUID(int=1)) if word in ("ID", "SCHEDULE-ID") else word for word in rest]
+            prefect.parse_args([one for one in some if one != "--no-prompt"], print_error=False, exit_on_error=False)
+        else:
+            continue
+        known[program] += 1
+    assert known["vital"] >= 4
+    assert known["dask"] >= 2
+    assert known["prefect"] >= 8
+
+
+def test_a_command_that_is_not_one_is_seen() -> None:
+    with pytest.raises(CycloptsError):
+        command_line("atlas").parse_args(joined(["atlas", "s.zarr", "--layer", "l", "--out", "o", "--gpus", "8"]))
+    with pytest.raises(UsageError):
+        accepted_by_dask(["tcp://scheduler:8786", "--cuda", "--nthreads", "1", "--resources", "GPU=1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from flows.recipes import atlas as flow
 from flows.recipes.atlas import build_atlas
 from flows.running import blocks as runner
 from flows.running.blocks import leased
-from flows.steps.pictures import make_blocks
+from flows.steps.pictures import made_blocks
 from stores import AtlasLayer
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder, read_lease, take
@@ -85,12 +86,13 @@ def test_what_another_run_makes_is_not_made_twice(
     def other() -> None:
         with leased(BlocksAt(str(atlas), "atlas", LAYER), (0,), OTHER, job.running) as its:
             assert its
-            make_blocks(job, (0,))
+            made_blocks(job, (0,))()
 
-    def counted(asked: AtlasJob, blocks: tuple[int, ...], fly: object) -> None:
+    def counted(asked: AtlasJob, blocks: tuple[int, ...]) -> Callable[[], None]:
         mine.append(blocks)
+        return lambda: None
 
-    monkeypatch.setattr(flow, "make_blocks", counted)
+    monkeypatch.setattr(flow, "made_blocks", counted)
     working = threading.Thread(target=other)
     working.start()
     build_atlas(job)

@@ -58,6 +58,12 @@ def test_a_store_inside_another_is_refused_and_leaves_nothing(tmp_path: Path) ->
     open_store(str(tmp_path / "s.zarr"), "statistics", "a")
 
 
+def test_a_file_is_no_place_for_a_store(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").touch()
+    with pytest.raises(SchemaMismatch, match=r"a\.tar is a file, and a store is a folder"):
+        open_store(str(tmp_path / "a.tar"), "atlas", "a")
+
+
 def test_a_store_to_write_into_is_not_made_by_looking_for_it(tmp_path: Path) -> None:
     with pytest.raises(MissingStore, match="make the store first"):
         open_store(str(tmp_path / "none"), "atlas", "r+")

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import zarr
 from stores import AtlasLayer, open_atlas
 from stores.arrays.opening import open_store
 from stores.arrays.schema import declare
+from stores.arrays.writing import write_whole
+from stores.atlas import layer as layers
 from stores.atlas.layer import picture_specs
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch
 
@@ -132,6 +135,25 @@ def test_metrics_do_not_belong_to_the_blocks(group: zarr.Group) -> None:
     assert not any("score" in name for name in AtlasLayer(group, "layer4.2").rows([0]))
     with pytest.raises(SchemaMismatch, match="exists with shape"):
         AtlasLayer(group, "layer4.2").write_metrics({"score": np.zeros(3)}, {})
+
+
+def test_what_two_evaluations_say_of_a_layer_stays_side_by_side(
+    group: zarr.Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins and ends while the first writes its arrays."""
+    one, two = AtlasLayer(group, "layer4.2"), AtlasLayer(group, "layer4.2")
+    values = np.zeros(NEURONS)
+
+    def interrupted(array: zarr.Array[Any], rows: np.ndarray) -> None:
+        monkeypatch.setattr(layers, "write_whole", write_whole)
+        two.write_metrics({"b": values}, {}, {"b": 2.0}, {"two": "2"})
+        write_whole(array, rows)
+
+    monkeypatch.setattr(layers, "write_whole", interrupted)
+    one.write_metrics({"a": values}, {}, {"a": 1.0}, {"one": "1"})
+    assert sorted(one.layer_metrics()) == ["a", "b"]
+    judged_by: Any = group["layer4.2/metrics"].attrs["judged_by"]
+    assert sorted(judged_by) == ["one", "two"]
 
 
 def test_every_picture_status_has_a_meaning() -> None:

@@ -43,7 +43,8 @@ def block_of(block: int, relevant: bool = True) -> dict[str, np.ndarray]:
 def group(tmp_path: Path) -> zarr.Group:
     group = open_store(str(tmp_path / "s"), "statistics", "a")
     declare(
-        group, target_specs("targets/layer4.2/patch-lrp", NODES, NEURONS, BLOCK, 1, NODES, {"quantiles": "float16"})
+        group,
+        target_specs("targets/layer4.2/patch-lrp", NODES, NEURONS, BLOCK, 1, NODES, dtypes={"quantiles": "float16"}),
     )
     return group
 
@@ -118,11 +119,22 @@ def test_a_half_written_variant_says_what_is_done(group: zarr.Group, tmp_path: P
         assert float(data["relevant"].sel(neuron=0).sum()) == 0
 
 
+def test_nodes_may_be_called_as_what_stands_beside_pictures() -> None:
+    targets = Targets.of(zarr.create_group(MemoryStore()), "3", "image-lrp")
+    nodes = {"names": 2, "metrics": 3}
+    levels = {**dict.fromkeys(nodes, np.arange(4.0)), "own": np.arange(4.0)}
+    targets.declare(levels, nodes, NEURONS, BLOCK, ())
+    arrays = {name: rows + 1 for name, rows in targets.empty(0).items()}
+    targets.write(0, arrays)
+    assert targets.rows([0])["names/quantiles"].shape == (1, 2, 4)
+    assert targets.rows([2])["metrics/quantiles"].all()
+
+
 def test_levels_stand_beside_their_nodes(group: zarr.Group) -> None:
     levels = {node: np.linspace(0, 1, count) for node, (_, count) in NODES.items()}
     levels["own"] = np.array([0.5])
     targets, channels = Targets.of(group, "layer4.2", "patch-lrp"), {node: count for node, (count, _) in NODES.items()}
-    targets.declare(levels, channels, NEURONS, BLOCK, NODES, {"quantiles": "float16"})
+    targets.declare(levels, channels, NEURONS, BLOCK, NODES, dtypes={"quantiles": "float16"})
     found = targets.levels()
     assert found.keys() == levels.keys()
     assert all(np.array_equal(found[name], value) for name, value in levels.items())
@@ -176,7 +188,7 @@ def test_neurons_and_variants_that_are_not_there(group: zarr.Group) -> None:
     with pytest.raises(SchemaMismatch, match=r"targets/layer4\.2/image is not in this store"):
         Targets.of(group, "layer4.2", "image").rows([0])
     with pytest.raises(SchemaMismatch, match="types were given for quantile;"):
-        target_specs("a/b", NODES, 1, 1, 1, NODES, {"quantile": "float16"})
+        target_specs("a/b", NODES, 1, 1, 1, NODES, dtypes={"quantile": "float16"})
 
 
 def test_only_the_nodes_that_are_named_have_relevance() -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stores.errors import MissingShard, UnreachableStore, UnreadableShard
-from stores.files import local_path
+from stores.files import local_path, safe_url
 from stores.shards.finding import expand
 from stores.shards.reading import ShardReader
 
@@ -125,3 +125,13 @@ def test_tars_under_other_names_and_pointers_to_tars_are_told_as_such(tmp_path: 
     pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(UnreadableShard, match=r"^x\.tar is no tar but the pointer of Git LFS to one: fetch"):
         list(ShardReader(expand([str(pointer)])[0]))
+
+
+def test_a_number_sign_is_of_the_name_of_an_object(content: bytes) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("run #1.tar", "run #2.tar"):
+        memory.pipe_file(f"/numbered/{name}", content)
+    assert [(shard.name, safe_url(shard.url)) for shard in expand(["memory://numbered/run #*.tar"])] == [
+        ("run #1.tar", "memory:///numbered/run #1.tar"),
+        ("run #2.tar", "memory:///numbered/run #2.tar"),
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stores.errors import MissingShard, UnreadableShard, UnsuitableFolder
+from stores.errors import MissingShard, UnreachableStore, UnreadableShard, UnsuitableFolder
 from stores.shards.decoding import decode
 from stores.shards.finding import ShardFile, class_names_of, expand
 from stores.shards.folders import survey
@@ -76,6 +76,14 @@ def test_links_are_followed_and_what_is_left_out_is_counted(tmp_path: Path, jpeg
     assert "1 broken links" in second
 
 
+def test_a_link_to_what_holds_the_classes_puts_no_image_into_another_class(tmp_path: Path, jpeg: Jpeg) -> None:
+    folder = fill(tmp_path / "up", {"cat/a.jpg": jpeg(10), "dog/b.jpg": jpeg(200)})
+    (folder / "cat/data").symlink_to("..")
+    pack(folder, tmp_path / "out")
+    for shards in (expand([str(folder)]), expand([str(tmp_path / "out")])):
+        assert [(sample.key[-1], sample.label) for sample in samples_of(shards)] == [("a", 0), ("b", 1)]
+
+
 def test_names_that_are_not_utf_8_are_counted_and_those_of_classes_refused(tmp_path: Path, jpeg: Jpeg) -> None:
     folder = fill(tmp_path / "old", {"cat/a.jpg": jpeg(), "dog/b.jpg": jpeg()})
     try:
@@ -114,6 +122,16 @@ def test_a_folder_is_read_as_it_is_when_packed(tmp_path: Path, jpeg: Jpeg, monke
         inside = list(ShardReader(shard))
         spans = [(s.offset, s.size) for s in reversed(inside)]
         assert read_images(shard.url, spans) == [s.image for s in reversed(inside)]
+
+
+def test_an_image_that_is_taken_away_while_a_pass_reads_its_folder_is_told(tmp_path: Path, jpeg: Jpeg) -> None:
+    folder = fill(tmp_path / "photos", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
+    [shard] = expand([str(folder)])
+    reading = iter(ShardReader(shard))
+    next(reading)
+    (folder / "b.jpg").unlink()
+    with pytest.raises(UnreachableStore, match=r"b\.jpg cannot be read .*run the same command again"):
+        next(reading)
 
 
 def test_another_image_under_the_same_name_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:

@@ -65,12 +65,14 @@ def test_any_bytes_are_a_label_or_not_one(data: bytes) -> None:
         ("output.cls", {"output.cls": "8", "cls": "9"}, 8),
         ("cls", {"output.cls": "8"}, 8),
         ("label", {"json": "{}"}, -1),
+        ("label.0", {"json": json.dumps({"label": [7, 9]})}, 7),
+        ("label", {"json": json.dumps({"label": True})}, 1),
         ("index", {"index": "3", "cls": "4"}, 3),
     ],
 )
 def test_a_key_is_an_ending_or_stands_in_the_json(key: str, fields: dict[str, str], label: int) -> None:
     members = {name: TarMember(0, len(text), text.encode()) for name, text in fields.items()}
-    assert LabelRule(key).label(members) == (label, True)
+    assert LabelRule(key, {"false": 0, "true": 1}).label(members) == (label, True)
 
 
 def test_labels_of_json_and_text_are_read_from_tars(tar: Tar, jpeg: Jpeg) -> None:
@@ -87,6 +89,7 @@ def test_where_labels_may_stand_is_seen_in_the_first_samples(tar: Tar, jpeg: Jpe
 
     assert keys({"a.jpg": jpeg(), "a.txt": b"3"}) == ["txt"]
     assert keys({"a.jpg": jpeg(), "a.txt": b"a caption", "a.json": b'{"caption": "a", "status": "ok"}'}) == []
+    assert keys({"a.jpg": jpeg(), "a.json": b'{"ann": {"label": 3, "w": 1}, "size": 4}'}) == ["ann.label"]
     assert keys({"a.jpg": jpeg(), "a.json": b'{"class_id": 1}', "a.cls": b"1"}) == []
 
 
@@ -148,8 +151,18 @@ def test_a_manifest_may_count_files(tar: Tar, jpeg: Jpeg) -> None:
 
 
 def test_hidden_files_of_a_tar_are_no_samples(tmp_path: Path) -> None:
-    """macOS's tar keeps one beside each file, and zip's folder of them is packed along."""
-    names = ["._a.jpg", "d/._a.jpg", "__MACOSX/d/._a.jpg", "d/.DS_Store.jpg", "d/a.jpg", "./d/b.jpg"]
+    """macOS's tar keeps one beside each file, zip's folder of them is packed along, and webdataset keeps what it knows
+    of a sample where it is asked to."""
+    names = [
+        "d/a.__key__",
+        "d/a.__url__",
+        "._a.jpg",
+        "d/._a.jpg",
+        "__MACOSX/d/._a.jpg",
+        "d/.DS_Store.jpg",
+        "d/a.jpg",
+        "./d/b.jpg",
+    ]
     shard = tmp_path / "a.tar"
     with tarfile.open(shard, "w") as archive:
         for name in names:

@@ -30,6 +30,7 @@ def beside(folder: Path, name: str, content: Any) -> int:
         ("sizes.json", {"shardlist": [{"url": "https://x/s.tar?download=true", "nsamples": 8}]}, 8),
         ("_info.json", INFO, 8),
         ("sizes.json", {"small": [64, 64]}, -1),
+        ("sizes.json", {"s.tar#1": 8}, -1),
         ("sizes.json", [8], -1),
         ("sizes.json", {"x.tar": 3}, -1),
     ],

@@ -18,6 +18,7 @@ from vital.judging.processing import passed
 from vital.memory import by_parts
 from vital.network.layers import survey
 from vital.network.models import Model
+from vital.network.neurons import Readout
 from vital.network.preprocessing import Preprocessing
 
 MOST = 2
@@ -73,7 +74,7 @@ def test_the_network_itself_sees_the_same_by_fewer(tiny: Callable[..., Model]) -
 
     def seen() -> tuple[np.ndarray, np.ndarray]:
         return passed(model, [layer], images, layouts)[layer], peak_ranks(
-            model, layer, [0] * 5, pixels, layouts, (usual[0], usual[1] + 1)
+            model, Readout(layer), [0] * 5, pixels, layouts, (usual[0], usual[1] + 1)
         ).peak
 
     whole = seen()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vital.measuring.test_targets import LAYER, crops
-from vital.measuring.targets import Crop, chance_of, find_facets, measure, photo_vectors, reference_vectors
+from vital.measuring.targets import Attribution, Crop, chance_of, find_facets, measure, photo_vectors, reference_vectors
 from vital.measuring.targets.facets import BOUND, _split
 from vital.network.models import Model
 from vital.network.neurons import Readout
@@ -132,14 +132,16 @@ def test_the_split_of_few_points_is_the_best_of_all(seed: int) -> None:
 def test_vectors_are_the_relevance_of_each_reference_summed_over_sites(tiny: Callable[..., Model]) -> None:
     """Which a target of one reference knows as well: its importance is of peaks, hence of the same channels."""
     model, neurons, shown = tiny(), [1, 4, 4], crops([(0, 2), (1,)])
-    vectors = reference_vectors(model, LAYER, neurons, shown, "1", {}, batch=2)
+    vectors = reference_vectors(model, Attribution(LAYER), neurons, shown, "1", batch=2)
     assert vectors.shape[0] == 3
     for row, crop in ((0, 0), (1, 1), (2, 0)):
         alone = reference_vectors(
-            model, LAYER, [neurons[row]], [shown[crop].__class__(shown[crop].pixels, (0,))], "1", {}
+            model, Attribution(LAYER), [neurons[row]], [shown[crop].__class__(shown[crop].pixels, (0,))], "1"
         )
         np.testing.assert_allclose(vectors[row], alone[0], rtol=1e-5, atol=1e-6)
-        importance = measure(model, LAYER, [neurons[row]], [shown[crop].__class__(shown[crop].pixels, (0,))], ["1"], {})
+        importance = measure(
+            model, Attribution(LAYER), [neurons[row]], [shown[crop].__class__(shown[crop].pixels, (0,))], ["1"]
+        )
         peaks = importance.nodes["1"].importance
         assert peaks is not None
         assert np.corrcoef(peaks[0], vectors[row])[0, 1] > 0.7
@@ -147,7 +149,7 @@ def test_vectors_are_the_relevance_of_each_reference_summed_over_sites(tiny: Cal
 
 def test_classes_have_the_mean_activations_of_the_node(tiny: Callable[..., Model]) -> None:
     model, shown = tiny(), crops([(0,), (1,)])
-    vectors = reference_vectors(model, CLASSES, [2, 3], shown, "1", {})
+    vectors = reference_vectors(model, Attribution(CLASSES), [2, 3], shown, "1")
     with torch.no_grad(), probe(model.network, ["1"]) as run:
         seen = run(model.preprocessing.normalise(torch.stack([crop.pixels for crop in shown])))["1"]
     np.testing.assert_allclose(vectors, seen.mean(-1).numpy(), rtol=1e-5, atol=1e-6)
@@ -159,8 +161,10 @@ def test_a_photograph_is_described_as_a_facet_of_it_alone_would_be(tiny: Callabl
     model = tiny()
     shown, neurons = crops([(0,), (1,), (2,)]), [3, 1, 3]
     pixels, reads = torch.stack([crop.pixels for crop in shown]), Readout(layer)
-    vectors = photo_vectors(model, layer, np.array(neurons), pixels, "1", {}, "lrp", reads, batch=2)
+    vectors = photo_vectors(model, Attribution(layer, "lrp", readout=reads), np.array(neurons), pixels, "1", batch=2)
     for vector, crop, neuron in zip(vectors, shown, neurons, strict=True):
-        target = measure(model, layer, [neuron], [Crop(crop.pixels, (0,))], ["1"], {}, levels=10_000).nodes["1"]
+        target = measure(model, Attribution(layer), [neuron], [Crop(crop.pixels, (0,))], ["1"], levels=10_000).nodes[
+            "1"
+        ]
         alone = target.quantiles[0].mean(1) if target.importance is None else target.importance[0]
         np.testing.assert_allclose(vector, alone, rtol=1e-4, atol=1e-5)

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.reference.networks import SIDE
 from vital.measuring.exact import total_of
-from vital.measuring.gathering import Gathered, Gathering, Plan, gather
+from vital.measuring.gathering import Batch, Gathered, Gathering, Plan, gather
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.kept.ranking import NOBODY, Ranking
 from vital.measuring.kept.sampling import unit_hash
@@ -33,7 +33,10 @@ class Images:
         self.keys = [f"image-{row}" for row in self.rows]
 
     def gather(self, model: Model, layers: Survey, of: slice = slice(None), plan: Plan = PLAN) -> Gathered:
-        return gather(model, layers, plan, self.pixels[of], self.rows[of], self.labels[of], self.keys[of])
+        return gather(model, layers, plan, self.batch(of))
+
+    def batch(self, of: slice) -> Batch:
+        return Batch(self.pixels[of], self.rows[of], self.labels[of], self.keys[of])
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ def test_batches_that_are_added_one_after_the_other_are_those_that_merge(
     gathering = Gathering(model, layers, plan)
     merged = Gathered.none(plan, layers, SIDE)
     for part in (slice(0, 4), slice(4, 5), slice(5, COUNT)):
-        gathering.add(images.pixels[part], images.rows[part], images.labels[part], images.keys[part])
+        gathering.add(images.batch(part))
         merged = merged + images.gather(model, layers, part, plan)
     assert_same(gathering.gathered(), merged)
 
@@ -86,7 +89,9 @@ def test_a_shard_s_own_rows_become_the_data_set_s(tiny: Callable[..., Model], im
     model = tiny()
     layers = survey(model)
     late = slice(4, COUNT)
-    own = gather(model, layers, PLAN, images.pixels[late], np.arange(COUNT - 4), images.labels[late], images.keys[late])
+    own = gather(
+        model, layers, PLAN, Batch(images.pixels[late], np.arange(COUNT - 4), images.labels[late], images.keys[late])
+    )
     assert_same(own.shifted(4), images.gather(model, layers, late))
 
 
@@ -212,7 +217,7 @@ def test_the_class_token_is_no_site_to_rank() -> None:
     layers = survey(model)
     assert layers.layer("tokens").sites == 5
     ranking = gather(
-        model, layers, Plan(("tokens",), (), 3, 8), pixels, np.arange(3), np.full(3, -1), ["a", "b", "c"]
+        model, layers, Plan(("tokens",), (), 3, 8), Batch(pixels, np.arange(3), np.full(3, -1), ["a", "b", "c"])
     ).rankings["tokens"]
     with torch.inference_mode():
         maps = model.network.get_submodule("embed")(model.preprocessing.normalise(pixels)).flatten(2).numpy()

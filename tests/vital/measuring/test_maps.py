@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.reference.networks import SIDE, Residual, literal_relevance, randomise
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
-from vital.measuring.gathering import Plan, gather
+from vital.measuring.gathering import Batch, Plan, gather
 from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.maps import BATCH, map_node, relevance, relevance_maps, responses, standing
 from vital.network.layers import survey
@@ -151,7 +151,7 @@ def test_a_response_is_the_peak_that_a_pass_ranks_by(name: str, tiny: Callable[.
         return
     rows = np.arange(len(crops))
     plan = Plan((name,), (), len(crops), 16)
-    ranking = gather(model, layers, plan, crops, rows, rows, [str(row) for row in rows]).rankings[name]
+    ranking = gather(model, layers, plan, Batch(crops, rows, rows, [str(row) for row in rows])).rankings[name]
     for column, neuron in enumerate(some):
         taken = ranking.images[neuron] != NOBODY  # a feature that is zero on an image gives it no rank
         images = ranking.images[neuron][taken]

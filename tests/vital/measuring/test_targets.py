@@ -11,7 +11,7 @@ from tests.reference import formulas
 from tests.reference.networks import SIDE, Residual, literal_relevance
 from vital.measuring.exact import ExactRows
 from vital.measuring.rows import stored_levels
-from vital.measuring.targets import Crop, NodeTarget, Target, measure
+from vital.measuring.targets import Attribution, Crop, NodeTarget, Target, measure
 from vital.network.models import Model, load_model
 from vital.network.probe import CLASSES, INPUT, Layout, probe
 from vital.settings import ModelSettings, RelevanceKind
@@ -46,7 +46,7 @@ def test_targets_are_the_paper_s(tiny: Callable[..., Model], seed: int) -> None:
     model = tiny(seed, network)
     neurons, rows = [0, 3, 5], [(0, 1), (1,), (0, 2), (2, 1, 0)]
     given = crops(rows, seed, 16)
-    target = measure(model, "out", neurons, given, ["conv1", "pool"], {}, levels=LEVELS, batch=3)
+    target = measure(model, Attribution("out"), neurons, given, ["conv1", "pool"], levels=LEVELS, batch=3)
     assert target.count.tolist() == [3, 3, 2]
     for index, neuron in enumerate(neurons):
         own, plain, relevant, relevances = [], [], [], []
@@ -76,7 +76,8 @@ def test_the_batch_size_does_not_matter(tiny: Callable[..., Model], kind: Releva
     model, neurons = tiny(), [1, 4, 7]
     given = crops([(0,), (1, 2), (2, 0), (), (0, 1, 2), (1,), (2,)])
     whole, *others = (
-        measure(model, LAYER, neurons, given, NODES, {}, kind=kind, levels=LEVELS, batch=batch) for batch in (7, 1, 3)
+        measure(model, Attribution(LAYER, kind), neurons, given, NODES, levels=LEVELS, batch=batch)
+        for batch in (7, 1, 3)
     )
     for other in others:
         assert_same(whole, other, 1e-6)
@@ -84,9 +85,9 @@ def test_the_batch_size_does_not_matter(tiny: Callable[..., Model], kind: Releva
 
 def test_a_crop_that_neurons_share_counts_for_each_as_its_own(tiny: Callable[..., Model]) -> None:
     model, neurons = tiny(), [1, 4]
-    shared = measure(model, LAYER, neurons, crops([(0, 1), (1, 0)]), NODES, {}, levels=LEVELS)
+    shared = measure(model, Attribution(LAYER), neurons, crops([(0, 1), (1, 0)]), NODES, levels=LEVELS)
     for index, neuron in enumerate(neurons):
-        alone = measure(model, LAYER, [neuron], crops([(0,), (0,)]), NODES, {}, levels=LEVELS)
+        alone = measure(model, Attribution(LAYER), [neuron], crops([(0,), (0,)]), NODES, levels=LEVELS)
         assert_same(shared.take(slice(index, index + 1)), alone, 1e-6)
 
 
@@ -97,12 +98,16 @@ def test_what_a_neuron_gets_has_the_same_bits_however_its_references_are_ordered
     model, neurons = tiny(), [1, 4, 7]
     rows = [(0, 1, 2), (1,), (0, 2), (2,), (0, 1), (2, 1), (0,)]
     given = crops(rows)
-    whole = measure(model, LAYER, neurons, given, NODES, {}, batch=1)
+    whole = measure(model, Attribution(LAYER), neurons, given, NODES, batch=1)
     for order in ([6, 5, 4, 3, 2, 1, 0], [3, 0, 6, 2, 5, 1, 4]):
-        assert_same(whole, measure(model, LAYER, neurons, [given[index] for index in order], NODES, {}, batch=1), 0)
+        assert_same(
+            whole, measure(model, Attribution(LAYER), neurons, [given[index] for index in order], NODES, batch=1), 0
+        )
     for index, neuron in enumerate(neurons):
         own = [Crop(crop.pixels, (0,)) for crop in given if index in crop.rows]
-        assert_same(whole.take(slice(index, index + 1)), measure(model, LAYER, [neuron], own, NODES, {}, batch=1), 0)
+        assert_same(
+            whole.take(slice(index, index + 1)), measure(model, Attribution(LAYER), [neuron], own, NODES, batch=1), 0
+        )
 
 
 def test_sums_are_exact() -> None:
@@ -119,18 +124,31 @@ def test_sums_are_exact() -> None:
     assert float(sums[0][1, 0]) == float(sum(Fraction(float(value)) for value in values))
 
 
+def test_sums_of_as_many_references_as_a_neuron_may_have_are_exact() -> None:
+    """The worst of them: each value lies between two steps of the coarse grid, so that the fine part has it all."""
+    values = 2.0**-21 * (1 - np.random.default_rng(0).random(1000) * 0.02)
+    for order in (np.arange(1000), np.argsort(values)):
+        held = ExactRows(1)
+        for value in values[order]:
+            held.add("x", torch.tensor([0]), torch.from_numpy(value.reshape(1, 1)))
+        fine = held._sums["x"][1].abs().max()
+        assert fine < 2**53
+        kept = [Fraction(round(Fraction(float(value)) * 2**63), 2**63) for value in values]
+        assert float(held.mean("x", np.array([1]))[0, 0]) == float(sum(kept))
+
+
 def test_a_shared_crop_is_forwarded_once(tiny: Callable[..., Model]) -> None:
     model = tiny()
     seen: list[int] = []
     model.network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    measure(model, LAYER, [1, 4, 7], crops([(0, 1, 2), (0, 2), (1,)]), NODES, {}, batch=2)
+    measure(model, Attribution(LAYER), [1, 4, 7], crops([(0, 1, 2), (0, 2), (1,)]), NODES, batch=2)
     assert seen == [2, 1]
 
 
 def test_a_gradient_kind_measures_the_derivative_times_the_activation(tiny: Callable[..., Model]) -> None:
     model = tiny()
     given = crops([(0,)])
-    target = measure(model, LAYER, [4], given, ["1"], {}, kind="gradient-x-activation", levels=LEVELS)
+    target = measure(model, Attribution(LAYER, "gradient-x-activation"), [4], given, ["1"], levels=LEVELS)
     images = model.preprocessing.normalise(given[0].pixels[None])
     first = model.network.get_submodule("0")(images)
     second = model.network.get_submodule("1")(first).detach().requires_grad_()
@@ -146,7 +164,7 @@ def test_a_gradient_kind_measures_the_derivative_times_the_activation(tiny: Call
 
 def test_classes_have_no_relevance_and_their_own_is_the_logit(tiny: Callable[..., Model]) -> None:
     model, given = tiny(), crops([(0,), (0, 1), (1,)])
-    target = measure(model, CLASSES, [2, 9], given, NODES, {}, levels=LEVELS)
+    target = measure(model, Attribution(CLASSES), [2, 9], given, NODES, levels=LEVELS)
     assert target.classes
     logits = model.network(model.preprocessing.normalise(torch.stack([crop.pixels for crop in given])))
     np.testing.assert_allclose(target.own[:, 0], [logits[:2, 2].mean(), logits[1:, 9].mean()], rtol=1e-5)
@@ -162,7 +180,7 @@ def test_classes_have_no_relevance_and_their_own_is_the_logit(tiny: Callable[...
 
 def test_the_input_is_a_node_without_relevance(tiny: Callable[..., Model]) -> None:
     model, given = tiny(), crops([(0,), (0,)])
-    node = measure(model, LAYER, [4], given, [INPUT, "0"], {}, levels=LEVELS).nodes[INPUT]
+    node = measure(model, Attribution(LAYER), [4], given, [INPUT, "0"], levels=LEVELS).nodes[INPUT]
     images = model.preprocessing.normalise(torch.stack([crop.pixels for crop in given])).flatten(2).numpy()
     np.testing.assert_allclose(node.quantiles[0], np.sort(images, -1).mean(0), rtol=1e-5, atol=1e-6)
     assert node.relevant is None
@@ -171,15 +189,15 @@ def test_the_input_is_a_node_without_relevance(tiny: Callable[..., Model]) -> No
 
 def test_long_rows_are_kept_at_stored_levels(tiny: Callable[..., Model]) -> None:
     model, given = tiny(), crops([(0,), (0,)])
-    whole = measure(model, LAYER, [4], given, NODES, {}, levels=LEVELS).nodes["0"]
-    short = measure(model, LAYER, [4], given, NODES, {}, levels=12).nodes["0"]
+    whole = measure(model, Attribution(LAYER), [4], given, NODES, levels=LEVELS).nodes["0"]
+    short = measure(model, Attribution(LAYER), [4], given, NODES, levels=12).nodes["0"]
     np.testing.assert_array_equal(short.levels, stored_levels(256, 12))
     expected = [np.interp(short.levels, whole.levels, row) for row in whole.quantiles[0]]
     np.testing.assert_allclose(short.quantiles[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_neuron_without_references_is_zero_and_counted_so(tiny: Callable[..., Model]) -> None:
-    target = measure(tiny(), LAYER, [4, 5], crops([(0,)]), NODES, {})
+    target = measure(tiny(), Attribution(LAYER), [4, 5], crops([(0,)]), NODES)
     assert target.count.tolist() == [1, 0]
     assert not target.own[1].any()
     assert not target.nodes["0"].quantiles[1].any()
@@ -187,7 +205,7 @@ def test_a_neuron_without_references_is_zero_and_counted_so(tiny: Callable[..., 
 
 
 def test_taking_some_neurons_takes_every_part_of_them(tiny: Callable[..., Model]) -> None:
-    whole = measure(tiny(), LAYER, [4, 5, 6], crops([(0, 1, 2), (2,)]), NODES, {})
+    whole = measure(tiny(), Attribution(LAYER), [4, 5, 6], crops([(0, 1, 2), (2,)]), NODES)
     some = whole.take(slice(1, 3))
     assert len(some) == 2
     assert some.neurons.tolist() == [5, 6]
@@ -209,7 +227,7 @@ def test_a_network_with_attention_is_measured_by_every_kind(attentive: Model, ki
     layer, nodes = "encoder.layers.encoder_layer_1", ["conv_proj", "encoder.layers.encoder_layer_0"]
     layouts: dict[str, Layout] = dict.fromkeys((layer, nodes[1]), "channels-last")
     one = [Crop(pixels, (0,))]
-    target = measure(attentive, layer, [5], one, nodes, layouts, kind)
+    target = measure(attentive, Attribution(layer, kind, layouts), [5], one, nodes)
     importance = target.nodes[nodes[1]].importance
     assert importance is not None
     assert np.isfinite(importance).all()

@@ -15,12 +15,13 @@ from tests.reference.networks import SIDE
 from vital.errors import UnsuitableInput
 from vital.judging.judges import own_judge
 from vital.judging.metrics import matched_curves, peak_ranks
-from vital.measuring.gathering import Plan, gather
+from vital.measuring.gathering import Batch, Plan, gather
 from vital.measuring.maps import relevance
-from vital.measuring.targets import Crop, Target, measure
+from vital.measuring.targets import Attribution, Crop, Target, measure
 from vital.network.arithmetic import ON_GPU, arithmetic, repeatable, resolved, rounding
 from vital.network.layers import survey
 from vital.network.models import Model
+from vital.network.neurons import Readout
 from vital.network.probe import CLASSES
 from vital.pictures.optimise import optimise
 from vital.settings import PictureSettings, Precision
@@ -132,12 +133,12 @@ def crops() -> list[Crop]:
 
 
 def measured(model: Model, precision: Precision = "float32") -> Target:
-    return measure(model, LAYER, [1, 5], crops(), NODES, {}, precision=precision)
+    return measure(model, Attribution(LAYER, precision=precision), [1, 5], crops(), NODES)
 
 
 def gathered(model: Model, precision: Precision = "float32") -> dict[str, np.ndarray]:
     plan, rows = Plan((LAYER, CLASSES), NODES, 3, 8, precision), np.arange(4)
-    return gather(model, survey(model), plan, images(4), rows, rows, [str(row) for row in rows]).arrays()
+    return gather(model, survey(model), plan, Batch(images(4), rows, rows, [str(row) for row in rows])).arrays()
 
 
 def judged(model: Model) -> None:
@@ -146,7 +147,7 @@ def judged(model: Model) -> None:
 
 def looked_at(model: Model) -> None:
     pixels = images(2).permute(0, 2, 3, 1).numpy()
-    peak_ranks(model, LAYER, [1, 5], pixels, {}, (np.zeros(12), np.ones(12)))
+    peak_ranks(model, Readout(LAYER), [1, 5], pixels, {}, (np.zeros(12), np.ones(12)))
     matched_curves(model, measured(model), pixels, {})
 
 

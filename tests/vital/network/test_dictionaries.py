@@ -12,8 +12,8 @@ from torch import nn
 
 from tests.reference.networks import SIDE
 from vital.errors import UnknownLayer
-from vital.measuring.gathering import Plan, gather
-from vital.measuring.targets import Crop, measure
+from vital.measuring.gathering import Batch, Plan, gather
+from vital.measuring.targets import Attribution, Crop, measure
 from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model
 from vital.network.neurons import Dictionary, Readout
@@ -124,8 +124,8 @@ def test_a_feature_is_a_channel_of_one_more_layer_and_rectifier(model: Model, ki
     dictionary, neurons = some(), (3, 7, 11)
     crops = [Crop(image, (row % 3,)) for row, image in enumerate(pixels())]
     read = Readout(LAYER, dictionary=dictionary)
-    target = measure(model, f"{LAYER}~some", neurons, crops, ("0", "1"), {}, kind, readout=read)
-    other = measure(with_layers_for(model, dictionary), "3", neurons, crops, ("0", "1"), {}, kind)
+    target = measure(model, Attribution(f"{LAYER}~some", kind, readout=read), neurons, crops, ("0", "1"))
+    other = measure(with_layers_for(model, dictionary), Attribution("3", kind), neurons, crops, ("0", "1"))
     assert target.own.any()
     np.testing.assert_allclose(target.own, other.own, rtol=1e-4, atol=1e-5)
     for name, node in target.nodes.items():
@@ -162,7 +162,9 @@ def test_a_planted_feature_is_ranked_as_the_channel_that_it_reads(model: Model) 
     planted = Dictionary(weight, bias, np.array([0.1, 0.1, 0], np.float32))
     layers, images = replace(survey(model), directions={"planted": planted}), pixels(8)
     plan = Plan((f"{LAYER}~planted", LAYER), (), 8, 16)
-    found = gather(model, layers, plan, images, np.arange(8), np.full(8, -1), [str(row) for row in range(8)]).rankings
+    found = gather(
+        model, layers, plan, Batch(images, np.arange(8), np.full(8, -1), [str(row) for row in range(8)])
+    ).rankings
     planted_, channel = found[f"{LAYER}~planted"], found[LAYER]
     live = channel.scores[7] > 0.1
     assert live.any()

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, current_thread, main_thread
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -165,3 +168,35 @@ def test_a_swin_transformer_keeps_its_channels_last() -> None:
             activations = run(images)["features.1"]
     assert seen[0].shape == (1, 16, 16, 96)
     assert torch.equal(activations, seen[0].permute(0, 3, 1, 2).flatten(2))
+
+
+class Waits(nn.Module):
+    """Waits in any thread but the first, until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = Event(), Event()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The images."""
+        if current_thread() is not main_thread():
+            self.begun.set()
+            assert self.go_on.wait(60)
+        return images * 1
+
+
+def test_passes_of_two_threads_over_one_network_do_not_see_each_other() -> None:
+    waits = Waits()
+    network = nn.Sequential(waits, nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
+    ours, others = torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    with probe(network, ["1"]) as first, probe(network, ["1", "2"]) as second, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(second, others)
+        try:
+            assert waits.begun.wait(60)
+            seen = first(ours)
+        finally:
+            waits.go_on.set()
+        there = asked.result()
+    assert torch.equal(seen["1"], network[:2](ours).flatten(2))
+    assert torch.equal(there["1"], network[:2](others).flatten(2))
+    assert torch.equal(there["2"], network(others).flatten(2))

@@ -10,8 +10,8 @@ from torch import nn
 
 from tests.reference.networks import SIDE
 from vital.errors import UnknownLayer
-from vital.measuring.gathering import Plan, gather
-from vital.measuring.targets import Crop, Target, measure
+from vital.measuring.gathering import Batch, Plan, gather
+from vital.measuring.targets import Attribution, Crop, Target, measure
 from vital.network.layers import Survey, survey
 from vital.network.models import Model
 from vital.network.neurons import Readout
@@ -67,16 +67,18 @@ def assert_same_targets(first: Target, second: Target, rtol: float) -> None:
 @pytest.mark.parametrize("kind", ["lrp", "gradient-x-activation"])
 def test_a_direction_is_a_channel_of_one_more_linear_layer(model: Model, kind: RelevanceKind) -> None:
     read = Readout(LAYER, directions=DIRECTIONS)
-    target = measure(model, f"{LAYER}~some", range(3), crops(3), NODES, {}, kind, readout=read)
-    other = measure(with_a_layer_for(model, DIRECTIONS), "3", range(3), crops(3), NODES, {}, kind)
+    target = measure(model, Attribution(f"{LAYER}~some", kind, readout=read), range(3), crops(3), NODES)
+    other = measure(with_a_layer_for(model, DIRECTIONS), Attribution("3", kind), range(3), crops(3), NODES)
     assert_same_targets(target, other, 1e-4)
 
 
 @KINDS
 def test_a_direction_along_an_axis_is_that_channel(model: Model, kind: RelevanceKind) -> None:
     axes = np.eye(CHANNELS, dtype=np.float32)
-    target = measure(model, f"{LAYER}~axes", (3, 7, 10), crops(3), NODES, {}, kind, readout=Readout(LAYER, None, axes))
-    assert_same_targets(target, measure(model, LAYER, (3, 7, 10), crops(3), NODES, {}, kind), 1e-4)
+    target = measure(
+        model, Attribution(f"{LAYER}~axes", kind, readout=Readout(LAYER, None, axes)), (3, 7, 10), crops(3), NODES
+    )
+    assert_same_targets(target, measure(model, Attribution(LAYER, kind), (3, 7, 10), crops(3), NODES), 1e-4)
 
 
 @KINDS
@@ -101,7 +103,7 @@ def test_relevance_of_one_site_begins_there_alone(
     "read", [Readout("2.1", 6, sites=16), Readout("2.1", None, DIRECTIONS)], ids=["site", "direction"]
 )
 def test_pictures_raise_what_they_show(model: Model, read: Readout) -> None:
-    target = measure(model, "some", range(3), crops(3), NODES, {}, readout=read)
+    target = measure(model, Attribution("some", readout=read), range(3), crops(3), NODES)
     assert target.reads is read
     assert target.take(slice(1, 2)).reads is read
     settings = PictureSettings(
@@ -153,13 +155,16 @@ def test_a_site_is_the_same_place_in_a_map_of_another_size() -> None:
     assert tokens.site_among(17) == 6
     assert Readout("layer", site=0, sites=17, leading=1).site_among(65) == 0  # the class token
     assert Readout("layer", site=15, sites=16).site_among(4) == 3
+    detecting = Readout("layer", site=1 + 7 * 14 + 7, sites=1 + 196 + 100, leading=1, trailing=100)
+    assert detecting.site_among(1 + 400 + 100) == 1 + 10 * 20 + 10
+    assert replace(detecting, site=1 + 196 + 5).site_among(1 + 400 + 100) == 1 + 400 + 5
 
 
 def test_references_of_sites_and_directions_are_ranked_by_what_is_read(model: Model, layers: Survey) -> None:
     images = pixels(5)
     nobody = np.full(5, -1)
     plan = Plan(("2@1,2", "2~some", "2"), ("0",), 2, 16)
-    gathered = gather(model, layers, plan, images, np.arange(5), nobody, [str(row) for row in range(5)])
+    gathered = gather(model, layers, plan, Batch(images, np.arange(5), nobody, [str(row) for row in range(5)]))
     with torch.no_grad(), probe(model.network, ["2"]) as run:
         seen = run(model.preprocessing.normalise(images))["2"].numpy()
     along = np.einsum("nc,ics->ins", DIRECTIONS, seen)
@@ -197,7 +202,7 @@ def test_directions_go_to_a_device_once_and_only_those_of_the_task(
     """All is counted that leaves NumPy while ten pictures' steps read three of 1000 directions."""
     many = np.random.default_rng(6).standard_normal((1000, CHANNELS)).astype(np.float32)
     read, taken = Readout(LAYER, directions=many), []
-    target = measure(model, f"{LAYER}~many", (20, 999, 4), crops(3), NODES, {}, readout=read)
+    target = measure(model, Attribution(f"{LAYER}~many", readout=read), (20, 999, 4), crops(3), NODES)
     take = torch.from_numpy
 
     def watched(values: np.ndarray) -> torch.Tensor:
@@ -213,5 +218,5 @@ def test_directions_go_to_a_device_once_and_only_those_of_the_task(
     optimise(model, target, PictureSettings(steps=1, side=SIDE))
     assert len(taken) - before == before  # of no step, but of the run
     taken.clear()
-    measure(model, f"{LAYER}~many", (20, 999, 4), crops(3), NODES, {}, readout=read)
+    measure(model, Attribution(f"{LAYER}~many", readout=read), (20, 999, 4), crops(3), NODES)
     assert taken == [3]

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.reference.networks import randomise
 from vital.errors import UnsuitableInput
-from vital.measuring.targets import Crop, measure
+from vital.measuring.targets import Attribution, Crop, measure
 from vital.network.layers import survey
 from vital.network.models import Model, at_side, load_model
 from vital.network.nodes import default_nodes
@@ -110,7 +110,7 @@ def test_pictures_of_a_transformer_may_be_larger_than_its_references(vit: Model,
     assert default_nodes(layers, LAYER)
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     crops = [Crop(one, (0, 1)) for one in pixels]
-    target = measure(vit, LAYER, [3, 4], crops, [INPUT, *NODES], layers.layouts())
+    target = measure(vit, Attribution(LAYER, layouts=layers.layouts()), [3, 4], crops, [INPUT, *NODES])
     pictures = optimise(at_side(vit, side), target, PictureSettings(side=side, steps=8), layers.layouts())
     assert pictures.pixels.shape == (2, side, side, 3)
     assert pictures.finite.all()

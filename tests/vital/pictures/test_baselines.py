@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,12 @@ def test_a_picture_does_not_depend_on_its_batch(
         alone = optimise(normed, target.take(slice(index, index + 1)), settings(method), spectrum=SPECTRUM)
         np.testing.assert_allclose(together.loss[index], alone.loss[0], rtol=1e-6, atol=1e-9)
         assert np.abs(together.pixels[index].astype(int) - alone.pixels[0]).max() <= 1
+
+
+def test_deepinversion_of_a_layer_that_no_batch_norm_runs_before_is_refused(normed: Model) -> None:
+    target = replace(target_of(normed, "1", (0,)), layer="0.0", nodes={})
+    with pytest.raises(UnsuitableInput, match=r"none runs before layer '0\.0'"):
+        optimise(normed, target, settings("deepinversion"), spectrum=SPECTRUM)
 
 
 @METHODS

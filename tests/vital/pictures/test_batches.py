@@ -15,7 +15,7 @@ from torch.optim.adam import adam
 
 from tests.reference.networks import SIDE
 from vital.errors import DoesNotFit
-from vital.measuring.targets import Crop, measure
+from vital.measuring.targets import Attribution, Crop, measure
 from vital.memory import RanOut, in_batches
 from vital.network.models import Model
 from vital.network.probe import CLASSES
@@ -200,7 +200,9 @@ def test_pictures_go_on_from_the_step_that_did_not_fit(
     model = tiny()
     model.network.double()
     images = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
-    target = measure(model, LAYER, [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], ("0", "1"), {})
+    target = measure(
+        model, Attribution(LAYER), [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], ("0", "1")
+    )
     settings = PictureSettings(parametrisation=parametrisation, steps=9, side=SIDE)
     spectrum = np.ones((3, SIDE, SIDE // 2 + 1), np.float32)
     steps: list[int] = []
@@ -228,7 +230,9 @@ def test_pictures_go_on_from_the_step_that_did_not_fit(
 def test_a_run_that_goes_on_is_the_same_run(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     images = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
-    target = measure(model, LAYER, [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], ("0", "1"), {})
+    target = measure(
+        model, Attribution(LAYER), [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], ("0", "1")
+    )
     settings = PictureSettings(steps=9, side=SIDE)
     whole = optimise(model, target, settings)
     with monkeypatch.context() as short:
@@ -301,7 +305,7 @@ def test_the_dearest_steps_are_measured(tiny: Callable[..., Model], layer: str) 
     """Adam's own are there from the second step on, and every second one of a class is a random crop."""
     model = tiny()
     images = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
-    target = measure(model, layer, [1], [Crop(one, (0,)) for one in images], ("0", "1"), {})
+    target = measure(model, Attribution(layer), [1], [Crop(one, (0,)) for one in images], ("0", "1"))
     settings = PictureSettings(steps=10, side=SIDE, softness=0)
 
     def bytes_of(settings: PictureSettings) -> int:

@@ -9,7 +9,7 @@ import torch
 
 from tests.reference import formulas
 from tests.reference.networks import SIDE
-from vital.measuring.targets import Crop, Target, measure
+from vital.measuring.targets import Attribution, Crop, Target, measure
 from vital.network.models import Model
 from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, Activations, probe
@@ -36,7 +36,9 @@ def target_of(model: Model, layer: str, neurons: tuple[int, ...] = NEURONS) -> T
     pixels = torch.randint(0, 256, (len(neurons) + 1, 3, 4, 4), generator=stream, dtype=torch.uint8)
     blocks = pixels.repeat_interleave(SIDE // 4, 2).repeat_interleave(SIDE // 4, 3)
     crops = [Crop(image, (row,)) for row, image in enumerate(blocks[1:])]
-    return measure(model, layer, neurons, [Crop(blocks[0], tuple(range(len(neurons)))), *crops], NODES, {}, levels=64)
+    return measure(
+        model, Attribution(layer), neurons, [Crop(blocks[0], tuple(range(len(neurons)))), *crops], NODES, levels=64
+    )
 
 
 def double(model: Model) -> Model:

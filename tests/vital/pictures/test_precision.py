@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.reference.networks import SIDE
-from vital.measuring.targets import Crop, Target, measure
+from vital.measuring.targets import Attribution, Crop, Target, measure
 from vital.network.models import Model
 from vital.network.probe import CLASSES, probe
 from vital.pictures import losses
@@ -25,7 +25,7 @@ WHERE = pytest.mark.parametrize("layer", [LAYER, CLASSES])
 
 def target_of(model: Model, layer: str) -> Target:
     images = torch.randint(0, 256, (4, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    return measure(model, layer, [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], NODES, {})
+    return measure(model, Attribution(layer), [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], NODES)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_less_precision_changes_pictures_less_than_another_seed(tiny: Callable[.
     model = tiny()
     images = torch.randint(0, 256, (8, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     crops = [Crop(one, (row % 4,)) for row, one in enumerate(images)]
-    target = measure(model, layer, [1, 3, 5, 7], crops, NODES, {})
+    target = measure(model, Attribution(layer), [1, 3, 5, 7], crops, NODES)
 
     def made(**changes: object) -> tuple[np.ndarray, np.ndarray]:
         settings = PictureSettings.model_validate({"steps": 40, "side": SIDE, "precision": "float32", **changes})

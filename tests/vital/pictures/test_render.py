@@ -18,7 +18,7 @@ from torch import Tensor
 from tests.reference.networks import SIDE
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
 from vital.measuring.image_sums import ColourDistribution
-from vital.measuring.targets import Crop, measure
+from vital.measuring.targets import Attribution, Crop, measure
 from vital.network.layers import survey
 from vital.network.models import Model
 from vital.network.probe import CLASSES, INPUT, probe
@@ -47,7 +47,11 @@ def by_hand(model: Model, layer: str, crops: list[Tensor], photos: list[np.ndarr
     """Measured and optimised with the parts, the colours' statistics computed pixel by pixel in NumPy."""
     layers = survey(model)
     target = measure(
-        model, layer, [NEURON], [Crop(one, (0,)) for one in crops], (INPUT, *NODES[layer]), layers.layouts()
+        model,
+        Attribution(layer, layouts=layers.layouts()),
+        [NEURON],
+        [Crop(one, (0,)) for one in crops],
+        (INPUT, *NODES[layer]),
     )
     pixels = crops_of(model, photos).permute(0, 2, 3, 1).reshape(-1, 3).double().numpy() / 255
     logits = np.log(pixels.clip(0.02, 0.98) / (1 - pixels.clip(0.02, 0.98)))

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.reference.networks import SIDE
-from vital.measuring.targets import Crop, measure
+from vital.measuring.targets import Attribution, Crop, measure
 from vital.network.arithmetic import repeatable
 from vital.network.models import Model
 from vital.network.probe import CLASSES
@@ -45,7 +45,7 @@ class Unordered(TorchDispatchMode):
 
 def target_of(model: Model, layer: str) -> Any:
     images = torch.randint(0, 256, (4, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    return measure(model, layer, [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], NODES, {})
+    return measure(model, Attribution(layer), [1, 5], [Crop(one, (row % 2,)) for row, one in enumerate(images)], NODES)
 
 
 CASES = [(LAYER, "vital"), (CLASSES, "vital"), (LAYER, "fourier"), (CLASSES, "deepinversion")]

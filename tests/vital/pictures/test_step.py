@@ -12,42 +12,58 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.reference.networks import SIDE
 from tests.vital.pictures.recording import Device, stand_in
 from tests.vital.pictures.test_baselines import SPECTRUM, Normed
 from tests.vital.pictures.test_optimise import NODES, assert_same, double
-from vital.measuring.targets import Crop, NodeTarget, Target, measure
+from vital.measuring.targets import Attribution, Crop, NodeTarget, Target, measure
 from vital.memory import RanOut
 from vital.network.arithmetic import repeatable
 from vital.network.layers import survey
 from vital.network.models import Model, load_model
 from vital.network.neurons import Readout
+from vital.network.neurons.dictionaries import Dictionary
 from vital.network.nodes import default_nodes
-from vital.network.probe import CLASSES, INPUT, Layout
+from vital.network.preprocessing import Preprocessing
+from vital.network.probe import CLASSES, INPUT, Activations, Layout
 from vital.pictures import optimise as optimiser
 from vital.pictures import step
 from vital.pictures.optimise import Pictures, optimise
-from vital.pictures.step import WARM_UP, Begun, Kind, Step
+from vital.pictures.pixels import PixelPictures
+from vital.pictures.step import WARM_UP, Begun, Priors, Step, StepKind
+from vital.pictures.transforms import draw
 from vital.settings import ModelSettings, PictureSettings, RelevanceKind
 
 pytestmark = pytest.mark.slow
 
 CHANNELS = 16
 DIRECTIONS = np.random.default_rng(5).standard_normal((40, CHANNELS)).astype(np.float32)
+BIAS, NEVER = np.zeros(40, np.float32), np.full(40, -np.inf, np.float32)
+"""Of features: nothing added, and no threshold, where only the greatest of a site are kept."""
 READS = {
     "channel": Readout("2"),
     "site": Readout("2", 6, sites=64),
     "direction": Readout("2", directions=DIRECTIONS),
     "site of a direction": Readout("2", 6, DIRECTIONS, 64),
     "class": Readout(CLASSES),
+    "feature": Readout("2", dictionary=Dictionary(DIRECTIONS, BIAS, BIAS)),
+    "feature among the greatest": Readout(
+        "2", dictionary=Dictionary(DIRECTIONS, BIAS, NEVER, k=8, normalisation="layer")
+    ).of([3, 7]),
 }
+"""A site, a direction or a feature reads a layer in its own way; a facet is one more target of a neuron, and two of the
+pictures below are of one neuron each."""
 STEPS: list[tuple[str, RelevanceKind, dict[str, Any]]] = [
     ("channel", "lrp", {"preset": "natural"}),
     *((read, "lrp", {"relevant_weight": 1.0}) for read in READS),
     ("channel", "lrp-gamma", {"relevant_weight": 1.0}),
     *((read, "lrp-restricted", {"relevant_weight": 1.0}) for read in ("channel", "direction")),
-    *((read, "gradient-x-activation", {"relevant_weight": 1.0}) for read in ("channel", "direction")),
+    *(
+        (read, "gradient-x-activation", {"relevant_weight": 1.0})
+        for read in ("channel", "direction", "feature among the greatest")
+    ),
     *((read, "lrp", {"preset": "paper"}) for read in ("channel", "class")),
     *(
         (read, "lrp", {"method": method})
@@ -84,7 +100,7 @@ def target_of(model: Model, read: str, kind: RelevanceKind, count: int = 2) -> T
         Crop(torch.randint(0, 256, (3, SIDE, SIDE), generator=stream, dtype=torch.uint8), (0, 1)) for _ in range(2)
     ]
     layer, reads = (CLASSES, None) if read == "class" else ("some", READS[read])
-    target = measure(model, layer, (3, 7), crops, NODES, {}, kind, readout=reads)
+    target = measure(model, Attribution(layer, kind, readout=reads), (3, 7), crops, NODES)
     rows = np.arange(count) % 2
 
     def repeated(node: NodeTarget) -> NodeTarget:
@@ -106,16 +122,16 @@ def counted(
     wanted: PictureSettings,
     monkeypatch: pytest.MonkeyPatch,
     layouts: dict[str, Layout] | None = None,
-) -> dict[Kind, set[int]]:
+) -> dict[StepKind, set[int]]:
     """How many operations each step of a kind has, save its first, on a device without values. Whatever a step had to
     do with the host would be an error."""
-    found: dict[Kind, set[int]] = {}
+    found: dict[StepKind, set[int]] = {}
 
     @contextmanager
-    def watched(one: Step, device: torch.device, kinds: Sequence[Kind]) -> Iterator[Callable[[Kind], None]]:
+    def watched(one: Step, device: torch.device, kinds: Sequence[StepKind]) -> Iterator[Callable[[StepKind], None]]:
         left = wanted.steps
 
-        def run(kind: Kind) -> None:
+        def run(kind: StepKind) -> None:
             nonlocal left
             first = kind not in found  # resamples targets and uploads them, once a run
             with Device(strict=not first) as device:
@@ -184,10 +200,16 @@ def test_networks_with_attention_and_without_can_be_recorded(
     model = load_model(ModelSettings(name=name, weights="random", input_size=side))
     found = survey(model)
     nodes, layouts = (INPUT, *default_nodes(found, layer, name)), found.layouts()
-    target = measure(model, layer, [0], [Crop(torch.zeros(3, side, side, dtype=torch.uint8), (0,))], nodes, layouts)
+    target = measure(
+        model,
+        Attribution(layer, layouts=layouts),
+        [0],
+        [Crop(torch.zeros(3, side, side, dtype=torch.uint8), (0,))],
+        nodes,
+    )
     kinds = counted(model, target, "lrp", PictureSettings(steps=2, side=side), monkeypatch, layouts)
-    assert list(kinds) == [Kind()]
-    assert len(kinds[Kind()]) == 1  # the second step was looked at
+    assert list(kinds) == [StepKind()]
+    assert len(kinds[StepKind()]) == 1  # the second step was looked at
 
 
 @pytest.mark.parametrize(
@@ -280,7 +302,7 @@ def test_a_recording_without_memory_is_told_and_gone_on_from(model: Model, monke
 
 def test_no_kind_of_step_runs_by_itself_beside_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording keeps its memory from other steps, so both together would need twice what was measured for one."""
-    whole, crop = Kind(), Kind(random_crop=True)
+    whole, crop = StepKind(), StepKind(random_crop=True)
     kinds = [*[whole] * 5, *[crop, whole] * 6, *[crop] * 3]
     calls = stand_in(monkeypatch).calls
 
@@ -288,7 +310,7 @@ def test_no_kind_of_step_runs_by_itself_beside_a_recording(monkeypatch: pytest.M
         def __init__(self) -> None:
             self.whole = True
 
-        def __call__(self, kind: Kind) -> None:
+        def __call__(self, kind: StepKind) -> None:
             calls.append(f"eager {kind.random_crop:d}")
 
     with step.recorded(Steps(), torch.device("cpu"), kinds) as run:
@@ -309,3 +331,23 @@ def test_an_interrupted_recording_ends_the_run(model: Model, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         made(model, target_of(model, "channel", "lrp"), "lrp", settings({}, 16), True)
     assert recordings.calls[-1] == "done"
+
+
+def test_a_picture_stops_where_its_loss_is_not_finite_and_its_neighbour_goes_on() -> None:
+    """Adam would move it on by what it remembers."""
+    settings = PictureSettings.model_validate({"method": "pixel", "steps": 5, "side": 16, "norm": 0.0})
+    draws, preprocessing = draw(settings, "layer", [0, 1]), Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
+    pictures, taken = PixelPictures(0.1 * draws.noise, preprocessing), []
+
+    def judge(activations: Activations, random_crop: bool) -> Tensor:
+        taken.append(pictures.parameters.detach().clone())
+        loss = activations["input"].sum((1, 2))
+        return loss * torch.tensor([1.0 if len(taken) < 3 else torch.nan, 1.0])
+
+    running = Step(lambda shown: {"input": shown.flatten(2)}, judge, pictures, draws, settings, Priors())
+    for _ in range(5):
+        running(StepKind())
+    assert running.alive.tolist() == [False, True]
+    assert torch.equal(pictures.parameters[0], taken[2][0])
+    assert not torch.equal(taken[2][0], taken[1][0])
+    assert not torch.equal(pictures.parameters[1], taken[4][1])

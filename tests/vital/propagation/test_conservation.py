@@ -80,7 +80,7 @@ def test_what_cannot_be_asked_is_refused(tiny: Callable[..., Model]) -> None:
     model = tiny()
     layers, images = survey(model), noise(model, 1)
     with pytest.raises(UnsuitableInput, match="not conserved"):
-        conservation(model, layers, "2", ["0"], [0], images, "gradient-x-activation")
+        conservation(model, layers, "2", ["0"], [0], images, kind="gradient-x-activation")
     with pytest.raises(UnknownLayer, match="does not come before"):
         conservation(model, layers, "1", ["2"], [0], images)
     with pytest.raises(UnknownNeuron, match="neuron 12"):

@@ -154,7 +154,7 @@ def test_what_biases_take_is_told() -> None:
     layers, images = survey(model), noise(model, 2)
     neurons = liveliest(model, layers, "_blocks.5", images)
     lost = {
-        kind: conservation(model, layers, "_blocks.5", ["_blocks.2"], neurons, images, kind).lost
+        kind: conservation(model, layers, "_blocks.5", ["_blocks.2"], neurons, images, kind=kind).lost
         for kind in ("lrp", "lrp-gamma")
     }
     assert "batch_norm" not in lost["lrp"] or abs(lost["lrp"]["batch_norm"]) < 1e-6

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vital.errors import UnsupportedOperation
 from vital.propagation.mode import Relevance
 
 
@@ -175,3 +176,79 @@ def test_bicubic_maps_share_positive_contributions(name: str, rectified: bool) -
 def test_powers_are_activation_functions() -> None:
     relevance = draw(1, 2, 3, 4)
     assert torch.equal(arrived(lambda x: x.relu() ** 2, draw(0, 2, 3, 4), relevance), relevance)
+
+
+SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "convolution": (
+        lambda x: F.conv2d(input=x, weight=draw(3, 4, 2, 3, 3)),
+        lambda x: F.conv2d(x, draw(3, 4, 2, 3, 3)),
+    ),
+    "flatten": (lambda x: torch.flatten(input=x, start_dim=1), lambda x: torch.flatten(x, 1)),
+    "cat": (lambda x: torch.cat(tensors=[x, x], dim=1), lambda x: torch.cat([x, x], 1)),
+    "sum": (lambda x: torch.add(input=x, other=x), lambda x: x + x),
+    "pool": (lambda x: F.avg_pool2d(input=x, kernel_size=2), lambda x: F.avg_pool2d(x, 2)),
+    "where": (
+        lambda x: torch.where(condition=torch.ones(()).bool(), input=x, other=x),
+        lambda x: torch.where(torch.ones(()).bool(), x, x),
+    ),
+    "addcmul": (lambda x: torch.addcmul(input=x, tensor1=x, tensor2=x), lambda x: torch.addcmul(x, x, x)),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_an_operation_that_is_called_with_names_has_the_same_relevance(name: str) -> None:
+    inputs = draw(0, 1, 2, 16)
+    by_name, by_position = SPELLINGS[name]
+    begun = by_position(inputs.view(1, 2, 4, 4)).abs()
+
+    def seen(call: Callable[[Tensor], Tensor]) -> Tensor:
+        return arrived(lambda x: call(x.view(1, 2, 4, 4)), inputs, begun)
+
+    assert torch.equal(seen(by_name), seen(by_position))
+
+
+@pytest.mark.parametrize("times", [0.5, -2.0])
+def test_a_sum_of_one_activation_and_a_multiple_of_another_is_the_sum_and_the_multiple(times: float) -> None:
+    both = draw(0, 1, 2, 3)
+    found = arrived(lambda x: torch.add(x[:, 0], x[:, 1], alpha=times), both, torch.ones(1, 3, dtype=torch.float64))
+    sizes = (both * torch.tensor([[1.0], [times]])).abs()
+    assert torch.allclose(found, sizes / sizes.sum(1))
+
+
+FILLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "where": lambda x: F.relu(x).where(x > 0.5, x),
+    "masked_fill": lambda x: F.relu(x).masked_fill(x < 0.5, -3.0),
+    "pad": lambda x: F.pad(F.relu(x), (1, 1), value=-3.0),
+}
+
+
+@pytest.mark.parametrize("name", FILLINGS)
+def test_values_that_are_put_among_rectified_ones_may_be_negative(name: str) -> None:
+    """Negative inputs contribute through negative weights: no relevance is less than zero, and all arrives."""
+    inputs, matrix = draw(0, 1, 2, 6), draw(1, 5, 8 if name == "pad" else 6)
+    filled = FILLINGS[name](inputs)
+    begun = (filled @ matrix.T).clamp(min=0)
+    terms = (filled[:, :, None] * matrix).clamp(min=0)
+    expected = (terms * (begun / (terms.sum(-1) + 1e-5))[..., None]).sum(2)
+    kept = expected[..., 1:-1] if name == "pad" else torch.where(filled == -3, 0, expected)
+    found = arrived(lambda x: F.linear(FILLINGS[name](x), matrix), inputs, begun)
+    assert torch.allclose(found, kept)
+
+
+def test_a_dilated_max_pool_is_refused_in_the_pass_and_not_after_it() -> None:
+    with pytest.raises(UnsupportedOperation, match="dilation"):
+        arrived(
+            lambda x: F.max_pool2d(x.view(1, 2, 6, 6), 3, stride=1, padding=1, dilation=2),
+            draw(0, 1, 2, 36),
+            torch.ones(1, 2, 4, 4, dtype=torch.float64),
+        )
+
+
+def test_a_type_that_is_asked_for_is_no_activation() -> None:
+    def function(x: Tensor) -> Tensor:
+        rectified = F.relu(x)
+        assert rectified.type() == "torch.DoubleTensor"
+        return rectified
+
+    begun = torch.ones(1, 1, 3, dtype=torch.float64)
+    assert torch.equal(arrived(function, draw(0, 1, 1, 3), begun), begun)

@@ -51,8 +51,8 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
     used = [number for number, name in enumerate(given) if name]
     known = list(names) if len(names) == classes else []
     for by, table, says in (("WordNet id", _by_wordnet(known, classes), _id), ("name", _by_name(known), _spelt)):
-        found = {number: next(filter(None, map(table.get, says(given[number]))), ()) for number in used}
-        matched = {number: _one(numbers, given[number], known, number) for number, numbers in found.items()}
+        numbered = {number: next(filter(None, map(table.get, says(given[number]))), ()) for number in used}
+        matched = {number: _one(numbers, given[number], known, number) for number, numbers in numbered.items()}
         if 2 * sum(matched[number] != NONE for number in used) > len(used):
             return Matched(tuple(matched.get(number, NONE) for number in range(len(given))), by)
     if all(given[number].isdecimal() and int(given[number]) == number for number in used):
@@ -61,10 +61,10 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
                 f"the data set's classes are numbered 1 to {classes}, and the network's 0 to {classes - 1}: say which "
                 'is which with --labels map.json, as {"1": 0}, or take them as they stand with --labels number'
             )
-        return Matched(tuple(number if number < classes else NONE for number in range(len(given))), "number")
+        return _by_number(range(len(given)), given, classes)
     numbers = [int(name) if name.isdecimal() else NONE for name in given]
     if 0 in numbers and all(numbers[number] != NONE for number in used):  # a list of them that is sorted as text, say
-        return Matched(tuple(number if number < classes else NONE for number in numbers), "number")
+        return _by_number(numbers, given, classes)
     if not known and len(given) == classes:
         return Matched(tuple(range(classes)), "number, of as many classes without names")
     of_network = f"the network's {classes}, such as {known[0]!r}" if known else f"the network's {classes} without names"
@@ -73,6 +73,19 @@ def match_classes(given: Sequence[str], names: Sequence[str], classes: int) -> M
         f'which is which with --labels map.json, as {{"{given[used[0]]}": 0}}, or give --labels number or --labels '
         "ignore"
     )
+
+
+def _by_number(numbers: Sequence[int], given: Sequence[str], classes: int) -> Matched:
+    """By the ``numbers`` that the classes have, most of which must be the network's."""
+    used = [number for number, name in zip(numbers, given, strict=True) if name]
+    beyond = sum(number >= classes for number in used)
+    if 2 * beyond >= len(used):
+        raise UnsuitableInput(
+            f"{beyond} of the data set's {len(used)} classes, which are numbered {min(used)} to {max(used)}, are "
+            f"beyond the network's 0 to {classes - 1}: say which is which with --labels map.json, as "
+            f'{{"{max(used)}": {classes - 1}}}, or give --labels ignore'
+        )
+    return Matched(tuple(number if number < classes else NONE for number in numbers), "number")
 
 
 def words(names: Sequence[str], classes: int) -> dict[str, int]:

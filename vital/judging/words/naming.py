@@ -94,6 +94,7 @@ def name_neurons(
     peaks: Float32[np.ndarray, "image neuron"],
     words: Float32[np.ndarray, "image word"],
     chooses: Bool[np.ndarray, "image"],
+    *,
     ranks: int = 3,
     shuffles: int = 200,
     quantile: float = 0.95,

@@ -63,14 +63,14 @@ class Ranking:
     ) -> Ranking:
         """The images of every class by lot: by `unit_hash` of their keys. A label that is no class is left out."""
         result, member = cls.none(classes, ranks), (labels >= 0) & (labels < classes)
-        lots = -np.array([unit_hash(key) for key, one in zip(keys, member, strict=True) if one], np.float64)
+        lots = np.array([unit_hash(key) for key, one in zip(keys, member, strict=True) if one], np.float64)
         images, labels = images[member].astype(np.int64), labels[member]
-        order = np.lexsort((images, -lots, labels))
+        order = np.lexsort((images, lots, labels))
         images, labels, lots = images[order], labels[order], lots[order]
         rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
         kept = rank < ranks
         cells = labels[kept], rank[kept]
-        result.scores[cells], result.images[cells] = lots[kept], images[kept]
+        result.scores[cells], result.images[cells] = -lots[kept], images[kept]
         return result
 
     def __add__(self, other: Ranking) -> Ranking:

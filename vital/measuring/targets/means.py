@@ -13,13 +13,11 @@ from torch import Tensor
 
 from vital.measuring.exact import ExactRows
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
-from vital.measuring.targets.passes import Crop, forwarding, node_relevance, on, rounds
+from vital.measuring.targets.passes import Attribution, Crop, on, rounds
 from vital.network.arithmetic import widened
 from vital.network.models import Model
 from vital.network.neurons import Readout, importance, relevance_map
-from vital.network.probe import CLASSES, INPUT, Layout
-from vital.propagation.mode import relevance_mode
-from vital.settings import Precision, RelevanceKind
+from vital.network.probe import CLASSES, INPUT
 
 
 @dataclass(frozen=True)
@@ -96,19 +94,16 @@ class Target:
 
 def measure(
     model: Model,
-    layer: str,
+    attribution: Attribution,
     neurons: Sequence[int],
     crops: Iterable[Crop],
     nodes: Sequence[str],
-    layouts: dict[str, Layout],
-    kind: RelevanceKind = "lrp",
+    *,
     levels: int = 128,
     batch: int = 8,
     progress: Callable[[int], None] = lambda references: None,
-    readout: Readout | None = None,
-    precision: Precision = "float32",
 ) -> Target:
-    """Targets of ``neurons`` of ``layer`` from their references (VITAL, sections 3.1 and 3.2).
+    """Targets of neurons of a layer from their references (VITAL, sections 3.1 and 3.2).
 
     Each crop is forwarded once, however many of the neurons it is a reference of; each neuron asks for its own
     relevance of it. Sums are exact, so that a target does not depend on the crops' order or on which neurons are
@@ -119,27 +114,22 @@ def measure(
 
     Args:
         model: network and preprocessing, on the device where sums are kept.
-        layer: the neurons' layer; with a ``readout`` its name alone.
+        attribution: the neurons' layer, and how they are attributed to the nodes.
         neurons: numbers of the neurons, a row of the target each.
         crops: the references, each with the rows that it is a reference of.
         nodes: layers whose activations are to be matched, in the order in which they run.
-        layouts: where each layer keeps its channels (`vital.network.layers.Survey.layouts`).
-        kind: how relevance to a neuron inside the network is computed.
         levels: levels kept of a sorted row with more sites than that.
         batch: crops in one pass.
         progress: told of every round's references.
-        readout: how the neurons read their layer, where they are not its channels.
-        precision: arithmetic of the network; what it gives is sorted and summed in single precision at least.
     """
-    inner, reads = layer != CLASSES, (readout or Readout(layer)).of(neurons)
-    mode = relevance_mode(kind) if inner else None
     sums = ExactRows(len(neurons))
     count = np.zeros(len(neurons), np.int64)
     sites: dict[str, int] = {}
-    source = iter(crops)
-    with forwarding(model, [*nodes, reads.layer], layouts, mode, precision, graph=inner) as forward:
+    source, inner = iter(crops), attribution.inner
+    with attribution.passes(model, nodes, neurons) as passes:
+        reads = passes.reads
         while part := list(islice(source, batch)):
-            activations = forward([crop.pixels for crop in part])
+            activations = passes.forward([crop.pixels for crop in part])
             device = activations[reads.layer].device
             precise = {name: widened(read.detach()) for name, read in activations.items()}
             sites = {name: read.shape[-1] for name, read in activations.items()}
@@ -147,11 +137,11 @@ def measure(
             for of, asked, asked_of in rounds([crop.rows for crop in part], neurons, device):
                 progress(len(of))
                 np.add.at(count, of, 1)  # a neuron may have several crops in one batch
-                rows = on(device, torch.tensor(of))
+                rows = on(device, torch.tensor(of, device="cpu"))
                 sums.add("own", rows, _stored(asked_of(reads.own(precise[reads.layer], asked))[:, None], levels)[:, 0])
                 for name in nodes:
                     sums.add(f"{name}/quantiles", rows, asked_of(stored[name]))
-                relevances = node_relevance(mode, activations, reads, nodes, asked, kind) if inner else {}
+                relevances = passes.relevance(activations, nodes, asked) if inner else {}
                 for name, relevance in relevances.items():
                     arrived = widened(asked_of(relevance))
                     matched = relevance_map(arrived) * asked_of(precise[name])
@@ -163,7 +153,7 @@ def measure(
     }
     own_levels = stored_levels(1 if reads.site is not None else sites[reads.layer], levels)
     own = sums.mean("own", count).astype(np.float32)
-    return Target(layer, np.asarray(neurons), parts, own_levels, own, count, readout)
+    return Target(attribution.layer, np.asarray(neurons), parts, own_levels, own, count, attribution.readout)
 
 
 def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Float[Tensor, "image channel level"]:

@@ -3,9 +3,9 @@ references."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int, Num
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from vital.memory import pinned
 from vital.network.arithmetic import arithmetic
+from vital.network.layers import Survey
 from vital.network.models import Model
 from vital.network.neurons import Readout
-from vital.network.probe import INPUT, Activations, Layout, anchor, probe
-from vital.propagation.mode import Relevance, gradient_times_activation
+from vital.network.probe import CLASSES, INPUT, Activations, Layout, anchor, probe
+from vital.propagation.mode import Relevance, gradient_times_activation, relevance_mode
 from vital.settings import Precision, RelevanceKind
 
 
@@ -29,26 +30,71 @@ class Crop:
     rows: tuple[int, ...]
 
 
-@contextmanager
-def forwarding(
-    model: Model,
-    names: Sequence[str],
-    layouts: dict[str, Layout],
-    mode: Relevance | None,
-    precision: Precision,
-    graph: bool,
-) -> Iterator[Callable[[Sequence[Num[Tensor, "colour side side"]]], Activations]]:
-    """A function from pixels to the activations of ``names``, while the block lasts. With a ``graph`` relevance and
-    gradients of them can be asked for."""
-    with arithmetic(model, precision) as model, probe(model.network, names, layouts, mode) as run:
-        weight = anchor(model.network)
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """How neurons of a layer are attributed to what comes before: what they read, and by which relevance.
 
-        def forward(pixels: Sequence[Num[Tensor, "colour side side"]]) -> Activations:
-            images = model.preprocessing.normalise(on(weight.device, torch.stack(list(pixels))))
-            with torch.set_grad_enabled(graph):
-                return run(images.to(weight.dtype).requires_grad_(graph))
+    Classes have no relevance: of their references only activations are known.
+    """
 
-        yield forward
+    layer: str
+    """The neurons' layer; with a ``readout`` its name alone."""
+    kind: RelevanceKind = "lrp"
+    """How relevance to a neuron inside the network is computed."""
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    """Where each layer keeps its channels (`vital.network.layers.Survey.layouts`); guessed by default."""
+    readout: Readout | None = None
+    """How the neurons read their layer, where they are not its channels."""
+    precision: Precision = "float32"
+    """Arithmetic of the network; what it gives is sorted and summed in single precision at least."""
+
+    @classmethod
+    def of(
+        cls, survey: Survey, layer: str, kind: RelevanceKind = "lrp", precision: Precision = "float32"
+    ) -> Attribution:
+        """That of a layer as the network was surveyed."""
+        return cls(layer, kind, survey.layouts(), survey.layer(layer).readout, precision)
+
+    @property
+    def inner(self) -> bool:
+        """Whether the neurons are inside the network, and no classes."""
+        return self.layer != CLASSES
+
+    @contextmanager
+    def passes(self, model: Model, nodes: Sequence[str], neurons: Sequence[int]) -> Iterator[Passes]:
+        """Passes of the network that show ``nodes`` and the neurons' layer, while the block lasts; also where the
+        caller has switched gradients off."""
+        reads = (self.readout or Readout(self.layer)).of(neurons)
+        mode = relevance_mode(self.kind) if self.inner else None
+        with (
+            torch.inference_mode(False),
+            arithmetic(model, self.precision) as used,
+            probe(used.network, [*nodes, reads.layer], self.layouts, mode) as run,
+        ):
+            yield Passes(self, used, run, mode, reads)
+
+
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """A network that references go through."""
+
+    attribution: Attribution
+    model: Model
+    run: Callable[[Tensor], Activations]
+    mode: Relevance | None
+    """What relevance is asked of; None where there is none, or where the gradient serves."""
+    reads: Readout
+
+    def forward(self, pixels: Sequence[Num[Tensor, "colour side side"]]) -> Activations:
+        """What the network makes of some images; of classes no graph is kept."""
+        weight, graph = anchor(self.model.network), self.attribution.inner
+        images = self.model.preprocessing.normalise(on(weight.device, torch.stack(list(pixels))))
+        with torch.set_grad_enabled(graph):
+            return self.run(images.to(weight.dtype).requires_grad_(graph))
+
+    def relevance(self, activations: Activations, nodes: Sequence[str], neurons: Int[Tensor, "image"]) -> Activations:
+        """Relevance at ``nodes`` of the neuron that is asked of each image."""
+        return node_relevance(self.mode, activations, self.reads, nodes, neurons, self.attribution.kind)
 
 
 def rounds(
@@ -63,8 +109,8 @@ def rounds(
     for turn in range(max(map(len, rows))):
         present = [index for index, one in enumerate(rows) if turn < len(one)]
         of = [rows[index][turn] for index in present]
-        asked = torch.full((len(rows),), neurons[of[0]])  # of the others nothing is kept
-        asked[present] = torch.tensor([neurons[row] for row in of])
+        asked = torch.full((len(rows),), neurons[of[0]], device="cpu")  # of the others nothing is kept
+        asked[present] = torch.tensor([neurons[row] for row in of], device="cpu")
         yield of, on(device, asked), _of_all(len(rows), present, device)
 
 
@@ -77,7 +123,7 @@ def _of_all(count: int, present: Sequence[int], device: torch.device) -> Callabl
     """Takes of ``count`` images those that are ``present``; all of them without a copy."""
     if len(present) == count:
         return lambda values: values
-    chosen = on(device, torch.tensor(present))
+    chosen = on(device, torch.tensor(present, device="cpu"))
     return lambda values: values[chosen]
 
 

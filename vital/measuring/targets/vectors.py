@@ -10,27 +10,21 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from vital.measuring.targets.passes import Crop, forwarding, node_relevance, rounds
+from vital.measuring.targets.passes import Attribution, Crop, rounds
 from vital.network.arithmetic import rounding, widened
 from vital.network.models import Model
-from vital.network.neurons import Readout, importance
-from vital.network.probe import CLASSES, Layout
-from vital.propagation.mode import relevance_mode
-from vital.settings import Precision, RelevanceKind
+from vital.network.neurons import importance
 
 
 def reference_vectors(
     model: Model,
-    layer: str,
+    attribution: Attribution,
     neurons: Sequence[int],
     crops: Iterable[Crop],
     node: str,
-    layouts: dict[str, Layout],
-    kind: RelevanceKind = "lrp",
+    *,
     batch: int = 8,
     progress: Callable[[int], None] = lambda references: None,
-    readout: Readout | None = None,
-    precision: Precision = "float32",
 ) -> Float[np.ndarray, "reference channel"]:
     """A vector for every reference: the relevance of each channel of ``node`` to its neuron, summed over the sites; for
     classes, which have no relevance, the channel's mean activation.
@@ -39,17 +33,15 @@ def reference_vectors(
     shows has zeros. The other arguments are those of `measure`. It costs what `measure` costs for one node, without its
     sorting.
     """
-    inner, reads = layer != CLASSES, (readout or Readout(layer)).of(neurons)
-    mode = relevance_mode(kind) if inner else None
     vectors: np.ndarray | None = None
     source = iter(crops)
-    with forwarding(model, [node, reads.layer], layouts, mode, precision, graph=inner) as forward:
+    with attribution.passes(model, [node], neurons) as passes:
         while part := list(islice(source, batch)):
-            activations = forward([crop.pixels for crop in part])
+            activations = passes.forward([crop.pixels for crop in part])
             for of, asked, asked_of in rounds([crop.rows for crop in part], neurons, activations[node].device):
                 progress(len(of))
-                if inner:
-                    values = asked_of(node_relevance(mode, activations, reads, [node], asked, kind)[node]).sum(-1)
+                if attribution.inner:
+                    values = asked_of(passes.relevance(activations, [node], asked)[node]).sum(-1)
                 else:
                     values = asked_of(activations[node]).mean(-1)
                 arrived = widened(values.detach()).numpy(force=True)
@@ -61,13 +53,11 @@ def reference_vectors(
 
 def photo_vectors(
     model: Model,
-    layer: str,
+    attribution: Attribution,
     neurons: Int[np.ndarray, "photo"],
     pixels: Num[Tensor, "photo colour side side"],
     node: str,
-    layouts: dict[str, Layout],
-    kind: RelevanceKind,
-    readout: Readout,
+    *,
     batch: int = 8,
 ) -> Float[np.ndarray, "photo channel"]:
     """What a neuron's facets are told apart by, of photographs, each for the neuron of its place in ``neurons``: the
@@ -75,16 +65,14 @@ def photo_vectors(
     (`vital.network.neurons.importance`). For classes, which have no relevance, the channel's mean activation; that is
     the mean of a target's sorted rows. Zeros where nothing of a photograph reaches the neuron.
     """
-    inner, reads = layer != CLASSES, readout.of(neurons.tolist())
-    mode, vectors = relevance_mode(kind) if inner else None, []
-    with rounding(), forwarding(model, [node, reads.layer], layouts, mode, "float32", graph=inner) as forward:
+    vectors = []
+    with rounding(), attribution.passes(model, [node], neurons.tolist()) as passes:
         for start in range(0, len(pixels), batch):
             some = slice(start, start + batch)
-            activations = forward(list(pixels[some]))
-            if inner:
+            activations = passes.forward(list(pixels[some]))
+            if attribution.inner:
                 asked = torch.from_numpy(neurons[some].astype(np.int64)).to(activations[node].device)
-                arrived = node_relevance(mode, activations, reads, [node], asked, kind)[node]
-                vectors.append(importance(arrived.detach()))
+                vectors.append(importance(passes.relevance(activations, [node], asked)[node].detach()))
             else:
                 vectors.append(activations[node].mean(-1))
     return torch.cat(vectors).float().numpy(force=True)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from vital.network.layers.layer import Layer, stated
 
@@ -21,9 +22,9 @@ def block_names(network: nn.Module, layers: Mapping[str, Layer]) -> set[str]:
     activations, as after tracing or a conversion from ONNX, every module without modules of its own.
     """
     depths: dict[int, set[str]] = defaultdict(set)
-    for name, module in network.named_modules():
+    for name, module in run_modules(network):
         depths[name.count(".") + bool(name)] |= {stated(one) for one in _blocks(module, f"{name}." if name else "")}
-    leaves = {stated(name) for name, module in network.named_modules() if next(module.children(), None) is None}
+    leaves = {stated(name) for name, module in run_modules(network) if is_leaf(module)}
     half = max((layer.ended for layer in layers.values()), default=0) / 2
     for _, names in sorted(depths.items()):
         maps = [layers[one] for one in names if one in layers and layers[one].sites > 1]
@@ -33,9 +34,25 @@ def block_names(network: nn.Module, layers: Mapping[str, Layer]) -> set[str]:
             return names
     return {
         stated(name)
-        for name, module in network.named_modules()
-        if next(module.children(), None) is None and not isinstance(module, (nn.Identity, nn.Dropout, nn.Flatten))
+        for name, module in run_modules(network)
+        if is_leaf(module) and not isinstance(module, (nn.Identity, nn.Dropout, nn.Flatten))
     }
+
+
+def run_modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The network's modules by name, without those that only make the weights of another: the parametrisations of
+    weight_norm, spectral_norm and the like."""
+    made: set[nn.Module] = set()
+    for name, module in network.named_modules():
+        if module not in made:
+            yield name, module
+        if is_parametrized(module):
+            made.update(module.get_submodule("parametrizations").modules())
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module holds no others, save what makes its weights."""
+    return next(module.children(), None) is None or (is_parametrized(module) and len(module._modules) == 1)
 
 
 def _blocks(module: nn.Module, prefix: str = "", outer: bool = True) -> Iterator[str]:
@@ -44,7 +61,7 @@ def _blocks(module: nn.Module, prefix: str = "", outer: bool = True) -> Iterator
         container = isinstance(child, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
         if container or (outer and _holds_containers(child)):
             yield from _blocks(child, f"{prefix}{name}.", False)
-        if next(child.children(), None) is not None or type(child) in _ACTIVATIONS:
+        if not is_leaf(child) or type(child) in _ACTIVATIONS:
             yield f"{prefix}{name}"
 
 

@@ -19,6 +19,11 @@ UNSTEADY = (
 """Why a module is no layer."""
 DRAWS = "draws random numbers in its forward, and gave the same three times: see that they change nothing in evaluation"
 """What is said of a network that could give something else."""
+MIXES = (
+    "gives something else of an image when another is beside it, as normalisation by the batch does: statistics and "
+    "pictures depend on --batch; have its forward look at each image by itself, as in evaluation"
+)
+"""What is said of the first module that looks at several images together."""
 
 
 def sampled(activation: Tensor) -> Float[Tensor, "_value"]:

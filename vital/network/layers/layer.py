@@ -127,7 +127,7 @@ class Survey:
             name=name,
             sites=1,
             block=False,
-            readout=Readout(layer.name, site, None, layer.sites, layer.leading_tokens),
+            readout=Readout(layer.name, site, None, layer.sites, layer.leading_tokens, trailing=layer.trailing_tokens),
         )
 
     def _along(self, layer: Layer, name: str, part: str) -> Layer:
@@ -137,24 +137,24 @@ class Survey:
                 f"no directions {part!r} for {name!r} (known: {known}): give their file with --directions, "
                 "or a dictionary's with --dictionary, whose name without its ending they bear"
             )
-        found = self.directions[part]
-        matrix = found.weight if isinstance(found, Dictionary) else found
+        rows = self.directions[part]
+        matrix = rows.weight if isinstance(rows, Dictionary) else rows
         if matrix.shape[1] != layer.channels:
             given = f"directions {part!r} are"
-            if isinstance(found, Dictionary):
-                given = f"the dictionary {part!r} ({found.source}, {len(found)} features) is"
+            if isinstance(rows, Dictionary):
+                given = f"the dictionary {part!r} ({rows.source}, {len(rows)} features) is"
             raise UnknownLayer(
                 f"{given} of {matrix.shape[1]} channels but {layer.name!r} has {layer.channels}: "
                 "name the layer that they were made for"
             )
-        if isinstance(found, Dictionary):
-            if (meant := self.called(found.trained_on)) not in (None, layer.name):
+        if isinstance(rows, Dictionary):
+            if (meant := self.called(rows.trained_on)) not in (None, layer.name):
                 raise UnknownLayer(
-                    f"the dictionary {part!r} ({found.source}, {len(found)} features) says that it was trained on "
+                    f"the dictionary {part!r} ({rows.source}, {len(rows)} features) says that it was trained on "
                     f"{meant!r} and {name!r} was asked for: name {meant}~{part}, or take the layer out of its file "
                     "where it is meant so"
                 )
-            readout = Readout(layer.name, dictionary=found)
+            readout = Readout(layer.name, dictionary=rows)
         else:
             readout = Readout(layer.name, directions=np.ascontiguousarray(matrix, np.float32))
         return replace(layer, name=name, channels=len(matrix), block=False, readout=readout)

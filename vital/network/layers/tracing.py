@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vital.errors import FailedForward, UnsuitableInput
-from vital.network.layers.blocks import block_names
-from vital.network.layers.chance import DRAWS, UNSTEADY, sampled, streams, unsteady
+from vital.network.layers.blocks import block_names, is_leaf, run_modules
+from vital.network.layers.chance import DRAWS, MIXES, UNSTEADY, sampled, streams, unsteady
 from vital.network.layers.layer import Layer, Survey, stated
 from vital.network.layers.tokens import Constant, other_tokens
 from vital.network.out_of_place import OutOfPlace
@@ -70,7 +70,7 @@ class _Run:
     """Sites of its input that are the same for all images."""
     apart: bool = False
     """Whether it is known that no gradient leads from it to the images."""
-    values: Tensor = field(default_factory=lambda: torch.empty(0))
+    values: Tensor = field(default_factory=lambda: torch.empty(0, device="cpu"))
     """Some of what it gave, of one image."""
 
 
@@ -136,10 +136,10 @@ def survey(
         )
         for name, layer in layers.items()
     }  # fmt: skip
-    found = Survey(layers, left_out=large.left_out | apart | changing, failure=failure, notes=notes)
+    surveyed = Survey(layers, left_out=large.left_out | apart | changing, failure=failure, notes=notes)
     for name in needed or ():
-        found.layer(name)
-    return found
+        surveyed.layer(name)
+    return surveyed
 
 
 def _chance(model: Surveyed, network: nn.Module, side: int, known: _Trace) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -148,13 +148,22 @@ def _chance(model: Surveyed, network: nn.Module, side: int, known: _Trace) -> tu
     colours, device = model.preprocessing.colours, anchor(model.network).device
     first = known if known.failure is None else _trace(network, side, 1, colours)
     before = streams(device)
-    for _ in range(2):
-        again = _trace(network, side, 1, colours)
-        both = first.runs.keys() & again.runs.keys()
-        changing = {name for name in both if unsteady(first.runs[name].values, again.runs[name].values)}
-        if changing or streams(device) == before:
-            return dict.fromkeys(changing, UNSTEADY), ()
-    return {}, (f"{model.name} {DRAWS}",)
+    beside = _changing(first, _trace(network, side, IMAGES, colours))  # another image
+    drawn = streams(device) != before
+    alone: set[str] = set()
+    for _ in range(1 + bool(beside) if beside or drawn else 0):
+        alone |= _changing(first, _trace(network, side, 1, colours))
+    if alone or (beside and drawn):
+        return dict.fromkeys(alone | beside if drawn else alone, UNSTEADY), ()
+    if not beside:
+        return {}, (f"{model.name} {DRAWS}",) if drawn else ()
+    mixed = min(beside, key=lambda name: first.runs[name].ended)
+    return {}, (f"{mixed!r} of {model.name} {MIXES}",)
+
+
+def _changing(first: _Trace, again: _Trace) -> set[str]:
+    both = first.runs.keys() & again.runs.keys()
+    return {name for name in both if unsteady(first.runs[name].values, again.runs[name].values)}
 
 
 def _layer(name: str, run: _Run, smaller: _Run | None) -> Layer:
@@ -271,7 +280,7 @@ def _trace(
 
 
 def _named(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return ((stated(name), module) for name, module in network.named_modules() if name)
+    return ((stated(name), module) for name, module in run_modules(network) if name)
 
 
 @contextmanager
@@ -291,8 +300,10 @@ def _watched(network: nn.Module, enter: Any, leave: Any) -> Iterator[None]:
 def _noise(network: nn.Module, side: int, images: int, colours: int) -> Tensor:
     """Images of the network's own kind of numbers, the same every time."""
     like = anchor(network)
+    # one by one: the first is the same of one image as of several
     stream = torch.Generator().manual_seed(0)
-    return torch.randn(images, colours, side, side, generator=stream).to(like.device, like.dtype)
+    noise = [torch.randn(1, colours, side, side, generator=stream, device="cpu") for _ in range(images)]
+    return torch.cat(noise).to(like.device, like.dtype)
 
 
 def _constant(given: Tensor | None, images: int) -> Constant:
@@ -306,7 +317,7 @@ def _constant(given: Tensor | None, images: int) -> Constant:
 def _unused(module: nn.Module) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         return "is TorchScript, whose inside cannot be watched: give the Python module that it was made from"
-    if next(module.children(), None) is not None:
+    if not is_leaf(module):
         return "only holds other modules and does not run itself: name one inside it"
     return "does not run in a pass, or is run by another module without being called: name the module around it"
 

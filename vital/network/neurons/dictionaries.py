@@ -81,9 +81,11 @@ class Dictionary:
 
     def maps(self, activations: Float[Tensor, "image channel site"]) -> Float[Tensor, "image _feature _site"]:
         """The maps of all features."""
-        here, read = self._beside(activations), self.normalised(activations)
-        before = here.before(read)
-        return here.kept(before, here.threshold[:, None], self._cut(read, before if self.rivals is None else None))
+        encoder, read = self._beside(activations), self.normalised(activations)
+        before = encoder.before(read)
+        return encoder.kept(
+            before, encoder.threshold[:, None], self._cut(read, before if self.rivals is None else None)
+        )
 
     def own(
         self, activations: Float[Tensor, "picture channel site"], rows: Int[Tensor, "picture"]
@@ -94,10 +96,10 @@ class Dictionary:
         Léonard, Courville, "Estimating or propagating gradients through stochastic neurons" (2013)): else no picture
         could ever begin to show what it does not show yet.
         """
-        here, read = self._beside(activations), self.normalised(activations)
-        before = torch.einsum("pc,pcs->ps", here.weight[rows], read) + here.bias[rows, None]
+        encoder, read = self._beside(activations), self.normalised(activations)
+        before = torch.einsum("pc,pcs->ps", encoder.weight[rows], read) + encoder.bias[rows, None]
         cut = self._cut(read, None)
-        kept = here.kept(before, here.threshold[rows, None], None if cut is None else cut[:, 0])
+        kept = encoder.kept(before, encoder.threshold[rows, None], None if cut is None else cut[:, 0])
         return before + (kept - before).detach() if kept.requires_grad else kept
 
     def rows(
@@ -120,12 +122,12 @@ class Dictionary:
     def _beside(self, like: Tensor) -> _Encoder:
         """Its numbers beside some activations. They go there once: they may be a gigabyte, and a step reads them three
         times."""
-        kept, place = _uploaded.setdefault(self, {}), (like.device, like.dtype)
-        if place not in kept:
+        kept, beside = _uploaded.setdefault(self, {}), (like.device, like.dtype)
+        if beside not in kept:
             with torch.inference_mode(False):  # what an inference makes could not be used where there are gradients
                 parts = (torch.from_numpy(part).to(like) for part in (self.weight, self.bias, self.threshold))
-                kept[place] = _Encoder(*parts)
-        return kept[place]
+                kept[beside] = _Encoder(*parts)
+        return kept[beside]
 
     @torch.no_grad()
     def _cut(self, read: Tensor, before: Tensor | None) -> Float[Tensor, "image 1 _site"] | None:
@@ -136,9 +138,9 @@ class Dictionary:
             greatest = before.topk(self.k, dim=1).values
         else:
             rivals = self.rivals or self
-            here, greatest = rivals._beside(read), read.new_empty(len(read), 0, read.shape[-1])
+            encoder, greatest = rivals._beside(read), read.new_empty(len(read), 0, read.shape[-1])
             for start in range(0, len(rivals), AT_ONCE):
-                both = torch.cat([greatest, here.part(slice(start, start + AT_ONCE)).before(read)], dim=1)
+                both = torch.cat([greatest, encoder.part(slice(start, start + AT_ONCE)).before(read)], dim=1)
                 greatest = both.topk(min(self.k, both.shape[1]), dim=1).values
         least = greatest.amin(1, keepdim=True)
         return least - SLACK * least.abs()

@@ -43,6 +43,8 @@ class Readout:
     numbers: Int[np.ndarray, "neuron"] | None = None
     """The neurons that the directions or features are of, in ascending order; all of the layer's unless it is said."""
     dictionary: Dictionary | None = None
+    trailing: int = 0
+    """Sites after the map's own, such as tokens for objects to detect."""
 
     def of(self, neurons: Sequence[int] | Int[np.ndarray, "some"]) -> Readout:
         """The same readout of these neurons alone: no other directions go to a device, nor other features than these
@@ -74,7 +76,9 @@ class Readout:
         assert self.site is not None  # asked for only where there is one
         if self.sites in (0, sites) or self.site < self.leading:
             return self.site
-        before, now = (math.isqrt(count - self.leading) for count in (self.sites, sites))
+        if self.site >= self.sites - self.trailing:
+            return self.site + sites - self.sites
+        before, now = (math.isqrt(count - self.leading - self.trailing) for count in (self.sites, sites))
         row, column = (int((part + 0.5) * now / before) for part in divmod(self.site - self.leading, before))
         return row * now + column + self.leading
 
@@ -93,7 +97,7 @@ class Readout:
         """The map of each picture's own neuron."""
         activations = self._read(activations)
         if self.dictionary is not None:
-            return self.dictionary.own(activations, self._places(activations, neurons))
+            return self.dictionary.own(activations, self._positions(activations, neurons))
         if self.directions is None:
             return activations[torch.arange(len(neurons), device=activations.device), neurons]
         return torch.einsum("pc,pcs->ps", self._rows(activations, neurons), activations)
@@ -139,11 +143,11 @@ class Readout:
 
     def _rows(self, like: Tensor, neurons: Int[Tensor, "picture"]) -> Float[Tensor, "picture channel"]:
         if self.dictionary is not None:
-            return self.dictionary.rows(like, self._places(like, neurons))
+            return self.dictionary.rows(like, self._positions(like, neurons))
         rows, numbers = _on_device(self, like)
         return rows[neurons if numbers is None else torch.searchsorted(numbers, neurons)]
 
-    def _places(self, like: Tensor, neurons: Int[Tensor, "picture"]) -> Int[Tensor, "picture"]:
+    def _positions(self, like: Tensor, neurons: Int[Tensor, "picture"]) -> Int[Tensor, "picture"]:
         """Rows of the dictionary that these neurons are."""
         numbers = _on_device(self, like)[1]
         return neurons if numbers is None else torch.searchsorted(numbers, neurons)

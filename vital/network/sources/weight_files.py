@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ _OF_OPTIMISER = re.compile(r"optim|exp_avg|momentum_buffer|(^|[._])grad", re.IGN
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 """What torch.compile, FSDP and activation checkpointing put into names, wherever a module was wrapped."""
 _DEPTH = 5
+_READ = 1 << 20
 ZIP = b"PK\x03\x04"
 """What `torch.save` begins a file with."""
 
@@ -55,9 +56,9 @@ class Weights:
         outer = _common_prefix(names)
         inner = {name.removeprefix(outer): own for name, own in names.items()}
         choices = [
-            (table, prefix, {inner[name]: tensor for name, tensor in found.items() if name in inner})
+            (table, prefix, {inner[name]: tensor for name, tensor in tensors.items() if name in inner})
             for table, state in self.tables.items()
-            for prefix, found in _readings({_plain(key): tensor for key, tensor in state.items()}, inner)
+            for prefix, tensors in _readings({_plain(key): tensor for key, tensor in state.items()}, inner)
         ]
         worth = [(len(state), _favour(f"{table}.{prefix}"), -len(prefix)) for table, prefix, state in choices]
         best = worth.index(max(worth))
@@ -100,6 +101,12 @@ def fill(network: nn.Module, weights: str | Weights) -> tuple[str, ...]:
     if lacking or shapes:
         why = shapes or [f"{len(lacking)} of its {len(own)} tensors are not there: {_few(lacking)}"]
         found = next(iter(weights.tables.values()), {})
+        if not shapes and (made := _made_of(lacking, weights)):
+            raise UnknownModel(
+                f"{weights.file} has {made}, of which weight_norm, spectral_norm or pruning makes a weight, and the "
+                f"network {lacking[0]}: save it after remove_weight_norm, parametrize.remove_parametrizations or "
+                "prune.remove, or give a factory that makes the network as it was saved"
+            )
         there = "" if shapes or state else f"; the file has {_few(list(found)) or 'no tensors'}"
         raise UnknownModel(
             f"the weights in {weights.file} do not fit the network ({why[0]}{there}): give those of this architecture"
@@ -141,6 +148,11 @@ def read_weights(file: str) -> Weights:
         raise UnknownModel(
             f"{file} is not a state dict that can be read safely (weights_only=True): {cause(error, file)}"
         ) from error
+    if damaged := _damaged(file):
+        raise UnknownModel(
+            f"{damaged!r} inside {file} is not as it was written, by its checksum: a disk or a download changed it; "
+            "fetch the file again"
+        )
     tables = dict(_tables(content))
     return Weights(file, tables or {"": {}})
 
@@ -150,6 +162,21 @@ def _is_safetensors(file: str) -> bool:
     with Path(file).open("rb") as read:
         begins = read.read(9)
     return begins[8:] == b"{" or (Path(file).suffix == ".safetensors" and not begins.startswith(ZIP))
+
+
+def _damaged(file: str) -> str | None:
+    """The first part of a file of `torch.save` that has not its checksum, which torch does not compare."""
+    if not is_zipfile(file):
+        return None
+    with ZipFile(file) as parts:
+        for part in parts.infolist():
+            try:
+                with parts.open(part) as read:
+                    while part.CRC and read.read(_READ):  # 0: it was written without (set_crc32_options)
+                        pass
+            except (BadZipFile, OSError, ValueError):
+                return part.filename
+    return None
 
 
 def _tables(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
@@ -192,6 +219,16 @@ def _favour(name: str) -> tuple[bool, bool, bool]:
 
 def _lost(tensor: Tensor, learnt: bool) -> bool:
     return bool((~tensor.isfinite() if learnt else tensor.isnan()).any())
+
+
+def _made_of(lacking: list[str], weights: Weights) -> str | None:
+    """What a file has in place of the first weight that it lacks: the parts that it is computed from, by the functions
+    of torch.nn.utils; or the weight, in place of its parts."""
+    plain = re.sub(r"(\.parametrizations)?\.(\w+?)(\.original\d*|_orig|_g|_v)$", r".\2", lacking[0])
+    module, _, name = plain.rpartition(".")
+    parts = rf"(^|\.){re.escape(module)}\.(parametrizations\.{name}\.\w+|{name}_(g|v|orig)|{name})$"
+    keys = (key for table in weights.tables.values() for key in table if not key.endswith(lacking[0]))
+    return next((key for key in keys if re.search(parts, key)), None)
 
 
 def _without_values(tensor: Tensor) -> str:

@@ -111,6 +111,24 @@ def test_an_extension_that_was_killed_while_it_wrote_is_finished(
         assert read_arrays(str(store), PENDING) is None
 
 
+def test_an_extension_that_was_killed_is_finished_without_the_directions_that_the_store_keeps(
+    grown: Grown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directions, layer = tmp_path / "concepts.npy", f"{LAYER}~concepts"
+    np.save(directions, np.eye(2, tiny.CHANNELS))
+    select(grown.old, grown.store, layers=(layer,), directions=(str(directions),))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stores.dataset.store.write_layer", killed)
+    with pytest.raises(KeyboardInterrupt):
+        select(grown.all, grown.store, layers=(LAYER,), extend=True)
+    monkeypatch.undo()
+    select(grown.all, grown.store, layers=(LAYER,), extend=True)
+    assert open_statistics(str(grown.store)).ranked().keys() == {LAYER, f"{LAYER}/lowest", layer, f"{layer}/lowest"}
+
+
 def test_a_new_shard_that_sorts_before_the_old_is_refused(grown: Grown) -> None:
     select(grown.old, grown.store)
     shutil.copy(grown.all / "tiny-000002.tar", grown.old / "tiny-000000a.tar")

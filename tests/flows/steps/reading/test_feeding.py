@@ -33,7 +33,7 @@ from stores.shards.reading import ShardReader
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, references_job
 from vital.errors import DoesNotFit, UnsuitableInput
-from vital.measuring.gathering import LOWEST, Gathering, Plan
+from vital.measuring.gathering import LOWEST, Batch, Gathering, Plan
 from vital.network.probe import CLASSES
 from vital.settings import StatisticsSettings
 
@@ -116,11 +116,11 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
         tried: list[int] = []
         real = Gathering.add
 
-        def add(self: Gathering, pixels: Tensor, *rest: object) -> None:
-            tried.append(len(pixels))
-            if len(pixels) > images:
+        def add(self: Gathering, batch: Batch) -> None:
+            tried.append(len(batch.pixels))
+            if len(batch.pixels) > images:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            real(self, pixels, *rest)  # type: ignore[arg-type]
+            real(self, batch)
 
         monkeypatch.setattr(Gathering, "add", add)
         monkeypatch.setattr("flows.steps.reading.shards._fitting", {})
@@ -190,11 +190,11 @@ def test_the_next_shard_is_decoded_before_the_last_batch_of_the_one_before_is_do
             begun.set()
         return real_decode(data, **rest)
 
-    def add(self: Gathering, pixels: Tensor, *rest: Any) -> None:
-        added.append(len(pixels))
+    def add(self: Gathering, batch: Batch) -> None:
+        added.append(len(batch.pixels))
         if len(added) == 2:  # the last of the first shard
             assert begun.wait(60), "nothing of a later shard is decoded while this one is computed"
-        real_add(self, pixels, *rest)
+        real_add(self, batch)
 
     monkeypatch.setattr(feeding, "decode", decoding)
     monkeypatch.setattr(Gathering, "add", add)

@@ -85,6 +85,8 @@ def test_a_map_says_which_class_is_which(tmp_path: Path) -> None:
         ("{", "no map"),
         ({"cat": 10}, "0 to 9"),
         ({}, "names no class"),
+        ('{"cat": 1, "cat": 2}', "'cat' stands twice"),
+        ({"cat": 1, "0": 2}, "stands twice"),
     ):
         with pytest.raises(UnreadableShard, match=words):
             mapped(wrong)
@@ -97,7 +99,7 @@ def test_labels_that_stand_elsewhere_are_refused_with_their_key(tmp_path: Path) 
         settled(job(shard, tmp_path / "s"))
     with pytest.raises(UnreadableShard, match=r"no class under 'lable'.*--label-key label or --label-key caption"):
         settled(job(shard, tmp_path / "s", label_key="lable"))
-    with pytest.raises(UnreadableShard, match=r"words under 'caption' that are no class.*classes\.json"):
+    with pytest.raises(UnreadableShard, match=r"under 'caption' neither the number nor the name of one.*classes\.json"):
         settled(job(shard, tmp_path / "s", label_key="caption"))
     assert settled(job(shard, tmp_path / "s", labels="ignore")).by == "nothing, as asked"
     assert settled(job(shard, tmp_path / "s", label_key="label")).key == "label"

@@ -102,6 +102,19 @@ def test_two_classes_of_one_name_are_told_apart_by_place_or_not_at_all() -> None
     assert table["n01440764"] == table["tench"] == 0
 
 
+def test_numbers_that_are_mostly_beyond_the_network_s_are_refused() -> None:
+    """A folder ``8``, ``9``, ``10`` and a network of five classes: nothing could be said of any image."""
+    used = ["" for _ in range(8)] + ["8", "9", "10"]
+    for names, of in ((used, "3 of the data set's 3"), ([str(n) for n in range(10)], "5 of the data set's 10")):
+        with pytest.raises(
+            UnsuitableInput, match=rf"{of} classes.* numbered .* the network's 0 to 4.*--labels map\.json"
+        ):
+            match_classes(names, [], 5)
+    with pytest.raises(UnsuitableInput, match="2 of the data set's 3 classes"):
+        match_classes(["7", "0", "12"], [], 5)
+    assert match_classes([str(number) for number in range(9)], [], 5).numbers == (0, 1, 2, 3, 4, -1, -1, -1, -1)
+
+
 def test_numbers_are_themselves_and_as_many_nameless_classes_too() -> None:
     found = match_classes(["0", "", "2", *[""] * 8, "11"], [], 10)
     assert (found.numbers, found.by) == ((*range(10), -1, -1), "number")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reference.networks import SIDE
-from vital.measuring.gathering import Gathered, Gathering, Plan, gather
+from vital.measuring.gathering import Batch, Gathered, Gathering, Plan, gather
 from vital.measuring.kept.sampling import SAMPLE_BYTES, Sample, Sampler, sample_size, unit_hash
 from vital.network.layers import survey
 from vital.network.models import Model
@@ -89,7 +89,7 @@ def test_peaks_are_those_of_the_maps_and_of_classes_the_logits(
 ) -> None:
     model = tiny()
     layers, rows, keys = survey(model), np.arange(COUNT), [f"image-{row}" for row in range(COUNT)]
-    found = gather(model, layers, PLAN, pixels, rows, np.full(COUNT, -1), keys)
+    found = gather(model, layers, PLAN, Batch(pixels, rows, np.full(COUNT, -1), keys))
     drawn = sorted(sorted(range(COUNT), key=lambda row: unit_hash(keys[row]))[:5])
     assert found.samples.keys() == {"2", CLASSES, "0.0@3,3"}
     x = model.preprocessing.normalise(pixels[drawn])
@@ -109,8 +109,8 @@ def test_images_in_groups_give_the_sample_of_all(tiny: Callable[..., Model], pix
     gathering, merged = Gathering(model, layers, PLAN), Gathered.none(PLAN, layers, SIDE)
     for part in (slice(0, 4), slice(4, 5), slice(5, COUNT)):
         rows, none = np.arange(COUNT)[part], np.full(len(keys[part]), -1)
-        gathering.add(pixels[part], rows, none, keys[part])
-        own = gather(model, layers, PLAN, pixels[part], np.arange(len(rows)), none, keys[part])
+        gathering.add(Batch(pixels[part], rows, none, keys[part]))
+        own = gather(model, layers, PLAN, Batch(pixels[part], np.arange(len(rows)), none, keys[part]))
         merged = own.shifted(part.start) + merged if part.start == 4 else merged + own.shifted(part.start)
     whole = gathering.gathered()
     for name in PLAN.sampled:

@@ -52,6 +52,15 @@ def own_stream(maps: Tensor) -> Tensor:
     return maps + torch.randn(maps.shape, generator=OWN)
 
 
+def batch_norm(maps: Tensor) -> Tensor:
+    """As of a module that its forward puts into training mode."""
+    return F.batch_norm(maps, None, None, training=True)
+
+
+def centred(maps: Tensor) -> Tensor:
+    return maps - maps.mean(0)
+
+
 class Chancy(nn.Module):
     """Layers before and behind what chance changes."""
 
@@ -65,6 +74,15 @@ class Chancy(nn.Module):
         assert self.side in (None, images.shape[-1])
         scores: Tensor = self.second(self.change(self.first(images))).mean((2, 3))
         return scores
+
+
+@pytest.mark.parametrize("change", [batch_norm, centred])
+@pytest.mark.parametrize("side", [None, 64], ids=["any side", "one side"])
+def test_a_network_that_looks_at_several_images_together_is_told(change: Change, side: int | None) -> None:
+    found = survey(wrap(Chancy(change, side), side=64, mean=(0.5,) * 3, std=(0.2,) * 3))
+    assert list(found.layers) == ["first", "second", CLASSES]
+    [note] = found.notes
+    assert note.startswith("'second' of Chancy gives something else of an image when another is beside it")
 
 
 @pytest.mark.parametrize("change", [dropout, noise, old_noise, own_stream])

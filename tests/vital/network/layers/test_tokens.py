@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vital.measuring.gathering import Plan, gather
+from vital.measuring.gathering import Batch, Plan, gather
 from vital.measuring.maps import relevance, responses
 from vital.network.layers import survey
 from vital.network.models import Model, wrap
@@ -78,10 +78,12 @@ def test_tokens_after_the_patches_are_no_sites_either(leading: int, trailing: in
     layers = survey(model)
     layer = layers.layer("blocks.0")
     assert (layer.leading_tokens, layer.own_sites, layer.trailing_tokens) == (leading, 16, trailing)
-    assert model.layers()["blocks.0"].places == f"{leading}+16+{trailing}"
+    assert model.layers()["blocks.0"].sites_shown == f"{leading}+16+{trailing}"
     pixels = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
     rows = torch.arange(4).numpy()
-    ranking = gather(model, layers, Plan(("blocks.0",), (), 4, 16), pixels, rows, rows * 0 - 1, ["a"] * 4).rankings
+    ranking = gather(
+        model, layers, Plan(("blocks.0",), (), 4, 16), Batch(pixels, rows, rows * 0 - 1, ["a"] * 4)
+    ).rankings
     assert set(ranking["blocks.0"].sites.ravel().tolist()) <= set(range(16))
     seen = responses(model, layers, {"blocks.0": [0, 1]}, pixels)["blocks.0"]
     assert seen.maps.shape == (4, 2, 16)
@@ -95,7 +97,7 @@ def test_leading_tokens_never_win_and_boxes_are_those_of_patches() -> None:
     layers = survey(model)
     pixels = torch.randint(0, 256, (6, 3, SIDE, SIDE), dtype=torch.uint8)
     rows = torch.arange(6).numpy()
-    gathered = gather(model, layers, Plan(("blocks.0",), (), 6, 16), pixels, rows, rows * 0 - 1, ["a"] * 6)
+    gathered = gather(model, layers, Plan(("blocks.0",), (), 6, 16), Batch(pixels, rows, rows * 0 - 1, ["a"] * 6))
     network = model.network
     with torch.inference_mode():
         tokens = network.patch(model.preprocessing.normalise(pixels)).flatten(2).transpose(1, 2) + network.pos  # type: ignore[operator]

@@ -178,7 +178,7 @@ def test_tokens_behind_the_patches_of_transformers_are_no_sites(tmp_path: Path) 
     transformers.YolosModel(config).save_pretrained(tmp_path)
     model = load_model(f"hf/{tmp_path}")
     assert model.preprocessing.side == 64
-    assert model.layers()["encoder.layer.0"].places == "1+16+10"
+    assert model.layers()["encoder.layer.0"].sites_shown == "1+16+10"
 
 
 @pytest.mark.usefixtures("hub")

@@ -6,6 +6,7 @@ import argparse
 import io
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from tests.reference.networks import Tiny, randomise
 from vital.errors import UnknownModel
@@ -172,6 +174,47 @@ def test_files_that_are_no_weights_are_told_as_what_they_are(kind: str, tmp_path
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(UnknownModel, match=rf"not a state dict that can be read safely.*{told}"):
         fill(Tiny(), str(tmp_path / "a.pt"))
+
+
+def test_a_file_that_was_changed_since_it_was_written_is_refused(tmp_path: Path) -> None:
+    """One bit of one weight: torch compares no checksums, and would give another network."""
+    file = tmp_path / "a.pt"
+    for compared in (True, False):
+        torch.serialization.set_crc32_options(compared)
+        torch.save(randomise(Tiny(), 4).state_dict(), file)
+        torch.serialization.set_crc32_options(True)
+        fill(Tiny(), str(file))
+        weight = randomise(Tiny(), 4).state_dict()["5.bias"].numpy().tobytes()
+        content = file.read_bytes()
+        at = content.index(weight) + 2
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        if compared:
+            with pytest.raises(UnknownModel, match=r"'.*data/\d+' inside .*a\.pt is not as it was written"):
+                fill(Tiny(), str(file))
+        else:  # nothing is known of it
+            fill(Tiny(), str(file))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        nn.utils.spectral_norm,
+        lambda module: prune.l1_unstructured(module, "weight", amount=0.5),
+    ],
+    ids=["weight_norm", "spectral_norm", "old spectral_norm", "pruned"],
+)
+def test_weights_that_are_made_of_others_say_so(how: Callable[[nn.Module], object], tmp_path: Path) -> None:
+    network = Tiny()
+    how(network[5])
+    torch.save(network.state_dict(), tmp_path / "a.pt")
+    torch.save(Tiny().state_dict(), tmp_path / "plain.pt")
+    with pytest.raises(UnknownModel, match=r"a\.pt has 5\..*, of which .*the network 5\.weight: save it after"):
+        fill(Tiny(), str(tmp_path / "a.pt"))
+    with pytest.raises(UnknownModel, match=r"plain\.pt has 5\.weight, of which .*factory that makes the network"):
+        fill(network, str(tmp_path / "plain.pt"))
+    fill(network, str(tmp_path / "a.pt"))
 
 
 def test_safetensors_are_known_by_their_content_and_tell_where_they_end(tmp_path: Path) -> None:

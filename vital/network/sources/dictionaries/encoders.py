@@ -72,9 +72,12 @@ def with_decoder(
     """The same with the way back to what it reads, where the file has one, and the layer that it names.
 
     Raises:
-        Unreadable: the way back is of another shape, or holds what is no finite number.
+        Unreadable: the way back is of another shape, or holds what is no finite number, or the layer is no name.
     """
-    made = replace(made, trained_on=str(trained_on or ""))
+    named = np.asarray("" if trained_on is None else trained_on)
+    if named.size != 1 or named.dtype.kind != "U":
+        raise Unreadable(f"its layer is {named.tolist()!r}; one name was expected")
+    made = replace(made, trained_on=str(named.item()))
     if weight is None:
         return made
     for what, given, shape in (("", weight, made.weight.shape), ("'s bias", bias, (made.channels,))):

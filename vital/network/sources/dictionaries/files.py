@@ -8,7 +8,6 @@ into weights and biases; so the centre of a decoder is, where the encoder subtra
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,18 +21,16 @@ from vital.errors import UnsuitableInput
 from vital.network.neurons import Dictionary
 from vital.network.neurons.dictionaries import Normalisation
 from vital.network.sources.dictionaries.encoders import Encoder, Unreadable, with_decoder
+from vital.network.sources.dictionaries.overcomplete import overcomplete
+from vital.network.sources.dictionaries.parts import Arrays, arrays_of, count, table, wanted
+from vital.network.sources.dictionaries.saelens import saelens
+from vital.network.sources.dictionaries.saev import saev
 from vital.network.sources.weight_files import cause, harmless
-
-Arrays = Mapping[str, np.ndarray]
 
 WAY_BACK = ("decoder", "decoder_bias")
 PLAIN = ("weight", "bias", "centre", "scale", "threshold", "k", "normalisation", "layer", *WAY_BACK)
 """Keys of a plain file."""
 NORMALISATIONS: Mapping[str, Normalisation] = {"none": "none", "norm": "norm", "layer": "layer"}
-SAELENS: Mapping[str, Normalisation] = {"none": "none", "constant_norm_rescale": "norm", "layer_norm": "layer"}
-"""How SAELens calls what is done to each site."""
-BATCH_NORM = 1e-5
-"""Added to a variance by torch's batch norms."""
 
 
 def read_dictionary(file: str | Path) -> tuple[str, Dictionary]:
@@ -51,6 +48,11 @@ def read_dictionary(file: str | Path) -> tuple[str, Dictionary]:
         dictionary = _read(path)
     except Unreadable as error:
         raise UnsuitableInput(f"{path} is no dictionary that can be read: {error}") from None
+    except (ValueError, IndexError) as error:  # of NumPy: shapes that do not fit each other
+        raise UnsuitableInput(
+            f"{path} is no dictionary that can be read: its arrays do not fit together ({str(error).strip()}); give "
+            "the file as its program wrote it"
+        ) from None
     folder = dictionary.source == "SAELens" and path.is_file()
     return (path.parent if folder else path).name.partition(".")[0], dictionary
 
@@ -69,8 +71,8 @@ def _read(path: Path) -> Dictionary:
     content = path.read_bytes()
     if content.startswith(b"{"):
         header, _, rest = content.partition(b"\n")
-        return _saev(_json(header.decode("utf-8", "replace"), "its first line"), _arrays(_loaded(rest, path)))
-    return _overcomplete(_loaded(content, path))
+        return saev(table(header, "its first line"), arrays_of(_loaded(rest, path)))
+    return _of_torch(_loaded(content, path))
 
 
 def _loaded(content: bytes, path: Path) -> Any:
@@ -81,41 +83,21 @@ def _loaded(content: bytes, path: Path) -> Any:
         raise Unreadable(cause(error, str(path))) from None
 
 
-def _arrays(state: Any) -> dict[str, np.ndarray]:
-    """Tensors and arrays of a table as arrays."""
-    if not isinstance(state, Mapping):
-        raise Unreadable(f"it holds a {type(state).__name__}; save the state_dict() with torch.save")
-    known = {name: value for name, value in state.items() if isinstance(value, torch.Tensor | np.ndarray)}
-    try:  # NumPy has no bfloat16
-        return {name: np.asarray(torch.as_tensor(value).to_dense().double().numpy()) for name, value in known.items()}
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise Unreadable(f"it holds what are no plain numbers ({error}); save floats") from None
-
-
-def _json(text: str, where: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise Unreadable(f"{where} is no JSON; fetch or write it again")
-    return values
-
-
-def _wanted(arrays: Arrays, *names: str) -> list[np.ndarray]:
-    if missing := [name for name in names if name not in arrays]:
-        raise Unreadable(
-            f"it has no {' and no '.join(missing)} but {', '.join(list(arrays)[:6]) or 'no arrays'}; give the file as "
-            "its program wrote it"
-        )
-    return [arrays[name] for name in names]
+def _of_torch(content: Any) -> Dictionary:
+    inner = content.get("state_dict") if isinstance(content, Mapping) else None
+    state, arrays = (content, arrays_of(content)) if inner is None else (inner, arrays_of(inner))
+    if "weight" not in arrays:
+        return overcomplete(arrays, content if inner is None else {**inner, **content})
+    # numbers and words may be saved as what they are in Python
+    given = {name: np.asarray(value) for name, value in state.items() if isinstance(value, int | float | str)}
+    return _plain({name: value for name, value in (given | arrays).items() if name in PLAIN}, "torch")
 
 
 def _plain(arrays: Arrays, source: str) -> Dictionary:
     """Of arrays with the keys of `PLAIN`."""
     if unknown := [name for name in arrays if name not in PLAIN]:
         raise Unreadable(f"it holds {', '.join(sorted(unknown)[:6])}; the keys of a plain file are {', '.join(PLAIN)}")
-    (weight,) = _wanted(arrays, "weight")
+    (weight,) = wanted(arrays, "weight")
     named = str(arrays.get("normalisation", "none"))
     if named not in NORMALISATIONS:
         raise Unreadable(f"its normalisation is {named!r}; it is one of {', '.join(NORMALISATIONS)}")
@@ -124,21 +106,8 @@ def _plain(arrays: Arrays, source: str) -> Dictionary:
     bad = [name for name, value in {"weight": weight, **rest, **back}.items() if value.dtype.kind not in "fiu"]
     if bad:
         raise Unreadable(f"its {bad[0]} holds {arrays[bad[0]].dtype}; numbers were expected")
-    made = Encoder(source, weight, k=_count(arrays.get("k")), normalisation=NORMALISATIONS[named], **rest).folded()
+    made = Encoder(source, weight, k=count(arrays.get("k")), normalisation=NORMALISATIONS[named], **rest).folded()
     return with_decoder(made, back.get("decoder"), back.get("decoder_bias", 0.0), arrays.get("layer", ""))
-
-
-def _count(k: Any) -> int | None:
-    """A whole number as a file has it; None stays."""
-    value = np.asarray(k)
-    if k is None or (value.ndim == 0 and value.dtype == object and value.item() is None):
-        return None
-    if value.size != 1 or value.dtype.kind not in "fiu" or float(value.item()) % 1 != 0:
-        raise Unreadable(f"its k is {value.tolist()!r}; one whole number was expected")
-    return int(value.item())
-
-
-# SAELens: cfg.json and sae_weights.safetensors in one folder
 
 
 def _from_safetensors(path: Path) -> Dictionary:
@@ -151,144 +120,11 @@ def _from_safetensors(path: Path) -> Dictionary:
         state = load_file(weights)
     except Exception as error:  # of safetensors and of torch: whatever the damage leads to
         raise Unreadable(cause(error, str(weights))) from None
-    arrays = _arrays(state)
+    arrays = arrays_of(state)
     if "weight" in arrays and not settings.is_file():
         return _plain(arrays, "safetensors")
-    _wanted(arrays, "W_enc")
     if not settings.is_file():
+        wanted(arrays, "W_enc")
         raise Unreadable("there is no cfg.json beside it, which says what SAELens made; put it there")
-    factor = _json(scaler.read_text("utf-8"), str(scaler)).get("scaling_factor") if scaler.is_file() else None
-    return _saelens(_json(settings.read_text("utf-8"), str(settings)), arrays, factor)
-
-
-def _saelens(settings: Mapping[str, Any], arrays: dict[str, np.ndarray], factor: float | None) -> Dictionary:
-    kind, k = settings.get("architecture", "standard"), settings.get("k")
-    ends = settings.get("activation_fn", settings.get("activation_fn_str", "relu"))
-    if ends == "topk":  # before its version 6
-        kind, k = "topk", (settings.get("activation_fn_kwargs") or {}).get("k", k)
-    if kind not in ("standard", "topk", "jumprelu", "gated") or ends not in ("relu", "topk"):
-        raise Unreadable(
-            f"its encoder is {kind!r} of SAELens, ending in {ends!r}; standard, topk, batchtopk, jumprelu and gated "
-            "ones of ReLU are known"
-        )
-    named = settings.get("normalize_activations") or "none"
-    if named in (True, "expected_average_only_in"):  # the factor is of the data set it was trained on
-        if factor is None:
-            raise Unreadable(
-                "it expects activations of norm √channels on average and does not say by which factor; let SAELens "
-                "fold it in (fold_activation_norm_scaling_factor), or put its activation_scaler.json into the folder"
-            )
-        named = "none"
-    elif named not in SAELENS:
-        raise Unreadable(f"it normalises by {named!r}; {', '.join(SAELENS)} are known, so let SAELens fold it in first")
-    factor = factor or 1.0
-    weight, centre = _wanted(arrays, "W_enc", "b_dec")
-    on = settings.get("hook_name") or (settings.get("metadata") or {}).get("hook_name")  # there since its version 6
-    weight, back = weight.T, arrays["W_dec"] / factor if "W_dec" in arrays else None
-    rest: dict[str, Any] = {"normalisation": SAELENS[named], "scale": factor}
-    rest["centre"] = centre / factor if settings.get("apply_b_dec_to_input", True) else 0.0
-    if kind == "gated":  # the gate is open where the magnitude is above this: Rajamanoharan et al. (2024), appendix
-        gate, bias, more = _wanted(arrays, "b_gate", "b_mag", "r_mag")
-        weight = weight * np.exp(more)[:, None]
-        made = Encoder("SAELens", weight, bias, threshold=(bias - np.exp(more) * gate).clip(min=0), **rest).folded()
-        return with_decoder(made, back, centre / factor, on)
-    (bias,) = _wanted(arrays, "b_enc")
-    if settings.get("rescale_acts_by_decoder_norm"):
-        norms = np.linalg.norm(_wanted(arrays, "W_dec")[0], axis=1)
-        weight, bias = weight * norms[:, None], bias * norms
-        back = None if back is None else back / norms[:, None]
-    if kind == "jumprelu":
-        if "log_threshold" in arrays:
-            arrays["threshold"] = np.exp(arrays["log_threshold"])
-        rest["threshold"] = _wanted(arrays, "threshold")[0].clip(min=0)
-    if kind == "topk" and k is None:
-        raise Unreadable("its cfg.json names no k; give it as SAELens wrote it")
-    made = Encoder("SAELens", weight, bias, k=_count(k) if kind == "topk" else None, **rest).folded()
-    return with_decoder(made, back, centre / factor, on)
-
-
-# saev: a line of JSON, then a state dict
-
-
-def _saev(header: Mapping[str, Any], arrays: Arrays) -> Dictionary:
-    return with_decoder(_saev_encoder(header, arrays), arrays.get("W_dec"), arrays.get("b_dec", 0.0))
-
-
-def _saev_encoder(header: Mapping[str, Any], arrays: Arrays) -> Dictionary:
-    weight, bias = _wanted(arrays, "W_enc", "b_enc")
-    if "schema" not in header:  # as in its first version, whose encoder subtracts the decoder's bias
-        return Encoder("saev", weight.T, bias, centre=_wanted(arrays, "b_dec")[0]).folded()
-    settings = header.get("cfg", {})
-    ends = settings.get("activation") or {"cls": header.get("cls", "Relu"), "params": settings}
-    kind, k = ends.get("cls"), (ends.get("params") or {}).get("top_k", 32)
-    if kind == "BatchTopK" and "activation.threshold" in arrays:
-        return Encoder("saev", weight.T, bias, threshold=arrays["activation.threshold"].clip(min=0)).folded()
-    if kind in ("TopK", "BatchTopK"):  # it has no rectifier; without a threshold both keep the greatest of each site
-        return Encoder("saev", weight.T, bias, threshold=-np.inf, k=min(_count(k) or 0, weight.shape[1])).folded()
-    if kind not in ("Relu", "SparseAutoencoderConfig"):
-        raise Unreadable(f"its encoder ends in {kind!r} of saev; Relu, TopK and BatchTopK are known")
-    return Encoder("saev", weight.T, bias).folded()
-
-
-# Overcomplete: a state dict, which does not say what its encoder ends in
-
-
-def _overcomplete(content: Any) -> Dictionary:
-    inner = content.get("state_dict") if isinstance(content, Mapping) else None
-    state, beside = (content, content) if inner is None else (inner, {**inner, **content})
-    arrays = _arrays(state)
-    if "weight" in arrays:
-        # numbers and words may be saved as what they are in Python
-        given = {name: np.asarray(value) for name, value in state.items() if isinstance(value, int | float | str)}
-        return _plain({name: value for name, value in (given | arrays).items() if name in PLAIN}, "torch")
-    weight, bias = _overcomplete_map(arrays)
-    made = _overcomplete_encoder(arrays, beside, weight, bias)
-    back = _overcomplete_dictionary(arrays) if "dictionary._weights" in arrays else None
-    return with_decoder(made, back, trained_on=beside.get("layer"))
-
-
-def _overcomplete_encoder(
-    arrays: Arrays, beside: Mapping[str, Any], weight: np.ndarray, bias: np.ndarray | float
-) -> Dictionary:
-    if "thresholds" in arrays:  # kept as their logarithm
-        return Encoder("Overcomplete", weight, bias, threshold=_below(np.exp(arrays["thresholds"]))).folded()
-    threshold = beside.get("running_threshold")
-    if threshold is not None:
-        return Encoder("Overcomplete", weight, bias, threshold=max(float(_below(np.asarray(threshold))), 0.0)).folded()
-    if "top_k" not in beside:
-        raise Unreadable(
-            "a state dict of Overcomplete does not say what its encoder ends in; save it with that beside: "
-            "torch.save({'state_dict': sae.state_dict(), 'top_k': sae.top_k}, …), None for a plain ReLU, or "
-            "'running_threshold' of a BatchTopKSAE"
-        )
-    return Encoder("Overcomplete", weight, bias, k=_count(beside["top_k"])).folded()
-
-
-def _below(threshold: np.ndarray) -> np.ndarray:
-    """It keeps what is as great as its threshold, others only what is greater."""
-    return np.asarray(np.nextafter(threshold.astype(np.float32), np.float32(-np.inf)))
-
-
-def _overcomplete_dictionary(arrays: Arrays) -> np.ndarray:
-    return np.asarray(arrays["dictionary._weights"] * np.exp(arrays.get("dictionary.multiplier", np.zeros(()))))
-
-
-def _overcomplete_map(arrays: Arrays) -> tuple[np.ndarray, np.ndarray | float]:
-    """The linear map of an encoder, its batch norm folded in."""
-    first, norm = "encoder.final_block.0", "encoder.final_block.1"
-    if any(name.startswith("encoder.mlp_blocks") for name in arrays):
-        raise Unreadable("its encoder has several layers; one linear map is expected")
-    if "encoder.weight" in arrays:
-        return arrays["encoder.weight"], arrays.get("encoder.bias", 0.0)
-    own = {name for name in arrays if name.startswith("encoder.") and not name.startswith("encoder.tied_to.")}
-    if own <= {"encoder.bias"} and "dictionary._weights" in arrays:
-        return _overcomplete_dictionary(arrays), arrays.get("encoder.bias", 0.0)
-    weight, bias = _wanted(arrays, f"{first}.weight", f"{first}.bias")
-    if f"{norm}.running_var" in arrays:
-        mean, variance = _wanted(arrays, f"{norm}.running_mean", f"{norm}.running_var")
-        gain, shift = arrays.get(f"{norm}.weight", np.ones(1)), arrays.get(f"{norm}.bias", np.zeros(1))
-        gain = gain / np.sqrt(variance + BATCH_NORM)
-        return weight * gain[:, None], (bias - mean) * gain + shift
-    if f"{norm}.weight" in arrays:
-        raise Unreadable("its encoder normalises its features together; one linear map is expected")
-    return weight, bias
+    factor = table(scaler.read_bytes(), str(scaler)).get("scaling_factor") if scaler.is_file() else None
+    return saelens(table(settings.read_bytes(), str(settings)), arrays, factor)

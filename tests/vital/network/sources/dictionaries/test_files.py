@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,123 +13,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.vital.network.sources.dictionaries.written import (
+    CHANNELS,
+    FEATURES,
+    State,
+    assert_encodes,
+    greatest,
+    overcomplete,
+    saelens,
+    saev,
+    sites,
+    state,
+)
 from vital.errors import UnsuitableInput
 from vital.network.sources.dictionaries.files import read_dictionary
 
-CHANNELS, FEATURES = 6, 16
-State = dict[str, Tensor]
-
-
-def state() -> State:
-    stream = torch.Generator().manual_seed(1)
-    shapes = {"W_enc": (CHANNELS, FEATURES), "b_enc": (FEATURES,), "W_dec": (FEATURES, CHANNELS), "b_dec": (CHANNELS,)}
-    return {name: torch.randn(shape, generator=stream) for name, shape in shapes.items()}
-
-
-def sites(count: int = 20) -> Tensor:
-    return torch.randn(count, CHANNELS, generator=torch.Generator().manual_seed(2))
-
-
-def greatest(before: Tensor, k: int) -> Tensor:
-    values, places = before.topk(k, dim=1)
-    return torch.zeros_like(before).scatter(1, places, values)
-
-
-def assert_encodes(path: Path, name: str, source: str, expected: Tensor) -> None:
-    called, dictionary = read_dictionary(path)
-    assert (called, dictionary.source, dictionary.channels, len(dictionary)) == (name, source, CHANNELS, FEATURES)
-    assert (expected != 0).any()
-    np.testing.assert_allclose(dictionary.maps(sites()[..., None])[..., 0], expected, atol=1e-4)
-
-
-# SAELens
-
-
-def saelens(folder: Path, arrays: Mapping[str, Tensor], **settings: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    save_file({name: value.contiguous() for name, value in arrays.items()}, folder / "sae_weights.safetensors")
-    usual = {"d_in": CHANNELS, "d_sae": FEATURES, "architecture": "standard", "normalize_activations": "none",
-             "apply_b_dec_to_input": True, "metadata": {"sae_lens_version": "6.12.1"}}  # fmt: skip
-    (folder / "cfg.json").write_text(json.dumps({**usual, **settings}), "utf-8")
-    return folder
-
-
-THRESHOLD = torch.linspace(-0.5, 1.5, FEATURES)
-
-
-@pytest.mark.parametrize(
-    ("settings", "more", "encoder"),
-    [
-        ({}, {}, lambda s, x: ((x - s["b_dec"]) @ s["W_enc"] + s["b_enc"]).relu()),
-        ({"apply_b_dec_to_input": False}, {}, lambda s, x: (x @ s["W_enc"] + s["b_enc"]).relu()),
-        (
-            {"architecture": "topk", "k": 3, "rescale_acts_by_decoder_norm": True},
-            {},
-            lambda s, x: greatest(((x - s["b_dec"]) @ s["W_enc"] + s["b_enc"]) * s["W_dec"].norm(dim=-1), 3).relu(),
-        ),
-        (
-            {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 2}, "metadata": {}},  # before version 6
-            {},
-            lambda s, x: greatest((x - s["b_dec"]) @ s["W_enc"] + s["b_enc"], 2).relu(),
-        ),
-        (
-            {"architecture": "jumprelu"},
-            {"threshold": THRESHOLD},
-            lambda s, x: (b := (x - s["b_dec"]) @ s["W_enc"] + s["b_enc"]).relu() * (b > s["threshold"].relu()),
-        ),
-        (
-            {"architecture": "jumprelu", "normalize_activations": "constant_norm_rescale"},
-            {"log_threshold": THRESHOLD},
-            lambda s, x: (
-                (b := (x * CHANNELS**0.5 / x.norm(dim=1, keepdim=True) - s["b_dec"]) @ s["W_enc"] + s["b_enc"]).relu()
-                * (b > s["log_threshold"].exp())
-            ),
-        ),
-        (
-            {"normalize_activations": "layer_norm"},
-            {},
-            lambda s, x: (
-                ((x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5) - s["b_dec"]) @ s["W_enc"] + s["b_enc"]
-            ).relu(),
-        ),
-        (
-            {"architecture": "gated"},
-            {"b_gate": THRESHOLD - 1, "b_mag": THRESHOLD.flip(0), "r_mag": THRESHOLD / 2},
-            lambda s, x: (
-                (((x - s["b_dec"]) @ s["W_enc"] + s["b_gate"]) > 0)
-                * ((x - s["b_dec"]) @ (s["W_enc"] * s["r_mag"].exp()) + s["b_mag"]).relu()
-            ),
-        ),
-    ],
-    ids=["standard", "no centre", "topk", "old topk", "jumprelu", "norm", "layer norm", "gated"],
-)
-def test_saelens(
-    tmp_path: Path, settings: dict[str, Any], more: State, encoder: Callable[[State, Tensor], Tensor]
-) -> None:
-    arrays = {**state(), **more}
-    folder = saelens(tmp_path / "layer13", arrays, **settings)
-    assert_encodes(folder, "layer13", "SAELens", encoder(arrays, sites()))
-    assert_encodes(folder / "sae_weights.safetensors", "layer13", "SAELens", encoder(arrays, sites()))
-
-
-def test_saelens_scales_activations_by_the_factor_beside(tmp_path: Path) -> None:
-    arrays = state()
-    folder = saelens(tmp_path / "scaled", arrays, normalize_activations="expected_average_only_in")
-    with pytest.raises(UnsuitableInput, match="does not say by which factor; let SAELens fold it in"):
-        read_dictionary(folder)
-    (folder / "activation_scaler.json").write_text('{"scaling_factor": 0.5}', "utf-8")
-    expected = ((sites() / 2 - arrays["b_dec"]) @ arrays["W_enc"] + arrays["b_enc"]).relu()
-    assert_encodes(folder, "scaled", "SAELens", expected)
-
-
 # saev
-
-
-def saev(file: Path, header: Mapping[str, Any], arrays: State) -> Path:
-    with file.open("wb") as out:
-        out.write((json.dumps(header) + "\n").encode())
-        torch.save(arrays, out)
-    return file
 
 
 @pytest.mark.parametrize(
@@ -153,49 +51,6 @@ def saev(file: Path, header: Mapping[str, Any], arrays: State) -> Path:
 def test_saev(tmp_path: Path, header: dict[str, Any], more: State, encoder: Callable[[State, Tensor], Tensor]) -> None:
     arrays = {**state(), **more}
     assert_encodes(saev(tmp_path / "vits.pt", header, arrays), "vits", "saev", encoder(arrays, sites()))
-
-
-# Overcomplete
-
-
-def overcomplete(norm: nn.Module) -> tuple[nn.Module, State]:
-    """Its default encoder, and the state dict of the whole."""
-    encoder = nn.Module()
-    encoder.final_block = nn.Sequential(nn.Linear(CHANNELS, FEATURES), norm)
-    whole = nn.Module()
-    whole.encoder = encoder
-    return encoder.final_block.eval(), {**whole.state_dict(), "dictionary._weights": torch.zeros(FEATURES, CHANNELS)}
-
-
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_overcomplete(tmp_path: Path, batch_norm: bool) -> None:
-    torch.manual_seed(3)
-    norm = nn.BatchNorm1d(FEATURES)
-    norm.load_state_dict({name: torch.rand_like(value.float()) + 0.1 for name, value in norm.state_dict().items()})
-    block, arrays = overcomplete(norm if batch_norm else nn.Identity())
-    before, file = block(sites()).detach(), tmp_path / "concepts.pt"
-    torch.save({"state_dict": arrays, "top_k": None}, file)
-    assert_encodes(file, "concepts", "Overcomplete", before.relu())
-    torch.save({"state_dict": arrays, "top_k": 4}, file)
-    assert_encodes(file, "concepts", "Overcomplete", greatest(before.relu(), 4))
-    threshold = before.flatten().sort().values[-30]  # what is as great is kept
-    torch.save({"state_dict": arrays, "top_k": 99, "running_threshold": threshold}, file)
-    assert_encodes(file, "concepts", "Overcomplete", before * (before >= threshold))
-    torch.save({**arrays, "thresholds": torch.full((FEATURES,), -1.0)}, file)
-    assert_encodes(file, "concepts", "Overcomplete", before * (before >= np.exp(-1)))
-
-
-def test_overcomplete_with_weights_of_the_dictionary_or_its_own(tmp_path: Path) -> None:
-    weight, file = torch.randn(FEATURES, CHANNELS, generator=torch.Generator().manual_seed(4)), tmp_path / "tied.pt"
-    tied = {
-        "dictionary._weights": weight,
-        "dictionary.multiplier": torch.tensor(0.5),
-        "encoder.tied_to._weights": weight,
-    }
-    torch.save({"state_dict": tied, "top_k": 3}, file)
-    assert_encodes(file, "tied", "Overcomplete", greatest((sites() @ weight.T * np.exp(0.5)).relu(), 3))
-    torch.save({"state_dict": {**tied, "encoder.weight": weight * 2}, "top_k": 3}, file)
-    assert_encodes(file, "tied", "Overcomplete", greatest((sites() @ weight.T * 2).relu(), 3))
 
 
 # Plain arrays
@@ -354,7 +209,7 @@ def bad(folder: Path, kind: str) -> Path:
         ("bare", r"does not say what its encoder ends in; save it with that beside: torch.save\("),
         ("deep", "has several layers; one linear map is expected"),
         ("together", "normalises its features together; one linear map is expected"),
-        ("transcoder", "is 'transcoder' of SAELens, ending in 'relu'; standard, topk, batchtopk, jumprelu and gated"),
+        ("transcoder", "is 'transcoder' of SAELens, ending in 'relu'; standard, topk, batchtopk, matryoshka_batchtopk"),
         ("whitening", "normalises by 'covariance_whitening'; none, constant_norm_rescale, layer_norm are known"),
         ("jump", "has no threshold but "),
         ("empty", "a folder without sae_weights.safetensors; give a folder as SAELens writes it"),

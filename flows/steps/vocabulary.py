@@ -1,0 +1,85 @@
+"""Files of words that neurons may be called by, as people write them: a list, and which words stand for several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from flows.jobs import CLASS_WORDS
+from stores.files import parsed, read_bytes, safe_url
+from stores.shards.labels import folded
+from vital.errors import UnsuitableInput
+
+LONGEST = 200
+"""Characters of a word: a longer line is no word, and the file no list of them."""
+COLUMNS = re.compile(r"\S[,;\t]\S|\t")
+"""In a line of a table; a word may have a comma with a space behind it, as many names of ImageNet's classes have."""
+
+
+def read_vocabulary(url: str) -> list[str]:
+    """The words of a text file, one a line; a word that is there twice, whatever its letters' case, counts once.
+
+    Raises:
+        UnsuitableInput: there is no such file, it is no text in UTF-8, or it has no word or a line too long to be one.
+    """
+    try:
+        content = read_bytes(url)
+    except OSError as error:  # a folder, or a host that does not answer
+        raise UnsuitableInput(
+            f"the vocabulary at {safe_url(url)} cannot be read ({error.strerror or error}): give a text file of words"
+        ) from None
+    if content is None:
+        raise UnsuitableInput(f"there is no vocabulary at {safe_url(url)}: give a text file of words, or {CLASS_WORDS}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnsuitableInput(
+            f"{safe_url(url)} is no text in UTF-8 ({error.reason}): save the words, one a line, in UTF-8"
+        ) from None
+    lines = list(filter(None, (" ".join(line.split()) for line in text.splitlines())))
+    rows = [line for line in text.splitlines() if line.strip()]
+    if rows and ("\0" in text or lines[0][0] in "[{" or all(map(COLUMNS.search, rows))):
+        raise UnsuitableInput(
+            f"{safe_url(url)} is no list of words but a table or JSON: write one word a line, in UTF-8"
+        )
+    words: dict[str, str] = {}
+    for line in lines:
+        words.setdefault(line.casefold(), line)
+    if not words:
+        raise UnsuitableInput(f"{safe_url(url)} has no word in it: write one a line")
+    if long := [line for line in words.values() if len(line) > LONGEST]:
+        raise UnsuitableInput(
+            f"{safe_url(url)} has a line of {len(long[0])} characters, and {LONGEST} are the longest word: write one a "
+            "line"
+        )
+    return list(words.values())
+
+
+def read_broader(url: str, words: Sequence[str]) -> dict[str, list[int]]:
+    """Broader words of a JSON file, and the positions of the words that each stands for; names of classes that are not
+    among ``words`` are left out.
+
+    Raises:
+        UnsuitableInput: there is no such file, it is none of words, or stands for none of these.
+    """
+    content = read_bytes(url)
+    if content is None:
+        raise UnsuitableInput(f"there are no broader words at {safe_url(url)}: give a JSON file, or leave it out")
+    known = {folded(spelt): number for number, word in enumerate(words) for spelt in (word, *word.split(","))}
+    try:
+        table = parsed(content)
+        broader = {
+            str(word): sorted({known[folded(str(one))] for one in narrower if folded(str(one)) in known})
+            for word, narrower in table.items()
+            if not isinstance(narrower, str)
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UnsuitableInput(
+            f'{safe_url(url)} is no table of broader words ({error}): it should be JSON such as {{"dog": ["pug"]}}'
+        ) from None
+    broader = {word: numbers for word, numbers in broader.items() if word.strip() and numbers}
+    if not broader:
+        raise UnsuitableInput(
+            f"{safe_url(url)} stands for none of the {len(words)} words, such as {words[0]!r}: name these in its lists"
+        )
+    return broader
