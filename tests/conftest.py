@@ -24,15 +24,19 @@ os.environ.setdefault("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED", "false"
 os.environ.setdefault("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED", "false")
 
+import jaxtyping
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 from tests import checking
 from tests.server import Server, reported_to
 
-# A deadline would measure what else the machine is doing.
-settings.register_profile("unhurried", deadline=None)
+# Deadlines, and how slowly examples are drawn, would measure what else the machine is doing. The examples are those of
+# the run before: what fails is then a change's doing. `--hypothesis-profile=others` draws others.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("others", unhurried)
+settings.register_profile("unhurried", unhurried, derandomize=True)
 settings.load_profile("unhurried")
 
 PACKAGES = ("flows", "stores", "vital")
@@ -61,6 +65,7 @@ class _AsItIs(MetaPathFinder):
 # Nothing of what is imported from now on is garbage: looking for some takes as long as importing.
 gc.disable()
 # Before anything of them is imported, whichever tests come first.
+jaxtyping.jaxtyped = checking.once(jaxtyping.jaxtyped)  # by this name what the hook has read asks for it
 install_import_hook(list(PACKAGES), CHECKER)
 sys.meta_path.insert(0, _AsItIs())
 

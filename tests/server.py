@@ -19,10 +19,14 @@ SECONDS = 300
 
 
 class Server:
-    """A process that serves Prefect's API as Prefect's own short-lived servers do, from a database of its own."""
+    """A process that serves Prefect's API from a database of its own."""
 
-    def __init__(self) -> None:
-        """Requests wait from now on: the socket is there before the process."""
+    def __init__(self, lasting: bool = False, **more: str) -> None:
+        """Requests wait from now on: the socket is there before the process, and its port is nobody else's.
+
+        As Prefect's own short-lived servers do it, without what works by itself; or as one that ``lasting`` runs, with
+        its scheduler. ``more`` is set in its environment.
+        """
         prefect = find_spec("prefect")
         assert prefect is not None
         assert prefect.origin is not None
@@ -31,7 +35,8 @@ class Server:
         ours = ("PREFECT_API_URL", "COVERAGE_")  # it runs no code whose coverage is asked for
         own = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
             "PREFECT_HOME": self._folder.name, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
-            "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1",
+            "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_FINAL": "1",
+            **({} if lasting else {"PREFECT__SERVER_EPHEMERAL": "1"}), **more,
         }  # fmt: skip
         with socket.create_server(("127.0.0.1", 0), backlog=128) as waiting:
             self.url = f"http://127.0.0.1:{waiting.getsockname()[1]}/api"
@@ -55,6 +60,12 @@ class Server:
         self._folder.cleanup()
 
 
+def wait_for(url: str) -> None:
+    """Until the server answers."""
+    with urllib.request.urlopen(f"{url}/health", timeout=SECONDS) as answer:
+        assert answer.status == 200
+
+
 @contextmanager
 def reported_to(url: str) -> Iterator[None]:
     """Flows of this process report to the server while the block lasts, without heartbeats."""
@@ -64,8 +75,7 @@ def reported_to(url: str) -> Iterator[None]:
 
     from flows.running.cluster import unwatched
 
-    with urllib.request.urlopen(f"{url}/health", timeout=SECONDS) as answer:
-        assert answer.status == 200
+    wait_for(url)
     with (
         TemporaryDirectory(prefix="authority-of-tests-") as folder,
         temporary_settings({PREFECT_API_URL: url, PREFECT_API_SSL_CERT_FILE: str(_authority(Path(folder)))}),

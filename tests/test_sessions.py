@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.flows.command import vital
+from tests.flows.processes import ended, program
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -25,31 +26,15 @@ NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 LARGEST = 300_000
 """Bytes of a notebook."""
 
-CELLS = """
-import ast, json, sys
-names = {"__name__": "__main__"}
-for number, source in enumerate(json.load(sys.stdin)):
-    body = ast.parse(source, f"cell {number}").body
-    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
-    exec(compile(ast.Module(body, []), f"cell {number}", "exec"), names)
-    if last is not None:
-        shown = eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names)
-        assert repr(shown)
-        for kind in ("_repr_html_", "_repr_png_"):
-            if hasattr(type(shown), kind):
-                assert getattr(shown, kind)(), (number, kind)
-"""
-"""Runs cells one after the other and has the last value of each show itself, as a notebook does."""
 
-
-def run(folder: Path, *command: str, given: str = "", **more: str) -> str:
+def run(folder: Path, *words: str) -> None:
+    """``python -m`` of these words in a process of its own, with a server of its own, as a newcomer has it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
         "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(folder / "prefect"), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240", **more,
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
     }  # fmt: skip
-    ran = subprocess.run(command, cwd=folder, env=environment, input=given, capture_output=True, text=True, timeout=600)
+    ran = subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    return ran.stdout
 
 
 NO_COMPILER = "import sys; assert 'torch._dynamo' not in sys.modules"
@@ -68,8 +53,11 @@ def quicker(text: str) -> str:
     return text
 
 
-def run_cells(folder: Path, cells: list[str], **more: str) -> None:
-    run(folder, sys.executable, "-c", CELLS, given=json.dumps([quicker(cell) for cell in cells]), **more)
+def cells_file(folder: Path, cells: list[str]) -> str:
+    """For `tests.cells`, in the folder where they are to run."""
+    file = folder / "cells.json"
+    file.write_text(json.dumps([quicker(cell) for cell in cells]), "utf-8")
+    return str(file)
 
 
 def block(language: str) -> str:
@@ -92,8 +80,8 @@ def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(
             assert file is not None
             (photos / member.name).write_bytes(file.read())
     pack, *commands = [shlex.split(quicker(line), comments=True) for line in block("bash").splitlines()]
-    run(tmp_path, sys.executable, "-m", "flows.cli.main", *pack[1:])
-    run_cells(tmp_path, [block("python"), NO_COMPILER])  # with a server of its own, as a newcomer has it
+    run(tmp_path, "flows.cli.main", *pack[1:])
+    run(tmp_path, "tests.cells", cells_file(tmp_path, [block("python"), NO_COMPILER]))
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a.zarr").rglob("c/*") if path.is_file()}
     assert written
     monkeypatch.chdir(tmp_path)
@@ -117,9 +105,10 @@ def cells_of(notebook: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook: Path, tmp_path: Path, prefect_server: str) -> None:
-    """With the session's Prefect server: one of its own takes a process seconds to start."""
+    """In a fork, and with the session's Prefect server: importing all, and a server, take a process seconds each."""
     cells = ["".join(cell["source"]) for cell in cells_of(notebook) if cell["cell_type"] == "code"]
-    run_cells(tmp_path, cells, PREFECT_API_URL=prefect_server)
+    code, said = ended(program("tests.cells", cells_file(tmp_path, cells), MPLBACKEND="agg"))
+    assert code == 0, said
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

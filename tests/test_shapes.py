@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
-from jaxtyping import TypeCheckError
+from jaxtyping import Float, TypeCheckError
+from torch import Tensor
 
 from flows.running.neurons import joined_blocks
 from stores.pages.content import NeuronPage
@@ -45,6 +51,31 @@ def test_a_wrong_shape_is_refused_in_each_package() -> None:
         NeuronPage(0, np.zeros((4, 5, 3), np.uint8))
     with pytest.raises(TypeCheckError, match="rows"):
         resample(torch.ones(()), site_levels(3), site_levels(4))
+
+
+def test_a_function_within_another_is_checked_whenever_it_is_defined_and_nothing_of_it_stays() -> None:
+    def scaled(by: Tensor) -> Callable[..., Any]:
+        @jaxtyping.jaxtyped(typechecker=checking.checked)
+        def within(rows: Float[Tensor, "n m"], more: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+            return rows.sum(1) * by + more
+
+        return within
+
+    rows = torch.ones(2, 3)
+    first, second = torch.tensor(1.0), torch.tensor(2.0)
+    one, two = scaled(first), scaled(second)
+    for _ in range(2):
+        assert two(rows, rows[:, 0]).tolist() == [7, 7]
+        assert one(rows, rows[:, 0]).tolist() == [4, 4]
+        for again, given in ((one, rows), (two, rows[0]), (scaled(second), rows)):
+            with pytest.raises(TypeCheckError, match="within"):
+                again(given, rows[0])
+    with pytest.raises(TypeCheckError, match="within"):
+        scaled(torch.ones(5, 1))(rows, rows[:, 0])  # its result
+    kept = weakref.ref(first)
+    del one, again, first
+    gc.collect()  # errors have held the calls that raised them
+    assert kept() is None
 
 
 def test_where_checks_are_spared_a_function_s_first_calls_are_checked_in_every_test() -> None:

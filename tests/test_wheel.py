@@ -40,7 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     build = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(out), str(source)]
-    ran = subprocess.run(build, capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(build, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     [built] = out.glob("*.whl")
     return built
@@ -51,7 +51,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel's content and nothing else."""
     target = tmp_path_factory.mktemp("installed")
     install = [*PIP, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
-    ran = subprocess.run(install, capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(install, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return target
 
@@ -59,7 +59,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(installed: Path, outside: Path, *command: str) -> str:
     """What a command prints that sees the installed wheel before anything else, and does not stand in the checkout."""
     environment = os.environ | {"PYTHONPATH": str(installed), "PREFECT_HOME": str(outside / "prefect")}
-    ran = subprocess.run(command, cwd=outside, env=environment, capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(command, cwd=outside, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

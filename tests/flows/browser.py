@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -43,13 +43,19 @@ def launched() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, **more: Any) -> Iterator[Page]:
-    """A fresh page; the block fails when the browser's console has an error, a file is missing or a script fails."""
+    """A fresh page; the block fails when the browser's console has an error, a file is missing or a script fails.
+    A picture that a page was left before has no fault."""
     page = browser.new_page(**more)
     page.set_default_timeout(WAIT_MS)
     wrong: list[str] = []
+
+    def failed(request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":
+            wrong.append(f"{request.url} {request.failure}")
+
     page.on("console", lambda message: wrong.append(message.text) if message.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("requestfailed", lambda request: wrong.append(f"{request.url} {request.failure}"))
+    page.on("requestfailed", failed)
     yield page
     page.close()
     assert wrong == []

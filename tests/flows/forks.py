@@ -14,12 +14,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from typing import NoReturn
 from unittest.mock import patch
+
+import dask
 
 from flows.running.workers.starting import script_left_alone
 
@@ -32,8 +35,7 @@ class Fork:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         """``python -m`` of these words: a module's name and what the program is told."""
-        with patch.dict(os.environ, dict(environment), clear=True):
-            forkserver.ensure_running()
+        _ensure_running(environment["PYTHONPATH"])
         readers, writers = zip(*(CONTEXT.Pipe(duplex=False) for _ in range(2)), strict=True)
         heard, begun = CONTEXT.Pipe(duplex=False)
         self._process = CONTEXT.Process(target=_run, args=(list(words), dict(environment), begun, *writers))
@@ -79,6 +81,23 @@ class Fork:
         self._process.kill()
 
 
+@contextmanager
+def forked_workers(path: str) -> Iterator[None]:
+    """Workers that Dask starts for this process while the block lasts are forks, too, with its environment. ``path`` is
+    where they import from."""
+    _ensure_running(path)
+    ours = {"distributed.worker.multiprocessing-method": "forkserver", "distributed.nanny.environ": dict(os.environ)}
+    with dask.config.set(ours):
+        yield
+
+
+def _ensure_running(path: str) -> None:
+    """The process whose forks they are: of what a test has set it knows nothing."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "TINY_"))}
+    with patch.dict(os.environ, {**ours, "PYTHONPATH": path}, clear=True):
+        forkserver.ensure_running()
+
+
 def _read(stream: Connection) -> str:
     with stream, os.fdopen(os.dup(stream.fileno()), encoding="utf-8") as text:
         return text.read()
@@ -88,7 +107,6 @@ def _run(
     words: list[str], environment: dict[str, str], begun: Connection, output: Connection, errors: Connection
 ) -> NoReturn:
     """In the fork: become the program."""
-    import dask
     from prefect.context import refresh_global_settings_context
 
     os.setsid()

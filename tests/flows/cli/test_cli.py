@@ -110,7 +110,8 @@ def test_layers_say_what_was_taken_of_a_file_of_weights_and_why_there_are_no_cla
     torch.save({"state_dict": {f"model.{name}": one for name, one in tiny.network().state_dict().items()}}, file)
     said = vital("layers", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--weights", file)
     assert said.output.startswith(f"of {file} the table 'state_dict' and names that begin with 'model.' were taken\n")
-    said = vital("layers", "tests.flows.tiny:maps_alone", "--input-size", tiny.SIDE)
+    colours = ("--mean", "0.5", "0.5", "0.5", "--std", "0.2", "0.2", "0.2")
+    said = vital("layers", "tests.flows.tiny:maps_alone", "--input-size", tiny.SIDE, *colours)
     assert "'classes' is not there: the network gives a tensor of shape (2, 4, 8, 8)" in said.output
     assert [line.split()[:3] for line in said.output.splitlines()[1:3]] == [["0", "8", "256"], ["1", "4", "64"]]
 
@@ -243,7 +244,7 @@ def _cuda() -> bool:
 
 
 def test_names_that_command_a_terminal_are_spelt() -> None:
-    name = ("--all", "--input-size", str(tiny.SIDE))
+    name = ("--all", "--input-size", str(tiny.SIDE), *("--mean", "0", "0", "0", "--std", "1", "1", "1"))
     said = vital("layers", "tests.flows.tiny:hostile", *name).output
     lines = said.splitlines()
     assert lines[len(tiny.HOSTILE)].startswith(r"[red]%2F=2F\n\t\x1b[31m\u202e  ")

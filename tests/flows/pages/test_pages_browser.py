@@ -96,7 +96,7 @@ def test_zooming_changes_size_and_file(page: Page, index: str) -> None:
     assert "-small.webp" in page.locator(".wall .tile").first.evaluate(background)
     assert len(cells(page)) == 31
     assert sheets_are_drawn(page)
-    assert "size=28" in page.url
+    assert "size=28" in page.evaluate("location.hash")
 
 
 def test_pinching_and_the_wheel_zoom(browser: Browser, index: str) -> None:
@@ -209,7 +209,7 @@ def test_orders(page: Page, index: str) -> None:
         page.select_option("[aria-label='Order by']", label=label)
         assert sorted(cells(page), key=int) == numbers
         assert cells(page) != numbers
-    address = page.url
+    address = page.evaluate("location.href")
     by_loss = cells(page)
     page.goto("about:blank")
     page.goto(address)
@@ -291,11 +291,11 @@ def test_photographs_show_where_the_neuron_is_active(page: Page, index: str) -> 
 
 def test_the_mask_hides_and_shows(page: Page, index: str) -> None:
     page.goto(index + WALL + "/3")
-    page.wait_for_selector(".frame img")
+    drawn = "document.querySelector('.frame img').decode().then(() => true)"
+    assert page.evaluate(drawn)
     whole = page.locator(".frame").screenshot()
     page.keyboard.press("m")
     page.wait_for_selector(".frame svg mask image", state="attached")
-    page.wait_for_load_state("networkidle")
     page.wait_for_function("document.querySelector('[aria-pressed=true]').textContent === 'Mask'")
     assert page.locator(".frame").screenshot() != whole
     page.keyboard.press("m")
@@ -367,9 +367,13 @@ def test_text_can_be_read_against_the_page(browser: Browser, index: str, scheme:
 
 
 def test_every_picture_has_words(page: Page, index: str) -> None:
-    for address in (WALL, WALL + "/3", "#/compare/0/2/1/2/3"):
+    for address, there in (
+        (WALL, ".wall .cell"),
+        (WALL + "/3", ".neuron .frame"),
+        ("#/compare/0/2/1/2/3", ".sides .frame"),
+    ):
         page.goto(index + address)
-        page.wait_for_selector(".cell, .frame")
+        page.wait_for_selector(there)
         nameless = "found => found.filter((node) => !(node.alt || node.getAttribute('aria-label'))).length"
         assert page.eval_on_selector_all("img, .cell, svg[role=img], .strip a", nameless) == 0
         unnamed = (

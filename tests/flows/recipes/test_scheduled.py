@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from stores import AtlasLayer
 from stores.arrays.opening import open_store
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT
-from tests.flows.processes import goes_on
+from tests.server import Server, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -29,40 +26,16 @@ ROOT = Path(__file__).parents[3]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 
-class Server:
-    """A Prefect server of its own, and its command line."""
+class Scheduling:
+    """A Prefect server of its own with a scheduler, and its command line."""
 
     def __init__(self, home: Path) -> None:
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/api"
+        self._server = Server(lasting=True, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="1")
+        self.url = self._server.url
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         self.environment = {
-            **ours, "PREFECT_HOME": str(home), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
-            "PYTHONPATH": str(ROOT),
+            **ours, "PREFECT_HOME": str(home), "PREFECT_API_URL": self.url, "DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT)
         }  # fmt: skip
-        # The server itself has no API elsewhere.
-        own = {name: value for name, value in self.environment.items() if name != "PREFECT_API_URL"}
-        arguments = ("server", "start", "--port", str(port), "--no-ui")
-        with (home / "server.log").open("wb") as log:
-            self._process = subprocess.Popen([PREFECT, *arguments], env=own, stdout=log, stderr=log)
-
-    def wait_until_it_answers(self) -> None:
-        while True:  # the test's own time limit ends this
-            assert goes_on(self._process), "the server ended"
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=60):
-                    return
-            except (urllib.error.URLError, ConnectionError):
-                self._process_is_given_time()
-
-    def _process_is_given_time(self) -> None:
-        try:
-            self._process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            return
 
     def prefect(self, *arguments: str) -> None:
         run = subprocess.run(
@@ -80,17 +53,14 @@ class Server:
         return listed
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait()
+        self._server.stop()
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    home = tmp_path / "prefect"
-    home.mkdir()
-    started = Server(home)
+def server(tmp_path: Path) -> Iterator[Scheduling]:
+    started = Scheduling(tmp_path / "prefect")
     try:
-        started.wait_until_it_answers()
+        wait_for(started.url)
         yield started
     finally:
         started.stop()
@@ -108,7 +78,7 @@ def deployments_with(folder: Path, job: dict[str, Any]) -> Path:
     return file
 
 
-def test_a_scheduled_run_leaves_an_atlas(server: Server, tmp_path: Path) -> None:
+def test_a_scheduled_run_leaves_an_atlas(server: Scheduling, tmp_path: Path) -> None:
     tiny.shards(tmp_path / "shards")
     job = {
         "shards": [str(tmp_path / "shards")],

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,12 +22,14 @@ from prefect.settings import PREFECT_API_URL, PREFECT_RESULTS_PERSIST_BY_DEFAULT
 from flows.jobs import FullJob, LayerJob, Running
 from flows.recipes.full import full_run
 from flows.running.cluster import run_tasks
+from flows.running.workers import workplaces
 from flows.running.workers.starting import script_left_alone
 from flows.running.workers.workplaces import _one_server, kept_workers, workplace_of
 from stores import AtlasLayer
 from stores.arrays.opening import open_store
 from stores.errors import StoreError
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
+from tests.flows.forks import forked_workers
 from tests.flows.processes import Gate, environment, goes_on, killed, vital_run
 from tests.flows.recipes.test_pipeline import digests
 from vital.settings import StatisticsSettings
@@ -63,6 +66,13 @@ def everything(shards: Path, folder: Path, running: Running) -> dict[str, str]:
     """What a full run at ``running`` leaves."""
     full_run(job_at(shards, folder, running))
     return compared(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers(prefect_server: str) -> Iterator[None]:
+    """Those of this process are forks; those of a script, and of runs that others test, are started as Dask does."""
+    with forked_workers(str(ROOT)):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +224,7 @@ def test_workers_of_another_machine_are_not_sent_to_this_one(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They could not reach it."""
-    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    monkeypatch.setattr(workplaces, "socket", SimpleNamespace(gethostname=lambda: "elsewhere"))
     place = workplace_of(Running(scheduler=cluster.scheduler_address))
     with temporary_settings({PREFECT_API_URL: None}), _one_server(place):
         assert not PREFECT_API_URL.value()

@@ -97,10 +97,11 @@ def test_a_folder_that_prefect_cannot_write_is_named_before_the_start(
 
 
 def test_without_any_home_the_same(alone: pytest.MonkeyPatch) -> None:
-    def none(path: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
+    class Homeless(type(Path())):  # type: ignore[misc]
+        def expanduser(self) -> Path:
+            raise RuntimeError("Could not determine home directory.")
 
-    alone.setattr(Path, "expanduser", none)
+    alone.setattr("flows.running.server.Path", Homeless)
     with pytest.raises(NoServer, match="this user has no home: set PREFECT_HOME"), served():
         pass
 

@@ -21,6 +21,8 @@ from stores.errors import UnreadableShard
 from stores.shards.reading import GAP, read_spans
 
 SPANS = 5
+WAIT = 60.0
+"""Seconds after which a request that should have come has not."""
 
 
 class Meeting(AsyncFileSystem):  # type: ignore[misc]
@@ -38,7 +40,7 @@ class Meeting(AsyncFileSystem):  # type: ignore[misc]
         self.asked.append(start)
         if len(self.asked) == SPANS:
             self._all.set()
-        await asyncio.wait_for(self._all.wait(), 20)
+        await asyncio.wait_for(self._all.wait(), WAIT)
         return bytes([start % 251]) * (end - start)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from vital.errors import UnknownModel, VitalError
 from vital.network.preprocessing import Preprocessing
-from vital.network.sources.loaded import RANDOM, Loaded
+from vital.network.sources.loaded import RANDOM, Loaded, assumed
 from vital.network.sources.weight_files import fill
 from vital.settings import ModelSettings
 
@@ -70,7 +70,7 @@ def from_factory(settings: ModelSettings) -> Loaded:
             f"{name!r} returned {type(network).__name__}, not a torch.nn.Module: name a function that makes one"
         )
     notes = fill(network, settings.weights) if settings.weights and settings.weights != RANDOM else ()
-    return Loaded(network, notes=notes)
+    return Loaded(network, notes=(*notes, *assumed(settings)))
 
 
 def _told(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from prefect import task
 
 from flows.jobs import AtlasJob, Running, cores
 from flows.running.cluster import run_tasks
-from flows.running.workers import devices
+from flows.running.workers import devices, workplaces
 from flows.running.workers.devices import OneGpuEach, Room, device_name, gpus_of_workers, sharing_rooms, visible_gpus
 from flows.running.workers.workplaces import started, workplace_of
 from flows.steps import pictures
@@ -120,12 +120,12 @@ def test_in_process_cuda_is_torch_s_own_choice(machine: pytest.MonkeyPatch) -> N
 
 def test_a_gpu_is_told_apart_from_another_jobs_of_the_same_number(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """SLURM shows each job GPUs of its own, which all count from 0; and a site may share its temporary folder."""
-    machine.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    machine.setattr(devices, "tempfile", SimpleNamespace(gettempdir=lambda: str(tmp_path)))
     machine.setenv(gpus.COUNT, "2")
 
     def taken(uuids: str, host: str = "here") -> str:
         machine.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=uuids[number]))
-        machine.setattr("socket.gethostname", lambda: host)
+        machine.setattr(devices, "socket", SimpleNamespace(gethostname=lambda: host))
         return devices._own_gpu.__wrapped__()
 
     kept = len(devices._mine)
@@ -161,13 +161,19 @@ class Rotating(LocalCluster):
         return {number: {**spec, "options": {**spec["options"], "env": {VISIBLE: ",".join(order)}}}}
 
 
+class Finding:
+    """An importlib that finds what it is asked for; the ``importlib`` of other threads finds what there is."""
+
+    util = SimpleNamespace(find_spec=ModuleType)
+
+
 @pytest.mark.slow
 def test_dask_cuda_starts_the_workers_where_it_is_installed(machine: pytest.MonkeyPatch) -> None:
     """A stand-in with its arguments: it cannot be installed where there is no GPU."""
     module = ModuleType("dask_cuda")
     module.__dict__["LocalCUDACluster"] = Rotating
     machine.setitem(__import__("sys").modules, "dask_cuda", module)
-    machine.setattr("importlib.util.find_spec", lambda name: module)
+    machine.setattr(workplaces, "importlib", Finding)
     machine.setenv(VISIBLE, "6,2,1")
     assert seen_by_workers(Running(workers=2)) == ["2,6", "6,2"]
 
@@ -177,7 +183,7 @@ def test_dask_cuda_starts_the_workers_where_it_is_installed(machine: pytest.Monk
 )
 def test_dask_cuda_is_not_given_numbers_beside_uuids(machine: pytest.MonkeyPatch, names: str, expected: object) -> None:
     """It sorts the names of its workers, which it cannot where some are numbers and some are not."""
-    machine.setattr("importlib.util.find_spec", lambda name: ModuleType(name))
+    machine.setattr(workplaces, "importlib", Finding)
     machine.setenv(VISIBLE, names)
     start: Any = workplace_of(Running(workers=2)).start
     assert start.args == (expected,)
