@@ -10,7 +10,7 @@ from torch import nn
 
 from vital.errors import UnknownModel, VitalError
 from vital.network.preprocessing import Preprocessing
-from vital.network.sources.loaded import RANDOM, USUAL, Loaded
+from vital.network.sources.loaded import RANDOM, Loaded, assumed
 from vital.network.sources.weight_files import fill
 from vital.settings import ModelSettings
 
@@ -70,21 +70,7 @@ def from_factory(settings: ModelSettings) -> Loaded:
             f"{name!r} returned {type(network).__name__}, not a torch.nn.Module: name a function that makes one"
         )
     notes = fill(network, settings.weights) if settings.weights and settings.weights != RANDOM else ()
-    return Loaded(network, notes=(*notes, *_assumed(settings)))
-
-
-def _assumed(settings: ModelSettings) -> tuple[str, ...]:
-    """What nobody said of how images are prepared, and what is taken instead."""
-    usual: dict[str, tuple[float, ...]] = {"--input-size": (USUAL.side,), "--mean": USUAL.mean, "--std": USUAL.std}
-    given = (settings.input_size, settings.mean, settings.std)
-    assumed = [name for name, value in zip(usual, given, strict=True) if value is None]
-    if not assumed:
-        return ()
-    taken = ", ".join(f"{name} {' '.join(map(str, usual[name]))}" for name in assumed)
-    return (
-        f"{settings.name} does not say how images are prepared, and ImageNet's usual is taken ({taken}): give what it "
-        "was trained with, or have the factory return what vital.wrap gives",
-    )
+    return Loaded(network, notes=(*notes, *assumed(settings)))
 
 
 def _told(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from torch import nn
 
 from vital.network.preprocessing import Preprocessing
+from vital.settings import ModelSettings
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RANDOM = "random"
@@ -30,3 +31,18 @@ class Loaded:
     """What was chosen or left out on the way, a sentence each."""
     settled: bool = False
     """Whether it is shown what it takes already: all or one of the channels, in its own order of axes."""
+
+
+def assumed(settings: ModelSettings, file: str | None = None) -> tuple[str, ...]:
+    """What nobody said of how images are prepared, and what is taken: of a factory, or of weights in a ``file``."""
+    usual: dict[str, tuple[float, ...]] = {"--input-size": (USUAL.side,), "--mean": USUAL.mean, "--std": USUAL.std}
+    given = (settings.input_size, settings.mean, settings.std)
+    unsaid = [name for name, value in zip(usual, given, strict=True) if value is None]
+    if not unsaid:
+        return ()
+    taken = ", ".join(f"{name} {' '.join(map(str, usual[name]))}" for name in unsaid)
+    wrapped = "" if file else ", or have the factory return what vital.wrap gives"
+    return (
+        f"{file or settings.name} does not say how images are prepared, and ImageNet's usual is taken ({taken}): give "
+        f"what it was trained with{wrapped}",
+    )

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from vital.errors import UnknownModel, UnsuitableInput, nearest
 from vital.memory import first_line, out_of_memory
 from vital.network.preprocessing import Preprocessing
-from vital.network.sources.loaded import RANDOM, Loaded
+from vital.network.sources.loaded import RANDOM, Loaded, assumed
 from vital.network.sources.weight_files import Weights, fill, read_weights
 from vital.settings import ModelSettings
 
@@ -105,7 +106,8 @@ def load(settings: ModelSettings) -> Loaded:
     if file:
         published = next((one for one in choices if _file_name(one) == Path(file).name), None)
         if published is None:
-            return _of_file(settings.name, file)
+            own = _of_file(settings.name, file)
+            return replace(own, notes=(*own.notes, *assumed(settings, file)))
         return _published(settings.name, published, lambda: read_weights(file).only())
     label = (settings.weights or "DEFAULT").rpartition(".")[2]
     if label not in choices.__members__:
@@ -117,9 +119,13 @@ def load(settings: ModelSettings) -> Loaded:
     return _published(settings.name, weights, lambda: _cached(weights, settings.download))
 
 
+TURNING = ("googlenet", "inception_v3")
+"""Networks whose published weights want the colours turned, and whose auxiliary classifiers may be left out."""
+
+
 def build(name: str, **arguments: Any) -> nn.Module:
     """torchvision's network of this name, without weights."""
-    if name in ("googlenet", "inception_v3"):  # they initialise slowly and warn about it unless this is given
+    if name in TURNING:  # they initialise slowly and warn about it unless this is given
         arguments["init_weights"] = True
     network: nn.Module = torchvision_models().get_model(name, weights=None, **arguments)
     return network
@@ -165,12 +171,19 @@ def _state_given(choices: Any, state: Mapping[str, Tensor]) -> Iterator[None]:
 def _of_file(name: str, file: str) -> Loaded:
     """The network with the weights of somebody's own training, which may tell other classes apart."""
     weights = read_weights(file)
-    network = build(name)
+    arguments: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+    if name in TURNING:
+        # saved after published weights were loaded, it has no auxiliary classifiers, which evaluation does not use
+        arguments["aux_logits"] = any(key.startswith("AuxLogits.") or "aux1." in key for key in weights.only())
+        notes = (f"a file does not say whether {name} turns the colours first (transform_input), and it does not here",)
+    network = build(name, **arguments)
     classes = _other_classes(network, weights)
     if classes is None:
-        return Loaded(network, notes=fill(network, weights))
-    network = build(name, num_classes=classes)
-    return Loaded(network, notes=(*fill(network, weights), f"{name} was built with the {classes} classes of {file}"))
+        return Loaded(network, notes=(*fill(network, weights), *notes))
+    network = build(name, num_classes=classes, **arguments)
+    told = f"{name} was built with the {classes} classes of {file}"
+    return Loaded(network, notes=(*fill(network, weights), told, *notes))
 
 
 def _other_classes(network: nn.Module, weights: Weights) -> int | None:

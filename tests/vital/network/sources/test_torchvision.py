@@ -19,7 +19,7 @@ from tests.reference.networks import randomise
 from vital.errors import UnsuitableInput
 from vital.network.models import load_model
 from vital.network.sources import jpeg_decoder, torchvision_models
-from vital.network.sources.torchvision_networks import _published, preprocessing_of
+from vital.network.sources.torchvision_networks import _published, build, preprocessing_of
 
 MODELS = torchvision_models()
 NAMES = MODELS.list_models(module=MODELS)
@@ -174,3 +174,16 @@ def test_a_torchvision_whose_decoder_only_says_that_it_is_none_is_refused(monkey
     Nvjpeg(monkeypatch, "CUDA out of memory. Tried to allocate 20.00 MiB")
     with pytest.raises(RuntimeError, match="out of memory"):
         jpeg_decoder(torch.device("cuda"))
+
+
+def test_a_file_without_auxiliary_classifiers_is_googlenet_s_and_what_it_does_not_say_is_told(tmp_path: Path) -> None:
+    """As it is saved after published weights were loaded."""
+    theirs: Any = randomise(build("googlenet", aux_logits=False), 3).eval()
+    torch.save(theirs.state_dict(), tmp_path / "own.pth")
+    mine = load_model("googlenet", weights=str(tmp_path / "own.pth"))
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(mine.network(images), theirs(images), rtol=1e-4, atol=1e-4)  # the order of sums
+    turned, prepared = mine.notes
+    assert "does not say whether googlenet turns the colours first (transform_input)" in turned
+    assert "own.pth does not say how images are prepared" in prepared
+    assert "--input-size 224, --mean 0.485 0.456 0.406, --std" in prepared
