@@ -31,9 +31,9 @@ class Constants:
     """Partials that a task joins, at most."""
     partial_bytes: int = 10_029_827
     """Of a task of the pass with the rows of its images, measured: merge_partial_bytes."""
-    join_seconds: float = 0.124
+    join_seconds: float = 0.038
     """Reading, adding and writing a partial, measured: merge_seconds, join, by merge_partials."""
-    store_seconds: float = 17.9
+    store_seconds: float = 5.3
     """Joining the last partials and writing the store, measured: merge_seconds, store."""
     reference_per_gpu: float = 137.0
     """References measured a second, measured on an H100: references of benchmarks/gpu.py (layer4.2_float32)."""
@@ -50,7 +50,7 @@ class Constants:
     """Of a task of targets besides its images, measured: requests_kinds."""
     picture_requests: int = 142
     """Of a task of pictures, measured: requests_kinds."""
-    pass_requests: int = 869
+    pass_requests: int = 791
     """Of a pass besides its shards, partials and joins, measured: requests_of_pass less those of one partial."""
 
 

@@ -23,6 +23,8 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED", "false")
+# Nor are its blocks, which a new database is given one by one.
+os.environ.setdefault("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
 
 import jaxtyping
 import pytest

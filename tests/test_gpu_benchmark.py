@@ -47,7 +47,7 @@ def found_in(value: Any, word: str, path: str = "") -> Iterator[str]:
 @pytest.mark.slow
 def test_every_part_runs_and_finds_something(tmp_path: Path) -> None:
     out = tmp_path / "card.json"
-    found = run("benchmarks/gpu.py", "--out", str(out))
+    found = run("benchmarks/gpu.py", "--out", str(out), "--budget", "6000")  # however slow the machine is
     assert set(PARTS) | {"where", "tiny"} == set(found)
     assert [*found_in(found, "error"), *found_in(found, "skipped"), *found_in(found, "left_out")] == []
     assert json.loads(out.read_text()) == found

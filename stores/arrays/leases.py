@@ -102,7 +102,7 @@ def take(group: zarr.Group, path: str, block: int, holder: Holder, term: float) 
     if lease is not None and not lease.is_of(holder) and not lease.left_behind():
         return False
     try:
-        _write(group, path, block, Lease(holder, time.time(), term))
+        _write(group, path, block, Lease(holder, time.time(), term), lease is not None)
     except (ContainsGroupError, FileNotFoundError):  # another run was here at the same moment: see who it is
         lease = read_lease(group, path, block)
         return lease is not None and lease.is_of(holder)
@@ -113,16 +113,17 @@ def renew(group: zarr.Group, path: str, block: int, holder: Holder, term: float)
     """Write that the holder works on it still; nothing happens where another run has taken it over meanwhile."""
     lease = read_lease(group, path, block)
     if lease is None or lease.is_of(holder):
-        _write(group, path, block, Lease(holder, time.time(), term))
+        _write(group, path, block, Lease(holder, time.time(), term), lease is not None)
 
 
-def _write(group: zarr.Group, path: str, block: int, lease: Lease) -> None:
+def _write(group: zarr.Group, path: str, block: int, lease: Lease, there: bool) -> None:
     said = asdict(lease.holder) | {"renewed": lease.renewed, "term": lease.term}
-    try:
+    if there:
         # in its place: who looks meanwhile finds the one before, where a group made anew is removed first
-        group[_lease_path(path, block)].attrs["lease"] = said
-    except (KeyError, FileNotFoundError, ValueError):
-        group.create_group(_lease_path(path, block), attributes={"lease": said}, overwrite=True)
+        with suppress(KeyError, FileNotFoundError, ValueError):  # it has just gone
+            group[_lease_path(path, block)].attrs["lease"] = said
+            return
+    group.create_group(_lease_path(path, block), attributes={"lease": said}, overwrite=True)
 
 
 def _remove(group: zarr.Group, path: str, block: int) -> None:

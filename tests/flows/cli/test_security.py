@@ -148,6 +148,7 @@ def test_credentials_of_the_environment_are_kept_nowhere(tmp_path: Path) -> None
         environment = ours | {
             "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ACCESS_KEY_ID": "key", "PREFECT_HOME": str(tmp_path / "prefect"),
             "PYTHONPATH": str(ROOT), "PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_LOGGING_TO_API_ENABLED": "true",
+            "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
         }  # fmt: skip
         arguments = ["--verbose", "references", str(tmp_path / "shards"), "--store", f"{url}/secret-stats.zarr"]
         arguments += ["--layer", "1", *map(str, MODEL), "--model", "tests.flows.tiny:two_layers"]
