@@ -25,7 +25,7 @@ from flows.steps.reading.darkness import doubts
 from flows.steps.reading.extension import check_shards, extend, finish_extension, kept_plan, known_digests
 from flows.steps.reading.feeding import Feed
 from flows.steps.reading.fitting import fits
-from flows.steps.reading.labels import Labels, refuse_foreign, settle_labels
+from flows.steps.reading.labels import Labels, refuse_foreign, refuse_unlabelled, settle_labels
 from flows.steps.reading.merging import (
     Branch,
     Leaf,
@@ -77,6 +77,7 @@ def select_references(job: ReferencesJob) -> str:
     refuse_short(statistics, job.allow_rejected)
     refuse_unusable(statistics, job.allow_rejected)
     refuse_foreign(statistics, job, loaded)
+    refuse_unlabelled(statistics, job)
     return job.store
 
 

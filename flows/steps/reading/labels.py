@@ -145,6 +145,16 @@ def refuse_foreign(statistics: Statistics, job: ReferencesJob, loaded: LoadedMod
         )
 
 
+def refuse_unlabelled(statistics: Statistics, job: ReferencesJob) -> None:
+    """Raise UnreadableShard after a pass for classes alone in which no image had a label."""
+    if set(job.layers) == {CLASSES} and (statistics.image_labels() == NO_LABEL).all():
+        raise UnreadableShard(
+            f"none of {statistics.image_count()} images has a label, and a class's references are the images that are "
+            "labelled with it: say what says it with --label-key, pack images in a folder a class, or name other "
+            "layers with --layer"
+        )
+
+
 def _matched(job: ReferencesJob, names: tuple[str, ...], loaded: LoadedModel, classes: int) -> Labels:
     if job.labels not in (None, "match", "number"):
         assert job.labels is not None

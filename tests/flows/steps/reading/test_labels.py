@@ -227,3 +227,10 @@ def test_labels_of_another_numbering_are_refused(tmp_path: Path, labels: Sequenc
         asked = asked.model_copy(update={"labels": "number"})
     select_references(asked)
     assert open_statistics(str(tmp_path / "s")).image_labels().tolist() == [*labels]
+
+
+def test_a_pass_for_classes_alone_over_images_without_labels_fails(tmp_path: Path) -> None:
+    shard = tiny.write_tar(tmp_path / "a.tar", {"a.jpg": tiny.jpeg(0), "b.jpg": tiny.jpeg(1)})
+    with pytest.raises(UnreadableShard, match=r"none of 2 images has a label.*--label-key.*--layer"):
+        select_references(job(shard, tmp_path / "s"))
+    select_references(job(shard, tmp_path / "s", layers=("classes", "0")))
