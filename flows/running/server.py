@@ -85,6 +85,12 @@ def _explained(error: Exception) -> str | None:
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value() or ""
+    if of_client and not url and _asked_for(error).endswith("/api/health"):
+        # an answer may take 5 seconds, whatever the limit of the start
+        return (
+            "the server that Prefect starts for a run was too slow to answer: run the command again when the machine "
+            "has less to do, or start `prefect server start` once and name it in PREFECT_API_URL"
+        )
     if "Failed to reach API at" in message or (of_client and url and _asked_for(error).startswith(url)):
         url = safe_url(url) if url else "the address that Prefect chose"
         if "401" in message or "403" in message:

@@ -57,6 +57,8 @@ def check_names(job: NamesJob) -> dict[str, int]:
     samples = [statistics.sample(layer) for layer in layers]
     if not samples:
         raise SchemaMismatch(f"{safe_url(job.atlas)} has no layer yet: `vital info` says how far it is")
+    if job.vocabulary != CLASS_WORDS:
+        read_vocabulary(job.vocabulary)  # what is wrong with the file comes before who could judge by it
     if job.judge is None:
         words = _of_labels(job, statistics, samples[0].image).words.words
     else:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
@@ -141,6 +142,19 @@ def test_a_server_of_its_own_that_does_not_come_is_told_with_the_way_out(
     assert process is not None
     assert process.stdin is not None
     process.stdin.close()
+
+
+def test_a_server_of_its_own_that_is_slow_to_answer_is_told_as_such(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is there, but the machine is busy: Prefect gives up after one answer that takes longer than it waits."""
+    slow = httpx.ReadTimeout("timed out", request=httpx.Request("GET", "http://127.0.0.1:8912/api/health"))
+    alone.setenv("PREFECT_HOME", str(tmp_path))
+    none = temporary_settings({PREFECT_API_URL: None})
+    with (
+        none,
+        pytest.raises(NoServer, match="too slow to answer: run the command again when the machine has less"),
+        served(),
+    ):
+        raise slow
 
 
 def test_where_prefect_may_start_none_the_way_out_is_to_name_one() -> None:

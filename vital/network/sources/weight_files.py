@@ -288,13 +288,11 @@ def cause(error: Exception, file: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     name = re.search(r"GLOBAL ([\w.]+)", text)
     if name:
-        return (
-            f"it holds an object of {name[1]}, which reading would have to run; save the network's state_dict() alone"
-        )
+        return f"it holds an object of {name[1]}, which reading would have to run; save the state_dict() alone"
     said = (text.splitlines() or [""])[0][:200]
     if not re.search(r"[a-z]{3}", said):  # of a text that is taken for a pickle: the code of its first letter
         said = f"it is no file of weights ({type(error).__name__})"
-    return f"{said}; save the network's state_dict() with torch.save"
+    return f"{said}; save the state_dict() with torch.save"
 
 
 def _few(names: list[str]) -> str:
