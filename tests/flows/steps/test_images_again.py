@@ -136,10 +136,10 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
     targets = open_statistics(str(store), "r+").targets(LAYER, "image-lrp")
     targets.forget([0])
 
-    def with_little_room(*arguments: Any) -> Any:
-        batches.append(arguments[8])
-        found = real(*arguments)  # it has summed some by then
-        if arguments[8] > 3:
+    def with_little_room(*arguments: Any, batch: int, **named: Any) -> Any:
+        batches.append(batch)
+        found = real(*arguments, batch=batch, **named)  # it has summed some by then
+        if batch > 3:
             raise MemoryError("no room")
         return found
 
