@@ -136,10 +136,10 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
     targets = open_statistics(str(store), "r+").targets(LAYER, "image-lrp")
     targets.forget([0])
 
-    def with_little_room(*arguments: Any) -> Any:
-        batches.append(arguments[8])
-        found = real(*arguments)  # it has summed some by then
-        if arguments[8] > 3:
+    def with_little_room(*arguments: Any, batch: int, **named: Any) -> Any:
+        batches.append(batch)
+        found = real(*arguments, batch=batch, **named)  # it has summed some by then
+        if batch > 3:
             raise MemoryError("no room")
         return found
 
@@ -153,7 +153,7 @@ def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(
         np.testing.assert_allclose(again[name], values, rtol=2e-3, atol=2e-3, err_msg=name)
     np.testing.assert_array_equal(again["count"], before["count"])
     targets.forget([0])
-    monkeypatch.setattr(measuring, "measure", lambda *arguments: (_ for _ in ()).throw(MemoryError("none")))
+    monkeypatch.setattr(measuring, "measure", lambda *_, **named: (_ for _ in ()).throw(MemoryError("none")))
     with pytest.raises(DoesNotFit, match=r"one reference does not fit into memory \(none\)"):
         steps.measured_blocks(targets_job(store, batch=2), (0,), {})()
     alike = targets_job(store, batch=2, running=Running(deterministic=True))
