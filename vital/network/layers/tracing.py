@@ -15,6 +15,7 @@ from vital.errors import FailedForward, UnsuitableInput
 from vital.network.layers.blocks import block_names, is_leaf, run_modules
 from vital.network.layers.chance import DRAWS, MIXES, UNSTEADY, sampled, streams, unsteady
 from vital.network.layers.layer import Layer, Survey, stated
+from vital.network.layers.probabilities import said_of
 from vital.network.layers.tokens import Constant, other_tokens
 from vital.network.out_of_place import OutOfPlace
 from vital.network.preprocessing import Preprocessing
@@ -81,6 +82,8 @@ class _Trace:
     runs: dict[str, _Run]
     left_out: dict[str, str]
     failure: FailedForward | None
+    notes: tuple[str, ...] = ()
+    """What is doubtful about its output."""
 
 
 def survey(
@@ -136,6 +139,7 @@ def survey(
         )
         for name, layer in layers.items()
     }  # fmt: skip
+    notes = (*notes, *(f"{model.name} {note}" for note in large.notes))
     surveyed = Survey(layers, left_out=large.left_out | apart | changing, failure=failure, notes=notes)
     for name in needed or ():
         surveyed.layer(name)
@@ -253,6 +257,7 @@ def _trace(
         return gradients and not tensor.requires_grad
 
     failure, given = None, None
+    notes: tuple[str, ...] = ()
     with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients), _watched(network, enter, leave):
         try:
             with OutOfPlace():
@@ -275,8 +280,9 @@ def _trace(
         if given is None:
             left_out[CLASSES] = f"is not there: {_no_scores(output)}; name a layer inside the network"
         else:
+            notes = said_of(given)
             layers[CLASSES] = _Run(given.shape, clock + 1, clock + 2, apart=apart(given), values=sampled(given[:1]))
-    return _Trace(layers, left_out, failure)
+    return _Trace(layers, left_out, failure, notes)
 
 
 def _named(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import floor
@@ -21,6 +22,8 @@ from vital.network.sources.torchvision_networks import torchvision_models
 from vital.network.sources.weight_files import fill
 from vital.settings import ModelSettings
 
+PIXELS = "pixel_values"
+"""What transformers call images that a network is given."""
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """What a repository's weights are called, the safest first."""
 
@@ -94,6 +97,7 @@ def from_transformers(settings: ModelSettings) -> Loaded:
             network = kind.from_config(config)
             notes = fill(network, settings.weights) if settings.weights != RANDOM else ()
         network = getattr(network, "vision_model", network)  # of two towers the one that looks
+        _check_looks(settings.name, network)
         usual = _processor(transformers, location, local)
     side = getattr(config, "vision_config", config)
     size = getattr(side, "image_size", None) or 224  # where it is no square, pictures have its shorter side
@@ -101,6 +105,17 @@ def from_transformers(settings: ModelSettings) -> Loaded:
     labels = getattr(config, "id2label", {}) if heads else {}
     names = tuple(str(labels[index]) for index in sorted(labels))
     return Loaded(network, preprocessing, () if names[:1] == ("LABEL_0",) else names, notes)
+
+
+def _check_looks(name: str, network: torch.nn.Module) -> None:
+    """Raises `UnknownModel` where transformers says that the network is given something else than pixels."""
+    given = getattr(network, "main_input_name", PIXELS)
+    if given != PIXELS and PIXELS not in inspect.signature(network.forward).parameters:
+        kinds = {"input_ids": "text", "input_values": "sound", "input_features": "sound"}
+        raise UnknownModel(
+            f"{name} is a {type(network).__name__}, which takes {kinds.get(given, 'something else')} ({given}) and no "
+            f"images ({PIXELS}): name an image model of transformers"
+        )
 
 
 def _processor(transformers: Any, location: str, local: Mapping[str, bool]) -> Mapping[str, Any]:

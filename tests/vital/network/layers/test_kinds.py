@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,6 +106,28 @@ def test_where_no_classes_can_be_known_it_says_what_the_network_gives(
     assert "conv3" in layers.layers
     with pytest.raises(UnknownLayer, match=rf"^'classes' is not there: the network {told}"):
         layers.layer(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (nn.Softmax(1), r"^Sequential ends in a softmax: neurons of 'classes' are probabilities, "),
+        (nn.LogSoftmax(1), r"^Sequential ends in a log-softmax: neurons of 'classes' are logarithms of probabilities"),
+    ],
+    ids=["softmax", "log-softmax"],
+)
+def test_an_output_that_is_probabilities_is_told(last: nn.Module, told: str) -> None:
+    [note] = survey(made(nn.Sequential(Base(), last))).notes
+    assert re.search(told, note)
+
+
+@pytest.mark.parametrize(
+    ("classes", "last"),
+    [(5, nn.Identity()), (5, nn.Sigmoid()), (5, nn.ReLU()), (1, nn.Softmax(1)), (5, nn.Softmin(0))],
+    ids=["scores", "sigmoid", "not negative", "one class", "over images"],
+)
+def test_an_output_of_scores_or_of_a_single_class_is_said_nothing_of(classes: int, last: nn.Module) -> None:
+    assert not [note for note in survey(made(nn.Sequential(Base(classes), last))).notes if "probabilities" in note]
 
 
 class Views(nn.Module):

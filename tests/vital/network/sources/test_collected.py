@@ -182,6 +182,15 @@ def test_tokens_behind_the_patches_of_transformers_are_no_sites(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("hub")
+def test_a_model_of_text_is_refused_as_such(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    ).save_pretrained(tmp_path)
+    with pytest.raises(UnknownModel, match=r"is a BertModel, which takes text \(input_ids\) and no images"):
+        load_model(f"hf/{tmp_path}", weights="random")
+
+
 def test_what_is_not_in_transformers_cache_is_not_fetched_unasked() -> None:
     pytest.importorskip("transformers")
     with pytest.raises(UnknownModel, match=r"hf/nobody/nothing are not in the local cache .*--download"):
