@@ -71,8 +71,9 @@ def once(decorate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _has_defaults(function: FunctionType) -> bool:
-    """They may be others each time."""
-    return bool(function.__defaults__ or function.__kwdefaults__)
+    """They may be others each time, save where there is nothing to be had."""
+    values = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    return any(value is not None for value in values)
 
 
 def _calling_last(called: Any, like: FunctionType) -> FunctionType:

@@ -56,8 +56,10 @@ def test_a_wrong_shape_is_refused_in_each_package() -> None:
 def test_a_function_within_another_is_checked_whenever_it_is_defined_and_nothing_of_it_stays() -> None:
     def scaled(by: Tensor) -> Callable[..., Any]:
         @jaxtyping.jaxtyped(typechecker=checking.checked)
-        def within(rows: Float[Tensor, "n m"], more: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-            return rows.sum(1) * by + more
+        def within(
+            rows: Float[Tensor, "n m"], more: Float[Tensor, "n"], less: Float[Tensor, "n"] | None = None
+        ) -> Float[Tensor, "n"]:
+            return rows.sum(1) * by + more - (0 if less is None else less)
 
         return within
 
@@ -67,6 +69,9 @@ def test_a_function_within_another_is_checked_whenever_it_is_defined_and_nothing
     for _ in range(2):
         assert two(rows, rows[:, 0]).tolist() == [7, 7]
         assert one(rows, rows[:, 0]).tolist() == [4, 4]
+        assert one(rows, rows[:, 0], rows[:, 0]).tolist() == [3, 3]
+        with pytest.raises(TypeCheckError, match="within"):
+            two(rows, rows[:, 0], rows)
         for again, given in ((one, rows), (two, rows[0]), (scaled(second), rows)):
             with pytest.raises(TypeCheckError, match="within"):
                 again(given, rows[0])

@@ -177,6 +177,7 @@ def look(
     atlas: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = (),
     layer: Annotated[tuple[str, ...], Parameter(metavar="LAYER")] = (),
     top: PositiveInt = 10,
+    each: bool = False,
     every: bool = False,
     out: Annotated[Directory | None, PATH] = None,
     pages: Text | None = None,
@@ -190,7 +191,7 @@ def look(
 
     For example:
       vital look a.zarr cat.jpg
-      vital look a.zarr photos --layer layer4.2 --layer classes --top 5
+      vital look a.zarr photos --layer layer4.2 --layer classes --top 5 --each
       vital look a.zarr photos --out look --pages pages
       vital look cat.jpg --atlas natural.zarr --atlas paper.zarr
       vital look a.zarr cat.jpg --json | jq .photographs[0].neurons[0]
@@ -200,7 +201,8 @@ def look(
         photo: photographs, and folders of them
         atlas: instead of ATLAS: one or several, each of which looks for itself  [repeatable]
         layer: their layers that look  [repeatable; default: all]
-        top: neurons of each photograph  [from 1; default: 10]
+        top: neurons of each photograph, of all layers together  [from 1; default: 10]
+        each: so many of each layer, one layer after the other
         every: neurons without a picture, too
         out: folder for a static page, with maps over the photographs
         pages: the atlases' pages, which that page and JSON are to link into: their folder, or their address
@@ -224,7 +226,7 @@ def look(
     except ValueError as error:
         raise UsageError(f"PHOTO: {error}") from None
     opened, running = [open_atlas(url) for url in atlases], Running(device=device)
-    see = partial(look_at, photos=photos, layers=layer, top=top, every=every, store=store, running=running)
+    see = partial(look_at, photos=photos, layers=layer, top=top, each=each, every=every, store=store, running=running)
     looking = look_through(opened, see, out, pages)
     if json_:
         yield json.dumps(looking.as_json(), ensure_ascii=False)

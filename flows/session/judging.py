@@ -87,6 +87,7 @@ def look(
     *,
     layers: Sequence[str] = (),
     top: int = 10,
+    each: bool = False,
     every: bool = False,
     out: str | Path | None = None,
     pages: str | Path | None = None,
@@ -101,6 +102,7 @@ def look(
         photos: one photograph or several: files, folders, Pillow images, or uint8 arrays (row, column, 3).
         layers: the layers that look, all together; all by default.
         top: neurons of each photograph, of those with a picture; or of ``every`` neuron.
+        each: so many of each layer, one layer after the other, as the strongest of all may be of one layer alone.
         out: a folder for a static page of what is seen.
         pages: the atlases' pages that this page links into: their folder, or the address at which they are seen.
         store: its statistics, when they moved.
@@ -123,7 +125,7 @@ def look(
     for one in opened if model is not None else ():
         hand_over_again(model, one.statistics(at))
     parts = parts_of(settings, running=Running)
-    see = partial(look_at, photos=photos, layers=many(layers), top=top, every=every, store=at, **parts)
+    see = partial(look_at, photos=photos, layers=many(layers), top=top, each=each, every=every, store=at, **parts)
     looking = look_through(opened, see, None if out is None else Path(out), None if pages is None else str(pages))
     return looking.looks if several else looking.looks[0]
 

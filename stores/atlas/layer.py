@@ -191,6 +191,11 @@ class AtlasLayer(Blocks):
         """All metrics of the neurons by name; empty where none were written."""
         return self._metrics(METRICS)
 
+    def metric_names(self) -> list[str]:
+        """The names of the metrics of neurons, in order, without reading their values."""
+        parent = self.root.get(f"{self.path}/{METRICS}")
+        return sorted(parent.array_keys()) if isinstance(parent, zarr.Group) else []
+
     def facet_metrics(self) -> dict[str, Float[np.ndarray, "neuron facet"]]:
         """All metrics of each picture of every neuron by name, NaN where it has fewer facets; empty where neurons have
         one picture, of which `metrics` says all."""

@@ -174,19 +174,23 @@ class Atlas:
             yield f"    {int(done.sum())} of {len(done)} blocks, {counts}{layer.facets_in_words()}"
             if (naming := layer.naming()) is not None:
                 yield f"    {naming.in_words()}"
+            if names := layer.metric_names():
+                yield f"    measured by `vital evaluate`: {', '.join(names)}"
 
     def metric_lines(self, layers: list[str] | None = None) -> Iterator[str]:
         """The metrics of every layer, or of ``layers``: its own, and the mean of each over its neurons."""
         yield f"{safe_url(self.url)}: metrics"
         for name in layers or self.layers:
             layer = self.layer(name)
-            for metric, values in sorted(layer.metrics().items()):
+            of_neurons, of_layer = sorted(layer.metrics().items()), sorted(layer.layer_metrics().items())
+            width = max((len(metric) for metric, _ in (*of_neurons, *of_layer)), default=0)
+            for metric, values in of_neurons:
                 known = values[np.isfinite(values)]
                 mean = f"mean {known.mean():.4g} of {len(known)} neurons" if len(known) else "not measured"
-                yield f"  {name}  {metric:<28} {mean}"
-            for metric, entry in sorted(layer.layer_metrics().items()):
+                yield f"  {name}  {metric:<{width}}  {mean}"
+            for metric, entry in of_layer:
                 value = entry["value"]
-                yield f"  {name}  {metric:<28} {'not measured' if value is None else f'{value:.4g} of the layer'}"
+                yield f"  {name}  {metric:<{width}}  {'not measured' if value is None else f'{value:.4g} of the layer'}"
 
     def name_lines(self, layers: list[str] | None = None, most: int = 10) -> Iterator[str]:
         """How many neurons of every layer, or of ``layers``, have a name, and the ``most`` whose names score best."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tests import checking
 from tests.reference.networks import SIDE, Tiny, randomise
 
 if TYPE_CHECKING:
@@ -20,6 +21,16 @@ def _same_random_stream() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _whole_networks_are_checked_at_first(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests that take seconds call a few functions a hundred thousand times, with shapes of one kind: the first calls
+    of each are checked in every test, and all in the quick ones."""
+    slow = request.node.get_closest_marker("slow") is not None
+    checking.spare(slow)
+    yield
+    checking.spare(False)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ value is cut into a multiple of a coarse grid and a rest on a fine one, and each
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -62,15 +63,15 @@ class ExactSum:
         """Add the values of every image of a batch; the result does not depend on batches or their order."""
         total = self.parts.view(2, -1)
         flat = values.reshape(len(values), total.shape[1])
+
+        def work(some: Tensor, part: slice) -> None:
+            for kept, values in zip(total[:, part], exact_parts(some[:, part]), strict=True):
+                kept += values.sum(0, dtype=torch.float64)
+            carried(total[:, part])
+
         for some in flat.split(AT_ONCE):
             slices = cachefuls(flat.shape[1], 2 * len(some)) if flat.device.type == "cpu" else [slice(None)]
-
-            def work(part: slice, some: Tensor = some) -> None:
-                for kept, values in zip(total[:, part], exact_parts(some[:, part]), strict=True):
-                    kept += values.sum(0, dtype=torch.float64)
-                carried(total[:, part])
-
-            share_out(slices, work)
+            share_out(slices, partial(work, some))
 
     def numpy(self) -> Float[np.ndarray, "2 *rest"]:
         """A copy on the host."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -35,12 +36,13 @@ def look_at(
     layers: Sequence[str] = (),
     *,
     top: int = TOP,
+    each: bool = False,
     every: bool = False,
     store: str | None = None,
     running: Running | None = None,
 ) -> Look:
-    """The ``top`` neurons of each photograph, of all ``layers`` together: of those with a picture, or of ``every``
-    neuron. Photographs are read before a network is loaded.
+    """The ``top`` neurons of each photograph, of all ``layers`` together or of ``each``: of those with a picture, or of
+    ``every`` neuron. Photographs are read before a network is loaded.
 
     Raises:
         UnsuitableInput: a photograph cannot be read, or there is none.
@@ -52,7 +54,7 @@ def look_at(
     shown = read_photos(photos, preprocessing, partial(decode, bands=bands_of(preprocessing)))
     asked = _asked(atlas, statistics, layers, every)
     loaded = load_stored(statistics, running or Running())
-    looking = _Looking(loaded, asked, top)
+    looking = _Looking(loaded, asked, top, each)
     view = () if preprocessing.colours == 3 else loaded.model.preprocessing.view
     precision, wanted = statistics.base.get("precision", "float32"), {one.name: one.neurons.tolist() for one in asked}
     seen: list[Seen] = []
@@ -98,22 +100,29 @@ def _asked(atlas: Atlas, statistics: Statistics, layers: Sequence[str], every: b
 class _Looking:
     """Neurons of some layers that look at batches of photographs."""
 
-    def __init__(self, loaded: LoadedModel, layers: Sequence[_Layer], top: int) -> None:
+    def __init__(self, loaded: LoadedModel, layers: Sequence[_Layer], top: int, each: bool) -> None:
         self._loaded, self._layers, self._top = loaded, layers, top
         self._owners = [(one, row) for one in layers for row in range(len(one.neurons))]
+        bounds = np.cumsum([0, *(len(one.neurons) for one in layers)]).tolist()
+        # owners among whom the strongest are looked for: of each layer, or of all
+        self._among = list(pairwise(bounds)) if each else [(0, bounds[-1])]
         survey, preprocessing = loaded.survey, loaded.model.preprocessing
         modules = {one.name: survey.layer(survey.layer(one.name).reads.layer) for one in layers}
         self._boxes = {name: preprocessing.boxes(module.own_sites) for name, module in modules.items()}
 
     def sights(self, heard: Mapping[str, Responses]) -> list[list[Sight]]:
-        """Of each photograph the neurons that see it most, of all layers together."""
+        """Of each photograph the neurons that see it most, of all layers together or of each in turn."""
         standings = [standing(heard[one.name].peak, one.sample) for one in self._layers]
         shares, deviations = (np.concatenate(parts, axis=1) for parts in zip(*standings, strict=True))
         unknown_last = -np.nan_to_num(deviations, nan=-np.inf)
         made = []
         for image, share in enumerate(shares):
-            best = np.lexsort((unknown_last[image], -share))[: self._top]
-            made.append([self._sight(one, heard, image, share[one], deviations[image, one]) for one in best.tolist()])
+            best = [
+                start + one
+                for start, end in self._among
+                for one in np.lexsort((unknown_last[image, start:end], -share[start:end]))[: self._top].tolist()
+            ]
+            made.append([self._sight(one, heard, image, share[one], deviations[image, one]) for one in best])
         return made
 
     def _sight(self, one: int, heard: Mapping[str, Responses], image: int, share: float, deviations: float) -> Sight:

@@ -109,6 +109,9 @@ def test_layers_look_together_and_classes_have_maps_of_relevance(made: Made, ref
     both = flows.look(str(made.atlas), [reference.file, reference.file.parent], top=60)
     assert [seen.name for seen in both] == [str(reference.file)] * 2
     assert set(both.sampled) == {LAYER, "classes"}
+    each = flows.look(str(made.atlas), reference.file, layers=[LAYER, "classes"], top=2, each=True)
+    asked = [[sight.title for sight in both[0].sights if sight.layer == one][:2] for one in (LAYER, "classes")]
+    assert [sight.title for sight in each[0].sights] == [*asked[0], *asked[1]]
     classes = [sight for sight in both[0].sights if sight.layer == "classes"]
     assert classes
     for sight in classes:

@@ -132,6 +132,7 @@ def test_metrics_do_not_belong_to_the_blocks(group: zarr.Group) -> None:
     AtlasLayer(group, "layer4.2").write_metrics({"score": np.arange(10.0), "more": np.zeros(NEURONS)}, {})
     AtlasLayer(group, "layer4.2").write(1, block_of(1))
     assert AtlasLayer(group, "layer4.2").metrics()["score"].tolist() == list(range(10))
+    assert AtlasLayer(group, "layer4.2").metric_names() == ["more", "score"]
     assert not any("score" in name for name in AtlasLayer(group, "layer4.2").rows([0]))
     with pytest.raises(SchemaMismatch, match="exists with shape"):
         AtlasLayer(group, "layer4.2").write_metrics({"score": np.zeros(3)}, {})

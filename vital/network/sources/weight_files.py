@@ -265,8 +265,8 @@ def harmless() -> list[Any]:
     return [argparse.Namespace, np.ndarray, np.dtype, *kinds, *named, encode]
 
 
-def cause(error: Exception, file: str) -> str:
-    """Why a file cannot be read, and the way out."""
+def cause(error: Exception, file: str, instead: str = "save the state_dict() alone") -> str:
+    """Why a file cannot be read, and the way out: of one that holds more than numbers, what to do ``instead``."""
     with Path(file).open("rb") as read:
         begins = read.read(64)
     if begins.startswith(b"version https://git-lfs"):
@@ -288,7 +288,7 @@ def cause(error: Exception, file: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     name = re.search(r"GLOBAL ([\w.]+)", text)
     if name:
-        return f"it holds an object of {name[1]}, which reading would have to run; save the state_dict() alone"
+        return f"it holds an object of {name[1]}, which reading would have to run; {instead}"
     said = (text.splitlines() or [""])[0][:200]
     if not re.search(r"[a-z]{3}", said):  # of a text that is taken for a pickle: the code of its first letter
         said = f"it is no file of weights ({type(error).__name__})"

@@ -28,6 +28,8 @@ from vital.network.sources.dictionaries.saev import saev
 from vital.network.sources.weight_files import cause, harmless
 
 WAY_BACK = ("decoder", "decoder_bias")
+TENSORS = "save its tensors alone: the state_dict(), with top_k beside it, or plain arrays with numpy.savez"
+"""What to do with a file that holds more. A state dict alone does not say what an encoder ends in."""
 PLAIN = ("weight", "bias", "centre", "scale", "threshold", "k", "normalisation", "layer", *WAY_BACK)
 """Keys of a plain file."""
 NORMALISATIONS: Mapping[str, Normalisation] = {"none": "none", "norm": "norm", "layer": "layer"}
@@ -80,7 +82,7 @@ def _loaded(content: bytes, path: Path) -> Any:
         with torch.serialization.safe_globals(harmless()):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different one for each kind of broken file
-        raise Unreadable(cause(error, str(path))) from None
+        raise Unreadable(cause(error, str(path), TENSORS)) from None
 
 
 def _of_torch(content: Any) -> Dictionary:

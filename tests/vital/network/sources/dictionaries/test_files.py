@@ -202,7 +202,7 @@ def bad(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("code", "holds an object of exec, which reading would have to run; save the"),
+        ("code", "holds an object of exec, which reading would have to run; save its tensors alone: .* numpy.savez"),
         ("whole", r"holds an object of torch.nn.modules.linear.Linear, which reading would have to run"),
         ("list", "holds a list; save the state_dict"),
         ("names", "has no encoder.final_block.0.weight and no encoder.final_block.0.bias but a; give the file as"),
