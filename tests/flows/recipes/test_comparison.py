@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.jobs import Running
+from flows.jobs import BLOCK, Running
 from flows.recipes.comparison import compare_methods
 from flows.reports.plan import ABLATIONS, METHODS, Case, Comparison, ReportJob
+from flows.running.neurons import blocks_of, parse_neurons
 from stores import AtlasLayer
 from stores.arrays.opening import open_store
 from stores.errors import StoreError
@@ -148,6 +149,12 @@ def test_a_method_that_the_network_does_not_allow_is_left_out_and_listed(tmp_pat
     text = Path(compare_methods(asked)).read_text()
     assert "has none: choose another method" in text
     assert set(json.loads((tmp_path / "report" / "report.json").read_text())) == {"vital", "photographs"}
+
+
+@pytest.mark.parametrize("channels", [3, 192])
+def test_by_default_a_layer_s_first_block_is_compared_however_small_it_is(channels: int) -> None:
+    usual = parse_neurons(ReportJob.model_fields["neurons"].default, channels, LAYER)
+    assert blocks_of(usual, BLOCK) == blocks_of(range(min(32, channels)), BLOCK)
 
 
 def test_bad_input_is_said_before_work(tmp_path: Path) -> None:
