@@ -77,7 +77,7 @@ class ReportJob(Settings):
     )
     dictionaries: tuple[Location, ...] = Field((), description=_of_pass("dictionaries"))
     classes: str = Field("", description="class neurons, e.g. 0:64; all that have references by default")
-    neurons: str = Field("0:32", description="neurons of the other layers, rounded out to whole blocks")
+    neurons: str = Field("0", description="neurons of the other layers, rounded out to whole blocks of 32")
     methods: tuple[PictureMethod, ...] = Field(METHODS, min_length=1, description="methods to compare")
     no_ablation: bool = Field(
         False, description="leave out the method without each of its parts, which is made under the first seed"

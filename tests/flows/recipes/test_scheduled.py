@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from stores import AtlasLayer
 from stores.arrays.opening import open_store
 from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT
+from tests.flows.forks import Fork
+from tests.flows.processes import killed
 from tests.server import Server, wait_for
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
-PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 
 class Scheduling:
@@ -38,10 +38,12 @@ class Scheduling:
         }  # fmt: skip
 
     def prefect(self, *arguments: str) -> None:
-        run = subprocess.run(
-            [PREFECT, "--no-prompt", *arguments], env=self.environment, cwd=ROOT, capture_output=True, text=True
-        )
-        assert run.returncode == 0, f"prefect {' '.join(arguments)}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
+        """In the project's folder, as a fork: Prefect is imported once for all."""
+        with chdir(ROOT):
+            run = Fork(("prefect", "--no-prompt", *arguments), self.environment)
+        with killed(run):  # in case that the test's own time limit ends this
+            output, errors = run.communicate()
+        assert run.returncode == 0, f"prefect {' '.join(arguments)}\n{output[-3000:]}\n{errors[-3000:]}"
 
     def found(self, kind: str, **filters: Any) -> list[dict[str, Any]]:
         """What the server holds of a kind; another command line would take seconds to start."""
