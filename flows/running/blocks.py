@@ -128,9 +128,9 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
                 renew(group, at.path, first, holder, running.lease)
 
     keeper = Thread(target=keep, daemon=True)
-    wanted = bool(Blocks(group, at.path).unwritten(blocks))
+    unwritten = bool(Blocks(group, at.path).unwritten(blocks))
     try:
-        mine = wanted and take(group, at.path, first, holder, running.lease)
+        mine = unwritten and take(group, at.path, first, holder, running.lease)
         if mine:
             keeper.start()
         yield mine
@@ -138,7 +138,7 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
         ended.set()
         if keeper.ident is not None:
             keeper.join()
-        if wanted:  # whether it is ours or not: an interrupt may come as soon as the lease is written
+        if unwritten:  # whether it is ours or not: an interrupt may come as soon as the lease is written
             release(group, at.path, first, holder)
 
 

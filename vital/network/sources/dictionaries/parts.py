@@ -39,6 +39,11 @@ def table(text: bytes, where: str) -> dict[str, Any]:
     return values
 
 
+def inner(value: object) -> Mapping[str, Any]:
+    """A table inside another; empty where there is none."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def wanted(arrays: Arrays, *names: str) -> list[np.ndarray]:
     """The arrays of these names, all of which a format has."""
     if missing := [name for name in names if name not in arrays]:

@@ -10,7 +10,7 @@ import numpy as np
 from vital.network.neurons import Dictionary
 from vital.network.neurons.dictionaries import Normalisation
 from vital.network.sources.dictionaries.encoders import Encoder, Unreadable, with_decoder
-from vital.network.sources.dictionaries.parts import Arrays, count, number, wanted
+from vital.network.sources.dictionaries.parts import Arrays, count, inner, number, wanted
 
 NORMALISATIONS: Mapping[str, Normalisation] = {"none": "none", "constant_norm_rescale": "norm", "layer_norm": "layer"}
 """What it calls what is done to each site."""
@@ -24,8 +24,7 @@ def saelens(settings: Mapping[str, Any], arrays: Arrays, factor: object) -> Dict
     kind, k = settings.get("architecture", "standard"), settings.get("k")
     ends = settings.get("activation_fn", settings.get("activation_fn_str", "relu"))
     if ends == "topk":  # before its version 6
-        more = settings.get("activation_fn_kwargs")
-        kind, k = "topk", more.get("k", k) if isinstance(more, Mapping) else k
+        kind, k = "topk", inner(settings.get("activation_fn_kwargs")).get("k", k)
     if kind not in ENCODERS or ends not in ("relu", "topk"):
         raise Unreadable(
             f"its encoder is {kind!r} of SAELens, ending in {ends!r}; {', '.join(ENCODERS)} of ReLU are known"
@@ -45,8 +44,8 @@ def saelens(settings: Mapping[str, Any], arrays: Arrays, factor: object) -> Dict
         known = ", ".join(NORMALISATIONS)
         raise Unreadable(f"it normalises by {named!r}; {known} are known, so let SAELens fold it in first")
     weight, centre = wanted(arrays, "W_enc", "b_dec")
-    metadata = settings.get("metadata")  # where the name is since its version 6
-    on = settings.get("hook_name") or (metadata.get("hook_name") if isinstance(metadata, Mapping) else None)
+    # in the metadata since its version 6
+    on = settings.get("hook_name") or inner(settings.get("metadata")).get("hook_name")
     weight, back = weight.T, arrays["W_dec"] / scale if "W_dec" in arrays else None
     rest: dict[str, Any] = {"normalisation": NORMALISATIONS[named], "scale": scale}
     rest["centre"] = centre / scale if settings.get("apply_b_dec_to_input", True) else 0.0
