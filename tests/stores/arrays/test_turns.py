@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from stores.arrays import turns
-from stores.arrays.leases import Holder, take
+from stores.arrays.leases import Holder, Watch, take
 from stores.arrays.opening import open_store
 from stores.arrays.turns import Turn
 
@@ -86,7 +86,7 @@ def test_a_run_that_is_seen_to_have_ended_is_not_waited_for(asking: Asking, monk
 
 
 def test_tasks_that_work_on_blocks_are_told_apart_from_runs_that_ask(asking: Asking) -> None:
-    watch = turns.Watch(asking.url, "", Holder.new())
+    watch = Watch(asking.url, "", Holder.new())
     assert asking.first.ask(asking.group) is None
     assert turns.at_work(watch, asking.group) is None
     assert take(asking.group, "targets/layer/variant", 3, asking.second.holder, TERM)
