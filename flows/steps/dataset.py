@@ -173,8 +173,8 @@ def write_gathered(
     is complete is marked last. How many are kept of a layer ``plan`` says where the store does not yet know."""
     for name, sums in gathered.sums.items():
         sys.stderr.writelines(
-            f"layer {name}: {count} channels have left what is exact in the {meaning}, {LIMIT:.1e}: right to 16 digits, "
-            "but the last bits depend on the order of tasks\n"
+            f"layer {name}: {count} channels have left what is exact in the {meaning}, {LIMIT:.1e}: right to 16 "
+            "digits, but the last bits depend on the order of tasks\n"
             for meaning, count in sums.beyond().items()
         )
         statistics.write_layer(name, levels_of(survey.layer(name), plan.levels), sums.stored(), LayerSums.meanings())
