@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import RLock
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import nn
 
 from flows.jobs import Running, cores
 from flows.running.workers.devices import device_name
@@ -24,6 +27,7 @@ from vital.network.layers import Survey, survey
 from vital.network.models import Model, at_side, load_model
 from vital.network.neurons import Dictionary
 from vital.network.probe import CLASSES, anchor
+from vital.pictures.device import batch_of, needed_bytes
 from vital.settings import ModelSettings
 
 ALL_THREADS = min(torch.get_num_threads(), cores())
@@ -139,6 +143,22 @@ _latest: dict[str, Dictionary] = {}
 def decoders_of(running: Running, device: torch.device) -> int:
     """Threads that decode images in a task of this process, whose network is on ``device``."""
     return running.sharing(cores(), device.type != "cpu", ALL_THREADS).decoders or 1
+
+
+def fitting_batch(loaded: LoadedModel, what: Hashable, one: Callable[[], object]) -> int:
+    """How many of some things fit together into the device of ``loaded``, by what ``one`` takes: measured once in this
+    process for each network and ``what``, which has all that this depends on. What is free is asked each time."""
+    needs = _needs.setdefault(loaded.model.network, {})
+    if what not in needs:
+        needed = needed_bytes(one, loaded.device)
+        if not math.isfinite(needed):  # there may be more room for the next task
+            return 1
+        needs[what] = needed
+    return batch_of(needs[what], loaded.device)
+
+
+_needs: WeakKeyDictionary[nn.Module, dict[Hashable, float]] = WeakKeyDictionary()
+"""Bytes of one thing, by network and by what it is."""
 
 
 def stored_model(statistics: Statistics) -> ModelSettings:
