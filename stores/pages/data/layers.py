@@ -23,9 +23,9 @@ def layer_files(page: LayerPage) -> Iterator[tuple[str, Any]]:
     """All that is told of a layer by the name of its part: first ``layer``, which says what else there is.
 
     ``captions-N`` has the names of the neurons of sheet N, which the wall shows, ``values-N`` what was measured of
-    them, which their own pages show; ``column-I`` has one value of all neurons, ``name-order``
-    their order by name, ``coordinates`` by which similar ones are near each other, ``status`` why there is no picture of some, and ``INDEX-N`` a part
-    of an index.
+    them, which their own pages show; ``column-I`` has one value of all neurons, ``name-order`` their order by name,
+    ``coordinates`` by which similar ones are near each other, ``status`` why there is no picture of some, and
+    ``INDEX-N`` a part of an index.
     """
     made = np.flatnonzero(page.status == MADE)
     columns = [numbers(column.values[made]) for column in page.columns]
