@@ -51,8 +51,8 @@ def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walk
         assert vital("pages", made.atlas, "--out", tmp_path / "c", "--store", store).exit_code == 0
     finally:
         store.rename(made.store)
-    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is False
-    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is True
+    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LATER / "layer.js")["coordinates"] is False
+    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LATER / "layer.js")["coordinates"] is True
 
 
 def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_neuron_and_the_walk_to_an_earlier_one(page: Page, index: str) -> None
     assert href.startswith(f"#/0/{EARLIER}/")
     link.click()
     page.wait_for_function("hash => location.hash === hash", arg=href)
-    page.wait_for_function("place => document.title.endsWith(place)", arg=f"{EARLIER} – VITAL Atlas")
+    page.wait_for_function("layer => document.title.endsWith(layer)", arg=f"{EARLIER} – VITAL Atlas")
     # the first convolution's channels have no pictures: they are numbers
     page.wait_for_selector(".stones li")
     assert page.locator(".strip a").count() == 0

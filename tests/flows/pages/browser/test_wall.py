@@ -143,6 +143,6 @@ def test_two_atlases_side_by_side(page: Page, index: str) -> None:
     assert page.locator(".measured tbody tr").count() == 10
     page.click(".path > a")
     page.wait_for_selector(".pair")
-    assert page.get_attribute(".place", "aria-setsize") == "31"
+    assert page.get_attribute(".item", "aria-setsize") == "31"
     page.locator(".cell").nth(2).click()
     page.wait_for_selector(".sides .frame img >> nth=1")
