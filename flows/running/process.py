@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,9 +21,9 @@ from flows.running.workers.devices import device_name
 from stores import Statistics
 from stores.arrays.provenance import fingerprint
 from stores.files import local_path
-from vital.errors import UnknownModel, UnsuitableInput
+from vital.errors import DoesNotFit, GpuFailed, UnknownModel, UnsuitableInput, of_gpu
 from vital.judging.judges import Judge, load_judge, same_classes
-from vital.memory import keep_memory
+from vital.memory import first_line, keep_memory, out_of_memory
 from vital.network.arithmetic import repeatable, rounding
 from vital.network.layers import Survey, survey
 from vital.network.models import Model, at_side, load_model
@@ -57,8 +59,30 @@ def at_work(running: Running) -> Iterator[None]:
     """What a task does with its process's network is done in this block: with the same bytes each time where that is
     asked for, and by one thread at a time. A Dask worker has as many threads as its machine has cores unless it is told
     otherwise, and what one of them watches in the network another would run."""
-    with _network_in_use, repeatable(running.deterministic):
+    with _network_in_use, _gpu_in_one_sentence(), repeatable(running.deterministic):
         yield
+
+
+@contextmanager
+def _gpu_in_one_sentence() -> Iterator[None]:
+    """What a GPU answers, as an error that says where: CUDA gives this process nothing more after most of them, and a
+    scheduler's worker would fail at each later task."""
+    try:
+        yield
+    except RuntimeError as error:
+        where = f"of process {os.getpid()} on {socket.gethostname()}"
+        if out_of_memory(error):  # of the network itself: what is halved has said so
+            raise DoesNotFit(
+                f"the memory {where} does not hold the network and what goes with it ({first_line(error)}): see who "
+                "else uses that device (`nvidia-smi`), or take one with more memory"
+            ) from error
+        if not of_gpu(error):
+            raise
+        raise GpuFailed(
+            f"the GPU {where} failed ({first_line(error)}): what is written stays; start that worker anew if it is one "
+            "of a scheduler, and run the same command again; where it fails at once, compare torch's CUDA "
+            "(`python -m torch.utils.collect_env`) with the driver's (`nvidia-smi`)"
+        ) from error
 
 
 def load(settings: ModelSettings, running: Running) -> LoadedModel:
@@ -180,6 +204,7 @@ def _changed(settings: ModelSettings) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=1)
+@_gpu_in_one_sentence()
 def _load(settings: ModelSettings, device: str, _: tuple[int, ...]) -> LoadedModel:
     with rounding():  # what is found of its layers must not depend on what a caller lets torch round
         model = _live[settings.name] if settings.name.startswith(LIVE) else load_model(settings)
