@@ -5,19 +5,18 @@ import sys
 
 from tests.flows.processes import environment
 
-FIRST_PROCESSES = """
-import multiprocessing, signal
-from flows.running.workers.starting import deaf_processes
-with deaf_processes():
-    pool = multiprocessing.get_context("spawn").Pool(2)
-heard = [signal.SIGINT not in pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, [])) for _ in range(4)]
-print(heard, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
-pool.terminate()
+FIRST_WORKERS = """
+import signal
+from flows.jobs import Running
+from flows.running.workers.workplaces import started, workplace_of
+with started(workplace_of(Running(workers=2))) as runner:
+    blocked = runner.client.run(signal.pthread_sigmask, signal.SIG_BLOCK, [])
+print([signal.SIGINT in one for one in blocked.values()], signal.pthread_sigmask(signal.SIG_BLOCK, []))
 """
 
 
-def test_the_first_processes_of_a_program_are_deaf_too() -> None:
-    """Python starts its own tracker of resources with the first of them, and lets Ctrl-C through after that."""
-    command = [sys.executable, "-c", FIRST_PROCESSES]
+def test_workers_hear_no_ctrl_c() -> None:
+    """In a program of its own: with the first process Python starts a tracker, and lets the signal through again."""
+    command = [sys.executable, "-c", FIRST_WORKERS]
     ran = subprocess.run(command, env=environment(), capture_output=True, text=True)
-    assert (ran.stdout, ran.stderr) == ("[False, False, False, False] False\n", "")
+    assert ran.stdout == "[True, True] set()\n", ran.stderr
