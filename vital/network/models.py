@@ -21,7 +21,7 @@ from vital.network.sources import Colour, load_network
 from vital.network.sources.fitting.resolution import at_resolution
 from vital.network.sources.fitting.shown import rows_first, settled
 from vital.network.sources.fitting.usable import refuse, usable
-from vital.settings import EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings, checked
+from vital.settings import CLASSES, EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings, checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,8 @@ class Model:
     """What it was loaded by, where it was: other programs can load it again."""
     notes: tuple[str, ...] = ()
     """What was chosen or left out when it was loaded, a sentence each."""
+    classifies: bool = True
+    """Whether its outputs are scores of classes, as far as anybody says; else they are features."""
 
     def layers(self, every: bool = False) -> LayerTable:
         """Its blocks and its classes, or ``every`` layer: channels, sites, and the nodes matched by default.
@@ -99,7 +101,10 @@ def load_model(
     preprocessing = _with_shown(preprocessing, settings.shown or preprocessing.shown)
     identity = _identity(settings.name, digest, preprocessing)
     notes = (*loaded.notes, *notes, *(() if loaded.settled else _of_luminance(settings.name, preprocessing)))
-    return Model(settings.name, network, preprocessing, loaded.class_names, identity, settings, notes)
+    if not loaded.classifies:
+        notes += (f"{settings.name} has no classifier: what is called {CLASSES!r} are the features that it gives",)
+    classes = loaded.class_names
+    return Model(settings.name, network, preprocessing, classes, identity, settings, notes, loaded.classifies)
 
 
 @torch.inference_mode(False)
