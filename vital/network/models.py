@@ -98,7 +98,7 @@ def load_model(
         raise UnsuitableInput(f"{settings.name} is wrapped for {count} channels, not {settings.channels}: leave it out")
     preprocessing = _of_files(preprocessing, count, settings)
     preprocessing = preprocessing if loaded.settled else preprocessing.of_channels(count)
-    preprocessing = _with_view(preprocessing, settings.shown or preprocessing.shown)
+    preprocessing = _with_shown(preprocessing, settings.shown or preprocessing.shown)
     identity = _identity(settings.name, digest, preprocessing)
     notes = (*loaded.notes, *notes, *(() if loaded.settled else _of_luminance(settings.name, preprocessing)))
     if not loaded.classifies:
@@ -166,7 +166,7 @@ def wrap(
     mean, std = _convention(values, mean, std, count)
     ends = _ends(black, white, count)
     preprocessing = Preprocessing(side, mean, std, resize, interpolation, black=ends[0], white=ends[1])
-    preprocessing = _with_view(preprocessing.of_channels(count), tuple(shown))
+    preprocessing = _with_shown(preprocessing.of_channels(count), tuple(shown))
     notes = (*notes, *_of_luminance(called, preprocessing))
     return Model(
         called, network, preprocessing, tuple(class_names), _identity(called, digest, preprocessing), notes=notes
@@ -221,11 +221,11 @@ def _ends(black: Any, white: Any, channels: int) -> tuple[Colour, Colour]:
 ENDS = ("black", "white")
 
 
-def _with_view(preprocessing: Preprocessing, shown: tuple[int, ...]) -> Preprocessing:
+def _with_shown(preprocessing: Preprocessing, shown: tuple[int, ...]) -> Preprocessing:
     if shown and (len(shown) not in (1, 3) or not all(0 <= one < preprocessing.colours for one in shown)):
         raise UnsuitableInput(
             f"shown = {shown} are not one or three of the {preprocessing.colours} channels, which are counted from 0: "
-            f"give such as {preprocessing.view}"
+            f"give such as {preprocessing.shown_channels}"
         )
     return replace(preprocessing, shown=shown)
 
