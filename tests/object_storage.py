@@ -14,8 +14,8 @@ def bucket() -> Iterator[str]:
     import boto3
     import fsspec
     from moto.backends import get_backend
-    from moto.core import DEFAULT_ACCOUNT_ID
-    from moto.server import create_backend_app
+    from moto.core.models import DEFAULT_ACCOUNT_ID
+    from moto.moto_server.werkzeug_app import create_backend_app
     from waitress import wasyncore
     from waitress.server import create_server
     from zarr.core.sync import sync
