@@ -9,7 +9,7 @@ photographs, a fifth of which are held out, and written to ``--out``. It takes m
   feature's target, of whole rows and of relevant ones, as a store compresses them. ``percent`` says by how much the
   loss of a photograph that does not excite the feature changes by being stored so: of the sum over nodes, matched whole
   and by relevance; ``percent_whole`` where whole rows alone are matched, ``percent_node`` of one of all terms. All are
-  the most of a few features.
+  the most of ten features.
 - ``bits``: of 16-bit weights against 32, the share of a site's active features that stay the same.
 
 ``--pictures`` makes pictures of 32 features instead, and of as many channels of the same layer, and has two other
@@ -81,9 +81,9 @@ class Size:
     channels: int = 2048
     sites: int = 49
     task: int = 32
-    rows: tuple[tuple[int, int], ...] = ((128, 0), (128, 256), (128, 64), (64, 256))
+    rows: tuple[tuple[int, int], ...] = ((256, 256), (128, 0), (128, 256), (128, 64), (64, 256))
     """Levels of a row, and the steps of its values; 0 for none."""
-    few: int = 3
+    few: int = 10
     """Features whose targets are looked at, and ``references`` of each."""
     references: int = 8
 

@@ -9,11 +9,13 @@
     ├── UnsupportedOperation  an operation of the network without a relevance rule
     ├── UnsuitableInput       a size or a setting that this network cannot take
     ├── FailedForward         the network's own forward raised an error, which the message gives
-    └── DoesNotFit            a batch that does not fit into memory
+    ├── DoesNotFit            a batch that does not fit into memory
+    └── GpuFailed             a GPU or its driver failed, as the message says
 
 Every message states what came, what was expected and the way out.
 """
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -48,6 +50,19 @@ class FailedForward(VitalError, RuntimeError):
 
 class DoesNotFit(VitalError):
     """Not even one picture fits into the device's memory, or a batch that is not to be made smaller does not."""
+
+
+class GpuFailed(VitalError):
+    """A GPU or its driver failed; a process cannot use it after that."""
+
+
+OF_GPU = re.compile(r"CUDA (driver )?error|cu(DNN|FFT|SOLVER|SPARSE) error|(CUBLAS|CUDNN|CUFFT)_STATUS_", re.I)
+"""How torch begins to say what CUDA's runtime, driver and libraries answered."""
+
+
+def of_gpu(error: BaseException) -> bool:
+    """Whether an error is what a GPU or its driver answered, whatever asked it."""
+    return isinstance(error, RuntimeError) and OF_GPU.search(str(error)) is not None
 
 
 def nearest(name: str, known: Sequence[str], count: int = 5) -> str:

@@ -46,7 +46,9 @@ class NamesJob(Settings):
         "open_clip:ARCHITECTURE/WEIGHTS, by cosines  [default: the data set's labels say it]",
     )
     broader: Location | None = Field(
-        None, description='JSON file of broader words, such as {"dog": ["golden retriever", "n02085620", 153]}'
+        None,
+        description='JSON file of broader words, such as {"dog": ["golden retriever", "n02085620", 153]}; or data.noun '
+        "of WordNet 3.0, for its hypernyms of ImageNet's classes",
     )
     layers: tuple[str, ...] = Field((), description="layers whose neurons are named; all of the atlas by default")
     words: int = Field(3, ge=1, le=20, description="words kept of a neuron")

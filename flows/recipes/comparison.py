@@ -9,6 +9,7 @@ from flows.recipes.evaluation import evaluate_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.reports.controls import checked, costed, photographs
+from flows.reports.kept import Measures
 from flows.reports.plan import ReportJob
 from flows.reports.writing import write_report
 from flows.running.cluster import in_process
@@ -28,7 +29,10 @@ def compare_methods(job: ReportJob) -> str:
             for case in cases:
                 with costed(comparison, case):
                     build_atlas(comparison.pictures(case))
+            measures = Measures(comparison, cases)
             for case in cases:
-                evaluate_atlas(comparison.evaluation(case, cases))
+                with measures.wanted(case) as wanted:
+                    if wanted:
+                        evaluate_atlas(comparison.evaluation(case, cases))
             photographs(comparison)
     return write_report(comparisons)

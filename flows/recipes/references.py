@@ -22,7 +22,15 @@ from flows.steps.dataset import (
     refuse_unusable,
 )
 from flows.steps.reading.darkness import doubts
-from flows.steps.reading.extension import check_shards, extend, finish_extension, kept_plan, known_digests
+from flows.steps.reading.extension import (
+    check_plan,
+    check_shards,
+    extend,
+    finish_extension,
+    kept_plan,
+    known_digests,
+    pending,
+)
 from flows.steps.reading.feeding import Feed
 from flows.steps.reading.fitting import fits
 from flows.steps.reading.labels import Labels, refuse_foreign, refuse_unlabelled, settle_labels
@@ -32,10 +40,12 @@ from flows.steps.reading.merging import (
     Tree,
     join_partials,
     merge_partials,
+    remove_all,
     write_partial,
     written_partials,
 )
 from flows.steps.reading.shards import bytes_of, scan_shards
+from flows.steps.reading.turns import turn_at
 from stores import Statistics, open_statistics
 from stores.arrays.provenance import fingerprint
 from stores.shards.beside import stated
@@ -59,14 +69,17 @@ def select_references(job: ReferencesJob) -> str:
     labels = settle_labels(job, shards, loaded)
     statistics = claim_statistics(job, loaded)
     labels.keep(statistics)
-    finish_extension(statistics, with_directions(loaded, Kept(statistics)))  # of a run that was killed
+    if pending(statistics):  # of a run that was killed
+        with turn_at(statistics, job.running) as now:
+            finish_extension(now, with_directions(loaded, Kept(now)), job.running)
+        statistics = statistics.again("r+")
     check_shards(statistics, shards)
     shards = known_digests(statistics, shards)
     before = statistics.shard_count()
     if job.extend and before and shards[before:]:
         known, images = kept_plan(statistics), statistics.image_count()
         with summarised("references", job.store, "images", lambda: _images(job) - images):
-            add(job, known, gathered(job, known, shards[before:]))
+            add(job, known, gathered(job, known, shards[before:]), before)
         statistics = statistics.again("r+")
     plan = missing_of(statistics, plan, shards)
     if plan.ranked or plan.measured:
@@ -135,14 +148,27 @@ def join(store: str, branch: Branch) -> None:
 
 @task(name="merge-shards")
 def merge(job: ReferencesJob, plan: Plan, tree: Tree) -> None:
-    """All that the shards add into the store; afterwards the partials are removed."""
-    statistics = open_statistics(job.store, "r+")
-    loaded = _loaded(job, job.running.of_flow, statistics)
-    merge_partials(statistics, loaded.survey, loaded.model.preprocessing, plan, tree)
+    """All that the shards add into the store, as far as another run has not brought it meanwhile; afterwards the
+    partials are removed."""
+    with turn_at(open_statistics(job.store, "r+"), job.running) as statistics:
+        check_shards(statistics, tree.shards)
+        left = missing_of(statistics, plan, tree.shards)
+        if left.ranked or left.measured:
+            loaded = _loaded(job, job.running.of_flow, statistics)
+            merge_partials(statistics, loaded.survey, loaded.model.preprocessing, plan, tree)
+        else:
+            remove_all(statistics, tree)
 
 
 @task(name="add-shards")
-def add(job: ReferencesJob, plan: Plan, tree: Tree) -> None:
-    """What new shards add onto what the store keeps; afterwards the partials are removed."""
-    statistics = open_statistics(job.store, "r+")
-    extend(statistics, _loaded(job, job.running.of_flow, statistics), plan, tree)
+def add(job: ReferencesJob, plan: Plan, tree: Tree, before: int) -> None:
+    """What new shards add onto what the store keeps of the ``before`` first ones, unless another run has added them
+    meanwhile; afterwards the partials are removed."""
+    with turn_at(open_statistics(job.store, "r+"), job.running) as statistics:
+        loaded = _loaded(job, job.running.of_flow, statistics)
+        finish_extension(statistics, loaded, job.running)
+        if statistics.shard_count() == before:
+            check_plan(statistics, plan)
+            extend(statistics, loaded, plan, tree, job.running)
+        else:
+            remove_all(statistics, tree)

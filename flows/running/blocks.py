@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Any
@@ -120,26 +120,34 @@ def leased(at: BlocksAt, blocks: Sequence[int], holder: Holder, running: Running
 
     The lease is of the whole task, which writes its blocks together; it is renewed by a thread while the block lasts.
     """
-    group, first, ended = at.open("r+").root, blocks[0], Event()
-
-    def keep() -> None:
-        while not ended.wait(running.lease / RENEWALS):
-            with suppress(Exception):  # a store that answers errors for a while costs the lease, not the work
-                renew(group, at.path, first, holder, running.lease)
-
-    keeper = Thread(target=keep, daemon=True)
+    group, first, term = at.open("r+").root, blocks[0], running.lease
     unwritten = bool(Blocks(group, at.path).unwritten(blocks))
     try:
-        mine = unwritten and take(group, at.path, first, holder, running.lease)
-        if mine:
-            keeper.start()
-        yield mine
+        mine = unwritten and take(group, at.path, first, holder, term)
+        with renewed(lambda: renew(group, at.path, first, holder, term), term) if mine else nullcontext():
+            yield mine
     finally:
-        ended.set()
-        if keeper.ident is not None:
-            keeper.join()
         if unwritten:  # whether it is ours or not: an interrupt may come as soon as the lease is written
             release(group, at.path, first, holder)
+
+
+@contextmanager
+def renewed(renewal: Callable[[], object], term: float) -> Iterator[None]:
+    """A thread renews a lease of so many seconds while the block lasts."""
+    ended = Event()
+
+    def keep() -> None:
+        while not ended.wait(term / RENEWALS):
+            with suppress(Exception):  # a store that answers errors for a while costs the lease, not the work
+                renewal()
+
+    keeper = Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
 
 
 def _until_written(

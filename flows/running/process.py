@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+import os
+import socket
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import RLock
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import nn
 
 from flows.jobs import Running, cores
 from flows.running.workers.devices import device_name
 from stores import Statistics
 from stores.arrays.provenance import fingerprint
 from stores.files import local_path
-from vital.errors import UnknownModel, UnsuitableInput
+from vital.errors import DoesNotFit, GpuFailed, UnknownModel, UnsuitableInput, of_gpu
 from vital.judging.judges import Judge, load_judge, same_classes
-from vital.memory import keep_memory
+from vital.memory import first_line, keep_memory, out_of_memory
 from vital.network.arithmetic import repeatable, rounding
 from vital.network.layers import Survey, survey
 from vital.network.models import Model, at_side, load_model
 from vital.network.neurons import Dictionary
 from vital.network.probe import CLASSES, anchor
+from vital.pictures.device import batch_of, needed_bytes
 from vital.settings import ModelSettings
 
 ALL_THREADS = min(torch.get_num_threads(), cores())
@@ -53,8 +59,30 @@ def at_work(running: Running) -> Iterator[None]:
     """What a task does with its process's network is done in this block: with the same bytes each time where that is
     asked for, and by one thread at a time. A Dask worker has as many threads as its machine has cores unless it is told
     otherwise, and what one of them watches in the network another would run."""
-    with _network_in_use, repeatable(running.deterministic):
+    with _network_in_use, _gpu_in_one_sentence(), repeatable(running.deterministic):
         yield
+
+
+@contextmanager
+def _gpu_in_one_sentence() -> Iterator[None]:
+    """What a GPU answers, as an error that says where: CUDA gives this process nothing more after most of them, and a
+    scheduler's worker would fail at each later task."""
+    try:
+        yield
+    except RuntimeError as error:
+        where = f"of process {os.getpid()} on {socket.gethostname()}"
+        if out_of_memory(error):  # of the network itself: what is halved has said so
+            raise DoesNotFit(
+                f"the memory {where} does not hold the network and what goes with it ({first_line(error)}): see who "
+                "else uses that device (`nvidia-smi`), or take one with more memory"
+            ) from error
+        if not of_gpu(error):
+            raise
+        raise GpuFailed(
+            f"the GPU {where} failed ({first_line(error)}): what is written stays; start that worker anew if it is one "
+            "of a scheduler, and run the same command again; where it fails at once, compare torch's CUDA "
+            "(`python -m torch.utils.collect_env`) with the driver's (`nvidia-smi`)"
+        ) from error
 
 
 def load(settings: ModelSettings, running: Running) -> LoadedModel:
@@ -141,6 +169,22 @@ def decoders_of(running: Running, device: torch.device) -> int:
     return running.sharing(cores(), device.type != "cpu", ALL_THREADS).decoders or 1
 
 
+def fitting_batch(loaded: LoadedModel, what: Hashable, one: Callable[[], object]) -> int:
+    """How many of some things fit together into the device of ``loaded``, by what ``one`` takes: measured once in this
+    process for each network and ``what``, which has all that this depends on. What is free is asked each time."""
+    needs = _needs.setdefault(loaded.model.network, {})
+    if what not in needs:
+        needed = needed_bytes(one, loaded.device)
+        if not math.isfinite(needed):  # there may be more room for the next task
+            return 1
+        needs[what] = needed
+    return batch_of(needs[what], loaded.device)
+
+
+_needs: WeakKeyDictionary[nn.Module, dict[Hashable, float]] = WeakKeyDictionary()
+"""Bytes of one thing, by network and by what it is."""
+
+
 def stored_model(statistics: Statistics) -> ModelSettings:
     """The network that the statistics are of."""
     return ModelSettings.model_validate(statistics.model)
@@ -160,6 +204,7 @@ def _changed(settings: ModelSettings) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=1)
+@_gpu_in_one_sentence()
 def _load(settings: ModelSettings, device: str, _: tuple[int, ...]) -> LoadedModel:
     with rounding():  # what is found of its layers must not depend on what a caller lets torch round
         model = _live[settings.name] if settings.name.startswith(LIVE) else load_model(settings)

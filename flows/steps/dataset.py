@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from stores.dataset.directions import read_dictionary as read_stored
 from stores.errors import STATUS_MEANINGS, USED, MissingStore, SchemaMismatch, Status, UnreadableShard
 from stores.files import local_path, safe_url
 from stores.shards.finding import ShardFile
+from vital.measuring.exact import LIMIT
 from vital.measuring.gathering import LOWEST, Gathered, Plan, levels_of, ranked_layer
 from vital.measuring.kept.ranking import NOBODY, Ranking
 from vital.measuring.sums import LayerSums
@@ -170,6 +172,11 @@ def write_gathered(
     """Rankings as references with their patches and the queries behind them, samples, and all sums as statistics. What
     is complete is marked last. How many are kept of a layer ``plan`` says where the store does not yet know."""
     for name, sums in gathered.sums.items():
+        sys.stderr.writelines(
+            f"layer {name}: {count} channels have left what is exact in the {meaning}, {LIMIT:.1e}: right to 16 "
+            "digits, but the last bits depend on the order of tasks\n"
+            for meaning, count in sums.beyond().items()
+        )
         statistics.write_layer(name, levels_of(survey.layer(name), plan.levels), sums.stored(), LayerSums.meanings())
     ranks: dict[str, int] = {}
     for name, ranking in gathered.rankings.items():

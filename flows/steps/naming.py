@@ -64,7 +64,7 @@ def check_names(job: NamesJob) -> dict[str, int]:
     else:
         words = _judge(job, load_stored(statistics, job.running.of_flow))[1]
     if job.broader is not None:
-        read_broader(job.broader, words)
+        read_broader(job.broader, words, _classes(job, statistics, words))
     return {layer: atlas.layer(layer).count for layer in layers}
 
 
@@ -117,12 +117,18 @@ def _word_scores(job: NamesJob, store: str, made_of: tuple[str, ...], images: tu
     scored = _of_labels(job, statistics, sampled) if job.judge is None else _of_judge(job, statistics, sampled)
     if job.broader is None:
         return scored
-    broader, words = read_broader(job.broader, scored.words.words), scored.words
+    words = scored.words
+    broader = read_broader(job.broader, words.words, _classes(job, statistics, words.words))
     together = np.add.reduce if job.judge is None else np.logaddexp.reduce  # of logits: that of all classes as one
     sums = [together(words.scores[:, numbers], axis=1) for numbers in broader.values()]
     joined = WordScores([*words.words, *broader], np.concatenate([words.scores, np.stack(sums, 1)], 1))
     digest = fingerprint({word: list(numbers) for word, numbers in broader.items()})
     return Scored(scored.image, joined, {**scored.made_from, "broader": digest})
+
+
+def _classes(job: NamesJob, statistics: Statistics, words: Sequence[str]) -> Sequence[str]:
+    """The classes among which a number in a file of broader words counts: the judge's, else the network's."""
+    return words if job.judge is not None else load_stored(statistics, job.running.of_flow).model.class_names
 
 
 def _digest(url: str | None) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Shaped
 from flows.jobs import BLOCK, AtlasJob, Running
 from flows.running.cluster import UNKNOWN_WORKERS, workers_have_gpus
 from flows.running.neurons import blocks_of
-from flows.running.process import LoadedModel, load_at_side, load_stored, stored_model
+from flows.running.process import LoadedModel, fitting_batch, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.running.workers.devices import device_name
 from flows.steps.reading.labels import network_names
@@ -42,7 +42,7 @@ from vital.network.layers import Layer, Survey
 from vital.network.neurons import Readout
 from vital.network.probe import CLASSES, INPUT
 from vital.pictures.baselines import check_method
-from vital.pictures.device import FIXED, dearest, measured_batch
+from vital.pictures.device import FIXED, dearest
 from vital.pictures.device import ON_GPU as MOST_ON_GPU
 from vital.pictures.optimise import Pictures, optimise, records_of
 from vital.pictures.step import Begun
@@ -237,7 +237,11 @@ class _Work:
             return self.job.batch
         if self.job.running.deterministic:
             return FIXED[device.type]
-        return measured_batch(lambda: facets and self.pictures(facets[:1], settings=dearest(self.settings)), device)
+        if not facets:
+            return 1
+        short = dearest(self.settings)
+        what = (self.job.store, self.job.layer, self.targets.variant, self.targets.nodes, short.model_dump_json())
+        return fitting_batch(self.loaded, what, lambda: self.pictures(facets[:1], settings=short))
 
     def pictures(
         self,

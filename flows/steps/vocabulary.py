@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flows.jobs import CLASS_WORDS
 from stores.files import parsed, read_bytes, safe_url
 from stores.shards.labels import folded
 from vital.errors import UnsuitableInput
+from vital.judging.words.classes import WORDNET_ID, places
+from vital.judging.words.hypernyms import has_nouns, hypernyms
 
 LONGEST = 200
 """Characters of a word: a longer line is no word, and the file no list of them."""
@@ -55,31 +57,53 @@ def read_vocabulary(url: str) -> list[str]:
     return list(words.values())
 
 
-def read_broader(url: str, words: Sequence[str]) -> dict[str, list[int]]:
-    """Broader words of a JSON file, and the positions of the words that each stands for; names of classes that are not
-    among ``words`` are left out.
+def read_broader(url: str, words: Sequence[str], classes: Sequence[str] = ()) -> dict[str, list[int]]:
+    """Broader words, and the positions of the ``words`` that each stands for, from a JSON file or WordNet's of nouns.
+
+    A JSON file names narrower words as they are spelt, by WordNet id, or by number among the network's ``classes``;
+    those that are not among ``words`` are left out.
 
     Raises:
         UnsuitableInput: there is no such file, it is none of words, or stands for none of these.
     """
     content = read_bytes(url)
     if content is None:
-        raise UnsuitableInput(f"there are no broader words at {safe_url(url)}: give a JSON file, or leave it out")
-    known = {folded(spelt): number for number, word in enumerate(words) for spelt in (word, *word.split(","))}
-    try:
-        table = parsed(content)
-        broader = {
-            str(word): sorted({known[folded(str(one))] for one in narrower if folded(str(one)) in known})
-            for word, narrower in table.items()
-            if not isinstance(narrower, str)
-        }
-    except (ValueError, TypeError, AttributeError) as error:
         raise UnsuitableInput(
-            f'{safe_url(url)} is no table of broader words ({error}): it should be JSON such as {{"dog": ["pug"]}}'
+            f"there are no broader words at {safe_url(url)}: give a JSON file or WordNet's data.noun, or leave it out"
+        )
+    numbered = places(words, classes)
+    try:
+        broader = _of_wordnet(content, numbered) if has_nouns(content) else _of_table(content, words, numbered)
+    except UnsuitableInput as error:
+        raise UnsuitableInput(f"{safe_url(url)}: {error}") from None
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        raise UnsuitableInput(
+            f'{safe_url(url)} is no table of broader words ({error}): it should be JSON such as {{"dog": ["pug"]}}, or '
+            "data.noun of WordNet 3.0"
         ) from None
-    broader = {word: numbers for word, numbers in broader.items() if word.strip() and numbers}
     if not broader:
         raise UnsuitableInput(
             f"{safe_url(url)} stands for none of the {len(words)} words, such as {words[0]!r}: name these in its lists"
         )
     return broader
+
+
+def _of_wordnet(content: bytes, numbered: Mapping[str, int]) -> dict[str, list[int]]:
+    ids = {name: at for name, at in numbered.items() if WORDNET_ID.fullmatch(name)}
+    if not ids:
+        raise UnsuitableInput(
+            "WordNet's nouns are found by the ids of ImageNet's classes, and none of these words is one of them: give "
+            'a JSON file such as {"dog": ["pug"]}'
+        )
+    return hypernyms(content, ids)
+
+
+def _of_table(content: bytes, words: Sequence[str], numbered: Mapping[str, int]) -> dict[str, list[int]]:
+    spelt = {folded(name): number for number, word in enumerate(words) for name in (word, *word.split(","))}
+    known = {**numbered, **spelt}
+    broader = {
+        str(word): sorted({known[folded(str(one))] for one in narrower if folded(str(one)) in known})
+        for word, narrower in parsed(content).items()
+        if not isinstance(narrower, str)
+    }
+    return {word: numbers for word, numbers in broader.items() if word.strip() and numbers}

@@ -19,7 +19,7 @@ from stores.pages.data.values import script
 from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
 from stores.pages.sheets import ACROSS, PER_SHEET, TILES, maps_file, mask_file, picture_file, sheet_files
 
-VERSION = "6"
+VERSION = "7"
 """Goes into every digest: a change of what is written raises it."""
 SCRIPTS = (
     "data.js", "dom.js", "format.js", "plots.js", "wall.js", "search.js", "photographs.js", "order.js", "controls.js",
@@ -93,7 +93,7 @@ class Site:
             self.folder.write(f"{SITE_FOLDER}/{folder}/{name}.js", script(key, part))
         made = int(np.count_nonzero(page.status == MADE))
         self._layers[atlas].append(
-            {"name": page.name, "place": folder, "neurons": len(page.status), "made": made, "side": page.side}
+            {"name": page.name, "folder": folder, "neurons": len(page.status), "made": made, "side": page.side}
         )
 
     def credits(self, credits_: Mapping[str, str]) -> None:

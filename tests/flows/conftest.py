@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from flows.jobs import AtlasJob, ReferencesJob, TargetsJob
 from tests import checking
 from tests.flows import tiny
+from tests.flows.once import made_once
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 LAYER = "2"
@@ -89,11 +87,5 @@ def make(folder: Path) -> Made:
 
 @pytest.fixture(scope="session")
 def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Made once, also where tests run in several processes; none may change it."""
-    ours = tmp_path_factory.getbasetemp()
-    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "made"
-    with FileLock(f"{folder}.lock"), warnings.catch_warnings():
-        if not (folder / "done").exists():
-            make(folder)
-            (folder / "done").touch()
-    return Made(folder)
+    """Made once for all tests; none may change it."""
+    return Made(made_once(tmp_path_factory, "made", make))

@@ -21,6 +21,8 @@ from tests.flows import tiny
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 EARLIER, LATER = "1", "2"
+WALL = f"#/0/{LATER}"
+"""Address of the later layer's wall, after that of the pages."""
 EVIL = "<img src=x onerror=alert(1)>"
 CLASS_NAMES = ["<b>cat</b>", "dog & co", "bee", "owl", "newt"]
 SIDE = 24

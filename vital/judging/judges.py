@@ -95,6 +95,7 @@ def own_judge(model: Model) -> Judge:
     return Judge(model.name, model.preprocessing, model.class_names, classes, both, device, identity)
 
 
+@rounding()
 def load_judge(name: str, classes: Sequence[str], device: torch.device | None = None, download: bool = False) -> Judge:
     """The judge of this name: one of the models that `vital.network.models.load_model` knows, or
     ``open_clip:ARCHITECTURE/WEIGHTS``, which classifies into ``classes`` without having been trained to (zero-shot).

@@ -6,6 +6,7 @@ value is cut into a multiple of a coarse grid and a rest on a fine one, and each
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -17,8 +18,12 @@ from torch import Tensor
 
 from vital.measuring.rows import cachefuls, share_out
 
+logger = logging.getLogger(__name__)
+
 GRID, FINE = 2.0**-12, 2.0**-57
-"""The grids of exact sums: they hold up to 2·10¹², and of each value all bits down to 7·10⁻¹⁸."""
+"""The grids of exact sums: they hold up to `LIMIT`, and of each value all bits down to 7·10⁻¹⁸."""
+LIMIT = GRID * 2**53
+"""Of an exact sum, 2·10¹²: a greater one is rounded as every float64 is, so that its last bits depend on the order."""
 ROW_GRID, ROW_FINE = 2.0**-20, 2.0**-63
 """Those of `ExactRows`: up to 8·10⁹, and of each value all bits down to 10⁻¹⁹. Rests of 2,048 values stay whole: a
 neuron has at most 1,000 references."""
@@ -51,6 +56,11 @@ def total_of(parts: Shaped[np.ndarray, "2 *rest"]) -> Shaped[np.ndarray, "*rest"
     """The sum itself, rounded once."""
     total: np.ndarray = parts[0] + parts[1]
     return total
+
+
+def beyond(coarse: Shaped[np.ndarray, "*rest"], limit: float = LIMIT) -> int:
+    """How many of some sums, whose coarse parts are given, are finite and have left what is exact."""
+    return int((np.isfinite(coarse) & (np.abs(coarse) > limit)).sum())
 
 
 class ExactSum:
@@ -107,6 +117,11 @@ class ExactRows:
     def mean(self, name: str, count: Int[np.ndarray, "neuron"]) -> np.ndarray:
         """The mean over each neuron's references; zero where there are none."""
         coarse, fine = self._sums[name].numpy(force=True)
+        if left := beyond(coarse, 2.0**53):
+            logger.warning(
+                "%d sums of references' %s are beyond %.0e, where they are exact: their means are right to 16 digits, "
+                "but the last bits depend on the order", left, name, ROW_GRID * 2**53,
+            )  # fmt: skip
         with np.errstate(invalid="ignore"):
             total = coarse * ROW_GRID + fine * ROW_FINE
         mean: np.ndarray = total / np.maximum(count, 1).reshape(-1, *[1] * (total.ndim - 1))

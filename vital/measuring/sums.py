@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from vital.measuring.exact import ExactSum, carried, total_of
+from vital.measuring.exact import ExactSum, beyond, carried, total_of
 from vital.measuring.rows import cachefuls, resample, share_out, site_levels, sort_rows, stored_levels
 
 ROWS = "quantiles"
@@ -121,6 +121,11 @@ class LayerSums:
             )
         both = {name: one.joined(getattr(self, name), getattr(other, name)) for name, one in self.statistics().items()}
         return LayerSums(**both, count=self.count + other.count)
+
+    def beyond(self) -> dict[str, int]:
+        """How many sums of a statistic, by its meaning, have left what is exact (`exact.LIMIT`); none as a rule."""
+        counts = {one.meaning: beyond(getattr(self, name)[0]) for name, one in self.statistics().items() if one.adds}
+        return {meaning: count for meaning, count in counts.items() if count}
 
     def stored(self) -> dict[str, Shaped[np.ndarray, "..."]]:
         """As a store keeps them, by path: `MEANS` for people, and what later images are added to: the coarse parts

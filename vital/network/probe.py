@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vital.errors import FailedForward, UnknownLayer, VitalError
+from vital.errors import FailedForward, UnknownLayer, VitalError, of_gpu
 from vital.memory import out_of_memory
 from vital.network.out_of_place import OutOfPlace
 from vital.settings import CLASSES as CLASSES
@@ -55,7 +55,8 @@ def modules_anew(network: nn.Module) -> nn.Module:
 
 
 def forward(network: nn.Module, images: Tensor) -> Any:
-    """The network's own output; raises `FailedForward` where its forward does, save for lack of memory.
+    """The network's own output; raises `FailedForward` where its forward does, save for lack of memory and a fault of
+    the GPU.
 
     Images lie in memory as the weights do: where these are not channels last, nothing is turned, since a network may
     look at its activations as they lie (``x.view``).
@@ -71,7 +72,7 @@ def forward(network: nn.Module, images: Tensor) -> Any:
     except _AllRead:
         raise
     except (Exception, SystemExit) as error:  # whatever somebody's network raises
-        if out_of_memory(error):
+        if out_of_memory(error) or of_gpu(error):
             raise
         text = " ".join(str(error).split())
         shape = " × ".join(map(str, images.shape))

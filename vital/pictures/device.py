@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -35,29 +36,38 @@ def dearest(settings: PictureSettings) -> PictureSettings:
 
 def measured_batch(one_picture: Callable[[], object], device: torch.device) -> int:
     """The greatest power of two of pictures whose step fits into ``device``; ``one_picture`` runs the `dearest` steps
-    of one.
+    of one. One where not even that fits: whoever makes it says so."""
+    return batch_of(needed_bytes(one_picture, device), device)
+
+
+def needed_bytes(one_picture: Callable[[], object], device: torch.device) -> float:
+    """What a picture takes of the memory of ``device``, infinity where not even one fits.
 
     On a GPU the peak of allocated memory is measured, of a second run. On a CPU the bytes that the graph keeps are
-    counted, which is exact and the same on every run. One where not even that fits: whoever makes it says so.
+    counted, which is exact and the same on every run.
     """
     try:
-        return _measured(one_picture, device)
+        return _needed(one_picture, device)
     except (MemoryError, RuntimeError, RanOut) as error:
         if not out_of_memory(error):
             raise
-        return 1
+        return math.inf
 
 
-def _measured(one_picture: Callable[[], object], device: torch.device) -> int:
-    if device.type == "cuda":
-        one_picture()  # workspaces and copies of the network, which come with a process's first, are no picture's
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        one_picture()
-        needed: float = torch.cuda.max_memory_allocated(device) - before
-        most = ON_GPU
-    else:
-        needed, most = TEMPORARY * kept_bytes(one_picture), ON_CPU
+def _needed(one_picture: Callable[[], object], device: torch.device) -> float:
+    if device.type != "cuda":
+        return TEMPORARY * kept_bytes(one_picture)
+    one_picture()  # workspaces and copies of the network, which come with a process's first, are no picture's
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    one_picture()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def batch_of(needed: float, device: torch.device) -> int:
+    """The greatest power of two of pictures that fit into what ``device`` has free now, where one takes ``needed``
+    bytes; at least one."""
+    most = ON_GPU if device.type == "cuda" else ON_CPU
     return largest_power(SHARE * free_bytes(device) / max(needed, 1), most)
 
 

@@ -69,7 +69,8 @@ def page_links(pages: str | Path, atlas_url: str, seen_from: Path) -> dict[str, 
     neuron's number. An atlas that has moved is known by its own name.
 
     Raises:
-        UnsuitableFolder: no pages are there, none of this atlas, or they are where no browser opens them.
+        UnsuitableFolder: no pages are there, none of this atlas or of this version, or they are where no browser opens
+            them.
     """
     site = str(pages).removesuffix("index.html").rstrip("/")
     folder = local_path(site)
@@ -79,6 +80,10 @@ def page_links(pages: str | Path, atlas_url: str, seen_from: Path) -> dict[str, 
             "these pages are seen, or their folder"
         )
     atlases = _atlases(site)
+    if any("folder" not in layer for layers in atlases.values() for layer in layers):
+        raise UnsuitableFolder(
+            f"the pages in {safe_url(site)} are of an earlier version: write them again with `vital pages`"
+        )
     asked = safe_url(atlas_url).rstrip("/")
     same = [one for one in atlases if one == asked or Path(one).absolute() == Path(asked).absolute()]
     named = [one for one in atlases if one.rpartition("/")[2] == asked.rpartition("/")[2]]  # it may have moved
@@ -93,7 +98,7 @@ def page_links(pages: str | Path, atlas_url: str, seen_from: Path) -> dict[str, 
         if folder is None
         else quote(Path(os.path.relpath(folder.absolute(), seen_from.absolute())).as_posix())
     )
-    return {layer["name"]: f"{index}/index.html#/{quote(layer['place'])}" for layer in atlases[url]}
+    return {layer["name"]: f"{index}/index.html#/{quote(layer['folder'])}" for layer in atlases[url]}
 
 
 def _atlases(site: str) -> dict[str, list[dict[str, str]]]:

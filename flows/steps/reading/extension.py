@@ -12,15 +12,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from flows.jobs import BLOCK
+from flows.jobs import BLOCK, Running
 from flows.running.process import LoadedModel
 from flows.steps.dataset import write_gathered
 from flows.steps.reading.merging import Tree, index_rows, joined_partials, remove_partials
+from flows.steps.reading.turns import await_tasks
 from stores import Statistics
 from stores.arrays.provenance import ShardIdentity, check_extension
 from stores.dataset.kept.references import read_references
-from stores.errors import ForeignStore
-from stores.files import read_arrays, remove_arrays, write_arrays
+from stores.errors import ForeignStore, SchemaMismatch
+from stores.files import list_runs, read_arrays, remove_arrays, write_arrays
 from stores.shards.finding import ShardFile
 from vital.measuring.gathering import LOWEST, Gathered, Plan
 from vital.measuring.image_sums import ImageSums
@@ -98,17 +99,38 @@ def _kept_ranking(statistics: Statistics, name: str) -> Ranking:
     return Ranking(np.where(references.image == NOBODY, -np.inf, scores), references.image, sites)
 
 
-def extend(statistics: Statistics, loaded: LoadedModel, plan: Plan, tree: Tree) -> None:
+def check_plan(statistics: Statistics, plan: Plan) -> None:
+    """Refuse to add shards by a ``plan`` that does not have all that the store has gathered meanwhile.
+
+    Raises:
+        SchemaMismatch: another run has brought more; it is named.
+    """
+    now = kept_plan(statistics)
+    if now != plan:
+        more = [name for name in now.ranked if name not in plan.ranked] or set(now.measured) - set(plan.measured)
+        raise SchemaMismatch(
+            f"another run has brought {', '.join(sorted(more)) or 'more of a layer'} to the store while new shards "
+            "were read: run the same command again, which reads them for all its layers"
+        )
+
+
+def extend(statistics: Statistics, loaded: LoadedModel, plan: Plan, tree: Tree, running: Running) -> None:
     """Add what new shards have added, as the partials of ``tree``, to what the store keeps, and remove the partials."""
     shards, images = statistics.shard_count(), statistics.image_count()
+    await_tasks(statistics, running)  # while the store is whole: what they ask for next is there
     added, _ = joined_partials(statistics.url, tree.top)
     whole = kept_sums(statistics, plan) + added.shifted(images)
     names = {"leaves": np.asarray(tree.read), "partials": np.asarray(tree.names)}
     write_arrays(statistics.url, PENDING, {**whole.arrays(), **names, "before": np.asarray(shards)})
-    finish_extension(statistics, loaded)
+    finish_extension(statistics, loaded, running)
 
 
-def finish_extension(statistics: Statistics, loaded: LoadedModel) -> None:
+def pending(statistics: Statistics) -> bool:
+    """Whether an extension was summed but perhaps not written."""
+    return f"{PENDING}.npz" in list_runs(statistics.url)
+
+
+def finish_extension(statistics: Statistics, loaded: LoadedModel, running: Running) -> None:
     """Write an extension that was summed but perhaps not written; nothing happens where there is none."""
     arrays = read_arrays(statistics.url, PENDING)
     if arrays is None:
@@ -117,6 +139,7 @@ def finish_extension(statistics: Statistics, loaded: LoadedModel) -> None:
     leaves, partials = ([str(name) for name in arrays.pop(names)] for names in ("leaves", "partials"))
     whole = Gathered.from_arrays(arrays)
     statistics.unmark(list(whole.sums), list(whole.rankings))  # first: no task is to measure what is about to change
+    await_tasks(statistics, running)  # those that began before would say that they are done after it is forgotten
     for name, ranking in whole.rankings.items():
         if not name.endswith(LOWEST):
             _forget_targets(statistics, name, ranking)

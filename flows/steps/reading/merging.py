@@ -79,6 +79,11 @@ class Tree:
         return cls(leaves, tuple(levels), tuple(names))
 
     @property
+    def shards(self) -> tuple[ShardFile, ...]:
+        """All of them, in order."""
+        return tuple(shard for leaf in self.leaves for shard in leaf.shards)
+
+    @property
     def read(self) -> tuple[str, ...]:
         """The partials of the leaves, in order."""
         return tuple(leaf.name for leaf in self.leaves)
@@ -138,6 +143,11 @@ def merge_partials(
         statistics.append_parts(index_rows(statistics.url, tree.read))
     write_gathered(statistics, whole, survey, preprocessing, plan)
     remove_partials(statistics.url, tree.names, tree.read, tree.top)
+
+
+def remove_all(statistics: Statistics, tree: Tree) -> None:
+    """Remove the partials of a tree that is not wanted any more."""
+    remove_partials(statistics.url, tree.names, tree.read)
 
 
 def index_rows(url: str, names: Sequence[str], before: int = 0) -> Iterator[tuple[SampleRows, ShardRows]]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int8
 
 from flows.jobs import TargetsJob
-from flows.running.process import LoadedModel, decoders_of
+from flows.running.process import LoadedModel, decoders_of, fitting_batch
 from flows.running.progress import tick
 from flows.steps.images import AHEAD, StoredImages, reference_crops
 from stores import References, Statistics, Targets
@@ -35,7 +35,7 @@ from vital.measuring.targets import (
 )
 from vital.memory import fitting
 from vital.network.probe import CLASSES
-from vital.pictures.device import FIXED, measured_batch
+from vital.pictures.device import FIXED
 
 M = TypeVar("M")
 Progress: TypeAlias = Callable[[int], None]
@@ -98,7 +98,7 @@ class TaskReferences:
                 model, attribution, neurons, crops, self.nodes, levels=levels, batch=batch, progress=progress
             )
 
-        return self._measured(neurons, references, of_crops)
+        return self._measured("rows", neurons, references, of_crops)
 
     def facets(self) -> list[Facets]:
         """The facets of each neuron, as the last node that is matched tells its references apart."""
@@ -113,7 +113,7 @@ class TaskReferences:
             part.reshape(-1, 1) for part in (self.references.image, self.references.score, self.references.site)
         )
         alone = References(image, score, site, self.references.box.reshape(-1, 1, 4))
-        vectors = self._measured(np.repeat(self.neurons, ranks).tolist(), alone, of_crops)
+        vectors = self._measured("vectors", np.repeat(self.neurons, ranks).tolist(), alone, of_crops)
         by_neuron = zip(self.neurons, self.references.image, vectors.reshape(neurons, ranks, -1), strict=True)
         most, always = self.job.variant.most_facets, self.job.variant.split == "always"
         return [
@@ -121,7 +121,7 @@ class TaskReferences:
             for neuron, image, rows in by_neuron
         ]
 
-    def _measured(self, neurons: Sequence[int], references: References, of_crops: OfCrops[M]) -> M:
+    def _measured(self, what: str, neurons: Sequence[int], references: References, of_crops: OfCrops[M]) -> M:
         """What is measured of ``references``, whose rows are of ``neurons``, in batches that fit."""
         whole = self.job.layer == CLASSES or self.job.variant.crop == "image"
         preprocessing, running = self.loaded.model.preprocessing, self.job.running
@@ -147,9 +147,9 @@ class TaskReferences:
             blank = torch.zeros(preprocessing.colours, preprocessing.side, preprocessing.side, dtype=torch.uint8)
             return of_crops(neurons[:1], [Crop(blank, (0,))], 1, lambda measured: None)
 
-        return fitting(self._batch(alone), whole_task, "reference", running.deterministic)
+        return fitting(self._batch(what, alone), whole_task, "reference", running.deterministic)
 
-    def _batch(self, alone: Callable[[], object]) -> int:
+    def _batch(self, what: str, alone: Callable[[], object]) -> int:
         """References in one pass: as asked; one size where the arithmetic may depend on it; or what fits on a GPU, by
         what one ``alone`` takes."""
         device = self.loaded.device
@@ -157,7 +157,8 @@ class TaskReferences:
             return self.job.batch
         if device.type != "cuda" or self.job.running.deterministic:
             return FIXED[device.type]
-        return measured_batch(alone, device)
+        asked = (self.job.store, self.job.layer, self.job.variant, self.job.precision, tuple(self.nodes), what)
+        return fitting_batch(self.loaded, asked, alone)
 
 
 def passes(job: TargetsJob) -> int:

@@ -23,9 +23,9 @@ def layer_files(page: LayerPage) -> Iterator[tuple[str, Any]]:
     """All that is told of a layer by the name of its part: first ``layer``, which says what else there is.
 
     ``captions-N`` has the names of the neurons of sheet N, which the wall shows, ``values-N`` what was measured of
-    them, which their own pages show; ``column-I`` has one value of all neurons, ``name-order``
-    their order by name, ``places`` where they lie, ``status`` why there is no picture of some, and ``INDEX-N`` a part
-    of an index.
+    them, which their own pages show; ``column-I`` has one value of all neurons, ``name-order`` their order by name,
+    ``coordinates`` by which similar ones are near each other, ``status`` why there is no picture of some, and
+    ``INDEX-N`` a part of an index.
     """
     made = np.flatnonzero(page.status == MADE)
     columns = [numbers(column.values[made]) for column in page.columns]
@@ -38,18 +38,18 @@ def layer_files(page: LayerPage) -> Iterator[tuple[str, Any]]:
     told = {"indexes": {name: len(parts) for name, parts in indexes.items()}, "begins": begins}
     yield "layer", _first(page, made, columns, named) | told
     for name, parts in indexes.items():
-        yield from ((f"{name}-{place}", part) for place, part in enumerate(parts))
+        yield from ((f"{name}-{index}", part) for index, part in enumerate(parts))
     if len(made) < len(page.status):
         yield "status", "".join(str(min(int(code), 9)) for code in page.status)
     if page.coordinates is not None:
-        yield "places", [packed(np.round(row * 9999), "u2") for row in page.coordinates.T]
+        yield "coordinates", [packed(np.round(row * 9999), "u2") for row in page.coordinates.T]
     if named:
         order = sorted(range(len(made)), key=lambda row: (not names[row], names[row].casefold(), row))
         yield "name-order", packed(made[order], "u4")
-    for place, values in enumerate(columns):
+    for index, values in enumerate(columns):
         whole = np.full(len(page.status), np.nan)
         whole[made] = [np.nan if value is None else value for value in values]
-        yield f"column-{place}", packed(whole, "f4")
+        yield f"column-{index}", packed(whole, "f4")
     if named:
         yield from _by_sheet("captions", made, names)
     if columns:
@@ -76,7 +76,7 @@ def _first(
         "shown": page.shown,
         "whole": page.whole,
         "names": named,
-        "places": page.coordinates is not None,
+        "coordinates": page.coordinates is not None,
         "columns": [
             {"name": column.name, "meaning": column.meaning, "units": column.units, "ends": _ends(values)}
             for column, values in zip(page.columns, columns, strict=True)

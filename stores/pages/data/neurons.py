@@ -14,7 +14,7 @@ CURVE_POINTS = 36
 
 def chunk_data(pages: Sequence[NeuronPage]) -> dict[str, Any]:
     """What the pages of some neurons show, by number. Photographs that are no references are many neurons' together, so
-    they stand once in ``shared``, and a neuron names their places there."""
+    they stand once in ``shared``, and a neuron names their indices there."""
     shared: dict[tuple[str, ...], int] = {}
 
     def named(photos: Sequence[Photo]) -> list[list[Any]]:

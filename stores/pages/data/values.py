@@ -76,13 +76,13 @@ def in_parts(entries: Sequence[tuple[str, Any]]) -> list[list[list[Any]]]:
 
 
 def in_order(entries: Sequence[tuple[str, Any]]) -> tuple[list[list[list[Any]]], list[str]]:
-    """The same in the order of `place_of`, so that keys which begin alike lie together; and where each part begins,
+    """The same in the order of `order_of`, so that keys which begin alike lie together; and where each part begins,
     cut to what tells it from the part before."""
-    placed = sorted(((place_of(key), key, value) for key, value in entries), key=lambda row: units(row[0]))
+    ordered = sorted(((order_of(key), key, value) for key, value in entries), key=lambda row: units(row[0]))
     parts: list[list[list[Any]]] = []
     begins: list[str] = []
     size, before = PER_PART, ""
-    for order, key, value in placed:
+    for order, key, value in ordered:
         size += len(_json((key, value)))
         if size > PER_PART:
             alike = next(
@@ -96,10 +96,10 @@ def in_order(entries: Sequence[tuple[str, Any]]) -> tuple[list[list[list[Any]]],
     return parts, begins
 
 
-def place_of(key: str) -> str:
+def order_of(key: str) -> str:
     """What the key of an image is ordered by: its name without folders and capitals, then all of it.
 
-    >>> place_of("n01/Cat_7")
+    >>> order_of("n01/Cat_7")
     'cat_7\\nn01/Cat_7'
     """
     return key.rpartition("/")[2].translate(_SMALL) + "\n" + key

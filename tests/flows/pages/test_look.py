@@ -156,12 +156,12 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
     boxes = open_statistics(str(made.store)).references(LAYER).box[3]
     np.testing.assert_allclose([photo[5] for photo in told["3"]["photos"]], boxes / tiny.SIDE, atol=1e-4)
     out = tmp_path / "look"
-    places = page_links(pages, str(made.atlas), out)
-    assert set(places) == {LAYER, "classes"}
-    assert page_links(pages, f"elsewhere/{made.atlas.name}", out) == places
+    links = page_links(pages, str(made.atlas), out)
+    assert set(links) == {LAYER, "classes"}
+    assert page_links(pages, f"elsewhere/{made.atlas.name}", out) == links
     with pytest.raises(UnsuitableFolder, match=r"and not of other\.zarr: write this atlas's"):
         page_links(pages, "other.zarr", out)
-    index = write_look([look], out, [places])
+    index = write_look([look], out, [links])
     text = index.read_text("utf-8")
     assert f'href="../p%20ages/index.html#/0/{LAYER}/{reference.neuron}"' in text
     files = {part.partition('"')[0] for part in text.split('src="')[1:]}
@@ -176,10 +176,14 @@ def test_the_page_has_everything_beside_it_and_links_into_the_pages(
 def test_pages_elsewhere_are_linked_at_the_address_that_a_browser_opens(made: Made, tmp_path: Path) -> None:
     write_gallery(str(made.atlas), tmp_path, Showing(photos=False))
     with served(tmp_path) as url:
-        places = page_links(f"{url}index.html", str(made.atlas), tmp_path)
-        assert places[LAYER] == f"{url}index.html#/0/{LAYER}"
+        links = page_links(f"{url}index.html", str(made.atlas), tmp_path)
+        assert links[LAYER] == f"{url}index.html#/0/{LAYER}"
         with pytest.raises(UnsuitableFolder, match="holds no atlas's pages"):
             page_links(f"{url}none", str(made.atlas), tmp_path)
+    listed = tmp_path / SITE_FOLDER / "site.js"
+    listed.write_text(listed.read_text().replace('"folder"', '"place"'))  # as pages of version 6 have it
+    with pytest.raises(UnsuitableFolder, match="are of an earlier version: write them again with `vital pages`"):
+        page_links(tmp_path, str(made.atlas), tmp_path)
     with pytest.raises(UnsuitableFolder, match="s3://bucket/pages is no address that a browser opens"):
         page_links("s3://bucket/pages", str(made.atlas), tmp_path)
 

@@ -39,14 +39,9 @@ SHOWING = Showing(credits={"image0001": "Ada, CC0"}, maps=Running(threads=1))
 
 
 @pytest.fixture(scope="module")
-def made(walked: Walkable) -> Walkable:
-    return walked
-
-
-@pytest.fixture(scope="module")
-def site(made: Walkable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(walked: Walkable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site") / "pages"
-    write_gallery(str(made.atlas), out, SHOWING)
+    write_gallery(str(walked.atlas), out, SHOWING)
     return out
 
 
@@ -92,7 +87,7 @@ def test_a_layer_half_finished_says_so(site: Path) -> None:
     assert [column["meaning"] for column in said["columns"] if column["name"] == "rise"] == ["from 0 to 1"]
 
 
-def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: Walkable, site: Path) -> None:
+def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(walked: Walkable, site: Path) -> None:
     said = data(site / SITE_FOLDER / "0" / LATER / "layer.js")
     neurons = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
     place = [column["name"] for column in said["columns"]].index("trust")
@@ -107,7 +102,7 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(made: W
         "photographs (gap 0.10)."
     )
     assert neurons["9"]["trust"][0] == [False, None, False]
-    assert said["measuring"] == f"vital evaluate {made.atlas} --layer {LATER} --judge squeezenet"
+    assert said["measuring"] == f"vital evaluate {walked.atlas} --layer {LATER} --judge squeezenet"
     # nothing was measured of the layer before
     before = data(site / SITE_FOLDER / "0" / EARLIER / "layer.js")
     assert "trust" not in {column["name"] for column in before["columns"]}
@@ -125,10 +120,10 @@ def test_class_names_come_from_the_shards_folder(site: Path) -> None:
     assert EVIL in {photo[1] for photo in photos}
 
 
-def test_a_neuron_has_its_sources_photographs_and_curves(made: Walkable, site: Path) -> None:
+def test_a_neuron_has_its_sources_photographs_and_curves(walked: Walkable, site: Path) -> None:
     one = data(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")["3"]
     assert [node for node, _, _ in one["sources"]] == ["1", "0"]
-    store = open_store(str(made.store), "statistics", "r")
+    store = open_store(str(walked.store), "statistics", "r")
     row = np.asarray(array_at(store, f"targets/{LATER}/patch-lrp/{EARLIER}/importance")[3])
     _, channels, shares = one["sources"][0]
     assert channels == np.argsort(-row, kind="stable")[: len(channels)].tolist()
@@ -145,8 +140,8 @@ def test_a_neuron_has_its_sources_photographs_and_curves(made: Walkable, site: P
             assert image.size == (160, 160)
 
 
-def test_maps_are_brightest_where_the_store_has_the_peak(made: Walkable, site: Path) -> None:
-    statistics = open_statistics(str(made.store))
+def test_maps_are_brightest_where_the_store_has_the_peak(walked: Walkable, site: Path) -> None:
+    statistics = open_statistics(str(walked.store))
     neurons = chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")
     sites = statistics.references(LATER).site
     for neuron, page in neurons.items():
@@ -171,8 +166,8 @@ def test_maps_are_brightest_where_the_store_has_the_peak(made: Walkable, site: P
     assert {photo[2] for photo in photos["photos"]} == {None}
 
 
-def test_photographs_across_the_data_set_have_the_levels_they_say(made: Walkable, site: Path) -> None:
-    statistics = open_statistics(str(made.store))
+def test_photographs_across_the_data_set_have_the_levels_they_say(walked: Walkable, site: Path) -> None:
+    statistics = open_statistics(str(walked.store))
     sample = statistics.sample(LATER)
     rows = {key: row for row, key in enumerate(statistics.keys(sample.image.tolist()))}
     for neuron, page in chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js").items():
@@ -188,83 +183,29 @@ def test_photographs_across_the_data_set_have_the_levels_they_say(made: Walkable
         assert scores[-1] == pytest.approx(peaks.min(), rel=1e-3)
 
 
-def test_lowest_photographs_are_shown_where_the_store_keeps_them(made: Walkable, site: Path) -> None:
-    statistics = open_statistics(str(made.store))
+def test_lowest_photographs_are_shown_where_the_store_keeps_them(walked: Walkable, site: Path) -> None:
+    statistics = open_statistics(str(walked.store))
     lowest = statistics.references(f"{LATER}/lowest")
     page = chunk(site / SITE_FOLDER / "0" / LATER / "neurons-0.js")["3"]
     assert [photo[1] for photo in page["lowest"]] == statistics.keys(lowest.image[3, :4].tolist())
     assert [photo[2] for photo in page["lowest"]] == pytest.approx(lowest.score[3, :4], rel=1e-3)
 
 
-def test_without_its_network_maps_are_refused_with_the_way_out(made: Walkable, tmp_path: Path) -> None:
-    store = open_store(str(made.store), "statistics", "r+")
-    kept: Any = store.attrs["model"]
-    store.attrs["model"] = {**kept, "name": "tests.flows.tiny:nothing_of_this_name"}
-    try:
-        refused(vital("pages", made.atlas, "--out", tmp_path / "a"), "nothing_of_this_name", "--no-maps")
-        assert not (tmp_path / "a").exists()
-        said = vital("pages", made.atlas, "--out", tmp_path / "a", "--no-maps")
-        assert said.exit_code == 0, said.output
-    finally:
-        store.attrs["model"] = kept
-    assert list((tmp_path / "a").rglob("*.jpg"))
-    assert not list((tmp_path / "a").rglob("*-maps.png"))
-
-
-def test_credits_are_of_the_photographs_shown(made: Walkable, tmp_path: Path) -> None:
+def test_credits_are_of_the_photographs_shown(walked: Walkable, tmp_path: Path) -> None:
     (tmp_path / "credits.csv").write_text('key,author,licence\nimage0001,"<i>Ada</i>",CC0\nunknown,Bob,CC0\n')
-    said = vital("pages", made.atlas, "--out", tmp_path / "out", "--credits", tmp_path / "credits.csv")
+    said = vital("pages", walked.atlas, "--out", tmp_path / "out", "--credits", tmp_path / "credits.csv")
     assert said.exit_code == 0, said.output
     assert data(tmp_path / "out" / SITE_FOLDER / "credits.js") == [["image0001", "<i>Ada</i>, CC0"]]
 
 
 def test_the_same_atlas_gives_the_same_bytes_and_a_second_run_writes_nothing(
-    made: Walkable, site: Path, tmp_path: Path
+    walked: Walkable, site: Path, tmp_path: Path
 ) -> None:
-    write_gallery(str(made.atlas), tmp_path / "again", SHOWING)
+    write_gallery(str(walked.atlas), tmp_path / "again", SHOWING)
     assert contents(tmp_path / "again") == contents(site)
     times = {path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()}
-    write_gallery(str(made.atlas), site, SHOWING)
+    write_gallery(str(walked.atlas), site, SHOWING)
     assert {path: path.stat().st_mtime_ns for path in site.rglob("*") if path.is_file()} == times
-
-
-def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walkable, tmp_path: Path) -> None:
-    assert vital("pages", made.atlas, "--out", tmp_path / "a").exit_code == 0
-    assert list((tmp_path / "a").rglob("*.jpg"))
-    assert vital("pages", made.atlas, "--out", tmp_path / "a", "--no-references").exit_code == 0
-    assert not list((tmp_path / "a").rglob("*.jpg"))
-    store = made.store.rename(made.store.with_name("elsewhere.zarr"))
-    try:
-        refused(vital("pages", made.atlas, "--out", tmp_path / "b"), "--store", "--no-references")
-        assert vital("pages", made.atlas, "--out", tmp_path / "b", "--no-references").exit_code == 0
-        assert vital("pages", made.atlas, "--out", tmp_path / "c", "--store", store).exit_code == 0
-    finally:
-        store.rename(made.store)
-    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is False
-    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LATER / "layer.js")["places"] is True
-
-
-def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:
-    shards = made.shards.rename(made.shards.with_name("elsewhere"))
-    try:
-        said = vital("pages", made.atlas, "--out", tmp_path / "a")
-        assert said.exit_code == 1
-        # below the progress bar
-        assert re.search(r"\nError: there is no shard at .*tiny-\d+\.tar: .*--shards.*--no-references\n$", said.output)
-        said = vital("pages", made.atlas, "--out", tmp_path / "a", "--shards", shards)
-        assert said.exit_code == 0, said.output
-    finally:
-        shards.rename(made.shards)
-    assert list((tmp_path / "a").rglob("*.jpg"))
-
-
-def test_statistics_of_another_model_are_refused(made: Walkable, tmp_path: Path) -> None:
-    from stores.arrays.provenance import claim
-
-    claim(open_store(str(tmp_path / "s.zarr"), "statistics", "a"), "base", {"model": "another"})
-    said = vital("pages", made.atlas, "--out", tmp_path / "out", "--store", tmp_path / "s.zarr")
-    refused(said, "have base", "was made from base", "--store")
-    assert not (tmp_path / "out").exists()
 
 
 def test_atlases_of_one_name_are_told_apart() -> None:
@@ -280,22 +221,22 @@ def test_an_atlas_without_pictures_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_commands_on_a_page_lead_to_the_same_settings(made: Walkable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_on_a_page_lead_to_the_same_settings(walked: Walkable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every line is taken by the command, and gives the settings that the stores have recorded."""
     jobs: dict[str, Any] = {}
     monkeypatch.setattr("flows.recipes.references.select_references", lambda job: jobs.update(references=job))
     monkeypatch.setattr("flows.recipes.targets.measure_targets", lambda job: jobs.update(targets=job) or "patch-lrp")
     monkeypatch.setattr("flows.recipes.atlas.build_atlas", lambda job: jobs.update(atlas=job))
-    pictures, statistics = open_atlas(str(made.atlas)).layer(LATER), open_statistics(str(made.store))
+    pictures, statistics = open_atlas(str(walked.atlas)).layer(LATER), open_statistics(str(walked.store))
     monkeypatch.setattr("flows.recipes.evaluation.evaluate_atlas", lambda job: jobs.update(evaluate=job) or job.atlas)
-    measuring = recipes.measuring(str(made.atlas), LATER, statistics)
-    for line in (*recipes.commands(str(made.atlas), pictures, str(made.store), statistics), measuring):
+    measuring = recipes.measuring(str(walked.atlas), LATER, statistics)
+    for line in (*recipes.commands(str(walked.atlas), pictures, str(walked.store), statistics), measuring):
         words = shlex.split(line.replace(recipes.NEURON, "3"))
         assert words[0] == "vital"
         said = vital(*words[1:])
         assert said.exit_code == 0, said.output
-    assert (jobs["evaluate"].atlas, jobs["evaluate"].layers) == (str(made.atlas), (LATER,))
-    assert jobs["references"].shards == (str(made.shards),)
+    assert (jobs["evaluate"].atlas, jobs["evaluate"].layers) == (str(walked.atlas), (LATER,))
+    assert jobs["references"].shards == (str(walked.shards),)
     assert jobs["references"].statistics.references == 12
     assert jobs["references"].statistics.levels == 16
     assert jobs["references"].model.input_size == 32

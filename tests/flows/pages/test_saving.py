@@ -20,49 +20,44 @@ from tests.flows.walkable import LATER, SIDE, Walkable
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def made(walked: Walkable) -> Walkable:
-    return walked
-
-
 @pytest.mark.parametrize(("name", "kind"), [("one.png", "PNG"), ("one.webp", "WEBP"), ("one.jpg", "JPEG")])
-def test_show_saves_what_the_atlas_holds(made: Walkable, tmp_path: Path, name: str, kind: str) -> None:
-    assert vital("show", made.atlas, LATER, 3, "--out", tmp_path / name).exit_code == 0
-    pixels = np.asarray(array_at(open_store(str(made.atlas), "atlas", "r"), f"{LATER}/pixels")[3])
+def test_show_saves_what_the_atlas_holds(walked: Walkable, tmp_path: Path, name: str, kind: str) -> None:
+    assert vital("show", walked.atlas, LATER, 3, "--out", tmp_path / name).exit_code == 0
+    pixels = np.asarray(array_at(open_store(str(walked.atlas), "atlas", "r"), f"{LATER}/pixels")[3])
     with Image.open(tmp_path / name) as image:
         assert (image.format, image.mode, image.size) == (kind, "RGB", (SIDE, SIDE))
         if kind != "JPEG":
             np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
-def test_show_with_a_mask_and_another_size(made: Walkable, tmp_path: Path) -> None:
-    assert vital("show", made.atlas, LATER, 3, "--mask", "--out", tmp_path / "m.png").exit_code == 0
-    alpha = np.asarray(array_at(open_store(str(made.atlas), "atlas", "r"), f"{LATER}/alpha")[3])
+def test_show_with_a_mask_and_another_size(walked: Walkable, tmp_path: Path) -> None:
+    assert vital("show", walked.atlas, LATER, 3, "--mask", "--out", tmp_path / "m.png").exit_code == 0
+    alpha = np.asarray(array_at(open_store(str(walked.atlas), "atlas", "r"), f"{LATER}/alpha")[3])
     with Image.open(tmp_path / "m.png") as image:
         np.testing.assert_array_equal(np.asarray(image)[..., 3], alpha)
-    assert vital("show", made.atlas, LATER, 3, "--side", 48, "--out", tmp_path / "s.png").exit_code == 0
+    assert vital("show", walked.atlas, LATER, 3, "--side", 48, "--out", tmp_path / "s.png").exit_code == 0
     with Image.open(tmp_path / "s.png") as image:
         assert image.size == (48, 48)
 
 
-def test_show_refuses_names_it_cannot_write(made: Walkable, tmp_path: Path) -> None:
-    refused(vital("show", made.atlas, LATER, 3, "--out", tmp_path / "one.xyz"), "one.xyz", ".png")
-    refused(vital("show", made.atlas, LATER, 3, "--mask", "--out", tmp_path / "one.jpg"), "transparent", "--mask")
-    refused(vital("show", made.atlas, LATER, 3, "--out", tmp_path / "no" / "one.png"), "no folder", "make it first")
-    refused(vital("show", made.atlas, "nowhere", 3, "--out", tmp_path / "one.png"), "nowhere", LATER)
+def test_show_refuses_names_it_cannot_write(walked: Walkable, tmp_path: Path) -> None:
+    refused(vital("show", walked.atlas, LATER, 3, "--out", tmp_path / "one.xyz"), "one.xyz", ".png")
+    refused(vital("show", walked.atlas, LATER, 3, "--mask", "--out", tmp_path / "one.jpg"), "transparent", "--mask")
+    refused(vital("show", walked.atlas, LATER, 3, "--out", tmp_path / "no" / "one.png"), "no folder", "make it first")
+    refused(vital("show", walked.atlas, "nowhere", 3, "--out", tmp_path / "one.png"), "nowhere", LATER)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_as_a_zip(made: Walkable, tmp_path: Path) -> None:
+def test_export_as_a_zip(walked: Walkable, tmp_path: Path) -> None:
     for name in ("a", "b"):
         said = vital(
-            "export", made.atlas, "--layer", LATER, "--neurons", "3,5:7,30:40", "--out", tmp_path / f"{name}.zip"
+            "export", walked.atlas, "--layer", LATER, "--neurons", "3,5:7,30:40", "--out", tmp_path / f"{name}.zip"
         )
         assert said.exit_code == 0, said.output
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         names = {name.removeprefix("a/") for name in archive.namelist()}
         table = list(csv.DictReader(io.StringIO(archive.read("a/neurons.csv").decode())))
-        pixels = np.asarray(array_at(open_store(str(made.atlas), "atlas", "r"), f"{LATER}/pixels")[5])
+        pixels = np.asarray(array_at(open_store(str(walked.atlas), "atlas", "r"), f"{LATER}/pixels")[5])
         with Image.open(io.BytesIO(archive.read(f"a/{LATER}-00005.png"))) as image:
             np.testing.assert_array_equal(np.asarray(image), pixels)
     rows = [int(row["neuron"]) for row in table]
@@ -73,20 +68,20 @@ def test_export_as_a_zip(made: Walkable, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.zip"]
 
 
-def test_export_as_a_folder_of_masked_webp(made: Walkable, tmp_path: Path) -> None:
-    words = ("export", made.atlas, "--layer", "classes", "--format", "webp", "--mask", "--no-sheet", "--out")
+def test_export_as_a_folder_of_masked_webp(walked: Walkable, tmp_path: Path) -> None:
+    words = ("export", walked.atlas, "--layer", "classes", "--format", "webp", "--mask", "--no-sheet", "--out")
     assert vital(*words, tmp_path / "out").exit_code == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert "contact-sheet.png" not in names
-    alpha = np.asarray(array_at(open_store(str(made.atlas), "atlas", "r"), "classes/alpha")[1])
+    alpha = np.asarray(array_at(open_store(str(walked.atlas), "atlas", "r"), "classes/alpha")[1])
     with Image.open(tmp_path / "out/classes-00001.webp") as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGBA"))[..., 3], alpha)
     refused(vital(*words, tmp_path / "out"), "exists already")
 
 
-def test_export_refuses_what_is_not_there(made: Walkable, tmp_path: Path) -> None:
+def test_export_refuses_what_is_not_there(walked: Walkable, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "x.zip")
-    refused(vital("export", made.atlas, "--layer", "nowhere", *out), "nowhere", LATER)
-    refused(vital("export", made.atlas, "--layer", LATER, "--neurons", "35:40", *out), "35:40", "vital info")
-    refused(vital("export", made.atlas, "--layer", LATER, "--neurons", "90", *out), "90", "0 to 39")
+    refused(vital("export", walked.atlas, "--layer", "nowhere", *out), "nowhere", LATER)
+    refused(vital("export", walked.atlas, "--layer", LATER, "--neurons", "35:40", *out), "35:40", "vital info")
+    refused(vital("export", walked.atlas, "--layer", LATER, "--neurons", "90", *out), "90", "0 to 39")
     assert list(tmp_path.iterdir()) == []

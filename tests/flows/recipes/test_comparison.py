@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.jobs import BLOCK, Running
+from flows.jobs import BLOCK, EvaluateJob, Running
+from flows.recipes import comparison
 from flows.recipes.comparison import compare_methods
+from flows.recipes.evaluation import evaluate_atlas
+from flows.reports.kept import MEASURED
 from flows.reports.plan import ABLATIONS, METHODS, Case, Comparison, ReportJob
 from flows.running.neurons import blocks_of, parse_neurons
 from stores import AtlasLayer
@@ -124,9 +127,18 @@ def test_the_page_shows_plots_and_strips_that_are_there(report: Path) -> None:
     assert "<script" not in text
 
 
-def test_a_stopped_comparison_goes_on_and_says_the_same(report: Path, tmp_path: Path) -> None:
-    """One atlas is missing; the others are not made again. Two of the methods are asked for: to find each of the other
-    atlases done takes two flows, and what the report says of a method depends on no other."""
+def test_a_stopped_comparison_goes_on_and_says_the_same(
+    report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One atlas is missing; the others are not made again, nor measured. Two of the methods are asked for: to find each
+    of the other atlases done takes a flow, and what the report says of a method depends on no other."""
+    measured: list[tuple[str, str]] = []
+
+    def counted(asked: EvaluateJob) -> None:
+        measured.append((Path(asked.atlas).stem, *asked.layers))  # type: ignore[arg-type]
+        evaluate_atlas(asked)
+
+    monkeypatch.setattr(comparison, "evaluate_atlas", counted)
     shutil.copytree(report.parent, tmp_path / "again")
     out = tmp_path / "again" / "report"
     before = json.loads((out / "report.json").read_text())
@@ -137,6 +149,13 @@ def test_a_stopped_comparison_goes_on_and_says_the_same(report: Path, tmp_path: 
     assert {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()} == times
     after = json.loads((out / "report.json").read_text())
     assert after == {label: before[label] for label in ("vital", "fourier", "photographs")}
+    assert measured == [("fourier-seed1", "classes"), ("fourier-seed1", LAYER)]
+    record = json.loads((out / MEASURED).read_text())
+    (out / MEASURED).write_text(json.dumps({**record, f"{LAYER}/vital-seed0": "of another version"}))
+    measured.clear()
+    compare_methods(job(tmp_path / "again", methods=("vital",), no_ablation=True))
+    assert measured == [("vital-seed0", LAYER)]
+    assert json.loads((out / MEASURED).read_text()) == record
 
 
 def test_a_method_that_the_network_does_not_allow_is_left_out_and_listed(tmp_path: Path) -> None:

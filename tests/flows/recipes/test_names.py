@@ -277,3 +277,26 @@ def test_broader_words_that_are_none_are_refused(tmp_path: Path) -> None:
             read_broader(str(file), ["tench, Tinca tinca", "pug"])
     file.write_text('{"fish": ["tinca_Tinca"], "": ["pug"]}')
     assert read_broader(str(file), ["tench, Tinca tinca", "pug"]) == {"fish": [0]}
+
+
+def test_broader_words_name_classes_by_id_and_number(tmp_path: Path) -> None:
+    """As the command's help has them: of 0 to 999, as ImageNet's are numbered; torchvision's names are the oracle."""
+    imagenet = torchvision_models().ResNet50_Weights.DEFAULT.meta["categories"]
+    file = tmp_path / "b.json"
+    file.write_text('{"fish": ["n01440764", 1], "tower": ["n03028079", "beacon"], "dog": ["n02085620"]}')
+    labels = ["beacon", "goldfish", "tench", "church"]
+    assert read_broader(str(file), labels, imagenet) == {"fish": [1, 2], "tower": [0, 3]}
+    assert read_broader(str(file), imagenet, imagenet)["dog"] == [151]
+
+
+def test_wordnet_s_file_of_nouns_gives_broader_words(tmp_path: Path) -> None:
+    lines = [b"  1 This software and database is being provided\n"]
+    for name, above in (("thing", 0), ("fish", 1), ("tench", 2), ("goldfish", 2), ("church", 1)):
+        at = sum(map(len, lines))
+        to = f"001 @ {sum(map(len, lines[:above])):08d} n 0000" if above else "000"
+        lines.append(f"{at:08d} 05 n 01 {name} 0 {to} | one  \n".encode())
+    (tmp_path / "data.noun").write_bytes(b"".join(lines))
+    ids = [line[:8].decode() for line in lines]
+    assert read_broader(str(tmp_path / "data.noun"), [f"n{ids[row]}" for row in (5, 4, 3)]) == {"fish": [1, 2]}
+    with pytest.raises(UnsuitableInput, match="by the ids of ImageNet's classes"):
+        read_broader(str(tmp_path / "data.noun"), ["red", "green"])

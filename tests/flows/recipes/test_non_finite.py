@@ -23,11 +23,13 @@ LARGE, INFINITE = 4, 7
 """Channels that `tiny.overflowing_network` spoils."""
 
 
-def test_neurons_that_overflow_stop_nobody(made: Made, tmp_path: Path) -> None:
+def test_neurons_that_overflow_stop_nobody(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards, store, atlas = tmp_path / "shards", tmp_path / "stats.zarr", tmp_path / "atlas.zarr"
     tiny.shards(shards)
     model = MODEL.model_copy(update={"name": "tests.flows.tiny:overflowing_network"})
     select_references(references_job(shards, store, model=model, layers=(LAYER,)))
+    said = [line for line in capsys.readouterr().err.splitlines() if "left what is exact" in line]
+    assert f"layer {LAYER}: 1 channels have left what is exact in the sum over images of the greatest value" in said[-1]
     measure_targets(targets_job(store))
     # one by one: a neuron that is left out moves the others to other places of their batches
     build_atlas(atlas_job(store, atlas, batch=1))

@@ -18,10 +18,12 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from flows.running import process
 from flows.running.process import _resized, load, load_at_side, load_stored
 from flows.steps import pictures
 from stores import open_atlas, open_statistics
 from stores.errors import ForeignStore, SchemaMismatch
+from tests.flows import tiny
 from tests.flows.conftest import LAYER, MODEL, PICTURE, Made, atlas_job, references_job, targets_job
 from vital.errors import DoesNotFit
 from vital.memory import in_batches
@@ -143,10 +145,31 @@ def test_a_batch_is_measured_by_the_dearest_steps_of_one_picture(
 ) -> None:
     runs = Mock(side_effect=optimise)
     monkeypatch.setattr(pictures, "optimise", runs)
-    build_atlas(atlas_job(made.store, tmp_path / "a.zarr", neurons="0:8", batch="auto", picture=PICTURE))
+    process._needs.clear()  # of tests before
+    build_atlas(atlas_job(made.store, tmp_path / "a.zarr", batch="auto", picture=PICTURE))
     asked = [(len(call.args[1]), call.args[2].steps) for call in runs.call_args_list]
     assert asked[0] == (1, 2)
-    assert {steps for _, steps in asked[1:]} == {PICTURE.steps}
+    assert {steps for _, steps in asked[1:]} == {PICTURE.steps}, "the second task knows what the first has measured"
+    assert sum(pictures for pictures, _ in asked[1:]) > 32
+    longer = PICTURE.model_copy(update={"side": tiny.SIDE})
+    build_atlas(atlas_job(made.store, tmp_path / "b.zarr", neurons="0:8", batch="auto", picture=longer))
+    assert (runs.call_args_list[len(asked)].args[2].steps, longer.steps) == (2, 3), (
+        "pictures of another size are others"
+    )
+
+
+def test_what_fits_together_is_asked_of_the_memory_that_is_free_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, free, measured = load(MODEL, Running()), [100], Mock(side_effect=lambda *_: 1.0)
+    monkeypatch.setattr(process, "needed_bytes", measured)
+    monkeypatch.setattr(process, "batch_of", lambda needed, device: int(free[0] / needed))
+    assert process.fitting_batch(loaded, "one", lambda: None) == 100
+    free[0] = 10
+    assert process.fitting_batch(loaded, "one", lambda: None) == 10
+    assert measured.call_count == 1
+    measured.side_effect = lambda *_: np.inf
+    for _ in range(2):  # where not even one fits now, one may fit later
+        assert process.fitting_batch(loaded, "other", lambda: None) == 1
+    assert measured.call_count == 3
 
 
 def test_a_repeatable_batch_does_not_depend_on_free_memory(
@@ -154,7 +177,7 @@ def test_a_repeatable_batch_does_not_depend_on_free_memory(
 ) -> None:
     job = atlas_job(made.store, tmp_path / "a.zarr", batch="auto", running=Running(deterministic=True))
     batches = Mock(side_effect=in_batches)
-    monkeypatch.setattr(pictures, "measured_batch", lambda *_: pytest.fail("memory was measured"))
+    monkeypatch.setattr(pictures, "fitting_batch", lambda *_: pytest.fail("memory was measured"))
     monkeypatch.setattr(pictures, "in_batches", batches)
     build_atlas(job)
     assert {call.args[1] for call in batches.call_args_list} == {8}

@@ -26,9 +26,9 @@ def indexed(folder: Path, name: str) -> dict[str, Any]:
     parts = data(folder / "layer.js")["indexes"][name]
     assert parts == len(list(folder.glob(f"{name}-[0-9]*.js")))
     found = {}
-    for place in range(parts):
-        for key, value in data(folder / f"{name}-{place}.js"):
-            assert part_named(key, parts) == place
+    for number in range(parts):
+        for key, value in data(folder / f"{name}-{number}.js"):
+            assert part_named(key, parts) == number
             found[key] = value
     return found
 
@@ -48,14 +48,14 @@ def test_photographs_lie_in_the_order_of_their_names_and_each_part_says_where_it
     parts = [data(folder / f"photographs-{part}.js") for part in range(len(begins))]
     assert {key: value for part in parts for key, value in part} == {key: ["ab12", "bee", n] for key, n in keys.items()}
 
-    def place(key: str) -> list[int]:
+    def order(key: str) -> list[int]:
         text = key.rpartition("/")[2].lower() + "\n" + key
         return list(memoryview(text.encode("utf-16-le")).cast("H"))
 
-    assert [key for part in parts for key, _ in part] == sorted(keys, key=place)
+    assert [key for part in parts for key, _ in part] == sorted(keys, key=order)
     for begin, before, part in zip(begins[1:], parts, parts[1:], strict=False):
         units = list(memoryview(begin.encode("utf-16-le")).cast("H"))
-        assert place(before[-1][0]) < units <= place(part[0][0])
+        assert order(before[-1][0]) < units <= order(part[0][0])
 
 
 def test_every_part_of_a_word_finds_its_neurons(
@@ -65,7 +65,7 @@ def test_every_part_of_a_word_finds_its_neurons(
     monkeypatch.setattr("stores.pages.data.values.PER_PART", 100)
     names = ["Goldfish", "gold finch", "owl", "", "Owl's  Eye", "ein Ölfink", "owl", EVIL.replace("\udcff", "")]
     page = layer([1] * 8, names=names, labels=[("gold fish", 5, 3), ("fish", 2, 4), ("fish", 5, 1)])
-    write(tmp_path, pool, [neuron(place) for place in range(8)], page, {"ab12": jpeg(9)})
+    write(tmp_path, pool, [neuron(number) for number in range(8)], page, {"ab12": jpeg(9)})
     folder = tmp_path / SITE_FOLDER / "0" / LAYER
 
     indexes = {name: indexed(folder, name) for name in ("names", "labels")}
@@ -82,7 +82,7 @@ def test_every_part_of_a_word_finds_its_neurons(
     asked = {word[first:last] for word in words for first in range(len(word)) for last in range(first + 2, 99)}
     for part in asked | {"zz", "fishy"}:
         if len(part) > 1:
-            assert set(found(part, "names")) == {place for place, name in enumerate(names) if part in name.lower()}
+            assert set(found(part, "names")) == {number for number, name in enumerate(names) if part in name.lower()}
     assert set(found("o", "names")) == {2, 4, 6, 7}
     assert found("fi", "labels") == {5: 4, 2: 4}
     assert found("old", "labels") == {5: 3}
@@ -91,7 +91,7 @@ def test_every_part_of_a_word_finds_its_neurons(
 def test_what_is_read_first_does_not_grow_with_the_layer(tmp_path: Path, pool: ThreadPoolExecutor, jpeg: Jpeg) -> None:
     def size(count: int) -> int:
         values = np.random.default_rng(0).random(count)
-        page = layer([1] * count, names=[f"name {place}" for place in range(count)])
+        page = layer([1] * count, names=[f"name {number}" for number in range(count)])
         page = replace(
             page, columns=[Column("one", "", values), Column("two", "", values)], coordinates=np.ones((count, 2))
         )

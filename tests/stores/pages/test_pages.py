@@ -132,7 +132,7 @@ def test_what_the_scripts_say_of_a_layer_and_a_neuron(tmp_path: Path, pool: Thre
     assert data(folder / "status.js") == "110"
     assert data(folder / "captions-0.js") == {"0": "a", "1": "b"}
     assert data(folder / "values-0.js") == {"0": [0], "1": [0.5]}
-    assert [unpacked(row, "u2") for row in data(folder / "places.js")] == [[0, 5000, 0], [9999, 2500, 0]]
+    assert [unpacked(row, "u2") for row in data(folder / "coordinates.js")] == [[0, 5000, 0], [9999, 2500, 0]]
     assert unpacked(data(folder / "name-order.js"), "u4") == [0, 1]
     assert overview["missing"] == [[0, 1]]
     assert overview["columns"] == [{"name": "loss", "meaning": "the last loss", "units": "", "ends": [0, 0.5]}]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from vital.measuring.exact import AT_ONCE, FINE, GRID, ExactSum, exact_parts, total_of
+from vital.measuring.exact import AT_ONCE, FINE, GRID, LIMIT, ExactSum, exact_parts, total_of
 from vital.measuring.image_sums import ImageTotal
 from vital.measuring.rows import resample, site_levels, stepped, stored_levels
 from vital.measuring.sums import LayerSums, LayerTotal
@@ -170,6 +170,18 @@ def test_a_value_is_cut_without_rounding_and_what_is_infinite_stays_so() -> None
     total = ExactSum((9,))
     total.add(values[None].repeat(2, 1))
     np.testing.assert_allclose(total_of(total.numpy()), 2 * values.double().numpy())
+
+
+def test_sums_that_have_left_what_is_exact_are_named() -> None:
+    """Squares of peaks do first."""
+    peak = np.sqrt(np.float32(LIMIT / 2))
+    near, over = (sums(np.full((3, 1, 4), value, np.float32)) for value in (peak / 2, peak))
+    assert not near.beyond()
+    assert list(over.beyond().values()) == [1] * 3
+    assert "sum over images of the square of the greatest value" in over.beyond()
+    assert not (near + near).beyond()
+    assert "sum over images of the square of the greatest value" in (near + over).beyond()
+    assert not sums(np.full((3, 1, 4), np.inf, np.float32)).beyond(), "what is infinite says so by itself"
 
 
 @given(batches(images=3))

@@ -137,6 +137,17 @@ def test_sums_of_as_many_references_as_a_neuron_may_have_are_exact() -> None:
         assert float(held.mean("x", np.array([1]))[0, 0]) == float(sum(kept))
 
 
+def test_sums_of_references_that_have_left_what_is_exact_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    for value, lines in ((4e9, 0), (5e9, 1)):
+        held = ExactRows(1)
+        for _ in range(2):
+            held.add("x", torch.tensor([0]), torch.tensor([[value]]))
+        assert held.mean("x", np.array([2]))[0, 0] == value
+        assert [record.getMessage()[:41] for record in caplog.records] == [
+            "1 sums of references' x are beyond 9e+09,"
+        ] * lines
+
+
 def test_a_shared_crop_is_forwarded_once(tiny: Callable[..., Model]) -> None:
     model = tiny()
     seen: list[int] = []

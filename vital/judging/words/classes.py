@@ -18,6 +18,7 @@ from vital.network.neurons import folded, spellings
 NONE = -1
 """The class of the network where a class of the data set is none of them."""
 IMAGENET = 1000
+WORDNET_ID = re.compile(r"n\d{8}")
 _KNOWN = {0: "tench", 1: "goldfish", 207: "golden retriever", 701: "parachute", 948: "granny smith"}
 """Some of ImageNet's classes, by which its names are known however they are spelt."""
 
@@ -93,6 +94,19 @@ def words(names: Sequence[str], classes: int) -> dict[str, int]:
     known = list(names) if len(names) == classes else []
     table = _by_name(known) | _by_wordnet(known, classes)
     return {word: numbers[0] for word, numbers in table.items() if len(numbers) == 1}
+
+
+def places(given: Sequence[str], names: Sequence[str]) -> dict[str, int]:
+    """Where in ``given`` a class is that is called by its number among the network's ``names``, or by WordNet id."""
+    own = {name: at for at, word in enumerate(given) for name in _id(word) if WORDNET_ID.fullmatch(name)}
+    try:
+        matched = match_classes(given, names, len(names)).numbers if names else ()
+    except UnsuitableInput:  # they are other classes
+        matched = ()
+    at_number = {number: at for at, number in enumerate(matched) if number != NONE}
+    known = _by_wordnet(names, len(names))
+    ids = {name: at_number[number] for name, [number] in known.items() if number in at_number}
+    return {str(number): at for number, at in at_number.items()} | ids | own
 
 
 def _by_wordnet(names: Sequence[str], classes: int) -> dict[str, list[int]]:

@@ -44,12 +44,12 @@
 
   // A part of a layer that is read when it is needed.
   VITAL.part = function (layer, name) {
-    const key = layer.place + "/" + name;
+    const key = layer.folder + "/" + name;
     return VITAL.need(key, key + ".js");
   };
 
   VITAL.partKnown = function (layer, name) {
-    return known.get(layer.place + "/" + name);
+    return known.get(layer.folder + "/" + name);
   };
 
   // A promise of all these parts of a layer; null where they are there.
@@ -76,10 +76,10 @@
   };
 
   // What is read first of a layer. Everything else is in parts, so that this is small whatever the layer's size.
-  VITAL.layer = function (place) {
-    return VITAL.need(place, place + "/layer.js").then(function (data) {
-      if (data.place) return data;
-      data.place = place;
+  VITAL.layer = function (folder) {
+    return VITAL.need(folder, folder + "/layer.js").then(function (data) {
+      if (data.folder) return data;
+      data.folder = folder;
       data.unpacked = new Map();
       const bits = data.made === null ? null : bytes(data.made);
       data.has = (neuron) => Number.isInteger(neuron) && neuron >= 0 && neuron < data.count &&
@@ -91,7 +91,7 @@
   };
 
   const chunkOf = (neuron) => Math.floor(neuron / VITAL.site().perSheet);
-  const ofNeuron = (layer, neuron) => OWN + layer.place + "/" + chunkOf(neuron) + "/" + neuron;
+  const ofNeuron = (layer, neuron) => OWN + layer.folder + "/" + chunkOf(neuron) + "/" + neuron;
 
   // Names and values of neurons stand together as their pictures stand in sheets. A promise of those of some neurons;
   // null where they are there, or the layer has none.
@@ -120,12 +120,12 @@
 
   VITAL.neuron = function (layer, neuron) {
     const chunk = chunkOf(neuron);
-    const key = layer.place + "/" + chunk;
-    return VITAL.need(key, layer.place + "/neurons-" + chunk + ".js").then(function (data) {
+    const key = layer.folder + "/" + chunk;
+    return VITAL.need(key, layer.folder + "/neurons-" + chunk + ".js").then(function (data) {
       const found = data[neuron];
       // photographs that several neurons show stand once beside them
-      const whole = ([place, score, ...more]) => {
-        const [file, key, label, credit] = data.shared[place];
+      const whole = ([index, score, ...more]) => {
+        const [file, key, label, credit] = data.shared[index];
         return [file, key, score, label, credit, ...more];
       };
       return found && { ...found, across: found.across.map(whole), lowest: found.lowest.map(whole) };
@@ -138,15 +138,15 @@
     mask: function (layer, neuron) { return ofNeuron(layer, neuron) + "-mask.webp"; },
     maps: function (layer, neuron) { return ofNeuron(layer, neuron) + "-maps.png"; },
     photo: function (name) { return OWN + "photos/" + name.slice(0, 2) + "/" + name + ".jpg"; },
-    // A tile of a sheet: its file, and its place as the percentages that background-position wants.
+    // A tile of a sheet: its file, and where it lies in that, as the percentages that background-position wants.
     tile: function (layer, neuron, size) {
       const site = VITAL.site();
-      const place = neuron % site.perSheet;
+      const tile = neuron % site.perSheet;
       const last = site.across - 1;
       return {
-        file: OWN + layer.place + "/sheet-" + chunkOf(neuron) + "-" + size + ".webp",
-        x: ((place % site.across) / last) * 100,
-        y: (Math.floor(place / site.across) / last) * 100,
+        file: OWN + layer.folder + "/sheet-" + chunkOf(neuron) + "-" + size + ".webp",
+        x: ((tile % site.across) / last) * 100,
+        y: (Math.floor(tile / site.across) / last) * 100,
         across: site.across,
       };
     },

@@ -46,9 +46,9 @@
     return "Picture of " + name + (VITAL.isClasses(layer) && layer.names ? ", class " + neuron : " of layer " + layer.name);
   };
 
-  // Addresses: #/PLACE for a layer, #/PLACE/NEURON for a neuron; PLACE is ATLAS/LAYER.
-  VITAL.link = function (place, neuron) {
-    const parts = place.split("/").map(encodeURIComponent);
+  // Addresses: #/FOLDER for a layer, #/FOLDER/NEURON for a neuron; FOLDER, where a layer's files lie, is ATLAS/LAYER.
+  VITAL.link = function (folder, neuron) {
+    const parts = folder.split("/").map(encodeURIComponent);
     if (neuron !== undefined && neuron !== null) parts.push(String(neuron));
     return "#/" + parts.join("/");
   };

@@ -45,12 +45,12 @@
     return button;
   }
 
-  function header(place) {
+  function header(folder) {
     const site = VITAL.site();
     const several = site.atlases.length > 1;
     const groups = site.atlases.map((atlas) => el("div", { class: "group" },
       several ? el("span", { class: "atlas", title: atlas.url }, atlas.title) : null,
-      atlas.layers.map((layer) => el("a", { href: VITAL.link(layer.place), "aria-current": layer.place === place ? "page" : null },
+      atlas.layers.map((layer) => el("a", { href: VITAL.link(layer.folder), "aria-current": layer.folder === folder ? "page" : null },
         VITAL.heading(layer)))));
     const pair = several ? VITAL.usualPair() : null;
     const compare = pair && el("a", { class: "quiet", href: VITAL.compareLink(...pair) }, "Compare");
@@ -73,14 +73,14 @@
       return { kind: "compare", left: parts.slice(1, 3).join("/"), right: parts.slice(3, 5).join("/"), neuron: parts[5] };
     }
     if (parts[0] === "credits") return { kind: "credits" };
-    const places = VITAL.places();
-    return { kind: "layer", place: parts.length ? parts.slice(0, 2).join("/") : places.length ? places[0].place : "",
+    const layers = VITAL.everyLayer();
+    return { kind: "layer", folder: parts.length ? parts.slice(0, 2).join("/") : layers.length ? layers[0].folder : "",
       neuron: parts[2], query };
   }
 
-  function known(place) {
-    if (!VITAL.places().some((one) => one.place === place)) throw new Error("There is no layer “" + place + "” in these pages.");
-    return VITAL.layer(place);
+  function known(folder) {
+    if (!VITAL.everyLayer().some((one) => one.folder === folder)) throw new Error("There is no layer “" + folder + "” in these pages.");
+    return VITAL.layer(folder);
   }
 
   function whole(text) {
@@ -102,7 +102,7 @@
       await Promise.all([left, right].flatMap((layer) => [VITAL.captions(layer, [neuron]), VITAL.values(layer, [neuron])]));
       return () => VITAL.comparePair(left, right, neuron, data, main);
     }
-    const layer = await known(asked.place);
+    const layer = await known(asked.folder);
     if (asked.neuron === undefined) return () => VITAL.overview(layer, asked.query, main);
     const neuron = whole(asked.neuron);
     const has = layer.has(neuron);
@@ -131,7 +131,7 @@
     const first = !current;
     main.replaceChildren();
     main.className = asked.kind + (asked.neuron === undefined ? "" : " one");
-    header(asked.place);
+    header(asked.folder);
     shown = hash;
     current = build();
     document.title = current.title + " – " + VITAL.site().title;

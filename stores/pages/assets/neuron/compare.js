@@ -4,42 +4,42 @@
   const { el } = VITAL;
 
   // Every layer of the site, with the atlas's name where there are several.
-  VITAL.places = function () {
-    return VITAL.site().atlases.flatMap((atlas) => atlas.layers.map((layer) => ({ place: layer.place, name: layer.name,
+  VITAL.everyLayer = function () {
+    return VITAL.site().atlases.flatMap((atlas) => atlas.layers.map((layer) => ({ folder: layer.folder, name: layer.name,
       atlas: atlas.title, label: VITAL.site().atlases.length > 1 ? atlas.title + " · " + layer.name : layer.name })));
   };
 
   // The same layer of the other atlases.
-  VITAL.comparable = function (place) {
-    const own = VITAL.places().find((one) => one.place === place);
-    return VITAL.places().filter((one) => own && one.place !== place && one.name === own.name)
+  VITAL.comparable = function (folder) {
+    const own = VITAL.everyLayer().find((one) => one.folder === folder);
+    return VITAL.everyLayer().filter((one) => own && one.folder !== folder && one.name === own.name)
       .map((one) => ({ ...one, label: one.atlas }));
   };
 
   // What a comparison begins with: a layer that two atlases share, else the first of each.
   VITAL.usualPair = function () {
-    const places = VITAL.places();
-    for (const one of places) {
-      const other = VITAL.comparable(one.place).find((found) => found.place.split("/")[0] !== one.place.split("/")[0]);
-      if (other) return [one.place, other.place];
+    const layers = VITAL.everyLayer();
+    for (const one of layers) {
+      const other = VITAL.comparable(one.folder).find((found) => found.folder.split("/")[0] !== one.folder.split("/")[0]);
+      if (other) return [one.folder, other.folder];
     }
-    const firsts = VITAL.site().atlases.filter((atlas) => atlas.layers.length).map((atlas) => atlas.layers[0].place);
+    const firsts = VITAL.site().atlases.filter((atlas) => atlas.layers.length).map((atlas) => atlas.layers[0].folder);
     return firsts.length > 1 ? firsts.slice(0, 2) : null;
   };
 
-  function chooser(places, chosen, label, changed) {
+  function chooser(layers, chosen, label, changed) {
     const box = el("select", { "aria-label": label, on: { change: () => changed(box.value) } },
-      places.map((one) => el("option", { value: one.place, selected: one.place === chosen }, one.label)));
+      layers.map((one) => el("option", { value: one.folder, selected: one.folder === chosen }, one.label)));
     return box;
   }
 
   function head(left, right, neuron) {
-    const places = VITAL.places();
+    const layers = VITAL.everyLayer();
     const go = (a, b) => { location.hash = VITAL.compareLink(a, b, neuron); };
-    return el("div", { class: "versus" }, chooser(places, left.place, "Left", (value) => go(value, right.place)),
+    return el("div", { class: "versus" }, chooser(layers, left.folder, "Left", (value) => go(value, right.folder)),
       el("button", { type: "button", class: "quiet icon", "aria-label": "Swap sides", title: "Swap sides",
-        on: { click: () => go(right.place, left.place) } }, "⇄"),
-      chooser(places, right.place, "Right", (value) => go(left.place, value)));
+        on: { click: () => go(right.folder, left.folder) } }, "⇄"),
+      chooser(layers, right.folder, "Right", (value) => go(left.folder, value)));
   }
 
   function half(layer, neuron, pixels) {
@@ -58,7 +58,7 @@
       const named = left.has(neuron) ? left : right;
       const name = VITAL.neuronName(named, neuron);
       return { pending: VITAL.captions(named, [neuron]),
-         href: VITAL.compareLink(left.place, right.place, neuron), label: "Compare " + name + " of both",
+         href: VITAL.compareLink(left.folder, right.folder, neuron), label: "Compare " + name + " of both",
         caption: named.names ? name : String(neuron), paint: function (node, pixels) {
           node.classList.add("pair");
           node.append(half(left, neuron, pixels), half(right, neuron, pixels));
@@ -91,7 +91,7 @@
     if (!data) return el("div", { class: "side" }, el("div", { class: "frame" }, el("p", { class: "none" }, "No picture here.")));
     const { frame, toggle, turn } = VITAL.figure(layer, neuron, data);
     const node = el("div", { class: "side" }, frame, el("div", { class: "actions" }, toggle,
-      el("a", { class: "quiet", href: VITAL.link(layer.place, neuron) }, "Its own page")), VITAL.trust(layer, data),
+      el("a", { class: "quiet", href: VITAL.link(layer.folder, neuron) }, "Its own page")), VITAL.trust(layer, data),
       data.photos.length ? VITAL.photos(data.photos.slice(0, 6)) : null, VITAL.curves(data));
     node.turn = turn;
     return node;
@@ -103,19 +103,19 @@
     const at = all.indexOf(neuron);
     const step = (index, text, label) => (all[index] === undefined || at < 0
       ? el("span", { class: "quiet icon off", "aria-hidden": "true" }, text)
-      : el("a", { class: "quiet icon", "aria-label": label, href: VITAL.compareLink(left.place, right.place, all[index]) }, text));
+      : el("a", { class: "quiet icon", "aria-label": label, href: VITAL.compareLink(left.folder, right.folder, all[index]) }, text));
     const sides = [side(left, neuron, data[0]), side(right, neuron, data[1])];
     main.append(el("article", { class: "neuron both" },
-      el("nav", { class: "path", "aria-label": "Place" }, el("a", { href: VITAL.compareLink(left.place, right.place) }, "Compare"),
+      el("nav", { class: "path", "aria-label": "Breadcrumb" }, el("a", { href: VITAL.compareLink(left.folder, right.folder) }, "Compare"),
         el("span", { class: "steps" }, step(at - 1, "←", "Previous"), step(at + 1, "→", "Next"))),
       el("h1", null, VITAL.neuronName(named, neuron)), head(left, right, neuron), el("div", { class: "sides" }, sides),
       el("section", null, el("h2", null, "Measured"), table(left, right, neuron))));
     function key(event) {
       if (event.ctrlKey || event.metaKey || event.altKey || VITAL.typing(event)) return;
-      if (event.key === "ArrowLeft" && at > 0) location.hash = VITAL.compareLink(left.place, right.place, all[at - 1]);
+      if (event.key === "ArrowLeft" && at > 0) location.hash = VITAL.compareLink(left.folder, right.folder, all[at - 1]);
       else if (event.key === "ArrowRight" && at >= 0 && all[at + 1] !== undefined) {
-        location.hash = VITAL.compareLink(left.place, right.place, all[at + 1]);
-      } else if (event.key === "Escape") location.hash = VITAL.compareLink(left.place, right.place);
+        location.hash = VITAL.compareLink(left.folder, right.folder, all[at + 1]);
+      } else if (event.key === "Escape") location.hash = VITAL.compareLink(left.folder, right.folder);
       else if (event.key.toLowerCase() === "m") (sides[0].turn || sides[1].turn || (() => {}))();
     }
     document.addEventListener("keydown", key);

@@ -5,7 +5,7 @@
 
   // Those before and after it, in the order last seen where it is part of that.
   VITAL.neighbours = function (layer, neuron) {
-    const seen = VITAL.sequence.place === layer.place ? VITAL.sequence.neurons.indexOf(neuron) : -1;
+    const seen = VITAL.sequence.folder === layer.folder ? VITAL.sequence.neurons.indexOf(neuron) : -1;
     const order = seen < 0 ? layer.made : VITAL.sequence.neurons;
     const at = seen < 0 ? layer.made.indexOf(neuron) : seen;
     return at < 0 ? [undefined, undefined] : [order[at - 1], order[at + 1]];
@@ -13,7 +13,7 @@
 
   function arrow(layer, neuron, text, label, rel) {
     if (neuron === undefined) return el("span", { class: "quiet icon off", "aria-hidden": "true" }, text);
-    return el("a", { class: "quiet icon", href: VITAL.link(layer.place, neuron), rel,
+    return el("a", { class: "quiet icon", href: VITAL.link(layer.folder, neuron), rel,
       "aria-label": label + ": " + VITAL.neuronName(layer, neuron) }, text);
   }
 
@@ -34,7 +34,7 @@
     if (!data.sources.length) return null;
     return el("section", { class: "sources" }, el("h2", null, "Where it comes from"),
       el("p", { class: "lead" }, "Relevant information flow: the channels of earlier nodes that matter most to this neuron."),
-      data.sources.map(([node, channels, shares]) => VITAL.strip(layer.place, node, channels, shares)));
+      data.sources.map(([node, channels, shares]) => VITAL.strip(layer.folder, node, channels, shares)));
   }
 
   // Its references, photographs across the whole data set, and those of its least activation.
@@ -102,10 +102,10 @@
 
   VITAL.page = function (layer, neuron, data, main) {
     const name = VITAL.neuronName(layer, neuron);
-    VITAL.last = { place: layer.place, neuron };
+    VITAL.last = { folder: layer.folder, neuron };
     const [before, after] = VITAL.neighbours(layer, neuron);
-    const back = VITAL.sequence.place === layer.place && VITAL.sequence.back || VITAL.link(layer.place);
-    const path = el("nav", { class: "path", "aria-label": "Place" }, el("a", { href: back }, VITAL.heading(layer)),
+    const back = VITAL.sequence.folder === layer.folder && VITAL.sequence.back || VITAL.link(layer.folder);
+    const path = el("nav", { class: "path", "aria-label": "Breadcrumb" }, el("a", { href: back }, VITAL.heading(layer)),
       el("span", { class: "steps" }, arrow(layer, before, "←", "Previous", "prev"), arrow(layer, after, "→", "Next", "next")));
     const heading = el("h1", null, name, VITAL.isClasses(layer) && layer.names ? el("small", null, String(neuron)) : null);
     if (!data) {
@@ -113,9 +113,9 @@
       return { title: name, close: () => {} };
     }
     const { frame, toggle, turn } = VITAL.figure(layer, neuron, data);
-    const others = VITAL.comparable(layer.place);
+    const others = VITAL.comparable(layer.folder);
     const actions = el("div", { class: "actions" }, toggle, save(layer, neuron),
-      others.map((other) => el("a", { class: "quiet", href: VITAL.compareLink(layer.place, other.place, neuron) },
+      others.map((other) => el("a", { class: "quiet", href: VITAL.compareLink(layer.folder, other.folder, neuron) },
         "Compare with " + other.label)));
     const loss = VITAL.lossPlot(data.loss, layer.steps), maps = VITAL.maps(layer, neuron, data);
     main.append(el("article", { class: "neuron" }, path,
@@ -128,8 +128,8 @@
       recipe(layer, neuron, data)));
     function key(event) {
       if (event.ctrlKey || event.metaKey || event.altKey || VITAL.typing(event)) return;
-      if (event.key === "ArrowLeft" && before !== undefined) location.hash = VITAL.link(layer.place, before);
-      else if (event.key === "ArrowRight" && after !== undefined) location.hash = VITAL.link(layer.place, after);
+      if (event.key === "ArrowLeft" && before !== undefined) location.hash = VITAL.link(layer.folder, before);
+      else if (event.key === "ArrowRight" && after !== undefined) location.hash = VITAL.link(layer.folder, after);
       else if (event.key === "Escape") location.hash = back;
       else if (event.key === "m" || event.key === "M") turn();
     }

@@ -72,9 +72,9 @@
     }
     function drawn() {
       const side = image.naturalHeight;
-      for (const [canvas, place] of covers) {
+      for (const [canvas, index] of covers) {
         canvas.width = canvas.height = side;
-        canvas.getContext("2d").drawImage(image, place * side, 0, side, side, 0, 0, side, side);
+        canvas.getContext("2d").drawImage(image, index * side, 0, side, side, 0, 0, side, side);
       }
     }
     function turn() {
@@ -87,9 +87,9 @@
       }
       for (const [canvas] of covers) canvas.hidden = !on;
     }
-    function cover(place) {
+    function cover(index) {
       const canvas = el("canvas", { class: "map", "aria-hidden": "true", hidden: true });
-      covers.push([canvas, place]);
+      covers.push([canvas, index]);
       return canvas;
     }
     return { cover, toggle };
@@ -145,8 +145,8 @@
   };
 
   // A strip of channels of an earlier node, as pictures where this atlas has them.
-  VITAL.strip = function (place, node, channels, shares) {
-    const atlas = VITAL.site().atlases[Number(place.split("/")[0])];
+  VITAL.strip = function (folder, node, channels, shares) {
+    const atlas = VITAL.site().atlases[Number(folder.split("/")[0])];
     const entry = atlas.layers.find((layer) => layer.name === node);
     const list = el("ul", { class: "strip" });
     const what = VITAL.number;
@@ -167,14 +167,14 @@
         }
         const tile = el("span", { class: "tile" });
         VITAL.paint(tile, layer, channel, 96 * Math.min(window.devicePixelRatio || 1, 3));
-        return el("li", null, el("a", { href: VITAL.link(layer.place, channel), "aria-label":
+        return el("li", null, el("a", { href: VITAL.link(layer.folder, channel), "aria-label":
           VITAL.alt(layer, channel) + ", importance " + what(shares[i]) },
           tile, bar(i), el("span", { class: "name" }, String(channel), share)));
       }));
     }
     numbered();
     if (entry) {
-      VITAL.layer(entry.place).then((layer) => Promise.resolve(VITAL.captions(layer, channels)).then(() => drawn(layer)))
+      VITAL.layer(entry.folder).then((layer) => Promise.resolve(VITAL.captions(layer, channels)).then(() => drawn(layer)))
         .catch(() => {});
     }
     return el("div", { class: "node" }, el("h3", null, node), list);

@@ -5,7 +5,7 @@
   VITAL.orders = function (layer) {
     const found = [["index", "Index"]];
     if (layer.names) found.push(["name", "Name"]);
-    if (layer.places) found.push(["similarity", "Similarity"]);
+    if (layer.coordinates) found.push(["similarity", "Similarity"]);
     layer.columns.forEach((column, i) => {
       if (column.ends) found.push(["column" + i, VITAL.capital(column.name)]);
     });
@@ -26,7 +26,7 @@
   VITAL.awaited = function (layer, state) {
     const names = VITAL.searchParts(layer, state.q);
     if (state.order === "name" && layer.names) names.push("name-order");
-    if (state.order === "similarity" && layer.places) names.push("places");
+    if (state.order === "similarity" && layer.coordinates) names.push("coordinates");
     if (layer.columns[columnOf(state.order)]) names.push("column-" + columnOf(state.order));
     if (isRange(layer, state)) names.push("column-" + Number(state.metric));
     return VITAL.parts(layer, names);
@@ -49,7 +49,7 @@
     const neurons = Uint32Array.from(fits ? all.filter(fits) : all);
     const column = columnOf(state.order);
     if (layer.columns[column]) return byValue(neurons, valuesOf(layer, column), state.down);
-    if (state.order === "similarity" && layer.places) return inGrid(layer, neurons.sort(), columns);
+    if (state.order === "similarity" && layer.coordinates) return inGrid(layer, neurons.sort(), columns);
     if (state.order === "name" && layer.names) {
       const wanted = new Set(neurons);
       neurons.set(VITAL.unpacked(layer, "name-order", Uint32Array).filter((neuron) => wanted.has(neuron)));
@@ -69,7 +69,7 @@
 
   // Two coordinates onto a wall of so many columns: rows by the second, within a row by the first.
   function inGrid(layer, neurons, columns) {
-    const [x, y] = [0, 1].map((axis) => VITAL.unpacked(layer, "places", Uint16Array, axis));
+    const [x, y] = [0, 1].map((axis) => VITAL.unpacked(layer, "coordinates", Uint16Array, axis));
     neurons.sort((a, b) => y[a] - y[b] || a - b);
     for (let i = 0; i < neurons.length; i += columns) {
       neurons.subarray(i, i + columns).sort((a, b) => x[a] - x[b] || a - b);

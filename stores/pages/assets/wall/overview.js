@@ -34,7 +34,7 @@
   }
 
   // The order last seen, for the neighbours of a neuron's page.
-  VITAL.sequence = { place: "", neurons: [], back: "" };
+  VITAL.sequence = { folder: "", neurons: [], back: "" };
 
   // Sheets of a layer that all of its pictures may be taken from, in any order.
   const FEW_SHEETS = 64;
@@ -75,7 +75,7 @@
       size: Number(state.size) || usualSize(),
       cell: function (index) {
         const neuron = neurons[index];
-        return { href: VITAL.link(layer.place, neuron), label: VITAL.alt(layer, neuron),
+        return { href: VITAL.link(layer.folder, neuron), label: VITAL.alt(layer, neuron),
           caption: VITAL.caption(layer, neuron), pending: VITAL.captions(layer, [neuron]),
           paint: (node, pixels) => VITAL.paint(node, layer, neuron, pixels, alone) };
       },
@@ -92,12 +92,12 @@
     function arrange(columns) {
       neurons = VITAL.arranged(layer, state, columns || wall.columns || 8);
       alone = isScattered(layer, neurons);
-      VITAL.sequence = { place: layer.place, neurons, back: "" };
+      VITAL.sequence = { folder: layer.folder, neurons, back: "" };
       remember();
     }
 
     function remember() {
-      VITAL.sequence.back = VITAL.link(layer.place) + queryOf(state);
+      VITAL.sequence.back = VITAL.link(layer.folder) + queryOf(state);
       VITAL.settle(VITAL.sequence.back);
     }
 
@@ -144,7 +144,7 @@
     function choice(like) {
       return el("div", null, el("p", null, "Photographs whose names begin so. Press one for the neurons that it excites."),
         el("ul", null, like.map((one) => el("li", null, el("a", { title: one.key,
-          href: VITAL.link(layer.place) + "?q=" + encodeURIComponent("image:" + one.key) }, thumbnail(one, 72), one.key)))));
+          href: VITAL.link(layer.folder) + "?q=" + encodeURIComponent("image:" + one.key) }, thumbnail(one, 72), one.key)))));
     }
 
     // The command is written when it is asked for: of thousands of neurons it is long.
@@ -152,7 +152,7 @@
       const all = neurons.length === layer.made.length;
       const folded = el("details", null, el("summary", null, "Save these pictures"));
       folded.addEventListener("toggle", function () {
-        const atlas = site.atlases[Number(layer.place.split("/")[0])];
+        const atlas = site.atlases[Number(layer.folder.split("/")[0])];
         const chosen = all ? "" : " --neurons " + VITAL.ranges(neurons);
         const line = "vital export " + VITAL.quoted(atlas.url) + " --layer " + VITAL.quoted(layer.name) + chosen +
           " --out selection.zip";
@@ -167,7 +167,7 @@
     function asking() {
       const folded = el("details", { open: !neurons.length && photograph.hidden && VITAL.byPhotograph(state.q) },
         el("summary", null, "Ask by a photograph"));
-      const atlas = site.atlases[Number(layer.place.split("/")[0])];
+      const atlas = site.atlases[Number(layer.folder.split("/")[0])];
       const line = "vital look " + VITAL.quoted(atlas.url) + " PHOTO.jpg --layer " + VITAL.quoted(layer.name)
         + " --out look --pages " + VITAL.quoted(VITAL.folder());
       folded.append(layer.indexes.photographs ? el("p", null, "One of the data set: press it on a neuron's page, or type image: "
@@ -191,7 +191,7 @@
     changed();
     // Back from a neuron's page, that neuron has the focus.
     function focus() {
-      const last = VITAL.last && VITAL.last.place === layer.place ? neurons.indexOf(VITAL.last.neuron) : -1;
+      const last = VITAL.last && VITAL.last.folder === layer.folder ? neurons.indexOf(VITAL.last.neuron) : -1;
       if (last >= 0) wall.focus(last, true);
       else main.focus({ preventScroll: true });
     }

@@ -27,12 +27,12 @@
     return [...new Set([asked, path, file])];
   }
 
-  // Number of the part that has, or would have, a place.
-  function partAt(layer, place) {
+  // Number of the part that has, or would have, what is ordered so.
+  function partAt(layer, order) {
     let low = 0, high = layer.begins.length - 1;
     while (low < high) {
       const middle = Math.ceil((low + high) / 2);
-      if (layer.begins[middle] <= place) low = middle;
+      if (layer.begins[middle] <= order) low = middle;
       else high = middle - 1;
     }
     return low;

@@ -120,7 +120,7 @@
       const link = el("a", { class: "cell", href, "aria-label": label, title: label, "data-index": index,
         tabindex: index === this.here ? "0" : "-1" }, frame, this.foot ? el("span", { class: "name" }, caption) : null);
       const row = Math.floor(index / this.columns), column = index % this.columns;
-      const node = el("div", { role: "listitem", class: "place", "aria-posinset": index + 1, "aria-setsize": this.count,
+      const node = el("div", { role: "listitem", class: "item", "aria-posinset": index + 1, "aria-setsize": this.count,
         style: { width: this.across + "px",
           transform: "translate(" + column * (this.across + this.gap) + "px," + row * this.pitch + "px)" } }, link);
       this.shown.set(index, node);
