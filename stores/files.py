@@ -122,10 +122,14 @@ def _without_credentials(link: str) -> str:
     except ValueError:
         scheme, rest = link.split("://", 1)
         return f"{scheme}://{rest.split('?')[0].split('#')[0].rpartition('@')[2]}"
-    # on the web alone "#" begins something else than the name goes on with
-    name = f"#{parts.fragment}" if parts.fragment and not parts.query and parts.scheme not in WEB else ""
     # not urlunsplit, which makes "hdfs:/a.tar" of "hdfs:///a.tar"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{name}"
+    host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if parts.scheme in WEB:
+        return host + parts.path
+    # elsewhere "?" and "#" are letters of a name, save where a query begins
+    rest = link.partition("://")[2][len(parts.netloc) :]
+    name, _, query = rest.partition("?")
+    return host + (name if "=" in query else rest)
 
 
 def runs_path(url: str, *parts: str) -> str:

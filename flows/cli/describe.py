@@ -10,6 +10,7 @@ from flows.running.process import load, load_stored
 from stores import open_statistics
 from stores.arrays.blocks import neurons_of_block
 from stores.errors import SchemaMismatch
+from vital.errors import columns_of, in_line, padded
 from vital.network.layers import survey
 from vital.network.models import load_model
 from vital.network.nodes import default_nodes, layer_table
@@ -56,10 +57,10 @@ def conservation_table(settings: ModelSettings, layer: str) -> Iterator[str]:
     shares = conservation(model, known, layer, nodes, liveliest(model, known, layer, images), images)
     weights = "random weights: " if settings.weights == RANDOM else ""
     yield f"{weights}relevance of the liveliest neurons of {layer} on 4 pictures of noise, 1 being all that was started"
-    width = max(len(name) for name in (*nodes, *shares.lost))
-    yield from (f"{node:<{width}}  arrives {share:8.5f}" for node, share in shares.arrived.items())
+    width = max(columns_of(in_line(name)) for name in (*nodes, *shares.lost))
+    yield from (f"{padded(in_line(node), width)}  arrives {share:8.5f}" for node, share in shares.arrived.items())
     lost = {name: share for name, share in shares.lost.items() if abs(share) >= 1e-5}
-    yield from (f"{name:<{width}}  loses   {share:8.5f}" for name, share in lost.items())
+    yield from (f"{padded(in_line(name), width)}  loses   {share:8.5f}" for name, share in lost.items())
 
 
 def rounding(store: str, layer: str, neurons: str) -> Iterator[str]:

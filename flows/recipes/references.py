@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from prefect import flow, task
 
@@ -67,8 +68,10 @@ def select_references(job: ReferencesJob) -> str:
     if not job.running.elsewhere:
         Feed.of(job, loaded.device)  # refuses what does not do before anything is written
     labels = settle_labels(job, shards, loaded)
-    statistics = claim_statistics(job, loaded)
-    labels.keep(statistics)
+    begun = open_statistics(job.store, "a")
+    with nullcontext() if begun.base else turn_at(begun, job.running):  # what it is made from is written piece by piece
+        statistics = claim_statistics(job, loaded)
+        labels.keep(statistics)
     if pending(statistics):  # of a run that was killed
         with turn_at(statistics, job.running) as now:
             finish_extension(now, with_directions(loaded, Kept(now)), job.running)

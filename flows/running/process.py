@@ -248,8 +248,8 @@ def judges_at(
     """This process's judges of these names, each loaded once; refused where they are to judge classes, which are among
     ``layers``, and tell others apart than the network."""
     known = loaded.model.class_names
-    view = loaded.model.preprocessing.view
-    judges = {name: replace(judge_at(name, known, running, download), view=view) for name in names}
+    shown = loaded.model.preprocessing.shown_channels
+    judges = {name: replace(judge_at(name, known, running, download), shown_channels=shown) for name in names}
     if CLASSES in layers:
         for judge in judges.values():
             same_classes(judge, known, loaded.survey.layer(CLASSES).channels)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from threading import Event, Lock, Thread
 from typing import TypeAlias
 
 from rich.console import Console
@@ -75,20 +76,41 @@ class _Drawn:
 
 
 class _Written:
-    """Lines of a log: one at the end, and before it one every `EVERY` seconds at most."""
+    """Lines of a log: one at the end, and before it one every `EVERY` seconds, also while nothing can be counted, as
+    where workers make a task of minutes."""
 
     def __init__(self, name: str, total: float | None) -> None:
         self._name, self._done, self._total = name, 0.0, total
         self._begun = self._last = time.monotonic()
         self._line = ""
+        self._ended, self._writes = Event(), Lock()
 
-    def show(self, done: float, total: float | None) -> None:
+    @contextmanager
+    def shown(self) -> Iterator[Show]:
+        """Lines are written while the block lasts, and one at its end."""
+        watching = Thread(target=self._watch, daemon=True)
+        watching.start()
+        try:
+            yield self._show
+        finally:
+            self._ended.set()
+            watching.join()
+            self._write()
+
+    def _show(self, done: float, total: float | None) -> None:
         self._done, self._total = done, total
-        if time.monotonic() - self._last >= EVERY:
-            self.write()
+        self._write_if_due()
 
-    def write(self) -> None:
-        """How far it is now."""
+    def _watch(self) -> None:
+        while not self._ended.wait(EVERY):
+            self._write_if_due()
+
+    def _write_if_due(self) -> None:
+        with self._writes:
+            if time.monotonic() - self._last >= EVERY:
+                self._write()
+
+    def _write(self) -> None:
         self._last = time.monotonic()
         taken, total = self._last - self._begun, self._total
         of = "" if total is None else f" of {round(total)}"
@@ -121,7 +143,7 @@ def shortened(name: str, room: int) -> str:
 def bar(name: str, total: float | None, whole: int | None = None) -> Iterator[Bar]:
     """A progress bar on standard error while the block lasts, or lines where that is no terminal."""
     console, name = Console(file=sys.stderr, force_jupyter=False), in_line(name)
-    with _drawn(console, name, total, whole) if console.is_terminal else _written(name, total) as show:
+    with _drawn(console, name, total, whole) if console.is_terminal else _Written(name, total).shown() as show:
         current = Bar(show, total, whole)
         _open.append(current)
         try:
@@ -136,15 +158,6 @@ def _drawn(console: Console, name: str, total: float | None, whole: int | None) 
     drawn = _Drawn(console, name, total, whole)
     with drawn.progress:
         yield drawn.show
-
-
-@contextmanager
-def _written(name: str, total: float | None) -> Iterator[Show]:
-    written = _Written(name, total)
-    try:
-        yield written.show
-    finally:
-        written.write()
 
 
 def tick(amount: float = 1, part: float = 0) -> None:

@@ -190,7 +190,7 @@ def _of_judge(job: NamesJob, statistics: Statistics, images: Int64[np.ndarray, "
     parts: list[Float32[np.ndarray, "image word"]] = []
     while part := list(islice(seen, TOGETHER)):
         logits = (
-            replace(judge, view=network.model.preprocessing.view)
+            replace(judge, shown_channels=network.model.preprocessing.shown_channels)
             .outputs(torch.stack([pixels for _, pixels in part]).to(judge.device))
             .logits.float()
         )

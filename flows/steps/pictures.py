@@ -124,7 +124,7 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     if job.targets == "fly" and not layer.declared:  # what is there already of other targets stays as it is
         declare_origin(layer, targets, BLOCK)
     layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes, targets.most_facets, colours)
-    layer.write_shown(loaded.model.preprocessing.view if colours != 3 else ())
+    layer.write_shown(loaded.model.preprocessing.shown_channels if colours != 3 else ())
     layer.write_names(_class_names(loaded, statistics, targets.count) if job.layer == CLASSES else [])
     return layer
 

@@ -23,9 +23,11 @@ from stores.errors import MissingShard, StoreError, UnreachableStore, Unreadable
 from stores.files import first_line, local_path, safe_url
 from stores.shards.folders import PER_PART, class_folders, laid_out, survey
 from stores.shards.labels import NO_LABEL, ending
-from stores.shards.tar import compressed_refusal, is_tar
+from stores.shards.tar import compressed_refusal, is_compressed, is_tar
 
-COMPRESSED = (".gz", ".tgz", ".zst", ".bz2", ".tbz2", ".xz", ".txz", ".lzma", ".lz4", ".zip", ".7z", ".rar", ".tar.Z")
+SHORT = (".tgz", ".tzst", ".tbz", ".tbz2", ".tb2", ".txz", ".tlz", ".taz")
+"""Endings of compressed tars in one word."""
+COMPRESSED = (*SHORT, ".gz", ".zst", ".bz2", ".xz", ".lzma", ".lz4", ".lz", ".br", ".zip", ".7z", ".rar", ".tar.z")
 
 ASKED = 32
 """Requests for shards' sizes that are under way together."""
@@ -62,7 +64,7 @@ def expand(patterns: Sequence[str]) -> list[ShardFile]:
     shards: dict[str, ShardFile] = {}
     for pattern in patterns:
         for shard in _matches(pattern):
-            if shard.name.endswith(COMPRESSED) and shard.part is None:
+            if _is_compressed(shard.name) and shard.part is None:
                 raise UnreadableShard(compressed_refusal(shard.name))
             if shard.name in shards:
                 raise UnreadableShard(
@@ -134,6 +136,9 @@ def _in_folder(folder: Path) -> Iterator[ShardFile]:
             raise MissingShard(
                 f"{unnamed} in {folder} is a tar without the ending .tar: rename it, or name it by itself"
             ) from None
+        packed = next((path.name for path in files if _is_compressed(path.name) or is_compressed(path)), None)
+        if packed is not None:
+            raise UnreadableShard(compressed_refusal(f"{packed} in {folder}")) from None
         raise MissingShard(f"there is no shard at {folder}, and it cannot be read as images: {error}") from None
     for below, label in classes:
         yield from _parts(below.absolute(), label)
@@ -149,9 +154,12 @@ def _parts(folder: Path, label: int) -> Iterator[ShardFile]:
         yield ShardFile(name, str(folder), size, version=str(newest), part=(start, stop), label=label)
 
 
+def _is_compressed(name: str) -> bool:
+    return name.lower().endswith(COMPRESSED)
+
+
 def _is_compressed_tar(name: str) -> bool:
-    short = name.endswith((".tgz", ".tbz2", ".txz"))
-    return short or (name.endswith(COMPRESSED) and ".tar." in name)
+    return name.lower().endswith(SHORT) or (_is_compressed(name) and ".tar." in name.lower())
 
 
 def _local_tar(path: Path) -> ShardFile:
@@ -235,5 +243,8 @@ def _braces(pattern: str) -> list[str]:
 def _remote_tar(known: Mapping[str, Any], url: str) -> ShardFile:
     size = known.get("size")
     version = next((str(known[part]) for part in ("ETag", "mtime", "LastModified") if known.get(part)), "")
-    name = PurePosixPath(urlsplit(url, allow_fragments=url.startswith(("http://", "https://"))).path).name
+    web = url.startswith(("http://", "https://"))
+    # on the web alone "?" and "#" end a name; of a chain, whose last link may be there, "?" does
+    path = urlsplit(url, allow_fragments=web).path if web or "::" in url else url
+    name = PurePosixPath(path).name
     return ShardFile(name, url, -1 if size is None else int(size), version=version)

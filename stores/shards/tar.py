@@ -17,9 +17,9 @@ from stores.errors import UnreadableShard
 
 MAGIC = (
     b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x04\x22\x4d\x18", b"\x1f\x9d",
-    b"7z\xbc\xaf", b"Rar!", b"]\x00\x00",
+    b"7z\xbc\xaf", b"Rar!", b"]\x00\x00", b"LZIP",
 )  # fmt: skip
-"""How gzip, zstd, bzip2, xz, zip, lz4, compress, 7-Zip, RAR and lzma begin."""
+"""How gzip, zstd, bzip2, xz, zip, lz4, compress, 7-Zip, RAR, lzma and lzip begin."""
 LFS = b"version https://git-lfs"
 TAR_BLOCK = 512
 END_MARK = 2 * TAR_BLOCK
@@ -200,6 +200,13 @@ def is_tar(path: Path) -> bool:
     """Whether a file begins as a tar does, whatever its name is."""
     with suppress(OSError), path.open("rb") as file:
         return file.read(TAR_BLOCK)[257:262] == b"ustar"
+    return False
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file begins as compressed ones do, whatever its name is."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(max(map(len, MAGIC))).startswith(MAGIC)
     return False
 
 

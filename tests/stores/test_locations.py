@@ -21,6 +21,7 @@ from stores.files import join, local_path, safe_url
         ("hdfs:///data/a.tar", "hdfs:///data/a.tar"),
         ("s3://me:secret@bucket/a#1.tar", "s3://bucket/a#1.tar"),
         ("s3://bucket/a.tar?sig=secret#secret", "s3://bucket/a.tar"),
+        ("s3://me:secret@bucket/what?#1.tar", "s3://bucket/what?#1.tar"),
     ],
 )
 def test_credentials_are_stripped(url: str, safe: str) -> None:

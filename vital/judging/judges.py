@@ -55,7 +55,7 @@ class Judge:
     """The network, on normalised pictures at its own side."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     identity: Mapping[str, Any] = field(default_factory=dict)
-    view: tuple[int, ...] = ()
+    shown_channels: tuple[int, ...] = ()
     """Of pictures of other channels those that it is shown as red, green and blue, or one as grey."""
 
     @rounding()
@@ -66,8 +66,8 @@ class Judge:
 
     def _outputs(self, pixels: Num[Tensor, "picture colour row column"]) -> JudgeOutput:
         side = self.preprocessing.side
-        if self.view and pixels.shape[1] != self.preprocessing.colours:
-            pixels = pixels[:, list(self.view * (3 // len(self.view)))]
+        if self.shown_channels and pixels.shape[1] != self.preprocessing.colours:
+            pixels = pixels[:, list(self.shown_channels * (3 // len(self.shown_channels)))]
         shown = pixels.to(self.device).float()
         if shown.shape[-2:] != (side, side):
             shown = F.interpolate(shown, (side, side), mode="bilinear", antialias=True)

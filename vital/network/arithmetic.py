@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -26,6 +27,11 @@ ON_GPU: Precision = "bfloat16"
 """What ``auto`` means on a GPU that computes in it; float32 elsewhere. docs/pictures.md says what it costs."""
 WORKSPACE = ":4096:8"
 """cuBLAS's workspace with which its sums have one order (its documentation, "Results reproducibility")."""
+
+# torch 2.9 says once in each process that one of its two sets of flags is old; `rounding` sets both, with a reason.
+with warnings.catch_warnings(), suppress(RuntimeError):
+    warnings.simplefilter("ignore")
+    torch.get_float32_matmul_precision()
 
 _halved: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 

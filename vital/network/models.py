@@ -21,7 +21,7 @@ from vital.network.sources import Colour, load_network
 from vital.network.sources.fitting.resolution import at_resolution
 from vital.network.sources.fitting.shown import rows_first, settled
 from vital.network.sources.fitting.usable import refuse, usable
-from vital.settings import EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings, checked
+from vital.settings import CLASSES, EMBEDDED, LARGEST_SIDE, SMALLEST_SIDE, ModelSettings, checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,8 @@ class Model:
     """What it was loaded by, where it was: other programs can load it again."""
     notes: tuple[str, ...] = ()
     """What was chosen or left out when it was loaded, a sentence each."""
+    classifies: bool = True
+    """Whether its outputs are scores of classes, as far as anybody says; else they are features."""
 
     def layers(self, every: bool = False) -> LayerTable:
         """Its blocks and its classes, or ``every`` layer: channels, sites, and the nodes matched by default.
@@ -96,10 +98,13 @@ def load_model(
         raise UnsuitableInput(f"{settings.name} is wrapped for {count} channels, not {settings.channels}: leave it out")
     preprocessing = _of_files(preprocessing, count, settings)
     preprocessing = preprocessing if loaded.settled else preprocessing.of_channels(count)
-    preprocessing = _with_view(preprocessing, settings.shown or preprocessing.shown)
+    preprocessing = _with_shown(preprocessing, settings.shown or preprocessing.shown)
     identity = _identity(settings.name, digest, preprocessing)
     notes = (*loaded.notes, *notes, *(() if loaded.settled else _of_luminance(settings.name, preprocessing)))
-    return Model(settings.name, network, preprocessing, loaded.class_names, identity, settings, notes)
+    if not loaded.classifies:
+        notes += (f"{settings.name} has no classifier: what is called {CLASSES!r} are the features that it gives",)
+    classes = loaded.class_names
+    return Model(settings.name, network, preprocessing, classes, identity, settings, notes, loaded.classifies)
 
 
 @torch.inference_mode(False)
@@ -161,7 +166,7 @@ def wrap(
     mean, std = _convention(values, mean, std, count)
     ends = _ends(black, white, count)
     preprocessing = Preprocessing(side, mean, std, resize, interpolation, black=ends[0], white=ends[1])
-    preprocessing = _with_view(preprocessing.of_channels(count), tuple(shown))
+    preprocessing = _with_shown(preprocessing.of_channels(count), tuple(shown))
     notes = (*notes, *_of_luminance(called, preprocessing))
     return Model(
         called, network, preprocessing, tuple(class_names), _identity(called, digest, preprocessing), notes=notes
@@ -216,11 +221,11 @@ def _ends(black: Any, white: Any, channels: int) -> tuple[Colour, Colour]:
 ENDS = ("black", "white")
 
 
-def _with_view(preprocessing: Preprocessing, shown: tuple[int, ...]) -> Preprocessing:
+def _with_shown(preprocessing: Preprocessing, shown: tuple[int, ...]) -> Preprocessing:
     if shown and (len(shown) not in (1, 3) or not all(0 <= one < preprocessing.colours for one in shown)):
         raise UnsuitableInput(
             f"shown = {shown} are not one or three of the {preprocessing.colours} channels, which are counted from 0: "
-            f"give such as {preprocessing.view}"
+            f"give such as {preprocessing.shown_channels}"
         )
     return replace(preprocessing, shown=shown)
 

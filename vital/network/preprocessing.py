@@ -60,7 +60,7 @@ class Preprocessing:
     """The channels that people and judges are shown as red, green and blue, or one as grey; it changes no result."""
 
     @property
-    def view(self) -> tuple[int, ...]:
+    def shown_channels(self) -> tuple[int, ...]:
         """The channels that are shown: those that were asked for, or the first three, or the first alone of two."""
         return self.shown or ((0, 1, 2) if self.colours >= 3 else (0,))
 

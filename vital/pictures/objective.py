@@ -13,8 +13,8 @@ from torch import Tensor
 from vital.errors import UnsuitableInput
 from vital.measuring.rows import resample, site_levels
 from vital.measuring.targets import Target, node_relevance
+from vital.network.layers.published import node_weight
 from vital.network.models import Model
-from vital.network.nodes import node_weight
 from vital.network.probe import INPUT, Activations, anchor
 from vital.pictures.losses import sort_matching
 from vital.propagation.mode import Relevance

@@ -15,8 +15,8 @@ from vital.errors import UnsuitableInput
 from vital.measuring.image_sums import ColourDistribution, grey
 from vital.measuring.targets import Target
 from vital.network.arithmetic import arithmetic
+from vital.network.layers.published import prior_weight
 from vital.network.models import Model
-from vital.network.nodes import prior_weight
 from vital.network.probe import Activations, Layout, anchor, probe
 from vital.pictures.baselines import ascent, check_method
 from vital.pictures.objective import Objective

@@ -222,5 +222,5 @@ def _picture(
     loss = xarray.DataArray(made.loss[0], dims=("step",), coords={"step": steps}, attrs=attributes)
     return Picture(
         pixels.rename("pixels"), alpha.rename("alpha"), loss.rename("loss"), neuron, settings, variant, references,
-        model.preprocessing.view,
+        model.preprocessing.shown_channels,
     )  # fmt: skip

@@ -55,7 +55,7 @@ def look_at(
     asked = _asked(atlas, statistics, layers, every)
     loaded = load_stored(statistics, running or Running())
     looking = _Looking(loaded, asked, top, each)
-    view = () if preprocessing.colours == 3 else loaded.model.preprocessing.view
+    channels = () if preprocessing.colours == 3 else loaded.model.preprocessing.shown_channels
     precision, wanted = statistics.base.get("precision", "float32"), {one.name: one.neurons.tolist() for one in asked}
     seen: list[Seen] = []
     for start in range(0, len(shown), BATCH):
@@ -64,7 +64,7 @@ def look_at(
         sights = looking.with_relevance(looking.sights(heard), pixels)
         sights = with_facets(loaded, statistics, [one.pictures for one in asked], sights, pixels)
         seen += [
-            Seen(name, as_shown(np.ascontiguousarray(one.permute(1, 2, 0).numpy()), view), tuple(row))
+            Seen(name, as_shown(np.ascontiguousarray(one.permute(1, 2, 0).numpy()), channels), tuple(row))
             for name, one, row in zip(shown.names[start : start + BATCH], pixels, sights, strict=True)
         ]
     sampled = {one.name: len(one.sample) for one in asked}

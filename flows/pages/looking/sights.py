@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from stores.arrays.display import image_html
+from vital.errors import columns_of, in_line, padded
 
 ORDER = "share of the data set's sampled images with a lesser peak, then standard deviations above their mean"
 """By what the neurons of a photograph are put in order."""
@@ -69,7 +70,7 @@ class Sight:
         if self.map is not None and self.site is not None:
             where = f"row {self.site[0]}, column {self.site[1]} of {self.map.shape[0]} × {self.map.shape[1]}"
         numbers = f"{100 * self.share:.1f} %", f"{self.deviations:+.1f}", f"{self.activation:.4g}"
-        return f"{self.layer}:{self.neuron}", self.name, self.of_facets, *numbers, where
+        return in_line(f"{self.layer}:{self.neuron}"), in_line(self.name), self.of_facets, *numbers, where
 
     @property
     def of_facets(self) -> str:
@@ -133,11 +134,10 @@ class Look:
         """A table for each photograph; columns that say nothing are left out."""
         rows = {seen: [sight.cells() for sight in seen.sights] for seen in self}
         used = [head for head in range(len(HEADS)) if any(row[head] for part in rows.values() for row in part)]
-        wide = [
-            max(len(row[head]) for row in (HEADS, *(row for part in rows.values() for row in part))) for head in used
-        ]
+        lines = [HEADS, *(row for part in rows.values() for row in part)]
+        wide = [max(columns_of(line[head]) for line in lines) for head in used]
         for seen, cells in rows.items():
-            yield seen.name
+            yield in_line(seen.name)
             for row in (HEADS, *cells):
                 parts = (_set(row[head], width, head) for head, width in zip(used, wide, strict=True))
                 yield f"  {'  '.join(parts)}".rstrip()
@@ -205,7 +205,7 @@ def _row_html(seen: Seen) -> str:
 
 
 def _set(text: str, width: int, head: int) -> str:
-    return f"{text:>{width}}" if HEADS[head] in ("higher than", "deviations", "activation") else f"{text:<{width}}"
+    return padded(text, width, right=HEADS[head] in ("higher than", "deviations", "activation"))
 
 
 def _number(value: float) -> float | None:

@@ -40,7 +40,7 @@ class Thumbnails:
         shown: Sequence[int] = (),
     ) -> None:
         self.statistics, self._credits = statistics, credits_
-        self._bands, self._view = bands_of(Preprocessing.of(statistics.base)), tuple(shown)
+        self._bands, self._shown = bands_of(Preprocessing.of(statistics.base)), tuple(shown)
         self._index, self._shards = statistics.index(), statistics.shards()
         self.side = int(statistics.base["input_size"])
         self.moved = moved_urls(statistics, shards)
@@ -60,8 +60,8 @@ class Thumbnails:
         shard, label, key = int(self._index.shard[image]), int(self._index.label[image]), str(self._index.key[image])
         # what the file shows follows from where its bytes lie, how much of them is seen, and how it is made small
         parts = (str(self._shards.digest[shard]), str(self._shards.name[shard]), str(self._index.offset[image]))
-        view = () if self._bands.photographs else (str(self._bands), str(self._view))
-        how = (*parts, str(self.side), str(SIDE), str(QUALITY), *view)
+        shown = () if self._bands.photographs else (str(self._bands), str(self._shown))
+        how = (*parts, str(self.side), str(SIDE), str(QUALITY), *shown)
         name = hashlib.sha256("/".join(how).encode()).hexdigest()[:16]
         credit = self._credits.get(key, "")
         if credit:
@@ -94,7 +94,7 @@ class Thumbnails:
                     f"there is no shard at {safe_url(self._urls[shard])}: say where the shards are with --shards, "
                     "or leave the photos out with --no-references"
                 ) from None
-            smaller = pool.map(lambda data: as_seen(data, self.side, self._bands, self._view), contents)
+            smaller = pool.map(lambda data: as_seen(data, self.side, self._bands, self._shown), contents)
             made |= {name: data for (_, name), data in zip(inside, smaller, strict=True)}
         return made
 

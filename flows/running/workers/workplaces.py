@@ -180,7 +180,8 @@ def started(workplace: Workplace) -> Iterator[TaskRunner[Any]]:
         stack.enter_context(script_left_alone())
         stack.enter_context(_one_server(workplace))
         with deaf_processes():
-            started = stack.enter_context(runner)
+            started: Any = stack.enter_context(runner)
+            _ = started.client  # asked for, since Dask's workers start with it, and not before
         stack.enter_context(asked)
         yield started
 

@@ -97,7 +97,7 @@ def settle_labels(job: ReferencesJob, shards: Sequence[ShardFile], loaded: Loade
     """How labels are read and matched in this pass: as the store has it, or as the job asks.
 
     Raises:
-        UnsuitableInput: the data set's classes are not the network's, and the classes are asked for.
+        UnsuitableInput: the data set's classes are not the network's, or it has none, and the classes are asked for.
         UnreadableShard: there are no labels where they should be, but others elsewhere; or the map is none.
     """
     names = tuple(class_names_of(shards) or read_class_names(shard.url for shard in shards))
@@ -111,6 +111,11 @@ def settle_labels(job: ReferencesJob, shards: Sequence[ShardFile], loaded: Loade
     classes = loaded.survey.layers.get(CLASSES)
     if classes is None or job.labels == "ignore":
         return Labels(job.label_key, names, (), IGNORED if job.labels == "ignore" else UNMATCHED)
+    if asked and not loaded.model.classifies and job.labels in (None, "match"):
+        raise UnsuitableInput(
+            f"{loaded.model.name} has no classifier: its {classes.channels} outputs are features, and no label is one "
+            "of them; name other layers with --layer, or give --labels number where the labels are their numbers"
+        )
     labels = _matched(job, names, loaded, classes.channels)
     _look(labels, shards[0], loaded, asked)
     if asked and job.labels is None and labels == Labels(job.label_key, (), (), NUMBER):

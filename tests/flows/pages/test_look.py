@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from stores.shards.reading import read_images
 from tests.flows import tiny
 from tests.flows.command import vital
 from tests.flows.conftest import LAYER, Made
-from vital.errors import UnsuitableInput
+from vital.errors import UnsuitableInput, columns_of
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,17 @@ def test_it_prints_shows_itself_and_is_json(look: Look) -> None:
     first = told["photographs"][0]["neurons"][0]
     assert first["percentile"] == pytest.approx(100 * look[0].sights[0].share, abs=0.01)
     assert np.shape(first["map"]) == look[0].sights[0].map.shape  # type: ignore[union-attr]
+
+
+def test_the_columns_stand_below_each_other_whatever_the_names_are(look: Look) -> None:
+    """As a terminal shows them: 層 takes two columns, and a newline would begin another line."""
+    names = ("cat", "layer\n1", "層", "e\u0301")
+    sights = [replace(one, name=name) for one, name in zip(look[0].sights, names, strict=False)]
+    table = repr(replace(look, photographs=(replace(look[0], sights=tuple(sights)),))).splitlines()
+    assert len(table) == 2 + len(sights) + 1
+    begins = [columns_of(line[: line.index("%")]) for line in table[2:-1]]
+    assert len(sights) == len(names)
+    assert len(set(begins)) == 1
 
 
 def test_an_overlay_is_bright_at_the_strongest_site_and_dark_where_there_is_nothing() -> None:

@@ -94,7 +94,7 @@ def test_memory_is_measured_on_an_image_of_as_many_channels(
     """As a GPU does before it measures references."""
     measured: list[object] = []
 
-    def batch(self: TaskReferences, alone: Callable[[], object]) -> int:
+    def batch(self: TaskReferences, what: str, alone: Callable[[], object]) -> int:
         measured.append(alone())
         return 2
 
@@ -180,11 +180,11 @@ def test_a_judge_of_colours_is_shown_the_channels_that_people_are() -> None:
     def means(images: Tensor) -> JudgeOutput:
         return JudgeOutput(images.mean((2, 3)), images.mean((2, 3)))
 
-    judge = Judge("means", Preprocessing(8, (0.0,) * 3, (1.0,) * 3), (), 1, means, view=(4, 2, 0))
+    judge = Judge("means", Preprocessing(8, (0.0,) * 3, (1.0,) * 3), (), 1, means, shown_channels=(4, 2, 0))
     pixels = torch.randint(0, 256, (2, BANDS, 8, 8), dtype=torch.uint8)
     expected = pixels.float().mean((2, 3)).numpy() / 255
     np.testing.assert_allclose(judge.features(pixels), expected[:, [4, 2, 0]], rtol=1e-5)
-    np.testing.assert_allclose(replace(judge, view=(3,)).features(pixels), expected[:, [3, 3, 3]], rtol=1e-5)
+    np.testing.assert_allclose(replace(judge, shown_channels=(3,)).features(pixels), expected[:, [3, 3, 3]], rtol=1e-5)
 
 
 def test_images_of_other_channels_are_counted_and_refused(tmp_path: Path) -> None:

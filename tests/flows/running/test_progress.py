@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import io
 import re
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -100,6 +101,23 @@ def test_a_log_has_a_line_every_so_often(clock: Clock, capsys: pytest.CaptureFix
         "bytes read: 240 of 250 in 0:04:00, about 0:00:10 left",
         "bytes read: 250 of 250 in 0:04:10",
     ]
+
+
+def test_a_log_has_lines_while_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while a worker makes a block of pictures."""
+
+    class Log(io.StringIO):
+        lines = threading.Semaphore(0)
+
+        def flush(self) -> None:
+            self.lines.release()
+
+    log = Log()
+    monkeypatch.setattr(progress, "EVERY", 0.6)
+    monkeypatch.setattr("sys.stderr", log)
+    with bar("neurons done", 64):
+        assert [log.lines.acquire(timeout=60) for _ in range(2)] == [True, True]
+    assert re.match(r"neurons done: 0 of 64 in 0:00:0\d\n", log.getvalue())
 
 
 def test_a_log_says_how_far_a_run_came_that_failed(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

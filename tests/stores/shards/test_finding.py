@@ -135,3 +135,14 @@ def test_a_number_sign_is_of_the_name_of_an_object(content: bytes) -> None:
         ("run #1.tar", "memory:///numbered/run #1.tar"),
         ("run #2.tar", "memory:///numbered/run #2.tar"),
     ]
+
+
+def test_a_question_mark_is_of_the_name_of_an_object(content: bytes) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("what.tar", "what?.tar", "what?/a.tar"):
+        memory.pipe_file(f"/asked/{name}", content)
+    for asked, name in (("what?.tar", "what?.tar"), ("what?", "a.tar")):
+        [shard] = expand([f"memory://asked/{asked}"])
+        assert shard.name == name
+        [again] = expand([safe_url(shard.url)])  # as a store keeps it
+        assert again.url == shard.url

@@ -165,6 +165,14 @@ def test_tars_in_a_folder_come_before_images(tmp_path: Path, jpeg: Jpeg) -> None
         expand([str(tmp_path / "mixed")])
 
 
+@pytest.mark.parametrize("name", ["s.tzst", "s.tbz", "S.TAR.GZ", "s.tar.lz", "s.tar.br", "train.zip", "s.gz", "train"])
+def test_a_compressed_file_is_the_cause_wherever_it_lies(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "set", {name: b"\x1f\x8b"})
+    for given in (tmp_path / "set", *([tmp_path / "set" / name] if "." in name else ())):
+        with pytest.raises(UnreadableShard, match=f"^{name}.* is compressed, but"):
+            expand([str(given)])
+
+
 def test_images_that_pillow_reads_are_taken(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -52,8 +52,8 @@ def hypernyms(content: bytes, positions: Mapping[str, int]) -> dict[str, list[in
                 open_ += [above for above in synsets[at].above if _read(content, above, synsets)]
     if 2 * missing >= len(positions):
         raise UnsuitableInput(
-            f"{missing} of {len(positions)} classes, such as {next(iter(positions), '')!r}, are not in this file of "
-            "nouns: give data.noun of WordNet 3.0, from which ImageNet's ids are"
+            f"{missing} of {len(positions)} WordNet ids, such as {next(iter(positions), '')!r}, are not in this file "
+            "of nouns: give data.noun of WordNet 3.0, from which ImageNet's ids are"
         )
     depths: dict[int, int] = {}
     every, chosen = set(positions.values()), dict[frozenset[int], int]()

@@ -66,7 +66,8 @@ def from_timm(settings: ModelSettings) -> Loaded:
         "bilinear" if usual["interpolation"] == "random" else usual["interpolation"],
         squash=usual["crop_mode"] == "squash",
     )
-    return Loaded(network, preprocessing, names if len(names) == getattr(network, "num_classes", 0) else (), notes)
+    classes = getattr(network, "num_classes", None)
+    return Loaded(network, preprocessing, names if len(names) == classes else (), notes, classifies=classes != 0)
 
 
 def _timm_file(published: Any, settings: ModelSettings) -> str:
@@ -104,7 +105,7 @@ def from_transformers(settings: ModelSettings) -> Loaded:
     preprocessing = _hf_preprocessing(usual, int(min(size) if isinstance(size, (list, tuple)) else size))
     labels = getattr(config, "id2label", {}) if heads else {}
     names = tuple(str(labels[index]) for index in sorted(labels))
-    return Loaded(network, preprocessing, () if names[:1] == ("LABEL_0",) else names, notes)
+    return Loaded(network, preprocessing, () if names[:1] == ("LABEL_0",) else names, notes, classifies=heads)
 
 
 def _check_looks(name: str, network: torch.nn.Module) -> None:
@@ -187,7 +188,7 @@ def from_open_clip(settings: ModelSettings) -> Loaded:
         usual["interpolation"],
         squash=usual.get("resize_mode", "shortest") == "squash",
     )
-    return Loaded(model.visual, preprocessing)
+    return Loaded(model.visual, preprocessing, classifies=False)
 
 
 def _clip_file(published: Mapping[str, Any], settings: ModelSettings) -> str:

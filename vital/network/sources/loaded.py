@@ -31,6 +31,8 @@ class Loaded:
     """What was chosen or left out on the way, a sentence each."""
     settled: bool = False
     """Whether it is shown what it takes already: all or one of the channels, in its own order of axes."""
+    classifies: bool = True
+    """Whether its outputs are scores of classes, as far as anybody says; else they are features."""
 
 
 def assumed(settings: ModelSettings, file: str | None = None) -> tuple[str, ...]:

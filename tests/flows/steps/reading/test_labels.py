@@ -6,6 +6,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,16 @@ def test_what_cannot_be_known_is_refused_only_where_it_matters(tmp_path: Path) -
     assert settled(job(folder, tmp_path / "s", layers=("0",))).by == "nothing"
     assert settled(job(folder, tmp_path / "s", labels="number")).of_network(1, 10) == (1, Status.OK)
     assert settled(job(folder, tmp_path / "s", labels="ignore")).of_network(1, 10) == (-1, Status.OK)
+
+
+def test_labels_are_no_features_of_a_network_without_a_classifier(tmp_path: Path) -> None:
+    folder, loaded = photos(tmp_path / "p", "0", "1"), load(MODEL, Running())
+    bare = replace(loaded, model=replace(loaded.model, classifies=False))
+    asked = job(folder, tmp_path / "s")
+    with pytest.raises(UnsuitableInput, match=r"no classifier: its 10 outputs are features.*--labels number"):
+        settle_labels(asked, expand(asked.shards), bare)
+    for more in (job(folder, tmp_path / "s", layers=("0",)), job(folder, tmp_path / "s", labels="number")):
+        assert settle_labels(more, expand(more.shards), bare).of_network(1, 10) == (1, Status.OK)
 
 
 def test_a_map_says_which_class_is_which(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from flows.recipes import references as flow
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
+from flows.steps.dataset import claim_statistics
 from flows.steps.reading import turns
 from flows.steps.reading.extension import extend
 from flows.steps.reading.merging import merge_partials
@@ -67,12 +68,12 @@ class Beside:
         finally:
             self._waits.set()
 
-    def begins(self, real: Callable[..., None]) -> Callable[..., None]:
-        def work(*given: Any) -> None:
+    def begins(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def work(*given: Any) -> Any:
             if self._thread.ident is None:
                 self._thread.start()
                 assert self._waits.wait(120)
-            real(*given)
+            return real(*given)
 
         return work
 
@@ -106,6 +107,28 @@ def test_two_first_runs_that_merge_at_once_write_what_one_writes(
     select(folders[0], tmp_path / "alone.zarr")
     assert of_all(store) == of_all(tmp_path / "alone.zarr")
     assert not list((store / "runs").glob("lease-*"))
+
+
+def test_what_a_new_store_is_made_from_is_written_by_one_run_at_a_time(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attributes are written together: another run that began as early would take away those that it has not seen."""
+    store, order = tmp_path / "s.zarr", list[str]()
+    beside = Beside(lambda: select(folders[1], store))
+
+    def claim(*given: Any) -> Any:
+        order.append("begun")
+        claimed = claim_statistics(*given)
+        order.append("claimed")
+        return claimed
+
+    monkeypatch.setattr(flow, "claim_statistics", beside.begins(claim))
+    monkeypatch.setattr(turns, "time", SimpleNamespace(sleep=beside.sleep))
+    select(folders[1], store)
+    beside.end()
+    assert not beside.errors
+    assert order == ["begun", "claimed"] * 2
+    assert open_statistics(str(store)).labels
 
 
 def test_a_first_run_over_other_shards_at_once_is_refused(

@@ -42,7 +42,7 @@ def test_what_stands_above_several() -> None:
 def test_another_version_is_refused() -> None:
     content, ids = noun_file()
     positions = {ids["pug"]: 0, ids["tabby"]: 1}
-    with pytest.raises(UnsuitableInput, match=r"2 of 2 classes, such as 'n\d{8}', are not in this file"):
+    with pytest.raises(UnsuitableInput, match=r"2 of 2 WordNet ids, such as 'n\d{8}', are not in this file"):
         hypernyms(b" " + content, positions)
     with pytest.raises(UnsuitableInput, match=r"WordNet 3\.0"):
         hypernyms(content.replace(b"\n", b"\r\n"), positions)

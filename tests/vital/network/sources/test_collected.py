@@ -162,6 +162,7 @@ def test_a_folder_of_transformers_gives_its_logits_names_and_preprocessing(vit: 
     check_pixels(model, expected["pixel_values"][0])
     torch.testing.assert_close(logits(model, shown(model)), theirs(shown(model)).logits.detach(), rtol=1e-4, atol=1e-4)
     assert model.class_names == ("cat", "dog", "owl")
+    assert model.classifies
     rows = {row.layer: row for row in model.layers()}
     blocks = [name for name in rows if "layer" in name and rows[name].sites == 17]
     assert len(blocks) == 2
@@ -179,6 +180,8 @@ def test_tokens_behind_the_patches_of_transformers_are_no_sites(tmp_path: Path) 
     model = load_model(f"hf/{tmp_path}")
     assert model.preprocessing.side == 64
     assert model.layers()["encoder.layer.0"].sites_shown == "1+16+10"
+    assert not model.classifies
+    assert "has no classifier" in model.notes[-1]
 
 
 @pytest.mark.usefixtures("hub")
