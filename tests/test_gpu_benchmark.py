@@ -28,10 +28,10 @@ from vital.network.sources import torchvision_models
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(*words: str) -> Any:
-    """The JSON of a run in a process of its own."""
+def run(*words: str, **more: str) -> Any:
+    """The JSON of a run in a process of its own, with more in its environment."""
     asked = [sys.executable, *words, "--tiny", "--device", "cpu"]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ)
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | more)
     return json.loads(done.stdout)
 
 
@@ -45,9 +45,11 @@ def found_in(value: Any, word: str, path: str = "") -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_every_part_runs_and_finds_something(tmp_path: Path) -> None:
+def test_every_part_runs_and_finds_something(tmp_path: Path, prefect_server: str) -> None:
+    """The commands report to the session's Prefect server: one of its own takes each as long as all that it does."""
     out = tmp_path / "card.json"
-    found = run("benchmarks/gpu.py", "--out", str(out), "--budget", "6000")  # however slow the machine is
+    words = ("benchmarks/gpu.py", "--out", str(out), "--budget", "6000")  # however slow the machine is
+    found = run(*words, PREFECT_API_URL=prefect_server)
     assert set(PARTS) | {"where", "tiny"} == set(found)
     assert [*found_in(found, "error"), *found_in(found, "skipped"), *found_in(found, "left_out")] == []
     assert json.loads(out.read_text()) == found
