@@ -61,7 +61,8 @@ class Server:
 
 
 def _in_memory() -> str | None:
-    """A folder in memory, where there is one: a database waits for a disk that others keep busy, and all tests for it."""
+    """A folder in memory, where there is one: a database waits for a disk that others keep busy, and all tests with it
+    do."""
     folder = "/dev/shm"
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
