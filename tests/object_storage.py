@@ -1,9 +1,9 @@
-"""An object store on this machine, as real as tests can have it: moto's server on loopback."""
+"""An object store on this machine, as real as tests can have it: moto's answers, by a server on loopback that keeps
+connections, as object stores do. moto's own opens one for each request, which takes longer than the answer."""
 
 from __future__ import annotations
 
-import logging
-import urllib.request
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,23 +13,26 @@ def bucket() -> Iterator[str]:
     """URL of an empty bucket that fsspec reaches by its environment."""
     import boto3
     import fsspec
-    from moto.server import ThreadedMotoServer
+    from moto.backends import get_backend
+    from moto.core.models import DEFAULT_ACCOUNT_ID
+    from moto.moto_server.werkzeug_app import create_backend_app
+    from waitress import wasyncore
+    from waitress.server import create_server
     from zarr.core.sync import sync
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     patch = pytest.MonkeyPatch()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    server = create_server(create_backend_app("s3"), host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
     for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.effective_port}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         patch.setenv(name, value)
     # What moto keeps outlives its servers.
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
+    get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"].reset()
     boto3.client("s3").create_bucket(Bucket="atlas")
     yield "s3://atlas"
     kind = fsspec.get_filesystem_class("s3")
@@ -39,4 +42,7 @@ def bucket() -> Iterator[str]:
             sync(filesystem._s3creator.__aexit__(None, None, None))
     kind.clear_instance_cache()
     patch.undo()
-    server.stop()
+    # Its thread ends when it has nothing left to listen to.
+    server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+    thread.join()
+    server.task_dispatcher.shutdown()

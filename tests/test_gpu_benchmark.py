@@ -28,10 +28,10 @@ from vital.network.sources import torchvision_models
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(*words: str) -> Any:
-    """The JSON of a run in a process of its own."""
+def run(*words: str, **more: str) -> Any:
+    """The JSON of a run in a process of its own, with more in its environment."""
     asked = [sys.executable, *words, "--tiny", "--device", "cpu"]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ)
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | more)
     return json.loads(done.stdout)
 
 
@@ -45,20 +45,22 @@ def found_in(value: Any, word: str, path: str = "") -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_every_part_runs_and_finds_something(tmp_path: Path) -> None:
+def test_every_part_runs_and_finds_something(tmp_path: Path, prefect_server: str) -> None:
+    """The commands report to the session's Prefect server: one of its own takes each as long as all that it does."""
     out = tmp_path / "card.json"
-    report = run("benchmarks/gpu.py", "--out", str(out), "--budget", "6000")  # however slow the machine is
-    assert set(PARTS) | {"where", "tiny"} == set(report)
-    assert [*found_in(report, "error"), *found_in(report, "skipped"), *found_in(report, "left_out")] == []
-    assert json.loads(out.read_text()) == report
+    words = ("benchmarks/gpu.py", "--out", str(out), "--budget", "6000")  # however slow the machine is
+    found = run(*words, PREFECT_API_URL=prefect_server)
+    assert set(PARTS) | {"where", "tiny"} == set(found)
+    assert [*found_in(found, "error"), *found_in(found, "skipped"), *found_in(found, "left_out")] == []
+    assert json.loads(out.read_text()) == found
     layer = "layer4.0"
-    assert report["replays"][f"{layer}_2"]["losses_apart"] == 0
-    assert report["against_cpu"][layer]["float32"]["all"] == 0 < report["against_cpu"][layer]["bfloat16"]["first"] < 0.1
-    assert report["repeats"][f"{layer}_float32_repeatable"]["same_bytes"]
-    assert report["memory"]["float32_first"]["batch"] == report["memory"]["float32_again"]["batch"] == 8
-    assert report["pictures"]["classes"]["steps_run"] == 6
-    assert report["launches"]["waits_2"] == "none"
-    assert set(report["commands"]) == {"references", "targets", "atlas", "fly", "seconds"}
+    assert found["replays"][f"{layer}_2"]["losses_apart"] == 0
+    assert found["against_cpu"][layer]["float32"]["all"] == 0 < found["against_cpu"][layer]["bfloat16"]["first"] < 0.1
+    assert found["repeats"][f"{layer}_float32_repeatable"]["same_bytes"]
+    assert found["memory"]["float32_first"]["batch"] == found["memory"]["float32_again"]["batch"] == 8
+    assert found["pictures"]["classes"]["steps_run"] == 6
+    assert found["launches"]["waits_2"] == "none"
+    assert set(found["commands"]) == {"references", "targets", "atlas", "fly", "seconds"}
 
 
 def test_what_needs_more_than_the_algorithm_is_skipped_without_it() -> None:
@@ -69,10 +71,10 @@ def test_what_needs_more_than_the_algorithm_is_skipped_without_it() -> None:
         "sys.path.insert(0, 'benchmarks')\n"
         "runpy.run_path('benchmarks/gpu.py', run_name='__main__')\n"
     )
-    report = run("-c", program, "--only", "sorts", "statistics", "shards")
-    assert "flows" in report["shards"]["skipped"]
-    assert report["statistics"]["images_per_s_float32_4"] > 0
-    assert list(found_in(report, "error")) == []
+    found = run("-c", program, "--only", "sorts", "statistics", "shards")
+    assert "flows" in found["shards"]["skipped"]
+    assert found["statistics"]["images_per_s_float32_4"] > 0
+    assert list(found_in(found, "error")) == []
 
 
 def test_a_part_that_fails_or_has_no_time_leaves_the_others_alone() -> None:
@@ -88,11 +90,11 @@ def test_a_part_that_fails_or_has_no_time_leaves_the_others_alone() -> None:
         bench.part_ends = time.monotonic() - 1
         return {**first, **bench.each({"late": lambda: 2, "later": lambda: 3})}
 
-    report = bench.run({"one": (1, fails), "two": (1, cases)}, lambda so_far: kept.append(len(so_far)))
-    assert report["one"]["error"] == "RuntimeError: CUDA error: an illegal memory access"
-    assert report["two"]["good"] == 1
-    assert report["two"]["bad"] == {"error": "ZeroDivisionError: division by zero"}
-    assert report["two"]["left_out"] == ["late", "later"]
+    found = bench.run({"one": (1, fails), "two": (1, cases)}, lambda so_far: kept.append(len(so_far)))
+    assert found["one"]["error"] == "RuntimeError: CUDA error: an illegal memory access"
+    assert found["two"]["good"] == 1
+    assert found["two"]["bad"] == {"error": "ZeroDivisionError: division by zero"}
+    assert found["two"]["left_out"] == ["late", "later"]
     assert kept == [1, 2]
     with pytest.raises(KeyboardInterrupt):
         attempted(lambda: exec("raise KeyboardInterrupt"))
@@ -120,16 +122,16 @@ def test_with_a_budget_parts_take_what_they_need_in_their_order_and_the_last_are
         return {}
 
     kept: list[list[str]] = []
-    report = bench.run(dict.fromkeys("abcd", (1, look)), lambda so_far: kept.append([*so_far]))
+    found = bench.run(dict.fromkeys("abcd", (1, look)), lambda so_far: kept.append([*so_far]))
     assert left == pytest.approx([100, 50], rel=0.05)
-    assert report["left_out"] == ["c", "d"]
-    assert set(report) == {"a", "b", "left_out"}
+    assert found["left_out"] == ["c", "d"]
+    assert set(found) == {"a", "b", "left_out"}
     assert kept[-1] == ["a", "b", "left_out"]
 
 
 def test_a_budget_of_nothing_prints_what_was_left_out() -> None:
-    report = run("benchmarks/gpu.py", "--budget", "0")
-    assert report["left_out"] == [*PARTS]
+    found = run("benchmarks/gpu.py", "--budget", "0")
+    assert found["left_out"] == [*PARTS]
     assert [*PARTS][:3] == ["shards", "launches", "commands"], "what no card has run comes first"
 
 

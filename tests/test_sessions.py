@@ -1,15 +1,12 @@
 """What the README and the notebooks show runs as it stands, with fewer steps and smaller pictures; Python in processes
-of its own."""
+of their own."""
 
 from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import pytest
 
 from tests.flows.command import vital
 from tests.flows.processes import ended, program
+from tests.flows.steps.test_inputs import done
 from tests.flows.tiny import write_tar
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -26,16 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 LARGEST = 300_000
 """Bytes of a notebook."""
-
-
-def run(folder: Path, *words: str) -> None:
-    """``python -m`` of these words in a process of its own, with a server of its own, as a newcomer has it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
-        "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(folder / "prefect"), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
-    }  # fmt: skip
-    ran = subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
 
 
 NO_COMPILER = "import sys; assert 'torch._dynamo' not in sys.modules"
@@ -73,6 +61,13 @@ def block(language: str) -> str:
     return str(found)
 
 
+def command(words: list[str]) -> str:
+    """What a line of the README's printed, run in this process: eight others would take half a minute to start."""
+    name, *arguments = words
+    assert name == "vital"
+    return done(vital(*arguments))
+
+
 def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
 ) -> None:
@@ -84,18 +79,14 @@ def test_the_readme_runs_in_python_and_as_commands_to_the_same_stores(
             file = tar.extractfile(member)
             assert file is not None
             (photos / member.name).write_bytes(file.read())
+    monkeypatch.chdir(tmp_path)
     pack, *commands = [shlex.split(quicker(line), comments=True) for line in block("bash").splitlines()]
-    run(tmp_path, "flows.cli.main", *pack[1:])
-    run(tmp_path, "tests.cells", cells_file(tmp_path, [block("python"), NO_COMPILER]))
+    said = {"pack": command(pack)}
+    code, errors = ended(program("tests.cells", cells_file(tmp_path, [block("python"), NO_COMPILER]), MPLBACKEND="agg"))
+    assert code == 0, errors
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "a.zarr").rglob("c/*") if path.is_file()}
     assert written
-    monkeypatch.chdir(tmp_path)
-    said = {}
-    for name, *arguments in commands:  # in this process: seven others would take half a minute to start
-        assert name == "vital"
-        ran = vital(*arguments)
-        assert ran.exit_code == 0, ran.output
-        said[arguments[0]] = ran.output
+    said |= {words[1]: command(words) for words in commands}
     assert "1 of 6 blocks" in said["info"]
     assert (tmp_path / "neuron7.png").stat().st_size > 1000
     assert (tmp_path / "pages" / "index.html").exists()

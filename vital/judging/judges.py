@@ -161,6 +161,10 @@ def _both(network: nn.Module, images: Tensor) -> JudgeOutput:
     return JudgeOutput(logits, features)
 
 
+def _first_tag(package: Any, architecture: str) -> str:
+    return str(next(iter(package.list_pretrained_tags_by_model(architecture)), "WEIGHTS"))
+
+
 def _clip(name: str, classes: Sequence[str], device: torch.device, download: bool) -> Judge:
     try:
         torchvision_models()  # open_clip imports it, and so it works beside any torch
@@ -176,13 +180,28 @@ def _clip(name: str, classes: Sequence[str], device: torch.device, download: boo
         raise UnknownModel(
             f"open_clip has no model {architecture!r}; the nearest are {nearest(architecture, package.list_models())}"
         )
-    if weights and not (download or Path(weights).is_file()):
+    if not weights:
+        raise UnknownModel(
+            f"judge {name!r} names no weights, and random ones know no words: give {CLIP}{architecture}/FILE, or a "
+            f"name of weights with --download, such as {CLIP}{architecture}/{_first_tag(package, architecture)}"
+        )
+    if not (download or Path(weights).is_file()):
         raise UnknownModel(
             f"the weights {weights!r} of {architecture} are no file: add --download (download=True) to fetch them "
             "by name, or "
             f"give a file as {CLIP}{architecture}/FILE"
         )
-    network, _, _ = package.create_model_and_transforms(architecture, pretrained=weights or None, device=device)
+    published = package.get_pretrained_cfg(architecture, weights) or {}
+    try:
+        # some weights were trained with another nonlinearity than their architecture names; open_clip only warns of it
+        network = package.create_model(
+            architecture, pretrained=weights, device=device, force_quick_gelu=bool(published.get("quick_gelu"))
+        )
+    except Exception as error:  # it raises whatever its parts do, of weights of another architecture as of a lost file
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UnknownModel(
+            f"open_clip cannot make {architecture} with the weights {weights!r} ({why}): give weights of {architecture}"
+        ) from error
     network.requires_grad_(False).eval()
     tokens = package.get_tokenizer(architecture)([PROMPT.format(one) for one in classes]).to(device)
     with torch.inference_mode():

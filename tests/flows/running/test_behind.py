@@ -272,7 +272,7 @@ def asking() -> None:
 
 def test_a_worker_knows_whether_its_task_is_waited_for() -> None:
     assert wanted(), "in no worker"
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:  # type: ignore[no-untyped-call]
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0") as client:  # type: ignore[no-untyped-call]
         future = client.submit(asking)
         assert Asked.before.wait(WAIT)
         future.release()

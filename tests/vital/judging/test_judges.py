@@ -6,6 +6,7 @@ import os
 import pickle
 from importlib import resources
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from vital.judging.judges import Judge, load_judge, own_judge, same_classes
 from vital.judging.metrics import ranks
 from vital.network.models import Model, load_model
 from vital.network.preprocessing import Preprocessing
+from vital.network.sources import torchvision_models
 from vital.network.sources.packages import read_arrays
 from vital.settings import ModelSettings
 
@@ -124,6 +126,16 @@ def test_unknown_judges_are_refused_with_the_way_out() -> None:
     if find_spec("open_clip") is None:
         with pytest.raises(UnknownModel, match="pip install open_clip_torch"):
             load_judge("open_clip:ViT-B-32/openai", ("a", "b"))
+
+
+def test_clip_without_its_own_weights_is_refused(tmp_path: Path) -> None:
+    torchvision_models()
+    pytest.importorskip("open_clip")
+    with pytest.raises(UnknownModel, match="names no weights, and random ones know no words"):
+        load_judge("open_clip:RN50", ("a", "b"))
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(UnknownModel, match="give weights of MobileCLIP2-S0"):
+        load_judge(f"open_clip:MobileCLIP2-S0/{tmp_path / 'other.pt'}", ("a", "b"))
 
 
 class Harmful:

@@ -115,10 +115,11 @@ def fill(network: nn.Module, weights: str | Weights) -> tuple[str, ...]:
         if name in state and (what := _without_values(state[name])):
             raise UnknownModel(f"{name} in {weights.file} is {what}: save the state_dict() of the network as trained")
     kinds = [(name, state[name].dtype) for name, one in own.items() if name in state and one.is_floating_point()]
-    if other := [(name, kind) for name, kind in kinds if not kind.is_floating_point]:
+    # floats of one byte, too, are shares of a scale that stands elsewhere
+    if other := [(name, kind) for name, kind in kinds if not kind.is_floating_point or kind.itemsize < 2]:
         name, kind = other[0]
         raise UnknownModel(
-            f"{name} in {weights.file} is of {str(kind).removeprefix('torch.')}, and of floating point in the network: "
+            f"{name} in {weights.file} is of {str(kind).removeprefix('torch.')}, and no such number in the network: "
             "give weights as they were before they were quantised or packed"
         )
     # masks may hold infinities, but nothing is learnt that is no number

@@ -129,7 +129,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "whole numbers": (
         lambda network: network.state_dict() | {"5.bias": torch.ones(10, dtype=torch.int8)},
-        r"5\.bias in .*a\.pt is of int8, and of floating point in the network",
+        r"5\.bias in .*a\.pt is of int8, and no such number in the network",
+    ),
+    "floats of a byte": (
+        lambda network: network.state_dict() | {"5.bias": torch.ones(10).to(torch.float8_e4m3fn)},
+        r"5\.bias in .*a\.pt is of float8_e4m3fn, and no such number in the network",
     ),
     "complex numbers": (
         lambda network: network.state_dict() | {"5.bias": torch.ones(10, dtype=torch.complex64)},
