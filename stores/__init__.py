@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stores.dataset.store import Statistics, open_statistics
     from stores.dataset.targets import Targets
 
-_FACE = {
+_MODULES = {
     "Atlas": "stores.atlas.store",
     "AtlasLayer": "stores.atlas.layer",
     "AtlasPicture": "stores.atlas.picture",
@@ -52,9 +52,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FACE:
-        return getattr(import_module(_FACE[name]), name)
-    raise AttributeError(f"module 'stores' has no attribute {name!r}")
+    """What `__all__` has, imported when it is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'stores' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

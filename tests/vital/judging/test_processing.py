@@ -65,24 +65,24 @@ def test_it_is_spearman_s_correlation_written_out() -> None:
         among.append(np.mean([similar(values[a], values[b]) for a in own for b in own if a != b]))
         apart.append(np.mean([similar(values[a], values[b]) for a in own for b in others]))
     scale = np.mean(np.subtract(among, apart))
-    found = processing_gap({"node": picture}, {"node": values}, rows)
+    gaps = processing_gap({"node": picture}, {"node": values}, rows)
     if scale > 0:
-        np.testing.assert_allclose(found, np.subtract(among, near) / scale)
+        np.testing.assert_allclose(gaps, np.subtract(among, near) / scale)
     else:
-        assert np.isnan(found).all()
+        assert np.isnan(gaps).all()
 
 
 def test_a_held_out_photograph_has_the_gap_that_it_has_as_a_picture_beside_the_others() -> None:
     references, _, rows, _ = world()
-    found = held_out_gaps(references, rows)
-    assert np.concatenate(found).mean() == pytest.approx(0, abs=1e-9)  # of all pairs each counts twice
+    gaps = held_out_gaps(references, rows)
+    assert np.concatenate(gaps).mean() == pytest.approx(0, abs=1e-9)  # of all pairs each counts twice
     neuron, rank = 4, 2
     rest = [np.delete(own, rank) if number == neuron else own for number, own in enumerate(rows)]
     picture = {node: values[[own[0] for own in rows]] for node, values in references.items()}
     for node, values in references.items():
         picture[node][neuron] = values[rows[neuron][rank]]
     # the scale is a mean over neurons, which the one photograph less of one of them hardly moves
-    assert found[neuron][rank] == pytest.approx(processing_gap(picture, references, rest)[neuron], rel=0.01)
+    assert gaps[neuron][rank] == pytest.approx(processing_gap(picture, references, rest)[neuron], rel=0.01)
     [two, *_] = held_out_gaps(references, [rows[0][:2], *rows[1:]])
     assert np.isnan(two).all()
 
@@ -92,16 +92,16 @@ def test_each_of_several_pictures_of_a_neuron_has_its_own_gap() -> None:
     of = np.array([3, 3, 7])
     both = {node: values[[3, 9, 7]] for node, values in more.items()}
     plain = processing_gap(more, references, rows)
-    found = processing_gap(both, references, rows, of)
-    np.testing.assert_allclose(found[[0, 2]], plain[[3, 7]])
-    assert found[1] > found[0] + 0.5
+    gaps = processing_gap(both, references, rows, of)
+    np.testing.assert_allclose(gaps[[0, 2]], plain[[3, 7]])
+    assert gaps[1] > gaps[0] + 0.5
 
 
 def test_what_cannot_be_known_is_not_a_number() -> None:
     references, more, rows, _ = world()
-    found = processing_gap(more, references, [rows[0][:1], *rows[1:]])
-    assert np.isnan(found[0])
-    assert np.isfinite(found[1:]).all()
+    gaps = processing_gap(more, references, [rows[0][:1], *rows[1:]])
+    assert np.isnan(gaps[0])
+    assert np.isfinite(gaps[1:]).all()
     assert np.isnan(processing_gap({}, {}, rows)).all()
     alike = {node: np.ones_like(values) for node, values in references.items()}
     assert np.isnan(processing_gap(more, alike, rows)).all()
@@ -112,8 +112,8 @@ def test_what_images_give_at_nodes_are_means_over_sites(tiny: Callable[..., Mode
     pixels = torch.randint(0, 256, (5, 3, SIDE, SIDE), dtype=torch.uint8)
     layouts = survey(model).layouts()
     nodes = ("input", "0", "1")
-    found = joined([passed(model, nodes, part, layouts) for part in (pixels[:2], pixels[2:])])
-    assert found.keys() == {"0", "1"}
+    means = joined([passed(model, nodes, part, layouts) for part in (pixels[:2], pixels[2:])])
+    assert means.keys() == {"0", "1"}
     maps = torch.nn.Sequential(*list(model.network.children())[:2])(model.preprocessing.normalise(pixels))
-    np.testing.assert_allclose(found["1"], maps.mean((2, 3)).detach().numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(means["1"], maps.mean((2, 3)).detach().numpy(), rtol=1e-4, atol=1e-5)
     assert passed(model, ("input",), pixels, layouts) == {}

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -250,22 +251,19 @@ def test_what_a_gpu_decodes_shares_no_memory_with_what_the_network_reads(monkeyp
     calls: list[str] = []
     current = ["network"]
 
-    class Stream(torch.cuda.Stream):
-        def __new__(cls, name: str) -> Stream:
-            return object.__new__(cls)
-
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def synchronize(self) -> None:
-            calls.append(f"{self.name} is done")
+    def stream(name: str) -> Mock:
+        """No real one is made without a GPU, by a torch that knows GPUs."""
+        made = Mock(spec=torch.cuda.Stream)
+        made.name = name
+        made.synchronize.side_effect = lambda: calls.append(f"{name} is done")
+        return made
 
     class Pixels:
-        def record_stream(self, stream: Stream) -> None:
+        def record_stream(self, stream: Mock) -> None:
             calls.append(f"{stream.name} reads")
 
     @contextmanager
-    def on(stream: Stream) -> Iterator[None]:
+    def on(stream: Mock) -> Iterator[None]:
         current.append(stream.name)
         yield
         current.pop()
@@ -280,7 +278,7 @@ def test_what_a_gpu_decodes_shares_no_memory_with_what_the_network_reads(monkeyp
 
     monkeypatch.setattr(torch.cuda, "stream", on)
     made: Any = feeding._apart
-    calls.extend(f"used on {current[-1]}" for _ in made(batches(), Stream("decoder"), Stream("network")))
+    calls.extend(f"used on {current[-1]}" for _ in made(batches(), stream("decoder"), stream("network")))
     each = ["decoder is done", "network reads", "used on network"]
     assert calls == ["0 on decoder", *each, "1 on decoder", *each, "closed"]
 

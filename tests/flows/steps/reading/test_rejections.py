@@ -28,10 +28,10 @@ MODEL = ("--model", "tests.flows.tiny:network", "--input-size", tiny.SIDE, "--re
 
 def members(count: int = 6) -> dict[str, bytes]:
     """Ordinary labelled images."""
-    found: dict[str, bytes] = {}
+    content: dict[str, bytes] = {}
     for number in range(count):
-        found |= {f"image{number}.jpg": tiny.jpeg(number), f"image{number}.cls": str(number % 3).encode()}
-    return found
+        content |= {f"image{number}.jpg": tiny.jpeg(number), f"image{number}.cls": str(number % 3).encode()}
+    return content
 
 
 def large_png() -> bytes:
@@ -51,30 +51,30 @@ def references(folder: Path, *more: object) -> Result:
     )  # fmt: skip
 
 
-def undecodable(found: dict[str, bytes]) -> None:
-    found["image2.jpg"] = found["image2.jpg"][:60]
+def undecodable(content: dict[str, bytes]) -> None:
+    content["image2.jpg"] = content["image2.jpg"][:60]
 
 
-def too_large(found: dict[str, bytes]) -> None:
-    found["image2.png"] = large_png()
-    del found["image2.jpg"]
+def too_large(content: dict[str, bytes]) -> None:
+    content["image2.png"] = large_png()
+    del content["image2.jpg"]
 
 
-def no_image(found: dict[str, bytes]) -> None:
-    found["image2.txt"] = found.pop("image2.jpg")
+def no_image(content: dict[str, bytes]) -> None:
+    content["image2.txt"] = content.pop("image2.jpg")
 
 
-def wrong_label(found: dict[str, bytes]) -> None:
-    found["image2.cls"] = b"a cat"
+def wrong_label(content: dict[str, bytes]) -> None:
+    content["image2.cls"] = b"a cat"
 
 
-def foreign_label(found: dict[str, bytes]) -> None:
-    found["image2.cls"] = b"7"
+def foreign_label(content: dict[str, bytes]) -> None:
+    content["image2.cls"] = b"7"
 
 
-def ordered(found: dict[str, bytes]) -> dict[str, bytes]:
+def ordered(content: dict[str, bytes]) -> dict[str, bytes]:
     """Files of a sample side by side, as webdataset wants them."""
-    return dict(sorted(found.items(), key=lambda one: one[0].split(".")[0]))
+    return dict(sorted(content.items(), key=lambda one: one[0].split(".")[0]))
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def ordered(found: dict[str, bytes]) -> dict[str, bytes]:
 def test_a_rejected_image_is_counted_and_the_others_used(
     tmp_path: Path, harm: Callable[[dict[str, bytes]], None], status: Status, used: int, words: str
 ) -> None:
-    found = members()
-    harm(found)
-    tiny.write_tar(tmp_path / "shards" / "s-000000.tar", ordered(found))
+    content = members()
+    harm(content)
+    tiny.write_tar(tmp_path / "shards" / "s-000000.tar", ordered(content))
     said = done(references(tmp_path))
     assert f"images: 6, {used} read and used, {words}" in said
     assert f"images: 6, {used} read and used, {words}" in done(vital("info", tmp_path / "stats.zarr"))
@@ -188,5 +188,5 @@ def test_packed_shards_carry_their_manifest(tmp_path: Path) -> None:
     assert not (tmp_path / "stats.zarr").exists()
     done(references(tmp_path, "--labels", "number"))
     (tmp_path / "shards" / "sizes.json").write_text(json.dumps(counts | {"folder-000001.tar": 3}))
-    found = references(tmp_path, "--labels", "number", "--store", tmp_path / "b.zarr")
-    refused(found, "folder-000001.tar: it holds 2 samples")
+    said = references(tmp_path, "--labels", "number", "--store", tmp_path / "b.zarr")
+    refused(said, "folder-000001.tar: it holds 2 samples")

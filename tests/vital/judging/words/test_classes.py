@@ -29,20 +29,20 @@ def test_ids_are_in_the_order_of_torchvision_s_names() -> None:
 
 @pytest.mark.parametrize("names", [IMAGENET, []], ids=["named", "nameless"])
 def test_three_folders_of_imagenet_are_found_by_their_ids(names: list[str]) -> None:
-    found = match_classes(["n01440764", "n02102040", "n03888257"], names, 1000)
-    assert (found.numbers, found.by) == ((0, 217, 701), "WordNet id")
+    matched = match_classes(["n01440764", "n02102040", "n03888257"], names, 1000)
+    assert (matched.numbers, matched.by) == ((0, 217, 701), "WordNet id")
 
 
 def test_ids_with_a_name_behind_them_are_ids_and_a_foreign_one_is_none() -> None:
     """As the folders of Stanford Dogs are named, and of many selections of ImageNet."""
     dogs = ["n02085620-Chihuahua", "n02085782-Japanese_spaniel"]
     given_ = [*dogs, "n01440764 tench", "n03888257_parachute", "n00000001"]
-    found = match_classes(given_, IMAGENET, 1000)
-    assert ([*map(IMAGENET.__getitem__, found.numbers[:4])], found.numbers[4]) == (
+    matched = match_classes(given_, IMAGENET, 1000)
+    assert ([*map(IMAGENET.__getitem__, matched.numbers[:4])], matched.numbers[4]) == (
         ["Chihuahua", "Japanese spaniel", "tench", "parachute"],
         -1,
     )
-    assert found.by == "WordNet id"
+    assert matched.by == "WordNet id"
 
 
 def test_as_many_classes_numbered_from_1_are_not_taken_for_those_from_0() -> None:
@@ -60,9 +60,9 @@ def test_ids_of_another_network_s_thousand_classes_are_not_assumed() -> None:
 
 def test_names_are_found_however_they_are_spelt() -> None:
     given_ = ["Parachute", "english_springer", "", "Tench", "unicorn", "crane"]
-    found = match_classes(given_, IMAGENET, 1000)
-    assert found.by == "name"
-    assert found.numbers[:5] == (701, 217, -1, 0, -1)
+    matched = match_classes(given_, IMAGENET, 1000)
+    assert matched.by == "name"
+    assert matched.numbers[:5] == (701, 217, -1, 0, -1)
     assert match_classes(["white shark", "goldfish"], ["goldfish", "great white shark, white shark"], 2).numbers == (
         1,
         0,
@@ -72,8 +72,8 @@ def test_names_are_found_however_they_are_spelt() -> None:
 def test_one_of_several_names_between_commas_will_do_of_the_data_set_s_too() -> None:
     """As Hugging Face's imagenet-1k and ImageNet's own list of synsets call them."""
     given_ = ["tench, Tinca tinca", "parachute, chute", "great white shark, white shark, man-eater"]
-    found = match_classes(given_, IMAGENET, 1000)
-    assert (found.by, [IMAGENET[number] for number in found.numbers]) == (
+    matched = match_classes(given_, IMAGENET, 1000)
+    assert (matched.by, [IMAGENET[number] for number in matched.numbers]) == (
         "name",
         ["tench", "parachute", "great white shark"],
     )
@@ -84,8 +84,8 @@ def test_a_list_of_numbers_that_begins_at_0_is_the_network_s_numbers() -> None:
     as_text = sorted(map(str, range(12)))
     named: list[list[str]] = [IMAGENET, []]
     for names in named:
-        found = match_classes(as_text, names, 1000)
-        assert (found.by, found.numbers) == ("number", (0, 1, 10, 11, *range(2, 10)))
+        matched = match_classes(as_text, names, 1000)
+        assert (matched.by, matched.numbers) == ("number", (0, 1, 10, 11, *range(2, 10)))
         assert match_classes(["0", "217", "5000"], names, 1000).numbers == (0, 217, -1)
         with pytest.raises(UnsuitableInput, match="--labels number"):  # it may count from 1
             match_classes(["1", "2", "3"], names, 1000)
@@ -116,8 +116,8 @@ def test_numbers_that_are_mostly_beyond_the_network_s_are_refused() -> None:
 
 
 def test_numbers_are_themselves_and_as_many_nameless_classes_too() -> None:
-    found = match_classes(["0", "", "2", *[""] * 8, "11"], [], 10)
-    assert (found.numbers, found.by) == ((*range(10), -1, -1), "number")
+    matched = match_classes(["0", "", "2", *[""] * 8, "11"], [], 10)
+    assert (matched.numbers, matched.by) == ((*range(10), -1, -1), "number")
     assert match_classes(["cat", "dog"], [], 2).numbers == (0, 1)
     for names in ([], [f"kind {number}" for number in range(10)]):
         with pytest.raises(UnsuitableInput, match="'cat'"):
