@@ -240,6 +240,8 @@ def test_what_a_terminal_would_obey_is_not_said() -> None:
     assert said.startswith("Error: ")
     assert "red.zarr" in said
     assert "\x1b" not in said
+    assert r"at a\nb.zarr" in vital("info", "a\nb.zarr").output
+    assert vital("info", "a\nb.zarr").output.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", COMMANDS)
