@@ -59,7 +59,7 @@ def _in_words(labels: Mapping[str, Any], of_images: Int32[np.ndarray, "image"]) 
     key = "" if labels["key"] == "cls" else f" of {labels['key']}"
     without = int((of_images == NO_LABEL).sum()) if not by.startswith("nothing") else 0
     if 0 < without == len(of_images):
-        return f"no image has one under {labels['key']!r}; where they have others, --label-key says which in a new store"
+        return f"no image has one under {labels['key']!r}; where others count, start a new store with --label-key"
     key += f", and {without} of {len(of_images)} images have none" * bool(without)
     if not numbers:
         return f"matched by {by}{key}" if by == "number" else f"matched with no class of the network{key}"
