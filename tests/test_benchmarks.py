@@ -86,6 +86,7 @@ def test_the_pass_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert len(runs) == 2
 
 
+@pytest.mark.slow
 def test_pages_are_written_of_an_atlas_that_the_flows_can_read(tmp_path: Path) -> None:
     atlas = make_atlas(tmp_path, 32, 32, 12)
     figures = on_disk(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks import dictionary
@@ -12,6 +13,7 @@ from vital.network.neurons.fit import fit
 from vital.network.sources.dictionaries.files import read_dictionary
 
 
+@pytest.mark.slow
 def test_a_dictionary_is_trained_written_and_read_back(tmp_path: Path) -> None:
     found = dictionary.training(tmp_path / "sae.npz", dictionary.TINY)
     cost = dictionary.scale(dictionary.TINY)

@@ -79,6 +79,7 @@ def test_a_detector_tells_noise_from_images() -> None:
     assert share_found(detector, scaled(drawn(64, 1)[0])) < 0.1
 
 
+@pytest.mark.slow
 def test_a_slingshot_raises_the_picture_and_keeps_the_images(network: Network) -> None:
     images, heights = scaled(drawn(1024, 0)[0]), torch.full((UNITS,), 5.0)
     begun = 0.1 * torch.randn(16, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -106,6 +107,7 @@ def test_the_share_flagged_is_at_the_bound_that_honest_ones_allow() -> None:
     assert share == 0.5
 
 
+@pytest.mark.slow
 def test_a_tiny_run_reports_every_method_and_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

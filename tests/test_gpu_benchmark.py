@@ -63,6 +63,7 @@ def test_every_part_runs_and_finds_something(tmp_path: Path, prefect_server: str
     assert set(found["commands"]) == {"references", "targets", "atlas", "fly", "seconds"}
 
 
+@pytest.mark.slow
 def test_what_needs_more_than_the_algorithm_is_skipped_without_it() -> None:
     program = (
         "import runpy, sys\n"
@@ -129,6 +130,7 @@ def test_with_a_budget_parts_take_what_they_need_in_their_order_and_the_last_are
     assert kept[-1] == ["a", "b", "left_out"]
 
 
+@pytest.mark.slow
 def test_a_budget_of_nothing_prints_what_was_left_out() -> None:
     found = run("benchmarks/gpu.py", "--budget", "0")
     assert found["left_out"] == [*PARTS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ from stores.pages.content import AtlasPage
 from stores.pages.sheets import PER_SHEET, Cell, Grid, contact_sheet, sheet_png
 from stores.pages.website import Site
 from stores.shards.decoding import decode
-from vital.errors import UnsuitableInput, VitalError
+from vital.errors import UnsuitableInput, VitalError, in_line
 from vital.network.probe import CLASSES
 
 ON_SHEET = 48
@@ -165,6 +166,13 @@ class _AtlasSource:
             chunks: dict[int, list[int]] = {}
             for neuron in made:
                 chunks.setdefault(neuron // PER_SHEET, []).append(neuron)
+            if not made:
+                sys.stderr.write(
+                    f"{in_line(source.layer)}: no neuron has a picture, so none has a page; `vital info "
+                    f"{safe_url(self.url)}` says why, and `vital atlas` makes those that are not made yet\n"
+                )
+                site.layer(number, source.page())
+                continue
             with bar(f"{source.layer}: pages written", len(made)) as line:
                 for chunk, neurons in chunks.items():
                     part.write(site, number, chunk, neurons, pool)

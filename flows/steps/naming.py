@@ -24,12 +24,12 @@ from stores import Naming, Statistics, open_atlas, open_statistics
 from stores.arrays.provenance import JSON, fingerprint
 from stores.errors import SchemaMismatch
 from stores.files import read_bytes, safe_url
-from stores.shards.labels import NO_LABEL
+from stores.shards.labels import NO_LABEL, folded
 from vital.errors import UnsuitableInput
 from vital.judging.judges import CLIP, SCALE, Judge
 from vital.judging.words.naming import NO_WORD, WordScores, choosing, name_neurons
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raised when the same words, images and peaks would give other names."""
 TOGETHER = 32
 """Images that a judge looks at together."""
@@ -121,7 +121,12 @@ def _word_scores(job: NamesJob, store: str, made_of: tuple[str, ...], images: tu
     broader = read_broader(job.broader, words.words, _classes(job, statistics, words.words))
     together = np.add.reduce if job.judge is None else np.logaddexp.reduce  # of logits: that of all classes as one
     sums = [together(words.scores[:, numbers], axis=1) for numbers in broader.values()]
-    joined = WordScores([*words.words, *broader], np.concatenate([words.scores, np.stack(sums, 1)], 1))
+    wide = {folded(word) for word in broader}
+    own = [place for place, word in enumerate(words.words) if folded(word) not in wide]  # a word stands once
+    joined = WordScores(
+        [*(words.words[place] for place in own), *broader],
+        np.concatenate([words.scores[:, own], np.stack(sums, 1)], 1),
+    )
     digest = fingerprint({word: list(numbers) for word, numbers in broader.items()})
     return Scored(scored.image, joined, {**scored.made_from, "broader": digest})
 

@@ -61,7 +61,8 @@ def read_broader(url: str, words: Sequence[str], classes: Sequence[str] = ()) ->
     """Broader words, and the positions of the ``words`` that each stands for, from a JSON file or WordNet's of nouns.
 
     A JSON file names narrower words as they are spelt, by WordNet id, or by number among the network's ``classes``;
-    those that are not among ``words`` are left out.
+    those that are not among ``words`` are left out. A broader word that is one of the ``words`` as well stands for
+    that one, too; WordNet's are told apart from words that are spelt alike.
 
     Raises:
         UnsuitableInput: there is no such file, it is none of words, or stands for none of these.
@@ -73,7 +74,7 @@ def read_broader(url: str, words: Sequence[str], classes: Sequence[str] = ()) ->
         )
     numbered = places(words, classes)
     try:
-        broader = _of_wordnet(content, numbered) if has_nouns(content) else _of_table(content, words, numbered)
+        broader = _of_wordnet(content, words, numbered) if has_nouns(content) else _of_table(content, words, numbered)
     except UnsuitableInput as error:
         raise UnsuitableInput(f"{safe_url(url)}: {error}") from None
     except (ValueError, TypeError, AttributeError, IndexError) as error:
@@ -88,14 +89,14 @@ def read_broader(url: str, words: Sequence[str], classes: Sequence[str] = ()) ->
     return broader
 
 
-def _of_wordnet(content: bytes, numbered: Mapping[str, int]) -> dict[str, list[int]]:
+def _of_wordnet(content: bytes, words: Sequence[str], numbered: Mapping[str, int]) -> dict[str, list[int]]:
     ids = {name: at for name, at in numbered.items() if WORDNET_ID.fullmatch(name)}
     if not ids:
         raise UnsuitableInput(
             "WordNet's nouns are found by the ids of ImageNet's classes, and none of these words is one of them: give "
             'a JSON file such as {"dog": ["pug"]}'
         )
-    return hypernyms(content, ids)
+    return hypernyms(content, ids, {folded(word) for word in words})
 
 
 def _of_table(content: bytes, words: Sequence[str], numbered: Mapping[str, int]) -> dict[str, list[int]]:
@@ -106,4 +107,9 @@ def _of_table(content: bytes, words: Sequence[str], numbered: Mapping[str, int])
         for word, narrower in parsed(content).items()
         if not isinstance(narrower, str)
     }
-    return {word: numbers for word, numbers in broader.items() if word.strip() and numbers}
+    own = {folded(word): number for number, word in enumerate(words)}
+    return {
+        word: sorted({*numbers, *([own[folded(word)]] if folded(word) in own else [])})
+        for word, numbers in broader.items()
+        if word.strip() and numbers
+    }

@@ -88,6 +88,14 @@ def missing(url: str) -> MissingShard:
     return MissingShard(f"there is no shard at {safe_url(url)}; check the path or URL")
 
 
+def gone(url: str) -> MissingShard:
+    """The sentence that a shard is no longer at ``url``, where a store has it from."""
+    return MissingShard(
+        f"there is no shard at {safe_url(url)}, from which the store was made: say where it is now with --shards "
+        "(shards=)"
+    )
+
+
 def _matches(pattern: str) -> Iterator[ShardFile]:
     if pattern.startswith("pipe:"):
         raise MissingShard("the output of a command cannot be read twice: give its files as paths or URLs, not pipe:")

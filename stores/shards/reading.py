@@ -20,7 +20,7 @@ from webdataset.tariterators import group_by_keys
 
 from stores.errors import Status, UnreachableStore, UnreadableShard, of_disk_or_service
 from stores.files import first_line, local_path, safe_url, universal_path
-from stores.shards.finding import ShardFile, missing
+from stores.shards.finding import ShardFile, gone, missing
 from stores.shards.folders import laid_out
 from stores.shards.labels import IMAGE_EXTENSIONS, MAX_LABEL_BYTES, NO_LABEL, Fields, LabelRule, ending, image_of
 from stores.shards.tar import ByteSource, HashedStream, TarMembers
@@ -284,7 +284,7 @@ def _of_system(spans: Sequence[tuple[upath.UPath, str, int, int]], numbers: Sequ
         of_file = blocks[path.path]
         start, end, block = of_file[bisect_right(of_file, offset, key=itemgetter(0)) - 1]
         if isinstance(block, (FileNotFoundError, IsADirectoryError)):
-            raise missing(url)
+            raise gone(url)
         if isinstance(block, BaseException):
             with _reached(url):
                 raise block

@@ -46,6 +46,7 @@ print(before, kept, cleared())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library keeps what it keeps")
 def test_memory_between_used_pieces_goes_back() -> None:
     run = subprocess.run([sys.executable, "-c", PIECES], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -153,6 +153,7 @@ def _shown(files: _Files, atlas: int, photo: int, seen: Seen, sight: Sight, link
     side = len(seen.pixels)
     top, left, height, width = (100 * edge / side for edge in sight.box)
     link = links.get(sight.layer)
+    nowhere = sight.map is not None and sight.site is None
     return {
         "link": f"{link}/{sight.neuron}" if link and sight.picture is not None else None,
         "facet": sight.of_facets,
@@ -164,7 +165,9 @@ def _shown(files: _Files, atlas: int, photo: int, seen: Seen, sight: Sight, link
         "picture": files.picture(atlas, sight),
         "overlay": files.overlay(f"{atlas}-{photo}", seen, sight),
         "of": sight.of,
-        "box": None if width >= 100 else f"top:{top:.2f}%;left:{left:.2f}%;height:{height:.2f}%;width:{width:.2f}%",
+        "box": None
+        if width >= 100 or nowhere
+        else f"top:{top:.2f}%;left:{left:.2f}%;height:{height:.2f}%;width:{width:.2f}%",
     }
 
 

@@ -58,15 +58,15 @@ class Sight:
 
     @property
     def site(self) -> tuple[int, int] | None:
-        """Row and column of the map's greatest site; None where there is no map."""
-        if self.map is None:
+        """Row and column of the map's greatest site; None where there is no map, or all its sites are the same."""
+        if self.map is None or self.map.min() == self.map.max():
             return None
         row, column = divmod(int(self.map.argmax()), self.map.shape[1])
         return row, column
 
     def cells(self) -> tuple[str, ...]:
         """What a table says of it, under `HEADS`."""
-        where = ""
+        where = "" if self.map is None else "nowhere"
         if self.map is not None and self.site is not None:
             where = f"row {self.site[0]}, column {self.site[1]} of {self.map.shape[0]} × {self.map.shape[1]}"
         numbers = f"{100 * self.share:.1f} %", f"{self.deviations:+.1f}", f"{self.activation:.4g}"
@@ -77,7 +77,7 @@ class Sight:
         """Which of its facets, in words; empty where it has one."""
         if self.facets == 1:
             return ""
-        return f"{'?' if self.facet is None else self.facet} of 0 to {self.facets - 1}"
+        return f"{'none' if self.facet is None else self.facet} of 0 to {self.facets - 1}"
 
     def as_json(self, page: str | None = None) -> dict[str, Any]:
         """All but the picture, as plain values; a number that is none is null. ``page`` is the address of its own."""

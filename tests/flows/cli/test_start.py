@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from flows.cli.parsing import COMMANDS
 from tests.flows.conftest import Made
 from tests.flows.processes import environment
@@ -50,6 +52,7 @@ def test_help_imports_the_parser_alone() -> None:
     assert found.isdisjoint((*HEAVY, "zarr", "fsspec", "numpy", "pydantic", "vital", "stores"))
 
 
+@pytest.mark.slow
 def test_the_help_of_a_command_imports_nothing_that_works() -> None:
     for command, found in zip(COMMANDS, imported(*((command, "--help") for command in COMMANDS)), strict=True):
         assert found.isdisjoint((*HEAVY, "zarr")), command

@@ -256,4 +256,5 @@ def test_a_photograph_of_a_facet_leads_to_it_and_to_its_picture(store: Path, atl
     # nothing of a green photograph reaches the neuron
     [green] = look_at(opened, [Image.open(io.BytesIO(coloured.photograph(GREEN))).convert("RGB")], top=99)
     [sight] = [sight for sight in green.sights if sight.neuron == 1]
-    assert (sight.facet, sight.of_facets) == (None, "? of 0 to 1")
+    assert (sight.facet, sight.of_facets) == (None, "none of 0 to 1")
+    assert (sight.site, sight.cells()[-1]) == (None, "nowhere")

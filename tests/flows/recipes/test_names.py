@@ -124,6 +124,15 @@ def test_broader_words_stand_for_several(atlas: Atlas, tmp_path: Path) -> None:
     assert naming.names[5] == "not blue"
 
 
+def test_a_word_that_is_broader_than_itself_stands_once(atlas: Atlas, tmp_path: Path) -> None:
+    """Two words that are spelt alike would be two names that nobody can tell apart."""
+    (tmp_path / "broader.json").write_text(json.dumps({"Red": ["green"]}))
+    flows.names(atlas, broader=tmp_path / "broader.json", shuffles=50)
+    naming = named(atlas)
+    assert naming.made_from["words"] == len(COLOURS)
+    assert naming.names[5] == "Red"  # of red images and green ones: what is not blue
+
+
 def test_a_judge_names_by_its_own_classes(coloured: tuple[Path, vital.Model], atlas: Atlas) -> None:
     """A network that classifies says how much a word is in an image, labelled or not; here one that sees the same."""
     judge = f"{__name__}:eyes"
@@ -287,6 +296,8 @@ def test_broader_words_name_classes_by_id_and_number(tmp_path: Path) -> None:
     labels = ["beacon", "goldfish", "tench", "church"]
     assert read_broader(str(file), labels, imagenet) == {"fish": [1, 2], "tower": [0, 3]}
     assert read_broader(str(file), imagenet, imagenet)["dog"] == [151]
+    file.write_text('{"Church": ["beacon"]}')
+    assert read_broader(str(file), labels, imagenet) == {"Church": [0, 3]}
 
 
 def test_wordnet_s_file_of_nouns_gives_broader_words(tmp_path: Path) -> None:

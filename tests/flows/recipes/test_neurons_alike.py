@@ -131,7 +131,7 @@ def test_pages_show_how_often_and_how_strongly_they_are_active(alike: Made, tmp_
         assert name in shown[SITE]
     write_gallery(str(alike.atlas), tmp_path / "pages")
     site = data(tmp_path / "pages" / "vital-site" / "site.js")
-    listed = {layer["name"]: layer["place"] for layer in site["atlases"][0]["layers"]}
+    listed = {layer["name"]: layer["folder"] for layer in site["atlases"][0]["layers"]}
     assert set(listed) == {"classes", LAYER, AXES, SITE}
     for layer in (AXES, SITE):
         said = data(tmp_path / "pages" / "vital-site" / listed[layer] / "layer.js")

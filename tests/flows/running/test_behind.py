@@ -164,6 +164,7 @@ def of_pictures(made: Made, atlas: Path) -> AtlasJob:
     return atlas_job(made.store, atlas, running=Running(threads=1))
 
 
+@pytest.mark.slow
 def test_pictures_are_written_while_the_next_are_optimised_with_the_same_bytes(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_there_are_at_most_as_many_as_asked_for() -> None:
     assert [find_facets(apart, chance_of("layer", 0), most).count for most in (1, 2, 3, 4, 9)] == [1, 2, 3, 4, 4]
 
 
+@pytest.mark.slow
 @given(count=st.integers(2, 24), wanted=st.integers(2, 6), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_always_split_there_are_as_many_as_asked_for_wherever_so_many_differ(

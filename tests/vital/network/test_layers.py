@@ -158,6 +158,7 @@ def test_an_unknown_node_is_refused(resnet: Survey) -> None:
         check_nodes(resnet, "layer3.1", ["layer9"])
 
 
+@pytest.mark.slow
 def test_the_layouts_of_transformers_are_told_from_maps() -> None:
     swin = random_survey("swin_t")
     layer = swin.layer("features.1")
@@ -177,6 +178,7 @@ def test_a_survey_leaves_nothing_on_the_network() -> None:
         assert model.network(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
 
 
+@pytest.mark.slow
 def test_a_model_s_table_has_the_survey_s_layers_and_their_default_nodes() -> None:
     model = load_model("resnet18", weights="random", input_size=64)
     layers, table = survey(model), model.layers()

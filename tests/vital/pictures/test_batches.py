@@ -120,6 +120,7 @@ def test_the_batch_is_a_power_of_two(room: float, most: int, size: int) -> None:
     assert largest_power(room, most) == size
 
 
+@pytest.mark.slow
 def test_the_batch_is_measured_by_what_the_graph_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {"SC_AVPHYS_PAGES": 10_000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr("os.sysconf", pages.__getitem__)
@@ -328,6 +329,7 @@ def test_bytes_are_counted_as_long_as_they_are_kept() -> None:
     assert kept_bytes(lambda: (on_meta.exp() + on_meta.exp()).sum().backward()) == 8000
 
 
+@pytest.mark.slow
 def test_a_real_lack_of_memory_halves_the_batch() -> None:
     """A process that may not have more than 3 GB of address space on top of what torch takes."""
     program = (

@@ -117,6 +117,7 @@ def test_without_biases_and_lowering_terms_it_is_the_published_rule() -> None:
     torch.testing.assert_close(mine, published, rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_lite0", "convnext_tiny"])
 def test_networks_have_it_and_keep_their_gradient(name: str) -> None:
     side = 64

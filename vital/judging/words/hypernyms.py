@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from vital.errors import UnsuitableInput
@@ -31,11 +31,13 @@ def has_nouns(content: bytes) -> bool:
     return _LINE.search(content[:_BEGINNING]) is not None
 
 
-def hypernyms(content: bytes, positions: Mapping[str, int]) -> dict[str, list[int]]:
+def hypernyms(content: bytes, positions: Mapping[str, int], taken: Collection[str] = ()) -> dict[str, list[int]]:
     """What stands in WordNet above the ids in ``positions``, and the sorted positions of those that it stands above.
 
-    A word is called by its first name, or by all of them where two have the same first. Words that stand above one
-    position alone or above all of them are left out, and of several above the same ones all but the nearest.
+    A word is called by its first name, or by all of them where two have the same first. One of the names that are
+    ``taken``, in small letters, means something else there: what it is a kind of stands behind it, as in "amphibian
+    (vertebrate)", since a class of that name is a vehicle. Words that stand above one position alone or above all of
+    them are left out, and of several above the same ones all but the nearest.
 
     Raises:
         UnsuitableInput: half of the ids or more are not where they are in WordNet 3.0.
@@ -61,10 +63,19 @@ def hypernyms(content: bytes, positions: Mapping[str, int]) -> dict[str, list[in
         if 1 < len(below[at]) < len(every):
             chosen.setdefault(frozenset(below[at]), at)
     first = [synsets[at].words[0] for at in chosen.values()]
+    called = [
+        word if first.count(word) == 1 else ", ".join(synsets[at].words)
+        for word, at in zip(first, chosen.values(), strict=True)
+    ]
     return {
-        word if first.count(word) == 1 else ", ".join(synsets[at].words): sorted(found)
-        for word, (found, at) in zip(first, chosen.items(), strict=True)
+        _told_apart(word, synsets[at], synsets) if word.casefold() in taken else word: sorted(found)
+        for word, (found, at) in zip(called, chosen.items(), strict=True)
     }
+
+
+def _told_apart(word: str, synset: _Synset, synsets: Mapping[int, _Synset]) -> str:
+    kind = next((synsets[above].words[0] for above in synset.above if above in synsets), "broader")
+    return f"{word} ({kind})"
 
 
 def _read(content: bytes, offset: int, synsets: dict[int, _Synset]) -> bool:

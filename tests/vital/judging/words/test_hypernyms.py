@@ -39,6 +39,12 @@ def test_what_stands_above_several() -> None:
     }  # fmt: skip
 
 
+def test_a_class_spelt_alike_is_told_apart() -> None:
+    content, ids = noun_file()
+    positions = {ids[name]: at for at, name in enumerate(["pug", "beagle", "tabby", "cab"])}
+    assert list(hypernyms(content, positions, {"dog"})) == ["dog (canine)", "animal"]
+
+
 def test_another_version_is_refused() -> None:
     content, ids = noun_file()
     positions = {ids["pug"]: 0, ids["tabby"]: 1}

@@ -64,6 +64,7 @@ def check_pixels(model: Model, expected: Tensor) -> None:
 timm: Any = pytest.importorskip("timm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_efficientnet", "test_resnet"])
 def test_a_timm_network_is_timm_s_own_with_its_transform(name: str, hub: Path) -> None:
     theirs = randomise(timm.create_model(name), 3).eval()
@@ -93,6 +94,7 @@ def test_random_weights_are_the_same_each_time_and_files_are_opened(tmp_path: Pa
     assert "the table 'state_dict'" in again.notes[0]
 
 
+@pytest.mark.slow
 def test_timm_makes_a_network_for_as_many_channels_as_are_asked_for() -> None:
     model = load_model("timm/test_vit", weights="random", channels=5, mean=0.3, std=0.2)
     assert (model.preprocessing.channels, model.preprocessing.mean) == (5, (0.3,) * 5)
@@ -105,6 +107,7 @@ def test_timm_makes_a_network_for_as_many_channels_as_are_asked_for() -> None:
         load_model("timm/test_vit", weights="random", channels=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "leading"),
     [("test_vit", 1), ("test_vit2", 1), ("test_vit3", 0), ("test_vit4", 1)],
@@ -118,6 +121,7 @@ def test_leading_tokens_of_timm_s_transformers_are_those_that_they_state(name: s
     assert last.sites == stated.num_prefix_tokens + stated.patch_embed.num_patches
 
 
+@pytest.mark.slow
 def test_a_timm_transformer_takes_pictures_of_another_side() -> None:
     model = load_model("timm/test_vit", weights="random")
     larger = at_side(model, 192)
