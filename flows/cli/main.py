@@ -25,6 +25,7 @@ OF_FLOWS = ("demo", "references", "targets", "atlas", "run", "evaluate", "names"
 """Those that run flows, and so need what Prefect needs."""
 ASKING = (signal.SIGINT, signal.SIGTERM)
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What breaks a line, or commands a terminal. A name may hold it."""
 SECONDS = 3.0
@@ -85,7 +86,7 @@ def _needs(command: str) -> AbstractContextManager[None]:
 def _said(line: str) -> bool:
     """Whether somebody reads what is printed. Where nobody does, as after ``| head -1``, later output goes nowhere.
     What a terminal would obey is spelt, as in JSON."""
-    line = UNSEEN.sub(lambda unseen: f"\\u{ord(unseen[0]):04x}", line)
+    line = UNSEEN.sub(_spelt, line)
     try:
         print(line, flush=True)  # noqa: T201
     except BrokenPipeError:
@@ -94,10 +95,15 @@ def _said(line: str) -> bool:
     return True
 
 
+def _spelt(unseen: re.Match[str]) -> str:
+    return SHORT.get(unseen[0], f"\\u{ord(unseen[0]):04x}")
+
+
 def _refuse(sentence: str, to: TextIO | None = None) -> None:
     _refused.set()
     to = to or sys.stderr
     sentence = CONTROL.sub("", sentence)  # names and messages of others may hold some, which a terminal would obey
+    sentence = UNSEEN.sub(_spelt, sentence)  # and line breaks: a sentence has one line
     with suppress(BrokenPipeError):
         to.write(f"Error: {sentence}\n")
         to.flush()

@@ -38,6 +38,9 @@ FLAGS = {name: f"--{name[:-1]}" for name in ("layers", "nodes", "judges", "sibli
     "dictionaries": "--dictionary",
 }
 """The option of each field, where it is not the field's name: one that may be repeated bears the singular."""
+ONCE = ("layer", "neurons")
+"""Fields that are one value, and that others of the same name, as those of `vital references`, have several of: of two
+the last would be taken, and nobody would hear of the first."""
 UNNAMED = (
     (ReferencesJob, "shards"),
     (TargetsJob, "store"),
@@ -69,6 +72,8 @@ def _declare(settings: type[BaseModel], heading: Group) -> None:
             metavar = None if re.search(r"\b(int|float)\b", str(field.annotation)) else "TEXT"
             above = heading if field.kw_only else ARGUMENTS
             field.metadata.append(Parameter(name=flag, help=_words(field), metavar=metavar, group=above))
+            if name in ONCE:
+                field.metadata.append(Parameter(allow_repeating=False))
 
 
 def _words(field: FieldInfo) -> str:
@@ -121,6 +126,8 @@ def _usage(error: CycloptsError) -> str:
             return _unknown(token.keyword or token.value, _flags(error), more)
         case exceptions.UnusedCliTokensError():
             return f"{_shown(unused)} is one argument too many: {more} says what is taken"
+        case exceptions.RepeatArgumentError(token=token):
+            return f"{token.keyword} was given more than once, and takes one value here: run the command once for each"
         case exceptions.MissingArgumentError() if error.keyword or error.tokens_so_far:
             count = argument.token_count()[0] if argument else 1
             return f"{error.keyword or name} needs {count} value{'s' * (count > 1)}: {more} says what it takes"

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import zarr
+from jaxtyping import Int32
 
 from stores.arrays.display import counted
 from stores.arrays.names import unplaced
 from stores.arrays.provenance import dataset_fingerprint
 from stores.arrays.schema import group_at
+from stores.dataset.index import NO_LABEL
 from stores.dataset.kept.references import LOWEST
 from stores.dataset.targets import TARGETS
-from stores.errors import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS
+from stores.errors import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS, USED
 from stores.files import safe_url
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
     yield f"  shards: {len(shards)}, images: {len(status)}, {counted(status, STATUS_MEANINGS)}"
     yield from (f"  short shard {name}: {why}" for name, why in zip(shards.name, shards.short, strict=True) if why)
     if labels := statistics.labels:
-        yield f"  labels: {_in_words(labels)}"
+        yield f"  labels: {_in_words(labels, statistics.image_labels()[np.isin(status, USED)])}"
     ranked = statistics.ranked()
     for layer in _layers_begun(statistics.root):
         if layer not in ranked:
@@ -50,10 +53,14 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
         yield f"{line}{targets.facets_in_words()}"
 
 
-def _in_words(labels: Mapping[str, Any]) -> str:
-    """How labels were matched with the network's classes, and the first of them."""
+def _in_words(labels: Mapping[str, Any], of_images: Int32[np.ndarray, "image"]) -> str:
+    """How labels were matched with the network's classes, and the first of them; how many used images have none."""
     names, numbers, by = labels["classes"], labels["numbers"], labels["by"]
     key = "" if labels["key"] == "cls" else f" of {labels['key']}"
+    without = int((of_images == NO_LABEL).sum()) if not by.startswith("nothing") else 0
+    if 0 < without == len(of_images):
+        return f"no image has one under {labels['key']!r}; where others count, start a new store with --label-key"
+    key += f", and {without} of {len(of_images)} images have none" * bool(without)
     if not numbers:
         return f"matched by {by}{key}" if by == "number" else f"matched with no class of the network{key}"
     used = [number for number in range(len(numbers)) if number >= len(names) or names[number]]

@@ -111,6 +111,12 @@ def test_the_last_of_an_option_that_is_given_twice_counts() -> None:
         ("tragets", "there is no command tragets: the nearest is targets, and `vital --help` lists all"),
         ("atlas --stesp 3", "there is no option --stesp: the nearest is --steps, and `vital atlas --help` lists all"),
         (f"atlas --stroe=s3://key:{SECRET}@b/s", "there is no option --stroe: the nearest is --store"),
+        (
+            "targets s --layer a --layer b",
+            "--layer was given more than once, and takes one value here",
+        ),
+        ("atlas s --layer a --out o --neurons 0 --neurons 5", "--neurons was given more than once"),
+        ("export a --layer l --out o --layer m", "--layer was given more than once"),
         ("targets --layer l --store ''", "--store: String should have at least 1 character, but ''"),
         ("targets --layer l", "STORE is missing: `vital targets --help`"),
         ("references --store s --layer l", "SHARDS is missing"),
@@ -240,6 +246,8 @@ def test_what_a_terminal_would_obey_is_not_said() -> None:
     assert said.startswith("Error: ")
     assert "red.zarr" in said
     assert "\x1b" not in said
+    assert r"at a\nb.zarr" in vital("info", "a\nb.zarr").output
+    assert vital("info", "a\nb.zarr").output.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,9 @@ def from_transformers(settings: ModelSettings) -> Loaded:
     torchvision_models()  # transformers imports torchvision, which may need help
     transformers = _package("transformers", settings.name, "hf")
     location = settings.name.partition("/")[2]
+    if location.startswith("~") and not Path(location).is_dir():  # as for every other path
+        with suppress(RuntimeError):  # nobody of that name
+            location = str(Path(location).expanduser())
     if not Path(location).is_dir() and not settings.download:
         cached_file(settings.name, False, location, ("config.json",))
     local = {"local_files_only": not settings.download}

@@ -33,6 +33,8 @@ _DEPTH = 5
 _READ = 1 << 20
 ZIP = b"PK\x03\x04"
 """What `torch.save` begins a file with."""
+_PART = re.compile(r"-\d{5}-of-\d{5}\.")
+"""In the name of a file that holds a part of the weights, as `save_pretrained` and `save_torch_model` number them."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,11 @@ def fill(network: nn.Module, weights: str | Weights) -> tuple[str, ...]:
                 f"{weights.file} has {made}, of which weight_norm, spectral_norm or pruning makes a weight, and the "
                 f"network {lacking[0]}: save it after remove_weight_norm, parametrize.remove_parametrizations or "
                 "prune.remove, or give a factory that makes the network as it was saved"
+            )
+        if not shapes and state and _PART.search(Path(weights.file).name):
+            raise UnknownModel(
+                f"{weights.file} is one of several files, and {len(lacking)} of the network's {len(own)} tensors lie "
+                "in the others: save all as one file, or name the folder as hf/FOLDER where transformers wrote it"
             )
         there = "" if shapes or state else f"; the file has {_few(list(found)) or 'no tensors'}"
         raise UnknownModel(

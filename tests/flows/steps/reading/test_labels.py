@@ -121,6 +121,19 @@ def test_labels_that_stand_elsewhere_are_refused_with_their_key(tmp_path: Path) 
     assert "matched by number of label" in "\n".join(statistics.summary())
 
 
+def test_a_summary_says_how_many_images_have_no_label(tmp_path: Path) -> None:
+    shard = tiny.write_tar(tmp_path / "a.tar", {"a.jpg": tiny.jpeg(1), "a.json": b'{"label": 3}'})
+    labelled = {"c.jpg": tiny.jpeg(3), "c.cls": b"3"}
+    some = tiny.write_tar(tmp_path / "b.tar", {"b.jpg": tiny.jpeg(2), "d.jpg": b"none"} | labelled)
+
+    def said(shard: Path) -> str:
+        select_references(job(shard, tmp_path / shard.stem, layers=("0",)))
+        return "\n".join(open_statistics(str(tmp_path / shard.stem)).summary())
+
+    assert "labels: no image has one under 'cls'; where others count, start a new store with --label-key" in said(shard)
+    assert "labels: matched by number, and 1 of 2 images have none\n" in said(some)
+
+
 def test_keys_that_name_other_classes_than_the_labels_are_refused(tmp_path: Path) -> None:
     """Three of ImageNet's classes, numbered 0 to 2 by somebody else's tool, without a list."""
     members = {"n01440764_1.jpg": tiny.jpeg(1), "n01440764_1.cls": b"0"}

@@ -173,6 +173,12 @@ def test_a_folder_of_transformers_gives_its_logits_names_and_preprocessing(vit: 
     assert all(survey(model).layer(name).leading_tokens == 1 for name in blocks)
 
 
+def test_a_folder_of_transformers_may_lie_at_home(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(vit.parent))
+    there, home = (load_model(name=f"hf/{folder}") for folder in (vit, f"~/{vit.name}"))
+    assert home.identity["weights"] == there.identity["weights"]
+
+
 def test_tokens_behind_the_patches_of_transformers_are_no_sites(tmp_path: Path) -> None:
     """Of YOLOS, whose image is none of a square: the shorter side is taken."""
     transformers: Any = pytest.importorskip("transformers")

@@ -264,6 +264,14 @@ def test_a_program_is_told_as_such(tmp_path: Path) -> None:
             fill(Tiny(), str(tmp_path / "a.pt"))
 
 
+def test_one_of_several_files_is_told_as_such(tmp_path: Path) -> None:
+    own = sorted(Tiny().state_dict().items())
+    file = tmp_path / "model-00001-of-00002.safetensors"
+    save_file(dict(own[:2]), file)
+    with pytest.raises(UnknownModel, match=r"is one of several files, and \d+ of the network's \d+ tensors lie in the"):
+        fill(Tiny(), str(file))
+
+
 def test_an_empty_file_of_safetensors_has_no_tensors(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     with pytest.raises(UnknownModel, match="the file has no tensors"):
