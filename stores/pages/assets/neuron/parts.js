@@ -104,7 +104,7 @@
       return el("li", null, el("figure", null, VITAL.photo(key, image, cover(i), patch),
         el("figcaption", null, above === undefined ? null : el("span", { class: "above" }, "above " + VITAL.share(above)),
           VITAL.photoKey(key), label && label !== key ? el("span", null, label) : null,
-          score === null ? null : el("span", null, "activation " + VITAL.number(score)),
+          score === null ? null : el("span", { class: "peak" }, "activation " + VITAL.number(score)),
           credit ? el("span", { class: "credit" }, credit) : null)));
     }));
   };
