@@ -21,8 +21,11 @@ from vital.errors import DoesNotFit
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-NO_ROOM = re.compile(r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|MemoryAllocation|DefaultCPUAllocator", re.I)
-"""How torch, CUDA's runtime, cuBLAS, cuDNN, cuFFT, cuSOLVER and cuSPARSE say that there is no memory left."""
+NO_ROOM = re.compile(
+    r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|_STATUS_NOT_INITIALIZED|MemoryAllocation|DefaultCPUAllocator", re.I
+)
+"""How torch, CUDA's runtime, cuBLAS, cuDNN, cuFFT, cuSOLVER and cuSPARSE say that there is no memory left. One of these
+that is "not initialized" found none for what it keeps of its own, when it was first asked for."""
 STATE = re.compile(r"\.? GPU \d+ has a total capacity.*")
 """What torch goes on with when it has said how much it could not get: four sentences on memory, and advice."""
 
