@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
+from rich.cells import cell_len, set_cell_size
 
 from stores.arrays.display import image_html
-from vital.errors import columns_of, in_line, padded
+from vital.errors import in_line
 
 ORDER = "share of the data set's sampled images with a lesser peak, then standard deviations above their mean"
 """By what the neurons of a photograph are put in order."""
@@ -135,7 +136,7 @@ class Look:
         rows = {seen: [sight.cells() for sight in seen.sights] for seen in self}
         used = [head for head in range(len(HEADS)) if any(row[head] for part in rows.values() for row in part)]
         lines = [HEADS, *(row for part in rows.values() for row in part)]
-        wide = [max(columns_of(line[head]) for line in lines) for head in used]
+        wide = [max(cell_len(line[head]) for line in lines) for head in used]
         for seen, cells in rows.items():
             yield in_line(seen.name)
             for row in (HEADS, *cells):
@@ -205,7 +206,9 @@ def _row_html(seen: Seen) -> str:
 
 
 def _set(text: str, width: int, head: int) -> str:
-    return padded(text, width, right=HEADS[head] in ("higher than", "deviations", "activation"))
+    if HEADS[head] in ("higher than", "deviations", "activation"):
+        return text.rjust(width)
+    return set_cell_size(text, width)
 
 
 def _number(value: float) -> float | None:
