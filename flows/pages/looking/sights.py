@@ -22,6 +22,8 @@ SHOWN, SHOWN_NEURONS, SHOWN_SIDE = 8, 6, 112
 """Photographs and neurons of each that a notebook shows, and how large."""
 DIMMED = 0.2
 """Brightness of a photograph where a neuron sees nothing."""
+ACTIVATION = "activation"
+"""What a map is of where it is the layer's own."""
 HEADS = ("neuron", "name", "facet", "higher than", "deviations", "activation", "strongest at")
 
 
@@ -43,7 +45,7 @@ class Sight:
     map: Float[np.ndarray, "row column"] | None
     """Its activations over the crop; of a neuron with a single site, the relevance of an earlier layer's sites. None
     where there is no such layer, or none whose relevance is known."""
-    of: str = "activation"
+    of: str = ACTIVATION
     """What the map is of: ``activation``, or ``relevance at LAYER``."""
     picture: UInt8[np.ndarray, "_side _side colour"] | None = None
     """The atlas's picture of the neuron, of the facet that sees the photograph; of the first if that is unknown."""
@@ -70,6 +72,7 @@ class Sight:
         where = "" if self.map is None else "nowhere"
         if self.map is not None and self.site is not None:
             where = f"row {self.site[0]}, column {self.site[1]} of {self.map.shape[0]} × {self.map.shape[1]}"
+            where += "" if self.of == ACTIVATION else f" by {self.of}"
         numbers = f"{100 * self.share:.1f} %", f"{self.deviations:+.1f}", f"{self.activation:.4g}"
         return in_line(f"{self.layer}:{self.neuron}"), in_line(self.name), self.of_facets, *numbers, where
 
