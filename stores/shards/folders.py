@@ -83,8 +83,8 @@ def survey(folder: Path) -> Surveyed:
     if not loose and not count:
         if any(entry.name.endswith(".tar") for entry in entries):
             raise UnsuitableFolder(
-                f"{folder} holds no images but tars, which need no packing: give them to `vital references`, or a folder "
-                "of images"
+                f"{folder} holds no images but tars, which need no packing: give them to `vital references`, or a "
+                "folder of images"
             )
         raise UnsuitableFolder(f"{folder} holds no images ({', '.join(IMAGE_EXTENSIONS)}); give a folder that does")
     if loose:
