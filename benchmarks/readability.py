@@ -6,8 +6,8 @@ Every ``--try`` is a JSON object of picture settings; ``references``, ``crop`` a
 targets. Each is measured by `vital evaluate` with two judges that the pictures were not made for, and one line of JSON
 is printed: the mean over channels of both judges' readability with its standard error, that of all references, as they
 are and compared as pictures are, and of as many as there are pictures, the difference to the first try, channel by
-channel, and what the pictures cost. Of class pictures (``--layer classes --neurons 0:1000 --try '{"fewest": 2}'``) it is
-the judges' surprise instead, with how many they recognise.
+channel, and what the pictures cost. Of class pictures (``--layer classes --neurons 0:1000``) it is the judges' surprise
+instead, with how many they recognise.
 """
 
 from __future__ import annotations
