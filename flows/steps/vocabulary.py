@@ -96,7 +96,7 @@ def _of_wordnet(content: bytes, words: Sequence[str], numbered: Mapping[str, int
             "WordNet's nouns are found by the ids of ImageNet's classes, and none of these words is one of them: give "
             'a JSON file such as {"dog": ["pug"]}'
         )
-    return hypernyms(content, ids, {folded(word) for word in words})
+    return hypernyms(content, ids, words)
 
 
 def _of_table(content: bytes, words: Sequence[str], numbered: Mapping[str, int]) -> dict[str, list[int]]:

@@ -170,7 +170,7 @@ def _reached(known: Mapping[str, float]) -> Finding:
         holds, share = _as_photographs(known, AS_WEAK, ratio >= REACHED)
         more = f"; {share} have no more" if share else ""
         said = "reaches" if holds else "does not reach"
-        return Finding(holds, f"{said} its references ({ratio:.2f} of their mean peak{more})")
+        return Finding(holds, f"{said} its references ({_told(ratio)} of their mean peak{more})")
     return Finding(None, "how far it excites the neuron not measured")
 
 
@@ -201,7 +201,12 @@ def _natural(known: Mapping[str, float], asked: bool) -> Finding:
     gap = known["processing_gap"]
     holds, share = _as_photographs(known, AS_UNLIKE, gap < LIKE_PHOTOGRAPHS)
     more = f"; {share} have as much" if share else ""
-    return Finding(holds, f"{'' if holds else 'not '}treated like photographs (gap {gap:.2f}{more})")
+    return Finding(holds, f"{'' if holds else 'not '}treated like photographs (gap {_told(gap)}{more})")
+
+
+def _told(value: float) -> str:
+    """Two digits behind the point, and a minus as the pages have it."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _as_photographs(known: Mapping[str, float], name: str, otherwise: bool) -> tuple[bool, str]:
