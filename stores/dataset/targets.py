@@ -23,7 +23,11 @@ TARGETS, OWN = "targets", "own"
 IMPORTANCE_MEANS = (
     "how much the channel matters to the neuron: 0 for the least of an image and 1 for the most, mean over references"
 )
-IMPORTANCE, REFERENCE_FACET, P_VALUE = "importance", "reference_facet", "p_value"
+TREND_MEANS = (
+    "difference of sorted rows from usual ones where the neuron is as active as on its references, by linear "
+    "regression over images of every strength"
+)
+IMPORTANCE, REFERENCE_FACET, P_VALUE, TREND = "importance", "reference_facet", "p_value", "trend"
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,15 +133,19 @@ class Targets(Blocks):
         *,
         dtypes: Mapping[str, str] | None = None,
         facets: tuple[int, int] | None = None,
+        trend: bool = False,
     ) -> None:
         """Create the arrays and write their levels: once, before any task.
 
         ``levels`` gives the positions of the levels of every node, and of the neuron itself under ``own``;
-        ``channels`` the channels of every node; ``relevant``, ``dtypes`` and ``facets`` as in `target_specs`.
+        ``channels`` the channels of every node; ``relevant``, ``dtypes``, ``facets`` and ``trend`` as in
+        `target_specs`.
         """
         nodes = {node: (channels[node], len(levels[node])) for node in channels}
         own_levels = len(levels[OWN])
-        specs = target_specs(self.path, nodes, neurons, block, own_levels, relevant, dtypes=dtypes, facets=facets)
+        specs = target_specs(
+            self.path, nodes, neurons, block, own_levels, relevant, dtypes=dtypes, facets=facets, trend=trend
+        )
         declare(self.root, specs)
         written = self.levels()
         if any(not np.array_equal(written[node], positions) for node, positions in levels.items()):
@@ -163,16 +171,17 @@ def target_specs(
     *,
     dtypes: Mapping[str, str] | None = None,
     facets: tuple[int, int] | None = None,
+    trend: bool = False,
 ) -> list[ArraySpec]:
     """Arrays of the targets at ``path``, written in blocks of ``block`` neurons.
 
     ``nodes`` gives (channels, levels) of every node that is matched. ``relevant`` names those with
-    relevance-weighted rows and importances. ``dtypes`` gives the type of ``quantiles``, ``relevant``,
+    relevance-weighted rows and importances. ``dtypes`` gives the type of ``quantiles``, ``trend``, ``relevant``,
     ``importance`` or ``own`` where it is not float32. ``facets``, most of a neuron and references of a neuron, adds the
     axis ``facet`` to all of these: the means are over the references of a facet, whose ``count`` is zero where a neuron
-    has fewer facets.
+    has fewer facets. With a ``trend`` each node has one beside its rows.
     """
-    types = {"quantiles": "float32", "relevant": "float32", IMPORTANCE: "float32", "own": "float32"}
+    types = {"quantiles": "float32", TREND: "float32", "relevant": "float32", IMPORTANCE: "float32", "own": "float32"}
     if unknown := set(dtypes or {}) - types.keys():
         raise SchemaMismatch(f"types were given for {', '.join(sorted(unknown))}; targets have {', '.join(types)}")
     types |= dtypes or {}
@@ -183,6 +192,8 @@ def target_specs(
         node, relevance = placed(name), name in relevant
         axes, shape = (*rows, "channel", "level"), (*length, channels, levels)
         meanings = {"quantiles": "mean of the references' sorted rows"}
+        if trend:
+            meanings[TREND] = TREND_MEANS
         if relevance:
             meanings["relevant"] = "mean of the references' sorted rows of relevance times activation"
         specs += [
