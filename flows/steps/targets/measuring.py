@@ -114,8 +114,8 @@ class TaskReferences:
         return graded.with_trend(target, self.references, rows)
 
     def _image_rows(self, images: Int64[np.ndarray, "image"]) -> dict[str, np.ndarray]:
-        nothing = np.zeros((len(images), 1), np.float32)
-        alone = References(images[:, None], nothing, np.zeros(nothing.shape, np.int32), np.zeros((*nothing.shape, 4)))
+        score, site = np.zeros((len(images), 1), np.float32), np.zeros((len(images), 1), np.int32)
+        alone = References(images[:, None], score, site, np.zeros((*site.shape, 4), np.int32))
         model, attribution, levels = self.loaded.model, self._attribution, self.statistics.levels
 
         def of_crops(
