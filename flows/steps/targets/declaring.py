@@ -77,10 +77,10 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
 
 
 def has_trend(statistics: Statistics, job: TargetsJob) -> bool:
-    """Whether new targets learn from images of every strength: these are whole, and of a facet's references it is not
-    known how strongly others excite it."""
-    whole = job.layer == CLASSES or job.variant.crop == "image"
-    return whole and job.variant.most_facets == 1 and len(learnt_from(statistics, job.layer)) >= FEWEST_GRADED
+    """Whether new targets learn from images of every strength. These are whole; of a facet's references it is not known
+    how strongly others excite it; and references of a class are its labelled images, not the strongest."""
+    of_neurons = job.layer != CLASSES and job.variant.crop == "image" and job.variant.most_facets == 1
+    return of_neurons and len(learnt_from(statistics, job.layer)) >= FEWEST_GRADED
 
 
 def _check_precision(job: TargetsJob, targets: Targets, option: str) -> None:

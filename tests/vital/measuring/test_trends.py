@@ -20,7 +20,7 @@ def sample(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     rows = np.sort(stream.normal(size=(IMAGES, CHANNELS, LEVELS)), axis=-1).astype(np.float32)
     peaks = stream.normal(size=(IMAGES, NEURONS)).astype(np.float32)
     means = np.sort(stream.normal(size=(NEURONS, CHANNELS, LEVELS)), axis=-1).astype(np.float32)
-    return rows, peaks, stream.random((IMAGES, NEURONS)) < 0.7, means, peaks.max(0) + np.float64([0.5, 1, 4])
+    return rows, peaks, stream.random((IMAGES, NEURONS)) < 0.7, means, peaks.max(0) + np.array([0.5, 1, 4])
 
 
 def test_every_value_is_the_line_of_least_squares_through_sample_and_references() -> None:
@@ -75,9 +75,9 @@ def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_caricature_follows_the_trend_where_there_is_one() -> None:
     usual, rows = np.full((1, 2), 1.0, np.float32), np.full((1, 1, 2), 3.0, np.float32)
-    levels, count = np.float32([0.25, 0.75]), np.array([4])
+    levels, count = np.array([0.25, 0.75], np.float32), np.array([4])
     of_references = NodeTarget(levels, rows, usual=usual)
-    learnt = NodeTarget(levels, rows, usual=usual, trend=np.float32([[[-1, 1]]]))
+    learnt = NodeTarget(levels, rows, usual=usual, trend=np.array([[[-1, 1]]], np.float32))
     assert of_references.caricature(count, 1.0).tolist() == [[[5.0, 5.0]]]
     assert learnt.caricature(count, 1.0).tolist() == [[[-1.0, 3.0]]]
     for node in (of_references, learnt, NodeTarget(levels, rows, trend=learnt.trend)):
@@ -90,7 +90,7 @@ def test_a_neuron_s_trend_is_better_known_from_a_sample_than_from_its_references
     stream = np.random.default_rng(1)
     truth = stream.normal(0, 0.5, (1, 400)).astype(np.float32)
     peaks = np.abs(stream.normal(size=(150, 1))).astype(np.float32)
-    best = np.float32([2.8, 3.0, 3.2, 3.4])[:, None]
+    best = np.array([2.8, 3.0, 3.2, 3.4], np.float32)[:, None]
     rows = peaks[:, None] * truth + stream.normal(size=(150, 1, 400)).astype(np.float32)
     own = best[:, None] * truth + stream.normal(size=(4, 1, 400)).astype(np.float32)
     means, score = own.mean(0)[None], best.mean(0).astype(np.float64)
