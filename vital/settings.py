@@ -113,7 +113,7 @@ class StatisticsSettings(Settings):
 
     references: int = Field(50, ge=1, le=1000, description="reference images kept for each neuron")
     queries: int = Field(
-        10, ge=0, le=1000, description="images kept beyond the references, by which pictures are judged"
+        20, ge=0, le=1000, description="images kept beyond the references, by which pictures are judged"
     )
     sample: int = Field(
         2000,

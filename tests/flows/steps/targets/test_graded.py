@@ -37,18 +37,18 @@ def test_a_stored_trend_is_the_line_through_what_the_network_gives(made: Made) -
     targets = statistics.targets(LAYER, VARIANT.label(False))
     learnt = images_learnt(statistics, targets_job(made.store))
     keys = statistics.keys(learnt.tolist())
-    assert len(learnt) >= 8 and halved(keys).all()
-    pixels = torch.stack(
-        [image for _, image in load_images(statistics, learnt.tolist(), loaded.model.preprocessing, {})]
-    )
-    shown = loaded.model.preprocessing.normalise(pixels)
+    assert len(learnt) >= 8
+    assert halved(keys).all()
+    preprocessing = loaded.model.preprocessing
+    images = [image for _, image in load_images(statistics, learnt.tolist(), preprocessing, {})]
+    shown = preprocessing.normalise(torch.stack(images))
     sample, references = statistics.sample(LAYER), statistics.references(LAYER)
     peaks = sample.peak[np.isin(sample.image, learnt)]
     live = np.flatnonzero(references.live(1))[:5].tolist()
     target = read_targets(targets, live, usual_of(statistics, targets))
     for depth, node in enumerate(NODES, 1):
         with torch.no_grad():
-            given = loaded.model.network[:depth](pixels).flatten(2)  # type: ignore[index]
+            given = loaded.model.network[:depth](shown).flatten(2)  # type: ignore[index]
         sites = given.shape[-1]
         rows = np.stack(
             [
