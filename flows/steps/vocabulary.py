@@ -9,7 +9,7 @@ from flows.jobs import CLASS_WORDS
 from stores.files import parsed, read_bytes, safe_url
 from stores.shards.labels import folded
 from vital.errors import UnsuitableInput
-from vital.judging.words.classes import WORDNET_ID, places
+from vital.judging.words.classes import WORDNET_ID, positions
 from vital.judging.words.hypernyms import has_nouns, hypernyms
 
 LONGEST = 200
@@ -72,7 +72,7 @@ def read_broader(url: str, words: Sequence[str], classes: Sequence[str] = ()) ->
         raise UnsuitableInput(
             f"there are no broader words at {safe_url(url)}: give a JSON file or WordNet's data.noun, or leave it out"
         )
-    numbered = places(words, classes)
+    numbered = positions(words, classes)
     try:
         broader = _of_wordnet(content, words, numbered) if has_nouns(content) else _of_table(content, words, numbered)
     except UnsuitableInput as error:

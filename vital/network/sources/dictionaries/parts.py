@@ -29,7 +29,7 @@ def arrays_of(state: Any) -> dict[str, np.ndarray]:
 
 
 def table(text: bytes, where: str) -> dict[str, Any]:
-    """An object of JSON."""
+    """The object that a text in JSON is; raises `Unreadable`, which names ``where`` it stands, for anything else."""
     try:
         values = json.loads(text.decode("utf-8", "replace"))
     except ValueError:
