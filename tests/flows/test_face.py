@@ -133,5 +133,6 @@ def test_an_empty_choice_of_neurons_is_not_all_of_them(made: Made) -> None:
 def test_words_of_earlier_versions_are_told_the_new_ones(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UnsuitableInput, match="grain is called noise now"):
         flows.atlas(str(made.store), LAYER, tmp_path / "a.zarr", grain=0.1)
-    with pytest.raises(ValueError, match=r"gone since version 0\.2\.0: leave out coarse"):
-        PictureSettings.model_validate({"coarse": 0.3})
+    for name in ("coarse", "depth", "own_share", "plain_nodes", "scaling"):
+        with pytest.raises(ValueError, match=rf"{name} is gone since version 0\.2\.0, .*: leave it out"):
+            PictureSettings.model_validate({name: 0.3})
