@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import stores
+from stores.atlas.layer import PictureArrays
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import ForeignStore, MissingStore, PictureStatus, SchemaMismatch, Status
 
@@ -58,7 +59,7 @@ def atlas(statistics: stores.Statistics, tmp_path: Path) -> stores.Atlas:
         "method": "vital",
     }
     layer.claim(settings)
-    layer.declare(NEURONS, RECORDS, BLOCK, {"conv1": 2})
+    layer.declare(PictureArrays(NEURONS, BLOCK, RECORDS, {"conv1": 2}))
     arrays = layer.empty(0)
     arrays["pixels"][0] = np.arange(SIDE * SIDE * 3).reshape(SIDE, SIDE, 3) % 256
     arrays["loss"][0] = [3, 2, 1]
