@@ -3,7 +3,7 @@ records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -38,9 +38,9 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def checked(kind: type[S], values: Mapping[str, Any]) -> S:
+def checked(kind: type[S], values: Mapping[str, Any], beside: Sequence[str] = ()) -> S:
     """Settings of this kind from keyword arguments; raises `UnsuitableInput`, one sentence, where one is unknown or out
-    of bounds.
+    of bounds. What else could have been meant are the arguments ``beside`` them.
 
     >>> checked(ModelSettings, {"name": "resnet50"}).name
     'resnet50'
@@ -51,7 +51,7 @@ def checked(kind: type[S], values: Mapping[str, Any]) -> S:
         first = error.errors(include_input=False)[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            known = nearest(name, list(kind.model_fields))
+            known = nearest(name, [*kind.model_fields, *beside])
             raise UnsuitableInput(f"there is no setting {name!r}; the nearest are {known}") from None
         text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "value_error":  # our own checks say what came, and never a password

@@ -79,6 +79,8 @@ def test_bad_settings_are_one_sentence(made: Made, tmp_path: Path) -> None:
         flows.references("s", tmp_path / "s", model="resnet50", layers="classes", input_size=64)
     with pytest.raises(UnsuitableInput, match="no setting 'stepps'; the nearest are steps"):
         flows.atlas(str(made.store), LAYER, tmp_path / "a.zarr", stepps=3)
+    with pytest.raises(UnsuitableInput, match="no setting 'neuron'; the nearest are neurons"):
+        flows.targets(str(made.store), LAYER, neuron=3)
     with pytest.raises(UnsuitableInput, match="steps = 0: "):
         flows.atlas(str(made.store), LAYER, tmp_path / "a.zarr", steps=0)
     with pytest.raises(StoreError, match="there is no statistics store"):
