@@ -1,8 +1,10 @@
 # Two commands do all the set-up, each by itself: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+# Versions that were tested together; CONSTRAINTS=constraints-lowest.txt has the bounds', and /dev/null the newest.
+CONSTRAINTS ?= constraints.txt
 # Everything that changes what must be installed.
-INPUTS := pyproject.toml constraints.txt
+INPUTS := pyproject.toml $(CONSTRAINTS)
 
 # Files of tests run side by side, as many as tests/conftest.py says.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -55,19 +57,19 @@ docs: .venv/docs.installed
 
 # torch goes in first, at the pinned version: found installed, nothing else can pull another build of it.
 .venv/torch.installed: .venv/bin/pip $(INPUTS)
-	$(BIN)/pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) torch torchvision
 	@touch $@
 
 .venv/demo.installed: .venv/torch.installed
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo]'
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[demo]'
 	@touch $@
 
 .venv/test.installed: .venv/torch.installed
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,test]'
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[demo,test]'
 	@touch $@ .venv/demo.installed
 
 .venv/docs.installed: .venv/torch.installed
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[docs]'
 	@touch $@
 
 clean:

@@ -6,7 +6,8 @@ Every ``--try`` is a JSON object of picture settings; ``references``, ``crop`` a
 targets. Each is measured by `vital evaluate` with two judges that the pictures were not made for, and one line of JSON
 is printed: the mean over channels of both judges' readability with its standard error, that of all references, as they
 are and compared as pictures are, and of as many as there are pictures, the difference to the first try, channel by
-channel, and what the pictures cost.
+channel, and what the pictures cost. Of class pictures (``--layer classes --neurons 0:1000``) it is the judges' surprise
+instead, with how many they recognise.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import open_atlas
 from vital.judging.names import metric_name
+from vital.network.probe import CLASSES
 from vital.settings import EMBEDDED, ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
 JUDGES = {
@@ -40,6 +42,9 @@ JUDGES = {
 }
 REFERENCES = 12
 MEANS = ("processing_gap", "clipped", "variation", "mean_peak_ratio")
+KINDS = ("readability", "readability_references", "readability_as_pictures", "readability_as_many")
+OF_CLASSES = ("surprise", "top1")
+"""Of every judge and, as the first of either, the one by which tries are compared."""
 
 
 def main() -> None:
@@ -66,13 +71,14 @@ def main() -> None:
     first: np.ndarray | None = None
     for number, attempt in enumerate(options.tries or [{}]):
         found, said = measured(store, options, attempt, number, running)
-        mine = found.pop("readability")
+        compared = (OF_CLASSES if options.layer == CLASSES else KINDS)[0]
+        mine = found.pop(compared)
         first = mine if first is None else first
-        difference = mine - first
+        reached = found["mean_peak_ratio"] >= 0.9 if "mean_peak_ratio" in found else found["top1_own"]
         line = {
-            "readability": [*_mean(mine)],
-            "against_first": [*_mean(difference)],
-            "reached": float(np.nanmean(found["mean_peak_ratio"] >= 0.9)),
+            compared: [*_mean(mine)],
+            "against_first": [*_mean(mine - first)],
+            "reached": float(np.nanmean(reached)),
             **{name: round(float(np.nanmean(values)), 3) for name, values in found.items()},
         }
         print(json.dumps({**line, **said, "settings": attempt}), flush=True)
@@ -97,8 +103,8 @@ def measured(
     evaluate_atlas(EvaluateJob(atlas=f"{out}/atlas.zarr", judges=judges, running=running))
     layer = open_atlas(f"{out}/atlas.zarr").layer(options.layer)
     metrics, made = layer.metrics(), layer.made()
-    found = {name: metrics[name][made] for name in MEANS if name in metrics}
-    for kind in ("readability", "readability_references", "readability_as_pictures", "readability_as_many"):
+    found = {name: metrics[name][made] for name in (*MEANS, "top1_own") if name in metrics}
+    for kind in OF_CLASSES if options.layer == CLASSES else KINDS:
         by_judge = np.stack([metrics[metric_name(kind, judge)][made] for judge in judges])
         found[kind] = by_judge.mean(0)
         found |= {metric_name(kind, judge): values for judge, values in zip(judges, by_judge, strict=True)}

@@ -18,7 +18,6 @@ Every message states what came, what was expected and the way out.
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
-from unicodedata import combining, east_asian_width
 
 
 class VitalError(Exception):
@@ -82,18 +81,3 @@ def in_line(name: str) -> str:
     слой 1 a\\nb
     """
     return name if name.isprintable() else repr(name)[1:-1]
-
-
-def columns_of(text: str) -> int:
-    """Columns of a terminal that a line takes: letters of East Asia have two each, accents of their own none.
-
-    >>> columns_of("layer4"), columns_of("層4"), columns_of("e\u0301")
-    (6, 3, 1)
-    """
-    return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
-
-
-def padded(text: str, width: int, right: bool = False) -> str:
-    """A line with spaces behind it, or before it, so that it takes ``width`` columns."""
-    spaces = " " * (width - columns_of(text))
-    return spaces + text if right else text + spaces

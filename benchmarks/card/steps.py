@@ -16,7 +16,7 @@ from benchmarks.card.subject import Subject, subject
 from vital.measuring.targets import Target
 from vital.network.arithmetic import repeatable
 from vital.network.probe import CLASSES
-from vital.pictures.device import FIXED, dearest, free_bytes, measured_batch
+from vital.pictures.device import FIXED, batch_of, dearest, free_bytes, needed_bytes
 from vital.pictures.optimise import Pictures, optimise
 from vital.settings import PictureSettings
 
@@ -182,7 +182,8 @@ def memory(bench: Bench) -> Found:
 
     def once(precision: str) -> Found:
         settings = dearest(here.settings(20, precision=precision))
-        batch = measured_batch(lambda: _run(here, here.target(here.layer, 1), settings), bench.device)
+        needed = needed_bytes(lambda: _run(here, here.target(here.layer, 1), settings), bench.device)
+        batch = batch_of(needed, bench.device)
         found: Found = {"batch": batch, "free_bytes": free_bytes(bench.device)}
         if bench.on_gpu:
             torch.cuda.reset_peak_memory_stats(bench.device)

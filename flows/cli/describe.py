@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.cells import cell_len, set_cell_size
+
 from flows.jobs import BLOCK, Running
 from flows.running.neurons import blocks_of, parse_neurons
 from flows.running.process import load, load_stored
 from stores import open_statistics
 from stores.arrays.blocks import neurons_of_block
 from stores.errors import SchemaMismatch
-from vital.errors import columns_of, in_line, padded
+from vital.errors import in_line
 from vital.network.layers import survey
 from vital.network.models import load_model
 from vital.network.nodes import default_nodes, layer_table
@@ -57,10 +59,12 @@ def conservation_table(settings: ModelSettings, layer: str) -> Iterator[str]:
     shares = conservation(model, known, layer, nodes, liveliest(model, known, layer, images), images)
     weights = "random weights: " if settings.weights == RANDOM else ""
     yield f"{weights}relevance of the liveliest neurons of {layer} on 4 pictures of noise, 1 being all that was started"
-    width = max(columns_of(in_line(name)) for name in (*nodes, *shares.lost))
-    yield from (f"{padded(in_line(node), width)}  arrives {share:8.5f}" for node, share in shares.arrived.items())
+    width = max(cell_len(in_line(name)) for name in (*nodes, *shares.lost))
+    yield from (
+        f"{set_cell_size(in_line(node), width)}  arrives {share:8.5f}" for node, share in shares.arrived.items()
+    )
     lost = {name: share for name, share in shares.lost.items() if abs(share) >= 1e-5}
-    yield from (f"{padded(in_line(name), width)}  loses   {share:8.5f}" for name, share in lost.items())
+    yield from (f"{set_cell_size(in_line(name), width)}  loses   {share:8.5f}" for name, share in lost.items())
 
 
 def rounding(store: str, layer: str, neurons: str) -> Iterator[str]:

@@ -34,7 +34,7 @@ TABLE = "neurons.csv"
 
 @dataclass(frozen=True)
 class Saving:
-    """How pictures are saved."""
+    """How pictures are saved: opacity, channels, side, format, and whether a sheet goes with them."""
 
     masked: bool = False
     """What mattered little is transparent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -22,13 +22,15 @@ AnyPath = Annotated[Path, PATH]
 Side = Annotated[int, Parameter(validator=Number(gte=8, lte=4096))]
 
 
-def info(store: str, /, *, watch: bool = False) -> Iterator[str]:
-    """What STORE holds, how complete it is, and what it was made from.
+def info(*store: Annotated[str, Parameter(required=True)], watch: bool = False) -> Iterator[str]:
+    """What each STORE holds, how complete it is, and what it was made from.
 
-    Example: vital info a.zarr --watch
+    For example:
+      vital info a.zarr --watch
+      vital info demo/*.zarr
 
     Args:
-        store: statistics or atlas: a path or URL
+        store: statistics and atlases: paths or URLs
         watch: keep it up to date until every block is written; Ctrl-C ends it
     """
     if watch:
@@ -36,9 +38,16 @@ def info(store: str, /, *, watch: bool = False) -> Iterator[str]:
 
         keep_watching(store)
     else:
-        from stores import open_any
+        yield from summaries(store)
 
-        yield from open_any(store).summary()
+
+def summaries(urls: Sequence[str]) -> Iterator[str]:
+    """What stores hold, one below the other."""
+    from stores import open_any
+
+    for url in urls:
+        yield from [""] if url != urls[0] else []
+        yield from open_any(url).summary()
 
 
 def pages(

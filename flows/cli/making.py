@@ -79,7 +79,7 @@ def pack(
     with bar("images packed", None) as line:
         written = pack_folder(surveyed, out, per_shard, line.reach)
     yield from surveyed.lines()
-    yield f"{len(written)} shards in {out}"
+    yield f"{len(written)} shard{'' if len(written) == 1 else 's'} in {out}"
 
 
 def references(job: ReferencesJob) -> Iterator[str]:

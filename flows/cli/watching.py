@@ -1,13 +1,15 @@
-"""A store's summary in the terminal, kept up to date while runs fill it."""
+"""Stores' summaries in the terminal, kept up to date while runs fill them."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from flows.cli.looking import summaries
 from stores import Statistics, open_any
 from stores.arrays.blocks import Blocks
 
@@ -15,13 +17,13 @@ EVERY = 2.0
 """Seconds between two looks."""
 
 
-def watch(url: str, console: Console | None = None, every: float = EVERY) -> None:
-    """Show the summary until every block that is declared is written, or the user has seen enough (Ctrl-C)."""
+def watch(urls: Sequence[str], console: Console | None = None, every: float = EVERY) -> None:
+    """Show the summaries until every block that is declared is written, or the user has seen enough (Ctrl-C)."""
     with Live(console=console or Console(), auto_refresh=False) as live:
         try:
             while True:
-                waiting = open_blocks(url)
-                live.update(Text("\n".join(open_any(url).summary())), refresh=True)
+                waiting = sum(map(open_blocks, urls))
+                live.update(Text("\n".join(summaries(urls))), refresh=True)
                 if not waiting:
                     return
                 time.sleep(every)

@@ -95,7 +95,7 @@ class LayerSource:
             facts=again.facts(self.atlas, self.pictures),
             commands=again.commands(safe_url(self.atlas.url), self.pictures, self.store, self.statistics),
             looked_at=LOOKED_AT,
-            measuring=again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
+            measuring="" if self._measured else again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
             shown=shown_in_words(self.shown, self.pictures.colours),
             named=self.words.said,
             whole=self.whole,
@@ -174,14 +174,25 @@ class LayerSource:
             if values.shape == (count,) and values.dtype.kind in "fiu"
         }
 
+    @cached_property
+    def _asked(self) -> bool:
+        """Whether a judge was asked, so that what is not known now cannot be."""
+        return bool(self.pictures.judged_by)
+
+    @property
+    def _measured(self) -> bool:
+        """Whether another evaluation would add nothing: a judge was asked about every picture."""
+        known = [np.isfinite(values) for values in self._metrics.values()]
+        return self._asked and bool(np.any(known, 0)[self.made()].all())
+
     def _trusted(self, neurons: Sequence[int]) -> list[TrustLine | None]:
-        return [_line(one) for one in trust_of_layer(self._metrics, neurons)]
+        return [_line(one) for one in trust_of_layer(self._metrics, neurons, self._asked)]
 
     def _trusted_facet(self, neuron: int, facet: int) -> TrustLine | None:
         """How far one picture of several can be trusted; what is of the neuron's photographs is of all of them."""
         own = {name: float(values[neuron, facet]) for name, values in self._facet_metrics.items()}
         all_ = {name: float(values[neuron]) for name, values in self._metrics.items() if is_of_photographs(name)}
-        return _line(trust({**all_, **own}))
+        return _line(trust({**all_, **own}, self._asked))
 
     @cached_property
     def _facet_metrics(self) -> Mapping[str, np.ndarray]:

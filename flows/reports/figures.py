@@ -149,33 +149,64 @@ def leads(methods: Sequence[MethodFigures]) -> list[Lead]:
     """The method against the baseline with the best mean: by transfer under each judge, and by likeness to photographs;
     and its readability against that of the neurons' own photographs, as many and all. What is known of no baseline is
     left out."""
-    ours = next((method for method in methods if method.label == VITAL), None)
-    others = [method for method in methods if method.label != VITAL and method.label not in ABLATIONS]
+    ours, others = _sides(methods)
     if ours is None or not others:
         return []
     ahead = []
+    for name, best_value in _compared(ours):
+        measured = _measured(name, others)
+        if measured:
+            best = max(measured, key=lambda method: better_sign(name) * float(np.nanmean(method.values[name])))
+            ahead.append(_paired(name, ours, best, best_value))
+    for name in sorted(ours.values):
+        metric, judge = split_name(name)
+        for baseline, kind in YARDSTICKS.items() if metric == "readability" else ():
+            if (yardstick := metric_name(kind, judge)) in ours.values:
+                ahead.append(_lead(name, baseline, ours.values[name], ours.values[yardstick], TRANSFER[metric]))
+    return ahead
+
+
+def against_each(methods: Sequence[MethodFigures]) -> list[Lead]:
+    """The method against every baseline, by the same metrics: the best of several by their means is lucky, too."""
+    ours, others = _sides(methods)
+    if ours is None:
+        return []
+    return [
+        _paired(name, ours, other, best_value)
+        for name, best_value in _compared(ours)
+        for other in _measured(name, others)
+    ]
+
+
+def _sides(methods: Sequence[MethodFigures]) -> tuple[MethodFigures | None, list[MethodFigures]]:
+    """The method and the baselines."""
+    ours = next((method for method in methods if method.label == VITAL), None)
+    return ours, [method for method in methods if method.label != VITAL and method.label not in ABLATIONS]
+
+
+def _compared(ours: MethodFigures) -> list[tuple[str, float]]:
+    """Metrics in which the method is held against baselines, with their best values."""
     known = {name: split_name(name) for name in sorted(ours.values)}
-    compared = [
+    return [
         (name, best_value)
         for wanted, best_value in {**TRANSFER, **LIKENESS}.items()
         for name, (metric, judge) in known.items()
         if metric == wanted and (judge not in ("", OWN_NETWORK) or wanted in LIKENESS)
     ]
-    for name, best_value in compared:
-        measured = [method for method in others if np.isfinite(method.values.get(name, np.nan)).any()]
-        if not measured:
-            continue
-        best = max(measured, key=lambda method: better_sign(name) * float(np.nanmean(method.values[name])))
-        shared = sorted(set(ours.neurons) & set(best.neurons))
-        mine, theirs = (
-            method.values[name][[list(method.neurons).index(neuron) for neuron in shared]] for method in (ours, best)
-        )
-        ahead.append(_lead(name, best.label, mine, theirs, best_value))
-    for name, (metric, judge) in known.items():
-        for baseline, kind in YARDSTICKS.items() if metric == "readability" else ():
-            if (yardstick := metric_name(kind, judge)) in ours.values:
-                ahead.append(_lead(name, baseline, ours.values[name], ours.values[yardstick], TRANSFER[metric]))
-    return ahead
+
+
+def _measured(metric: str, methods: Sequence[MethodFigures]) -> list[MethodFigures]:
+    """Those of which the metric is known."""
+    return [method for method in methods if np.isfinite(method.values.get(metric, np.nan)).any()]
+
+
+def _paired(metric: str, ours: MethodFigures, other: MethodFigures, best_value: float) -> Lead:
+    """Of the neurons that both have."""
+    shared = sorted(set(ours.neurons) & set(other.neurons))
+    mine, theirs = (
+        method.values[metric][[list(method.neurons).index(neuron) for neuron in shared]] for method in (ours, other)
+    )
+    return _lead(metric, other.label, mine, theirs, best_value)
 
 
 def _lead(

@@ -22,8 +22,15 @@ ORDER = (
 UNKNOWN = "–"
 
 
-def tables(judges: Sequence[str], figures: Figures, seconds: Mapping[str, float], ahead: Sequence[Lead]) -> list[Table]:
-    """A layer's tables; ``seconds`` is what a picture took by label."""
+def tables(
+    judges: Sequence[str],
+    figures: Figures,
+    seconds: Mapping[str, float],
+    ahead: Sequence[Lead],
+    each: Sequence[Lead] = (),
+) -> list[Table]:
+    """A layer's tables; ``seconds`` is what a picture took by label, ``ahead`` the lead over the best baseline and
+    ``each`` that over every one."""
     compared = {label: metrics for label, metrics in figures.items() if label not in ABLATIONS}
     note = "Mean over neurons and seeds; below it the 95 % interval, where there is more than one value."
     shown = [_methods_by_metrics("Methods", judges, compared, seconds, note)]
@@ -43,6 +50,15 @@ def tables(judges: Sequence[str], figures: Figures, seconds: Mapping[str, float]
             for lead in ahead
         }  # fmt: skip
         shown.append(Table("vital against the best baseline, paired by neuron and seed", columns, rows))
+    baselines = list(dict.fromkeys(lead.baseline for lead in each))
+    if len(baselines) > 1:
+        found = {(lead.metric, lead.baseline): lead.difference for lead in each}
+        columns = [TableColumn(name, f"vital less {name}, of the neurons that both have") for name in baselines]
+        rows = {
+            metric: [_cell(found.get((metric, name)), False) for name in baselines]
+            for metric in dict.fromkeys(lead.metric for lead in each)
+        }
+        shown.append(Table("vital less each baseline, paired by neuron and seed", columns, rows))
     return shown
 
 
@@ -75,13 +91,15 @@ def _index(order: Sequence[str], name: str) -> int:
 
 
 def _best(metric: str, figures: Figures) -> set[str]:
-    """The methods with the best mean; none where no end is better, or only one method has the metric."""
+    """The methods with the best mean; none where no end is better, only one method has the metric, or it is of the
+    neurons' photographs and so the same for all."""
     means = {
         label: better_sign(metric) * metrics[metric].mean
         for label, metrics in figures.items()
         if label != REAL and metric in metrics and math.isfinite(metrics[metric].mean)
     }
-    if better_sign(metric) == 0 or len(means) < 2:
+    of_photographs = metric.startswith(tuple(f"{kind}_" for kind in YARDSTICKS.values()))
+    if better_sign(metric) == 0 or len(means) < 2 or of_photographs:
         return set()
     return {label for label, mean in means.items() if mean == max(means.values())}
 

@@ -16,6 +16,7 @@ from flows.reports.figures import (
     YARDSTICKS,
     Lead,
     MethodFigures,
+    against_each,
     leads,
     methods_of,
     photograph_count,
@@ -51,7 +52,7 @@ def write_report(comparisons: Sequence[Comparison]) -> str:
                 figures[REAL] = real
             for label, metrics in figures.items():
                 total.setdefault(label, {}).update({f"{name}/{metric}": one for metric, one in metrics.items()})
-            ahead = leads(methods)
+            ahead, each = leads(methods), against_each(methods)
             verdict += [line for lead in ahead for line in _verdict(name, layer, lead, figures)]
             failures += [line for method in methods for line in method.failed]
             seconds = {method.label: method.seconds for method in methods}
@@ -59,11 +60,11 @@ def write_report(comparisons: Sequence[Comparison]) -> str:
                 Section(
                     title,
                     _introduction(comparison, layer, methods),
-                    tables(job.judges, figures, seconds, ahead),
+                    tables(job.judges, figures, seconds, ahead, each),
                     images(comparison, name, title, layer, methods, figures),
                 )
             )
-            details["layers"][name] = _details(comparison, layer, methods, ahead)
+            details["layers"][name] = _details(comparison, layer, methods, ahead, each)
     _write_json(out / "report.json", _as_json(total))
     _write_json(out / "details.json", details)
     page = Report("Methods compared", verdict, sections, failures, facts)
@@ -141,7 +142,11 @@ def _introduction(comparison: Comparison, layer: str, methods: Sequence[MethodFi
 
 
 def _details(
-    comparison: Comparison, layer: str, methods: Sequence[MethodFigures], ahead: Sequence[Lead]
+    comparison: Comparison,
+    layer: str,
+    methods: Sequence[MethodFigures],
+    ahead: Sequence[Lead],
+    each: Sequence[Lead],
 ) -> dict[str, Any]:
     photos, classes = photograph_count(comparison) if layer == CLASSES else (0, 0)
     return {
@@ -159,6 +164,9 @@ def _details(
         "against_best_baseline": [
             {"metric": lead.metric, "baseline": lead.baseline, "reachable": lead.reachable, **asdict(lead.difference)}
             for lead in ahead
+        ],
+        "against_every_baseline": [
+            {"metric": lead.metric, "baseline": lead.baseline, **asdict(lead.difference)} for lead in each
         ],
         "held_out_photographs": photos,
         "held_out_classes": classes,

@@ -122,9 +122,9 @@ def _word_scores(job: NamesJob, store: str, made_of: tuple[str, ...], images: tu
     together = np.add.reduce if job.judge is None else np.logaddexp.reduce  # of logits: that of all classes as one
     sums = [together(words.scores[:, numbers], axis=1) for numbers in broader.values()]
     wide = {folded(word) for word in broader}
-    own = [place for place, word in enumerate(words.words) if folded(word) not in wide]  # a word stands once
+    own = [position for position, word in enumerate(words.words) if folded(word) not in wide]  # a word stands once
     joined = WordScores(
-        [*(words.words[place] for place in own), *broader],
+        [*(words.words[position] for position in own), *broader],
         np.concatenate([words.scores[:, own], np.stack(sums, 1)], 1),
     )
     digest = fingerprint({word: list(numbers) for word, numbers in broader.items()})

@@ -9,7 +9,7 @@ from flows.jobs import CLASS_WORDS
 from stores.files import parsed, read_bytes, safe_url
 from stores.shards.labels import folded
 from vital.errors import UnsuitableInput
-from vital.judging.words.classes import WORDNET_ID, places
+from vital.judging.words.classes import WORDNET_ID, positions
 from vital.judging.words.hypernyms import has_nouns, hypernyms
 
 LONGEST = 200
@@ -72,7 +72,7 @@ def read_broader(url: str, words: Sequence[str], classes: Sequence[str] = ()) ->
         raise UnsuitableInput(
             f"there are no broader words at {safe_url(url)}: give a JSON file or WordNet's data.noun, or leave it out"
         )
-    numbered = places(words, classes)
+    numbered = positions(words, classes)
     try:
         broader = _of_wordnet(content, words, numbered) if has_nouns(content) else _of_table(content, words, numbered)
     except UnsuitableInput as error:
@@ -96,7 +96,7 @@ def _of_wordnet(content: bytes, words: Sequence[str], numbered: Mapping[str, int
             "WordNet's nouns are found by the ids of ImageNet's classes, and none of these words is one of them: give "
             'a JSON file such as {"dog": ["pug"]}'
         )
-    return hypernyms(content, ids, {folded(word) for word in words})
+    return hypernyms(content, ids, words)
 
 
 def _of_table(content: bytes, words: Sequence[str], numbered: Mapping[str, int]) -> dict[str, list[int]]:

@@ -224,9 +224,10 @@ class Blocks:
             return np.arange(count)
         wanted = np.asarray(neurons, np.int64).reshape(-1)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < count):
+            least, most = wanted.min(), wanted.max()
+            asked = f"neuron {least} was" if least == most else f"neurons {least} to {most} were"
             raise SchemaMismatch(
-                f"neurons {wanted.min()} to {wanted.max()} were asked of {self.path}, which has 0 to {count - 1}; "
-                "ask for neurons in that range"
+                f"{asked} asked of {self.path}, which has 0 to {count - 1}; ask for neurons in that range"
             )
         return wanted
 

@@ -219,6 +219,13 @@ class AtlasLayer(Blocks):
         kept: Any = parent.attrs.get("layer", {}) if isinstance(parent, zarr.Group) else {}
         return dict(kept)
 
+    @property
+    def judged_by(self) -> dict[str, str]:
+        """The judges that looked at the pictures, with digests of their weights; empty where none did."""
+        parent = self.root.get(f"{self.path}/{METRICS}")
+        kept: Any = parent.attrs.get("judged_by", {}) if isinstance(parent, zarr.Group) else {}
+        return dict(kept)
+
     def write_metrics(
         self,
         metrics: Mapping[str, Shaped[np.ndarray, "neuron"]],
@@ -249,8 +256,7 @@ class AtlasLayer(Blocks):
             # JSON has no NaN
             known[name] = {"value": value if np.isfinite(value) else None, "meaning": meaning, "units": units}
         parent.attrs["layer"] = known
-        judges: Any = parent.attrs.get("judged_by", {})
-        parent.attrs["judged_by"] = {**judges, **(judged_by or {})}
+        parent.attrs["judged_by"] = {**self.judged_by, **(judged_by or {})}
 
 
 def picture_specs(

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 from webdataset.shardlists import expand_urls
@@ -251,8 +250,5 @@ def _braces(pattern: str) -> list[str]:
 def _remote_tar(known: Mapping[str, Any], url: str) -> ShardFile:
     size = known.get("size")
     version = next((str(known[part]) for part in ("ETag", "mtime", "LastModified") if known.get(part)), "")
-    web = url.startswith(("http://", "https://"))
-    # on the web alone "?" and "#" end a name; of a chain, whose last link may be there, "?" does
-    path = urlsplit(url, allow_fragments=web).path if web or "::" in url else url
-    name = PurePosixPath(path).name
+    name = PurePosixPath(safe_url(url)).name  # which alone says where a name ends and a query begins
     return ShardFile(name, url, -1 if size is None else int(size), version=version)

@@ -81,6 +81,11 @@ def survey(folder: Path) -> Surveyed:
             f"{folder} holds {len(loose)} images beside its class folders; move them into a class, or pack them alone"
         )
     if not loose and not count:
+        if any(entry.name.endswith(".tar") for entry in entries):
+            raise UnsuitableFolder(
+                f"{folder} holds no images but tars, which need no packing: give them to `vital references`, or a "
+                "folder of images"
+            )
         raise UnsuitableFolder(f"{folder} holds no images ({', '.join(IMAGE_EXTENSIONS)}); give a folder that does")
     if loose:
         return Surveyed(folder, (), tuple((path, NO_LABEL) for path in loose), left_out, False)

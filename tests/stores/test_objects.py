@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import shutil
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,8 @@ def test_statistics_say_what_they_hold(statistics: stores.Statistics) -> None:
 
 
 def test_statistics_of_a_layer_have_named_axes(statistics: stores.Statistics) -> None:
+    with pytest.raises(SchemaMismatch, match="no statistics of layer 'layer5', it has layer4: give one of these"):
+        statistics.dataset("layer5")
     data = statistics.dataset("layer4")
     assert data["quantiles"].dims == ("channel", "level")
     assert data["level"].values.tolist() == [0.25, 0.75]
@@ -162,6 +165,11 @@ def test_a_picture_is_had_by_layer_and_number(atlas: stores.Atlas) -> None:
         atlas["layer4", 5]
     with pytest.raises(SchemaMismatch, match="no layer 'layer5', it has layer4"):
         atlas["layer5", 0]
+    unchecked = unwrap(type(atlas).__getitem__)  # what tests call is checked by types
+    for unlike in ("layer4", ("layer4",), ("layer4", "1"), ("layer4", 1.0), 1):
+        with pytest.raises(SchemaMismatch, match=r"is no neuron of an atlas: give a layer and a number, such as atlas"):
+            unchecked(atlas, unlike)
+    assert unchecked(atlas, ("layer4", np.int64(1))).neuron == 1
 
 
 def test_a_layer_s_dataset_masks_what_was_not_made(atlas: stores.Atlas) -> None:

@@ -8,6 +8,7 @@ similarity is Spearman's, which neither contrast nor a few large channels decide
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,6 +20,13 @@ from vital.memory import by_parts
 from vital.network.arithmetic import rounding
 from vital.network.models import Model
 from vital.network.probe import INPUT, Layout, anchor, probe
+
+logger = logging.getLogger(__name__)
+
+NO_NEARER = (
+    "on the way to a neuron its references are no more alike than those of different neurons: more images may have "
+    "references that are"
+)
 
 Passed = Mapping[str, Float[np.ndarray, "_image _channel"]]
 """By node: the mean of each channel over sites, of every image."""
@@ -60,7 +68,7 @@ def processing_gap(
     one of each in their order where it is not given.
 
     s − o is the mean over neurons, since that of one may be nearly 0. NaN for a neuron with fewer than two references,
-    and for all where those of a neuron are no nearer to each other than to others.
+    and for all, which a warning says, where those of a neuron are no nearer to each other than to others.
     """
     neurons = np.arange(len(rows)) if of is None else of
     among, apart = _usual(references, rows)
@@ -70,7 +78,14 @@ def processing_gap(
         for picture, neuron in enumerate(neurons):
             mine = rows[neuron]
             near[picture] += own[picture] @ all_of[mine].sum(0) / len(mine) if len(mine) else np.nan
-    gap: np.ndarray = (among[neurons] - near) / _scale(among, apart)
+    scale = _scale(among, apart)
+    if references and not np.isfinite(scale):
+        some = np.isfinite(among - apart).any()
+        logger.warning(
+            "processing gaps are not known, since %s",
+            NO_NEARER if some else "no two neurons have references to compare",
+        )
+    gap: np.ndarray = (among[neurons] - near) / scale
     return gap
 
 

@@ -82,8 +82,9 @@ class Trust:
         return f"{clauses[0].upper()}{clauses[1:]}."
 
 
-def trust(metrics: Mapping[str, float]) -> Trust:
-    """The findings of one neuron from its metrics by name, as `vital evaluate` writes them; NaN is not measured.
+def trust(metrics: Mapping[str, float], asked: bool = False) -> Trust:
+    """The findings of one neuron from its metrics by name, as `vital evaluate` writes them; NaN is not measured, or,
+    where a judge was ``asked`` about the neuron's pictures, cannot be.
 
     ``mean_peak_ratio`` tells whether it was reached, or ``top1_own`` of a class; ``readability_JUDGE`` against
     ``readability_references_JUDGE``, means over judges, whether it can be read; ``processing_gap`` whether it is
@@ -96,12 +97,15 @@ def trust(metrics: Mapping[str, float]) -> Trust:
     (None, 'not treated like photographs (gap 0.80; 0.4 % of photographs have as much)')
     """
     known = {name: float(value) for name, value in metrics.items() if not math.isnan(value)}
-    return Trust(_reached(known), _readable(known), _natural(known))
+    measured = asked and bool(known)
+    return Trust(_reached(known), _readable(known, measured), _natural(known, measured))
 
 
-def trust_of_layer(metrics: Mapping[str, Float[np.ndarray, "neuron"]], neurons: Sequence[int]) -> list[Trust]:
+def trust_of_layer(
+    metrics: Mapping[str, Float[np.ndarray, "neuron"]], neurons: Sequence[int], asked: bool = False
+) -> list[Trust]:
     """`trust` of some neurons, from a layer's metrics."""
-    return [trust({name: float(values[neuron]) for name, values in metrics.items()}) for neuron in neurons]
+    return [trust({name: float(values[neuron]) for name, values in metrics.items()}, asked) for neuron in neurons]
 
 
 def is_of_photographs(metric: str) -> bool:
@@ -166,11 +170,11 @@ def _reached(known: Mapping[str, float]) -> Finding:
         holds, share = _as_photographs(known, AS_WEAK, ratio >= REACHED)
         more = f"; {share} have no more" if share else ""
         said = "reaches" if holds else "does not reach"
-        return Finding(holds, f"{said} its references ({ratio:.2f} of their mean peak{more})")
+        return Finding(holds, f"{said} its references ({_told(ratio)} of their mean peak{more})")
     return Finding(None, "how far it excites the neuron not measured")
 
 
-def _readable(known: Mapping[str, float]) -> Finding:
+def _readable(known: Mapping[str, float], asked: bool) -> Finding:
     judges = [name.removeprefix(_PHOTOGRAPHS) for name in known if name.startswith(_PHOTOGRAPHS)]
     pairs = [
         (known[_PICTURE + judge], known[_PHOTOGRAPHS + judge])
@@ -178,7 +182,8 @@ def _readable(known: Mapping[str, float]) -> Finding:
         if judge != OWN_NETWORK and _PICTURE + judge in known
     ]
     if not pairs:
-        return Finding(None, "readability not measured")
+        few = "unknown since too few photographs excite the neuron, or too few neurons have pictures"
+        return Finding(None, f"readability {few if asked else 'not measured'}")
     own, photographs = np.mean(pairs, axis=0).tolist()
     if photographs < COMPETENT:
         return Finding(None, f"readability unknown since photographs of the neuron have {photographs:.2f} themselves")
@@ -189,13 +194,19 @@ def _readable(known: Mapping[str, float]) -> Finding:
     return Finding(holds, f"{'' if holds else 'not '}readable ({own:.2f}, {beside})")
 
 
-def _natural(known: Mapping[str, float]) -> Finding:
+def _natural(known: Mapping[str, float], asked: bool) -> Finding:
     if "processing_gap" not in known:
-        return Finding(None, "whether it is treated like photographs not measured")
+        few = "unknown since its photographs are too few or too unlike"
+        return Finding(None, f"whether it is treated like photographs {few if asked else 'not measured'}")
     gap = known["processing_gap"]
     holds, share = _as_photographs(known, AS_UNLIKE, gap < LIKE_PHOTOGRAPHS)
     more = f"; {share} have as much" if share else ""
-    return Finding(holds, f"{'' if holds else 'not '}treated like photographs (gap {gap:.2f}{more})")
+    return Finding(holds, f"{'' if holds else 'not '}treated like photographs (gap {_told(gap)}{more})")
+
+
+def _told(value: float) -> str:
+    """Two digits behind the point, and a minus as the pages have it."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _as_photographs(known: Mapping[str, float], name: str, otherwise: bool) -> tuple[bool, str]:

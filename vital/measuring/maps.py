@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vital.errors import UnsuitableInput
 from vital.measuring.photos import Photos, read_photos
-from vital.measuring.targets import node_relevance
+from vital.measuring.targets import Attribution, node_relevance
 from vital.network.arithmetic import arithmetic, rounding, widened
 from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model
@@ -63,7 +63,7 @@ def relevance(
     grid = _grid(layers.layer(name))
     shown = read_photos(photos, model.preprocessing)
     numbers = np.full(len(shown), asked.number)
-    maps = relevance_maps(model, layers, layer, numbers, shown.pixels, layers.layer(name), kind=kind)
+    maps = relevance_maps(model, Attribution.of(layers, layer.name, kind), numbers, shown.pixels, layers.layer(name))
     centres = (np.arange(grid) + 0.5) * model.preprocessing.side / grid
     return xarray.DataArray(
         maps,
@@ -78,23 +78,21 @@ def relevance(
 @torch.enable_grad()
 def relevance_maps(
     model: Model,
-    survey: Survey,
-    layer: Layer,
+    attribution: Attribution,
     numbers: Int[np.ndarray, "image"],
     pixels: Num[Tensor, "image colour side side"],
     node: Layer,
-    *,
-    kind: RelevanceKind = "lrp",
 ) -> Float[np.ndarray, "image row column"]:
-    """`relevance` at ``node`` of a neuron of ``layer`` for each image: that of the same position in ``numbers``.
+    """`relevance` at ``node`` of a neuron for each image: that of the same position in ``numbers``, of the layer and of
+    the kind of the ``attribution``.
 
     Raises:
         UnsuitableInput: the node has no map.
         UnsupportedOperation: the network has an operation without a relevance rule.
     """
-    grid, mode, device = _grid(node), relevance_mode(kind), anchor(model.network).device
-    reads, maps = layer.reads.of(numbers), []
-    with rounding(), probe(model.network, [node.name, reads.layer], survey.layouts(), mode) as run:
+    kind, device = attribution.kind, anchor(model.network).device
+    grid, mode, reads, maps = _grid(node), relevance_mode(kind), attribution.reads(numbers), []
+    with rounding(), probe(model.network, [node.name, reads.layer], attribution.layouts, mode) as run:
         for start in range(0, len(pixels), BATCH):
             some = slice(start, start + BATCH)
             activations = run(model.preprocessing.normalise(pixels[some].to(device)).requires_grad_())

@@ -211,10 +211,16 @@ def _ends(black: Any, white: Any, channels: int) -> tuple[Colour, Colour]:
     if not any(lists):
         return (), ()
     if not all(lists):
-        raise UnsuitableInput("black and white belong together: give both, one number each or one of each channel")
+        raise UnsuitableInput(
+            "black and white belong together: give both --black and --white (black=, white=), one number each or one "
+            "of each channel"
+        )
     ends = [_numbers(name, part, channels, -math.inf, math.inf) for name, part in zip(ENDS, lists, strict=True)]
     if any(low == high for low, high in zip(*ends, strict=True)):
-        raise UnsuitableInput(f"black and white are both {ends[0]}: give the values that are to be 0 and 1")
+        raise UnsuitableInput(
+            f"black and white are both {ends[0]}: give with --black and --white (black=, white=) the values that are "
+            "to be 0 and 1"
+        )
     return ends[0], ends[1]
 
 

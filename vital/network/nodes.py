@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from vital.errors import UnknownLayer, columns_of, in_line, nearest, padded
+from rich.cells import cell_len, set_cell_size
+
+from vital.errors import UnknownLayer, in_line, nearest
 from vital.network.layers import Layer, Survey
 from vital.network.layers.published import published_nodes
 from vital.network.probe import INPUT
@@ -120,10 +122,10 @@ class LayerTable:
         raise UnknownLayer(f"the table has no layer {layer!r}; the nearest are {known}; every=True lists all")
 
     def __repr__(self) -> str:
-        width = max([len("layer"), *(columns_of(in_line(row.layer)) for row in self.rows)])
+        width = max([len("layer"), *(cell_len(in_line(row.layer)) for row in self.rows)])
         wide = max([len("sites"), *(len(row.sites_shown) for row in self.rows)])
         lines = (
-            f"{padded(in_line(row.layer), width)}  {row.channels:>8}  {row.sites_shown:>{wide}}  "
+            f"{set_cell_size(in_line(row.layer), width)}  {row.channels:>8}  {row.sites_shown:>{wide}}  "
             f"{', '.join(map(in_line, row.nodes))}"
             for row in self
         )

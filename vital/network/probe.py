@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from itertools import chain
 from threading import get_ident
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -46,12 +46,35 @@ def anchor(network: nn.Module) -> Tensor:
 
 
 def modules_anew(network: nn.Module) -> nn.Module:
-    """A network of its own on the same tensors: some remember what they were last run on."""
+    """A network of its own on the same tensors: some remember what they were last run on. What a module holds beside
+    them that cannot be copied, such as a lock or an open file, both have."""
     shared: dict[int, Any] = {id(one): one for one in chain(network.parameters(), network.buffers())}
     try:
-        return copy.deepcopy(network, shared)
+        return copy.deepcopy(network, dict(shared))
     except Exception:  # whatever a module holds beside its weights
-        return network
+        return _piece_by_piece(network, shared)
+
+
+def _piece_by_piece(module: nn.Module, copied: dict[int, Any]) -> nn.Module:
+    """The module with each of its attributes copied by itself, as far as it can be; ``copied`` is deepcopy's memo."""
+    if id(module) in copied:
+        return cast(nn.Module, copied[id(module)])
+    twin: nn.Module = object.__new__(type(module))
+    copied[id(module)] = twin
+    for name, value in module.__dict__.items():
+        if name == "_modules":
+            twin.__dict__[name] = {
+                key: one if one is None else _piece_by_piece(one, copied) for key, one in value.items()
+            }
+            continue
+        tried = dict(copied)  # deepcopy leaves there what it was at when it failed
+        try:
+            twin.__dict__[name] = copy.deepcopy(value, tried)
+        except Exception:
+            twin.__dict__[name] = value
+        else:
+            copied.update(tried)
+    return twin
 
 
 def forward(network: nn.Module, images: Tensor) -> Any:

@@ -34,14 +34,9 @@ def dearest(settings: PictureSettings) -> PictureSettings:
     return settings.model_copy(update={"steps": 2})
 
 
-def measured_batch(one_picture: Callable[[], object], device: torch.device) -> int:
-    """The greatest power of two of pictures whose step fits into ``device``; ``one_picture`` runs the `dearest` steps
-    of one. One where not even that fits: whoever makes it says so."""
-    return batch_of(needed_bytes(one_picture, device), device)
-
-
 def needed_bytes(one_picture: Callable[[], object], device: torch.device) -> float:
-    """What a picture takes of the memory of ``device``, infinity where not even one fits.
+    """What a picture takes of the memory of ``device``, infinity where not even one fits; ``one_picture`` runs the
+    `dearest` steps of one.
 
     On a GPU the peak of allocated memory is measured, of a second run. On a CPU the bytes that the graph keeps are
     counted, which is exact and the same on every run.
@@ -66,7 +61,7 @@ def _needed(one_picture: Callable[[], object], device: torch.device) -> float:
 
 def batch_of(needed: float, device: torch.device) -> int:
     """The greatest power of two of pictures that fit into what ``device`` has free now, where one takes ``needed``
-    bytes; at least one."""
+    bytes; at least one, since whoever makes it says where not even that fits."""
     most = ON_GPU if device.type == "cuda" else ON_CPU
     return largest_power(SHARE * free_bytes(device) / max(needed, 1), most)
 

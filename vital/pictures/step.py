@@ -83,7 +83,7 @@ class _Adam:
 
     @torch.no_grad()
     def step(self, gradient: Tensor, rate: Tensor) -> None:
-        """Move the parameters."""
+        """Move the parameters against a gradient, by Adam, at a rate given as a tensor: a recorded graph reads it."""
         adam(
             [self._parameters], [gradient], [self.mean], [self.square], [], [self.count],
             foreach=False, capturable=self._on_gpu, fused=self._on_gpu, amsgrad=False, beta1=self._betas[0],

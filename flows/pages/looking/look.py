@@ -24,6 +24,7 @@ from stores.shards.decoding import decode
 from vital.errors import UnsupportedOperation
 from vital.measuring.maps import BATCH, Responses, map_node, relevance_maps, responses, standing
 from vital.measuring.photos import Photos, read_photos
+from vital.measuring.targets import Attribution
 from vital.network.preprocessing import Preprocessing
 
 TOP = 10
@@ -159,7 +160,7 @@ class _Looking:
             numbers = np.array([sights[image][rank].neuron for image, rank in unmapped])
             shown = pixels[[image for image, _ in unmapped]]
             try:
-                maps = relevance_maps(model, survey, layer, numbers, shown, node)
+                maps = relevance_maps(model, Attribution.of(survey, one.name), numbers, shown, node)
             except UnsupportedOperation:  # how strongly is known all the same
                 continue
             for (image, rank), map_ in zip(unmapped, maps, strict=True):

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
+from rich.cells import cell_len, set_cell_size
 
 from stores.arrays.display import image_html
-from vital.errors import columns_of, in_line, padded
+from vital.errors import in_line
 
 ORDER = "share of the data set's sampled images with a lesser peak, then standard deviations above their mean"
 """By what the neurons of a photograph are put in order."""
@@ -21,6 +22,8 @@ SHOWN, SHOWN_NEURONS, SHOWN_SIDE = 8, 6, 112
 """Photographs and neurons of each that a notebook shows, and how large."""
 DIMMED = 0.2
 """Brightness of a photograph where a neuron sees nothing."""
+ACTIVATION = "activation"
+"""What a map is of where it is the layer's own."""
 HEADS = ("neuron", "name", "facet", "higher than", "deviations", "activation", "strongest at")
 
 
@@ -42,7 +45,7 @@ class Sight:
     map: Float[np.ndarray, "row column"] | None
     """Its activations over the crop; of a neuron with a single site, the relevance of an earlier layer's sites. None
     where there is no such layer, or none whose relevance is known."""
-    of: str = "activation"
+    of: str = ACTIVATION
     """What the map is of: ``activation``, or ``relevance at LAYER``."""
     picture: UInt8[np.ndarray, "_side _side colour"] | None = None
     """The atlas's picture of the neuron, of the facet that sees the photograph; of the first if that is unknown."""
@@ -69,6 +72,7 @@ class Sight:
         where = "" if self.map is None else "nowhere"
         if self.map is not None and self.site is not None:
             where = f"row {self.site[0]}, column {self.site[1]} of {self.map.shape[0]} × {self.map.shape[1]}"
+            where += "" if self.of == ACTIVATION else f" by {self.of}"
         numbers = f"{100 * self.share:.1f} %", f"{self.deviations:+.1f}", f"{self.activation:.4g}"
         return in_line(f"{self.layer}:{self.neuron}"), in_line(self.name), self.of_facets, *numbers, where
 
@@ -135,7 +139,7 @@ class Look:
         rows = {seen: [sight.cells() for sight in seen.sights] for seen in self}
         used = [head for head in range(len(HEADS)) if any(row[head] for part in rows.values() for row in part)]
         lines = [HEADS, *(row for part in rows.values() for row in part)]
-        wide = [max(columns_of(line[head]) for line in lines) for head in used]
+        wide = [max(cell_len(line[head]) for line in lines) for head in used]
         for seen, cells in rows.items():
             yield in_line(seen.name)
             for row in (HEADS, *cells):
@@ -197,15 +201,16 @@ def _row_html(seen: Seen) -> str:
         images += [] if sight.map is None else [overlaid(seen.pixels, sight.map)]
         drawn = "".join(image_html(image, SHOWN_SIDE, sight.title) for image in images)
         facet = f", facet {sight.of_facets}" if sight.of_facets else ""
-        says = (
-            f"{escape(sight.title)}{facet}<br>higher than {100 * sight.share:.1f} %, {sight.deviations:+.1f} deviations"
-        )
+        deviations = f"{sight.deviations:+.1f}".replace("-", "−")
+        says = f"{escape(sight.title)}{facet}<br>higher than {100 * sight.share:.1f} %, {deviations} deviations"
         figures.append(f"<td>{drawn}<br>{says}</td>")
     return f"<table><tr>{''.join(figures)}</tr></table>"
 
 
 def _set(text: str, width: int, head: int) -> str:
-    return padded(text, width, right=HEADS[head] in ("higher than", "deviations", "activation"))
+    if HEADS[head] in ("higher than", "deviations", "activation"):
+        return text.rjust(width)
+    return set_cell_size(text, width)
 
 
 def _number(value: float) -> float | None:

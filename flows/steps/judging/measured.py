@@ -37,7 +37,7 @@ class Measured:
 
     @cached_property
     def rows(self) -> Int[np.ndarray, "picture"]:
-        """The place among `neurons` of the one that each picture is of; its facets follow each other."""
+        """The position among `neurons` of the one that each picture is of; its facets follow each other."""
         return np.repeat(np.arange(len(self.neurons)), self.counts)
 
     @cached_property

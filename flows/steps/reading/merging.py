@@ -142,12 +142,13 @@ def merge_partials(
     if not statistics.shard_count():
         statistics.append_parts(index_rows(statistics.url, tree.read))
     write_gathered(statistics, whole, survey, preprocessing, plan)
-    remove_partials(statistics.url, tree.names, tree.read, tree.top)
+    remove_all(statistics, tree, sure=tree.top)
 
 
-def remove_all(statistics: Statistics, tree: Tree) -> None:
-    """Remove the partials of a tree that is not wanted any more."""
-    remove_partials(statistics.url, tree.names, tree.read)
+def remove_all(statistics: Statistics, tree: Tree, sure: Sequence[str] = ()) -> None:
+    """Remove the partials of a tree that is not wanted any more, and the rows of its leaves; ``sure`` as for
+    `remove_partials`."""
+    remove_partials(statistics.url, tree.names, tree.read, sure)
 
 
 def index_rows(url: str, names: Sequence[str], before: int = 0) -> Iterator[tuple[SampleRows, ShardRows]]:

@@ -84,7 +84,9 @@ def test_from_a_folder_of_images_to_one_picture(tmp_path: Path) -> None:
         "atlas", "--store", store, "--layer", LAYER, "--neurons", "0:3", "--out", atlas, "--steps", 2, "--side", 24
     )
     assert said.exit_code == 0, said.output
-    assert "1 of 2 blocks" in vital("info", atlas).output
+    alone = vital("info", store).output
+    assert "1 of 2 blocks" in (both := vital("info", store, atlas).output)
+    assert both.startswith(f"{alone}\n{atlas}: atlas")
     said = vital("pages", atlas, "--out", tmp_path / "pages")
     assert said.exit_code == 0, said.output
     layer = next((tmp_path / "pages").rglob("layer.js")).read_text()

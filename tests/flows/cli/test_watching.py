@@ -26,10 +26,10 @@ def shown(console: Console) -> str:
 
 
 def test_a_finished_store_is_shown_and_left(made: Made) -> None:
-    for url in (made.store, made.atlas):
+    for urls in ([str(made.store)], [str(made.atlas), str(made.store)]):
         console = screen()
-        watch(str(url), console, every=3600)
-        assert f"{url}:" in shown(console)
+        watch(urls, console, every=3600)
+        assert all(f"{url}:" in shown(console) for url in urls)
 
 
 def test_it_ends_when_the_last_block_is_written(made: Made, tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_it_ends_when_the_last_block_is_written(made: Made, tmp_path: Path) -> N
     build_atlas(atlas_job(made.store, atlas, neurons="0:1"))
     assert open_blocks(str(atlas)) == 1
     console = screen()
-    watching = threading.Thread(target=watch, args=(str(atlas), console, 0.05))
+    watching = threading.Thread(target=watch, args=([str(made.store), str(atlas)], console, 0.05))
     watching.start()
     while "1 of 2 blocks" not in shown(console):
         watching.join(0.005)

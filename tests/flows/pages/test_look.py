@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 import flows
 from flows.cli.export import served
@@ -22,7 +23,7 @@ from stores.shards.reading import read_images
 from tests.flows import tiny
 from tests.flows.command import vital
 from tests.flows.conftest import LAYER, Made
-from vital.errors import UnsuitableInput, columns_of
+from vital.errors import UnsuitableInput
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,15 @@ def test_the_columns_stand_below_each_other_whatever_the_names_are(look: Look) -
     sights = [replace(one, name=name) for one, name in zip(look[0].sights, names, strict=False)]
     table = repr(replace(look, photographs=(replace(look[0], sights=tuple(sights)),))).splitlines()
     assert len(table) == 2 + len(sights) + 1
-    begins = [columns_of(line[: line.index("%")]) for line in table[2:-1]]
+    begins = [cell_len(line[: line.index("%")]) for line in table[2:-1]]
     assert len(sights) == len(names)
     assert len(set(begins)) == 1
+
+
+def test_a_map_of_relevance_is_not_taken_for_the_layer_s_own(look: Look) -> None:
+    own = replace(look[0].sights[0], map=np.eye(4, dtype=np.float32)[2:])
+    assert own.cells()[-1] == "row 0, column 2 of 2 × 4"
+    assert replace(own, of="relevance at 1").cells()[-1] == "row 0, column 2 of 2 × 4 by relevance at 1"
 
 
 def test_an_overlay_is_bright_at_the_strongest_site_and_dark_where_there_is_nothing() -> None:

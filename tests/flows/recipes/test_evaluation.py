@@ -81,8 +81,9 @@ def test_metrics_explain_themselves_to_xarray_and_stand_on_the_pages(copied: Pat
         assert data["references_reached"].attrs["units"] == "percent"
         assert data["rank"].attrs["long_name"] == meaning_of("rank").text
         assert JUDGE in data.attrs["judged_by"]
-    columns = LayerSource(open_atlas(str(copied)), AtlasLayer(atlas, "classes"), "", None).page().columns
-    assert {"top1_own", f"top5_{JUDGE_NAME}"} <= {column.name for column in columns}
+    page = LayerSource(open_atlas(str(copied)), AtlasLayer(atlas, "classes"), "", None).page()
+    assert {"top1_own", f"top5_{JUDGE_NAME}"} <= {column.name for column in page.columns}
+    assert page.measuring == ""  # what a judge was asked is not asked again, though classes are too few to be read
 
 
 def test_references_themselves_score_as_references_and_noise_as_noise(made: Made, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flows.reports.figures import YARDSTICKS, Lead, MethodFigures, better_sign, leads
+from flows.reports.figures import YARDSTICKS, Lead, MethodFigures, against_each, better_sign, leads
 from vital.judging.names import classification_metrics
 
 NEURONS = 30
@@ -79,6 +79,10 @@ def test_likeness_to_photographs_is_compared_and_readability_with_the_neurons_ow
     unread = method("pixel", processing_gap=rising + 1, readability_judge=np.full(NEURONS, np.nan))
     gap = lead("processing_gap", ours, other, unread)
     assert (gap.baseline, gap.standing) == ("pixel", "ahead, clear of zero")
+    each = [(one.metric, one.baseline, round(one.difference.mean, 6)) for one in against_each([ours, other, unread])]
+    assert each == [
+        ("readability_judge", "maco", 0.1), ("processing_gap", "maco", -2.0), ("processing_gap", "pixel", -1.0)
+    ]  # fmt: skip
     against = [one for one in leads([ours, other, unread]) if one.metric == "readability_judge"]
     assert [one.baseline for one in against] == ["maco", *YARDSTICKS]
     assert [one.standing for one in against] == ["ahead, clear of zero"] * 3 + ["behind, clear of zero"]

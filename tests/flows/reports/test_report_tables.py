@@ -60,6 +60,23 @@ def test_a_metric_against_a_method_and_against_photographs_has_a_row_for_each() 
     ]  # fmt: skip
 
 
+def test_every_baseline_has_a_column_of_its_own_and_what_is_unknown_of_it_is_a_dash() -> None:
+    known = [("processing_gap", "maco"), ("processing_gap", "pixel"), ("readability_judge", "pixel")]
+    each = [Lead(metric, baseline, figure(row), (0.0, 0.0), True) for row, (metric, baseline) in enumerate(known)]
+    *_, paired = tables(["judge"], FIGURES, {}, [], each)
+    assert [column.name for column in paired.columns] == ["maco", "pixel"]
+    assert {metric: [cell.mean for cell in cells] for metric, cells in paired.rows.items()} == {
+        "processing_gap": ["0.00", "1.00"], "readability_judge": ["–", "2.00"]
+    }  # fmt: skip
+    assert len(tables(["judge"], FIGURES, {}, [], each[1:])) == 1  # one baseline is the best
+
+
+def test_what_is_of_photographs_is_no_methods_merit() -> None:
+    same = {name: {"readability_references_judge": figure(0.7)} for name in ("vital", "maco")}
+    [table] = tables(["judge"], same, {}, [])
+    assert not any(cell.best for cells in table.rows.values() for cell in cells)
+
+
 def test_what_each_part_contributes_has_a_table_of_its_own() -> None:
     figures = {**FIGURES, "vital, pixels": {"peak": figure(5)}}
     methods, parts = tables(["judge"], figures, {}, [])

@@ -20,7 +20,7 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running import process
 from flows.running.process import _resized, load, load_at_side, load_stored
-from flows.steps import pictures
+from flows.steps.pictures import declaring, making
 from stores import open_atlas, open_statistics
 from stores.errors import ForeignStore, SchemaMismatch
 from tests.flows import tiny
@@ -136,15 +136,15 @@ def test_an_automatic_precision_is_that_of_the_tasks_device(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     job = atlas_job(tmp_path / "s", tmp_path / "a", running=running)
-    assert pictures._precision(job, None) == precision
-    assert pictures._precision(job, "tf32") == "tf32"
+    assert declaring._precision(job, None) == precision
+    assert declaring._precision(job, "tf32") == "tf32"
 
 
 def test_a_batch_is_measured_by_the_dearest_steps_of_one_picture(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Mock(side_effect=optimise)
-    monkeypatch.setattr(pictures, "optimise", runs)
+    monkeypatch.setattr(making, "optimise", runs)
     process._needs.clear()  # of tests before
     build_atlas(atlas_job(made.store, tmp_path / "a.zarr", batch="auto", picture=PICTURE))
     asked = [(len(call.args[1]), call.args[2].steps) for call in runs.call_args_list]
@@ -177,8 +177,8 @@ def test_a_repeatable_batch_does_not_depend_on_free_memory(
 ) -> None:
     job = atlas_job(made.store, tmp_path / "a.zarr", batch="auto", running=Running(deterministic=True))
     batches = Mock(side_effect=in_batches)
-    monkeypatch.setattr(pictures, "fitting_batch", lambda *_: pytest.fail("memory was measured"))
-    monkeypatch.setattr(pictures, "in_batches", batches)
+    monkeypatch.setattr(making, "fitting_batch", lambda *_: pytest.fail("memory was measured"))
+    monkeypatch.setattr(making, "in_batches", batches)
     build_atlas(job)
     assert {call.args[1] for call in batches.call_args_list} == {8}
 
@@ -189,7 +189,7 @@ def test_a_repeatable_batch_that_does_not_fit_is_refused_and_not_halved(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pictures, "optimise", full)
+    monkeypatch.setattr(making, "optimise", full)
     with pytest.raises(DoesNotFit, match="give --batch 2"):
         build_atlas(atlas_job(made.store, tmp_path / "a.zarr", running=Running(deterministic=True)))
 
@@ -200,7 +200,7 @@ def test_how_neurons_read_their_layer_is_looked_up_once_a_task(
 ) -> None:
     """Directions may be gigabytes; they are not read for every batch."""
     looked, batches = Mock(side_effect=load_stored), Mock(side_effect=optimise)
-    monkeypatch.setattr(pictures, "load_stored", looked)
-    monkeypatch.setattr(pictures, "optimise", batches)
+    monkeypatch.setattr(making, "load_stored", looked)
+    monkeypatch.setattr(making, "optimise", batches)
     build_atlas(atlas_job(made.store, tmp_path / "a.zarr", batch=4))
     assert batches.call_count > 2 * looked.call_count > 0

@@ -146,3 +146,12 @@ def test_a_question_mark_is_of_the_name_of_an_object(content: bytes) -> None:
         assert shard.name == name
         [again] = expand([safe_url(shard.url)])  # as a store keeps it
         assert again.url == shard.url
+
+
+def test_a_query_is_of_no_name(content: bytes) -> None:
+    """As the URL is kept without it, so is the name, by which a store knows the shard: a query may hold a token."""
+    url = "memory://queried/a.tar?sig=secret"
+    fsspec.filesystem("memory").pipe_file("/queried/a.tar?sig=secret", content)
+    for asked in (url, f"simplecache::{url}"):
+        [shard] = expand([asked])
+        assert (shard.name, shard.url) == ("a.tar", asked)

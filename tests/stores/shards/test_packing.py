@@ -64,6 +64,11 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:
     (tmp_path / "empty/class").mkdir(parents=True)
     with pytest.raises(UnsuitableFolder, match="holds no images"):
         pack(tmp_path / "empty", tmp_path / "out")
+    fill(tmp_path / "empty", {"a-000000.tar": b""})
+    with pytest.raises(
+        UnsuitableFolder, match="holds no images but tars, which need no packing: give them to `vital ref"
+    ):
+        pack(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(UnsuitableFolder, match="is no folder"):
         pack(tmp_path / "nowhere", tmp_path / "out")
     mixed = fill(tmp_path / "mixed", {"a.jpg": jpeg(), "class/b.jpg": jpeg()})

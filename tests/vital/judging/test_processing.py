@@ -97,14 +97,22 @@ def test_each_of_several_pictures_of_a_neuron_has_its_own_gap() -> None:
     assert gaps[1] > gaps[0] + 0.5
 
 
-def test_what_cannot_be_known_is_not_a_number() -> None:
+def test_what_cannot_be_known_is_not_a_number_and_a_warning_where_it_is_so_of_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     references, more, rows, _ = world()
     gaps = processing_gap(more, references, [rows[0][:1], *rows[1:]])
     assert np.isnan(gaps[0])
     assert np.isfinite(gaps[1:]).all()
     assert np.isnan(processing_gap({}, {}, rows)).all()
+    assert not caplog.records
     alike = {node: np.ones_like(values) for node, values in references.items()}
     assert np.isnan(processing_gap(more, alike, rows)).all()
+    assert np.isnan(processing_gap(more, references, [one[:1] for one in rows])).all()
+    assert [record.getMessage().split(", since ")[1][:32] for record in caplog.records] == [
+        "on the way to a neuron its refer",
+        "no two neurons have references t",
+    ]
 
 
 def test_what_images_give_at_nodes_are_means_over_sites(tiny: Callable[..., Model]) -> None:

@@ -54,6 +54,15 @@ def test_every_combination_counts_what_holds_and_what_is_known(said: tuple[bool 
     assert found.sentence.count("not measured") == said.count(None)
 
 
+def test_what_a_judge_was_asked_in_vain_is_unknown_and_not_to_be_measured_again() -> None:
+    said = trust({"top1_own": 1.0, "top1_squeezenet": 0.0, "processing_gap": np.nan}, asked=True)
+    assert [finding.holds for finding in said.findings] == [True, None, None]
+    assert said.sentence.count("unknown") == 2
+    assert "not measured" not in said.sentence
+    # a picture that came after the evaluation
+    assert trust({"top1_own": np.nan}, asked=True).sentence.count("not measured") == 3
+
+
 @pytest.mark.parametrize(
     ("name", "inside", "outside", "finding"),
     [

@@ -16,6 +16,7 @@ from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
 from vital.measuring.gathering import Batch, Plan, gather
 from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.maps import BATCH, map_node, relevance, relevance_maps, responses, standing
+from vital.measuring.targets import Attribution
 from vital.network.layers import survey
 from vital.network.models import Model, wrap
 from vital.network.neurons.dictionaries import Dictionary
@@ -166,7 +167,7 @@ def test_each_image_s_own_neuron_has_the_relevance_that_it_has_alone(tiny: Calla
     node = map_node(layers, layers.layer("classes"), model.name)
     assert node is not None
     assert node.name == "2"
-    maps = relevance_maps(model, layers, layers.layer("classes"), np.arange(COUNT) % 7, crops, node)
+    maps = relevance_maps(model, Attribution.of(layers, "classes"), np.arange(COUNT) % 7, crops, node)
     for image in (0, 3, COUNT - 1):
         alone = relevance(model, f"classes:{image % 7}", photos()[image], node="2")
         np.testing.assert_allclose(maps[image], alone.values[0], rtol=1e-4, atol=1e-6)

@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, current_thread, main_thread
+from threading import Event, Lock, current_thread, main_thread
+from typing import cast
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from tests.reference.networks import SIDE, Residual, Tiny, randomise
 from vital.errors import FailedForward
 from vital.network.models import load_model
 from vital.network.out_of_place import OutOfPlace
-from vital.network.probe import CLASSES, INPUT, from_sites, guess_layout, probe, to_sites
+from vital.network.probe import CLASSES, INPUT, from_sites, guess_layout, modules_anew, probe, to_sites
 from vital.settings import ModelSettings
 
 
@@ -200,3 +201,32 @@ def test_passes_of_two_threads_over_one_network_do_not_see_each_other() -> None:
     assert torch.equal(seen["1"], network[:2](ours).flatten(2))
     assert torch.equal(there["1"], network[:2](others).flatten(2))
     assert torch.equal(there["2"], network(others).flatten(2))
+
+
+class Remembers(nn.Module):
+    """Keeps the side of its last images, in itself and in a list, and holds what cannot be copied where it is told."""
+
+    def __init__(self, **held: object) -> None:
+        super().__init__()
+        self.conv, self.last, self.sides = nn.Conv2d(3, 4, 1), 0, list[int]()
+        self.held = held
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.last = images.shape[-1]
+        self.sides.append(self.last)
+        maps: Tensor = self.conv(images)
+        return maps
+
+
+@pytest.mark.parametrize("held", [{}, {"lock": Lock()}], ids=["copies", "holds a lock"])
+def test_modules_anew_share_their_tensors_and_nothing_that_they_remember(held: dict[str, object]) -> None:
+    twice = Remembers(**held)
+    network = nn.Sequential(twice, nn.Sequential(), twice)
+    anew = modules_anew(network)
+    one, _, same = cast(list[Remembers], list(cast(nn.Sequential, anew)))
+    assert torch.equal(one(torch.ones(1, 3, 8, 8)), twice.conv(torch.ones(1, 3, 8, 8)))
+    assert (twice.last, twice.sides) == (0, [])
+    assert (one.last, one.sides) == (8, [8])
+    assert same is one
+    assert [each.data_ptr() for each in anew.parameters()] == [each.data_ptr() for each in network.parameters()]
+    assert [type(each) for each in anew.modules()] == [type(each) for each in network.modules()]

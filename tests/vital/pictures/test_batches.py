@@ -19,7 +19,7 @@ from vital.measuring.targets import Attribution, Crop, measure
 from vital.memory import RanOut, in_batches
 from vital.network.models import Model
 from vital.network.probe import CLASSES
-from vital.pictures.device import dearest, kept_bytes, largest_power, measured_batch
+from vital.pictures.device import batch_of, dearest, kept_bytes, largest_power, needed_bytes
 from vital.pictures.objective import Objective
 from vital.pictures.optimise import Pictures, optimise
 from vital.pictures.step import Begun
@@ -131,9 +131,13 @@ def test_the_batch_is_measured_by_what_the_graph_keeps(monkeypatch: pytest.Monke
         values = torch.ones(int(megabytes * 2**18), requires_grad=True)
         return lambda: (values.exp() * 1.0).sum().backward()  # exp keeps its result, once
 
-    assert measured_batch(step(0.1), torch.device("cpu")) == 8
-    assert measured_batch(step(4), torch.device("cpu")) == 2  # 0.8 × 41 MB over 3 × 4.2 MB
-    assert measured_batch(step(400), torch.device("cpu")) == 1
+    assert measured_batch(step(0.1), "cpu") == 8
+    assert measured_batch(step(4), "cpu") == 2  # 0.8 × 41 MB over 3 × 4.2 MB
+    assert measured_batch(step(400), "cpu") == 1
+
+
+def measured_batch(one_picture: Callable[[], object], device: str) -> int:
+    return batch_of(needed_bytes(one_picture, torch.device(device)), torch.device(device))
 
 
 class Counted:
@@ -280,11 +284,11 @@ def test_what_the_allocator_keeps_and_does_not_use_is_free(monkeypatch: pytest.M
     """The batch of a process's first task is that of its later ones."""
     card = Card(size=1000, kept=kept, used=10, step=20).seen_by(monkeypatch)
     for _ in range(3):
-        assert measured_batch(card.run, torch.device("cuda")) == 32  # 0.8 × 990 over 20 is 39
+        assert measured_batch(card.run, "cuda") == 32  # 0.8 × 990 over 20 is 39
     card = Card(size=1000, kept=kept, used=5, step=20, workspace=5).seen_by(monkeypatch)
     for _ in range(3):
-        assert measured_batch(card.run, torch.device("cuda")) == 32  # not 0.8 × 990 over 25, which is 31
-    assert measured_batch(Card(1000, 600, 500, 20).seen_by(monkeypatch).run, torch.device("cuda")) == 16
+        assert measured_batch(card.run, "cuda") == 32  # not 0.8 × 990 over 25, which is 31
+    assert measured_batch(Card(1000, 600, 500, 20).seen_by(monkeypatch).run, "cuda") == 16
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -298,9 +302,9 @@ def test_where_not_even_one_fits_the_batch_is_one(monkeypatch: pytest.MonkeyPatc
         return fail
 
     for full in (RanOut("no room"), ERRORS[0], ERRORS[-1]):
-        assert measured_batch(run(full), torch.device(device)) == 1
+        assert measured_batch(run(full), device) == 1
     with pytest.raises(RuntimeError, match="shapes"):
-        measured_batch(run(OTHERS[0]), torch.device(device))
+        measured_batch(run(OTHERS[0]), device)
 
 
 @pytest.mark.parametrize("layer", [LAYER, CLASSES])

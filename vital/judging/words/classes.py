@@ -96,7 +96,7 @@ def words(names: Sequence[str], classes: int) -> dict[str, int]:
     return {word: numbers[0] for word, numbers in table.items() if len(numbers) == 1}
 
 
-def places(given: Sequence[str], names: Sequence[str]) -> dict[str, int]:
+def positions(given: Sequence[str], names: Sequence[str]) -> dict[str, int]:
     """Where in ``given`` a class is that is called by its number among the network's ``names``, or by WordNet id."""
     own = {name: at for at, word in enumerate(given) for name in _id(word) if WORDNET_ID.fullmatch(name)}
     try:
@@ -126,7 +126,7 @@ def _by_name(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _one(numbers: Sequence[int], name: str, names: Sequence[str], position: int) -> int:
-    """Of several classes of one name: the one that is spelt alike, or is at the same place, or none."""
+    """Of several classes of one name: the one that is spelt alike, or is at the same position, or none."""
     if len(numbers) < 2:
         return numbers[0] if numbers else NONE
     alike = [number for number in numbers if names and name in (names[number], *re.split(", *", names[number]))]

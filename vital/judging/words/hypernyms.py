@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from vital.errors import UnsuitableInput
+from vital.network.neurons import folded, spellings
 
 _LINE = re.compile(rb"^\d{8} \d\d n [0-9a-f]{2} ", re.MULTILINE)
 _BEGINNING = 10_000
@@ -34,10 +35,10 @@ def has_nouns(content: bytes) -> bool:
 def hypernyms(content: bytes, positions: Mapping[str, int], taken: Collection[str] = ()) -> dict[str, list[int]]:
     """What stands in WordNet above the ids in ``positions``, and the sorted positions of those that it stands above.
 
-    A word is called by its first name, or by all of them where two have the same first. One of the names that are
-    ``taken``, in small letters, means something else there: what it is a kind of stands behind it, as in "amphibian
-    (vertebrate)", since a class of that name is a vehicle. Words that stand above one position alone or above all of
-    them are left out, and of several above the same ones all but the nearest.
+    A word is called by its first name, or by all of them where two have the same first. One that is spelt like a name
+    that is ``taken`` (`vital.network.neurons.spellings`) means something else there: what it is a kind of stands behind
+    it, as in "amphibian (vertebrate)", since a class of that name is a vehicle. Words that stand above one position
+    alone or above all of them are left out, and of several above the same ones all but the nearest.
 
     Raises:
         UnsuitableInput: half of the ids or more are not where they are in WordNet 3.0.
@@ -67,8 +68,9 @@ def hypernyms(content: bytes, positions: Mapping[str, int], taken: Collection[st
         word if first.count(word) == 1 else ", ".join(synsets[at].words)
         for word, at in zip(first, chosen.values(), strict=True)
     ]
+    theirs = {name for names in taken for name in spellings(names)}
     return {
-        _told_apart(word, synsets[at], synsets) if word.casefold() in taken else word: sorted(found)
+        _told_apart(word, synsets[at], synsets) if folded(word) in theirs else word: sorted(found)
         for word, (found, at) in zip(called, chosen.items(), strict=True)
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Int, Num
 from torch import Tensor
@@ -60,11 +61,15 @@ class Attribution:
         """Whether the neurons are inside the network, and no classes."""
         return self.layer != CLASSES
 
+    def reads(self, neurons: Sequence[int] | Int[np.ndarray, "some"]) -> Readout:
+        """How some of the neurons read their layer."""
+        return (self.readout or Readout(self.layer)).of(neurons)
+
     @contextmanager
     def passes(self, model: Model, nodes: Sequence[str], neurons: Sequence[int]) -> Iterator[Passes]:
         """Passes of the network that show ``nodes`` and the neurons' layer, while the block lasts; also where the
         caller has switched gradients off."""
-        reads = (self.readout or Readout(self.layer)).of(neurons)
+        reads = self.reads(neurons)
         mode = relevance_mode(self.kind) if self.inner else None
         with (
             torch.inference_mode(False),

@@ -18,7 +18,7 @@ from flows.running.cluster import run_tasks
 from flows.running.workers import devices, workplaces
 from flows.running.workers.devices import OneGpuEach, Room, device_name, gpus_of_workers, sharing_rooms, visible_gpus
 from flows.running.workers.workplaces import started, workplace_of
-from flows.steps import pictures
+from flows.steps.pictures import declaring
 from tests.flows import gpus
 from tests.flows.conftest import atlas_job
 from tests.flows.processes import scheduler, worker
@@ -257,7 +257,7 @@ def test_workers_started_by_the_same_line_take_a_gpu_each(tmp_path: Path) -> Non
 
             running = Running(scheduler=address)
             assert workplace_of(running).resources == {}  # none declares a GPU, and yet all tasks find one
-            assert pictures._precision(atlas_job(tmp_path, tmp_path, running=running), None) == ON_GPU
+            assert declaring._precision(atlas_job(tmp_path, tmp_path, running=running), None) == ON_GPU
             assert workplace_of(running).running.decoders == max(1, min(cores(), (os.cpu_count() or 1) // 3))
             addresses = list(client.scheduler_info()["workers"])
             found = {asked(address): address for address in addresses}
@@ -288,14 +288,14 @@ def test_where_workers_declare_gpus_only_these_get_tasks(tmp_path: Path, capsys:
             assert (workplace_of(running).running.device, workplace_of(running).resources) == ("auto", {})
             threads = os.environ.get("OMP_NUM_THREADS", "1")
             assert workplace_of(running).running.threads == (cores() if threads == "1" else None)
-            assert pictures._precision(job, None) == "float32"
+            assert declaring._precision(job, None) == "float32"
             with worker(tmp_path, address, "--no-nanny", "--resources", "GPU=1"):
                 client.wait_for_workers(2)
                 assert workplace_of(running).resources == {"GPU": 1}
-                assert pictures._precision(job, None) == ON_GPU
+                assert declaring._precision(job, None) == ON_GPU
                 at_cpu = running.model_copy(update={"device": "cpu"})
                 assert workplace_of(at_cpu).resources == {}
-                assert pictures._precision(job.model_copy(update={"running": at_cpu}), None) == "float32"
+                assert declaring._precision(job.model_copy(update={"running": at_cpu}), None) == "float32"
                 assert run_tasks(running, told, [({"job": job}, 1)] * 4) == ["cuda"] * 4
                 [declared] = [
                     worker["metrics"]["task_counts"]

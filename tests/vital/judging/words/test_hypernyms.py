@@ -9,8 +9,8 @@ from vital.judging.words.hypernyms import has_nouns, hypernyms
 
 LICENCE = b"  1 This software and database is being provided to you, the LICENSEE, by  \n"
 KINDS = {
-    "entity": [], "animal animate_being": ["entity"], "canine canid": ["animal"], "dog domestic_dog": ["canine"],
-    "cat": ["animal"], "car auto": ["entity"], "car railcar": ["entity"], "pug": ["dog"], "beagle": ["dog"],
+    "entity": [], "animal animate_being": ["entity"], "canine canid": ["animal"], "gun-dog sporting_dog": ["canine"],
+    "cat": ["animal"], "car auto": ["entity"], "car railcar": ["entity"], "pug": ["gun"], "beagle": ["gun"],
     "tabby": ["cat"], "cab": ["car auto"], "jeep": ["car auto"], "diner": ["car railcar"], "sleeper": ["car railcar"],
 }  # fmt: skip
 """What each is a kind of; names are told apart by how they begin."""
@@ -33,16 +33,18 @@ def test_what_stands_above_several() -> None:
     content, ids = noun_file()
     narrow = ["pug", "beagle", "tabby", "cab", "jeep", "diner", "sleeper"]
     assert has_nouns(content)
-    # above all is no word for some, above one says nothing more, and of a dog and a canine the dog is nearer
+    # above all is no word for some, above one says nothing more, and of a gun dog and a canine the dog is nearer
     assert hypernyms(content, {ids[name]: at for at, name in enumerate(narrow)}) == {
-        "dog": [0, 1], "animal": [0, 1, 2], "car, auto": [3, 4], "car, railcar": [5, 6],
+        "gun-dog": [0, 1], "animal": [0, 1, 2], "car, auto": [3, 4], "car, railcar": [5, 6],
     }  # fmt: skip
 
 
 def test_a_class_spelt_alike_is_told_apart() -> None:
     content, ids = noun_file()
     positions = {ids[name]: at for at, name in enumerate(["pug", "beagle", "tabby", "cab"])}
-    assert list(hypernyms(content, positions, {"dog"})) == ["dog (canine)", "animal"]
+    assert list(hypernyms(content, positions, ["pug", "gun"])) == ["gun-dog", "animal"]
+    for spelt in ("gun-dog", "Gun_Dog", "gun dog", "hound, gun dog"):
+        assert list(hypernyms(content, positions, ["pug", spelt])) == ["gun-dog (canine)", "animal"]
 
 
 def test_another_version_is_refused() -> None:

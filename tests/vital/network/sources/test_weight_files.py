@@ -73,6 +73,7 @@ WRAPPED: dict[str, tuple[Any, str | None]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")  # torch 2.14 says that it looks
 @pytest.mark.parametrize("kind", WRAPPED)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_every_wrapping_is_opened_and_said(kind: str, zipped: bool, tmp_path: Path) -> None:

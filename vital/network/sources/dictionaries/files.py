@@ -65,6 +65,9 @@ def _read(path: Path) -> Dictionary:
     if path.is_dir() or path.suffix == ".safetensors":
         return _from_safetensors(path)
     if path.suffix == ".npz":
+        if not zipfile.is_zipfile(path):
+            what = "is no archive of arrays" if path.stat().st_size else "is empty"
+            raise Unreadable(f"it {what}; write plain arrays with numpy.savez")
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return _plain(dict(arrays), "npz")

@@ -29,7 +29,7 @@ def arrays_of(state: Any) -> dict[str, np.ndarray]:
 
 
 def table(text: bytes, where: str) -> dict[str, Any]:
-    """An object of JSON."""
+    """The object that a text in JSON is; raises `Unreadable`, which names ``where`` it stands, for anything else."""
     try:
         values = json.loads(text.decode("utf-8", "replace"))
     except ValueError:
@@ -46,10 +46,12 @@ def inner(value: object) -> Mapping[str, Any]:
 
 def wanted(arrays: Arrays, *names: str) -> list[np.ndarray]:
     """The arrays of these names, all of which a format has."""
+    if not arrays:
+        raise Unreadable(f"it holds no arrays, such as {' and '.join(names)}; give the file as its program wrote it")
     if missing := [name for name in names if name not in arrays]:
         raise Unreadable(
-            f"it has no {' and no '.join(missing)} but {', '.join(list(arrays)[:6]) or 'no arrays'}; give the file as "
-            "its program wrote it"
+            f"it has no {' and no '.join(missing)} but {', '.join(list(arrays)[:6])}; give the file as its program "
+            "wrote it"
         )
     return [arrays[name] for name in names]
 

@@ -145,6 +145,7 @@ def bad(folder: Path, kind: str) -> Path:
     plain: dict[str, dict[str, Any]] = {
         "key": {"weight": weight, "tau": weight},
         "none": {"bias": weight[:, 0]},
+        "nothing": {},
         "bias": {"weight": weight, "bias": np.zeros(3)},
         "nan": {"weight": weight * np.nan},
         "row": {"weight": weight[0]},
@@ -161,6 +162,10 @@ def bad(folder: Path, kind: str) -> Path:
     }
     if kind in plain:
         np.savez(folder / "sae.npz", **plain[kind])
+        return folder / "sae.npz"
+    if kind == "renamed":
+        with (folder / "sae.npz").open("wb") as file:
+            np.save(file, weight)
         return folder / "sae.npz"
     if kind == "zip":
         (folder / "sae.npz").write_bytes(b"PK\x03\x04 and no more")
@@ -219,6 +224,8 @@ def bad(folder: Path, kind: str) -> Path:
         ("zip", "write plain arrays with numpy.savez"),
         ("key", "it holds tau; the keys of a plain file are weight, bias, centre, scale, threshold, k, normalisation"),
         ("none", "has no weight but bias; give the file as its program wrote it"),
+        ("nothing", "holds no arrays, such as weight; give the file as its program wrote it"),
+        ("renamed", "is no archive of arrays; write plain arrays with numpy.savez"),
         ("bias", r"its bias is of shape \(3,\); 16 numbers were expected"),
         ("nan", "its weight holds what is no finite number"),
         ("row", r"its weight is of shape \(6,\); a matrix, features × channels, was expected"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flows.jobs import BLOCK, AtlasJob, Running
 from flows.recipes.atlas import build_atlas
 from flows.running.neurons import joined_blocks
-from flows.steps import pictures
+from flows.steps.pictures import declaring, making, tasks
 from stores import open_atlas
 from tests.flows.conftest import LAYER, Made, atlas_job
 from vital.pictures.optimise import optimise
@@ -24,11 +24,11 @@ GPU, CPU = Running(device="cuda"), Running(device="cpu")
 @given(st.lists(st.booleans(), min_size=1, max_size=300), st.integers(1, 8), st.integers(1, 9))
 def test_tasks_are_of_whole_blocks_and_filled_as_far_as_that_allows(live: list[bool], block: int, blocks: int) -> None:
     most = block * blocks
-    tasks = joined_blocks(np.array(live), block, most)
-    assert [number for task in tasks for number in task] == list(range(-(-len(live) // block)))
-    alive = [sum(sum(live[number * block :][:block]) for number in task) for task in tasks]
+    joined = joined_blocks(np.array(live), block, most)
+    assert [number for task in joined for number in task] == list(range(-(-len(live) // block)))
+    alive = [sum(sum(live[number * block :][:block]) for number in task) for task in joined]
     assert max(alive) <= most
-    for first, second, count in zip(tasks, tasks[1:], alive, strict=False):
+    for first, second, count in zip(joined, joined[1:], alive, strict=False):
         assert first
         assert count + sum(live[second[0] * block :][:block]) > most
 
@@ -56,10 +56,10 @@ def test_tasks_are_of_whole_blocks_and_filled_as_far_as_that_allows(live: list[b
 def test_a_task_makes_a_batch_of_pictures_if_there_is_work_for_all(
     batch: Any, running: Running, live: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "device_name", lambda asked: asked)
-    monkeypatch.setattr(pictures, "workers_have_gpus", lambda running: "declared" in running.scheduler)
+    monkeypatch.setattr(declaring, "device_name", lambda asked: asked)
+    monkeypatch.setattr(declaring, "workers_have_gpus", lambda running: "declared" in running.scheduler)
     job = AtlasJob(store="s", out="a", layer=LAYER, batch=batch, running=running)
-    assert pictures._chosen_pictures(job, live) == expected
+    assert tasks._chosen_pictures(job, live) == expected
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_all_runs_on_a_layer_have_the_tasks_of_the_first(
         together.append(len(target))
         return optimise(model, target, *others, **named)
 
-    monkeypatch.setattr(pictures, "optimise", watched)
+    monkeypatch.setattr(making, "optimise", watched)
     out = tmp_path / "atlas.zarr"
     build_atlas(atlas_job(made.store, out, batch=64))
     layer = open_atlas(str(out), "r+").layer(LAYER)
