@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import stores
+from stores.atlas.layer import PictureArrays
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import ForeignStore, MissingStore, PictureStatus, SchemaMismatch, Status
 
@@ -58,7 +59,7 @@ def atlas(statistics: stores.Statistics, tmp_path: Path) -> stores.Atlas:
         "method": "vital",
     }
     layer.claim(settings)
-    layer.declare(NEURONS, RECORDS, BLOCK, {"conv1": 2})
+    layer.declare(PictureArrays(NEURONS, BLOCK, RECORDS, {"conv1": 2}))
     arrays = layer.empty(0)
     arrays["pixels"][0] = np.arange(SIDE * SIDE * 3).reshape(SIDE, SIDE, 3) % 256
     arrays["loss"][0] = [3, 2, 1]
@@ -214,6 +215,8 @@ def test_an_atlas_shows_itself(atlas: stores.Atlas) -> None:
 def test_stores_are_opened_by_kind(atlas: stores.Atlas, statistics: stores.Statistics, tmp_path: Path) -> None:
     assert isinstance(stores.open_any(atlas.url), stores.Atlas)
     assert isinstance(stores.open_any(statistics.url), stores.Statistics)
+    with pytest.raises(MissingStore, match=r"there is no store at nowhere\.zarr, statistics or atlas: check the path"):
+        stores.open_any("nowhere.zarr")
     for mode in ("r", "r+"):
         with pytest.raises(MissingStore):
             stores.open_statistics(str(tmp_path / "none"), mode)

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from flows.jobs import BLOCK, TargetsJob
 from flows.running.process import LoadedModel
 from stores import Statistics, Targets
+from stores.dataset.targets import TargetArrays
 from stores.errors import SchemaMismatch
 from vital.errors import UnsuitableInput
 from vital.measuring.rows import stored_levels
@@ -64,7 +65,7 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     neurons, most = survey.layer(job.layer).channels, job.variant.most_facets
     ranks = job.variant.references or statistics.ranked()[job.layer]
     facets = (most, ranks) if most > 1 else None
-    targets.declare(at, channels, neurons, BLOCK, () if classes else nodes[1:], dtypes=dtypes, facets=facets)
+    targets.declare(at, channels, TargetArrays(neurons, BLOCK, () if classes else nodes[1:], dtypes, facets))
     return targets
 
 
