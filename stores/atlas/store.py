@@ -271,7 +271,10 @@ def open_atlas(url: str, mode: Mode = "r") -> Atlas:
 
 def open_any(url: str) -> Statistics | Atlas:
     """Whichever of the two kinds of store lies at ``url``, to read it; raises MissingStore and SchemaMismatch."""
-    return open_atlas(url) if stored_kind(url) == "atlas" else open_statistics(url)
+    kind = stored_kind(url)
+    if kind is None:
+        raise MissingStore(f"there is no store at {safe_url(url)}, statistics or atlas: check the path or URL")
+    return open_atlas(url) if kind == "atlas" else open_statistics(url)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -215,6 +215,8 @@ def test_an_atlas_shows_itself(atlas: stores.Atlas) -> None:
 def test_stores_are_opened_by_kind(atlas: stores.Atlas, statistics: stores.Statistics, tmp_path: Path) -> None:
     assert isinstance(stores.open_any(atlas.url), stores.Atlas)
     assert isinstance(stores.open_any(statistics.url), stores.Statistics)
+    with pytest.raises(MissingStore, match=r"there is no store at nowhere\.zarr, statistics or atlas: check the path"):
+        stores.open_any("nowhere.zarr")
     for mode in ("r", "r+"):
         with pytest.raises(MissingStore):
             stores.open_statistics(str(tmp_path / "none"), mode)

@@ -14,26 +14,18 @@ from tests.flows.processes import environment
 
 HEAVY = ("torch", "prefect", "dask", "distributed")
 ASK = """
-import contextlib, io, json, os, sys
+import contextlib, io, json, sys
 from flows.cli.main import main
 
-for words in json.load(sys.stdin):  # each in a process that has imported no more than this
-    ends = os.pipe()
-    if os.fork() == 0:
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            code = main(words)
-        packages = {name.partition(".")[0] for name in sys.modules}
-        os.write(ends[1], json.dumps([code, said.getvalue() != "", *packages]).encode())
-        os._exit(0)
-    os.close(ends[1])
-    with open(ends[0]) as told:
-        print(told.read())
-    os.wait()
+for words in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = main(words)
+    print(json.dumps([code, said.getvalue() != "", *{name.partition(".")[0] for name in sys.modules}]))
 """
 
 
 def imported(*commands: tuple[object, ...]) -> list[set[str]]:
-    """Packages that are there after each command ran in a process of its own."""
+    """Packages that are there after each command, which ran one after the other in a process of their own."""
     words = json.dumps([list(map(str, command)) for command in commands])
     ran = subprocess.run(
         [sys.executable, "-c", ASK], input=words, capture_output=True, text=True, env=environment(), check=True

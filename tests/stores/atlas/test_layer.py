@@ -7,6 +7,8 @@ import xarray
 import zarr
 
 from stores import AtlasLayer, open_atlas
+from stores.arrays import blocks
+from stores.arrays.blocks import FEW, read_rows
 from stores.arrays.opening import open_store
 from stores.arrays.schema import declare
 from stores.arrays.writing import write_whole
@@ -57,6 +59,28 @@ def test_pictures_come_back_and_the_rest_is_not_made(group: zarr.Group, tmp_path
             ask(AtlasLayer(group, "layer4.2"), [10])
     stored = {path.name for path in (tmp_path / "atlas/layer4.2/pixels/c").iterdir()}
     assert stored == {"2"}
+
+
+def test_flags_are_read_one_by_one_only_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a layer of 100,000 neurons 3,125 requests would find nothing, and a run asks several times."""
+    many = BLOCK * (FEW + 6)
+    group = open_store(str(tmp_path / "atlas"), "atlas", "a")
+    declare(group, picture_specs("2", SIDE, PictureArrays(many, BLOCK, RECORDS)))
+    read: list[int] = []
+
+    def counted(array: zarr.Array[Any], wanted: np.ndarray) -> np.ndarray:
+        read.append(len(wanted))
+        return read_rows(array, wanted)
+
+    monkeypatch.setattr(blocks, "read_rows", counted)
+    layer = AtlasLayer(group, "2")
+    assert not layer.done().any()
+    assert set(layer.status().tolist()) == {PictureStatus.NOT_MADE}
+    assert sum(read) == 0
+    one = {name: rows for name, rows in block_of(0).items() if not name.startswith("reached")}
+    layer.write(FEW + 2, one)
+    assert np.flatnonzero(layer.done()).tolist() == [FEW + 2]
+    assert np.flatnonzero(layer.made()).tolist() == [(FEW + 2) * BLOCK + row for row in (0, 2, 3)]
 
 
 def test_pictures_of_facets_come_back_and_those_that_a_neuron_lacks_are_absent(tmp_path: Path) -> None:
