@@ -65,7 +65,7 @@ def test_flags_are_read_one_by_one_only_where_there_are_some(tmp_path: Path, mon
     """Of a layer of 100,000 neurons 3,125 requests would find nothing, and a run asks several times."""
     many = BLOCK * (FEW + 6)
     group = open_store(str(tmp_path / "atlas"), "atlas", "a")
-    declare(group, picture_specs("2", many, SIDE, RECORDS, BLOCK, {}))
+    declare(group, picture_specs("2", SIDE, PictureArrays(many, BLOCK, RECORDS)))
     read: list[int] = []
 
     def counted(array: zarr.Array[Any], wanted: np.ndarray) -> np.ndarray:
