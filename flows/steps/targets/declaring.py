@@ -23,8 +23,9 @@ ROW_STEPS = 256
 """Steps from the least to the greatest value of a stored row, at least: benchmarks/dictionary.py has what they cost."""
 HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
-FACET_RULE = 1
-"""Version of how a neuron's facets are found; targets of another version are not added to."""
+FACET_RULE = 2
+"""Version of how a neuron's facets are found; targets of another version are not added to. Of version 2 patches tell
+references apart, where targets are of whole images, too."""
 
 
 def planned_nodes(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> tuple[str, ...]:
@@ -59,6 +60,7 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     # So do rows as they are, of a version that did not round them.
     steps = {"row_steps": ROW_STEPS} if targets.claimed is None or "row_steps" in targets.claimed else {}
     _check_precision(job, targets, "--target-precision" if fly else "--precision")
+    _check_facets(job, targets)
     targets.claim({**_identity(job, nodes), "type": dtype, **steps})
     targets = targets.in_memory() if fly else targets
     dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
@@ -76,6 +78,17 @@ def _check_precision(job: TargetsJob, targets: Targets, option: str) -> None:
         raise SchemaMismatch(
             f"targets {targets.variant} of layer {job.layer!r} were begun in {begun} but now it is {job.precision}: "
             f"repeat {option} {begun}, or write to another store"
+        )
+
+
+def _check_facets(job: TargetsJob, targets: Targets) -> None:
+    """Refuse to add to targets whose facets were found in another way."""
+    rule = (targets.claimed or {}).get("facet_rule", FACET_RULE)
+    if rule != FACET_RULE:
+        raise SchemaMismatch(
+            f"facets of targets {targets.variant} of layer {job.layer!r} were found by rule {rule}, and are now by "
+            f"{FACET_RULE}: these targets are read as before, but not added to; give another number of --facets, or "
+            "write to another store"
         )
 
 
