@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 
 import pytest
 
+from flows.cli.main import ON_NETWORKS, _import_at_once
 from flows.cli.parsing import COMMANDS
 from tests.flows.conftest import Made
 from tests.flows.processes import environment
@@ -53,3 +55,10 @@ def test_the_help_of_a_command_imports_nothing_that_works() -> None:
 def test_a_summary_needs_neither_torch_nor_prefect(made: Made) -> None:
     for found in imported(("info", made.store), ("info", made.atlas)):
         assert found.isdisjoint((*HEAVY, "torchvision", "pydantic"))
+
+
+def test_garbage_is_looked_for_again_whatever_an_import_comes_to() -> None:
+    assert ON_NETWORKS.keys() < COMMANDS.keys()
+    with pytest.raises(ModuleNotFoundError):
+        _import_at_once("flows.nothing_of_this_name")
+    assert gc.isenabled()
