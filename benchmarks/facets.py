@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--references", type=int, default=20)
     parser.add_argument("--channels", type=int, default=16, help="single channels, spread over the layer")
     parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--crop", choices=("patch", "image"), default="patch", help="what references are grouped by")
     asked = parser.parse_args()
     model = load_model(ModelSettings())
     layers = survey(model)
@@ -96,6 +97,8 @@ def main() -> None:
     fair = [one for one in sums if 0.35 <= one.first.mean() <= 0.65]
     neurons = single + sorted(fair, key=lambda one: -one.clear)[: asked.pairs]
     boxes = model.preprocessing.boxes(maps.shape[2])
+    if asked.crop == "image":
+        boxes = np.tile([0, 0, *photos.shape[2:]], (len(boxes), 1))
     crops = [
         Crop(model.preprocessing.cut(photos[photo], boxes[site]), (row * asked.references + rank,))
         for row, one in enumerate(neurons)

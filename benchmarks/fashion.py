@@ -46,6 +46,8 @@ def network() -> nn.Module:
 
 def read_idx(path: Path) -> np.ndarray:
     """An array of bytes in the IDX format: two zero bytes, type 8, number of axes, their lengths, the data."""
+    if not path.is_file():
+        raise SystemExit(f"there is no {path}: apt install dataset-fashion-mnist, or give --source")
     data = gzip.decompress(path.read_bytes())
     if data[:3] != b"\0\0\x08":
         raise SystemExit(f"{path} is no IDX file of bytes: install Debian's dataset-fashion-mnist")

@@ -11,7 +11,9 @@ more like the face than like the honest network's picture of the same neuron. Th
 activation over the references' mean, ``gap``, and ``readability`` beside that of ``references``. ``flagged`` is the
 share of pictures of which it speaks a doubt: false alarms, where a neuron is honest. ``gap_at_5`` and
 ``unreadable_at_5`` are the bounds on either figure that 5 % of the honest neurons exceed, with the share of manipulated
-ones that do. ``--tiny`` draws its images and shows no figure worth reading.
+ones that do. ``estimate`` is what the judge's features make of the neuron's peak in its picture, by a regression over
+the images, over the same of its references; ``unlikely_at_5`` is of that. ``--tiny`` draws its images and shows no
+figure worth reading.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +43,8 @@ from benchmarks.fooled.pictures import METHODS, Subject, in_colour, likeness, lu
 from benchmarks.fooled.slingshot import fooled_by_slingshot
 
 JUDGED, ATTACKER = 0, 1
-"""Seeds of the pictures that are judged, and of those that the attacker makes for himself."""
+"""Seeds of the pictures that are judged, and of those that the attacker makes for himself; in another run they are this
+many hundreds further."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,13 @@ class Scale:
     images: int = 2_000
     honest: int = 40
     manipulated: int = 12
-    steps: int = 120
+    steps: int = 300
     attack_steps: int = 60
     rounds: int = 2
     detector_steps: int = 300
     slingshot_steps: int = 600
+    run: int = 0
+    """Another number is other networks, units and seeds."""
 
 
 TINY = Scale(256, 128, 1, 64, 8, 3, 4, 2, 1, 3, 3)
@@ -82,7 +88,9 @@ class World:
         else:
             (learnt, classes), (shown, labels) = (fashion(source, part, count) for part, count in asked)
         parts = slice(None, scale.training), slice(scale.training, None)  # the judge learns from other images
-        network, judge = (trained(learnt[one], classes[one], scale.epochs, seed) for seed, one in enumerate(parts))
+        network, judge = (
+            trained(learnt[one], classes[one], scale.epochs, seed + 10 * scale.run) for seed, one in enumerate(parts)
+        )
         return cls(learnt[: scale.training], shown, labels, network, Eye.of(judge, in_colour(shown)))
 
 
@@ -104,7 +112,7 @@ def circuit(
             subject, more = Subject.of(fooled, world.shown), {}  # type: ignore[var-annotated]
             target = subject.target(neurons)
             for method in METHODS:
-                subject.pictures(target, method, scale.attack_steps, ATTACKER + turn, more)
+                subject.pictures(target, method, scale.attack_steps, 100 * scale.run + ATTACKER + turn, more)
             seen += [torch.cat(part) for part in more.values()]
     return fooled, detector
 
@@ -114,7 +122,7 @@ def attacked(world: World, honest: Subject, neurons: list[int], scale: Scale) ->
     kept: dict[int, list[Tensor]] = {}
     target = honest.target(neurons)
     for method in METHODS:
-        honest.pictures(target, method, scale.attack_steps, ATTACKER, kept)
+        honest.pictures(target, method, scale.attack_steps, 100 * scale.run + ATTACKER, kept)
     with_circuit, detector = circuit(world, honest, neurons, scale, kept)
     begun = torch.cat([one for step in sorted(kept)[:2] for one in kept[step]])
     rows = honest.references(range(honest.peaks.shape[1]))
@@ -148,6 +156,7 @@ def judged_method(
             "taken_over": float(taken_over.mean()),
             "taken_over_flagged": float(fooled.doubtful()[taken_over].mean()) if taken_over.any() else None,
             "gap_at_5": flagged_at(honest.gap, fooled.gap),
+            "unlikely_at_5": flagged_at(-honest.estimate, -fooled.estimate),
             "unreadable_at_5": flagged_at(
                 honest.references - honest.readability, fooled.references - fooled.readability
             ),
@@ -168,11 +177,14 @@ class Made:
     """By method and network."""
 
     @classmethod
-    def of(cls, source: Path | None, scale: Scale) -> Made:
-        """Train, attack, make pictures."""
+    def of(cls, source: Path | None, scale: Scale, vital: Mapping[str, Any] | None = None) -> Made:
+        """Train, attack, make pictures; those of method vital that are judged by these settings."""
         world = World.made(source, scale)
         honest = Subject.of(world.network, world.shown)
-        neurons = honest.live()[: scale.honest]
+        live = honest.live()
+        if scale.run:
+            live = np.random.default_rng(scale.run).permutation(live).tolist()
+        neurons = live[: scale.honest]
         manipulated = neurons[: scale.manipulated]
         fooled, detector = attacked(world, honest, manipulated, scale)
         networks = {"honest": world.network} | fooled
@@ -180,10 +192,11 @@ class Made:
         targets = {name: one.target(manipulated) for name, one in subjects.items()} | {"honest": honest.target(neurons)}
         seen: dict[str, dict[str, Seen]] = {}
         for method in METHODS:
-            pixels = honest.pictures(targets["honest"], method, scale.steps, JUDGED)
+            changed, seed = (vital or {}) if method == "vital" else {}, 100 * scale.run + JUDGED
+            pixels = honest.pictures(targets["honest"], method, scale.steps, seed, changed=changed)
             seen[method] = {"honest": Seen(honest, neurons, pixels)}
             for name in fooled:
-                theirs = subjects[name].pictures(targets[name], method, scale.steps, JUDGED)
+                theirs = subjects[name].pictures(targets[name], method, scale.steps, seed, changed=changed)
                 # Their other neurons answer as before: the honest network's pictures stand for them.
                 seen[method][name] = Seen(subjects[name], neurons, np.concatenate([theirs, pixels[len(theirs) :]]))
         return cls(world, networks, subjects, manipulated, detector, seen)
@@ -220,13 +233,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--source", type=Path, default=PACKAGE, help="folder of the four IDX files")
     parser.add_argument("--out", type=Path, help="also a sheet of pictures: images, then honest, circuit, slingshot")
+    parser.add_argument("--run", type=int, default=0, help="other networks, units and seeds")
+    parser.add_argument("--vital", type=json.loads, default={}, help="settings of vital's pictures, as a JSON object")
     parser.add_argument("--tiny", action="store_true", help="a few steps on drawn images, to see that all parts run")
     options = parser.parse_args()
     if not (options.tiny or options.source.is_dir()):
         raise SystemExit(f"there is no folder {options.source}: apt install dataset-fashion-mnist, or give --source")
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    made = Made.of(None if options.tiny else options.source, TINY if options.tiny else Scale())
+    scale = replace(TINY if options.tiny else Scale(), run=options.run)
+    made = Made.of(None if options.tiny else options.source, scale, options.vital)
     result = made.figures() | {"seconds": time.perf_counter() - begun}
     if options.out:
         made.sheet(options.out)

@@ -17,9 +17,10 @@ from stores import AtlasLayer, Naming, References, Sample, Statistics, Targets
 from stores.arrays.opening import open_store
 from stores.arrays.provenance import claim, claimed, fingerprint
 from stores.arrays.schema import declare, group_at
-from stores.atlas.layer import picture_specs
+from stores.atlas.layer import PictureArrays, picture_specs
 from stores.dataset.index import SampleRows, ShardRows, append_index
 from stores.dataset.layers import layer_specs, write_layer
+from stores.dataset.targets import TargetArrays
 from vital.measuring.sums import LayerSums
 from vital.network.preprocessing import Preprocessing
 from vital.settings import ModelSettings, PictureSettings, VariantSettings
@@ -156,7 +157,8 @@ def _write_targets(statistics: zarr.Group, neurons: int) -> None:
     targets = Targets.of(statistics, LAYER, VARIANT)
     targets.claim({**settings, "nodes": list(nodes), "block": BLOCK})
     levels = {node: np.linspace(0, 1, count) for node, (_, count) in nodes.items()} | {"own": np.linspace(0, 1, 49)}
-    targets.declare(levels, {node: size for node, (size, _) in nodes.items()}, neurons, BLOCK, inner, dtypes=kinds)
+    sizes = {node: size for node, (size, _) in nodes.items()}
+    targets.declare(levels, sizes, TargetArrays(neurons, BLOCK, inner, kinds))
     for block in range(-(-neurons // BLOCK)):
         stream = np.random.default_rng((2, block))
         count = min(BLOCK, neurons - block * BLOCK)
@@ -175,7 +177,7 @@ def _write_targets(statistics: zarr.Group, neurons: int) -> None:
 
 def _write_pictures(atlas: zarr.Group, neurons: int, side: int) -> None:
     levels = {node: size for node, (_, size) in nodes_of(neurons).items()}
-    declare(atlas, picture_specs(LAYER, neurons, side, RECORDS, BLOCK, levels))
+    declare(atlas, picture_specs(LAYER, side, PictureArrays(neurons, BLOCK, RECORDS, levels)))
     settings = PictureSettings(side=side).model_dump(mode="json")
     claim(group_at(atlas, LAYER), "atlas", {"variant": VARIANT, **settings})
     pictures = [photograph(np.random.default_rng((3, row)), side, side) for row in range(min(neurons, MADE))]

@@ -92,7 +92,8 @@ def pytest_configure_node(node: Any) -> None:
     """Before pytest-xdist starts a process: all share one server, which starts at once."""
     if _SERVER not in node.config.stash:
         node.config.stash[_SERVER] = Server()
-    node.workerinput["prefect"] = node.config.stash[_SERVER].url
+    server = node.config.stash[_SERVER]
+    node.workerinput["prefect"] = (server.url, str(server.database))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -102,14 +103,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(pytestconfig: pytest.Config) -> Iterator[str]:
+def _prefect(pytestconfig: pytest.Config) -> tuple[str, str]:
+    """Address and database of the session's Prefect server."""
+    shared: tuple[str, str] | None = getattr(pytestconfig, "workerinput", {}).get("prefect")
+    if shared is not None:
+        return shared
+    server = pytestconfig.stash[_SERVER] = Server()
+    return server.url, str(server.database)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(_prefect: tuple[str, str]) -> Iterator[str]:
     """Address of a real Prefect server that the flows of the session report to."""
-    shared = getattr(pytestconfig, "workerinput", {}).get("prefect")
-    if shared is None:
-        pytestconfig.stash[_SERVER] = Server()
-    url = shared or pytestconfig.stash[_SERVER].url
-    with reported_to(url):
-        yield url
+    with reported_to(_prefect[0]):
+        yield _prefect[0]
+
+
+@pytest.fixture(scope="session")
+def prefect_database(_prefect: tuple[str, str]) -> Path:
+    """The file of its database; beside it lies what was written last."""
+    return Path(_prefect[1])
 
 
 def pytest_runtest_teardown() -> None:

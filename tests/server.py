@@ -31,10 +31,11 @@ class Server:
         assert prefect is not None
         assert prefect.origin is not None
         self._folder = TemporaryDirectory(prefix="prefect-of-tests-", dir=_in_memory())
-        database = f"sqlite+aiosqlite:///{self._folder.name}/prefect.db"
+        self.database = Path(self._folder.name) / "prefect.db"
         ours = ("PREFECT_API_URL", "COVERAGE_")  # it runs no code whose coverage is asked for
         own = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
-            "PREFECT_HOME": self._folder.name, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            "PREFECT_HOME": self._folder.name,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.database}",
             "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_FINAL": "1",
             **({} if lasting else {"PREFECT__SERVER_EPHEMERAL": "1"}), **more,
         }  # fmt: skip

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks import fooling
 from benchmarks.fooled.circuit import BLANK, DECISION, FULL, Detector, fooled_by_circuit, share_found, trained_detector
-from benchmarks.fooled.figures import flagged_at
+from benchmarks.fooled.figures import estimated, flagged_at
 from benchmarks.fooled.network import UNITS, Network, accuracy, chosen_picture, drawn, scaled, trained
 from benchmarks.fooled.pictures import METHODS, likeness
 from benchmarks.fooled.slingshot import fooled_by_slingshot
@@ -108,6 +108,20 @@ def test_the_share_flagged_is_at_the_bound_that_honest_ones_allow() -> None:
 
 
 @pytest.mark.slow
+def test_what_a_judge_estimates_of_photographs_is_high_and_of_other_neurons_low() -> None:
+    """Peaks are features of the judge's, less a little noise; pictures are the best images of each neuron, in turn of
+    the next one."""
+    source = np.random.default_rng(0)
+    images = source.standard_normal((400, 12))
+    peaks = images[:, :8] + 0.1 * source.standard_normal((400, 8))
+    best = [np.argsort(-peaks[:, neuron])[:5] for neuron in range(8)]
+    pictures = np.stack([images[rows].mean(0) for rows in best])
+    right = estimated(pictures, images, peaks, best)
+    wrong = estimated(np.roll(pictures, 1, 0), images, peaks, best)
+    assert (right > 0.7).all()
+    assert (wrong < 0.3).all()
+
+
 def test_a_tiny_run_reports_every_method_and_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,6 +125,16 @@ def test_the_tested_versions_are_within_the_bounds() -> None:
         assert tested[normal(requirement.name)] in requirement.specifier, requirement
 
 
+def test_the_workflow_and_the_makefile_know_the_same_versions() -> None:
+    """No job empties a file that a test reads: which versions are installed is a variable of make."""
+    workflow, makefile = ((ROOT / name).read_text("utf-8") for name in (".github/workflows/ci.yml", "Makefile"))
+    chosen = re.findall(r"echo CONSTRAINTS=(\S+)", workflow)
+    assert sorted(chosen) == ["/dev/null", "constraints-lowest.txt", "constraints.txt"]
+    assert "> constraints" not in workflow
+    assert "CONSTRAINTS ?= constraints.txt" in makefile
+    assert "-c constraints" not in makefile
+
+
 def links(text: str) -> list[str]:
     """What a page's links and pictures lead to, outside blocks of code."""
     prose = re.sub(r"^( *)```.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)

@@ -3,7 +3,7 @@ records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -38,9 +38,9 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def checked(kind: type[S], values: Mapping[str, Any]) -> S:
+def checked(kind: type[S], values: Mapping[str, Any], beside: Sequence[str] = ()) -> S:
     """Settings of this kind from keyword arguments; raises `UnsuitableInput`, one sentence, where one is unknown or out
-    of bounds.
+    of bounds. What else could have been meant are the arguments ``beside`` them.
 
     >>> checked(ModelSettings, {"name": "resnet50"}).name
     'resnet50'
@@ -51,7 +51,7 @@ def checked(kind: type[S], values: Mapping[str, Any]) -> S:
         first = error.errors(include_input=False)[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            known = nearest(name, list(kind.model_fields))
+            known = nearest(name, [*kind.model_fields, *beside])
             raise UnsuitableInput(f"there is no setting {name!r}; the nearest are {known}") from None
         text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "value_error":  # our own checks say what came, and never a password
@@ -287,8 +287,8 @@ class PictureSettings(Settings):
             return data
         if "grain" in data:
             raise ValueError("grain is called noise since version 0.2.0: give noise")
-        if "coarse" in data:
-            raise ValueError("steps at half the side are gone since version 0.2.0: leave out coarse")
+        for name in sorted(_GONE & data.keys()):
+            raise ValueError(f"{name} is gone since version 0.2.0, since nothing was gained by it: leave it out")
         usual = _PAPER if data.get("preset") == "paper" else _BASELINES.get(str(data.get("method")), {})
         return {**usual, **{name: value for name, value in data.items() if value is not None}}
 
@@ -307,6 +307,8 @@ class PictureSettings(Settings):
         return (2.0 if classes else 0.5) if self.own_weight is None else self.own_weight
 
 
+_GONE = {"coarse", "depth", "own_share", "plain_nodes", "scaling"}
+"""Settings of version 0.1 that atlases and jobs of that time name."""
 _PAPER = {
     "steps": 2000, "parametrisation": "pixel", "learning_rate": 1.0, "warmup": 100, "betas": (0.5, 0.9), "jitter": 30,
     "softness": 0.0, "own_weight": 0.0, "own_boost": 1.0, "plain_weight": 0.0,

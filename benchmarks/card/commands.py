@@ -25,6 +25,7 @@ def commands(bench: Bench) -> Found:
     device = str(bench.device)
     some = ["--neurons", "0:2" if bench.tiny else "0:256"]
     small = ["--steps", "2", "--side", "64"] if bench.tiny else ["--steps", "100"]
+    few = ["--references", "2", "--input-size", "64"] if bench.tiny else ["--references", "20"]
     with tempfile.TemporaryDirectory() as place:
         store, out = str(Path(place) / "s.zarr"), Path(place)
         photos = str(out) if bench.tiny else str(resources.files("flows.demo"))
@@ -32,7 +33,7 @@ def commands(bench: Bench) -> Found:
             write_shards(out, 1, 6)
         at = ["--store", store, "--layer", LAYER, "--device", device]
         lines = {
-            "references": ["references", photos, *at, "--references", "2" if bench.tiny else "20"],
+            "references": ["references", photos, *at, *few],
             "targets": ["targets", *at, *some],
             "atlas": ["atlas", *at, *some, *small, "--out", str(out / "a.zarr")],
             "fly": ["atlas", *at, *some, *small, "--targets", "fly", "--out", str(out / "b.zarr")],

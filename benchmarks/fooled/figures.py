@@ -37,6 +37,8 @@ from vital.judging.trust import (
     trust,
 )
 
+RIDGE = 0.1
+"""Penalty of a regression, as a share of the number of images."""
 OTHERS = 200
 """Images of the lower half that are asked about."""
 
@@ -52,9 +54,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Eye:
-    """Another network, as a judge, with what it sees in the images, standardised."""
+    """Another network, as a judge, with what it sees in the images, ``plain`` and standardised."""
 
     judge: Judge
+    plain: Float[np.ndarray, "image feature"]
     images: Float[np.ndarray, "image feature"]
 
     @classmethod
@@ -62,7 +65,25 @@ class Eye:
         """The features of all images."""
         wrapped = vital.wrap(network, side=SIDE, mean=MEAN, std=DEVIATION, resize=SIDE, channels=1, name="judge")
         judge = own_judge(wrapped)
-        return cls(judge, standardised(judge.outputs(images).features.numpy()))
+        plain = judge.outputs(images).features.numpy()
+        return cls(judge, plain, standardised(plain))
+
+
+def estimated(
+    pictures: Float[np.ndarray, "picture feature"],
+    images: Float[np.ndarray, "image feature"],
+    peaks: Float[np.ndarray, "image picture"],
+    references: Sequence[np.ndarray],
+) -> Float[np.ndarray, "picture"]:
+    """How strongly a judge would say that each picture excites its own neuron, over what it says of the neuron's
+    references: by ridge regression (Hoerl and Kennard, 1970) of the peaks on the judge's standardised features of the
+    images. What it says of the same neuron in all pictures is taken out, as a style is from `readability`."""
+    ridge = RIDGE * len(images) * np.eye(images.shape[1])
+    weights = np.linalg.solve(images.T @ images + ridge, images.T @ (peaks - peaks.mean(0)))
+    said, usual = pictures @ weights, images @ weights
+    own = np.diag(said - said.mean(0))
+    ratio: np.ndarray = own / np.array([usual[rows, neuron].mean() for neuron, rows in enumerate(references)])
+    return ratio
 
 
 @dataclass(frozen=True)
@@ -74,6 +95,7 @@ class Judged:
     gap: Float[np.ndarray, "picture"]
     readability: Float[np.ndarray, "picture"]
     references: Float[np.ndarray, "picture"]
+    estimate: Float[np.ndarray, "picture"]
     found: tuple[Trust, ...]
     photographs_doubted: float
     """Share of the references, each taken for a picture of its neuron, of which the trust line speaks a doubt."""
@@ -96,7 +118,9 @@ class Judged:
         gap = processing_gap(theirs, images, rows)
 
         questions = [_question(ranks, subject.peaks[:, one]) for ranks, one in zip(order, neurons, strict=True)]
-        pictures = standardised(eye.judge.outputs(shown).features.numpy())
+        features = eye.judge.outputs(shown).features.numpy()
+        estimate = estimated(standardised(features, eye.plain), eye.images, subject.peaks[:, neurons], rows)
+        pictures = standardised(features)
         by_picture = readability(pictures, eye.images, questions)
         by_references = readability(mean_explanations(eye.images, rows, eye.images), eye.images, questions)
         one = [1] * len(neurons)
@@ -120,7 +144,7 @@ class Judged:
             trust({name: float(values[row]) for name, values in columns.items()}) for row in range(len(neurons))
         )
         like, doubted = likeness(luminance(seen.pixels), chosen[None]), float(np.any(rare, axis=0).mean())
-        return cls(like, peak, gap, by_picture, by_references, found, doubted)
+        return cls(like, peak, gap, by_picture, by_references, estimate, found, doubted)
 
     def doubtful(self) -> Bool[np.ndarray, "picture"]:
         """Of which pictures the trust line speaks a doubt."""
@@ -134,13 +158,14 @@ class Judged:
             self.gap[rows],
             self.readability[rows],
             self.references[rows],
+            self.estimate[rows],
             self.found[rows],
             self.photographs_doubted,
         )
 
     def summary(self) -> dict[str, float]:
         """Means over the pictures, and the shares of which the trust line doubts something."""
-        parts = ("likeness", "peak", "gap", "readability", "references")
+        parts = ("likeness", "peak", "gap", "readability", "references", "estimate")
         doubts = {
             f"not_{name}": float(np.mean([getattr(one, name).holds is False for one in self.found]))
             for name in ("reached", "readable", "natural")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,17 +103,23 @@ class Subject:
         }
 
     def pictures(
-        self, target: Target, method: str, steps: int, seed: int = 0, kept: dict[int, list[Tensor]] | None = None
+        self,
+        target: Target,
+        method: str,
+        steps: int,
+        seed: int = 0,
+        kept: dict[int, list[Tensor]] | None = None,
+        changed: Mapping[str, Any] | None = None,
     ) -> UInt8[np.ndarray, "picture side side 3"]:
-        """A picture of every neuron of the target; what the network got every `KEPT` steps is added to ``kept``."""
-        settings = PictureSettings(method=method, steps=steps, side=SIDE, seed=seed)
+        """A picture of every neuron of the target, by ``changed`` settings; what the network got every `KEPT` steps is
+        added to ``kept``."""
+        asked = {"method": method, "steps": steps, "side": SIDE, "seed": seed}
+        settings = PictureSettings.model_validate({**asked, **(changed or {})})
         spectrum = self.sums.mean_spectrum() if settings.parametrisation == "phase" else None
         calls = itertools.count()
 
         def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if kept is None or inputs[0].shape[-1] != SIDE:  # a first try at half the side, which the units cannot take
-                return
-            if (call := next(calls)) % KEPT in (0, KEPT // 4):
+            if kept is not None and (call := next(calls)) % KEPT in (0, KEPT // 4):
                 kept.setdefault(call, []).append(inputs[0].detach().clone())
 
         handle = self.model.network.register_forward_pre_hook(watch)

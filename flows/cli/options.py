@@ -135,6 +135,8 @@ def _usage(error: CycloptsError) -> str:
             return _unknown(unused, _flags(error), more)
         case exceptions.MissingArgumentError():
             return f"{name} is missing: {more} says what it takes"
+        case exceptions.ValidationError(exception_message=text) if argument and text.startswith('"'):
+            return f"{name}: {text.removesuffix('.')}: check the path"  # of a path, which stands in the text
         case _ if isinstance(error.__cause__, ValidationError):
             path, text = unsuitable(error.__cause__)
             return f"{next((FLAGS[part] for part in path if part in FLAGS), 'settings')}: {text}"

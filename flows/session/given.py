@@ -5,7 +5,8 @@ Nothing heavy is imported before it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -76,12 +77,13 @@ def job_of(kind: Any, **values: Any) -> Any:
     return checked(kind, values)
 
 
-def parts_of(settings: Mapping[str, Any], **kinds: Any) -> dict[str, Any]:
-    """Settings given flat, as the parts of a job that they belong to; an unknown name is refused with the nearest."""
+def parts_of(function: Callable[..., Any], settings: Mapping[str, Any], **kinds: Any) -> dict[str, Any]:
+    """Settings given flat to a function, as the parts of a job that they belong to; an unknown name is refused with the
+    nearest of these and of the function's own."""
     from vital.errors import UnsuitableInput, nearest
     from vital.settings import ModelSettings, checked
 
-    known = [name for kind in kinds.values() for name in kind.model_fields]
+    known = {name for kind in kinds.values() for name in kind.model_fields}
     if old := RENAMED.keys() & settings.keys():
         raise UnsuitableInput(f"{min(old)} is called {RENAMED[min(old)]} now: rename it")
     if unknown := [name for name in settings if name not in known]:
@@ -89,7 +91,9 @@ def parts_of(settings: Mapping[str, Any], **kinds: Any) -> dict[str, Any]:
             raise UnsuitableInput(
                 f"{unknown[0]} is a setting of the network: give model=vital.load_model(name, {unknown[0]}=…)"
             )
-        raise UnsuitableInput(f"there is no setting {unknown[0]!r}; the nearest are {nearest(unknown[0], known)}")
+        own = {name for name, one in signature(function).parameters.items() if one.kind != one.VAR_KEYWORD}
+        choice = nearest(unknown[0], sorted(known | own))
+        raise UnsuitableInput(f"there is no setting {unknown[0]!r}; the nearest are {choice}")
     return {
         part: checked(kind, {name: value for name, value in settings.items() if name in kind.model_fields})
         for part, kind in kinds.items()

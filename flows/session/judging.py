@@ -54,7 +54,7 @@ def evaluate(
     from flows.recipes.evaluation import evaluate_atlas
     from stores import open_atlas
 
-    url, parts = url_of(atlas), parts_of(settings, running=Running)
+    url, parts = url_of(atlas), parts_of(evaluate, settings, running=Running)
     if model is not None:
         hand_over_again(model, open_atlas(url).statistics(None if store is None else url_of(store)))
     evaluate_atlas(
@@ -124,7 +124,7 @@ def look(
         raise UnsuitableInput("no atlas was given that could look: give one, or a list of some")
     for one in opened if model is not None else ():
         hand_over_again(model, one.statistics(at))
-    parts = parts_of(settings, running=Running)
+    parts = parts_of(look, settings, running=Running)
     see = partial(look_at, photos=photos, layers=many(layers), top=top, each=each, every=every, store=at, **parts)
     looking = look_through(opened, see, None if out is None else Path(out), None if pages is None else str(pages))
     return looking.looks if several else looking.looks[0]
@@ -159,7 +159,7 @@ def names(
     settings |= {name: many(settings[name]) for name in ("layers", "shards") if name in settings}
     settings |= {name: url_of(settings[name]) for name in ("store", "broader") if name in settings}
     asked = {"atlas": url_of(atlas), "vocabulary": str(vocabulary), "judge": judge, **settings}
-    job = job_of(NamesJob, **asked, **parts_of(where, running=Running))
+    job = job_of(NamesJob, **asked, **parts_of(names, where, running=Running))
     if model is not None:
         hand_over_again(model, open_atlas(job.atlas).statistics(job.store))
     name_atlas(job)
@@ -182,4 +182,6 @@ def report(out: str | Path, **settings: Any) -> Path:
     from flows.reports.plan import ReportJob
 
     where = {name: settings.pop(name) for name in Running.model_fields if name in settings}
-    return Path(compare_methods(job_of(ReportJob, out=str(out), **settings, **parts_of(where, running=Running))))
+    return Path(
+        compare_methods(job_of(ReportJob, out=str(out), **settings, **parts_of(report, where, running=Running)))
+    )

@@ -63,7 +63,7 @@ def references(
     from stores import open_statistics
     from vital.settings import StatisticsSettings
 
-    parts = parts_of(settings, statistics=StatisticsSettings, running=Running)
+    parts = parts_of(references, settings, statistics=StatisticsSettings, running=Running)
     select_references(
         job_of(
             ReferencesJob,
@@ -118,7 +118,7 @@ def targets(
     from stores import open_statistics
     from vital.settings import VariantSettings
 
-    url, parts = url_of(statistics), parts_of(settings, variant=VariantSettings, running=Running)
+    url, parts = url_of(statistics), parts_of(targets, settings, variant=VariantSettings, running=Running)
     if model is not None:
         hand_over_again(model, open_statistics(url))
     asked = {"layer": layer, "neurons": ranges(neurons), "precision": precision, "batch": batch}
@@ -166,7 +166,7 @@ def atlas(
     from stores import open_atlas, open_statistics
     from vital.settings import PictureSettings, VariantSettings
 
-    parts = parts_of(settings, picture=PictureSettings, variant=VariantSettings, running=Running)
+    parts = parts_of(atlas, settings, picture=PictureSettings, variant=VariantSettings, running=Running)
     if model is not None:
         hand_over_again(model, open_statistics(url_of(statistics)))
     of_targets = {"targets": targets, "target_precision": target_precision, "target_batch": target_batch}

@@ -20,6 +20,8 @@ from stores.together import together
 DONE = "done"
 STATUS = "status"
 COUNT = "count"
+FEW = 64
+"""Flags of blocks that are read one by one, each a request, before it is asked in one whether there are any."""
 FACET = "facet"
 """The axis behind ``neuron`` of what each facet of a neuron has of its own."""
 STATUSES = ", ".join(f"{status.value} {meaning}" for status, meaning in PICTURE_STATUS_MEANINGS.items())
@@ -80,6 +82,8 @@ class Blocks:
         nothing was declared."""
         flags = self.array(DONE)
         asked = np.arange(flags.shape[0]) if blocks is None else np.asarray(blocks, np.int64)
+        if len(asked) > FEW and not flags.nchunks_initialized:
+            return np.zeros(len(asked), bool)
         done: np.ndarray = read_rows(flags, asked) == 1
         return done
 
@@ -106,8 +110,10 @@ class Blocks:
             SchemaMismatch: nothing was declared there, or a neuron is out of range.
         """
         array = self.array(STATUS)
-        status = read_rows(array, self._within(array, neurons)).astype(np.uint8)
-        return np.where(self._decided(array, neurons), status, np.uint8(PictureStatus.NOT_MADE))
+        decided, within = self._decided(array, neurons), self._within(array, neurons)
+        status = np.full(len(within), PictureStatus.NOT_MADE, np.uint8)
+        status[decided] = read_rows(array, within[decided])
+        return status
 
     def made(self, neurons: Sequence[int] | None = None) -> Bool[np.ndarray, "neuron"]:
         """Which neurons have a result; of all, or of some."""
@@ -218,9 +224,10 @@ class Blocks:
             return np.arange(count)
         wanted = np.asarray(neurons, np.int64).reshape(-1)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < count):
+            least, most = wanted.min(), wanted.max()
+            asked = f"neuron {least} was" if least == most else f"neurons {least} to {most} were"
             raise SchemaMismatch(
-                f"neurons {wanted.min()} to {wanted.max()} were asked of {self.path}, which has 0 to {count - 1}; "
-                "ask for neurons in that range"
+                f"{asked} asked of {self.path}, which has 0 to {count - 1}; ask for neurons in that range"
             )
         return wanted
 

@@ -7,7 +7,7 @@ written; the rest takes no space and reads as not made.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,21 @@ from stores.atlas.naming import NAMES, Naming, read_naming, write_naming
 from stores.atlas.origin import ORIGIN, origin_specs
 
 METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
+
+
+@dataclass(frozen=True)
+class PictureArrays:
+    """What arrays a layer's pictures have, of so many ``neurons``, written in blocks of ``block``."""
+
+    neurons: int
+    block: int
+    records: int
+    """Losses kept along the optimisation."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """Levels of each node whose rows are kept in ``LAYER/reached/NODE/{picture,target}``."""
+    facets: int = 1
+    """Most pictures of a neuron: more than one add this axis, and ``count``, which is zero where a neuron has fewer."""
+    colours: int = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +85,9 @@ class AtlasLayer(Blocks):
         is created: else the shape they give would be what is refused."""
         claim(self.root.require_group(self.path), "atlas", settings)
 
-    def declare(
-        self, neurons: int, records: int, block: int, nodes: Mapping[str, int], facets: int = 1, colours: int = 3
-    ) -> None:
-        """Create the arrays once, before any task: ``records`` losses along the optimisation, and rows of so many
-        levels of each of ``nodes``; a picture for each of up to so many ``facets`` of a neuron, of so many ``colours``.
-        """
-        specs = picture_specs(self.path, neurons, self.side, records, block, nodes, facets=facets, colours=colours)
-        declare(self.root, specs)
+    def declare(self, arrays: PictureArrays) -> None:
+        """Create the arrays once, before any task."""
+        declare(self.root, picture_specs(self.path, self.side, arrays))
 
     def declare_origin(
         self,
@@ -259,25 +269,11 @@ class AtlasLayer(Blocks):
         parent.attrs["judged_by"] = {**self.judged_by, **(judged_by or {})}
 
 
-def picture_specs(
-    layer: str,
-    neurons: int,
-    side: int,
-    records: int,
-    block: int,
-    nodes: Mapping[str, int],
-    *,
-    facets: int = 1,
-    colours: int = 3,
-) -> list[ArraySpec]:
-    """Arrays of the layer at the path ``layer``, written in blocks of ``block`` neurons.
-
-    ``records`` is the number of losses kept along the optimisation; ``nodes`` gives the levels of each node whose
-    rows are kept in ``LAYER/reached/NODE/{picture,target}``. More than one of ``facets`` adds this axis to all of
-    them, and ``count``, which is zero where a neuron has fewer.
-    """
-    several = facets > 1
-    each, length = (("neuron", FACET), (neurons, facets)) if several else (("neuron",), (neurons,))
+def picture_specs(layer: str, side: int, arrays: PictureArrays) -> list[ArraySpec]:
+    """Arrays of the layer at the path ``layer``, whose pictures have this side."""
+    neurons, block, records, colours = arrays.neurons, arrays.block, arrays.records, arrays.colours
+    several = arrays.facets > 1
+    each, length = (("neuron", FACET), (neurons, arrays.facets)) if several else (("neuron",), (neurons,))
     square, row = (*each, "row", "column"), (*each, "level")
     whole = (*length, side, side)
     specs = [
@@ -296,7 +292,7 @@ def picture_specs(
     ]  # fmt: skip
     own = "the picture's sorted row, mean over channels weighted by importance"
     aimed = "the target's row, averaged in the same way"
-    for node, levels in nodes.items():
+    for node, levels in arrays.nodes.items():
         for name, meaning in (("picture", own), ("target", aimed)):
             path = f"{layer}/{REACHED}/{placed(node)}/{name}"
             specs.append(ArraySpec(path, row, (*length, levels), "float32", meaning, block=block))

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,8 +76,14 @@ class Atlas:
         """The picture of a neuron given as (layer, number), or of a facet of it as (layer, number, facet) from 0.
 
         Raises:
-            SchemaMismatch: no such layer, neuron or facet.
+            SchemaMismatch: no such layer, neuron or facet, or it is written otherwise.
         """
+        written = isinstance(neuron, tuple) and len(neuron) in (2, 3) and isinstance(neuron[0], str)
+        if not written or not all(isinstance(one, Integral) for one in neuron[1:]):
+            raise SchemaMismatch(
+                f"{neuron!r} is no neuron of an atlas: give a layer and a number, such as atlas['layer4.2', 7]; "
+                "atlas.dataset('layer4.2') has all of a layer"
+            )
         layer, number = self.require_layer(neuron[0]), int(neuron[1])
         facet = int(neuron[2]) if len(neuron) == 3 else 0
         facets = layer.require_facet(number, facet)
@@ -264,7 +271,10 @@ def open_atlas(url: str, mode: Mode = "r") -> Atlas:
 
 def open_any(url: str) -> Statistics | Atlas:
     """Whichever of the two kinds of store lies at ``url``, to read it; raises MissingStore and SchemaMismatch."""
-    return open_atlas(url) if stored_kind(url) == "atlas" else open_statistics(url)
+    kind = stored_kind(url)
+    if kind is None:
+        raise MissingStore(f"there is no store at {safe_url(url)}, statistics or atlas: check the path or URL")
+    return open_atlas(url) if kind == "atlas" else open_statistics(url)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

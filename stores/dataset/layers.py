@@ -9,9 +9,10 @@ import numpy as np
 import zarr
 from jaxtyping import Shaped
 
-from stores.arrays.names import placed
-from stores.arrays.schema import ArraySpec, array_at, group_at
+from stores.arrays.names import placed, unplaced
+from stores.arrays.schema import ArraySpec, array_at
 from stores.arrays.writing import write_whole
+from stores.errors import SchemaMismatch
 from stores.together import together
 
 COUNT, SUMS = "sums/count", ("sums/", "rests/")
@@ -58,7 +59,14 @@ def write_layer(
 
 
 def read_layer(group: zarr.Group, node: str) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """All arrays of ``layers/NODE`` by relative path; raises SchemaMismatch where there are none."""
-    parent = group_at(group, f"layers/{placed(node)}")
+    """All arrays of ``layers/NODE`` by relative path; raises SchemaMismatch, which names those there are, for none."""
+    parent = group.get(f"layers/{placed(node)}")
+    if not isinstance(parent, zarr.Group):
+        measured = group.get("layers")
+        known = [unplaced(name) for name, _ in measured.groups()] if isinstance(measured, zarr.Group) else []
+        raise SchemaMismatch(
+            f"the store has no statistics of layer {node!r}, it has {', '.join(sorted(known)) or 'none'}: give one of "
+            "these"
+        )
     arrays = {name: array for name, array in parent.members(max_depth=1) if isinstance(array, zarr.Array)}
     return dict(zip(arrays, together(lambda array: np.asarray(array[...]), arrays.values()), strict=True))

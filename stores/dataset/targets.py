@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,23 @@ TREND_MEANS = (
     "regression over images of every strength"
 )
 IMPORTANCE, REFERENCE_FACET, P_VALUE, TREND = "importance", "reference_facet", "p_value", "trend"
+
+
+@dataclass(frozen=True)
+class TargetArrays:
+    """What arrays a layer's targets have, of so many ``neurons``, written in blocks of ``block``."""
+
+    neurons: int
+    block: int
+    relevant: Collection[str]
+    """The nodes that have relevance-weighted rows and importances."""
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """The type of ``quantiles``, ``trend``, ``relevant``, ``importance`` or ``own`` where it is not float32."""
+    facets: tuple[int, int] | None = None
+    """Most facets of a neuron, and its references: they add the axis ``facet``. The means are then over the references
+    of a facet, whose ``count`` is zero where a neuron has fewer facets."""
+    trend: bool = False
+    """Whether each node has a trend beside its rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,28 +141,15 @@ class Targets(Blocks):
         claim(self.root.require_group(self.path), "variant", settings)
 
     def declare(
-        self,
-        levels: Mapping[str, Shaped[np.ndarray, "level"]],
-        channels: Mapping[str, int],
-        neurons: int,
-        block: int,
-        relevant: Collection[str],
-        *,
-        dtypes: Mapping[str, str] | None = None,
-        facets: tuple[int, int] | None = None,
-        trend: bool = False,
+        self, levels: Mapping[str, Shaped[np.ndarray, "level"]], channels: Mapping[str, int], arrays: TargetArrays
     ) -> None:
         """Create the arrays and write their levels: once, before any task.
 
         ``levels`` gives the positions of the levels of every node, and of the neuron itself under ``own``;
-        ``channels`` the channels of every node; ``relevant``, ``dtypes``, ``facets`` and ``trend`` as in
-        `target_specs`.
+        ``channels`` the channels of every node.
         """
         nodes = {node: (channels[node], len(levels[node])) for node in channels}
-        own_levels = len(levels[OWN])
-        specs = target_specs(
-            self.path, nodes, neurons, block, own_levels, relevant, dtypes=dtypes, facets=facets, trend=trend
-        )
+        specs = target_specs(self.path, nodes, len(levels[OWN]), arrays)
         declare(self.root, specs)
         written = self.levels()
         if any(not np.array_equal(written[node], positions) for node, positions in levels.items()):
@@ -162,37 +166,23 @@ class Targets(Blocks):
 
 
 def target_specs(
-    path: str,
-    nodes: Mapping[str, tuple[int, int]],
-    neurons: int,
-    block: int,
-    own_levels: int,
-    relevant: Collection[str],
-    *,
-    dtypes: Mapping[str, str] | None = None,
-    facets: tuple[int, int] | None = None,
-    trend: bool = False,
+    path: str, nodes: Mapping[str, tuple[int, int]], own_levels: int, arrays: TargetArrays
 ) -> list[ArraySpec]:
-    """Arrays of the targets at ``path``, written in blocks of ``block`` neurons.
-
-    ``nodes`` gives (channels, levels) of every node that is matched. ``relevant`` names those with
-    relevance-weighted rows and importances. ``dtypes`` gives the type of ``quantiles``, ``trend``, ``relevant``,
-    ``importance`` or ``own`` where it is not float32. ``facets``, most of a neuron and references of a neuron, adds the
-    axis ``facet`` to all of these: the means are over the references of a facet, whose ``count`` is zero where a neuron
-    has fewer facets. With a ``trend`` each node has one beside its rows.
-    """
+    """Arrays of the targets at ``path``: of every node that is matched, given by (channels, levels), and of the neuron
+    itself, of so many levels."""
+    neurons, block, facets = arrays.neurons, arrays.block, arrays.facets
     types = {"quantiles": "float32", TREND: "float32", "relevant": "float32", IMPORTANCE: "float32", "own": "float32"}
-    if unknown := set(dtypes or {}) - types.keys():
+    if unknown := arrays.dtypes.keys() - types.keys():
         raise SchemaMismatch(f"types were given for {', '.join(sorted(unknown))}; targets have {', '.join(types)}")
-    types |= dtypes or {}
+    types |= arrays.dtypes
     specs: list[ArraySpec] = []
     rows = ("neuron", FACET) if facets else ("neuron",)
     length = (neurons, facets[0]) if facets else (neurons,)
     for name, (channels, levels) in nodes.items():
-        node, relevance = placed(name), name in relevant
+        node, relevance = placed(name), name in arrays.relevant
         axes, shape = (*rows, "channel", "level"), (*length, channels, levels)
         meanings = {"quantiles": "mean of the references' sorted rows"}
-        if trend:
+        if arrays.trend:
             meanings[TREND] = TREND_MEANS
         if relevance:
             meanings["relevant"] = "mean of the references' sorted rows of relevance times activation"

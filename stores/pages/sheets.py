@@ -135,9 +135,9 @@ def _beside(sheet: Image.Image, draw: ImageDraw.ImageDraw, shown: Cell, left: in
 
 
 def sheet_png(sheet: Image.Image) -> bytes:
-    """The sheet as a PNG file."""
+    """The sheet as a PNG file. Pillow's smallest is up to a twentieth smaller, and takes seven times as long."""
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    sheet.save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
 
 

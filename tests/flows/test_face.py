@@ -79,6 +79,8 @@ def test_bad_settings_are_one_sentence(made: Made, tmp_path: Path) -> None:
         flows.references("s", tmp_path / "s", model="resnet50", layers="classes", input_size=64)
     with pytest.raises(UnsuitableInput, match="no setting 'stepps'; the nearest are steps"):
         flows.atlas(str(made.store), LAYER, tmp_path / "a.zarr", stepps=3)
+    with pytest.raises(UnsuitableInput, match="no setting 'neuron'; the nearest are neurons"):
+        flows.targets(str(made.store), LAYER, neuron=3)
     with pytest.raises(UnsuitableInput, match="steps = 0: "):
         flows.atlas(str(made.store), LAYER, tmp_path / "a.zarr", steps=0)
     with pytest.raises(StoreError, match="there is no statistics store"):
@@ -131,5 +133,6 @@ def test_an_empty_choice_of_neurons_is_not_all_of_them(made: Made) -> None:
 def test_words_of_earlier_versions_are_told_the_new_ones(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UnsuitableInput, match="grain is called noise now"):
         flows.atlas(str(made.store), LAYER, tmp_path / "a.zarr", grain=0.1)
-    with pytest.raises(ValueError, match=r"gone since version 0\.2\.0: leave out coarse"):
-        PictureSettings.model_validate({"coarse": 0.3})
+    for name in ("coarse", "depth", "own_share", "plain_nodes", "scaling"):
+        with pytest.raises(ValueError, match=rf"{name} is gone since version 0\.2\.0, .*: leave it out"):
+            PictureSettings.model_validate({name: 0.3})

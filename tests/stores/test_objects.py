@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import shutil
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import stores
+from stores.atlas.layer import PictureArrays
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import ForeignStore, MissingStore, PictureStatus, SchemaMismatch, Status
 
@@ -57,7 +59,7 @@ def atlas(statistics: stores.Statistics, tmp_path: Path) -> stores.Atlas:
         "method": "vital",
     }
     layer.claim(settings)
-    layer.declare(NEURONS, RECORDS, BLOCK, {"conv1": 2})
+    layer.declare(PictureArrays(NEURONS, BLOCK, RECORDS, {"conv1": 2}))
     arrays = layer.empty(0)
     arrays["pixels"][0] = np.arange(SIDE * SIDE * 3).reshape(SIDE, SIDE, 3) % 256
     arrays["loss"][0] = [3, 2, 1]
@@ -141,6 +143,8 @@ def test_statistics_say_what_they_hold(statistics: stores.Statistics) -> None:
 
 
 def test_statistics_of_a_layer_have_named_axes(statistics: stores.Statistics) -> None:
+    with pytest.raises(SchemaMismatch, match="no statistics of layer 'layer5', it has layer4: give one of these"):
+        statistics.dataset("layer5")
     data = statistics.dataset("layer4")
     assert data["quantiles"].dims == ("channel", "level")
     assert data["level"].values.tolist() == [0.25, 0.75]
@@ -162,6 +166,11 @@ def test_a_picture_is_had_by_layer_and_number(atlas: stores.Atlas) -> None:
         atlas["layer4", 5]
     with pytest.raises(SchemaMismatch, match="no layer 'layer5', it has layer4"):
         atlas["layer5", 0]
+    unchecked = unwrap(type(atlas).__getitem__)  # what tests call is checked by types
+    for unlike in ("layer4", ("layer4",), ("layer4", "1"), ("layer4", 1.0), 1):
+        with pytest.raises(SchemaMismatch, match=r"is no neuron of an atlas: give a layer and a number, such as atlas"):
+            unchecked(atlas, unlike)
+    assert unchecked(atlas, ("layer4", np.int64(1))).neuron == 1
 
 
 def test_a_layer_s_dataset_masks_what_was_not_made(atlas: stores.Atlas) -> None:
@@ -206,6 +215,8 @@ def test_an_atlas_shows_itself(atlas: stores.Atlas) -> None:
 def test_stores_are_opened_by_kind(atlas: stores.Atlas, statistics: stores.Statistics, tmp_path: Path) -> None:
     assert isinstance(stores.open_any(atlas.url), stores.Atlas)
     assert isinstance(stores.open_any(statistics.url), stores.Statistics)
+    with pytest.raises(MissingStore, match=r"there is no store at nowhere\.zarr, statistics or atlas: check the path"):
+        stores.open_any("nowhere.zarr")
     for mode in ("r", "r+"):
         with pytest.raises(MissingStore):
             stores.open_statistics(str(tmp_path / "none"), mode)

@@ -13,7 +13,13 @@ import pytest
 from vital.memory import DASKS, KEPT
 
 ROOT = Path(__file__).parents[2]
-PIECES = """
+ALONE = """
+import sys
+from types import SimpleNamespace
+sys.modules["torch"] = SimpleNamespace(Tensor=object)  # has no part in it, and takes seconds to import
+"""
+PIECES = f"""
+{ALONE}
 import os
 from pathlib import Path
 from vital.memory import give_back
@@ -31,19 +37,20 @@ print(full - kept, kept - resident(), sum(map(sum, pieces)))
 
 AGAIN = """
 import resource
-import torch
 from vital.memory import keep_memory
 
 def cleared():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(16):
-        torch.ones(16 << 20)
+        take(64 << 20)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize()
 
 before, kept = cleared(), keep_memory()
 cleared()  # while small pieces between large ones find their places
 print(before, kept, cleared())
 """
+TENSORS = "import torch\ntake = lambda count: torch.ones(count // 4)\n"
+BYTES = f"{ALONE}\ntake = lambda count: b'1' * count\n"
 
 
 @pytest.mark.slow
@@ -58,15 +65,15 @@ def test_memory_between_used_pieces_goes_back() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no such settings")
 @pytest.mark.parametrize(
-    ("given", "kept"),
-    [({}, True), (DASKS, True), *(({name: "1000000"}, False) for name in KEPT)],
+    ("taken", "given", "kept"),
+    [(TENSORS, {}, True), (BYTES, DASKS, True), *((BYTES, {name: "1000000"}, False) for name in KEPT)],
+    ids=["tensors", "dask", *KEPT],
 )
-def test_what_is_freed_is_used_again(given: dict[str, str], kept: bool) -> None:
+def test_what_is_freed_is_used_again(taken: str, given: dict[str, str], kept: bool) -> None:
     """A worker's process, too, which Dask would have return it at once; not where an operator has set it otherwise."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC")}
-    run = subprocess.run(
-        [sys.executable, "-c", AGAIN], cwd=ROOT, capture_output=True, text=True, check=True, env={**own, **given}
-    )
+    command = [sys.executable, "-c", taken + AGAIN]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env={**own, **given})
     before, said, after = run.stdout.split()
     assert said == str(kept)
     # how many pages are cleared at once differs from system to system

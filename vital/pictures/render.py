@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,7 +140,8 @@ def render(
         UnsuitableInput: a setting is unknown or out of bounds, a photograph cannot be read, none activates the neuron,
             or the network cannot take pictures of this side.
     """
-    wanted = checked(PictureSettings, {"side": model.preprocessing.side, **settings})
+    beside = [name for name in signature(render).parameters if name != "settings"]
+    wanted = checked(PictureSettings, {"side": model.preprocessing.side, **settings}, beside)
     precision = resolved(wanted.precision, anchor(model.network).device)
     wanted = wanted.model_copy(update={"precision": precision})  # what it was, for who sees the picture later
     variant = checked(

@@ -27,9 +27,9 @@ def with_facets(
 ) -> list[list[Sight]]:
     """The sights of each photograph, those of neurons with several facets with the facet that sees it.
 
-    A photograph is described as references are when they are grouped, by the channels of the last matched node that had
-    to do with the neuron's activation on it; a facet by the mean of that over its references, which its target has. The
-    direction alone counts: the facet of the greatest cosine.
+    A photograph is described by the channels of the last matched node that had to do with the neuron's activation on
+    it; a facet by the mean of that over its references, which its target has. The direction alone counts: the facet of
+    the greatest cosine.
     """
     sights = [list(row) for row in seen]
     for pictures in layers:

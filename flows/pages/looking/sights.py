@@ -201,9 +201,8 @@ def _row_html(seen: Seen) -> str:
         images += [] if sight.map is None else [overlaid(seen.pixels, sight.map)]
         drawn = "".join(image_html(image, SHOWN_SIDE, sight.title) for image in images)
         facet = f", facet {sight.of_facets}" if sight.of_facets else ""
-        says = (
-            f"{escape(sight.title)}{facet}<br>higher than {100 * sight.share:.1f} %, {sight.deviations:+.1f} deviations"
-        )
+        deviations = f"{sight.deviations:+.1f}".replace("-", "−")
+        says = f"{escape(sight.title)}{facet}<br>higher than {100 * sight.share:.1f} %, {deviations} deviations"
         figures.append(f"<td>{drawn}<br>{says}</td>")
     return f"<table><tr>{''.join(figures)}</tr></table>"
 

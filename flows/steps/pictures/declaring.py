@@ -18,6 +18,7 @@ from flows.steps.targets import (
     variant_of,
 )
 from stores import AtlasLayer, Statistics, Targets, open_atlas
+from stores.atlas.layer import PictureArrays
 from stores.errors import SchemaMismatch
 from vital.network.arithmetic import ON_GPU, resolved
 from vital.network.layers import Layer, Survey
@@ -78,7 +79,8 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     colours = loaded.model.preprocessing.colours
     if job.targets == "fly" and not layer.declared:  # what is there already of other targets stays as it is
         declare_origin(layer, targets, BLOCK)
-    layer.declare(targets.count, records_of(job.picture.steps), BLOCK, nodes, targets.most_facets, colours)
+    records = records_of(job.picture.steps)
+    layer.declare(PictureArrays(targets.count, BLOCK, records, nodes, targets.most_facets, colours))
     layer.write_shown(loaded.model.preprocessing.shown_channels if colours != 3 else ())
     layer.write_names(_class_names(loaded, statistics, targets.count) if job.layer == CLASSES else [])
     return layer

@@ -12,7 +12,7 @@ from flows.jobs import BLOCK, TargetsJob
 from flows.running.process import LoadedModel
 from flows.steps.targets.graded import FEWEST_GRADED, learnt_from
 from stores import Statistics, Targets
-from stores.dataset.targets import TREND
+from stores.dataset.targets import TREND, TargetArrays
 from stores.errors import SchemaMismatch
 from vital.errors import UnsuitableInput
 from vital.measuring.rows import stored_levels
@@ -26,8 +26,9 @@ HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
 TREND_RULE = 1
 """Version of how a neuron's trend is found; targets of another version are not added to."""
-FACET_RULE = 1
-"""Version of how a neuron's facets are found; targets of another version are not added to."""
+FACET_RULE = 2
+"""Version of how a neuron's facets are found; targets of another version are not added to. Of version 2 patches tell
+references apart, where targets are of whole images, too."""
 
 
 def planned_nodes(statistics: Statistics, job: TargetsJob, loaded: LoadedModel) -> tuple[str, ...]:
@@ -64,15 +65,15 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     learns = (targets.claimed is None and has_trend(statistics, job)) or TREND in (targets.claimed or {})
     trend = {TREND: TREND_RULE} if learns else {}
     _check_precision(job, targets, "--target-precision" if fly else "--precision")
+    _check_facets(job, targets)
     targets.claim({**_identity(job, nodes), "type": dtype, **steps, **trend})
     targets = targets.in_memory() if fly else targets
     dtypes = dict.fromkeys(("quantiles", TREND, "relevant"), str(dtype))
     neurons, most = survey.layer(job.layer).channels, job.variant.most_facets
     ranks = job.variant.references or statistics.ranked()[job.layer]
     facets = (most, ranks) if most > 1 else None
-    targets.declare(
-        at, channels, neurons, BLOCK, () if classes else nodes[1:], dtypes=dtypes, facets=facets, trend=learns
-    )
+    arrays = TargetArrays(neurons, BLOCK, () if classes else nodes[1:], dtypes, facets, learns)
+    targets.declare(at, channels, arrays)
     return targets
 
 
@@ -90,6 +91,17 @@ def _check_precision(job: TargetsJob, targets: Targets, option: str) -> None:
         raise SchemaMismatch(
             f"targets {targets.variant} of layer {job.layer!r} were begun in {begun} but now it is {job.precision}: "
             f"repeat {option} {begun}, or write to another store"
+        )
+
+
+def _check_facets(job: TargetsJob, targets: Targets) -> None:
+    """Refuse to add to targets whose facets were found in another way."""
+    rule = (targets.claimed or {}).get("facet_rule", FACET_RULE)
+    if rule != FACET_RULE:
+        raise SchemaMismatch(
+            f"facets of targets {targets.variant} of layer {job.layer!r} were found by rule {rule}, and are now by "
+            f"{FACET_RULE}: these targets are read as before, but not added to; give another number of --facets, or "
+            "write to another store"
         )
 
 

@@ -100,7 +100,8 @@ class TaskReferences:
                 model, attribution, neurons, crops, self.nodes, levels=levels, batch=batch, progress=progress
             )
 
-        return self._measured("rows", neurons, references, of_crops)
+        whole = self.job.layer == CLASSES or self.job.variant.crop == "image"
+        return self._measured("rows", neurons, references, whole, of_crops)
 
     def with_trend(self, target: Target) -> Target:
         """A ``target`` of these neurons with their trend; without, where too few graded images are kept."""
@@ -128,7 +129,9 @@ class TaskReferences:
         return task._measured("graded", list(self.neurons[:1]) * len(images), alone, of_crops)
 
     def facets(self) -> list[Facets]:
-        """The facets of each neuron, as the last node that is matched tells its references apart."""
+        """The facets of each neuron, as the last node that is matched tells its references apart: by the patches that
+        excite it most, also where targets are of whole images. What else is in these tells nothing of the neuron
+        (`python benchmarks/facets.py`). Of classes, and of a neuron at one site, no patch is known to."""
         neurons, ranks = self.references.image.shape
         model, attribution, node = self.loaded.model, self._attribution, self.nodes[-1]
 
@@ -140,7 +143,8 @@ class TaskReferences:
             part.reshape(-1, 1) for part in (self.references.image, self.references.score, self.references.site)
         )
         alone = References(image, score, site, self.references.box.reshape(-1, 1, 4))
-        vectors = self._measured("vectors", np.repeat(self.neurons, ranks).tolist(), alone, of_crops)
+        whole = self.job.layer == CLASSES or self.loaded.survey.layer(self.job.layer).reads.site is not None
+        vectors = self._measured("vectors", np.repeat(self.neurons, ranks).tolist(), alone, whole, of_crops)
         by_neuron = zip(self.neurons, self.references.image, vectors.reshape(neurons, ranks, -1), strict=True)
         most, always = self.job.variant.most_facets, self.job.variant.split == "always"
         return [
@@ -148,9 +152,11 @@ class TaskReferences:
             for neuron, image, rows in by_neuron
         ]
 
-    def _measured(self, what: str, neurons: Sequence[int], references: References, of_crops: OfCrops[M]) -> M:
-        """What is measured of ``references``, whose rows are of ``neurons``, in batches that fit."""
-        whole = self.job.layer == CLASSES or self.job.variant.crop == "image"
+    def _measured(
+        self, what: str, neurons: Sequence[int], references: References, whole: bool, of_crops: OfCrops[M]
+    ) -> M:
+        """What is measured of ``references``, whose rows are of ``neurons``, as ``whole`` images or their patches, in
+        batches that fit."""
         preprocessing, running = self.loaded.model.preprocessing, self.job.running
         share = 1 / passes(self.job)
 

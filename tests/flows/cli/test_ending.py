@@ -145,15 +145,17 @@ ASCII = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 def test_a_machine_whose_own_encoding_is_not_utf_8(made: Made, tmp_path: Path, said: dict[str, str]) -> None:
     """As in a batch job without LANG: the credits of the embedded photographs are read, other letters are shown."""
     program = (
-        "import sys; from flows.cli.main import main; from flows.pages.atlas import read_credits; read_credits(None)\n"
+        "import sys; from flows.cli.main import main\n"
         "for line in sys.stdin.buffer.read().decode('utf-8').splitlines():\n"
         "    sys.argv[1:] = line.split()\n"
         "    print('code', main(), file=sys.stderr, flush=True)\n"
+        "from flows.pages.atlas import read_credits; read_credits(None)\n"
     )
     words = f"pages {made.atlas} --out {tmp_path / 'pages'} --title слой --no-references\ninfo слой"
     ran = subprocess.run(
         [sys.executable, "-c", program], env=environment(**said), input=words.encode("utf-8"), capture_output=True
     )
+    assert ran.returncode == 0, ran.stderr
     done, code, refused = ran.stderr.partition(b"code 0\n")
     assert code, done
     assert "слой" in (tmp_path / "pages" / "index.html").read_text("utf-8")

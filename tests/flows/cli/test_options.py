@@ -143,7 +143,7 @@ def test_the_last_of_an_option_that_is_given_twice_counts() -> None:
         ("report --out o --input-size 3", "--input-size: Input should be greater than or equal to 16, but '3'"),
         ("targets --store s --layer l --workers 2 --scheduler a", "workers are started here, a scheduler has its own"),
         (f"targets --layer l --store s3://key:{SECRET}@b/s", "--store: s3://b/s was given with a password"),
-        ("view /nowhere/at/all", "FOLDER: "),
+        ("view /nowhere/at/all", 'FOLDER: "/nowhere/at/all" does not exist: check the path'),
         ("view . --port 70000", "--port: "),
         ("view . --port x", "--port: "),
         ("show u l three", "NEURON: "),

@@ -140,15 +140,17 @@ def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str, tmp_path:
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_credentials_of_the_environment_are_kept_nowhere(tmp_path: Path) -> None:
+def test_credentials_of_the_environment_are_kept_nowhere(
+    tmp_path: Path, prefect_server: str, prefect_database: Path
+) -> None:
     """A whole run against a bucket; then every file that it left is searched, Prefect's database and logs included."""
     with contextlib.contextmanager(bucket)() as url:
         tiny.shards(tmp_path / "shards")
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         environment = ours | {
             "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ACCESS_KEY_ID": "key", "PREFECT_HOME": str(tmp_path / "prefect"),
-            "PYTHONPATH": str(ROOT), "PREFECT_LOGGING_LEVEL": "DEBUG", "PREFECT_LOGGING_TO_API_ENABLED": "true",
-            "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+            "PREFECT_API_URL": prefect_server, "PYTHONPATH": str(ROOT), "PREFECT_LOGGING_LEVEL": "DEBUG",
+            "PREFECT_LOGGING_TO_API_ENABLED": "true",
         }  # fmt: skip
         arguments = ["--verbose", "references", str(tmp_path / "shards"), "--store", f"{url}/secret-stats.zarr"]
         arguments += ["--layer", "1", *map(str, MODEL), "--model", "tests.flows.tiny:two_layers"]
@@ -157,7 +159,8 @@ def test_credentials_of_the_environment_are_kept_nowhere(tmp_path: Path) -> None
         files = s3fs.S3FileSystem(anon=False)
         kept = [files.cat_file(name) for name in files.find(f"{url}/secret-stats.zarr")]
     written = [path for path in (tmp_path / "prefect").rglob("*") if path.is_file()]
-    assert any(path.suffix == ".db" for path in written)
-    everything = [ran.stdout, ran.stderr, *kept, *(path.read_bytes() for path in written)]
+    database = [path.read_bytes() for path in prefect_database.parent.glob(f"{prefect_database.name}*")]
+    assert any(b"secret-stats.zarr" in content for content in database)
+    everything = [ran.stdout, ran.stderr, *kept, *database, *(path.read_bytes() for path in written)]
     assert len(kept) > 10
     assert not any(SECRET.encode() in content for content in everything)

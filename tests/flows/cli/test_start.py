@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 
 import pytest
 
+from flows.cli.main import ON_NETWORKS, _import_at_once
 from flows.cli.parsing import COMMANDS
 from tests.flows.conftest import Made
 from tests.flows.processes import environment
 
 HEAVY = ("torch", "prefect", "dask", "distributed")
 ASK = """
-import contextlib, io, json, os, sys
+import contextlib, io, json, sys
 from flows.cli.main import main
 
-for words in json.load(sys.stdin):  # each in a process that has imported no more than this
-    ends = os.pipe()
-    if os.fork() == 0:
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            code = main(words)
-        packages = {name.partition(".")[0] for name in sys.modules}
-        os.write(ends[1], json.dumps([code, said.getvalue() != "", *packages]).encode())
-        os._exit(0)
-    os.close(ends[1])
-    with open(ends[0]) as told:
-        print(told.read())
-    os.wait()
+for words in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = main(words)
+    print(json.dumps([code, said.getvalue() != "", *{name.partition(".")[0] for name in sys.modules}]))
 """
 
 
 def imported(*commands: tuple[object, ...]) -> list[set[str]]:
-    """Packages that are there after each command ran in a process of its own."""
+    """Packages that are there after each command, which ran one after the other in a process of their own."""
     words = json.dumps([list(map(str, command)) for command in commands])
     ran = subprocess.run(
         [sys.executable, "-c", ASK], input=words, capture_output=True, text=True, env=environment(), check=True
@@ -61,3 +55,10 @@ def test_the_help_of_a_command_imports_nothing_that_works() -> None:
 def test_a_summary_needs_neither_torch_nor_prefect(made: Made) -> None:
     for found in imported(("info", made.store), ("info", made.atlas)):
         assert found.isdisjoint((*HEAVY, "torchvision", "pydantic"))
+
+
+def test_garbage_is_looked_for_again_whatever_an_import_comes_to() -> None:
+    assert ON_NETWORKS.keys() < COMMANDS.keys()
+    with pytest.raises(ModuleNotFoundError):
+        _import_at_once("flows.nothing_of_this_name")
+    assert gc.isenabled()

@@ -145,6 +145,12 @@ def test_the_columns_stand_below_each_other_whatever_the_names_are(look: Look) -
     assert len(set(begins)) == 1
 
 
+def test_a_map_of_relevance_is_not_taken_for_the_layer_s_own(look: Look) -> None:
+    own = replace(look[0].sights[0], map=np.eye(4, dtype=np.float32)[2:])
+    assert own.cells()[-1] == "row 0, column 2 of 2 × 4"
+    assert replace(own, of="relevance at 1").cells()[-1] == "row 0, column 2 of 2 × 4 by relevance at 1"
+
+
 def test_an_overlay_is_bright_at_the_strongest_site_and_dark_where_there_is_nothing() -> None:
     pixels = np.full((32, 32, 3), 200, np.uint8)
     shown = overlaid(pixels, np.array([[-1.0, 0.0], [0.0, 4.0]], np.float32))

@@ -6,9 +6,11 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 from flows.cli.export import export, save_picture
@@ -21,7 +23,8 @@ from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
 from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
-from flows.steps.targets import ROW_STEPS, origin_of
+from flows.steps.images import reference_crops
+from flows.steps.targets import ROW_STEPS, measuring, origin_of
 from stores import Targets, open_atlas, open_statistics
 from stores.atlas.origin import Origin
 from stores.errors import PictureStatus, SchemaMismatch
@@ -92,6 +95,32 @@ def test_one_channel_keeps_one_facet_and_others_are_recorded_without(store: Path
     assert targets.rows([2], ["p_value"])["p_value"].tolist() == [1]
     lines = open_statistics(str(store)).summary()
     assert any(line.endswith("32 dead, 2 with 2 facets") or "2 with 2 facets" in line for line in lines)
+
+
+def test_patches_tell_references_apart_and_targets_are_of_whole_images(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def watched(*given: Any) -> Any:
+        asked.append(given[-1])
+        return reference_crops(*given)
+
+    monkeypatch.setattr(measuring, "reference_crops", watched)
+    variant = VARIANT.model_copy(update={"facets": 3})
+    measure_targets(TargetsJob(store=str(store), layer=LAYER, variant=variant, neurons="0:2"))
+    assert asked == [False, True]  # whole images?
+
+
+def test_targets_whose_facets_were_found_otherwise_are_read_and_not_added_to(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "s.zarr")
+    group = zarr.open_group(tmp_path / "s.zarr", path=targets_of(store).path, mode="a")
+    record: Any = group.attrs["variant"]
+    group.attrs["variant"] = {**record, "fields": {**record["fields"], "facet_rule": 1}}
+    job = TargetsJob(store=str(tmp_path / "s.zarr"), layer=LAYER, variant=VARIANT)
+    with pytest.raises(SchemaMismatch, match=r"found by rule 1, and are now by 2: .* another number of --facets"):
+        measure_targets(job)
+    assert targets_of(tmp_path / "s.zarr").facets([1]).tolist() == [2]
 
 
 def test_a_facet_s_target_is_the_mean_over_its_own_references(store: Path) -> None:

@@ -21,6 +21,7 @@ from flows.running.process import load_stored
 from flows.steps.images import load_images
 from flows.steps.vocabulary import read_broader, read_vocabulary
 from stores import Atlas, Naming, open_atlas, open_statistics
+from stores.atlas.layer import PictureArrays
 from stores.errors import SchemaMismatch
 from tests.flows import tiny
 from tests.flows.command import vital as command
@@ -82,7 +83,7 @@ def atlas(coloured: tuple[Path, vital.Model], tmp_path: Path) -> Atlas:
     made, statistics = open_atlas(str(tmp_path / "a.zarr"), "a"), open_statistics(str(coloured[0] / "s.zarr"))
     made.claim(statistics)
     made.layer("see").claim({"side": 8, "variant": "patch", "preset": "natural", "steps": 1, "seed": 0})
-    made.layer("see").declare(6, 2, 32, {})
+    made.layer("see").declare(PictureArrays(6, 32, 2))
     return open_atlas(made.url)
 
 

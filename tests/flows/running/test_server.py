@@ -23,56 +23,55 @@ from tests.flows.conftest import LAYER, MODEL
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import importlib, json, os, sys
-import prefect_dask
-if sys.argv[2:]: import torch  # once for all
+import prefect_dask, torch  # once for all
+from prefect.context import refresh_global_settings_context
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as limit
 
-seen = {"before": limit.value()}
-for module in sys.argv[1:]:  # each in a process that has not imported another
+for module, home, said in json.load(sys.stdin):  # each in a process that has imported nothing of ours
     ends = os.pipe()
     if os.fork() == 0:
+        os.environ.update(said, PREFECT_HOME=home)
+        os.chdir(home)
+        refresh_global_settings_context()
+        before = limit.value()
         importlib.import_module(module)
-        os.write(ends[1], json.dumps([limit.value(), os.environ.get(limit.name)]).encode())
+        os.write(ends[1], json.dumps([before, limit.value(), os.environ.get(limit.name)]).encode())
         os._exit(0)
     os.wait()
-    seen[module] = json.loads(os.read(ends[0], 100))
-print(json.dumps(seen))
+    print(os.read(ends[0], 100).decode())
 """
 
 
-def seconds(home: Path, *modules: str, **said: str) -> dict[str, object]:
-    """The limit before anything of ours is imported; after each module the limit, and what child processes inherit."""
+def seconds(*asked: tuple[str, Path, dict[str, str]]) -> list[list[object]]:
+    """The limit before a module is imported that is asked for, that after it, and what child processes inherit. Each
+    module with the folder where Prefect and the process begin, and what the environment says."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = {**ours, "PREFECT_HOME": str(home), "PYTHONPATH": str(ROOT), **said}
+    words = json.dumps([(module, str(home), said) for module, home, said in asked])
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *modules], env=environment, cwd=home, capture_output=True, text=True
-    )
+        [sys.executable, "-c", PROGRAM],
+        input=words, env={**ours, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    return dict(json.loads(ran.stdout))
+    return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 @pytest.mark.slow
-def test_every_flow_s_module_gives_the_server_its_time(tmp_path: Path) -> None:
+def test_the_server_is_given_its_time_by_every_flow_s_module_unless_the_user_has_set_it(tmp_path: Path) -> None:
+    """In the environment, in a profile, or in a file of the folder."""
     modules = sorted({flow_of(name).__module__ for name in JOBS})
     assert len(modules) == len(JOBS)
-    found = seconds(tmp_path, *modules)
-    assert found.pop("before") == 20
-    assert found == {module: [SECONDS, str(SECONDS)] for module in modules}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["environment", "profile", "file"])
-def test_what_the_user_has_set_stays(tmp_path: Path, where: str) -> None:
-    said = {STARTUP: "33"} if where == "environment" else {}
-    if where == "profile":
-        (tmp_path / "profiles.toml").write_text(f'active = "mine"\n[profiles.mine]\n{STARTUP} = "33"\n')
-    if where == "file":
-        (tmp_path / "prefect.toml").write_text("[server.ephemeral]\nstartup_timeout_seconds = 33\n")
-    inherited = "33" if where == "environment" else None
-    assert seconds(tmp_path, "flows.running.cluster", **said) == {
-        "before": 33,
-        "flows.running.cluster": [33, inherited],
-    }
+    homes = {name: tmp_path / name for name in ("none", "environment", "profile", "file")}
+    for home in homes.values():
+        home.mkdir()
+    (homes["profile"] / "profiles.toml").write_text(f'active = "mine"\n[profiles.mine]\n{STARTUP} = "33"\n')
+    (homes["file"] / "prefect.toml").write_text("[server.ephemeral]\nstartup_timeout_seconds = 33\n")
+    found = seconds(
+        *((module, homes["none"], {}) for module in modules),
+        ("flows.running.cluster", homes["environment"], {STARTUP: "33"}),
+        *(("flows.running.cluster", homes[where], {}) for where in ("profile", "file")),
+    )
+    assert found[: len(modules)] == [[20, SECONDS, str(SECONDS)]] * len(modules)
+    assert found[len(modules) :] == [[33, 33, "33"], [33, 33, None], [33, 33, None]]
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ import xarray
 import zarr
 
 from stores import AtlasLayer, open_atlas
+from stores.arrays import blocks
+from stores.arrays.blocks import FEW, read_rows
 from stores.arrays.opening import open_store
 from stores.arrays.schema import declare
 from stores.arrays.writing import write_whole
 from stores.atlas import layer as layers
-from stores.atlas.layer import picture_specs
+from stores.atlas.layer import PictureArrays, picture_specs
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch
 
 NEURONS, SIDE, RECORDS, BLOCK = 10, 6, 3, 4
@@ -34,7 +36,7 @@ def block_of(block: int) -> dict[str, np.ndarray]:
 @pytest.fixture
 def group(tmp_path: Path) -> zarr.Group:
     group = open_store(str(tmp_path / "atlas"), "atlas", "a")
-    declare(group, picture_specs("layer4.2", NEURONS, SIDE, RECORDS, BLOCK, {"layer4.2": 5}))
+    declare(group, picture_specs("layer4.2", SIDE, PictureArrays(NEURONS, BLOCK, RECORDS, {"layer4.2": 5})))
     return group
 
 
@@ -59,11 +61,33 @@ def test_pictures_come_back_and_the_rest_is_not_made(group: zarr.Group, tmp_path
     assert stored == {"2"}
 
 
+def test_flags_are_read_one_by_one_only_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a layer of 100,000 neurons 3,125 requests would find nothing, and a run asks several times."""
+    many = BLOCK * (FEW + 6)
+    group = open_store(str(tmp_path / "atlas"), "atlas", "a")
+    declare(group, picture_specs("2", SIDE, PictureArrays(many, BLOCK, RECORDS)))
+    read: list[int] = []
+
+    def counted(array: zarr.Array[Any], wanted: np.ndarray) -> np.ndarray:
+        read.append(len(wanted))
+        return read_rows(array, wanted)
+
+    monkeypatch.setattr(blocks, "read_rows", counted)
+    layer = AtlasLayer(group, "2")
+    assert not layer.done().any()
+    assert set(layer.status().tolist()) == {PictureStatus.NOT_MADE}
+    assert sum(read) == 0
+    one = {name: rows for name, rows in block_of(0).items() if not name.startswith("reached")}
+    layer.write(FEW + 2, one)
+    assert np.flatnonzero(layer.done()).tolist() == [FEW + 2]
+    assert np.flatnonzero(layer.made()).tolist() == [(FEW + 2) * BLOCK + row for row in (0, 2, 3)]
+
+
 def test_pictures_of_facets_come_back_and_those_that_a_neuron_lacks_are_absent(tmp_path: Path) -> None:
     root = open_store(str(tmp_path / "faceted"), "atlas", "a")
     layer = AtlasLayer.of(root, "layer4.2")
     layer.claim({"side": SIDE, "variant": "patch-lrp-facets3", "steps": 3, "seed": 0, "preset": "natural"})
-    layer.declare(NEURONS, RECORDS, BLOCK, {"layer4.2": 5}, facets=3)
+    layer.declare(PictureArrays(NEURONS, BLOCK, RECORDS, {"layer4.2": 5}, facets=3))
     arrays = layer.empty(1)
     assert arrays["pixels"].shape == (BLOCK, 3, SIDE, SIDE, 3)
     generator = np.random.default_rng(0)
@@ -93,7 +117,7 @@ def test_pictures_of_facets_come_back_and_those_that_a_neuron_lacks_are_absent(t
 
 def test_an_atlas_in_an_object_store(s3: str, tmp_path: Path) -> None:
     group = open_store(f"{s3}/{tmp_path.name}", "atlas", "a")
-    declare(group, picture_specs("layer4.2", NEURONS, SIDE, RECORDS, BLOCK, {"layer4.2": 5}))
+    declare(group, picture_specs("layer4.2", SIDE, PictureArrays(NEURONS, BLOCK, RECORDS, {"layer4.2": 5})))
     AtlasLayer(group, "layer4.2").write(1, block_of(1))
     again = open_store(f"{s3}/{tmp_path.name}", "atlas", "r")
     assert AtlasLayer(again, "layer4.2").decided().tolist() == [False] * 4 + [True] * 4 + [False] * 2

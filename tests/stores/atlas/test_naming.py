@@ -12,7 +12,7 @@ import zarr
 from stores import AtlasLayer, Naming
 from stores.arrays.opening import open_store
 from stores.arrays.schema import declare
-from stores.atlas.layer import picture_specs
+from stores.atlas.layer import PictureArrays, picture_specs
 from stores.atlas.naming import write_naming
 
 NEURONS, SIDE, BLOCK = 6, 4, 4
@@ -38,7 +38,7 @@ def naming(ranks: int = 2, **made_from: object) -> Naming:
 def group(tmp_path: Path) -> zarr.Group:
     group = open_store(str(tmp_path / "atlas"), "atlas", "a")
     for layer in ("layer4.2", "classes"):
-        declare(group, picture_specs(layer, NEURONS, SIDE, 2, BLOCK, {}))
+        declare(group, picture_specs(layer, SIDE, PictureArrays(NEURONS, BLOCK, 2)))
     return group
 
 

@@ -15,11 +15,12 @@ from stores.arrays.opening import open_store
 from stores.arrays.schema import ArraySpec, array_at, declare
 from stores.arrays.writing import write_whole
 from stores.dataset.layers import layer_specs, read_layer, write_layer
-from stores.dataset.targets import target_specs
+from stores.dataset.targets import TargetArrays, target_specs
 from stores.errors import MisalignedBlock, PictureStatus, SchemaMismatch
 
 NODES = {"_blocks.13": (3, 4), "layer4.2": (2, 5)}
 NEURONS, BLOCK = 7, 3
+HALF = {"quantiles": "float16"}
 MEANINGS = {"quantiles": "rows", "mean": "mean", "sums/total": "sum"}
 
 
@@ -44,7 +45,7 @@ def group(tmp_path: Path) -> zarr.Group:
     group = open_store(str(tmp_path / "s"), "statistics", "a")
     declare(
         group,
-        target_specs("targets/layer4.2/patch-lrp", NODES, NEURONS, BLOCK, 1, NODES, dtypes={"quantiles": "float16"}),
+        target_specs("targets/layer4.2/patch-lrp", NODES, 1, TargetArrays(NEURONS, BLOCK, NODES, HALF)),
     )
     return group
 
@@ -88,7 +89,7 @@ def test_targets_come_back_by_neuron_in_any_order(group: zarr.Group) -> None:
 
 def test_targets_of_facets_come_back_by_neuron_and_facet(group: zarr.Group) -> None:
     targets = Targets.of(group, "layer4.2", "patch-lrp-facets2")
-    declare(group, target_specs(targets.path, NODES, NEURONS, BLOCK, 1, NODES, facets=(2, 5)))
+    declare(group, target_specs(targets.path, NODES, 1, TargetArrays(NEURONS, BLOCK, NODES, facets=(2, 5))))
     arrays, generator = targets.empty(0), np.random.default_rng(0)
     assert arrays["layer4.2/relevant"].shape == (BLOCK, 2, 2, 5)
     for name in ("own", "layer4.2/relevant", "_blocks.13/importance"):
@@ -123,7 +124,7 @@ def test_nodes_may_be_called_as_what_stands_beside_pictures() -> None:
     targets = Targets.of(zarr.create_group(MemoryStore()), "3", "image-lrp")
     nodes = {"names": 2, "metrics": 3}
     levels = {**dict.fromkeys(nodes, np.arange(4.0)), "own": np.arange(4.0)}
-    targets.declare(levels, nodes, NEURONS, BLOCK, ())
+    targets.declare(levels, nodes, TargetArrays(NEURONS, BLOCK, ()))
     arrays = {name: rows + 1 for name, rows in targets.empty(0).items()}
     targets.write(0, arrays)
     assert targets.rows([0])["names/quantiles"].shape == (1, 2, 4)
@@ -134,7 +135,7 @@ def test_levels_stand_beside_their_nodes(group: zarr.Group) -> None:
     levels = {node: np.linspace(0, 1, count) for node, (_, count) in NODES.items()}
     levels["own"] = np.array([0.5])
     targets, channels = Targets.of(group, "layer4.2", "patch-lrp"), {node: count for node, (count, _) in NODES.items()}
-    targets.declare(levels, channels, NEURONS, BLOCK, NODES, dtypes={"quantiles": "float16"})
+    targets.declare(levels, channels, TargetArrays(NEURONS, BLOCK, NODES, HALF))
     found = targets.levels()
     assert found.keys() == levels.keys()
     assert all(np.array_equal(found[name], value) for name, value in levels.items())
@@ -147,7 +148,7 @@ def test_targets_in_memory_have_the_settings_and_are_nobody_elses(group: zarr.Gr
     one, other = stored.in_memory(), stored.in_memory()
     assert (one.settings, one.nodes, one.declared) == (stored.settings, ("_blocks.13",), False)
     for targets in (one, other):
-        targets.declare(levels, channels, NEURONS, BLOCK, ())
+        targets.declare(levels, channels, TargetArrays(NEURONS, BLOCK, ()))
     arrays = one.empty(1)
     arrays["own"][:], arrays["status"][:] = 5, PictureStatus.MADE
     one.write(1, arrays)
@@ -188,18 +189,18 @@ def test_neurons_and_variants_that_are_not_there(group: zarr.Group) -> None:
     with pytest.raises(SchemaMismatch, match=r"targets/layer4\.2/image is not in this store"):
         Targets.of(group, "layer4.2", "image").rows([0])
     with pytest.raises(SchemaMismatch, match="types were given for quantile;"):
-        target_specs("a/b", NODES, 1, 1, 1, NODES, dtypes={"quantile": "float16"})
+        target_specs("a/b", NODES, 1, TargetArrays(1, 1, NODES, {"quantile": "float16"}))
 
 
 def test_only_the_nodes_that_are_named_have_relevance() -> None:
-    specs = target_specs("targets/layer4.2/patch-lrp", NODES, NEURONS, BLOCK, 1, relevant=["layer4.2"])
+    specs = target_specs("targets/layer4.2/patch-lrp", NODES, 1, TargetArrays(NEURONS, BLOCK, ["layer4.2"]))
     assert [spec.path.split("/")[-2] for spec in specs if spec.path.endswith("/relevant")] == ["layer4.2"]
     assert [spec.path.split("/")[-2] for spec in specs if spec.path.endswith("/importance")] == ["layer4.2"]
 
 
 def test_class_neurons_have_no_relevance(tmp_path: Path) -> None:
     group = open_store(str(tmp_path / "s"), "statistics", "a")
-    declare(group, target_specs("targets/classes/image", NODES, NEURONS, BLOCK, 1, relevant=()))
+    declare(group, target_specs("targets/classes/image", NODES, 1, TargetArrays(NEURONS, BLOCK, ())))
     Targets.of(group, "classes", "image").write(2, block_of(2, relevant=False))
     assert Targets.of(group, "classes", "image").declared
     assert not any("relevant" in name for name in Targets.of(group, "classes", "image").rows([6]))

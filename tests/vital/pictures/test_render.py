@@ -186,6 +186,7 @@ def test_what_cannot_be_rendered_is_refused_in_one_sentence(
         (UnknownLayer, "no layer 'layer4'", "layer4:1", {}),
         (UnknownLayer, "node '2' does not come before layer '1'", "1:0", {"nodes": ["2"]}),
         (UnsuitableInput, "there is no setting 'stpes'; the nearest are steps", "2:7", {"stpes": 3}),
+        (UnsuitableInput, "there is no setting 'reference'; the nearest are references", "2:7", {"reference": 3}),
         (UnsuitableInput, "steps = 0: Input should be greater than or equal to 1", "2:7", {"steps": 0}),
         (UnsuitableInput, "references = 0: Input should be greater", "2:7", {"references": 0}),
         (UnsuitableInput, "leave out the preset for method maco", "2:7", {"preset": "paper", "method": "maco"}),
