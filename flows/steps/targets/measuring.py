@@ -126,7 +126,7 @@ class TaskReferences:
             return image_rows(model, attribution, pixels, self.nodes, levels=levels, batch=batch)
 
         task = replace(self, references=alone, places=self.statistics.places(images.tolist()))
-        return task._measured("graded", list(self.neurons[:1]) * len(images), alone, of_crops)
+        return task._measured("graded", list(self.neurons[:1]) * len(images), alone, True, of_crops)
 
     def facets(self) -> list[Facets]:
         """The facets of each neuron, as the last node that is matched tells its references apart: by the patches that
