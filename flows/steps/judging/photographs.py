@@ -162,11 +162,12 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
     ranks = references.and_then(statistics.queries(asked.layer, asked.neurons)).image
     sample = statistics.sample(asked.layer)
     learnt = for_targets(statistics, sample)
-    exciting = [row[(row != NOBODY) & ~np.isin(row, sample.image[learnt])][:ASKED] for row in ranks[:, used:]]
-    others = [
-        np.setdiff1d(sample.image[~learnt][lower_half(sample.peak[~learnt, neuron])], row)
-        for neuron, row in zip(asked.neurons, ranks, strict=True)
+    lower = [sample.image[~learnt][lower_half(sample.peak[~learnt, neuron])] for neuron in asked.neurons]
+    exciting = [
+        row[(row != NOBODY) & ~np.isin(row, np.append(sample.image[learnt], weak))][:ASKED]
+        for row, weak in zip(ranks[:, used:], lower, strict=True)
     ]
+    others = [np.setdiff1d(weak, row[:used]) for row, weak in zip(ranks, lower, strict=True)]
     images = np.unique(np.concatenate([sample.image, *exciting]))
     features = _features_of(job, asked, images)
     drawn = np.searchsorted(images, sample.image)

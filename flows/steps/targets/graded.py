@@ -50,6 +50,12 @@ class GradedImages:
     ) -> Target:
         """A target with the trend of its neurons, whose ``references`` it was measured on; ``rows`` are those of the
         images at every node."""
+        usable = np.flatnonzero(
+            np.all([np.isfinite(each.reshape(len(each), -1)).all(1) for each in rows.values()], axis=0)
+        )
+        if len(usable) < len(self.image):  # images on which the network overflows
+            some = {name: each[usable] for name, each in rows.items()}
+            return GradedImages(self.image[usable], self.peak[usable]).with_trend(target, references, some)
         known = references.image != NOBODY
         scores = np.where(known, references.score, 0).sum(1, dtype=np.float64) / np.maximum(known.sum(1), 1)
         others = np.stack([~np.isin(self.image, own) for own in references.image], axis=1)

@@ -101,3 +101,12 @@ def test_a_neuron_s_trend_is_better_known_from_a_sample_than_from_its_references
         return float(np.corrcoef(found.ravel(), truth.ravel())[0, 1])
 
     assert alike(learnt) > alike(alone) + 0.05
+
+
+def test_a_neuron_that_overflows_harms_no_other() -> None:
+    rows, peaks, others, means, scores = sample()
+    found = trend(rows, peaks, others, means, scores, COUNT)
+    means[1], scores[1], peaks[:, 1] = np.inf, np.inf, np.inf
+    again = trend(rows, peaks, others, means, scores, COUNT)
+    np.testing.assert_array_equal(again[[0, 2]], found[[0, 2]])
+    assert not np.isfinite(again[1]).any()

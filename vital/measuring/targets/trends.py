@@ -71,7 +71,20 @@ def trend(
     >>> trend(sample, peaks, every, np.float32([[[3.0]]]), np.float32([3]), np.array([1]))
     array([[[1.5]]], dtype=float32)
     """
-    counted = others & np.isfinite(peaks)
+    if not len(rows):
+        return np.zeros_like(means)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a neuron that overflows nothing is finite
+        return _trend(rows, peaks, others & np.isfinite(peaks), means, scores, count)
+
+
+def _trend(
+    rows: Float[np.ndarray, "image channel level"],
+    peaks: Float[np.ndarray, "image neuron"],
+    counted: Bool[np.ndarray, "image neuron"],
+    means: Float[np.ndarray, "neuron channel level"],
+    scores: Float[np.ndarray, "neuron"],
+    count: Int[np.ndarray, "neuron"],
+) -> Float[np.ndarray, "neuron channel level"]:
     peak = np.where(counted, peaks, 0).astype(np.float64)
     own = count.astype(np.float64)
     total = counted.sum(0) + own
