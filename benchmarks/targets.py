@@ -43,7 +43,7 @@ from flows.recipes.targets import measure
 from flows.running.process import load_stored
 from flows.steps.images import StoredImages, reference_crops
 from flows.steps.pictures import declare_pictures, targets_of
-from flows.steps.targets import declare_targets, measured_blocks, moved_of_tasks, planned_nodes
+from flows.steps.targets import declare_targets, images_learnt, measured_blocks, moved_of_tasks, planned_nodes
 from stores import AtlasLayer, Statistics, Targets, open_statistics
 from stores.arrays.blocks import Blocks, BlocksAt
 from stores.arrays.leases import Holder
@@ -105,7 +105,7 @@ def run(store: Path, shards: str) -> float:
     targets.forget([block for blocks in TASKS for block in blocks])
     begun = time.perf_counter()
     references = statistics.references(LAYER)
-    moved = moved_of_tasks(statistics, job.shards, references, references.live(), TASKS)
+    moved = moved_of_tasks(statistics, job.shards, references, references.live(), TASKS, images_learnt(statistics, job))
     for blocks in TASKS:
         measured_blocks(job, blocks, moved[blocks])()
     return time.perf_counter() - begun

@@ -113,7 +113,11 @@ class StatisticsSettings(Settings):
 
     references: int = Field(50, ge=1, le=1000, description="reference images kept for each neuron")
     queries: int = Field(
-        10, ge=0, le=1000, description="images kept beyond the references, by which pictures are judged"
+        20,
+        ge=0,
+        le=1000,
+        description="images kept beyond the references, by which pictures are judged: ten, without those that targets "
+        "learn from",
     )
     sample: int = Field(
         2000,
@@ -260,7 +264,8 @@ class PictureSettings(Settings):
     emphasis: float = Field(
         1.0,
         ge=0,
-        description="how far whole activations are pushed from the data set's own, a caricature; whole images only",
+        description="how far whole activations are pushed from the data set's own along what goes with the neuron, a "
+        "caricature; whole images only",
     )
     relevant_weight: float = Field(
         0.0, ge=0, description="weight of matching relevant activations; above 0 a step costs more than twice as much"

@@ -12,7 +12,7 @@ from flows.running.blocks import TURNS_OF_TARGETS, BlockWork, made_in_turn, run_
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
 from flows.running.process import load_stored
-from flows.steps.targets import crops_of, declare_targets, measured_blocks, moved_of_tasks
+from flows.steps.targets import crops_of, declare_targets, images_learnt, measured_blocks, moved_of_tasks
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -30,7 +30,7 @@ def measure_targets(job: TargetsJob) -> str:
     targets = declare_targets(statistics, job, loaded)
     live = references.live(job.variant.fewest)
     counted = {blocks: crops_of(references, live, blocks) for blocks in tasks_of(targets, neurons, live)}
-    moved = moved_of_tasks(statistics, job.shards, references, live, counted)
+    moved = moved_of_tasks(statistics, job.shards, references, live, counted, images_learnt(statistics, job))
     own = {blocks: {"urls": urls} for blocks, urls in moved.items()}
     at = BlocksAt(job.store, "statistics", targets.path)
     title, shares = f"{job.layer}: references measured", shares_of(job.running)

@@ -23,7 +23,11 @@ TARGETS, OWN = "targets", "own"
 IMPORTANCE_MEANS = (
     "how much the channel matters to the neuron: 0 for the least of an image and 1 for the most, mean over references"
 )
-IMPORTANCE, REFERENCE_FACET, P_VALUE = "importance", "reference_facet", "p_value"
+TREND_MEANS = (
+    "difference of sorted rows from usual ones where the neuron is as active as on its references, by linear "
+    "regression over images of every strength"
+)
+IMPORTANCE, REFERENCE_FACET, P_VALUE, TREND = "importance", "reference_facet", "p_value", "trend"
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,12 @@ class TargetArrays:
     relevant: Collection[str]
     """The nodes that have relevance-weighted rows and importances."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
-    """The type of ``quantiles``, ``relevant``, ``importance`` or ``own`` where it is not float32."""
+    """The type of ``quantiles``, ``trend``, ``relevant``, ``importance`` or ``own`` where it is not float32."""
     facets: tuple[int, int] | None = None
     """Most facets of a neuron, and its references: they add the axis ``facet``. The means are then over the references
     of a facet, whose ``count`` is zero where a neuron has fewer facets."""
+    trend: bool = False
+    """Whether each node has a trend beside its rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +171,7 @@ def target_specs(
     """Arrays of the targets at ``path``: of every node that is matched, given by (channels, levels), and of the neuron
     itself, of so many levels."""
     neurons, block, facets = arrays.neurons, arrays.block, arrays.facets
-    types = {"quantiles": "float32", "relevant": "float32", IMPORTANCE: "float32", "own": "float32"}
+    types = {"quantiles": "float32", TREND: "float32", "relevant": "float32", IMPORTANCE: "float32", "own": "float32"}
     if unknown := arrays.dtypes.keys() - types.keys():
         raise SchemaMismatch(f"types were given for {', '.join(sorted(unknown))}; targets have {', '.join(types)}")
     types |= arrays.dtypes
@@ -176,6 +182,8 @@ def target_specs(
         node, relevance = placed(name), name in arrays.relevant
         axes, shape = (*rows, "channel", "level"), (*length, channels, levels)
         meanings = {"quantiles": "mean of the references' sorted rows"}
+        if arrays.trend:
+            meanings[TREND] = TREND_MEANS
         if relevance:
             meanings["relevant"] = "mean of the references' sorted rows of relevance times activation"
         specs += [

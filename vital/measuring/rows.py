@@ -128,6 +128,12 @@ def sort_rows(rows: Float[Tensor, "*row site"]) -> Float[Tensor, "*row site"]:
     return torch.from_numpy(result).reshape(rows.shape)
 
 
+def stored_rows(activations: Float[Tensor, "image channel site"], levels: int) -> Float[Tensor, "image channel level"]:
+    """Sorted activations of every channel at the levels that are kept of them (`stored_levels`)."""
+    sites = activations.shape[-1]
+    return resample(sort_rows(activations), site_levels(sites), stored_levels(sites, levels))
+
+
 def sort_in_place(rows: Float[np.ndarray, "row site"]) -> Int[np.ndarray, "row*site"]:
     """Put each row (C-contiguous) in ascending order and return where in the flattened rows each value came from.
 

@@ -127,12 +127,7 @@ class Objective:
                 scale = depth / (count * (1 + DEPTH / 2)) / _spread(values, importance)
             return _TargetRows(values, weight * scale, importance)
 
-        whole = rows(node.quantiles)
-        if settings.emphasis > 0 and node.usual is not None:
-            usual = rows(node.usual)
-            whole = usual + self._tensor(node.shared(self._target.count))[..., None] * (whole - usual) * (
-                1 + settings.emphasis
-            )
+        whole = rows(node.caricature(self._target.count, settings.emphasis))
         plain = settings.plain_weight
         if self._target.classes:  # they have no relevance: whole activations are the relevant ones
             return _Wanted(weighed(whole, max(plain, settings.relevant_weight)), None)

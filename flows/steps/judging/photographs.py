@@ -20,6 +20,7 @@ from flows.jobs import EvaluateJob
 from flows.running.process import LoadedModel, decoders_of, judges_at, load_at_side, load_stored, stored_model
 from flows.steps.images import StoredImages, moved_urls, read_placed, reference_crops
 from flows.steps.targets import variant_of
+from flows.steps.targets.graded import for_targets
 from stores import References, Statistics, open_statistics
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import clipped, variation
@@ -148,6 +149,7 @@ class Questions:
 def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
     """What is asked of any explanation of some neurons; None where the store keeps no queries or no sample.
 
+    Targets may have learnt from half of the sample (`flows.steps.targets.graded`): nothing of it is asked about.
     Images are whole, also where targets are of patches: of a sample no patches are known, and queries that were cut
     would be told apart by that. As `references_of`, it is kept.
     """
@@ -159,11 +161,13 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
     used = variant_of(statistics.targets(asked.layer, asked.variant)).references or references.image.shape[1]
     ranks = references.and_then(statistics.queries(asked.layer, asked.neurons)).image
     sample = statistics.sample(asked.layer)
-    exciting = [row[row != NOBODY][:ASKED] for row in ranks[:, used:]]
-    others = [
-        np.setdiff1d(sample.image[lower_half(sample.peak[:, neuron])], row)
-        for neuron, row in zip(asked.neurons, ranks, strict=True)
+    learnt = for_targets(statistics, sample)
+    lower = [sample.image[~learnt][lower_half(sample.peak[~learnt, neuron])] for neuron in asked.neurons]
+    exciting = [
+        row[(row != NOBODY) & ~np.isin(row, np.append(sample.image[learnt], weak))][:ASKED]
+        for row, weak in zip(ranks[:, used:], lower, strict=True)
     ]
+    others = [np.setdiff1d(weak, row[:used]) for row, weak in zip(ranks, lower, strict=True)]
     images = np.unique(np.concatenate([sample.image, *exciting]))
     features = _features_of(job, asked, images)
     drawn = np.searchsorted(images, sample.image)

@@ -3,6 +3,7 @@
 from flows.steps.targets.blocks import (
     OnTheFly,
     crops_of,
+    images_learnt,
     measured_blocks,
     measured_targets,
     moved_of_tasks,
@@ -12,7 +13,7 @@ from flows.steps.targets.matching import Usual, read_targets, usual_of
 from flows.steps.targets.origin import declare_origin, origin_of, origin_rows
 
 __all__ = [
-    "ROW_STEPS", "OnTheFly", "Usual", "crops_of", "declare_origin", "declare_targets", "live_neurons",
+    "ROW_STEPS", "OnTheFly", "Usual", "crops_of", "declare_origin", "declare_targets", "images_learnt", "live_neurons",
     "measured_blocks", "measured_targets", "moved_of_tasks", "origin_of", "origin_rows", "planned_nodes",
     "read_targets", "usual_of", "variant_of",
 ]  # fmt: skip

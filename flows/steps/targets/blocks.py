@@ -13,11 +13,13 @@ from flows.running.neurons import joined_blocks
 from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import aside
 from flows.steps.images import moved_urls
-from flows.steps.targets.declaring import declare_targets, planned_nodes
+from flows.steps.targets.declaring import declare_targets, has_trend, planned_nodes
+from flows.steps.targets.graded import learnt_from
 from flows.steps.targets.measuring import TaskReferences, add_facets, block_arrays
 from stores import References, Statistics, Targets, open_statistics
 from stores.arrays.blocks import neurons_of_block
 from stores.dataset.index import ShardRows
+from stores.dataset.targets import TREND
 from stores.errors import MissingShard
 from stores.files import safe_url
 from stores.shards.reading import absent
@@ -40,12 +42,20 @@ def _images_of(
     return taken
 
 
+def images_learnt(statistics: Statistics, job: TargetsJob) -> Int64[np.ndarray, "image"]:
+    """The images that every task learns a trend from, whatever its neurons."""
+    targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
+    learns = has_trend(statistics, job) if targets.claimed is None else TREND in targets.claimed
+    return learnt_from(statistics, job.layer) if learns else np.empty(0, np.int64)
+
+
 def moved_of_tasks(
     statistics: Statistics,
     patterns: Sequence[str],
     references: References,
     live: Bool[np.ndarray, "neuron"],
     tasks: Collection[tuple[int, ...]],
+    learnt: Int64[np.ndarray, "image"],
 ) -> dict[tuple[int, ...], dict[str, str]]:
     """Of each task the shards it reads that are not where they were: base name to where they are now. Patterns are
     expanded here, once a run, and a task is told of its own shards alone."""
@@ -53,7 +63,10 @@ def moved_of_tasks(
     if not moved:
         return {blocks: {} for blocks in tasks}
     shards = statistics.shards()
-    read = {blocks: shards.name[_holding(shards, _images_of(references, live, blocks))] for blocks in tasks}
+    read = {
+        blocks: shards.name[_holding(shards, np.append(_images_of(references, live, blocks), learnt))]
+        for blocks in tasks
+    }
     return {blocks: {str(name): moved[name] for name in of_task if name in moved} for blocks, of_task in read.items()}
 
 
@@ -94,9 +107,11 @@ class OnTheFly:
         group_of = {block: group for group in joined_blocks(live, BLOCK) for block in group}
         together = {blocks: tuple(dict.fromkeys(group_of[block] for block in blocks)) for blocks in tasks}
         every = {blocks: tuple(block for group in groups for block in group) for blocks, groups in together.items()}
-        moved = moved_of_tasks(statistics, job.shards, references, live, every.values())
+        learnt = images_learnt(statistics, job)
+        moved = moved_of_tasks(statistics, job.shards, references, live, every.values(), learnt)
         now = {name: url for urls in moved.values() for name, url in urls.items()}
-        read = _images_of(references, live, sorted({block for blocks in every.values() for block in blocks}))
+        asked = sorted({block for blocks in every.values() for block in blocks})
+        read = np.append(_images_of(references, live, asked), learnt)
         urls = [now.get(str(shards.name[one]), str(shards.url[one])) for one in _holding(shards, read)]
         if (gone := absent(urls)) is not None:
             raise MissingShard(
@@ -134,6 +149,8 @@ def _measured_for(
         measured = TaskReferences.of(statistics, job, loaded, nodes, neurons, urls)
         facets = measured.facets() if job.variant.most_facets > 1 else []
         target = measured.target(facets)
+        if TREND in targets.settings:
+            target = measured.with_trend(target)
     dead = {row for row, seen in zip(every, references.live(), strict=True) if not seen and job.layer != CLASSES}
 
     def write() -> None:

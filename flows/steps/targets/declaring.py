@@ -10,8 +10,9 @@ from jaxtyping import Bool
 
 from flows.jobs import BLOCK, TargetsJob
 from flows.running.process import LoadedModel
+from flows.steps.targets.graded import FEWEST_GRADED, learnt_from
 from stores import Statistics, Targets
-from stores.dataset.targets import TargetArrays
+from stores.dataset.targets import TREND, TargetArrays
 from stores.errors import SchemaMismatch
 from vital.errors import UnsuitableInput
 from vital.measuring.rows import stored_levels
@@ -23,6 +24,8 @@ ROW_STEPS = 256
 """Steps from the least to the greatest value of a stored row, at least: benchmarks/dictionary.py has what they cost."""
 HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
+TREND_RULE = 1
+"""Version of how a neuron's trend is found; targets of another version are not added to."""
 FACET_RULE = 2
 """Version of how a neuron's facets are found; targets of another version are not added to. Of version 2 patches tell
 references apart, where targets are of whole images, too."""
@@ -59,16 +62,26 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     dtype = (targets.claimed or {}).get("type") or ("float16" if half else "float32")
     # So do rows as they are, of a version that did not round them.
     steps = {"row_steps": ROW_STEPS} if targets.claimed is None or "row_steps" in targets.claimed else {}
+    learns = (targets.claimed is None and has_trend(statistics, job)) or TREND in (targets.claimed or {})
+    trend = {TREND: TREND_RULE} if learns else {}
     _check_precision(job, targets, "--target-precision" if fly else "--precision")
     _check_facets(job, targets)
-    targets.claim({**_identity(job, nodes), "type": dtype, **steps})
+    targets.claim({**_identity(job, nodes), "type": dtype, **steps, **trend})
     targets = targets.in_memory() if fly else targets
-    dtypes = dict.fromkeys(("quantiles", "relevant"), str(dtype))
+    dtypes = dict.fromkeys(("quantiles", TREND, "relevant"), str(dtype))
     neurons, most = survey.layer(job.layer).channels, job.variant.most_facets
     ranks = job.variant.references or statistics.ranked()[job.layer]
     facets = (most, ranks) if most > 1 else None
-    targets.declare(at, channels, TargetArrays(neurons, BLOCK, () if classes else nodes[1:], dtypes, facets))
+    arrays = TargetArrays(neurons, BLOCK, () if classes else nodes[1:], dtypes, facets, learns)
+    targets.declare(at, channels, arrays)
     return targets
+
+
+def has_trend(statistics: Statistics, job: TargetsJob) -> bool:
+    """Whether new targets learn from images of every strength. These are whole; of a facet's references it is not known
+    how strongly others excite it; and references of a class are its labelled images, not the strongest."""
+    of_neurons = job.layer != CLASSES and job.variant.crop == "image" and job.variant.most_facets == 1
+    return of_neurons and len(learnt_from(statistics, job.layer)) >= FEWEST_GRADED
 
 
 def _check_precision(job: TargetsJob, targets: Targets, option: str) -> None:

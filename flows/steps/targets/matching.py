@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from stores import Statistics, Targets
 from stores.arrays.names import placed
+from stores.dataset.targets import TREND
 from stores.errors import SchemaMismatch
 from vital.measuring.image_sums import LEVELS
 from vital.measuring.rows import resample, stored_levels
@@ -71,7 +72,7 @@ def read_targets(
         assert quantiles is not None  # declared for every node
         nodes[node] = NodeTarget(
             levels[node], quantiles, part(node, "relevant"), part(node, "importance"),
-            usual[node].rows, usual[node].deviation,
+            usual[node].rows, usual[node].deviation, part(node, TREND),
         )  # fmt: skip
     own = np.asarray(rows["own"], np.float32)
     return Target(targets.layer, np.asarray(neurons, np.int64), nodes, levels["own"], own, rows["count"], readout)

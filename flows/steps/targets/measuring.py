@@ -5,21 +5,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int8
+from jaxtyping import Int8, Int64
 
 from flows.jobs import TargetsJob
 from flows.running.process import LoadedModel, decoders_of, fitting_batch
 from flows.running.progress import tick
 from flows.steps.images import AHEAD, StoredImages, reference_crops
+from flows.steps.targets.graded import GradedImages, WantedRows, kept_rows
 from stores import References, Statistics, Targets
 from stores.arrays.names import placed
 from stores.dataset.kept.places import Places
-from stores.dataset.targets import P_VALUE, REFERENCE_FACET
+from stores.dataset.targets import P_VALUE, REFERENCE_FACET, TREND
 from stores.errors import PictureStatus
 from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.rows import stepped
@@ -30,6 +31,7 @@ from vital.measuring.targets import (
     Target,
     chance_of,
     find_facets,
+    image_rows,
     measure,
     reference_vectors,
 )
@@ -100,6 +102,31 @@ class TaskReferences:
 
         whole = self.job.layer == CLASSES or self.job.variant.crop == "image"
         return self._measured("rows", neurons, references, whole, of_crops)
+
+    def with_trend(self, target: Target) -> Target:
+        """A ``target`` of these neurons with their trend; without, where too few graded images are kept."""
+        image_bytes = sum(node.quantiles[0].nbytes for node in target.nodes.values())
+        graded = GradedImages.of(self.statistics, self.job.layer, image_bytes)
+        if graded is None:
+            return target
+        made_of = tuple(self.statistics.provenance.values())
+        key = (self.statistics.url, made_of, self.job.layer, tuple(self.nodes), self.job.precision, len(graded.image))
+        rows = kept_rows(WantedRows(key, lambda: self._image_rows(graded.image)))
+        return graded.with_trend(target, self.references, rows)
+
+    def _image_rows(self, images: Int64[np.ndarray, "image"]) -> dict[str, np.ndarray]:
+        score, site = np.zeros((len(images), 1), np.float32), np.zeros((len(images), 1), np.int32)
+        alone = References(images[:, None], score, site, np.zeros((*site.shape, 4), np.int32))
+        model, attribution, levels = self.loaded.model, self._attribution, self.statistics.levels
+
+        def of_crops(
+            neurons: Sequence[int], crops: Iterable[Crop], batch: int, progress: Progress
+        ) -> dict[str, np.ndarray]:
+            pixels = (crop.pixels for crop in crops)
+            return image_rows(model, attribution, pixels, self.nodes, levels=levels, batch=batch)
+
+        task = replace(self, references=alone, places=self.statistics.places(images.tolist()))
+        return task._measured("graded", list(self.neurons[:1]) * len(images), alone, True, of_crops)
 
     def facets(self) -> list[Facets]:
         """The facets of each neuron, as the last node that is matched tells its references apart: by the patches that
@@ -211,7 +238,10 @@ def block_arrays(
         dead = targets.layer != CLASSES and not target.own[position].any()
         arrays["status"][row] = PictureStatus.DEAD if dead else PictureStatus.MADE
         for name, node in target.nodes.items():
-            parts = {"quantiles": node.quantiles, "relevant": node.relevant, "importance": node.importance}
+            parts = {
+                "quantiles": node.quantiles, TREND: node.trend, "relevant": node.relevant,
+                "importance": node.importance,
+            }  # fmt: skip
             for part, values in parts.items():
                 if values is not None:
                     row_ = values[position]

@@ -64,11 +64,14 @@ def test_every_picture_gets_its_metrics_and_others_none(copied: Path) -> None:
         assert found.keys() & told == (set() if layer == "classes" else told)
         # three references have no two groups
         assert not {"diversity", f"polysemanticity_{JUDGE_NAME}"} & found.keys()
+        # of 20 images, half of which targets may learn from, some neurons have fewer than three to be asked about
+        yardstick = found.get(f"readability_references_{JUDGE_NAME}", np.ones(len(there)))
+        asked = there & np.isfinite(yardstick)
+        assert asked.sum() >= 0.9 * there.sum()
         for name, values in found.items():
             # a judge that cannot tell a neuron's photographs apart is not asked about its picture
-            known = (
-                there & (found[f"readability_references_{JUDGE_NAME}"] >= COMPETENT) if name == AS_UNREADABLE else there
-            )
+            competent = asked & (yardstick >= COMPETENT)
+            known = competent if name == AS_UNREADABLE else asked if name.startswith("readability") else there
             assert known.any(), name
             np.testing.assert_array_equal(np.isfinite(values), known, name)
         assert set(AtlasLayer(atlas, layer).layer_metrics()) == {"frechet_own", f"frechet_{JUDGE_NAME}"}

@@ -118,14 +118,14 @@ def test_a_task_is_told_of_its_own_moved_shards_alone(made: Made, service: tuple
         system.pipe_file(f"/whole/{path.name}", path.read_bytes())
     references = statistics.references(LAYER)
     live, tasks = references.live(), [(0,), (1,)]
-    told = moved_of_tasks(statistics, ("tallied://whole/*.tar",), references, live, tasks)
+    told = moved_of_tasks(statistics, ("tallied://whole/*.tar",), references, live, tasks, np.empty(0, np.int64))
     for blocks in tasks:
         images = references.image[blocks[0] * 32 : (blocks[0] + 1) * 32]
         names = {f"tiny-{image // 10:06d}.tar" for image in images[images >= 0].tolist()}
         assert told[blocks] == {name: f"tallied:///whole/{name}" for name in names}
     system.pipe_file("/other/tiny-000001.tar", b"0" * 512)
     with pytest.raises(UnreadableShard, match=r"tiny-000001.tar has 512 bytes but the store read"):
-        moved_of_tasks(statistics, ("tallied://other/*.tar",), references, live, tasks)
+        moved_of_tasks(statistics, ("tallied://other/*.tar",), references, live, tasks, np.empty(0, np.int64))
 
 
 def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(

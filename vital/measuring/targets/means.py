@@ -9,10 +9,9 @@ from itertools import islice
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from vital.measuring.exact import ExactRows
-from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
+from vital.measuring.rows import stored_levels, stored_rows
 from vital.measuring.targets.passes import Attribution, Crop, on, rounds
 from vital.network.arithmetic import widened
 from vital.network.models import Model
@@ -32,6 +31,23 @@ class NodeTarget:
     """The mean sorted row of the whole data set, where it is known: what is particular to a neuron differs from it."""
     deviation: Float[np.ndarray, "channel"] | None = None
     """Standard deviation over the data set's images of each channel's mean, where it is known."""
+    trend: Float[np.ndarray, "neuron channel level"] | None = None
+    """How far rows are from what is usual where a neuron is as active as on its references, as images of every strength
+    have it (`vital.measuring.targets.trend`); where it is known."""
+
+    def caricature(
+        self, count: Int[np.ndarray, "neuron"], emphasis: float
+    ) -> Float[np.ndarray, "neuron channel level"]:
+        """Rows pushed from what is usual, ``emphasis`` times further than they are; as they are with none, and where
+        what is usual is not known. What is particular to a neuron is its `trend`, and where this is not known the
+        difference of its references, as far as they share it."""
+        if emphasis == 0 or self.usual is None:
+            return self.quantiles
+        particular = self.trend
+        if particular is None:
+            particular = self.shared(count)[..., None] * (self.quantiles - self.usual)
+        rows: np.ndarray = (self.usual + particular * (1 + emphasis)).astype(np.float32)
+        return rows
 
     def shared(self, count: Int[np.ndarray, "neuron"]) -> Float[np.ndarray, "neuron channel"]:
         """How much of each channel's difference from the data set the neurons' references share, of which there are
@@ -84,6 +100,7 @@ class Target:
                 None if node.importance is None else node.importance[rows],
                 node.usual,
                 node.deviation,
+                None if node.trend is None else node.trend[rows],
             )
             for name, node in self.nodes.items()
         }
@@ -133,19 +150,21 @@ def measure(
             device = activations[reads.layer].device
             precise = {name: widened(read.detach()) for name, read in activations.items()}
             sites = {name: read.shape[-1] for name, read in activations.items()}
-            stored = {name: _stored(precise[name], levels) for name in nodes}
+            stored = {name: stored_rows(precise[name], levels) for name in nodes}
             for of, asked, asked_of in rounds([crop.rows for crop in part], neurons, device):
                 progress(len(of))
                 np.add.at(count, of, 1)  # a neuron may have several crops in one batch
                 rows = on(device, torch.tensor(of, device="cpu"))
-                sums.add("own", rows, _stored(asked_of(reads.own(precise[reads.layer], asked))[:, None], levels)[:, 0])
+                sums.add(
+                    "own", rows, stored_rows(asked_of(reads.own(precise[reads.layer], asked))[:, None], levels)[:, 0]
+                )
                 for name in nodes:
                     sums.add(f"{name}/quantiles", rows, asked_of(stored[name]))
                 relevances = passes.relevance(activations, nodes, asked) if inner else {}
                 for name, relevance in relevances.items():
                     arrived = widened(asked_of(relevance))
                     matched = relevance_map(arrived) * asked_of(precise[name])
-                    sums.add(f"{name}/relevant", rows, _stored(matched, levels))
+                    sums.add(f"{name}/relevant", rows, stored_rows(matched, levels))
                     sums.add(f"{name}/importance", rows, importance(arrived))
     parts = {
         name: _node_target(sums, name, count, stored_levels(sites[name], levels), inner and name != INPUT)
@@ -154,11 +173,6 @@ def measure(
     own_levels = stored_levels(1 if reads.site is not None else sites[reads.layer], levels)
     own = sums.mean("own", count).astype(np.float32)
     return Target(attribution.layer, np.asarray(neurons), parts, own_levels, own, count, attribution.readout)
-
-
-def _stored(activations: Float[Tensor, "image channel site"], levels: int) -> Float[Tensor, "image channel level"]:
-    sites = activations.shape[-1]
-    return resample(sort_rows(activations), site_levels(sites), stored_levels(sites, levels))
 
 
 def _node_target(

@@ -13,6 +13,7 @@ from flows.steps.judging import photographs
 from flows.steps.judging.measured import Measured
 from flows.steps.judging.metrics import _readable
 from flows.steps.judging.photographs import Asked, JudgedReferences, Questions, leading_ranks, questions_of
+from flows.steps.targets.graded import halved
 from stores import References, Sample, Statistics, open_statistics
 from stores.atlas.layer import AtlasLayer
 from stores.dataset.index import SampleRows, ShardRows
@@ -29,8 +30,9 @@ def made(folder: Path, queries: int, used: int | None) -> Statistics:
     statistics.claim({"model": "m", "levels": 4}, {"name": "m"})
     column = {"shard": 0, "offset": 0, "size": 7, "label": -1, "key": "k", "status": int(Status.OK), "checksum": 0}
     shard = {"name": "x.tar", "url": "/x", "size": 9, "images": IMAGES, "rejected": 0, "digest": "d", "short": ""}
+    columns = {name: [value] * IMAGES for name, value in column.items()} | {"key": [f"k{n}" for n in range(IMAGES)]}
     statistics.append(
-        SampleRows.from_columns({name: [value] * IMAGES for name, value in column.items()}),
+        SampleRows.from_columns(columns),
         ShardRows.from_columns({name: [value] for name, value in shard.items()}),
     )
     peak = -((np.arange(IMAGES)[:, None] - np.arange(NEURONS)) % IMAGES).astype(np.float32)
@@ -63,10 +65,15 @@ def test_queries_follow_the_references_that_were_used(
     assert found is not None
     [images] = seen
     assert images.tolist() == list(range(IMAGES))
+    learnt = halved([f"k{n}" for n in range(IMAGES)])
+    assert 8 <= learnt.sum() <= IMAGES - 8
     for neuron, question in zip((0, 2), found.of, strict=True):
         excite = [(neuron + rank) % IMAGES for rank in range(IMAGES)]  # best first
-        assert images[question.exciting].tolist() == excite[first : first + 10]
-        assert sorted(images[question.others].tolist()) == sorted(excite[15:])
+        asked_about = [one for one in excite if not learnt[one]]
+        lower = asked_about[len(asked_about) - len(asked_about) // 2 :]
+        beyond = [one for one in excite[first:14] if not learnt[one] and one not in lower]
+        assert images[question.exciting].tolist() == beyond[:10]
+        assert sorted(images[question.others].tolist()) == sorted(set(lower) - set(excite[:first]))
     np.testing.assert_allclose(found.features[JUDGE].mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(found.features[JUDGE].std(0), 1, atol=1e-6)
     assert found.sample[JUDGE][:, 0].tolist() == list(range(IMAGES))

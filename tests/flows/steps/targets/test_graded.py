@@ -1,0 +1,98 @@
+"""What targets learn from images of every strength, and that no picture is asked about these."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flows.jobs import Running
+from flows.recipes.targets import measure_targets
+from flows.running.process import load_stored
+from flows.steps.images import load_images
+from flows.steps.targets import graded, images_learnt, read_targets, usual_of
+from flows.steps.targets.graded import halved
+from stores import open_statistics
+from stores.dataset.targets import TREND
+from tests.flows.conftest import LAYER, VARIANT, Made, targets_job
+
+NODES = ("0", "1")
+
+
+def test_half_of_all_keys_are_learnt_from_whatever_the_shards() -> None:
+    keys = [f"image-{number}" for number in range(4000)]
+    half = halved(keys)
+    assert 1850 < half.sum() < 2150
+    assert halved(keys[::-1]).tolist() == half[::-1].tolist()
+
+
+@pytest.mark.slow
+def test_a_stored_trend_is_the_line_through_what_the_network_gives(made: Made) -> None:
+    """By hand: the network on the images themselves, sorted, and least squares by NumPy."""
+    statistics = open_statistics(str(made.store))
+    loaded = load_stored(statistics, Running(threads=1))
+    targets = statistics.targets(LAYER, VARIANT.label(False))
+    learnt = images_learnt(statistics, targets_job(made.store))
+    keys = statistics.keys(learnt.tolist())
+    assert len(learnt) >= 8
+    assert halved(keys).all()
+    preprocessing = loaded.model.preprocessing
+    images = [image for _, image in load_images(statistics, learnt.tolist(), preprocessing, {})]
+    shown = preprocessing.normalise(torch.stack(images))
+    sample, references = statistics.sample(LAYER), statistics.references(LAYER)
+    peaks = sample.peak[np.isin(sample.image, learnt)]
+    live = np.flatnonzero(references.live(1) & (np.ptp(peaks, axis=0) > 0))[:5].tolist()
+    target = read_targets(targets, live, usual_of(statistics, targets))
+    for depth, node in enumerate(NODES, 1):
+        with torch.no_grad():
+            given = loaded.model.network[:depth](shown).flatten(2)  # type: ignore[index]
+        sites = given.shape[-1]
+        rows = np.stack(
+            [
+                [np.interp(target.nodes[node].levels, (np.arange(sites) + 0.5) / sites, one) for one in image]
+                for image in given.sort(-1).values.numpy()
+            ]
+        )
+        for position, neuron in enumerate(live):
+            own = references.image[neuron]
+            mine = ~np.isin(learnt, own)
+            score, count = references.score[neuron][own >= 0].mean(dtype=np.float64), (own >= 0).sum()
+            x = np.concatenate([peaks[mine, neuron], np.full(count, score)])
+            y = np.concatenate([rows[mine], np.repeat(target.nodes[node].quantiles[position][None], count, axis=0)])
+            slope, start = np.polyfit(x, y.reshape(len(x), -1), 1)
+            expected = (slope * score + start - y.reshape(len(x), -1).mean(0)).reshape(y.shape[1:])
+            found = target.nodes[node].trend
+            assert found is not None
+            near = 0.01 * np.ptp(expected)  # stored rows are rounded to 256 steps each
+            np.testing.assert_allclose(found[position], expected, atol=near)
+
+
+@pytest.mark.slow
+def test_targets_that_were_begun_without_a_trend_go_on_without(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "stats.zarr"
+    shutil.copytree(made.store, store)
+    other = VARIANT.model_copy(update={"references": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(graded, "FEWEST_GRADED", 10_000)
+        patch.setattr("flows.steps.targets.declaring.FEWEST_GRADED", 10_000)
+        measure_targets(targets_job(store, variant=other, neurons="0:32"))
+    before = open_statistics(str(store)).targets(LAYER, other.label(False))
+    assert TREND not in before.settings
+    measure_targets(targets_job(store, variant=other))
+    targets = open_statistics(str(store)).targets(LAYER, other.label(False))
+    assert targets.settings == before.settings
+    target = read_targets(targets, [0, 39], usual_of(open_statistics(str(store)), targets))
+    assert all(node.trend is None for node in target.nodes.values())
+
+
+@pytest.mark.parametrize("change", [{"crop": "patch"}, {"facets": 2}])
+def test_patches_and_facets_have_none(made: Made, change: dict[str, object]) -> None:
+    statistics = open_statistics(str(made.store))
+    variant = VARIANT.model_validate(VARIANT.model_dump() | change)
+    assert len(images_learnt(statistics, targets_job(made.store, variant=variant))) == 0
+    assert len(images_learnt(statistics, targets_job(made.store, "classes"))) == 0

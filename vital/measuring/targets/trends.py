@@ -1,0 +1,107 @@
+"""How a node's sorted activations change with a neuron's activation, from image to image.
+
+A neuron's few references have much in common by chance, and all that strong images of any neuron share. What the
+neuron itself goes with shows in images of every strength: those that hardly excite it say what it does not respond to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+from torch import Tensor
+
+from vital.measuring.rows import stored_rows
+from vital.measuring.targets.passes import Attribution
+from vital.network.arithmetic import widened
+from vital.network.models import Model
+
+AT_ONCE = 1 << 23
+"""Numbers of the images' rows that are handled together in double precision: 64 MB."""
+
+
+def image_rows(
+    model: Model,
+    attribution: Attribution,
+    images: Iterable[Num[Tensor, "colour side side"]],
+    nodes: Sequence[str],
+    *,
+    levels: int = 128,
+    batch: int = 8,
+) -> dict[str, Float[np.ndarray, "image channel level"]]:
+    """The sorted rows of every image at every node, as `vital.measuring.targets.measure` keeps their means. Memory: all
+    of them in single precision, and one batch's activations."""
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in nodes}
+    source = iter(images)
+    with attribution.passes(model, nodes, [0]) as passes:
+        while part := list(islice(source, batch)):
+            activations = passes.forward(part)
+            for name in nodes:
+                stored = stored_rows(widened(activations[name].detach()), levels)
+                rows[name].append(stored.numpy(force=True).astype(np.float32))
+    return {name: np.concatenate(parts) for name, parts in rows.items()}
+
+
+def trend(
+    rows: Float[np.ndarray, "image channel level"],
+    peaks: Float[np.ndarray, "image neuron"],
+    others: Bool[np.ndarray, "image neuron"],
+    means: Float[np.ndarray, "neuron channel level"],
+    scores: Float[np.ndarray, "neuron"],
+    count: Int[np.ndarray, "neuron"],
+) -> Float[np.ndarray, "neuron channel level"]:
+    """How far rows are from what is usual where a neuron is as active as on its references, by linear regression of
+    rows on the neuron's peak.
+
+    Each row is fitted by least squares over the images of a sample and the neuron's references; what is returned is the
+    slope times the references' mean score less the mean peak of all these.
+
+    Args:
+        rows: sorted rows of the sample's images.
+        peaks: the neurons' peaks on these.
+        others: which of these count for a neuron: none of its own references, which count by themselves.
+        means: mean sorted rows of each neuron's references.
+        scores: mean peak of each neuron's references.
+        count: how many references that are.
+
+    >>> sample = np.float32([[[0.0]], [[1.0]], [[2.0]]])
+    >>> peaks, every = np.float32([[0], [1], [2]]), np.ones((3, 1), bool)
+    >>> trend(sample, peaks, every, np.float32([[[3.0]]]), np.float32([3]), np.array([1]))
+    array([[[1.5]]], dtype=float32)
+    """
+    if not len(rows):
+        return np.zeros_like(means)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a neuron that overflows nothing is finite
+        return _trend(rows, peaks, others & np.isfinite(peaks), means, scores, count)
+
+
+def _trend(
+    rows: Float[np.ndarray, "image channel level"],
+    peaks: Float[np.ndarray, "image neuron"],
+    counted: Bool[np.ndarray, "image neuron"],
+    means: Float[np.ndarray, "neuron channel level"],
+    scores: Float[np.ndarray, "neuron"],
+    count: Int[np.ndarray, "neuron"],
+) -> Float[np.ndarray, "neuron channel level"]:
+    peak = np.where(counted, peaks, 0).astype(np.float64)
+    own = count.astype(np.float64)
+    total = counted.sum(0) + own
+    usual = (peak.sum(0) + own * scores) / np.maximum(total, 1)
+    apart = np.where(counted, peak - usual, 0)
+    square = (apart**2).sum(0) + own * (scores - usual) ** 2
+    # Of images that all excite the neuron equally no slope is known: their rows against those of the references are.
+    flat = square <= np.finfo(np.float32).eps * np.maximum(usual**2, np.finfo(np.float32).tiny) * np.maximum(total, 1)
+    scale = np.where(flat, 0, (scores - usual) / np.where(flat, 1, square))
+    weights = np.where(flat, -1 / len(rows), apart * scale)
+    of_own = np.where(flat, 1, own * (scores - usual) * scale)
+    width = rows[0].size
+    flattened, wanted = rows.reshape(len(rows), width), means.reshape(len(means), width)
+    result = np.empty(wanted.shape, np.float32)
+    step = max(1, AT_ONCE // len(rows))
+    for start in range(0, width, step):
+        part = slice(start, start + step)
+        own_part = of_own[:, None] * wanted[:, part].astype(np.float64)
+        result[:, part] = weights.T @ flattened[:, part].astype(np.float64) + own_part
+    return result.reshape(means.shape)
