@@ -10,13 +10,13 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int8, Int64
+from jaxtyping import Int8
 
 from flows.jobs import TargetsJob
 from flows.running.process import LoadedModel, decoders_of, fitting_batch
 from flows.running.progress import tick
 from flows.steps.images import AHEAD, StoredImages, reference_crops
-from flows.steps.targets.graded import GradedImages, WantedRows, kept_rows
+from flows.steps.targets.graded import FEWEST_GRADED, GradedImages, WantedImages, chosen_images, graded_images
 from stores import References, Statistics, Targets
 from stores.arrays.names import placed
 from stores.dataset.kept.places import Places
@@ -105,16 +105,19 @@ class TaskReferences:
 
     def with_trend(self, target: Target) -> Target:
         """A ``target`` of these neurons with their trend; without, where too few graded images are kept."""
+        statistics, layer = self.statistics, self.job.layer
         image_bytes = sum(node.quantiles[0].nbytes for node in target.nodes.values())
-        graded = GradedImages.of(self.statistics, self.job.layer, image_bytes)
+        made_of = tuple(statistics.provenance.values())
+        key = (statistics.url, made_of, layer, tuple(self.nodes), self.job.precision, image_bytes)
+        graded = graded_images(WantedImages(key, lambda: self._graded(image_bytes)))
         if graded is None:
             return target
-        made_of = tuple(self.statistics.provenance.values())
-        key = (self.statistics.url, made_of, self.job.layer, tuple(self.nodes), self.job.precision, len(graded.image))
-        rows = kept_rows(WantedRows(key, lambda: self._image_rows(graded.image)))
-        return graded.with_trend(target, self.references, rows)
+        return graded.with_trend(target, self.references, statistics.sample(layer, self.neurons))
 
-    def _image_rows(self, images: Int64[np.ndarray, "image"]) -> dict[str, np.ndarray]:
+    def _graded(self, image_bytes: int) -> GradedImages | None:
+        images = chosen_images(self.statistics, self.job.layer, image_bytes)
+        if len(images) < FEWEST_GRADED:
+            return None
         score, site = np.zeros((len(images), 1), np.float32), np.zeros((len(images), 1), np.int32)
         alone = References(images[:, None], score, site, np.zeros((*site.shape, 4), np.int32))
         model, attribution, levels = self.loaded.model, self._attribution, self.statistics.levels
@@ -126,7 +129,9 @@ class TaskReferences:
             return image_rows(model, attribution, pixels, self.nodes, levels=levels, batch=batch)
 
         task = replace(self, references=alone, places=self.statistics.places(images.tolist()))
-        return task._measured("graded", list(self.neurons[:1]) * len(images), alone, True, of_crops)
+        neurons = list(self.neurons[:1]) * len(images)
+        graded = GradedImages.finite(images, task._measured("graded", neurons, alone, True, of_crops))
+        return graded if len(graded.image) >= FEWEST_GRADED else None
 
     def facets(self) -> list[Facets]:
         """The facets of each neuron, as the last node that is matched tells its references apart: by the patches that

@@ -59,7 +59,7 @@ def trend(
     slope times the references' mean score less the mean peak of all these.
 
     Args:
-        rows: sorted rows of the sample's images.
+        rows: sorted rows of the sample's images, one at least.
         peaks: the neurons' peaks on these.
         others: which of these count for a neuron: none of its own references, which count by themselves.
         means: mean sorted rows of each neuron's references.
@@ -71,8 +71,6 @@ def trend(
     >>> trend(sample, peaks, every, np.float32([[[3.0]]]), np.float32([3]), np.array([1]))
     array([[[1.5]]], dtype=float32)
     """
-    if not len(rows):
-        return np.zeros_like(means)
     with np.errstate(invalid="ignore", over="ignore"):  # of a neuron that overflows nothing is finite
         return _trend(rows, peaks, others & np.isfinite(peaks), means, scores, count)
 

@@ -14,7 +14,7 @@ from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps.images import load_images
 from flows.steps.targets import graded, images_learnt, read_targets, usual_of
-from flows.steps.targets.graded import halved
+from flows.steps.targets.graded import SHARE, GradedImages, chosen_images, draws_of, learnt_from
 from stores import open_statistics
 from stores.dataset.targets import TREND
 from tests.flows.conftest import LAYER, VARIANT, Made, targets_job
@@ -24,9 +24,9 @@ NODES = ("0", "1")
 
 def test_half_of_all_keys_are_learnt_from_whatever_the_shards() -> None:
     keys = [f"image-{number}" for number in range(4000)]
-    half = halved(keys)
+    half = draws_of(keys) < SHARE
     assert 1850 < half.sum() < 2150
-    assert halved(keys[::-1]).tolist() == half[::-1].tolist()
+    assert (draws_of(keys[::-1]) < SHARE).tolist() == half[::-1].tolist()
 
 
 @pytest.mark.slow
@@ -38,7 +38,7 @@ def test_a_stored_trend_is_the_line_through_what_the_network_gives(made: Made) -
     learnt = images_learnt(statistics, targets_job(made.store))
     keys = statistics.keys(learnt.tolist())
     assert len(learnt) >= 8
-    assert halved(keys).all()
+    assert (draws_of(keys) < SHARE).all()
     preprocessing = loaded.model.preprocessing
     images = [image for _, image in load_images(statistics, learnt.tolist(), preprocessing, {})]
     shown = preprocessing.normalise(torch.stack(images))
@@ -96,3 +96,25 @@ def test_patches_and_facets_have_none(made: Made, change: dict[str, object]) -> 
     variant = VARIANT.model_validate(VARIANT.model_dump() | change)
     assert len(images_learnt(statistics, targets_job(made.store, variant=variant))) == 0
     assert len(images_learnt(statistics, targets_job(made.store, "classes"))) == 0
+
+
+def test_where_memory_is_short_images_are_taken_by_lot(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    statistics = open_statistics(str(made.store))
+    every = learnt_from(statistics, LAYER)
+    draws = draws_of(statistics.keys(every.tolist()))
+    assert chosen_images(statistics, LAYER, 1).tolist() == every.tolist()
+    monkeypatch.setattr(graded, "FEWEST_GRADED", 2)
+    monkeypatch.setattr(graded, "MOST_BYTES", 300)
+    some = chosen_images(statistics, LAYER, 100)
+    assert some.tolist() == sorted(every[np.argsort(draws)[:3]].tolist())
+    assert len(chosen_images(statistics, LAYER, 1000)) == 2
+
+
+def test_images_on_which_the_network_overflows_are_left_out() -> None:
+    rows = np.ones((3, 2, 4), np.float32)
+    other = rows.copy()
+    other[1, 0, 3] = np.inf
+    found = GradedImages.finite(np.array([4, 6, 9]), {"a": rows, "b": other})
+    assert found.image.tolist() == [4, 9]
+    assert {name: each.shape for name, each in found.rows.items()} == {"a": (2, 2, 4), "b": (2, 2, 4)}
+    assert GradedImages.finite(np.array([4, 6, 9]), {"a": rows}).rows["a"] is rows
