@@ -20,7 +20,7 @@ from flows.jobs import EvaluateJob
 from flows.running.process import LoadedModel, decoders_of, judges_at, load_at_side, load_stored, stored_model
 from flows.steps.images import StoredImages, moved_urls, read_placed, reference_crops
 from flows.steps.targets import variant_of
-from flows.steps.targets.graded import for_targets
+from flows.steps.targets.graded import learnt_from
 from stores import References, Statistics, open_statistics
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import clipped, variation
@@ -161,7 +161,7 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
     used = variant_of(statistics.targets(asked.layer, asked.variant)).references or references.image.shape[1]
     ranks = references.and_then(statistics.queries(asked.layer, asked.neurons)).image
     sample = statistics.sample(asked.layer)
-    learnt = for_targets(statistics, sample)
+    learnt = np.isin(sample.image, learnt_from(statistics, asked.layer))
     lower = [sample.image[~learnt][lower_half(sample.peak[~learnt, neuron])] for neuron in asked.neurons]
     exciting = [
         row[(row != NOBODY) & ~np.isin(row, np.append(sample.image[learnt], weak))][:ASKED]

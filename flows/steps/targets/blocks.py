@@ -13,7 +13,7 @@ from flows.running.neurons import joined_blocks
 from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import aside
 from flows.steps.images import moved_urls
-from flows.steps.targets.declaring import declare_targets, has_trend, planned_nodes
+from flows.steps.targets.declaring import declare_targets, learns_trend, planned_nodes
 from flows.steps.targets.graded import learnt_from
 from flows.steps.targets.measuring import TaskReferences, add_facets, block_arrays
 from stores import References, Statistics, Targets, open_statistics
@@ -45,7 +45,7 @@ def _images_of(
 def images_learnt(statistics: Statistics, job: TargetsJob) -> Int64[np.ndarray, "image"]:
     """The images that every task learns a trend from, whatever its neurons."""
     targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
-    learns = has_trend(statistics, job) if targets.claimed is None else TREND in targets.claimed
+    learns = learns_trend(statistics, job, targets)
     return learnt_from(statistics, job.layer) if learns else np.empty(0, np.int64)
 
 

@@ -62,7 +62,7 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     dtype = (targets.claimed or {}).get("type") or ("float16" if half else "float32")
     # So do rows as they are, of a version that did not round them.
     steps = {"row_steps": ROW_STEPS} if targets.claimed is None or "row_steps" in targets.claimed else {}
-    learns = (targets.claimed is None and has_trend(statistics, job)) or TREND in (targets.claimed or {})
+    learns = learns_trend(statistics, job, targets)
     trend = {TREND: TREND_RULE} if learns else {}
     _check_precision(job, targets, "--target-precision" if fly else "--precision")
     _check_facets(job, targets)
@@ -77,9 +77,12 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     return targets
 
 
-def has_trend(statistics: Statistics, job: TargetsJob) -> bool:
-    """Whether new targets learn from images of every strength. These are whole; of a facet's references it is not known
-    how strongly others excite it; and references of a class are its labelled images, not the strongest."""
+def learns_trend(statistics: Statistics, job: TargetsJob, targets: Targets) -> bool:
+    """Whether a job's targets learn from images of every strength: those that were begun keep to how they were. These
+    images are whole; of a facet's references it is not known how strongly others excite it; and references of a class
+    are its labelled images, not the strongest."""
+    if targets.claimed is not None:
+        return TREND in targets.claimed
     of_neurons = job.layer != CLASSES and job.variant.crop == "image" and job.variant.most_facets == 1
     return of_neurons and len(learnt_from(statistics, job.layer)) >= FEWEST_GRADED
 

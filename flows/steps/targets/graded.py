@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 
 from stores import References, Sample, Statistics
 from stores.errors import SchemaMismatch
@@ -90,12 +90,6 @@ def _drawn(statistics: Statistics, layer: str) -> tuple[Int64[np.ndarray, "image
         return np.empty(0, np.int64), np.empty(0)
     draws = draws_of(statistics.keys(images.tolist()))
     return images[draws < SHARE], draws[draws < SHARE]
-
-
-def for_targets(statistics: Statistics, sample: Sample) -> Bool[np.ndarray, "image"]:
-    """Which images of a sample targets may learn from."""
-    which: np.ndarray = draws_of(statistics.keys(sample.image.tolist())) < SHARE
-    return which
 
 
 def draws_of(keys: Sequence[str]) -> Float[np.ndarray, "image"]:

@@ -44,6 +44,7 @@ def image_rows(
     return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
+@np.errstate(invalid="ignore", over="ignore")  # of a neuron that overflows nothing is finite
 def trend(
     rows: Float[np.ndarray, "image channel level"],
     peaks: Float[np.ndarray, "image neuron"],
@@ -71,18 +72,7 @@ def trend(
     >>> trend(sample, peaks, every, np.float32([[[3.0]]]), np.float32([3]), np.array([1]))
     array([[[1.5]]], dtype=float32)
     """
-    with np.errstate(invalid="ignore", over="ignore"):  # of a neuron that overflows nothing is finite
-        return _trend(rows, peaks, others & np.isfinite(peaks), means, scores, count)
-
-
-def _trend(
-    rows: Float[np.ndarray, "image channel level"],
-    peaks: Float[np.ndarray, "image neuron"],
-    counted: Bool[np.ndarray, "image neuron"],
-    means: Float[np.ndarray, "neuron channel level"],
-    scores: Float[np.ndarray, "neuron"],
-    count: Int[np.ndarray, "neuron"],
-) -> Float[np.ndarray, "neuron channel level"]:
+    counted = others & np.isfinite(peaks)
     peak = np.where(counted, peaks, 0).astype(np.float64)
     own = count.astype(np.float64)
     total = counted.sum(0) + own
