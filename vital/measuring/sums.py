@@ -180,10 +180,12 @@ class LayerTotal:
             else:
                 self._extremes[name] = torch.full((channels,), IDENTITY[one.join], device=device)
 
-    def add(self, activations: Float[Tensor, "image channel site"], levels: int) -> None:
-        """Add a batch of images, whose rows are read at ``stored_levels(sites, levels)``."""
+    def add(
+        self, activations: Float[Tensor, "image channel site"], levels: int
+    ) -> Float[Tensor, "image channel level"]:
+        """Add a batch of images, and give their sorted rows, which are read at ``stored_levels(sites, levels)``."""
         if not len(activations):
-            return
+            return activations.new_empty((0, activations.shape[1], len(stored_levels(activations.shape[2], levels))))
         rows = _described(activations.detach().float(), levels)
         for name, one in LayerSums.statistics().items():
             if one.adds:
@@ -193,6 +195,7 @@ class LayerTotal:
             else:
                 self._extremes[name] = torch.maximum(self._extremes[name], one.of(rows).amax(0))
         self._count += len(activations)
+        return rows.kept
 
     def sums(self) -> LayerSums:
         """What was added, copied to the host."""

@@ -17,11 +17,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from vital.errors import UnsuitableInput
-from vital.measuring.gathering import Batch, Gathering, Plan
 from vital.measuring.image_sums import ImageSums
-from vital.measuring.kept.ranking import NOBODY, Ranking
 from vital.measuring.photos import Photographs, Photos, read_photos
-from vital.measuring.targets import Attribution, Crop, Target, measure
+from vital.measuring.targets import Attribution, Crop, Target, measure, seen_by
 from vital.network.arithmetic import resolved
 from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model, at_side
@@ -31,8 +29,6 @@ from vital.network.probe import INPUT, anchor
 from vital.pictures.optimise import Pictures, optimise, recorded_steps
 from vital.settings import PictureSettings, RelevanceKind, VariantSettings, checked
 
-BATCH = 8
-"""Photographs in one pass."""
 LOSSLESS = (".png", ".webp")
 LOSSY = (".jpg", ".jpeg")
 
@@ -130,6 +126,11 @@ def render(
     are; of each the whole (``crop`` "image"), or the patch around the site that does (``"patch"``). ``relevance`` is
     how relevance to the neuron is computed, ``nodes`` the layers that are matched, chosen by default.
 
+    Of whole photographs a channel's picture follows the `trend` that all of them show: give weak ones, too, and more
+    than ``references``. They are run through the network once; the references are again where relevance is matched
+    (``relevant_weight``) or memory does not hold the rows. Of these 512 MiB are kept, or of eight photographs if that
+    is more: where not all fit, the trend is learnt from some, by lot.
+
     ``settings`` are those of `vital.settings.PictureSettings`: preset ``natural`` unless given, of the side of the
     model's input. Colours, and the spectrum that pictures of phases have, are those of the photographs. ``progress`` is
     told the number of steps done.
@@ -151,8 +152,7 @@ def render(
     layer = layers.layer(asked.layer)
     check_neurons(layer.name, layer.channels, [asked.number])
     shown = read_photos(photos, model.preprocessing)
-    chosen = _references(model, layers, layer, asked.number, shown, variant)
-    target = _target(model, layers, layer, asked.number, [crop for _, crop in chosen], variant) if chosen else None
+    target, chosen = _target(model, layers, (layer, asked.number), shown, variant, wanted)
     if target is None or not (layer.classes or target.own.any()):
         raise UnsuitableInput(f"none of the {len(shown)} photographs activates {asked}: give others, or another neuron")
     sums = ImageSums.of(shown.pixels)
@@ -165,44 +165,40 @@ def render(
         larger, target, wanted, layers.layouts(), variant.relevance,
         colours=sums.colours(), spectrum=spectrum, progress=progress,
     )  # fmt: skip
-    names = tuple(shown.names[index] for index, _ in chosen)
+    names = tuple(shown.names[index] for index in chosen)
     return _picture(made, str(asked), wanted, variant, names, model)
 
 
-def _references(
-    model: Model, layers: Survey, layer: Layer, number: int, shown: Photographs, variant: VariantSettings
-) -> list[tuple[int, Crop]]:
-    """Indices of the photographs that are matched, the best first, each with what is cut out of it."""
-    most = min(variant.references or len(shown), len(shown))
-    if layer.classes:
-        return [(index, Crop(shown.pixels[index], (0,))) for index in range(most)]
-    ranking = _ranking(model, layers, layer, shown, most)
-    sites = layers.layer(layer.reads.layer).own_sites
-    boxes, chosen = model.preprocessing.boxes(1 if variant.crop == "image" else sites), []
-    for image, site in zip(ranking.images[number].tolist(), ranking.sites[number].tolist(), strict=True):
-        if image != NOBODY:
-            box = boxes[0 if variant.crop == "image" else site]
-            chosen.append((image, Crop(model.preprocessing.cut(shown.pixels[image], box), (0,))))
-    return chosen
-
-
-def _ranking(model: Model, layers: Survey, layer: Layer, shown: Photographs, most: int) -> Ranking:
-    """The photographs that activate each neuron of a layer most, and where, as `vital references` ranks them."""
-    plan = Plan((layer.name,), (), most, 128)
-    gathering = Gathering(model, layers, plan)
-    for start in range(0, len(shown), BATCH):
-        pixels = shown.pixels[start : start + BATCH]
-        rows = np.arange(start, start + len(pixels))
-        gathering.add(Batch(pixels, rows, np.full(len(rows), -1), shown.names[start : start + BATCH]))
-    return gathering.gathered().rankings[layer.name]
-
-
 def _target(
-    model: Model, layers: Survey, layer: Layer, number: int, crops: Sequence[Crop], variant: VariantSettings
-) -> Target:
+    model: Model,
+    layers: Survey,
+    neuron: tuple[Layer, int],
+    shown: Photographs,
+    variant: VariantSettings,
+    settings: PictureSettings,
+) -> tuple[Target | None, list[int]]:
+    """The target of a neuron, None where no photograph activates it, and the photographs that are matched, the best
+    first."""
+    layer, number = neuron
     nodes = matched_nodes(layers, layer.name, variant.nodes, model.name)
     attribution = Attribution.of(layers, layer.name, variant.relevance)
-    return measure(model, attribution, [number], crops, nodes)
+    most = min(variant.references or len(shown), len(shown))
+    if layer.classes:
+        crops = [Crop(pixels, (0,)) for pixels in shown.pixels[:most]]
+        return measure(model, attribution, [number], crops, nodes), list(range(most))
+    learns = variant.crop == "image" and settings.method == "vital" and settings.emphasis > 0
+    seen = seen_by(model, layers, neuron, shown, nodes if learns else ())
+    best = seen.best(most)
+    if not len(best):
+        return None, []
+    if learns and settings.relevant_weight == 0 and seen.holds(best):
+        target = seen.target(best)
+    else:
+        boxes = model.preprocessing.boxes(1 if variant.crop == "image" else layers.layer(layer.reads.layer).own_sites)
+        at = np.zeros(len(shown), int) if variant.crop == "image" else seen.site
+        cut = [model.preprocessing.cut(shown.pixels[one], boxes[at[one]]) for one in best.tolist()]
+        target = measure(model, attribution, [number], [Crop(pixels, (0,)) for pixels in cut], nodes)
+    return (seen.with_trend(target, best) if learns else target), best.tolist()
 
 
 def _picture(

@@ -10,12 +10,13 @@ from jaxtyping import Bool
 
 from flows.jobs import BLOCK, TargetsJob
 from flows.running.process import LoadedModel
-from flows.steps.targets.graded import FEWEST_GRADED, learnt_from
+from flows.steps.targets.graded import learnt_from
 from stores import Statistics, Targets
 from stores.dataset.targets import TREND, TargetArrays
 from stores.errors import SchemaMismatch
 from vital.errors import UnsuitableInput
 from vital.measuring.rows import stored_levels
+from vital.measuring.targets import FEWEST_GRADED
 from vital.network.nodes import matched_nodes
 from vital.network.probe import CLASSES, INPUT
 from vital.settings import VariantSettings

@@ -16,7 +16,7 @@ from flows.jobs import TargetsJob
 from flows.running.process import LoadedModel, decoders_of, fitting_batch
 from flows.running.progress import tick
 from flows.steps.images import AHEAD, StoredImages, reference_crops
-from flows.steps.targets.graded import FEWEST_GRADED, GradedImages, WantedImages, chosen_images, graded_images
+from flows.steps.targets.graded import WantedImages, chosen_images, graded_images
 from stores import References, Statistics, Targets
 from stores.arrays.names import placed
 from stores.dataset.kept.places import Places
@@ -25,9 +25,11 @@ from stores.errors import PictureStatus
 from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.rows import stepped
 from vital.measuring.targets import (
+    FEWEST_GRADED,
     Attribution,
     Crop,
     Facets,
+    GradedImages,
     Target,
     chance_of,
     find_facets,
@@ -112,7 +114,9 @@ class TaskReferences:
         graded = graded_images(WantedImages(key, lambda: self._graded(image_bytes)))
         if graded is None:
             return target
-        return graded.with_trend(target, self.references, statistics.sample(layer, self.neurons))
+        sample = statistics.sample(layer, self.neurons)
+        peaks = sample.peak[np.searchsorted(sample.image, graded.image)]
+        return graded.with_trend(target, self.references.image, self.references.score, peaks)
 
     def _graded(self, image_bytes: int) -> GradedImages | None:
         images = chosen_images(self.statistics, self.job.layer, image_bytes)

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from tests.reference.networks import SIDE
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
 from vital.measuring.image_sums import ColourDistribution
-from vital.measuring.targets import Attribution, Crop, measure
+from vital.measuring.targets import Attribution, Crop, Target, measure
 from vital.network.layers import survey
 from vital.network.models import Model
 from vital.network.probe import CLASSES, INPUT, probe
@@ -165,6 +166,81 @@ def test_files_that_cannot_be_written_are_refused(
     with pytest.raises(UnsuitableInput, match=r"no folder '.*missing' to save a\.png in"):
         picture.save(tmp_path / "missing" / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def shown_to(model: Model, **settings: Any) -> int:
+    """How many photographs a picture of three steps runs through the network: all that does less survey and steps."""
+    seen: list[int] = []
+    model.network.get_submodule("0").register_forward_hook(lambda module, images, output: seen.append(len(output)))
+    survey(model)
+    surveyed = sum(seen)
+    render(model, f"2:{NEURON}", many(), references=5, steps=3, **settings)
+    return sum(seen) - 2 * surveyed - 3
+
+
+def many() -> list[np.ndarray]:
+    blocks = np.random.default_rng(3).integers(0, 256, (30, 4, 4, 3), np.uint8)
+    return list(blocks.repeat(SIDE // 4, 1).repeat(SIDE // 4, 2))
+
+
+def learnt_by_hand(model: Model, crops: Tensor, best: np.ndarray) -> Target:
+    """Of the best photographs, with what is usual of all and the line of least squares, by NumPy."""
+    layers = survey(model)
+    attribution = Attribution("2", layouts=layers.layouts())
+    nodes = (INPUT, *NODES["2"])
+    target = measure(model, attribution, [NEURON], [Crop(crops[one], (0,)) for one in best], nodes)
+    with probe(model.network, [*nodes, "2"]) as run:
+        given = {name: one.double().numpy() for name, one in run(model.preprocessing.normalise(crops)).items()}
+    peaks = given["2"][:, NEURON].max(1)
+    others = np.setdiff1d(np.arange(len(crops)), best)
+    x = np.concatenate([peaks[others], np.full(len(best), peaks[best].mean())])
+    learnt = {}
+    for name, node in target.nodes.items():
+        have = (np.arange(given[name].shape[-1]) + 0.5) / given[name].shape[-1]
+        rows = np.array([[np.interp(node.levels, have, np.sort(row)) for row in image] for image in given[name]])
+        y = np.concatenate([rows[others], np.repeat(rows[best].mean(0)[None], len(best), axis=0)])
+        slope, start = np.polyfit(x, y.reshape(len(y), -1), 1)
+        trend = (slope * peaks[best].mean() + start).reshape(y.shape[1:]) - y.mean(0)
+        usual, trend = rows.mean(0).astype(np.float32), trend[None].astype(np.float32)
+        learnt[name] = replace(node, usual=usual, trend=trend)
+    return replace(target, nodes=learnt)
+
+
+@pytest.mark.parametrize("change", [{}, {"relevant_weight": 1.0}])
+def test_a_channel_s_picture_follows_the_trend_of_all_photographs(
+    tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """The target that a picture is made of is what NumPy makes of the network run by hand."""
+    model, photos = tiny(), many()
+    made_of: list[Target] = []
+
+    def noted(model: Model, target: Target, *others: Any, **more: Any) -> Pictures:
+        made_of.append(target)
+        return optimise(model, target, *others, **more)
+
+    monkeypatch.setattr("vital.pictures.render.optimise", noted)
+    picture = render(model, f"2:{NEURON}", photos, references=5, steps=2, **change)
+    crops = crops_of(model, photos)
+    with probe(model.network, ["2"]) as run:
+        peaks = run(model.preprocessing.normalise(crops))["2"][:, NEURON].amax(1).numpy()
+    best = np.argsort(-peaks, kind="stable")[:5]
+    assert picture.references == tuple(map(str, best))
+    expected = learnt_by_hand(model, crops, best)
+    assert list(made_of[0].nodes) == list(expected.nodes)
+    for name, node in made_of[0].nodes.items():
+        wanted = expected.nodes[name].caricature(expected.count, 1.0)
+        np.testing.assert_allclose(node.caricature(made_of[0].count, 1.0), wanted, atol=1e-4 * np.ptp(wanted))
+        assert (node.relevant is None) == (not change or name == INPUT)
+
+
+def test_photographs_run_through_the_network_once(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are matched run again only where their relevance, or a patch of them, is, or where memory is short."""
+    assert shown_to(tiny()) == 30
+    assert shown_to(tiny(), relevant_weight=1.0) == 30 + 5
+    assert shown_to(tiny(), crop="patch") == 30 + 5
+    assert shown_to(tiny(), emphasis=0.0) == 30 + 5
+    monkeypatch.setattr("vital.measuring.targets.trends.MOST_BYTES", 1)
+    assert shown_to(tiny()) == 30 + 5
 
 
 def dead(model: Model) -> Model:

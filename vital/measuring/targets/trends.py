@@ -6,20 +6,66 @@ neuron itself goes with shows in images of every strength: those that hardly exc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Int64, Num
 from torch import Tensor
 
+from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.rows import stored_rows
+from vital.measuring.targets.means import Target
 from vital.measuring.targets.passes import Attribution
 from vital.network.arithmetic import widened
 from vital.network.models import Model
 
 AT_ONCE = 1 << 23
 """Numbers of the images' rows that are handled together in double precision: 64 MB."""
+MOST_BYTES = 1 << 29
+"""Of the rows of graded images, which are in memory together."""
+FEWEST_GRADED = 8
+"""Images of which a slope is learnt at least."""
+
+
+def most_graded(image_bytes: int) -> int:
+    """How many images a trend is learnt from at most, whose rows take ``image_bytes`` each."""
+    return max(FEWEST_GRADED, MOST_BYTES // max(image_bytes, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class GradedImages:
+    """Images in ascending order of their ids, and their sorted rows at every node that is matched."""
+
+    image: Int64[np.ndarray, "image"]
+    rows: Mapping[str, Float[np.ndarray, "image _channel _level"]]
+
+    @classmethod
+    def finite(cls, image: Int64[np.ndarray, "image"], rows: Mapping[str, np.ndarray]) -> GradedImages:
+        """Those of some images on which the network does not overflow: the others would count for every neuron."""
+        usable = np.all([np.isfinite(each.reshape(len(each), -1)).all(1) for each in rows.values()], axis=0)
+        if usable.all():
+            return cls(image, rows)
+        return cls(image[usable], {name: each[usable] for name, each in rows.items()})
+
+    def with_trend(
+        self,
+        target: Target,
+        references: Int[np.ndarray, "neuron rank"],
+        scores: Float[np.ndarray, "neuron rank"],
+        peaks: Float[np.ndarray, "image neuron"],
+    ) -> Target:
+        """A target with the trend of its neurons, which was measured on these ``references`` with these peaks,
+        ``scores``; `NOBODY` is none. ``peaks`` are the neurons' on the graded images."""
+        known = references != NOBODY
+        mean = np.where(known, scores, 0).sum(1, dtype=np.float64) / np.maximum(known.sum(1), 1)
+        others = np.stack([~np.isin(self.image, own) for own in references], axis=1)
+        nodes = {
+            name: replace(node, trend=trend(self.rows[name], peaks, others, node.quantiles, mean, target.count))
+            for name, node in target.nodes.items()
+        }
+        return replace(target, nodes=nodes)
 
 
 def image_rows(

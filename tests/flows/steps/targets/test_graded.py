@@ -14,10 +14,13 @@ from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps.images import load_images
 from flows.steps.targets import graded, images_learnt, read_targets, usual_of
-from flows.steps.targets.graded import SHARE, GradedImages, chosen_images, draws_of, learnt_from
+from flows.steps.targets.graded import SHARE, chosen_images, draws_of, learnt_from
 from stores import open_statistics
 from stores.dataset.targets import TREND
 from tests.flows.conftest import LAYER, VARIANT, Made, targets_job
+from vital.measuring.photos import Photographs
+from vital.measuring.targets import GradedImages, seen_by
+from vital.network.probe import INPUT
 
 NODES = ("0", "1")
 
@@ -71,6 +74,53 @@ def test_a_stored_trend_is_the_line_through_what_the_network_gives(made: Made) -
 
 
 @pytest.mark.slow
+def test_loose_photographs_give_the_target_that_a_store_of_them_gives(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a store's targets learn from all of its images, as from photographs that are all shown."""
+    monkeypatch.setattr(graded, "SHARE", 1.0)
+    store = tmp_path / "stats.zarr"
+    shutil.copytree(made.store, store)
+    variant = VARIANT.model_copy(update={"references": 2})
+    measure_targets(targets_job(store, variant=variant, neurons="0:32"))
+    statistics = open_statistics(str(store))
+    targets = statistics.targets(LAYER, variant.label(False))
+    assert TREND in targets.settings
+    live = np.flatnonzero(statistics.references(LAYER).live(1))[:4].tolist()
+    kept = read_targets(targets, live, usual_of(statistics, targets))
+    loaded = load_stored(statistics, Running(threads=1))
+    ids = np.arange(int(statistics.shards().images.sum()))
+    assert statistics.sample(LAYER, ()).image.tolist() == ids.tolist()
+    images = dict(load_images(statistics, ids.tolist(), loaded.model.preprocessing, {}))
+    shown = Photographs(tuple(map(str, ids)), torch.stack([images[one] for one in ids.tolist()]))
+    for position, number in enumerate(live):
+        neuron, nodes = (loaded.survey.layer(LAYER), number), tuple(targets.nodes)
+        seen = seen_by(loaded.model, loaded.survey, neuron, shown, nodes, levels=statistics.levels)
+        best = seen.best(2)
+        assert best.tolist() == statistics.references(LAYER, 2, [number]).image[0].tolist()
+        target = seen.with_trend(seen.target(best), best)
+        np.testing.assert_allclose(target.own[0], kept.own[position], rtol=2e-3)
+        for name in nodes:
+            ours, theirs = target.nodes[name], kept.nodes[name]
+            assert ours.trend is not None
+            assert theirs.trend is not None
+            assert ours.usual is not None
+            assert theirs.usual is not None
+            np.testing.assert_allclose(ours.levels, theirs.levels)
+            # a store keeps colours at 128 levels, whatever its targets' are
+            near = 0.01 * np.ptp(theirs.usual) if name == INPUT else 1e-5
+            np.testing.assert_allclose(ours.usual, theirs.usual, rtol=1e-4, atol=near)
+            for mine, other in (
+                (ours.quantiles[0], theirs.quantiles[position]),
+                (ours.trend[0], theirs.trend[position]),
+            ):
+                np.testing.assert_allclose(mine, other, atol=0.01 * np.ptp(other))  # stored rows are rounded
+            assert (ours.deviation is None) == (theirs.deviation is None) == (name == INPUT)
+            if ours.deviation is not None and theirs.deviation is not None:
+                np.testing.assert_allclose(ours.deviation, theirs.deviation, rtol=1e-3)
+
+
+@pytest.mark.slow
 def test_targets_that_were_begun_without_a_trend_go_on_without(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +128,7 @@ def test_targets_that_were_begun_without_a_trend_go_on_without(
     shutil.copytree(made.store, store)
     other = VARIANT.model_copy(update={"references": 2})
     with monkeypatch.context() as patch:
-        patch.setattr(graded, "FEWEST_GRADED", 10_000)
+        patch.setattr("flows.steps.targets.measuring.FEWEST_GRADED", 10_000)
         patch.setattr("flows.steps.targets.declaring.FEWEST_GRADED", 10_000)
         measure_targets(targets_job(store, variant=other, neurons="0:32"))
     before = open_statistics(str(store)).targets(LAYER, other.label(False))
@@ -103,8 +153,8 @@ def test_where_memory_is_short_images_are_taken_by_lot(made: Made, monkeypatch: 
     every = learnt_from(statistics, LAYER)
     draws = draws_of(statistics.keys(every.tolist()))
     assert chosen_images(statistics, LAYER, 1).tolist() == every.tolist()
-    monkeypatch.setattr(graded, "FEWEST_GRADED", 2)
-    monkeypatch.setattr(graded, "MOST_BYTES", 300)
+    monkeypatch.setattr("vital.measuring.targets.trends.FEWEST_GRADED", 2)
+    monkeypatch.setattr("vital.measuring.targets.trends.MOST_BYTES", 300)
     some = chosen_images(statistics, LAYER, 100)
     assert some.tolist() == sorted(every[np.argsort(draws)[:3]].tolist())
     assert len(chosen_images(statistics, LAYER, 1000)) == 2
