@@ -15,8 +15,10 @@ ifeq ($(filter-out test suite check lint types fast,$(MAKECMDGOALS)),)
 MAKEFLAGS += --jobs=2
 endif
 
-# A hundred processes import the project: what one has compiled the others read.
+# A hundred processes import the project: what one has compiled the others read. So it is with what is installed, of
+# which a tenth is ever imported: to compile all of it takes longer than to install it.
 unexport PYTHONDONTWRITEBYTECODE
+INSTALL = $(BIN)/pip install --quiet --no-compile -c $(CONSTRAINTS)
 
 .PHONY: demo test suite check lint types fast coverage coverage-fast docs clean
 
@@ -54,22 +56,23 @@ docs: .venv/docs.installed
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
+	-$(INSTALL) --upgrade pip  # what Python 3.11 brings takes three times as long to choose versions, but does, too
 
 # torch goes in first, at the pinned version: found installed, nothing else can pull another build of it.
 .venv/torch.installed: .venv/bin/pip $(INPUTS)
-	$(BIN)/pip install --quiet -c $(CONSTRAINTS) torch torchvision
+	$(INSTALL) torch torchvision
 	@touch $@
 
 .venv/demo.installed: .venv/torch.installed
-	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[demo]'
+	$(INSTALL) -e '.[demo]'
 	@touch $@
 
 .venv/test.installed: .venv/torch.installed
-	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[demo,test]'
+	$(INSTALL) -e '.[demo,test]'
 	@touch $@ .venv/demo.installed
 
 .venv/docs.installed: .venv/torch.installed
-	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	@touch $@
 
 clean:

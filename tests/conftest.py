@@ -28,6 +28,7 @@ os.environ.setdefault("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
 
 import jaxtyping
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
@@ -72,6 +73,24 @@ install_import_hook(list(PACKAGES), CHECKER)
 sys.meta_path.insert(0, _AsItIs())
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Where nobody has compiled the tests, and what they import, one process does, and the others wait for it: all
+    would do the same at the same time."""
+    folder: str | None = getattr(session.config, "workerinput", {}).get("uncompiled")
+    if folder is None:
+        yield
+        return
+    compiled = Path(folder, "compiled")
+    with FileLock(f"{compiled}.lock"):
+        first = not compiled.exists()
+        if first:
+            yield
+            compiled.touch()
+    if not first:
+        yield
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays: Python need not look for garbage in it again and again."""
     gc.freeze()
@@ -79,6 +98,7 @@ def pytest_collection_finish() -> None:
 
 
 _SERVER = pytest.StashKey[Server]()
+_UNCOMPILED = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -94,6 +114,8 @@ def pytest_configure_node(node: Any) -> None:
         node.config.stash[_SERVER] = Server()
     server = node.config.stash[_SERVER]
     node.workerinput["prefect"] = (server.url, str(server.database))
+    if node.config.stash.setdefault(_UNCOMPILED, not any(Path(__file__).parent.glob("vital/__pycache__/*pytest*"))):
+        node.workerinput["uncompiled"] = str(server.database.parent)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

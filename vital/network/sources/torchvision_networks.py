@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,7 +45,33 @@ def torchvision_models() -> ModuleType:
         library_.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library_.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _SCHEMAS.append(library_)
-    return importlib.import_module("torchvision.models")
+    with _without_compiler():
+        return importlib.import_module("torchvision.models")
+
+
+COMPILER = "torch._dynamo.utils"
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Importing torchvision imports PyTorch's compiler for one question, which only its pooling of regions asks: half
+    of all that a process with a network of torchvision imports. While the block lasts another module stands for it,
+    whose answer is the compiler's, imported when it is asked."""
+    if COMPILER in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(COMPILER)
+    stand_in.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
+    sys.modules[COMPILER] = stand_in
+    try:
+        yield
+    finally:
+        if sys.modules.get(COMPILER) is stand_in:
+            del sys.modules[COMPILER]
+
+
+def _is_compile_supported(kind: Any) -> bool:
+    return bool(importlib.import_module(COMPILER).is_compile_supported(kind))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from io import BytesIO
@@ -19,7 +20,13 @@ from tests.reference.networks import randomise
 from vital.errors import UnsuitableInput
 from vital.network.models import load_model
 from vital.network.sources import jpeg_decoder, torchvision_models
-from vital.network.sources.torchvision_networks import _published, build, preprocessing_of
+from vital.network.sources.torchvision_networks import (
+    COMPILER,
+    _published,
+    _without_compiler,
+    build,
+    preprocessing_of,
+)
 
 MODELS = torchvision_models()
 NAMES = MODELS.list_models(module=MODELS)
@@ -38,6 +45,27 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def published_file(weights: Any) -> str:
     return str(weights.url.rpartition("/")[2])
+
+
+@pytest.mark.slow
+def test_a_network_comes_without_pytorch_s_compiler() -> None:
+    program = (
+        "import sys; from vital.network.sources.torchvision_networks import build; build('squeezenet1_1');"
+        "assert 'torchvision' in sys.modules; assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[4])
+
+
+def test_what_torchvision_asks_the_compiler_the_compiler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, COMPILER, raising=False)
+    with _without_compiler():
+        asked = sys.modules[COMPILER].is_compile_supported
+    assert COMPILER not in sys.modules
+    compiler: Any = SimpleNamespace(is_compile_supported=lambda kind: kind == "cpu")
+    monkeypatch.setitem(sys.modules, COMPILER, compiler)
+    with _without_compiler():
+        assert sys.modules[COMPILER] is compiler, "it was there before, and stays"
+    assert (asked("cpu"), asked("mps")) == (True, False)
 
 
 @pytest.mark.parametrize("name", ["googlenet", pytest.param("inception_v3", marks=pytest.mark.slow)])
