@@ -105,7 +105,8 @@ def run(store: Path, shards: str) -> float:
     targets.forget([block for blocks in TASKS for block in blocks])
     begun = time.perf_counter()
     references = statistics.references(LAYER)
-    moved = moved_of_tasks(statistics, job.shards, references, references.live(), TASKS, images_learnt(statistics, job))
+    live = references.live()
+    moved = moved_of_tasks(statistics, job.shards, references, live, TASKS, lambda: images_learnt(statistics, targets))
     for blocks in TASKS:
         measured_blocks(job, blocks, moved[blocks])()
     return time.perf_counter() - begun

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from stores.arrays.blocks import COUNT
 from stores.arrays.display import as_shown, shown_in_words
 from stores.arrays.names import placed, unplaced
 from stores.atlas.origin import Origin
+from stores.dataset.targets import TREND
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
 from stores.files import safe_url
 from stores.pages.content import (
@@ -99,12 +101,22 @@ class LayerSource:
             shown=shown_in_words(self.shown, self.pictures.colours),
             named=self.words.said,
             whole=self.whole,
+            matched=self._matched,
         )
 
     @property
     def whole(self) -> bool:
         """Whether pictures match whole images, and not the patch that excites the neuron most."""
         return self.pictures.variant.startswith("image")
+
+    @property
+    def _matched(self) -> Literal["", "references", "trend"]:
+        """What pictures match: their neurons' references, the trend of these, or nothing."""
+        settings, targets = self.pictures.settings, self.targets
+        if settings.get("method", "vital") != "vital":
+            return ""
+        learnt = targets is not None and TREND in (targets.claimed or {})
+        return "trend" if learnt and float(settings.get("emphasis", 0)) > 0 else "references"
 
     @cached_property
     def words(self) -> LayerWords:

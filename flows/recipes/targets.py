@@ -30,7 +30,9 @@ def measure_targets(job: TargetsJob) -> str:
     targets = declare_targets(statistics, job, loaded)
     live = references.live(job.variant.fewest)
     counted = {blocks: crops_of(references, live, blocks) for blocks in tasks_of(targets, neurons, live)}
-    moved = moved_of_tasks(statistics, job.shards, references, live, counted, images_learnt(statistics, job))
+    moved = moved_of_tasks(
+        statistics, job.shards, references, live, counted, lambda: images_learnt(statistics, targets)
+    )
     own = {blocks: {"urls": urls} for blocks, urls in moved.items()}
     at = BlocksAt(job.store, "statistics", targets.path)
     title, shares = f"{job.layer}: references measured", shares_of(job.running)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -178,6 +179,9 @@ class LayerPage:
     """What words for the neurons were found by; empty where none were looked for."""
     whole: bool = False
     """Whether pictures match whole images; else the patches that photographs have."""
+    matched: Literal["", "references", "trend"] = ""
+    """What pictures match: what a neuron's references have; their trend, what goes with its activation in images of
+    every strength; or nothing, as those of a method that activates the neuron alone."""
     photographs: Sequence[tuple[Photo, Sequence[int]]] = ()
     labels: Iterable[tuple[str, int, int]] = ()
 

@@ -19,7 +19,7 @@ from stores.pages.data.values import script
 from stores.pages.folder import SITE_FOLDER, SiteFolder, digest
 from stores.pages.sheets import ACROSS, PER_SHEET, TILES, maps_file, mask_file, picture_file, sheet_files
 
-VERSION = "7"
+VERSION = "8"
 """Goes into every digest: a change of what is written raises it."""
 SCRIPTS = (
     "data.js", "dom.js", "format.js", "plots.js", "wall.js", "search.js", "photographs.js", "order.js", "controls.js",

@@ -182,7 +182,7 @@ def _readable(known: Mapping[str, float], asked: bool) -> Finding:
         if judge != OWN_NETWORK and _PICTURE + judge in known
     ]
     if not pairs:
-        few = "unknown since too few photographs excite the neuron, or too few neurons have pictures"
+        few = "unknown since too few photographs are kept to ask about, or too few neurons have pictures"
         return Finding(None, f"readability {few if asked else 'not measured'}")
     own, photographs = np.mean(pairs, axis=0).tolist()
     if photographs < COMPETENT:

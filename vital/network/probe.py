@@ -7,12 +7,16 @@ in other threads, run as they would.
 from __future__ import annotations
 
 import copy
+import logging
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from itertools import chain
-from threading import get_ident
+from threading import Lock, RLock, get_ident
+from types import ModuleType
 from typing import Any, Literal, cast
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float
@@ -22,6 +26,8 @@ from vital.errors import FailedForward, UnknownLayer, VitalError, of_gpu
 from vital.memory import out_of_memory
 from vital.network.out_of_place import OutOfPlace
 from vital.settings import CLASSES as CLASSES
+
+logger = logging.getLogger(__name__)
 
 INPUT = "input"
 """The name of the network's input as a node: three channels, the colours of a picture in the network's units."""
@@ -47,16 +53,42 @@ def anchor(network: nn.Module) -> Tensor:
 
 def modules_anew(network: nn.Module) -> nn.Module:
     """A network of its own on the same tensors: some remember what they were last run on. What a module holds beside
-    them that cannot be copied, such as a lock or an open file, both have."""
-    shared: dict[int, Any] = {id(one): one for one in chain(network.parameters(), network.buffers())}
+    them that cannot be copied, such as a lock or an open file, both have: that is logged once, as a warning unless it
+    is only what remembers nothing (`FORGETFUL`)."""
+    tensors: dict[int, Any] = {id(one): one for one in chain(network.parameters(), network.buffers())}
     try:
-        return copy.deepcopy(network, dict(shared))
+        return copy.deepcopy(network, dict(tensors))
     except Exception:  # whatever a module holds beside its weights
-        return _piece_by_piece(network, shared)
+        shared: dict[str, Any] = {}
+        twin = _piece_by_piece(network, tensors, shared)
+        if shared and network not in _told:
+            _told.add(network)
+            _tell(network, shared)
+        return twin
 
 
-def _piece_by_piece(module: nn.Module, copied: dict[int, Any]) -> nn.Module:
-    """The module with each of its attributes copied by itself, as far as it can be; ``copied`` is deepcopy's memo."""
+FORGETFUL = (type(Lock()), type(RLock()), ModuleType)
+"""Types of what cannot be copied and keeps nothing of the images that a network was run on."""
+_told: WeakSet[nn.Module] = WeakSet()
+NAMED = 3
+"""Of what is shared, so many are named."""
+
+
+def _tell(network: nn.Module, shared: Mapping[str, Any]) -> None:
+    harmless = all(isinstance(one, FORGETFUL) for one in shared.values())
+    named = [f"{name!r} ({type(one).__name__})" for name, one in list(shared.items())[:NAMED]]
+    more = [f"{len(shared) - NAMED} more"] if len(shared) > NAMED else []
+    logger.log(
+        logging.INFO if harmless else logging.WARNING,
+        "copies of a %s, on which other sizes are tried, share %s with it, which cannot be copied: write a "
+        "__deepcopy__ for what remembers images",
+        type(network).__name__, " and ".join([*named, *more]),
+    )  # fmt: skip
+
+
+def _piece_by_piece(module: nn.Module, copied: dict[int, Any], shared: dict[str, Any], at: str = "") -> nn.Module:
+    """The module with each of its attributes copied by itself, as far as it can be; ``copied`` is deepcopy's memo. What
+    could not be is added to what is ``shared``, by its name below ``at``."""
     if id(module) in copied:
         return cast(nn.Module, copied[id(module)])
     twin: nn.Module = object.__new__(type(module))
@@ -64,16 +96,21 @@ def _piece_by_piece(module: nn.Module, copied: dict[int, Any]) -> nn.Module:
     for name, value in module.__dict__.items():
         if name == "_modules":
             twin.__dict__[name] = {
-                key: one if one is None else _piece_by_piece(one, copied) for key, one in value.items()
+                key: one if one is None else _piece_by_piece(one, copied, shared, f"{at}{key}.")
+                for key, one in value.items()
             }
             continue
-        tried = dict(copied)  # deepcopy leaves there what it was at when it failed
+        tried = ChainMap[int, Any]({}, copied)  # deepcopy leaves there what it was at when it failed
         try:
-            twin.__dict__[name] = copy.deepcopy(value, tried)
+            twin.__dict__[name] = copy.deepcopy(value, cast(dict[int, Any], tried))
         except Exception:
-            twin.__dict__[name] = value
+            twin.__dict__[name] = shared[f"{at}{name}"] = value
         else:
-            copied.update(tried)
+            # deepcopy knows things by where they lie, and keeps them in memory in a list at the memo's own address.
+            # That list must outlast the memo, whose address others are given.
+            alive = tried.maps[0].pop(id(tried), [])
+            copied.update(tried.maps[0])
+            copied.setdefault(id(copied), []).extend(alive)
     return twin
 
 

@@ -3,6 +3,7 @@ they are."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +15,15 @@ from flows.jobs import EvaluateJob
 from flows.running.process import LoadedModel, judges_at, load_at_side, load_stored, stored_model
 from flows.running.progress import tick
 from flows.steps.judging.measured import USUAL, Measured
-from flows.steps.judging.photographs import CHUNK, Asked, JudgedReferences, Questions, questions_of, references_of
+from flows.steps.judging.photographs import (
+    CHUNK,
+    Asked,
+    JudgedReferences,
+    Questions,
+    questions_of,
+    references_of,
+    why_unasked,
+)
 from flows.steps.judging.rarity import as_rare
 from stores import open_atlas
 from vital.judging.clarity import measures_of_facets, measures_of_references
@@ -34,6 +43,8 @@ from vital.judging.readability import mean_explanations, readability, standardis
 from vital.judging.trust import is_of_photographs
 from vital.network.arithmetic import rounding
 from vital.network.probe import CLASSES
+
+logger = logging.getLogger(__name__)
 
 FEWEST_CLIPPED = 1e-3
 """Share of clipped values that references are taken to have at least."""
@@ -72,7 +83,10 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
         seen = [judged.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]
         of_pictures["diversity"] = diversity(np.stack(seen))
     of_neurons = {name: part.means(values) for name, values in of_pictures.items()}
-    if (questions := questions_of(unnamed, asked)) is not None:
+    questions = questions_of(unnamed, asked)
+    if judges and (why := why_unasked(layer, questions)):
+        logger.warning("%s", why)
+    if questions is not None:
         for name in judges:
             of_neurons |= _readable(name, judged.features(name), part.together(), photos, questions)
             each = readability(

@@ -26,7 +26,7 @@ from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import clipped, variation
 from vital.judging.names import OWN_NETWORK
 from vital.judging.processing import joined, passed
-from vital.judging.readability import ASKED, Question, lower_half, standardised
+from vital.judging.readability import ASKED, FEWEST, FEWEST_ASKED, Question, lower_half, standardised
 from vital.measuring.kept.ranking import NOBODY
 
 CHUNK = 32
@@ -62,7 +62,7 @@ class JudgedReferences:
     """The facet of each of these, 0 where they are not divided."""
     leading: Sequence[Int[np.ndarray, "_facet"]]
     """The strongest of each facet of a neuron among them: as many photographs as there are pictures of it."""
-    features: Mapping[str, Float[np.ndarray, "image feature"]]
+    features: Mapping[str, Float[np.ndarray, "image _feature"]]
     passed: Mapping[str, Float[np.ndarray, "image _channel"]]
     variation: Float[np.ndarray, "image"]
     clipped: Float[np.ndarray, "image"]
@@ -141,8 +141,8 @@ class Questions:
     and the sample's features as they are."""
 
     of: Sequence[Question]
-    features: Mapping[str, Float[np.ndarray, "image feature"]]
-    sample: Mapping[str, Float[np.ndarray, "image feature"]]
+    features: Mapping[str, Float[np.ndarray, "image _feature"]]
+    sample: Mapping[str, Float[np.ndarray, "member _feature"]]
 
 
 @lru_cache(maxsize=2)
@@ -180,9 +180,33 @@ def questions_of(job: EvaluateJob, asked: Asked) -> Questions | None:
     return Questions(questions, over, sampled)
 
 
+def why_unasked(layer: str, questions: Questions | None) -> str:
+    """Why judges cannot be asked about the pictures of some neurons of a layer, in a sentence with the way out; empty
+    where they can about all."""
+    if questions is None:
+        return (
+            f"what pictures of layer {layer!r} tell other networks is not known, since the store keeps no queries or "
+            "no sample to ask about: make statistics with --queries and --sample"
+        )
+    neurons, unfair = len(questions.of), sum(not one.fair for one in questions.of)
+    if neurons < FEWEST:
+        return (
+            f"what pictures of layer {layer!r} tell other networks is not known, since {neurons} are too few to tell "
+            f"their style from what they show: make pictures of {FEWEST} neurons or more"
+        )
+    if not unfair:
+        return ""
+    sampled = len(next(iter(questions.sample.values()), ()))
+    return (
+        f"what pictures of {unfair} of {neurons} neurons of layer {layer!r} tell other networks is not known, since "
+        f"fewer than {FEWEST_ASKED} queries or weak images of a sample of {sampled} are left beside those that targets "
+        "learn from: make statistics of more images, or with more --queries and a larger --sample"
+    )
+
+
 def _features_of(
     job: EvaluateJob, asked: Asked, images: Int[np.ndarray, "image"]
-) -> dict[str, Float[np.ndarray, "image feature"]]:
+) -> dict[str, Float[np.ndarray, "image _feature"]]:
     """Whole images, given in ascending order, in the features of every judge."""
     statistics = open_statistics(asked.store)
     loaded = load_stored(statistics, job.running)

@@ -31,7 +31,7 @@ def planned_tasks(
         MissingShard: one that targets are to be measured on is not where it should be.
     """
     if job.targets == "fly":
-        asked = OnTheFly.of_tasks(job.measuring(), statistics, live, tasks)
+        asked = OnTheFly.of_tasks(job.measuring(), statistics, targets, live, tasks)
         return {blocks: pictures_of(live, blocks) for blocks in tasks}, {
             blocks: {"fly": of_task} for blocks, of_task in asked.items()
         }

@@ -13,11 +13,12 @@ from flows.running.neurons import joined_blocks
 from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import aside
 from flows.steps.images import moved_urls
-from flows.steps.targets.declaring import declare_targets, learns_trend, planned_nodes
-from flows.steps.targets.graded import learnt_from
+from flows.steps.targets.declaring import declare_targets, planned_nodes
+from flows.steps.targets.graded import chosen_images, graded_bytes
 from flows.steps.targets.measuring import TaskReferences, add_facets, block_arrays
 from stores import References, Statistics, Targets, open_statistics
 from stores.arrays.blocks import neurons_of_block
+from stores.arrays.names import placed
 from stores.dataset.index import ShardRows
 from stores.dataset.targets import TREND
 from stores.errors import MissingShard
@@ -42,11 +43,13 @@ def _images_of(
     return taken
 
 
-def images_learnt(statistics: Statistics, job: TargetsJob) -> Int64[np.ndarray, "image"]:
-    """The images that every task learns a trend from, whatever its neurons."""
-    targets = statistics.targets(job.layer, job.variant.label(job.layer == CLASSES))
-    learns = learns_trend(statistics, job, targets)
-    return learnt_from(statistics, job.layer) if learns else np.empty(0, np.int64)
+def images_learnt(statistics: Statistics, targets: Targets) -> Int64[np.ndarray, "image"]:
+    """The images that every task of these targets, which are declared, learns a trend from, whatever its neurons; none
+    where they learn none."""
+    if TREND not in targets.settings:
+        return np.empty(0, np.int64)
+    shapes = [targets.array(f"{placed(node)}/{TREND}").shape[1:] for node in targets.nodes]
+    return chosen_images(statistics, targets.layer, graded_bytes(shapes))
 
 
 def moved_of_tasks(
@@ -55,16 +58,17 @@ def moved_of_tasks(
     references: References,
     live: Bool[np.ndarray, "neuron"],
     tasks: Collection[tuple[int, ...]],
-    learnt: Int64[np.ndarray, "image"],
+    learnt: Callable[[], Int64[np.ndarray, "image"]],
 ) -> dict[tuple[int, ...], dict[str, str]]:
     """Of each task the shards it reads that are not where they were: base name to where they are now. Patterns are
-    expanded here, once a run, and a task is told of its own shards alone."""
+    expanded here, once a run, and a task is told of its own shards alone. Which images are ``learnt`` from is asked
+    where a shard moved: it costs the keys of a sample."""
     moved = moved_urls(statistics, patterns)
     if not moved:
         return {blocks: {} for blocks in tasks}
-    shards = statistics.shards()
+    shards, graded = statistics.shards(), learnt()
     read = {
-        blocks: shards.name[_holding(shards, np.append(_images_of(references, live, blocks), learnt))]
+        blocks: shards.name[_holding(shards, np.append(_images_of(references, live, blocks), graded))]
         for blocks in tasks
     }
     return {blocks: {str(name): moved[name] for name in of_task if name in moved} for blocks, of_task in read.items()}
@@ -96,19 +100,26 @@ class OnTheFly:
 
     @classmethod
     def of_tasks(
-        cls, job: TargetsJob, statistics: Statistics, live: Bool[np.ndarray, "neuron"], tasks: Sequence[tuple[int, ...]]
+        cls,
+        job: TargetsJob,
+        statistics: Statistics,
+        targets: Targets,
+        live: Bool[np.ndarray, "neuron"],
+        tasks: Sequence[tuple[int, ...]],
     ) -> dict[tuple[int, ...], OnTheFly]:
-        """That of each task of pictures.
+        """That of each task of pictures, whose ``targets`` are declared.
 
         Raises:
             MissingShard: one that holds references of a task is not where it should be.
         """
+        if not tasks:
+            return {}
         references, shards = statistics.references(job.layer, job.variant.references), statistics.shards()
         group_of = {block: group for group in joined_blocks(live, BLOCK) for block in group}
         together = {blocks: tuple(dict.fromkeys(group_of[block] for block in blocks)) for blocks in tasks}
         every = {blocks: tuple(block for group in groups for block in group) for blocks, groups in together.items()}
-        learnt = images_learnt(statistics, job)
-        moved = moved_of_tasks(statistics, job.shards, references, live, every.values(), learnt)
+        learnt = images_learnt(statistics, targets)
+        moved = moved_of_tasks(statistics, job.shards, references, live, every.values(), lambda: learnt)
         now = {name: url for urls in moved.values() for name, url in urls.items()}
         asked = sorted({block for blocks in every.values() for block in blocks})
         read = np.append(_images_of(references, live, asked), learnt)

@@ -6,7 +6,8 @@ that it was made from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -34,6 +35,11 @@ class WantedImages:
 def graded_images(wanted: WantedImages) -> GradedImages | None:
     """Read at a process's first task of a layer and kept for its next ones: the same for all neurons."""
     return wanted.read()
+
+
+def graded_bytes(shapes: Iterable[tuple[int, ...]]) -> int:
+    """Of an image's rows at all nodes, whose shapes these are (channel, level), as a process keeps them."""
+    return sum(4 * math.prod(shape) for shape in shapes)
 
 
 def chosen_images(statistics: Statistics, layer: str, image_bytes: int) -> Int64[np.ndarray, "image"]:

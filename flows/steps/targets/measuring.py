@@ -16,7 +16,7 @@ from flows.jobs import TargetsJob
 from flows.running.process import LoadedModel, decoders_of, fitting_batch
 from flows.running.progress import tick
 from flows.steps.images import AHEAD, StoredImages, reference_crops
-from flows.steps.targets.graded import WantedImages, chosen_images, graded_images
+from flows.steps.targets.graded import WantedImages, chosen_images, graded_bytes, graded_images
 from stores import References, Statistics, Targets
 from stores.arrays.names import placed
 from stores.dataset.kept.places import Places
@@ -108,7 +108,7 @@ class TaskReferences:
     def with_trend(self, target: Target) -> Target:
         """A ``target`` of these neurons with their trend; without, where too few graded images are kept."""
         statistics, layer = self.statistics, self.job.layer
-        image_bytes = sum(node.quantiles[0].nbytes for node in target.nodes.values())
+        image_bytes = graded_bytes(node.quantiles.shape[1:] for node in target.nodes.values())
         made_of = tuple(statistics.provenance.values())
         key = (statistics.url, made_of, layer, tuple(self.nodes), self.job.precision, image_bytes)
         graded = graded_images(WantedImages(key, lambda: self._graded(image_bytes)))

@@ -75,6 +75,7 @@ def _first(
         "named": page.named,
         "shown": page.shown,
         "whole": page.whole,
+        "matched": page.matched,
         "names": named,
         "coordinates": page.coordinates is not None,
         "columns": [

@@ -15,6 +15,7 @@ from flows.pages.again import commands
 from flows.pages.layer import LayerSource
 from flows.recipes.atlas import build_atlas
 from flows.recipes.evaluation import evaluate_atlas
+from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps.images import load_images
@@ -24,11 +25,11 @@ from stores.arrays.schema import array_at
 from stores.errors import SchemaMismatch, StoreError
 from tests.flows import tiny
 from tests.flows.command import vital
-from tests.flows.conftest import LAYER, PICTURE, VARIANT, Made, atlas_job, targets_job
+from tests.flows.conftest import LAYER, PICTURE, VARIANT, Made, atlas_job, references_job, targets_job
 from vital.errors import UnsuitableInput
 from vital.judging.names import meaning_of
-from vital.judging.trust import AS_UNREADABLE, COMPETENT
-from vital.settings import PictureSettings
+from vital.judging.trust import AS_UNREADABLE, COMPETENT, trust_of_layer
+from vital.settings import PictureSettings, StatisticsSettings
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +141,39 @@ def test_a_lone_reference_is_read_as_the_yardstick_is(made: Made, tmp_path: Path
     assert np.corrcoef(read, yardstick)[0, 1] > 0.3  # they differ by what all pictures share, which is taken out
     assert abs(read.mean() - yardstick.mean()) < 0.2
     assert "processing_gap" not in found  # a lone reference is near no other
+
+
+@pytest.mark.parametrize("sample", [20, 5, 0])
+def test_of_a_small_sample_a_figure_is_known_or_it_is_said_why_not(
+    made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture, sample: int
+) -> None:
+    store, atlas = tmp_path / "stats.zarr", tmp_path / "atlas.zarr"
+    kept = StatisticsSettings(references=3, levels=16, sample=sample)
+    select_references(references_job(made.shards, store, layers=(LAYER,), statistics=kept))
+    measure_targets(targets_job(store))
+    build_atlas(atlas_job(store, atlas))
+    with caplog.at_level("WARNING", "flows"):
+        evaluated(atlas)
+    layer = open_atlas(str(atlas)).layer(LAYER)
+    pictures, found = np.flatnonzero(layer.made()), layer.metrics()
+    nothing = np.full(layer.count, np.nan)
+    read, yardstick = (found.get(f"readability_{of}{JUDGE_NAME}", nothing) for of in ("", "references_"))
+    unknown = int(np.isnan(read[pictures]).sum())
+    assert unknown == len(pictures) or sample == 20
+    [told] = [one.getMessage() for one in caplog.records if one.name.startswith("flows")]
+    if sample == 0:
+        assert f"pictures of layer '{LAYER}' tell other networks is not known, since the store keeps no queries" in told
+    else:
+        assert f"pictures of {unknown} of {len(pictures)} neurons of layer '{LAYER}' tell other networks is not" in told
+        assert f"of a sample of {sample} are left" in told
+    for neuron, line in zip(pictures, trust_of_layer(found, pictures.tolist(), asked=True), strict=True):
+        known = np.isfinite(read[neuron]) and yardstick[neuron] >= COMPETENT
+        assert (line.readable.holds is not None) == known
+        if np.isnan(read[neuron]):
+            assert line.readable.text.startswith("readability unknown since too few photographs are kept to ask about")
+        assert np.isfinite(found["mean_peak_ratio"][neuron]) == (line.reached.holds is not None)
+    told_of = {name for name, values in found.items() if not np.isfinite(values[pictures]).all()}
+    assert told_of <= {AS_UNREADABLE, *(name for name in found if name.startswith("readability"))}
 
 
 def test_siblings_add_diversity(made: Made, copied: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import s3fs
 
-from flows.jobs import TargetsJob
 from flows.steps.targets import images_learnt
 from stores import AtlasLayer, open_statistics
 from stores.arrays.opening import open_store
@@ -85,7 +84,8 @@ def test_the_commands_work_in_a_bucket_and_give_what_they_give_on_a_disk(
         done(vital("targets", "--store", store, "--layer", LAYER, "--neurons", "0:32", "--node", "0"))
     index = read_index(remote)
     wanted = np.unique(there.image[:32][there.image[:32] >= 0])  # one block
-    learnt = images_learnt(open_statistics(store), TargetsJob(store=store, layer=LAYER))
+    statistics = open_statistics(store)
+    learnt = images_learnt(statistics, statistics.targets(LAYER, "image-lrp"))
     times = Counter([*wanted.tolist(), *learnt.tolist()])  # as a reference, and for what goes with a neuron
     spans = {(f"atlas/shards/tiny-{index.shard[i]:06d}.tar", *_span(index, i)): times[i] for i in times}
     asked = [read for read in reads if read[0].endswith(".tar")]

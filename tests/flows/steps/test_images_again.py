@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,14 +20,15 @@ from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps import targets as steps
 from flows.steps.images import StoredImages, load_images, moved_urls, read_placed
-from flows.steps.targets import measuring, moved_of_tasks
-from stores import open_statistics
+from flows.steps.targets import declare_targets, measuring, moved_of_tasks
+from flows.steps.targets.graded import draws_of, learnt_from
+from stores import Statistics, open_statistics
 from stores.errors import MissingShard, UnreadableShard
 from stores.shards.decoding import decode
 from stores.shards.finding import expand
 from stores.shards.reading import GAP, read_spans
 from tests.flows import tiny
-from tests.flows.conftest import LAYER, Made, references_job, targets_job
+from tests.flows.conftest import LAYER, VARIANT, Made, references_job, targets_job
 from tests.flows.recipes.test_pipeline import digests
 from vital.errors import DoesNotFit
 from vital.measuring.targets import measure
@@ -118,14 +119,87 @@ def test_a_task_is_told_of_its_own_moved_shards_alone(made: Made, service: tuple
         system.pipe_file(f"/whole/{path.name}", path.read_bytes())
     references = statistics.references(LAYER)
     live, tasks = references.live(), [(0,), (1,)]
-    told = moved_of_tasks(statistics, ("tallied://whole/*.tar",), references, live, tasks, np.empty(0, np.int64))
+
+    def nothing() -> np.ndarray:
+        return np.empty(0, np.int64)
+
+    told = moved_of_tasks(statistics, ("tallied://whole/*.tar",), references, live, tasks, nothing)
     for blocks in tasks:
         images = references.image[blocks[0] * 32 : (blocks[0] + 1) * 32]
         names = {f"tiny-{image // 10:06d}.tar" for image in images[images >= 0].tolist()}
         assert told[blocks] == {name: f"tallied:///whole/{name}" for name in names}
     system.pipe_file("/other/tiny-000001.tar", b"0" * 512)
     with pytest.raises(UnreadableShard, match=r"tiny-000001.tar has 512 bytes but the store read"):
-        moved_of_tasks(statistics, ("tallied://other/*.tar",), references, live, tasks, np.empty(0, np.int64))
+        moved_of_tasks(statistics, ("tallied://other/*.tar",), references, live, tasks, nothing)
+
+
+def test_a_run_that_goes_on_asks_for_no_keys_where_no_shard_moved(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one that has nothing to do, whether targets are stored or measured on the fly."""
+    store = tmp_path / "stats.zarr"
+    shutil.copytree(made.store, store)
+    asked: list[int] = []
+    real = Statistics.keys
+
+    def counted(self: Statistics, images: Sequence[int]) -> list[str]:
+        asked.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(Statistics, "keys", counted)
+    measure_targets(targets_job(store))
+    measure_targets(targets_job(store, shards=(str(made.shards),)))
+    statistics = open_statistics(str(store))
+    targets, live = statistics.targets(LAYER, "image-lrp"), statistics.references(LAYER).live()
+    assert steps.OnTheFly.of_tasks(targets_job(store), statistics, targets, live, []) == {}
+    assert asked == []
+    told = moved_of_tasks(
+        statistics, (str(made.shards),), statistics.references(LAYER), live, [(0,)],
+        lambda: steps.images_learnt(statistics, targets),
+    )  # fmt: skip
+    assert told == {(0,): {}}
+    assert asked == []
+    assert len(steps.images_learnt(statistics, targets)) >= 8
+    assert len(asked) == 1
+
+
+def test_shards_of_images_that_memory_does_not_hold_are_not_asked_for(
+    service: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, pattern = service
+    store = folder / "stats.zarr"
+    select_references(references_job(folder / "shards", store, layers=(LAYER,)))
+    job = targets_job(store, variant=VARIANT.model_copy(update={"references": 1}), shards=(pattern,))
+    statistics = open_statistics(str(store), "r+")
+    targets = declare_targets(statistics, job, load_stored(statistics, Running(threads=1)))
+    references, live = statistics.references(LAYER, 1), np.zeros(tiny.CHANNELS, bool)
+    live[0] = True
+
+    def named(told: Mapping[str, str]) -> set[int]:
+        return {int(name.removesuffix(".tar").rpartition("-")[2]) for name in told}
+
+    def told() -> set[int]:
+        learnt = steps.images_learnt(statistics, targets)
+        [moved] = moved_of_tasks(statistics, (pattern,), references, live, [(0,)], lambda: learnt).values()
+        fly = steps.OnTheFly.of_tasks(job, statistics, targets, live, [(0,)])[0,]
+        assert named(fly.urls) == named(moved)
+        return named(moved)
+
+    own = int(references.image[0, 0]) // IMAGES
+    drawn = learnt_from(statistics, LAYER)
+    assert told() == {own, *(drawn // IMAGES).tolist()}
+    monkeypatch.setattr("vital.measuring.targets.trends.FEWEST_GRADED", 1)
+    monkeypatch.setattr("vital.measuring.targets.trends.MOST_BYTES", 1)
+    first = drawn[np.argmin(draws_of(statistics.keys(drawn.tolist())))]
+    assert told() == {own, int(first) // IMAGES}
+    # of the others none is missed, either
+    system = fsspec.filesystem("tallied")
+    for gone in set(range(SHARDS)) - {own, int(first) // IMAGES}:
+        system.rm(f"/moved/tiny-{gone:06d}.tar")
+    here = f"tallied://moved/tiny-{{{own:06d},{int(first) // IMAGES:06d}}}.tar"
+    shutil.rmtree(folder / "shards")
+    fly = steps.OnTheFly.of_tasks(job.model_copy(update={"shards": (here,)}), statistics, targets, live, [(0,)])
+    assert named(fly[0,].urls) == {own, int(first) // IMAGES}
 
 
 def test_a_task_that_runs_out_of_memory_is_begun_anew_with_half_its_batch(

@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event, Lock, current_thread, main_thread
 from typing import cast
 
@@ -230,3 +231,45 @@ def test_modules_anew_share_their_tensors_and_nothing_that_they_remember(held: d
     assert same is one
     assert [each.data_ptr() for each in anew.parameters()] == [each.data_ptr() for each in network.parameters()]
     assert [type(each) for each in anew.modules()] == [type(each) for each in network.modules()]
+
+
+def told(caplog: pytest.LogCaptureFixture, network: nn.Module) -> list[tuple[str, str]]:
+    """What is logged of a network that is copied twice."""
+    caplog.clear()
+    with caplog.at_level("DEBUG", "vital"):
+        modules_anew(network)
+        modules_anew(network)
+    return [(one.levelname, one.getMessage()) for one in caplog.records]
+
+
+def test_what_a_network_and_its_copies_share_is_told_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """As a warning where it may remember images."""
+    assert told(caplog, nn.Sequential(Remembers(), Remembers(a=3))) == []
+    lock = Remembers()
+    object.__setattr__(lock, "guard", Lock())
+    [(level, text)] = told(caplog, nn.Sequential(Remembers(), nn.Sequential(lock)))
+    assert level == "INFO"
+    assert "copies of a Sequential, on which other sizes are tried, share '1.0.guard' (lock) with it" in text
+    with (tmp_path / "a").open("w") as file:
+        object.__setattr__(lock, "diary", file)
+        [(level, text)] = told(caplog, nn.Sequential(lock, Remembers(lock=Lock())))
+    assert level == "WARNING"
+    assert "share '0.guard' (lock) and '0.diary' (TextIOWrapper) and '1.held' (dict) with it, which" in text
+    assert text.endswith("write a __deepcopy__ for what remembers images")
+    [(_, text)] = told(caplog, nn.Sequential(*[Remembers(lock=Lock()) for _ in range(40)]))
+    assert "'2.held' (dict) and 37 more with it" in text
+    assert "'3.held'" not in text
+
+
+def test_of_many_modules_that_cannot_be_copied_all_else_is() -> None:
+    """Of one or another a set was given something else, which lay where something forgotten had lain."""
+    network = nn.Sequential(*[Remembers(lock=Lock()) for _ in range(60)])
+    anew = modules_anew(network)
+    for one, two in zip(network.modules(), anew.modules(), strict=True):
+        assert {name: type(value) for name, value in vars(one).items()} == {
+            name: type(value) for name, value in vars(two).items()
+        }
+        shared = {
+            name for name, value in vars(one).items() if value is vars(two)[name] and isinstance(value, (set, dict))
+        }
+        assert shared <= {"held"}

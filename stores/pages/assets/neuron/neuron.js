@@ -37,13 +37,20 @@
       data.sources.map(([node, channels, shares]) => VITAL.strip(layer.folder, node, channels, shares)));
   }
 
+  // What references are, and what the picture has to do with them.
+  function matched(layer, outlined) {
+    const best = VITAL.isClasses(layer) ? "Photographs of the class, by lot" : "The photographs that excite it most";
+    const where = !outlined ? "." : layer.whole ? "; where it is most active is outlined." : "; the patch that counts is outlined.";
+    if (layer.whole && layer.matched === "references") return "The photographs whose activations the picture matches, whole" + where;
+    if (layer.matched !== "trend") return best + where;
+    return best + where + " The picture matches what goes with its activation in these and in weaker ones.";
+  }
+
   // Its references, photographs across the whole data set, and those of its least activation.
   function seen(layer, data, { cover, toggle }) {
     const outlined = data.photos.some((photo) => photo[5]);
     const parts = [
-      ["References", data.photos, layer.whole
-        ? "The photographs whose activations the picture matches, whole" + (outlined ? "; where it is most active is outlined." : ".")
-        : "The photographs that excite it most" + (outlined ? "; the patch that counts is outlined." : ".")],
+      ["References", data.photos, matched(layer, outlined)],
       ["Across the data set", data.across, "From strong to weak: above is the share of all images that excite it less."],
       ["Lowest", data.lowest, "The photographs on which it is least active; where it is least so is outlined, and bright on the map."],
     ];

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from tests.flows.walkable import EARLIER, LATER, WALL
+from flows.pages.atlas import write_gallery
+from flows.recipes.atlas import build_atlas
+from stores import open_atlas
+from tests.flows.conftest import Made, atlas_job
+from tests.flows.walkable import EARLIER, LATER, WALL, Walkable
+from vital.settings import PictureSettings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -36,6 +43,39 @@ def test_a_neuron_s_page_says_how_far_it_can_be_trusted(
         measuring.locator("summary").click()
         assert measuring.inner_text().replace("\n", " ").count("vital evaluate ") == 1
     assert not page.locator(".measures", has_text="Trust").count()
+
+
+OF_TREND = (
+    "The photographs that excite it most; where it is most active is outlined. "
+    "The picture matches what goes with its activation in these and in weaker ones."
+)
+
+
+def test_a_page_says_what_its_picture_has_to_do_with_the_references(
+    page: Page, index: str, walked: Walkable, made: Made, tmp_path: Path
+) -> None:
+    """Of patches, of a class, of a channel whose target has a trend; of another channel without emphasis, and of one
+    that was activated alone."""
+    said = [(f"{index}#/0/{LATER}/3", "The photographs that excite it most; the patch that counts is outlined.")]
+    of_class = int(np.flatnonzero(open_atlas(str(walked.atlas)).layer("classes").made())[0])
+    said.append((f"{index}#/0/classes/{of_class}", "The photographs whose activations the picture matches, whole."))
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({}, OF_TREND),
+        ({"emphasis": 0.0}, "The photographs whose activations the picture matches, whole; where it is most active is"),
+        ({"method": "fourier"}, "The photographs that excite it most; where it is most active is outlined."),
+    ]
+    for number, (change, text) in enumerate(changes):
+        atlas, picture = tmp_path / f"{number}.zarr", PictureSettings(side=24, steps=2, **change)
+        build_atlas(atlas_job(made.store, atlas, neurons="0:32", picture=picture))
+        write_gallery(str(atlas), tmp_path / f"{number}")
+        neuron = int(np.flatnonzero(open_atlas(str(atlas)).layer(LATER).made())[0])
+        said.append(((tmp_path / f"{number}" / "index.html").as_uri() + f"#/0/{LATER}/{neuron}", text))
+    for address, text in said:
+        page.goto("about:blank")  # else the page before is still there
+        page.goto(address)
+        page.wait_for_selector(".seen .lead")
+        assert page.inner_text(".seen .lead >> nth=0").startswith(text)
+        assert ("weaker ones" in page.inner_text(".seen .lead >> nth=0")) == (text == OF_TREND)
 
 
 def test_a_neuron_and_the_walk_to_an_earlier_one(page: Page, index: str) -> None:

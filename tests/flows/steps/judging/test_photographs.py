@@ -12,7 +12,14 @@ from flows.jobs import EvaluateJob, Running
 from flows.steps.judging import photographs
 from flows.steps.judging.measured import Measured
 from flows.steps.judging.metrics import _readable
-from flows.steps.judging.photographs import Asked, JudgedReferences, Questions, leading_ranks, questions_of
+from flows.steps.judging.photographs import (
+    Asked,
+    JudgedReferences,
+    Questions,
+    leading_ranks,
+    questions_of,
+    why_unasked,
+)
 from flows.steps.targets.graded import SHARE, draws_of
 from stores import References, Sample, Statistics, open_statistics
 from stores.atlas.layer import AtlasLayer
@@ -123,3 +130,22 @@ def test_photographs_shown_as_pictures_are_read_as_the_yardsticks_are() -> None:
     np.testing.assert_array_equal(as_pictures["readability_judge"], found["readability_as_pictures_judge"])
     assert np.isfinite(found["readability_references_judge"]).all()
     assert not np.array_equal(found["readability_judge"], found["readability_references_judge"])
+
+
+def test_who_cannot_be_asked_about_is_told_with_the_way_out() -> None:
+    def questions(fair: int, unfair: int) -> Questions:
+        enough, few = np.arange(3), np.arange(2)
+        of = [Question(enough, enough)] * fair + [Question(enough, few), Question(few, enough)][:unfair]
+        return Questions(of, {}, {JUDGE: np.ones((17, 2), np.float32)})
+
+    assert why_unasked("l", questions(8, 0)) == ""
+    assert why_unasked("l", None).endswith(
+        "of layer 'l' tell other networks is not known, since the store keeps no queries or no sample to ask about: "
+        "make statistics with --queries and --sample"
+    )
+    assert "since 7 are too few to tell their style" in why_unasked("l", questions(6, 1))
+    assert why_unasked("l", questions(7, 2)) == (
+        "what pictures of 2 of 9 neurons of layer 'l' tell other networks is not known, since fewer than 3 queries or "
+        "weak images of a sample of 17 are left beside those that targets learn from: make statistics of more images, "
+        "or with more --queries and a larger --sample"
+    )

@@ -14,6 +14,7 @@ from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps.images import load_images
 from flows.steps.targets import graded, images_learnt, read_targets, usual_of
+from flows.steps.targets.declaring import learns_trend
 from flows.steps.targets.graded import SHARE, chosen_images, draws_of, learnt_from
 from stores import open_statistics
 from stores.dataset.targets import TREND
@@ -38,7 +39,7 @@ def test_a_stored_trend_is_the_line_through_what_the_network_gives(made: Made) -
     statistics = open_statistics(str(made.store))
     loaded = load_stored(statistics, Running(threads=1))
     targets = statistics.targets(LAYER, VARIANT.label(False))
-    learnt = images_learnt(statistics, targets_job(made.store))
+    learnt = images_learnt(statistics, targets)
     keys = statistics.keys(learnt.tolist())
     assert len(learnt) >= 8
     assert (draws_of(keys) < SHARE).all()
@@ -144,8 +145,17 @@ def test_targets_that_were_begun_without_a_trend_go_on_without(
 def test_patches_and_facets_have_none(made: Made, change: dict[str, object]) -> None:
     statistics = open_statistics(str(made.store))
     variant = VARIANT.model_validate(VARIANT.model_dump() | change)
-    assert len(images_learnt(statistics, targets_job(made.store, variant=variant))) == 0
-    assert len(images_learnt(statistics, targets_job(made.store, "classes"))) == 0
+    learnt = [
+        learns_trend(statistics, job, statistics.targets(job.layer, job.variant.label(job.layer == "classes")))
+        for job in (
+            targets_job(made.store, variant=VARIANT.model_copy(update={"references": 1})),
+            targets_job(made.store, variant=variant.model_copy(update={"references": 1})),
+            targets_job(made.store, "classes", variant=VARIANT.model_copy(update={"references": 1})),
+        )
+    ]
+    assert learnt == [True, False, False]
+    of_classes = statistics.targets("classes", VARIANT.label(True))
+    assert len(images_learnt(statistics, of_classes)) == 0
 
 
 def test_where_memory_is_short_images_are_taken_by_lot(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
