@@ -1,6 +1,10 @@
 """Small networks with random weights, and the literal relevance of one of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -82,6 +86,21 @@ def literal_relevance(network: Residual, image: Tensor, channel: int, restricted
         {"conv1": array(conv1), "pool": array(pooled), "out": array(out)},
         {"conv1": at_stem, "pool": at_pool},  # norm and ReLU hand on what they get
     )
+
+
+DRAWING = (
+    "uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"
+)  # fmt: skip
+"""How PyTorch's layers draw their weights, in `torch.nn.init`."""
+
+
+@contextmanager
+def uninitialised() -> Iterator[None]:
+    """Networks that are built while the block lasts have whatever lay in memory for weights: for who gives them others,
+    or looks at their shapes alone. To draw a hundred million numbers takes longer than most tests of them."""
+    as_it_is: dict[str, Any] = {name: lambda tensor, *_, **__: tensor for name in DRAWING}
+    with patch.multiple(nn.init, **as_it_is):
+        yield
 
 
 def randomise(network: nn.Module, seed: int) -> nn.Module:

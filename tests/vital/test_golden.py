@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.golden import recipe
+from tests.reference.networks import uninitialised
 from vital.measuring.rows import sort_rows
 from vital.measuring.targets import node_relevance
 from vital.network.models import load_model
@@ -69,7 +70,8 @@ class Case:
         self.found: dict[str, Any] = {}
 
     def network(self) -> nn.Module:
-        model = load_model(ModelSettings(name=self.case["architecture"], weights="random"))
+        with uninitialised():
+            model = load_model(ModelSettings(name=self.case["architecture"], weights="random"))
         network: Any = recipe.fill(model.network, self.case["weights_seed"])
         plain: nn.Module = network.to(memory_format=torch.contiguous_format)
         return plain

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.reference.networks import uninitialised
 from vital.errors import UnknownLayer, UnsuitableInput
 from vital.network.layers import Survey, survey
 from vital.network.models import load_model, wrap
@@ -14,7 +15,8 @@ from vital.settings import ModelSettings
 
 @cache
 def random_survey(name: str, side: int = 64) -> Survey:
-    return survey(load_model(ModelSettings(name=name, weights="random", input_size=side)))
+    with uninitialised():  # of shapes alone
+        return survey(load_model(ModelSettings(name=name, weights="random", input_size=side)))
 
 
 class Repeats(nn.Module):
@@ -129,7 +131,7 @@ def test_a_layer_that_nothing_comes_before_has_no_nodes(resnet: Survey) -> None:
 
 
 def test_a_container_is_matched_at_what_it_holds() -> None:
-    layers = survey(load_model(ModelSettings(name="vgg11", weights="random", input_size=64)))
+    layers = random_survey("vgg11")
     nodes = default_nodes(layers, "features")
     assert len(nodes) >= 3
     assert all(node.startswith("features.") for node in nodes)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from tests.reference.networks import SIDE, Tiny, randomise
+from tests.reference.networks import SIDE, Tiny, randomise, uninitialised
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
 from vital.measuring.targets import node_relevance
 from vital.network.layers import survey
@@ -120,14 +121,20 @@ NETWORKS = [
 ]
 
 
+INITIALISED = {"vgg16", "alexnet", "squeezenet1_1", "efficientnet_lite0"}
+"""Networks without norms, and the one that comes with weights."""
+
 KINDS: list[tuple[RelevanceKind, Relevance | None]] = [("lrp-restricted", Relevance()), ("gradient-x-activation", None)]
 
 
 @pytest.mark.parametrize(("name", "side", "leaks"), NETWORKS, ids=[entry[0] for entry in NETWORKS])
 def test_every_architecture_conserves_but_for_what_published_rules_lose(name: str, side: int, leaks: set[str]) -> None:
     embedded = name == "efficientnet_lite0"
-    model = load_model(ModelSettings(name=name, weights=None if embedded else "random", input_size=side))
-    if any(isinstance(module, nn.BatchNorm2d | nn.LayerNorm) for module in model.network.modules()) and not embedded:
+    with nullcontext() if name in INITIALISED else uninitialised():
+        model = load_model(ModelSettings(name=name, weights=None if embedded else "random", input_size=side))
+    normed = any(isinstance(module, nn.BatchNorm2d | nn.LayerNorm) for module in model.network.modules())
+    assert normed == (name not in INITIALISED) or embedded
+    if name not in INITIALISED:
         randomise(model.network, 0)  # as initialised, some networks' activations vanish
     layers, images = survey(model), noise(model, 1)
     layer = [block.name for block in layers.layers.values() if block.block and block.sites > 1][-1]
@@ -162,7 +169,8 @@ def test_blocks_of_windows_and_grids_conserve() -> None:
 
 @pytest.mark.parametrize(("name", "side"), [("vit_b_32", 96), ("swin_t", 64), ("swin_v2_t", 64), ("inception_v3", 96)])
 def test_the_gradient_is_the_network_s_own(name: str, side: int) -> None:
-    network = load_model(ModelSettings(name=name, weights="random", input_size=side)).network
+    with uninitialised():
+        network = load_model(ModelSettings(name=name, weights="random", input_size=side)).network
     randomise(network, 1).double()  # or rounding would decide, which differs from one draw to the next
     stream = torch.Generator().manual_seed(2)
     images = torch.randn(1, 3, side, side, generator=stream, dtype=torch.float64)

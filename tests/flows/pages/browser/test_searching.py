@@ -91,21 +91,22 @@ def test_a_photograph_leads_to_the_neurons_that_it_excites(page: Page, index: st
     assert asked.arguments["pages"] == str(folder)
 
 
-@pytest.mark.parametrize(
-    "asked", ["image:{}", "image:{}.JPEG", "{}.jpg", "photos/train/{}.png", r"C:\photos\{}.jpg", "IMAGE: {}"]
-)
-def test_a_photograph_is_asked_for_by_its_file_s_name(page: Page, index: str, asked: str) -> None:
+ASKED = ("image:{}", "image:{}.JPEG", "{}.jpg", "photos/train/{}.png", r"C:\photos\{}.jpg", "IMAGE: {}")
+
+
+def test_a_photograph_is_asked_for_by_its_file_s_name(page: Page, index: str) -> None:
     page.goto(f"{index}{WALL}?q=image:image00")
     page.wait_for_selector(".chosen li")
     key = page.locator(".chosen li a").first.inner_text()
     page.goto(f"{index}{WALL}?q={quote('image:' + key)}")
     page.wait_for_selector(".chosen > img")
     expected = cells(page)
-    page.goto("about:blank")
-    page.goto(f"{index}{WALL}?q={quote(asked.format(key))}")
-    page.wait_for_selector(".chosen > img")
-    assert cells(page) == expected
-    assert key in page.inner_text(".chosen")
+    for asked in ASKED:
+        page.goto("about:blank")
+        page.goto(f"{index}{WALL}?q={quote(asked.format(key))}")
+        page.wait_for_selector(".chosen > img")
+        assert cells(page) == expected, asked
+        assert key in page.inner_text(".chosen")
 
 
 def test_the_beginning_of_a_name_gives_photographs_to_choose_from(page: Page, index: str) -> None:
