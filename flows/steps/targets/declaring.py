@@ -25,7 +25,7 @@ ROW_STEPS = 256
 """Steps from the least to the greatest value of a stored row, at least: benchmarks/dictionary.py has what they cost."""
 HALF_LIMIT = 6e4
 """Activations beyond this do not fit float16."""
-TREND_RULE = 1
+TREND_RULE = 2
 """Version of how a neuron's trend is found; targets of another version are not added to."""
 FACET_RULE = 2
 """Version of how a neuron's facets are found; targets of another version are not added to. Of version 2 patches tell

@@ -134,7 +134,9 @@ class TaskReferences:
 
         task = replace(self, references=alone, places=self.statistics.places(images.tolist()))
         neurons = list(self.neurons[:1]) * len(images)
-        graded = GradedImages.finite(images, task._measured("graded", neurons, alone, True, of_crops))
+        rows = task._measured("graded", neurons, alone, True, of_crops)
+        sample = self.statistics.sample(self.job.layer)
+        graded = GradedImages.finite(images, rows, sample.peak[np.searchsorted(sample.image, images)])
         return graded if len(graded.image) >= FEWEST_GRADED else None
 
     def facets(self) -> list[Facets]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.reference.networks import SIDE
+from tests.reference.trends import common_by_hand, trend_by_hand
 from vital.measuring.gathering import Batch, Plan, gather
 from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.kept.sampling import unit_hash
@@ -50,15 +51,14 @@ def rows_at(levels: np.ndarray, activations: np.ndarray) -> np.ndarray:
     return np.array([[np.interp(levels, have, np.sort(row)) for row in image] for image in activations])
 
 
-def line(rows: np.ndarray, peaks: np.ndarray, references: np.ndarray, learnt: np.ndarray) -> np.ndarray:
-    """What least squares through images of every strength, and the mean of the references, say of the latter."""
-    score, own = peaks[references].mean(), rows[references].mean(0)
-    others = np.setdiff1d(learnt, references)
-    x = np.concatenate([peaks[others], np.full(len(references), score)])
-    y = np.concatenate([rows[others], np.repeat(own[None], len(references), axis=0)])
-    slope, start = np.polyfit(x, y.reshape(len(x), -1), 1)
-    found: np.ndarray = (slope * score + start - y.reshape(len(x), -1).mean(0)).reshape(own.shape)
-    return found
+def line(
+    rows: np.ndarray, crowd: np.ndarray, references: np.ndarray, learnt: np.ndarray, neuron: int = NEURON
+) -> np.ndarray:
+    """What least squares says of images of every strength and the references; ``crowd`` has all neurons' peaks."""
+    peaks, others = crowd[:, neuron], np.setdiff1d(learnt, references)
+    common = common_by_hand(rows[learnt], crowd[learnt])
+    own, score = rows[references].mean(0), float(peaks[references].mean())
+    return trend_by_hand(rows[others], peaks[others], own, score, len(references), common)
 
 
 def seen_of(model: Model, shown: Photographs, nodes: tuple[str, ...] = NODES) -> tuple[Survey, Seen]:
@@ -67,7 +67,7 @@ def seen_of(model: Model, shown: Photographs, nodes: tuple[str, ...] = NODES) ->
 
 
 def assert_learnt(target: Target, given: dict[str, np.ndarray], references: np.ndarray, learnt: np.ndarray) -> None:
-    peaks = given["2"][:, NEURON].max(1)
+    crowd = given["2"].max(2)
     for name in NODES:
         node = target.nodes[name]
         rows = rows_at(node.levels, given[name])
@@ -76,7 +76,7 @@ def assert_learnt(target: Target, given: dict[str, np.ndarray], references: np.n
         near = 1e-5 * np.abs(rows).max()
         np.testing.assert_allclose(node.quantiles[0], rows[references].mean(0), rtol=1e-4, atol=near)
         np.testing.assert_allclose(node.usual, rows.mean(0), rtol=1e-4, atol=near)
-        expected = line(rows, peaks, references, learnt)
+        expected = line(rows, crowd, references, learnt)
         np.testing.assert_allclose(node.trend[0], expected, atol=1e-4 * np.ptp(expected))
         if name != INPUT:
             assert node.deviation is not None
@@ -131,6 +131,30 @@ def test_where_memory_is_short_rows_are_kept_by_lot(
     assert_learnt(seen.with_trend(measured, best), by_hand(model, shown), best, learnt)
 
 
+@pytest.mark.parametrize("name", ["2@1,2", "2~pairs", "2~some", "tokens"])
+def test_the_crowd_is_all_neurons_of_the_layer_as_they_read_it(tiny: Callable[..., Model], name: str) -> None:
+    """Of a dictionary, whose features are many, the neuron alone: then nothing is common."""
+    model, shown = tiny(), photographs()
+    stream = np.random.default_rng(5)
+    weight = stream.normal(size=(9, 12)).astype(np.float32)
+    features = Dictionary(weight, np.full(9, -0.2, np.float32), np.full(9, 0.05, np.float32), k=3)
+    layers = replace(survey(model), directions={"some": features, "pairs": weight})
+    if name == "tokens":
+        layers, name = replace(layers, layers=layers.layers | {"2": _tokens(layers.layers["2"])}), "2"
+    layer, given = layers.layer(name), by_hand(model, shown)["2"]
+    seen = seen_by(model, layers, (layer, 4), shown, ("1",), batch=4)
+    if name == "2~some":
+        assert seen.crowd.tolist() == seen.peak[:, None].tolist()
+    elif name == "2":
+        np.testing.assert_allclose(seen.crowd, given[..., 2:-1].max(2), rtol=1e-5)
+    elif name == "2~pairs":
+        np.testing.assert_allclose(seen.crowd, np.einsum("nc,ics->ins", weight, given).max(2), rtol=1e-4, atol=1e-5)
+    else:
+        assert layer.reads.site is not None
+        np.testing.assert_allclose(seen.crowd, given[..., layer.reads.site], rtol=1e-5)
+    np.testing.assert_allclose(seen.crowd[:, 0 if name == "2~some" else 4], seen.peak, rtol=1e-5, atol=1e-6)
+
+
 def test_of_few_photographs_no_trend_is_learnt(tiny: Callable[..., Model]) -> None:
     _, seen = seen_of(tiny(), photographs(7))
     best = seen.best(3)
@@ -157,8 +181,8 @@ def test_a_photograph_on_which_the_network_overflows_is_not_learnt_from(tiny: Ca
     rows["0"][lost, 2, 5] = np.inf
     target = replace(seen, rows=rows)
     found = target.with_trend(seen.target(best), best).nodes["1"].trend
-    peaks = seen.peak.astype(np.float64)
-    expected = line(clean["1"].astype(np.float64), peaks, best, np.setdiff1d(np.arange(COUNT), [lost]))
+    crowd = by_hand(model, shown)["2"].max(2)
+    expected = line(clean["1"].astype(np.float64), crowd, best, np.setdiff1d(np.arange(COUNT), [lost]))
     assert found is not None
     np.testing.assert_allclose(found[0], expected, atol=1e-4 * np.ptp(expected))
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.reference.networks import SIDE
+from tests.reference.trends import common_by_hand, trend_by_hand
 from vital.errors import UnknownLayer, UnknownNeuron, UnsuitableInput
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Attribution, Crop, Target, measure
@@ -191,16 +192,14 @@ def learnt_by_hand(model: Model, crops: Tensor, best: np.ndarray) -> Target:
     target = measure(model, attribution, [NEURON], [Crop(crops[one], (0,)) for one in best], nodes)
     with probe(model.network, [*nodes, "2"]) as run:
         given = {name: one.double().numpy() for name, one in run(model.preprocessing.normalise(crops)).items()}
-    peaks = given["2"][:, NEURON].max(1)
-    others = np.setdiff1d(np.arange(len(crops)), best)
-    x = np.concatenate([peaks[others], np.full(len(best), peaks[best].mean())])
+    crowd = given["2"].max(2)
+    peaks, others = crowd[:, NEURON], np.setdiff1d(np.arange(len(crops)), best)
     learnt = {}
     for name, node in target.nodes.items():
         have = (np.arange(given[name].shape[-1]) + 0.5) / given[name].shape[-1]
         rows = np.array([[np.interp(node.levels, have, np.sort(row)) for row in image] for image in given[name]])
-        y = np.concatenate([rows[others], np.repeat(rows[best].mean(0)[None], len(best), axis=0)])
-        slope, start = np.polyfit(x, y.reshape(len(y), -1), 1)
-        trend = (slope * peaks[best].mean() + start).reshape(y.shape[1:]) - y.mean(0)
+        own, score = rows[best].mean(0), float(peaks[best].mean())
+        trend = trend_by_hand(rows[others], peaks[others], own, score, len(best), common_by_hand(rows, crowd))
         usual, trend = rows.mean(0).astype(np.float32), trend[None].astype(np.float32)
         learnt[name] = replace(node, usual=usual, trend=trend)
     return replace(target, nodes=learnt)

@@ -39,6 +39,8 @@ class Seen:
     """Its sorted activations, at the layer's levels."""
     kept: Int64[np.ndarray, "kept"]
     """The photographs whose rows at the nodes are kept, in ascending order."""
+    crowd: Float32[np.ndarray, "kept every_neuron"]
+    """The peaks of all neurons of the layer on these; of a dictionary's features, which are many, of this one alone."""
     rows: Mapping[str, Float32[np.ndarray, "kept _channel _level"]]
     levels: Mapping[str, Float[np.ndarray, "_level"]]
     """Those of every node's rows, and of the ``own`` ones."""
@@ -80,7 +82,7 @@ class Seen:
             name: replace(node, usual=known[name][ROWS], deviation=None if name == INPUT else known[name][SPREAD])
             for name, node in target.nodes.items()
         }
-        graded = GradedImages.finite(self.kept, self.rows)
+        graded = GradedImages.finite(self.kept, self.rows, self.crowd)
         if len(graded.image) < FEWEST_GRADED:
             return replace(target, nodes=nodes)
         peaks = self.peak[graded.image][:, None]
@@ -127,6 +129,7 @@ def seen_by(
     totals = {name: LayerTotal(channels, len(at[name]), device) for name, (channels, _) in shapes.items()}
     own, peak = np.empty((images, len(at["own"])), np.float32), np.empty(images, np.float32)
     site = np.empty(images, np.int64)
+    crowd = np.empty((len(kept), 1 if reads.sparse else layer.channels), np.float32)
     with (
         arithmetic(model, "float32") as used,
         probe(used.network, [*nodes, reads.layer], survey.layouts()) as run,
@@ -141,15 +144,19 @@ def seen_by(
             own[part] = stored_rows(map_[:, None], levels)[:, 0].numpy(force=True)
             if reads.site is None:
                 map_ = map_[:, read.own]
-            peak[part], site[part] = (one.numpy(force=True) for one in (map_.amax(1), map_.argmax(1)))
             held = np.isin(here, kept)
+            rows_of = np.searchsorted(kept, here[held])
+            if len(nodes):
+                every = map_[:, None] if reads.sparse else layer.reads.maps(widened(activations[reads.layer]))
+                every = every if reads.sparse or reads.site is not None else every[..., read.own]
+                crowd[rows_of] = every.amax(-1).numpy(force=True)[held]
+            peak[part], site[part] = (one.numpy(force=True) for one in (map_.amax(1), map_.argmax(1)))
             for name, total in totals.items():
-                every = total.add(widened(activations[name]), levels).numpy(force=True)
-                rows[name][np.searchsorted(kept, here[held])] = every[held]
+                rows[name][rows_of] = total.add(widened(activations[name]), levels).numpy(force=True)[held]
     if reads.site is not None:
         site[:] = max(0, reads.site - read.own.start)
     sums = {name: total.sums() for name, total in totals.items()}
-    return Seen(layer, number, peak, site, own, kept, rows, at, sums)
+    return Seen(layer, number, peak, site, own, kept, crowd, rows, at, sums)
 
 
 def _kept(names: Sequence[str], image_bytes: int) -> Int64[np.ndarray, "kept"]:

@@ -19,6 +19,7 @@ from flows.steps.targets.graded import SHARE, chosen_images, draws_of, learnt_fr
 from stores import open_statistics
 from stores.dataset.targets import TREND
 from tests.flows.conftest import LAYER, VARIANT, Made, targets_job
+from tests.reference.trends import common_by_hand, trend_by_hand
 from vital.measuring.photos import Photographs
 from vital.measuring.targets import GradedImages, seen_by
 from vital.network.probe import INPUT
@@ -60,14 +61,13 @@ def test_a_stored_trend_is_the_line_through_what_the_network_gives(made: Made) -
                 for image in given.sort(-1).values.numpy()
             ]
         )
+        common = common_by_hand(rows, peaks)
         for position, neuron in enumerate(live):
             own = references.image[neuron]
             mine = ~np.isin(learnt, own)
             score, count = references.score[neuron][own >= 0].mean(dtype=np.float64), (own >= 0).sum()
-            x = np.concatenate([peaks[mine, neuron], np.full(count, score)])
-            y = np.concatenate([rows[mine], np.repeat(target.nodes[node].quantiles[position][None], count, axis=0)])
-            slope, start = np.polyfit(x, y.reshape(len(x), -1), 1)
-            expected = (slope * score + start - y.reshape(len(x), -1).mean(0)).reshape(y.shape[1:])
+            own_rows = target.nodes[node].quantiles[position]
+            expected = trend_by_hand(rows[mine], peaks[mine, neuron], own_rows, score, count, common)
             found = target.nodes[node].trend
             assert found is not None
             near = 0.01 * np.ptp(expected)  # stored rows are rounded to 256 steps each
@@ -174,7 +174,9 @@ def test_images_on_which_the_network_overflows_are_left_out() -> None:
     rows = np.ones((3, 2, 4), np.float32)
     other = rows.copy()
     other[1, 0, 3] = np.inf
-    found = GradedImages.finite(np.array([4, 6, 9]), {"a": rows, "b": other})
+    peaks = np.array([[0, 1], [1, 0], [2, 5]], np.float32)
+    found = GradedImages.finite(np.array([4, 6, 9]), {"a": rows, "b": other}, peaks)
     assert found.image.tolist() == [4, 9]
     assert {name: each.shape for name, each in found.rows.items()} == {"a": (2, 2, 4), "b": (2, 2, 4)}
-    assert GradedImages.finite(np.array([4, 6, 9]), {"a": rows}).rows["a"] is rows
+    np.testing.assert_allclose(found.common["b"], common_by_hand(other[[0, 2]], peaks[[0, 2]]), atol=1e-6)
+    assert GradedImages.finite(np.array([4, 6, 9]), {"a": rows}, peaks).rows["a"] is rows
