@@ -42,7 +42,9 @@ def bucket() -> Iterator[str]:
             sync(filesystem._s3creator.__aexit__(None, None, None))
     kind.clear_instance_cache()
     patch.undo()
-    # Its thread ends when it has nothing left to listen to.
-    server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+    # Its thread ends when it has nothing left to listen to. It closes the trigger, too: not before this is pulled.
+    with server.trigger.lock:
+        server.trigger.thunks.append(lambda: wasyncore.close_all(server._map))
+        server.trigger.pull_trigger()
     thread.join()
     server.task_dispatcher.shutdown()
