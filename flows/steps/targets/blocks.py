@@ -14,7 +14,7 @@ from flows.running.process import LoadedModel, load_stored
 from flows.running.progress import aside
 from flows.steps.images import moved_urls
 from flows.steps.targets.declaring import declare_targets, planned_nodes
-from flows.steps.targets.graded import chosen_images, graded_bytes
+from flows.steps.targets.graded import chosen_images
 from flows.steps.targets.measuring import TaskReferences, add_facets, block_arrays
 from stores import References, Statistics, Targets, open_statistics
 from stores.arrays.blocks import neurons_of_block
@@ -25,7 +25,7 @@ from stores.errors import MissingShard
 from stores.files import safe_url
 from stores.shards.reading import absent
 from vital.measuring.kept.ranking import NOBODY
-from vital.measuring.targets import Facets
+from vital.measuring.targets import Facets, graded_bytes
 from vital.network.probe import CLASSES
 
 

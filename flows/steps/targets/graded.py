@@ -6,8 +6,7 @@ that it was made from.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -17,7 +16,7 @@ from jaxtyping import Float, Int64
 from stores import Statistics
 from stores.errors import SchemaMismatch
 from vital.measuring.kept.sampling import unit_hash
-from vital.measuring.targets import GradedImages, most_graded
+from vital.measuring.targets import GradedImages, first_drawn
 
 SHARE = 0.5
 """Of a sample, that targets learn from."""
@@ -37,16 +36,11 @@ def graded_images(wanted: WantedImages) -> GradedImages | None:
     return wanted.read()
 
 
-def graded_bytes(shapes: Iterable[tuple[int, ...]]) -> int:
-    """Of an image's rows at all nodes, whose shapes these are (channel, level), as a process keeps them."""
-    return sum(4 * math.prod(shape) for shape in shapes)
-
-
 def chosen_images(statistics: Statistics, layer: str, image_bytes: int) -> Int64[np.ndarray, "image"]:
-    """The images that a layer's trends are learnt from, whose rows take ``image_bytes`` each: the first by their draw
-    where memory does not hold all, so that they are of all classes in whatever order these come."""
+    """The images that a layer's trends are learnt from, whose rows take ``image_bytes`` each."""
     images, draws = _drawn(statistics, layer)
-    return np.sort(images[np.argsort(draws, kind="stable")[: most_graded(image_bytes)]])
+    chosen: np.ndarray = images[first_drawn(draws, image_bytes)]
+    return chosen
 
 
 def learnt_from(statistics: Statistics, layer: str) -> Int64[np.ndarray, "image"]:

@@ -16,7 +16,7 @@ from flows.jobs import TargetsJob
 from flows.running.process import LoadedModel, decoders_of, fitting_batch
 from flows.running.progress import tick
 from flows.steps.images import AHEAD, StoredImages, reference_crops
-from flows.steps.targets.graded import WantedImages, chosen_images, graded_bytes, graded_images
+from flows.steps.targets.graded import WantedImages, chosen_images, graded_images
 from stores import References, Statistics, Targets
 from stores.arrays.names import placed
 from stores.dataset.kept.places import Places
@@ -33,6 +33,7 @@ from vital.measuring.targets import (
     Target,
     chance_of,
     find_facets,
+    graded_bytes,
     image_rows,
     measure,
     reference_vectors,

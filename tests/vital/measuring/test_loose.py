@@ -16,7 +16,7 @@ from vital.measuring.kept.ranking import NOBODY
 from vital.measuring.kept.sampling import unit_hash
 from vital.measuring.photos import Photographs
 from vital.measuring.targets import Attribution, Crop, Seen, Target, measure, seen_by
-from vital.network.layers import Layer, Survey, survey
+from vital.network.layers import Survey, survey
 from vital.network.models import Model
 from vital.network.neurons import Dictionary
 from vital.network.probe import INPUT
@@ -64,6 +64,20 @@ def line(
 def seen_of(model: Model, shown: Photographs, nodes: tuple[str, ...] = NODES) -> tuple[Survey, Seen]:
     layers = survey(model)
     return layers, seen_by(model, layers, (layers.layer("2"), NEURON), shown, nodes, levels=20, batch=4)
+
+
+WEIGHT = np.random.default_rng(5).normal(size=(9, 12)).astype(np.float32)
+
+
+def layers_with(model: Model, name: str) -> tuple[Survey, str]:
+    """The network's layers with what reads layer 2, and the layer that ``name`` stands for: with ``tokens`` that is
+    layer 2, of whose sites some are not the map's."""
+    features = Dictionary(WEIGHT, np.full(9, -0.2, np.float32), np.full(9, 0.05, np.float32), k=3)
+    layers = replace(survey(model), directions={"some": features, "pairs": WEIGHT})
+    if name != "tokens":
+        return layers, name
+    with_tokens = replace(layers.layers["2"], leading_tokens=2, trailing_tokens=1)
+    return replace(layers, layers=layers.layers | {"2": with_tokens}), "2"
 
 
 def assert_learnt(target: Target, given: dict[str, np.ndarray], references: np.ndarray, learnt: np.ndarray) -> None:
@@ -135,12 +149,7 @@ def test_where_memory_is_short_rows_are_kept_by_lot(
 def test_the_crowd_is_all_neurons_of_the_layer_as_they_read_it(tiny: Callable[..., Model], name: str) -> None:
     """Of a dictionary, whose features are many, the neuron alone: then nothing is common."""
     model, shown = tiny(), photographs()
-    stream = np.random.default_rng(5)
-    weight = stream.normal(size=(9, 12)).astype(np.float32)
-    features = Dictionary(weight, np.full(9, -0.2, np.float32), np.full(9, 0.05, np.float32), k=3)
-    layers = replace(survey(model), directions={"some": features, "pairs": weight})
-    if name == "tokens":
-        layers, name = replace(layers, layers=layers.layers | {"2": _tokens(layers.layers["2"])}), "2"
+    layers, name = layers_with(model, name)
     layer, given = layers.layer(name), by_hand(model, shown)["2"]
     seen = seen_by(model, layers, (layer, 4), shown, ("1",), batch=4)
     if name == "2~some":
@@ -148,7 +157,7 @@ def test_the_crowd_is_all_neurons_of_the_layer_as_they_read_it(tiny: Callable[..
     elif name == "2":
         np.testing.assert_allclose(seen.crowd, given[..., 2:-1].max(2), rtol=1e-5)
     elif name == "2~pairs":
-        np.testing.assert_allclose(seen.crowd, np.einsum("nc,ics->ins", weight, given).max(2), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(seen.crowd, np.einsum("nc,ics->ins", WEIGHT, given).max(2), rtol=1e-4, atol=1e-5)
     else:
         assert layer.reads.site is not None
         np.testing.assert_allclose(seen.crowd, given[..., layer.reads.site], rtol=1e-5)
@@ -187,19 +196,10 @@ def test_a_photograph_on_which_the_network_overflows_is_not_learnt_from(tiny: Ca
     np.testing.assert_allclose(found[0], expected, atol=1e-4 * np.ptp(expected))
 
 
-def _tokens(layer: Layer) -> Layer:
-    return replace(layer, leading_tokens=2, trailing_tokens=1)
-
-
 @pytest.mark.parametrize("name", ["2", "0", "2@1,2", "2~some", "2~pairs", "tokens"])
 def test_photographs_are_ranked_as_a_pass_over_shards_ranks_them(tiny: Callable[..., Model], name: str) -> None:
     model, shown = tiny(), photographs()
-    stream = np.random.default_rng(5)
-    weight = stream.normal(size=(9, 12)).astype(np.float32)
-    features = Dictionary(weight, np.full(9, -0.2, np.float32), np.full(9, 0.05, np.float32), k=3)
-    layers = replace(survey(model), directions={"some": features, "pairs": weight})
-    if name == "tokens":
-        layers, name = replace(layers, layers=layers.layers | {"2": _tokens(layers.layers["2"])}), "2"
+    layers, name = layers_with(model, name)
     layer = layers.layer(name)
     if "~" not in name:  # two that are the same: the first of them is the better; sums of channels may differ in order
         shown.pixels[20] = shown.pixels[3]

@@ -5,11 +5,18 @@ from vital.measuring.targets.facets import Facets, chance_of, find_facets
 from vital.measuring.targets.loose import Seen, seen_by
 from vital.measuring.targets.means import NodeTarget, Target, measure
 from vital.measuring.targets.passes import Attribution, Crop, node_relevance
-from vital.measuring.targets.trends import FEWEST_GRADED, GradedImages, image_rows, most_graded, trend
+from vital.measuring.targets.trends import (
+    FEWEST_GRADED,
+    GradedImages,
+    first_drawn,
+    graded_bytes,
+    image_rows,
+    trend,
+)
 from vital.measuring.targets.vectors import photo_vectors, reference_vectors
 
 __all__ = [
     "FEWEST_GRADED", "Attribution", "Crop", "Facets", "GradedImages", "NodeTarget", "Seen", "Target", "chance_of",
-    "find_facets", "image_rows", "measure", "most_graded", "node_relevance", "photo_vectors", "reference_vectors",
-    "seen_by", "trend",
+    "find_facets", "first_drawn", "graded_bytes", "image_rows", "measure", "node_relevance", "photo_vectors",
+    "reference_vectors", "seen_by", "trend",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from vital.measuring.rows import stored_levels, stored_rows
 from vital.measuring.sums import MEANS, ROWS, LayerSums, LayerTotal
 from vital.measuring.targets.means import NodeTarget, Target
 from vital.measuring.targets.passes import on
-from vital.measuring.targets.trends import FEWEST_GRADED, GradedImages, most_graded
+from vital.measuring.targets.trends import FEWEST_GRADED, GradedImages, first_drawn, graded_bytes
 from vital.network.arithmetic import arithmetic, widened
 from vital.network.layers import Layer, Survey
 from vital.network.models import Model
@@ -124,11 +124,13 @@ def seen_by(
     at = {name: stored_levels(sites, levels) for name, (_, sites) in shapes.items()}
     at["own"] = stored_levels(1 if reads.site is not None else read.sites, levels)
     device, images = anchor(model.network).device, len(photographs)
-    kept = _kept(photographs.names, sum(4 * channels * len(at[name]) for name, (channels, _) in shapes.items()))
-    rows = {name: np.empty((len(kept), channels, len(at[name])), np.float32) for name, (channels, _) in shapes.items()}
-    totals = {name: LayerTotal(channels, len(at[name]), device) for name, (channels, _) in shapes.items()}
+    kept_shapes = {name: (channels, len(at[name])) for name, (channels, _) in shapes.items()}
+    kept = first_drawn(np.array([unit_hash(name) for name in photographs.names]), graded_bytes(kept_shapes.values()))
+    rows = {name: np.empty((len(kept), *shape), np.float32) for name, shape in kept_shapes.items()}
+    totals = {name: LayerTotal(*shape, device) for name, shape in kept_shapes.items()}
     own, peak = np.empty((images, len(at["own"])), np.float32), np.empty(images, np.float32)
     site = np.empty(images, np.int64)
+    counted = slice(None) if reads.site is not None else read.own
     crowd = np.empty((len(kept), 1 if reads.sparse else layer.channels), np.float32)
     with (
         arithmetic(model, "float32") as used,
@@ -140,15 +142,14 @@ def seen_by(
             part, here = slice(start, start + len(pixels)), np.arange(start, start + len(pixels))
             activations = run(used.preprocessing.normalise(pixels).to(anchor(used.network).dtype))
             asked = torch.full((len(pixels),), number, device=device)
-            map_ = reads.own(widened(activations[reads.layer]), asked)
+            precise = widened(activations[reads.layer])
+            map_ = reads.own(precise, asked)
             own[part] = stored_rows(map_[:, None], levels)[:, 0].numpy(force=True)
-            if reads.site is None:
-                map_ = map_[:, read.own]
+            map_ = map_[:, counted]
             held = np.isin(here, kept)
             rows_of = np.searchsorted(kept, here[held])
             if len(nodes):
-                every = map_[:, None] if reads.sparse else layer.reads.maps(widened(activations[reads.layer]))
-                every = every if reads.sparse or reads.site is not None else every[..., read.own]
+                every = map_[:, None] if reads.sparse else layer.reads.maps(precise)[..., counted]
                 crowd[rows_of] = every.amax(-1).numpy(force=True)[held]
             peak[part], site[part] = (one.numpy(force=True) for one in (map_.amax(1), map_.argmax(1)))
             for name, total in totals.items():
@@ -157,11 +158,6 @@ def seen_by(
         site[:] = max(0, reads.site - read.own.start)
     sums = {name: total.sums() for name, total in totals.items()}
     return Seen(layer, number, peak, site, own, kept, crowd, rows, at, sums)
-
-
-def _kept(names: Sequence[str], image_bytes: int) -> Int64[np.ndarray, "kept"]:
-    lots = np.array([unit_hash(name) for name in names])
-    return np.sort(np.argsort(lots, kind="stable")[: most_graded(image_bytes)])
 
 
 def _mean(rows: Float32[np.ndarray, "image *row"]) -> Float32[np.ndarray, "*row"]:

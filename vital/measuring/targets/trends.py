@@ -7,6 +7,7 @@ What excites all neurons of its layer says nothing of it, and is taken off.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -33,9 +34,17 @@ REFERENCE_COUNTS = 0.1
 and have much in common with those of other neurons (docs/results.md)."""
 
 
-def most_graded(image_bytes: int) -> int:
-    """How many images a trend is learnt from at most, whose rows take ``image_bytes`` each."""
-    return max(FEWEST_GRADED, MOST_BYTES // max(image_bytes, 1))
+def graded_bytes(shapes: Iterable[tuple[int, ...]]) -> int:
+    """Of an image's rows at all nodes, whose shapes these are (channel, level), as they are kept."""
+    return sum(4 * math.prod(shape) for shape in shapes)
+
+
+def first_drawn(draws: Float[np.ndarray, "image"], image_bytes: int) -> Int64[np.ndarray, "chosen"]:
+    """The positions, in ascending order, of the images that a trend is learnt from, whose rows take ``image_bytes``
+    each: the first by their draw where memory does not hold all, so that they are of all kinds in whatever order these
+    come."""
+    most = max(FEWEST_GRADED, MOST_BYTES // max(image_bytes, 1))
+    return np.sort(np.argsort(draws, kind="stable")[:most])
 
 
 @dataclass(frozen=True, eq=False)
