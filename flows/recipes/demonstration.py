@@ -26,7 +26,7 @@ REFERENCES = 12
 PICTURES: Mapping[str, Mapping[str, Any]] = {
     # Small pictures are quick; they pay for reaching far, so they are aimed less high than by default.
     CLASSES: {"side": 144, "steps": 400, "own_weight": 1, "softness": 0.3},
-    # A channel is readable at the side that the network knows things at (docs/results.md).
+    # A channel is readable at the side that the network knows things at (docs/trials.md).
     LAYER: {"side": 224, "steps": 300},
 }
 FEWEST = 2

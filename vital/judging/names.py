@@ -13,6 +13,9 @@ from vital.judging.metrics import ranks, surprise
 
 OWN_NETWORK = "own"
 """Stands for the network that the pictures were made for, where others stand as judges."""
+EVERY_JUDGE = "all"
+"""Stands for the mean over the judges, where one stands."""
+_CALLED = {OWN_NETWORK: "the network itself", EVERY_JUDGE: "each judge on average"}
 
 
 class Meaning(NamedTuple):
@@ -183,4 +186,4 @@ def meaning_of(name: str, judges: Sequence[str] = ()) -> Meaning:
     if not judge:
         return _OF_PICTURE[metric]
     meaning = _OF_JUDGE[metric]
-    return meaning._replace(text=meaning.text.format(judge="the network itself" if judge == OWN_NETWORK else judge))
+    return meaning._replace(text=meaning.text.format(judge=_CALLED.get(judge, judge)))
