@@ -21,6 +21,16 @@ JSON: TypeAlias = bool | int | float | str | Sequence[Any] | Mapping[str, Any] |
 Which: TypeAlias = Literal["base", "variant", "atlas", "statistics", "references", "labels", "names"]
 
 DIGITS = 16
+COMPLETE = ("variant", "atlas")
+RULES = ("algorithm", "facet_rule", "row_steps", "trend")
+"""Fields that the program sets and nobody can repeat: by which version of its rules something was made."""
+OTHERWISE: Mapping[Which, str] = {
+    "variant": "give another number of --references (the number that is kept will do), which makes another variant, or "
+    "write to another store",
+    "atlas": "write to another atlas",
+    "statistics": "give the statistics that it was made from, or write to another atlas",
+}
+"""Where what was refused may go, by what was claimed; all else goes to another store."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,8 @@ def claim(group: zarr.Group, which: Which, fields: Mapping[str, JSON]) -> str:
     Called before any task, by one process: attributes have no lock.
 
     Raises:
-        ForeignStore: the group was made from other fields; names the first that differs and both values.
+        ForeignStore: the group was made from other fields; names the first that differs and both values, and the way
+            out: to repeat a setting, or where a user can repeat nothing to write elsewhere.
     """
     digest = fingerprint(fields)
     asked = json.loads(_canonical(fields))
@@ -56,15 +67,11 @@ def claim(group: zarr.Group, which: Which, fields: Mapping[str, JSON]) -> str:
     if recorded is None:
         group.attrs[which] = {"fingerprint": digest, "fields": asked}
         return digest
-    for name in sorted(recorded.keys() | asked.keys()):
-        stored, given = recorded.get(name, "nothing"), asked.get(name, "nothing")
+    # rules first: who repeats a setting is not to be refused once more
+    for name in sorted(recorded.keys() | asked.keys(), key=lambda name: (name not in RULES, name)):
         # as text, since 1 and 1.0 and True are one to Python but not in a fingerprint
-        if _canonical(stored) != _canonical(given):
-            raise ForeignStore(
-                f"{group.path or 'the store'} was made with {which} field {name} = {_shown(stored)} but now it is "
-                f"{_shown(given)}; repeat the setting, or write to another "
-                f"{'variant' if which == 'variant' else 'store'}"
-            )
+        if name not in recorded or name not in asked or _canonical(recorded[name]) != _canonical(asked[name]):
+            raise ForeignStore(f"{group.path or 'the store'} {_differing(which, name, recorded, asked)}")
     return digest
 
 
@@ -72,6 +79,23 @@ def claimed(group: zarr.Group, which: Which) -> dict[str, Any] | None:
     """The fields that ``group`` was made from, or None where nothing was claimed."""
     record: Any = group.attrs.get(which)
     return None if record is None else dict(record["fields"])
+
+
+def _differing(which: Which, name: str, recorded: Mapping[str, JSON], asked: Mapping[str, JSON]) -> str:
+    """What differs in a field, and the way out."""
+    stored, given = (_shown(fields[name]) if name in fields else "nothing" for fields in (recorded, asked))
+    missing, elsewhere = name not in recorded or name not in asked, OTHERWISE.get(which, "write to another store")
+    # of variants and atlases each version of the program records every field that it has
+    if name in RULES or (missing and which in COMPLETE):
+        before, now = recorded.get(name), asked.get(name)
+        later = isinstance(before, int) and isinstance(now, int) and before > now
+        kept = "it is read as before, but not added to: " if which in COMPLETE else ""
+        return (
+            f"was made by {'a later' if later else 'an earlier' if name in RULES else 'another'} version of this "
+            f"program: {which} field {name} is {stored}, and {given} in this version; {kept}{elsewhere}"
+        )
+    repeat = "" if which == "statistics" else f"{'repeat' if name in recorded else 'leave out'} the setting, or "
+    return f"was made with {which} field {name} = {stored} but now it is {given}; {repeat}{elsewhere}"
 
 
 def dataset_fingerprint(shards: Sequence[ShardIdentity]) -> str:

@@ -66,7 +66,6 @@ def declare_targets(statistics: Statistics, job: TargetsJob, loaded: LoadedModel
     learns = learns_trend(statistics, job, targets)
     trend = {TREND: TREND_RULE} if learns else {}
     _check_precision(job, targets, "--target-precision" if fly else "--precision")
-    _check_facets(job, targets)
     targets.claim({**_identity(job, nodes), "type": dtype, **steps, **trend})
     targets = targets.in_memory() if fly else targets
     dtypes = dict.fromkeys(("quantiles", TREND, "relevant"), str(dtype))
@@ -95,17 +94,6 @@ def _check_precision(job: TargetsJob, targets: Targets, option: str) -> None:
         raise SchemaMismatch(
             f"targets {targets.variant} of layer {job.layer!r} were begun in {begun} but now it is {job.precision}: "
             f"repeat {option} {begun}, or write to another store"
-        )
-
-
-def _check_facets(job: TargetsJob, targets: Targets) -> None:
-    """Refuse to add to targets whose facets were found in another way."""
-    rule = (targets.claimed or {}).get("facet_rule", FACET_RULE)
-    if rule != FACET_RULE:
-        raise SchemaMismatch(
-            f"facets of targets {targets.variant} of layer {job.layer!r} were found by rule {rule}, and are now by "
-            f"{FACET_RULE}: these targets are read as before, but not added to; give another number of --facets, or "
-            "write to another store"
         )
 
 

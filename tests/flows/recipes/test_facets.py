@@ -27,7 +27,7 @@ from flows.steps.images import reference_crops
 from flows.steps.targets import ROW_STEPS, measuring, origin_of
 from stores import Targets, open_atlas, open_statistics
 from stores.atlas.origin import Origin
-from stores.errors import PictureStatus, SchemaMismatch
+from stores.errors import ForeignStore, PictureStatus, SchemaMismatch
 from tests.flows import coloured
 from tests.flows.coloured import BLUE, GREEN, RED
 from tests.flows.conftest import atlas_job
@@ -118,7 +118,7 @@ def test_targets_whose_facets_were_found_otherwise_are_read_and_not_added_to(sto
     record: Any = group.attrs["variant"]
     group.attrs["variant"] = {**record, "fields": {**record["fields"], "facet_rule": 1}}
     job = TargetsJob(store=str(tmp_path / "s.zarr"), layer=LAYER, variant=VARIANT)
-    with pytest.raises(SchemaMismatch, match=r"found by rule 1, and are now by 2: .* another number of --facets"):
+    with pytest.raises(ForeignStore, match=r"an earlier version .* facet_rule is 1, and 2 .* another number of --ref"):
         measure_targets(job)
     assert targets_of(tmp_path / "s.zarr").facets([1]).tolist() == [2]
 

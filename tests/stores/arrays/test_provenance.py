@@ -10,6 +10,7 @@ from stores.arrays.opening import open_store
 from stores.arrays.provenance import (
     JSON,
     ShardIdentity,
+    Which,
     check_extension,
     claim,
     claimed,
@@ -46,12 +47,38 @@ def test_the_same_claim_is_reused_and_another_is_refused(group: zarr.Group, tmp_
     assert claimed(again, "base") == {**fields, "mean": [0.5, 0.5]}
     with pytest.raises(ForeignStore, match=r"base field levels = 64 but now it is 32; repeat the setting, or .* store"):
         claim(again, "base", {**fields, "levels": 32})
-    with pytest.raises(ForeignStore, match="precision = nothing but now it is float32"):
+    with pytest.raises(ForeignStore, match="precision = nothing but now it is float32; leave out the setting, or"):
         claim(again, "base", {**fields, "precision": "float32"})
     with pytest.raises(ForeignStore, match=r"levels = 64 but now it is 64\.0"):
         claim(again, "base", {**fields, "levels": 64.0})
     claim(again, "variant", {"references": 50})
     assert claimed(again, "atlas") is None
+
+
+@pytest.mark.parametrize(
+    ("which", "stored", "given", "said"),
+    [
+        ("variant", {"trend": 1, "fewest": 1}, {"trend": 2, "fewest": 2}, "an earlier version of this program: variant "
+         "field trend is 1, and 2 in this version; it is read as before, but not added to: give "
+         "another number of --references (the number"),
+        ("atlas", {"algorithm": 7}, {"algorithm": 6}, "a later version of this program: atlas field algorithm is 7, "
+         "and 6 in this version; it is read as before, but not added to: write to another atlas"),
+        ("atlas", {"side": 8}, {"side": 8, "own_weight": 1}, "another version of this program: atlas field own_weight "
+         "is nothing, and 1 in this version; it is read as before, but not added to: write to another atlas"),
+        ("base", {"algorithm": 2}, {"algorithm": 3}, "an earlier version of this program: base field algorithm is 2, "
+         "and 3 in this version; write to another store"),
+        ("statistics", {"base": "ab"}, {"base": "cd"}, "with statistics field base = ab but now it is cd; give the "
+         "statistics that it was made from, or write to another atlas"),
+    ],
+)  # fmt: skip
+def test_nobody_is_asked_to_repeat_what_cannot_be_repeated(
+    group: zarr.Group, which: Which, stored: dict[str, JSON], given: dict[str, JSON], said: str
+) -> None:
+    claim(group, which, stored)
+    with pytest.raises(ForeignStore) as caught:
+        claim(group, which, given)
+    assert said in str(caught.value)
+    assert "repeat the setting" not in str(caught.value)
 
 
 def test_credentials_never_reach_the_store(group: zarr.Group, tmp_path: Path) -> None:

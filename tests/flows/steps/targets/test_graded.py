@@ -10,15 +10,17 @@ import pytest
 import torch
 
 from flows.jobs import Running
+from flows.recipes.atlas import build_atlas
 from flows.recipes.targets import measure_targets
 from flows.running.process import load_stored
 from flows.steps.images import load_images
 from flows.steps.targets import graded, images_learnt, read_targets, usual_of
 from flows.steps.targets.declaring import learns_trend
 from flows.steps.targets.graded import SHARE, chosen_images, draws_of, learnt_from
-from stores import open_statistics
+from stores import open_atlas, open_statistics
 from stores.dataset.targets import TREND
-from tests.flows.conftest import LAYER, VARIANT, Made, targets_job
+from stores.errors import ForeignStore
+from tests.flows.conftest import LAYER, VARIANT, Made, atlas_job, targets_job
 from tests.reference.trends import common_by_hand, trend_by_hand
 from vital.measuring.photos import Photographs
 from vital.measuring.targets import GradedImages, seen_by
@@ -139,6 +141,25 @@ def test_targets_that_were_begun_without_a_trend_go_on_without(
     assert targets.settings == before.settings
     target = read_targets(targets, [0, 39], usual_of(open_statistics(str(store)), targets))
     assert all(node.trend is None for node in target.nodes.values())
+
+
+@pytest.mark.slow
+def test_targets_of_an_earlier_rule_are_refused_with_a_way_out_that_does(made: Made, tmp_path: Path) -> None:
+    """The number of references that are kept makes another variant of the same references."""
+    store = tmp_path / "stats.zarr"
+    shutil.copytree(made.store, store)
+    targets = open_statistics(str(store), "r+").targets(LAYER, VARIANT.label(False))
+    record = targets.group.attrs["variant"]
+    assert isinstance(record, dict)
+    targets.group.attrs["variant"] = {**record, "fields": {**targets.settings, TREND: 1}}
+    with pytest.raises(
+        ForeignStore, match=r"by an earlier .* trend is 1, and 2 .* number of --references .the number that is kept"
+    ):
+        measure_targets(targets_job(store))
+    every = VARIANT.model_copy(update={"references": open_statistics(str(store)).ranked()[LAYER]})
+    assert measure_targets(targets_job(store, variant=every, neurons="0:32")) != targets.variant
+    build_atlas(atlas_job(store, tmp_path / "atlas.zarr", neurons="0:32"))  # what was measured is read as before
+    assert open_atlas(str(tmp_path / "atlas.zarr")).layer(LAYER).made().any()
 
 
 @pytest.mark.parametrize("change", [{"crop": "patch"}, {"facets": 2}])
