@@ -16,6 +16,12 @@ from tempfile import TemporaryDirectory
 
 SECONDS = 300
 """That its start may take, on a machine that does other things, too."""
+ONE_CONNECTION = ":memory:"
+"""Where this stands in a database's address, Prefect opens it once, whatever else the address says. It opens others as
+often as there are requests, and then all of them stand still for a minute now and then. SQLite refuses a write whose
+transaction has read what another has changed since, and what is left of the refused statement is garbage that waits for
+its connection. Python finds it in the thread of the event loop; the connection waits for another to write, at most 60
+seconds; and that one's request for the loop."""
 
 
 class Server:
@@ -31,7 +37,7 @@ class Server:
         assert prefect is not None
         assert prefect.origin is not None
         self._folder = TemporaryDirectory(prefix="prefect-of-tests-", dir=_in_memory())
-        self.database = Path(self._folder.name) / "prefect.db"
+        self.database = Path(self._folder.name) / ("prefect.db" if lasting else f"prefect{ONE_CONNECTION}.db")
         ours = ("PREFECT_API_URL", "COVERAGE_")  # it runs no code whose coverage is asked for
         own = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
             "PREFECT_HOME": self._folder.name,

@@ -19,7 +19,7 @@ from PIL import Image
 from vital.errors import UnsuitableInput
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.photos import Photographs, Photos, read_photos
-from vital.measuring.targets import Attribution, Crop, Target, measure, seen_by
+from vital.measuring.targets import MOST_REFERENCES, Attribution, Crop, Target, measure, seen_by, usual_references
 from vital.network.arithmetic import resolved
 from vital.network.layers import Layer, Survey, survey
 from vital.network.models import Model, at_side
@@ -113,7 +113,7 @@ def render(
     *,
     crop: Literal["image", "patch"] = "image",
     relevance: RelevanceKind = "lrp",
-    references: int = 50,
+    references: int | None = None,
     nodes: Sequence[str] = (),
     progress: Callable[[int], None] = lambda step: None,
     **settings: Any,
@@ -122,14 +122,16 @@ def render(
 
     ``neuron`` is written ``LAYER:NUMBER``, ``classes:NUMBER`` or ``classes:NAME``; ``photos`` are a folder, or a list
     of files, Pillow images or uint8 arrays (row, column, 3). For a class give photographs of that class: the first
-    ``references`` of them are matched, whole. For a neuron inside the network the ``references`` that activate it most
-    are; of each the whole (``crop`` "image"), or the patch around the site that does (``"patch"``). ``relevance`` is
-    how relevance to the neuron is computed, ``nodes`` the layers that are matched, chosen by default.
+    ``references`` of them are matched, whole, 50 by default. For a neuron inside the network the ``references`` that
+    activate it most are, by default a part of the photographs (`usual_references`); of each the whole (``crop``
+    "image"), or the patch around the site that does (``"patch"``). ``relevance`` is how relevance to the neuron is
+    computed, ``nodes`` the layers that are matched, chosen by default.
 
-    Of whole photographs a channel's picture follows the `trend` that all of them show: give weak ones, too, and more
-    than ``references``. They are run through the network once; the references are again where relevance is matched
-    (``relevant_weight``) or memory does not hold the rows. Of these 512 MiB are kept, or of eight photographs if that
-    is more: where not all fit, the trend is learnt from some, by lot.
+    Of whole photographs a channel's picture follows the `trend` that all of them show: give weak ones, too. Where all
+    are ``references`` nothing tells what does not excite the neuron, and the picture shows what they share. They are
+    run through the network once; the references are again where relevance is matched (``relevant_weight``) or memory
+    does not hold the rows. Of these 512 MiB are kept, or of eight photographs if that is more: where not all fit, the
+    trend is learnt from some, by lot.
 
     ``settings`` are those of `vital.settings.PictureSettings`: preset ``natural`` unless given, of the side of the
     model's input. Colours, and the spectrum that pictures of phases have, are those of the photographs. ``progress`` is
@@ -152,6 +154,9 @@ def render(
     layer = layers.layer(asked.layer)
     check_neurons(layer.name, layer.channels, [asked.number])
     shown = read_photos(photos, model.preprocessing)
+    if variant.references is None:
+        most = MOST_REFERENCES if layer.classes else usual_references(len(shown))
+        variant = variant.model_copy(update={"references": most})
     target, chosen = _target(model, layers, (layer, asked.number), shown, variant, wanted)
     if target is None or not (layer.classes or target.own.any()):
         raise UnsuitableInput(f"none of the {len(shown)} photographs activates {asked}: give others, or another neuron")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_a_picture_of_whole_photographs_is_what_measuring_and_optimising_give(
     tiny: Callable[..., Model], photos: list[np.ndarray]
 ) -> None:
     model = tiny()
-    picture = render(model, f"2:{NEURON}", photos, crop="image", steps=6, seed=3)
+    picture = render(model, f"2:{NEURON}", photos, crop="image", references=COUNT, steps=6, seed=3)
     expected = by_hand(model, "2", list(crops_of(model, photos)), photos, steps=6, seed=3)
     assert_same(picture, expected)
     assert picture.pixels.dims == ("row", "column", "colour")
@@ -230,6 +230,26 @@ def test_a_channel_s_picture_follows_the_trend_of_all_photographs(
         wanted = expected.nodes[name].caricature(expected.count, 1.0)
         np.testing.assert_allclose(node.caricature(made_of[0].count, 1.0), wanted, atol=1e-4 * np.ptp(wanted))
         assert (node.relevant is None) == (not change or name == INPUT)
+
+
+def test_where_nobody_says_how_many_a_part_of_the_photographs_are_references(tiny: Callable[..., Model]) -> None:
+    """So that the others tell what does not excite the neuron; of a class all are."""
+    model, photos = tiny(), many()
+    crops = crops_of(model, photos)
+    with probe(model.network, ["2"]) as run:
+        peaks = run(model.preprocessing.normalise(crops))["2"][:, NEURON].amax(1).numpy()
+    order = tuple(map(str, np.argsort(-peaks, kind="stable")))
+    crops_asked: tuple[Literal["image", "patch"], ...] = ("image", "patch")
+    for crop in crops_asked:
+        picture = render(model, f"2:{NEURON}", photos, crop=crop, steps=1)
+        assert picture.references == order[:7]  # a fourth of 30
+        assert picture.variant.references == 7
+    assert render(model, f"2:{NEURON}", photos, references=len(photos), steps=1).references == order
+    few = render(model, f"2:{NEURON}", photos[:7], steps=1)  # of which nothing could be learnt
+    assert len(few.references) == 7
+    of_class = render(model, f"{CLASSES}:{NEURON}", photos, steps=1)
+    assert len(of_class.references) == len(photos)
+    assert of_class.variant.references == 50
 
 
 def test_photographs_run_through_the_network_once(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:

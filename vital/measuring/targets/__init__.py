@@ -2,7 +2,7 @@
 into."""
 
 from vital.measuring.targets.facets import Facets, chance_of, find_facets
-from vital.measuring.targets.loose import Seen, seen_by
+from vital.measuring.targets.loose import MOST_REFERENCES, Seen, seen_by, usual_references
 from vital.measuring.targets.means import NodeTarget, Target, measure
 from vital.measuring.targets.passes import Attribution, Crop, node_relevance
 from vital.measuring.targets.trends import (
@@ -16,7 +16,7 @@ from vital.measuring.targets.trends import (
 from vital.measuring.targets.vectors import photo_vectors, reference_vectors
 
 __all__ = [
-    "FEWEST_GRADED", "Attribution", "Crop", "Facets", "GradedImages", "NodeTarget", "Seen", "Target", "chance_of",
-    "find_facets", "first_drawn", "graded_bytes", "image_rows", "measure", "node_relevance", "photo_vectors",
-    "reference_vectors", "seen_by", "trend",
+    "FEWEST_GRADED", "MOST_REFERENCES", "Attribution", "Crop", "Facets", "GradedImages", "NodeTarget", "Seen", "Target",
+    "chance_of", "find_facets", "first_drawn", "graded_bytes", "image_rows", "measure", "node_relevance",
+    "photo_vectors", "reference_vectors", "seen_by", "trend", "usual_references",
 ]  # fmt: skip

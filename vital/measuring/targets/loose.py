@@ -24,6 +24,21 @@ from vital.network.probe import INPUT, anchor, probe
 SPREAD = "mean_deviation"
 """The statistic by which it is told how much of a difference references share."""
 
+MOST_REFERENCES, LEAST_REFERENCES, SHARE = 50, 5, 4
+"""Photographs that are references where nobody says how many: one of so many, from five to fifty."""
+
+
+def usual_references(photographs: int) -> int:
+    """How many of some photographs are a neuron's references where nobody says: a part, since what excites a neuron is
+    told by those that do not; all where these are too few to learn from.
+
+    >>> [usual_references(count) for count in (7, 8, 20, 40, 60, 100, 200, 1000)]
+    [7, 5, 5, 10, 15, 25, 50, 50]
+    """
+    if photographs < FEWEST_GRADED:
+        return photographs
+    return min(MOST_REFERENCES, max(LEAST_REFERENCES, photographs // SHARE))
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
