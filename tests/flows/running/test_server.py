@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from textwrap import indent
 
 import httpx
+import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
@@ -16,9 +20,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MOD
 import flows
 from flows.cli.job_files import JOBS, flow_of
 from flows.running.server import SECONDS, STARTUP, NoServer, served
+from flows.running.server.ending import MARK, servers_of
 from tests.flows import tiny
 from tests.flows.command import vital
 from tests.flows.conftest import LAYER, MODEL
+from tests.flows.processes import goes_on
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -101,7 +107,7 @@ def test_without_any_home_the_same(alone: pytest.MonkeyPatch) -> None:
         def expanduser(self) -> Path:
             raise RuntimeError("Could not determine home directory.")
 
-    alone.setattr("flows.running.server.Path", Homeless)
+    alone.setattr("flows.running.server.start.Path", Homeless)
     with pytest.raises(NoServer, match="this user has no home: set PREFECT_HOME"), served():
         pass
 
@@ -154,6 +160,84 @@ def test_a_server_of_its_own_that_is_slow_to_answer_is_told_as_such(alone: pytes
         served(),
     ):
         raise slow
+
+
+def program(text: str, home: Path) -> subprocess.Popen[str]:
+    """A user's program that may start a server of Prefect's own."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", MARK))}
+    begin = "import os\nfrom flows.session.preparing import prepared\n@prepared\ndef recipe():\n"
+    text = f"{begin}{indent(text, '    ')}\nrecipe()"
+    return subprocess.Popen(
+        [sys.executable, "-c", text],
+        env={**ours, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+SAY = f"print(os.environ[{MARK!r}], flush=True)\n"
+SERVED = (
+    SAY
+    + """\
+from prefect.client.orchestration import get_client
+get_client(sync_client=True)
+"""
+)
+
+
+def of_mark(mark: str) -> list[psutil.Process]:
+    """Processes that a program has started, and those that these have, which have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            ended = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # init has yet to take note of
+            if not ended and process.environ().get(MARK) == mark:
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_program_that_is_killed_leaves_no_server(tmp_path: Path, number: signal.Signals) -> None:
+    """From the moment on when there is one, which takes its time to answer on a busy machine."""
+    with program(SERVED, tmp_path) as run:
+        assert run.stdout is not None
+        mark = run.stdout.readline().strip()
+        while not servers_of(mark):  # the test's own time limit ends this
+            assert goes_on(run)
+        run.send_signal(number)
+        assert run.wait() == -number
+        while of_mark(mark):
+            pass
+
+
+def test_a_program_that_ends_leaves_nothing_either_and_its_fork_neither_ends_it(tmp_path: Path) -> None:
+    """What waits for its end knows that this was as usual."""
+    forks = "if os.fork() == 0:\n    raise SystemExit\nos.wait()\nprint('forked', flush=True)\ninput()"
+    with program(f"{SAY}{forks}", tmp_path) as run:
+        assert run.stdout is not None
+        mark = run.stdout.readline().strip()
+        assert run.stdout.readline() == "forked\n"
+        assert len(of_mark(mark)) == 1
+        assert run.communicate("\n") == ("", "")
+    assert run.returncode == 0
+    assert not of_mark(mark)
+
+
+def test_a_server_of_a_program_that_was_started_stays(tmp_path: Path) -> None:
+    """It has inherited the mark, as a server's own child, and waits for its own parent."""
+    server = [sys.executable, "-c", "input()", "prefect.server.api.server:create_app"]
+    begin = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()', 'prefect.' + 'server'])"
+    env = {**os.environ, MARK: "of-this-test"}
+    with (
+        subprocess.Popen(server, env=env, stdin=subprocess.PIPE) as own,
+        subprocess.Popen([sys.executable, "-c", begin], env=env, stdin=subprocess.PIPE) as other,
+    ):
+        while len(of_mark("of-this-test")) < 3:
+            assert goes_on(own)
+            assert goes_on(other)
+        assert [process.pid for process in servers_of("of-this-test")] == [own.pid]
+        for one in (own, other):
+            one.communicate(b"\n")
 
 
 def test_where_prefect_may_start_none_the_way_out_is_to_name_one() -> None:

@@ -1,4 +1,4 @@
-"""The server that Prefect keeps its runs in: how long one of its own may take, and what is wrong when there is none."""
+"""How long a server of Prefect's own may take to start, and what is wrong when there is none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows.running.server.ending import end_server_with_this_process
 from stores.files import safe_url
 from vital.errors import VitalError
 
@@ -34,12 +35,15 @@ def give_it_time() -> None:
 
 @contextmanager
 def served() -> Iterator[None]:
-    """What flows need while the block lasts. It comes before Prefect is imported, which makes its folder then.
+    """What flows need while the block lasts. It comes before Prefect is imported, which makes its folder then. A server
+    that Prefect starts ends with this process.
 
     Raises:
         NoServer: Prefect's folder cannot be written, or the server does not answer, does not start, or refuses.
     """
     _check_home()
+    if not os.environ.get("PREFECT_API_URL"):
+        end_server_with_this_process()
     try:
         yield
     except Exception as error:
