@@ -82,7 +82,7 @@ _OF_JUDGE = {
         "low",
     ),
 }
-OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart")
+OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart", "queries_asked", "others_asked")
 """Metrics of neurons, which say nothing of their pictures: they are the same for every method."""
 _OF_PICTURE = {
     "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
@@ -136,6 +136,10 @@ _OF_PICTURE = {
         "",
         "high",
     ),
+    "queries_asked": Meaning(
+        "photographs that excite the neuron, of those that judges were asked to tell from others: ten at the most"
+    ),
+    "others_asked": Meaning("photographs that do not excite the neuron, from which judges were asked to tell those"),
     "diversity": Meaning(
         "1 less the mean cosine, in the network's features, between pictures of the neuron made with other seeds",
         "",
