@@ -169,10 +169,9 @@ def test_of_a_small_sample_a_figure_is_known_or_it_is_said_why_not(
     for neuron, line in zip(pictures, trust_of_layer(found, pictures.tolist(), asked=True), strict=True):
         known = np.isfinite(read[neuron]) and yardstick[neuron] >= COMPETENT
         assert (line.readable.holds is not None) == known
-        # beside those that targets learn from there are few of both, and the line counts them
+        # three of either are the fewest that anything is asked of, beside those that targets learn from
         counts = [found.get(name, nothing)[neuron] for name in (QUERIES_ASKED, OTHERS_ASKED)]
-        few = "of {:.0f} queries and {:.0f} other photographs".format(*counts)
-        assert (few in line.readable.text) == known, line.readable.text
+        assert np.isfinite(read[neuron]) == (min(counts) >= 3)
         if np.isnan(read[neuron]):
             assert line.readable.text.startswith("readability unknown since too few photographs are kept to ask about")
         assert np.isfinite(found["mean_peak_ratio"][neuron]) == (line.reached.holds is not None)
