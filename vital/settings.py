@@ -255,7 +255,7 @@ class PictureSettings(Settings):
         None,
         ge=0,
         description="weight of matching the neuron's own activations; for a class, of its cross-entropy, and "
-        "of a tenth of its logit in steps with a random crop  [default: 0.5, of a class 2]",
+        "of a tenth of its logit in steps with a random crop  [default: 0.5, of a class 1, and 2 by a baseline]",
     )
     own_boost: float = Field(
         1.8, ge=1, description="own activations aimed at, as a multiple of the references' own; not for classes"
@@ -308,8 +308,15 @@ class PictureSettings(Settings):
         return self
 
     def weight_of_own(self, classes: bool) -> float:
-        """Weight of the neurons' own activations, or of classes' cross-entropy."""
-        return (2.0 if classes else 0.5) if self.own_weight is None else self.own_weight
+        """Weight of the neurons' own activations, or of classes' cross-entropy.
+
+        >>> PictureSettings().weight_of_own(classes=True), PictureSettings(method="maco").weight_of_own(classes=True)
+        (1.0, 2.0)
+        """
+        if self.own_weight is not None:
+            return self.own_weight
+        # What a baseline adds to it is weighed as it was published, against twice the cross-entropy.
+        return 0.5 if not classes else 1.0 if self.method == "vital" else 2.0
 
 
 _GONE = {"coarse", "depth", "own_share", "plain_nodes", "scaling"}

@@ -13,7 +13,7 @@ from flows.reports.plan import ABLATIONS, VITAL, Case, Comparison
 from stores import open_atlas
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
 from vital.judging.intervals import Interval, interval, paired
-from vital.judging.names import OWN_NETWORK, meaning_of, metric_name, split_name
+from vital.judging.names import EVERY_JUDGE, OWN_NETWORK, meaning_of, metric_name, split_name
 from vital.network.probe import CLASSES
 
 REAL = "photographs"
@@ -28,6 +28,8 @@ YARDSTICKS = {
     "all references": "readability_references",
 }
 """Stand for a baseline where a neuron's own photographs are compared with its pictures, by their metric."""
+OVER_JUDGES = ("surprise", "readability", *YARDSTICKS.values())
+"""Metrics of which the mean over the judges is given as well: what one network sees alone is partly its own."""
 Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
 
 
@@ -125,7 +127,24 @@ def _method(comparison: Comparison, cases: Sequence[Case], costs: Mapping[str, M
     known = [costs[key] for case in cases if (key := f"{layer}/{case.name}") in costs]
     pictures = sum(cost["pictures"] for cost in known)
     seconds = sum(cost["seconds"] for cost in known) / pictures if pictures else float("nan")
-    return MethodFigures(cases[0].label, np.flatnonzero(pictured).tolist(), values, of_layer, failed, seconds, cases)
+    neurons = np.flatnonzero(pictured).tolist()
+    return MethodFigures(cases[0].label, neurons, {**values, **over_judges(values)}, of_layer, failed, seconds, cases)
+
+
+def over_judges(values: Values) -> Values:
+    """The mean over the judges of what each says (`OVER_JUDGES`), where there are two or more; unknown where it is not
+    known of one.
+
+    >>> of_two = {"surprise_a": np.ones((1, 1)), "surprise_b": 3 * np.ones((1, 1)), "surprise_own": np.zeros((1, 1))}
+    >>> over_judges(of_two)
+    {'surprise_all': array([[2.]])}
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for name, of_one in values.items():
+        metric, judge = split_name(name)
+        if metric in OVER_JUDGES and judge not in ("", OWN_NETWORK):
+            found.setdefault(metric_name(metric, EVERY_JUDGE), []).append(of_one)
+    return {name: np.mean(each, axis=0) for name, each in found.items() if len(each) > 1}
 
 
 def real_figures(comparison: Comparison) -> dict[str, Interval]:
@@ -135,7 +154,8 @@ def real_figures(comparison: Comparison) -> dict[str, Interval]:
         return {}
     classes = record["classes"].values()
     names = sorted({name for scores in classes for name in scores})
-    of_classes = {name: interval(np.array([[scores[name]] for scores in classes])) for name in names}
+    values = {name: np.array([[scores[name]] for scores in classes], np.float64) for name in names}
+    of_classes = {name: interval(each) for name, each in {**values, **over_judges(values)}.items()}
     return of_classes | {name: interval(np.array([[value]])) for name, value in record["layer"].items()}
 
 

@@ -28,7 +28,7 @@ from flows.reports.tables import Figures, tables
 from stores import open_statistics
 from stores.pages.report import Report, Section, page_html
 from vital.judging.intervals import Interval
-from vital.judging.names import split_name
+from vital.judging.names import EVERY_JUDGE, split_name
 from vital.network.probe import CLASSES
 
 
@@ -94,6 +94,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _verdict(name: str, layer: str, lead: Lead, figures: Figures) -> list[str]:
     """The sentence on the method and the best baseline in one metric; none on metrics that only the tables show."""
     (metric, judge), one = split_name(lead.metric), lead.difference
+    judged_by = "mean of all judges" if judge == EVERY_JUDGE else f"{judge} as judge"
     basis = f"{lead.standing}; {one.neurons} {'classes' if layer == CLASSES else 'neurons'}, {one.seeds} seeds"
     if metric == "top1":
         ours, theirs = (f"{total:.0f}" for total in lead.sums)
@@ -108,12 +109,12 @@ def _verdict(name: str, layer: str, lead: Lead, figures: Figures) -> list[str]:
         ]
     if metric == "surprise":
         return [
-            f"{name}, {judge} as judge: its surprise at vital's pictures less that at {lead.baseline}'s, the best "
+            f"{name}, {judged_by}: surprise at vital's pictures less that at {lead.baseline}'s, the best "
             f"baseline: {one.mean:+.2f} nats (95 % interval {one.low:+.2f} to {one.high:+.2f}, {basis})."
         ]
     if metric in ("readability", "processing_gap") and one.neurons:
         # what it is called in a sentence, and by whom it is said
-        what, who = ("processing gap", "") if not judge else ("readability", f", {judge} as judge")
+        what, who = ("processing gap", "") if not judge else ("readability", f", {judged_by}")
         photographs = f"that of {lead.baseline} of the neurons"
         than = photographs if lead.baseline in YARDSTICKS else f"that of {lead.baseline}'s, the best baseline"
         return [

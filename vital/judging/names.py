@@ -13,6 +13,9 @@ from vital.judging.metrics import ranks, surprise
 
 OWN_NETWORK = "own"
 """Stands for the network that the pictures were made for, where others stand as judges."""
+EVERY_JUDGE = "all"
+"""Stands for the mean over the judges, where one stands."""
+_CALLED = {OWN_NETWORK: "the network itself", EVERY_JUDGE: "each judge on average"}
 
 
 class Meaning(NamedTuple):
@@ -79,7 +82,7 @@ _OF_JUDGE = {
         "low",
     ),
 }
-OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart")
+OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart", "queries_asked", "others_asked")
 """Metrics of neurons, which say nothing of their pictures: they are the same for every method."""
 _OF_PICTURE = {
     "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
@@ -133,6 +136,10 @@ _OF_PICTURE = {
         "",
         "high",
     ),
+    "queries_asked": Meaning(
+        "photographs that excite the neuron, of those that judges were asked to tell from others: ten at the most"
+    ),
+    "others_asked": Meaning("photographs that do not excite the neuron, from which judges were asked to tell those"),
     "diversity": Meaning(
         "1 less the mean cosine, in the network's features, between pictures of the neuron made with other seeds",
         "",
@@ -183,4 +190,4 @@ def meaning_of(name: str, judges: Sequence[str] = ()) -> Meaning:
     if not judge:
         return _OF_PICTURE[metric]
     meaning = _OF_JUDGE[metric]
-    return meaning._replace(text=meaning.text.format(judge="the network itself" if judge == OWN_NETWORK else judge))
+    return meaning._replace(text=meaning.text.format(judge=_CALLED.get(judge, judge)))

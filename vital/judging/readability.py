@@ -7,6 +7,7 @@ an explanation of it. Here a judge answers by how near the photographs' features
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,18 @@ class Question:
     def fair(self) -> bool:
         """Whether there is enough of both."""
         return min(len(self.exciting), len(self.others)) >= FEWEST_ASKED
+
+
+def chance_error(exciting: float, others: float) -> float:
+    """The standard error of an area under the curve that is one half, of so many images that excite a neuron and so
+    many others: √((m + n + 1) / (12 m n)), to which the formula of Hanley and McNeil comes there ("The meaning and use
+    of the area under a receiver operating characteristic (ROC) curve", 1982). Of endlessly many others it is
+    √(1 / (12 m)), and 0 where both are endless.
+
+    >>> round(chance_error(10, math.inf), 3), round(chance_error(10, 55), 3), round(chance_error(3, 12), 3)
+    (0.091, 0.1, 0.192)
+    """
+    return math.sqrt((1 / exciting + 1 / others + 1 / exciting / others) / 12)
 
 
 def standardised(

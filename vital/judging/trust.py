@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vital.judging.names import OWN_NETWORK, metric_name
+from vital.judging.readability import chance_error
 
 ALARMS = 0.05
 """Share of neurons that the three findings together doubt at most, were their own photographs shown as their pictures:
@@ -27,7 +28,7 @@ apart by other photographs of the same neuron, for which 0.5 is chance, would ca
 REACHED, AS_READABLE, LIKE_PHOTOGRAPHS = 0.9, 0.1, 0.5
 """Bounds where too few photographs were measured to know how these differ: the least share of the references' mean
 peak; the most by which a picture may be less readable than all references, which is about the standard error of one
-neuron's area under the curve, √(1 / (12 · 10)) with ten queries (Hanley and McNeil, 1982); and the greatest processing
+neuron's area under the curve with ten queries, and grows to that of fewer (`chance_error`); and the greatest processing
 gap, half way from the neuron's own photographs to images of other neurons."""
 
 LOOKED_AT = ("reached", "readable", "treated like photographs")
@@ -36,6 +37,8 @@ _PICTURE, _PHOTOGRAPHS, _AS_MANY = "readability_", "readability_references_", "r
 """Begin the names of these metrics; a judge's name follows."""
 AS_WEAK, AS_UNREADABLE, AS_UNLIKE = "as_weak", "as_unreadable", "as_unlike"
 """Names of metrics: which share of photographs, shown as pictures of their neurons, would do no better."""
+QUERIES_ASKED, OTHERS_ASKED = "queries_asked", "others_asked"
+"""Names of metrics: how many photographs that excite the neuron, and how many others, its readability is an area of."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,9 @@ def trust(metrics: Mapping[str, float], asked: bool = False) -> Trust:
     where a judge was ``asked`` about the neuron's pictures, cannot be.
 
     ``mean_peak_ratio`` tells whether it was reached, or ``top1_own`` of a class; ``readability_JUDGE`` against
-    ``readability_references_JUDGE``, means over judges, whether it can be read; ``processing_gap`` whether it is
-    treated like photographs. Each is held against photographs by its `shares`.
+    ``readability_references_JUDGE``, means over judges, whether it can be read, by so many photographs as
+    ``queries_asked`` and ``others_asked`` say; ``processing_gap`` whether it is treated like photographs. Each is held
+    against photographs by its `shares`.
 
     >>> found = trust({"mean_peak_ratio": 1.02, "as_weak": 0.6, "processing_gap": 0.8, "as_unlike": 0.004})
     >>> found.reached.text
@@ -110,7 +114,7 @@ def trust_of_layer(
 
 def is_of_photographs(metric: str) -> bool:
     """Whether a metric is of a neuron's photographs rather than of a picture of it: the same for all its pictures."""
-    return metric.startswith(_PHOTOGRAPHS)
+    return metric.startswith(_PHOTOGRAPHS) or metric in (QUERIES_ASKED, OTHERS_ASKED)
 
 
 def shares(
@@ -187,10 +191,17 @@ def _readable(known: Mapping[str, float], asked: bool) -> Finding:
     own, photographs = np.mean(pairs, axis=0).tolist()
     if photographs < COMPETENT:
         return Finding(None, f"readability unknown since photographs of the neuron have {photographs:.2f} themselves")
-    holds, share = _as_photographs(known, AS_UNREADABLE, own >= photographs - AS_READABLE)
+    counts = [known.get(name, math.inf) for name in (QUERIES_ASKED, OTHERS_ASKED)]
+    bound = max(AS_READABLE, chance_error(*counts))
+    holds, share = _as_photographs(known, AS_UNREADABLE, own >= photographs - bound)
     equal = [known[_AS_MANY + judge] for judge in judges if judge != OWN_NETWORK and _AS_MANY + judge in known]
     as_many = f"as many photographs {np.mean(equal):.2f}, " if equal else ""
-    beside = f"{as_many}all references {photographs:.2f}{f'; {share} do no better' if share else ''}"
+    more = f"; {share} do no better" if share else ""
+    if not share and bound > AS_READABLE:
+        more = (
+            f"; of {counts[0]:.0f} queries and {counts[1]:.0f} other photographs, whose standard error is {bound:.2f}"
+        )
+    beside = f"{as_many}all references {photographs:.2f}{more}"
     return Finding(holds, f"{'' if holds else 'not '}readable ({own:.2f}, {beside})")
 
 

@@ -25,7 +25,7 @@ FLOOR = 1e-3
 
 LOGIT_WEIGHT = 0.1
 """Weight of a logit in a random crop of a class's picture: greater ones drown what the picture is matched with in the
-other steps (docs/results.md)."""
+other steps (docs/trials.md)."""
 
 DEPTH = 5.0
 """How much more the deepest node weighs than the first: 1 + this, linear between."""

@@ -139,10 +139,10 @@ class Palette:
 
     decay: float = 1.5
     """Amplitudes fall as 1/f to this power: steeper than natural images, since Adam moves every coefficient as far. At
-    1.3 neighbouring pixels differ twice as much, at 1.6 other networks see less (docs/results.md)."""
+    1.3 neighbouring pixels differ twice as much, at 1.6 other networks see less (docs/trials.md)."""
     contrast: float = 1.0
     """Contrast of unit coefficients, in units of the data's own. With half of it pictures hardly leave their noise
-    in a few hundred steps, and other networks classify fewer of them right (docs/results.md)."""
+    in a few hundred steps, and other networks classify fewer of them right (docs/trials.md)."""
     start: float = 0.1
     """Contrast of the noise that pictures begin as, in units of the data's own."""
 

@@ -40,7 +40,7 @@ from vital.judging.metrics import (
 from vital.judging.names import OWN_NETWORK, classification_metrics, meaning_of, metric_name
 from vital.judging.processing import joined, passed, processing_gap
 from vital.judging.readability import mean_explanations, readability, standardised
-from vital.judging.trust import is_of_photographs
+from vital.judging.trust import OTHERS_ASKED, QUERIES_ASKED, is_of_photographs
 from vital.network.arithmetic import rounding
 from vital.network.probe import CLASSES
 
@@ -86,7 +86,8 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     questions = questions_of(unnamed, asked)
     if judges and (why := why_unasked(layer, questions)):
         logger.warning("%s", why)
-    if questions is not None:
+    if questions is not None and judges:
+        of_neurons |= _counted(questions)
         for name in judges:
             of_neurons |= _readable(name, judged.features(name), part.together(), photos, questions)
             each = readability(
@@ -242,6 +243,14 @@ def _readable(
             for metric, given in explanations.items()
         }
     )
+
+
+def _counted(questions: Questions) -> dict[str, np.ndarray]:
+    """Of how many photographs what is asked of each neuron is."""
+    return {
+        QUERIES_ASKED: np.array([len(one.exciting) for one in questions.of], np.float64),
+        OTHERS_ASKED: np.array([len(one.others) for one in questions.of], np.float64),
+    }
 
 
 def _known(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

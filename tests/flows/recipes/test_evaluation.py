@@ -28,7 +28,7 @@ from tests.flows.command import vital
 from tests.flows.conftest import LAYER, PICTURE, VARIANT, Made, atlas_job, references_job, targets_job
 from vital.errors import UnsuitableInput
 from vital.judging.names import meaning_of
-from vital.judging.trust import AS_UNREADABLE, COMPETENT, trust_of_layer
+from vital.judging.trust import AS_UNREADABLE, COMPETENT, OTHERS_ASKED, QUERIES_ASKED, trust_of_layer
 from vital.settings import PictureSettings, StatisticsSettings
 
 pytestmark = pytest.mark.slow
@@ -169,6 +169,9 @@ def test_of_a_small_sample_a_figure_is_known_or_it_is_said_why_not(
     for neuron, line in zip(pictures, trust_of_layer(found, pictures.tolist(), asked=True), strict=True):
         known = np.isfinite(read[neuron]) and yardstick[neuron] >= COMPETENT
         assert (line.readable.holds is not None) == known
+        # three of either are the fewest that anything is asked of, beside those that targets learn from
+        counts = [found.get(name, nothing)[neuron] for name in (QUERIES_ASKED, OTHERS_ASKED)]
+        assert np.isfinite(read[neuron]) == (min(counts) >= 3)
         if np.isnan(read[neuron]):
             assert line.readable.text.startswith("readability unknown since too few photographs are kept to ask about")
         assert np.isfinite(found["mean_peak_ratio"][neuron]) == (line.reached.holds is not None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flows.reports.figures import YARDSTICKS, Lead, MethodFigures, against_each, better_sign, leads
-from vital.judging.names import classification_metrics
+from flows.reports.figures import YARDSTICKS, Lead, MethodFigures, against_each, better_sign, leads, over_judges
+from vital.judging.names import classification_metrics, meaning_of
 
 NEURONS = 30
 
@@ -104,3 +104,23 @@ def test_how_a_judge_names_pictures() -> None:
     silent = classification_metrics(np.full((1, 10), np.nan, np.float32), [2], "judge")
     assert not silent["top1_judge"][0]
     assert np.isnan(silent["surprise_judge"][0])
+
+
+def test_the_judges_are_held_together_where_there_are_two() -> None:
+    """One judge's liking may be its own: a mean hides it no longer than the other says so. What one does not know of a
+    neuron is not known of both."""
+    first, second = np.linspace(0.4, 0.8, NEURONS)[:, None], np.linspace(0.9, 0.5, NEURONS)[:, None]
+    second[3] = np.nan
+    values = {"readability_one": first, "readability_two": second, "readability_own": np.ones((NEURONS, 1))}
+    both = over_judges({**values, "top1_one": first, "top1_two": second, "variation": first})
+    assert list(both) == ["readability_all"]
+    expected = [(a + b) / 2 for a, b in zip(first[:, 0], second[:, 0], strict=True)]
+    np.testing.assert_allclose(both["readability_all"][:, 0], expected, rtol=1e-12)
+    assert np.flatnonzero(np.isnan(both["readability_all"])).tolist() == [3]
+    assert over_judges({"readability_one": first, "readability_own": second}) == {}
+    ours = method("vital", readability_all=np.full(NEURONS, 0.7), readability_one=np.full(NEURONS, 0.7))
+    other = method("maco", readability_all=np.full(NEURONS, 0.6), readability_one=np.full(NEURONS, 0.8))
+    assert [(one.metric, one.standing) for one in leads([ours, other])] == [
+        ("readability_all", "ahead, clear of zero"), ("readability_one", "behind, clear of zero"),
+    ]  # fmt: skip
+    assert "each judge on average tells" in meaning_of("readability_all").text

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 
+from vital.judging.readability import chance_error
 from vital.judging.trust import (
     ALARMS,
     AS_READABLE,
@@ -14,9 +15,12 @@ from vital.judging.trust import (
     COMPETENT,
     FEWEST,
     LIKE_PHOTOGRAPHS,
+    OTHERS_ASKED,
+    QUERIES_ASKED,
     REACHED,
     held_out_peaks,
     in_turn,
+    is_of_photographs,
     shares,
     trust,
     trust_of_layer,
@@ -74,6 +78,34 @@ def test_what_a_judge_was_asked_in_vain_is_unknown_and_not_to_be_measured_again(
 def test_bounds_are_where_they_are_said_to_be(name: str, inside: float, outside: float, finding: int) -> None:
     assert trust({**GOOD, name: inside}).findings[finding].holds is True
     assert trust({**GOOD, name: outside}).findings[finding].holds is False
+
+
+@pytest.mark.parametrize(("exciting", "others"), [(3, 3), (3, 4), (2, 6), (5, 4)])
+def test_the_error_of_an_area_by_chance_is_that_of_all_orders(exciting: int, others: int) -> None:
+    """Whatever images come first is as likely: each choice of ranks once."""
+    ranks = range(exciting + others)
+    areas = []
+    for mine in combinations(ranks, exciting):
+        before = sum(theirs < own for own in mine for theirs in ranks if theirs not in mine)
+        areas.append(before / (exciting * others))
+    assert np.mean(areas) == pytest.approx(0.5)
+    assert chance_error(exciting, others) == pytest.approx(np.std(areas))
+
+
+@pytest.mark.parametrize(
+    ("queries", "others", "bound"), [(10, 1000, 0.1), (10, 60, 0.1), (3, 1000, 0.1670), (3, 12, 0.1925), (5, 6, 0.1826)]
+)
+def test_fewer_queries_leave_more_to_chance(queries: float, others: float, bound: float) -> None:
+    few = GOOD | {QUERIES_ASKED: queries, OTHERS_ASKED: others}
+    inside, outside = (trust({**few, "readability_squeezenet": 0.75 - bound + by}).readable for by in (1e-4, -1e-4))
+    assert (inside.holds, outside.holds) == (True, False)
+    counted = f"of {queries} queries and {others} other photographs, whose standard error is {bound:.2f}"
+    assert (counted in inside.text) == (counted in outside.text) == (bound > AS_READABLE)
+    # where photographs were held against the same questions, these say how rare it is
+    measured = trust({**few, "readability_squeezenet": 0.3, AS_UNREADABLE: 0.3}).readable
+    assert measured.holds is True
+    assert "standard error" not in measured.text
+    assert is_of_photographs(QUERIES_ASKED)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ FEWEST_GRADED = 8
 """Images of which a slope is learnt at least."""
 REFERENCE_COUNTS = 0.1
 """What a reference counts as in a regression, as against a graded image: references were looked for, among all images,
-and have much in common with those of other neurons (docs/results.md)."""
+and have much in common with those of other neurons (docs/trials.md)."""
 
 
 def graded_bytes(shapes: Iterable[tuple[int, ...]]) -> int:
