@@ -103,7 +103,7 @@ def _verdict(name: str, layer: str, lead: Lead, figures: Figures) -> list[str]:
         ceiling = f" {lead.baseline} leaves too few to gain: were all of vital's named, it would not be clear either."
         rest = natural if lead.reachable else natural + ceiling
         return [
-            f"{name}, {judge} as judge: it names {ours} of vital's {lead.pictures} pictures first and {theirs} of "
+            f"{name}, {judged_by}: it names {ours} of vital's {lead.pictures} pictures first and {theirs} of "
             f"{lead.baseline}'s, the best baseline: {100 * one.mean:+.1f} points "
             f"(95 % interval {100 * one.low:+.1f} to {100 * one.high:+.1f}, {basis}).{rest}"
         ]

@@ -76,11 +76,10 @@ def find_names(job: NamesJob, layer: str) -> None:
     unnamed = job.model_copy(update={"atlas": "", "layers": ()})
     made_of = (*statistics.provenance.values(), *(_digest(url) for url in (job.vocabulary, job.broader)))
     scored = _word_scores(unnamed, statistics.url, made_of, tuple(sample.image.tolist()))
-    rows = np.searchsorted(sample.image, scored.image)
     chooses = choosing(statistics.keys(scored.image.tolist()))
     device = torch.device(device_name(job.running.device))
     names = name_neurons(
-        sample.peak[rows].astype(np.float32),
+        sample.peaks_on(scored.image).astype(np.float32),
         scored.words.scores,
         chooses,
         ranks=job.words,

@@ -22,6 +22,7 @@ Which: TypeAlias = Literal["base", "variant", "atlas", "statistics", "references
 
 DIGITS = 16
 COMPLETE = ("variant", "atlas")
+"""What each version of the program claims with every field that it has."""
 RULES = ("algorithm", "facet_rule", "row_steps", "trend")
 """Fields that the program sets and nobody can repeat: by which version of its rules something was made."""
 OTHERWISE: Mapping[Which, str] = {
@@ -85,7 +86,6 @@ def _differing(which: Which, name: str, recorded: Mapping[str, JSON], asked: Map
     """What differs in a field, and the way out."""
     stored, given = (_shown(fields[name]) if name in fields else "nothing" for fields in (recorded, asked))
     missing, elsewhere = name not in recorded or name not in asked, OTHERWISE.get(which, "write to another store")
-    # of variants and atlases each version of the program records every field that it has
     if name in RULES or (missing and which in COMPLETE):
         before, now = recorded.get(name), asked.get(name)
         later = isinstance(before, int) and isinstance(now, int) and before > now

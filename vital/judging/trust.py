@@ -196,11 +196,12 @@ def _readable(known: Mapping[str, float], asked: bool) -> Finding:
     holds, share = _as_photographs(known, AS_UNREADABLE, own >= photographs - bound)
     equal = [known[_AS_MANY + judge] for judge in judges if judge != OWN_NETWORK and _AS_MANY + judge in known]
     as_many = f"as many photographs {np.mean(equal):.2f}, " if equal else ""
-    more = f"; {share} do no better" if share else ""
-    if not share and bound > AS_READABLE:
-        more = (
-            f"; of {counts[0]:.0f} queries and {counts[1]:.0f} other photographs, whose standard error is {bound:.2f}"
-        )
+    more = ""
+    if share:
+        more = f"; {share} do no better"
+    elif bound > AS_READABLE:
+        queries, others = counts
+        more = f"; of {queries:.0f} queries and {others:.0f} other photographs, whose standard error is {bound:.2f}"
     beside = f"{as_many}all references {photographs:.2f}{more}"
     return Finding(holds, f"{'' if holds else 'not '}readable ({own:.2f}, {beside})")
 

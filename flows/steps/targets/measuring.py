@@ -115,8 +115,7 @@ class TaskReferences:
         graded = graded_images(WantedImages(key, lambda: self._graded(image_bytes)))
         if graded is None:
             return target
-        sample = statistics.sample(layer, self.neurons)
-        peaks = sample.peak[np.searchsorted(sample.image, graded.image)]
+        peaks = statistics.sample(layer, self.neurons).peaks_on(graded.image)
         return graded.with_trend(target, self.references.image, self.references.score, peaks)
 
     def _graded(self, image_bytes: int) -> GradedImages | None:
@@ -136,8 +135,7 @@ class TaskReferences:
         task = replace(self, references=alone, places=self.statistics.places(images.tolist()))
         neurons = list(self.neurons[:1]) * len(images)
         rows = task._measured("graded", neurons, alone, True, of_crops)
-        sample = self.statistics.sample(self.job.layer)
-        graded = GradedImages.finite(images, rows, sample.peak[np.searchsorted(sample.image, images)])
+        graded = GradedImages.finite(images, rows, self.statistics.sample(self.job.layer).peaks_on(images))
         return graded if len(graded.image) >= FEWEST_GRADED else None
 
     def facets(self) -> list[Facets]:

@@ -38,6 +38,14 @@ class Sample:
     image: Int64[np.ndarray, "image"]
     peak: Float32[np.ndarray, "image neuron"]
 
+    def peaks_on(self, images: Int64[np.ndarray, "some"]) -> Float32[np.ndarray, "some neuron"]:
+        """Every neuron's peak on some of these images, by their ids.
+
+        >>> Sample(np.array([3, 8, 9]), np.float32([[0], [1], [2]])).peaks_on(np.array([9, 3])).tolist()
+        [[2.0], [0.0]]
+        """
+        return self.peak[np.searchsorted(self.image, images)]
+
 
 class KeptOfNeurons:
     """The part of an open statistics store that is about the neurons of its layers."""
