@@ -136,7 +136,7 @@ def test_levels_stand_beside_their_nodes(group: zarr.Group) -> None:
     levels["own"] = np.array([0.5])
     targets, channels = Targets.of(group, "layer4.2", "patch-lrp"), {node: count for node, (count, _) in NODES.items()}
     targets.declare(levels, channels, TargetArrays(NEURONS, BLOCK, NODES, HALF))
-    found = targets.levels()
+    found = targets.levels
     assert found.keys() == levels.keys()
     assert all(np.array_equal(found[name], value) for name, value in levels.items())
 
