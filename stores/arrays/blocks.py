@@ -255,17 +255,17 @@ def neurons_of_block(block: int, length: int, count: int) -> range:
 
 
 def read_rows(array: zarr.Array[Any], wanted: Int64[np.ndarray, "row"]) -> Shaped[np.ndarray, "row ..."]:
-    """Rows of an array in the given order; a run of neighbours is read as one slice. Of blocks of which most rows are
-    wanted all are read: a block is one request, and each row by itself is one, too."""
+    """Rows of an array in the given order. Of blocks of which most rows are wanted all are read: a block is one
+    request, and each row by itself is one, too. Elsewhere a run of neighbours is read as one slice."""
     if wanted.size == 0:
         return np.empty((0, *array.shape[1:]), array.dtype)
-    if np.array_equal(wanted, np.arange(wanted[0], wanted[0] + wanted.size)):
-        return np.asarray(array[int(wanted[0]) : int(wanted[0]) + wanted.size])
     unique, inverse = np.unique(wanted, return_inverse=True)
     block = block_length(array)
     first, last = int(unique[0]) // block * block, (int(unique[-1]) // block + 1) * block
     if array.shards is not None and 2 * len(unique) >= last - first:
         return np.asarray(np.asarray(array[first : min(last, array.shape[0])])[wanted - first])
+    if np.array_equal(wanted, np.arange(wanted[0], wanted[0] + wanted.size)):
+        return np.asarray(array[int(wanted[0]) : int(wanted[0]) + wanted.size])
     return np.asarray(np.asarray(array.oindex[unique])[inverse])
 
 

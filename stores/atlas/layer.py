@@ -22,6 +22,7 @@ from stores.arrays.schema import ArraySpec, declare, group_at
 from stores.arrays.writing import write_all
 from stores.atlas.naming import NAMES, Naming, read_naming, write_naming
 from stores.atlas.origin import ORIGIN, origin_specs
+from stores.together import together
 
 METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
 
@@ -220,7 +221,9 @@ class AtlasLayer(Blocks):
         parent = self.root.get(f"{self.path}/{path}")
         if not isinstance(parent, zarr.Group):
             return {}
-        return {name: np.asarray(array[:]) for name, array in parent.arrays()}
+        arrays = dict(parent.arrays())
+        self._found.update({f"{path}/{name}": array for name, array in arrays.items()})
+        return dict(zip(arrays, together(lambda array: np.asarray(array[:]), arrays.values()), strict=True))
 
     def metric_meaning(self, name: str) -> tuple[str, str]:
         """What a metric of the neurons means, and its unit."""
