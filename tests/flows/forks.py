@@ -34,7 +34,8 @@ class Fork:
     """A program that runs, with what tests use of ``subprocess.Popen``."""
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
-        """``python -m`` of these words: a module's name and what the program is told."""
+        """``python -m`` of these words: a module's name and what the program is told. A script's file stands for
+        itself."""
         _ensure_running(environment["PYTHONPATH"])
         readers, writers = zip(*(CONTEXT.Pipe(duplex=False) for _ in range(2)), strict=True)
         heard, begun = CONTEXT.Pipe(duplex=False)
@@ -124,7 +125,10 @@ def _run(
     begun.close()
     sys.argv = words
     try:
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        if words[0].endswith(".py"):
+            runpy.run_path(words[0], run_name="__main__")
+        else:
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()
     sys.exit(0)

@@ -29,21 +29,22 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def program(*words: str, **more: str) -> Run:
-    """``python -m`` of these words as a process in a group of its own: a fork, unless the coverage of programs is asked
-    for, which begins with them."""
+    """``python -m`` of these words, or ``python`` of a script, as a process in a group of its own: a fork, unless the
+    coverage of programs is asked for, which begins with them."""
     own = environment(**more)
     if not any(name.startswith("COVERAGE_") for name in own):
         return Fork(words, own)
+    module = [] if words[0].endswith(".py") else ["-m"]
     return subprocess.Popen(
-        [sys.executable, "-m", *words], env=own, start_new_session=True, stdout=subprocess.PIPE,
+        [sys.executable, *module, *words], env=own, start_new_session=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def goes_on(process: subprocess.Popen[Any] | Fork) -> bool:
+def goes_on(process: subprocess.Popen[Any] | Fork, seconds: float = 0.005) -> bool:
     """Whether the process has not ended. It has the processor meanwhile: who asks again and again would take it one."""
     try:
-        process.wait(0.005)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         return True
     return False

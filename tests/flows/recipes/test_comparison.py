@@ -38,7 +38,7 @@ def job(folder: Path, **changes: object) -> ReportJob:
         {
             "out": str(folder / "report"), "shards": (str(folder / "shards"),), "models": (MODEL,),
             "layers": ("classes", LAYER), "neurons": "0:32", "seeds": 2, "steps": 2, "side": 24, "references": 3,
-            "methods": ("vital", "fourier", "maco"), "judges": (JUDGE,), "batch": 32,
+            "methods": ("vital", "maco"), "judges": (JUDGE,), "batch": 32,
             "running": Running(threads=1), **changes,
         }
     )  # fmt: skip
@@ -54,7 +54,7 @@ def report(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report_has_every_method_and_metric_with_its_interval(report: Path) -> None:
     found = json.loads((report / "report.json").read_text())
-    assert set(found) == {"vital", "fourier", "maco", *ABLATIONS, "photographs"}
+    assert set(found) == {"vital", "maco", *ABLATIONS, "photographs"}
     for label, metrics in found.items():
         for name, one in metrics.items():
             assert set(one) == {"mean", "low", "high"}, name
@@ -130,8 +130,8 @@ def test_the_page_shows_plots_and_strips_that_are_there(report: Path) -> None:
 def test_a_stopped_comparison_goes_on_and_says_the_same(
     report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One atlas is missing; the others are not made again, nor measured. Two of the methods are asked for: to find each
-    of the other atlases done takes a flow, and what the report says of a method depends on no other."""
+    """One atlas is missing; the others are not made again, nor measured. Ablations are not asked for: to find each of
+    their atlases done takes a flow, and what the report says of a method depends on no other."""
     measured: list[tuple[str, str]] = []
 
     def counted(asked: EvaluateJob) -> None:
@@ -142,14 +142,14 @@ def test_a_stopped_comparison_goes_on_and_says_the_same(
     shutil.copytree(report.parent, tmp_path / "again")
     out = tmp_path / "again" / "report"
     before = json.loads((out / "report.json").read_text())
-    shutil.rmtree(out / "atlases" / "fourier-seed1.zarr")
+    shutil.rmtree(out / "atlases" / "maco-seed1.zarr")
     kept = out / "atlases" / "vital-seed0.zarr" / LAYER / "pixels"
     times = {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()}
-    compare_methods(job(tmp_path / "again", methods=("vital", "fourier"), no_ablation=True))
+    compare_methods(job(tmp_path / "again", no_ablation=True))
     assert {file: file.stat().st_mtime_ns for file in kept.rglob("*") if file.is_file()} == times
     after = json.loads((out / "report.json").read_text())
-    assert after == {label: before[label] for label in ("vital", "fourier", "photographs")}
-    assert measured == [("fourier-seed1", "classes"), ("fourier-seed1", LAYER)]
+    assert after == {label: before[label] for label in ("vital", "maco", "photographs")}
+    assert measured == [("maco-seed1", "classes"), ("maco-seed1", LAYER)]
     record = json.loads((out / MEASURED).read_text())
     (out / MEASURED).write_text(json.dumps({**record, f"{LAYER}/vital-seed0": "of another version"}))
     measured.clear()
@@ -189,13 +189,13 @@ def test_bad_input_is_said_before_work(tmp_path: Path) -> None:
 
 
 def test_the_papers_table_runs_on_random_weights_and_few_steps(tmp_path: Path) -> None:
-    """The documented command, on a few small images in place of ImageNet and one of its five networks."""
+    """The documented command, on a few small images in place of ImageNet, and a small network in place of its five."""
     tiny.shards(tmp_path / "train", count=1, images=10)
     tiny.shards(tmp_path / "val", count=1, images=10)
     (tmp_path / "val" / next(iter((tmp_path / "val").iterdir())).name).rename(tmp_path / "val" / "val-000000.tar")
     ran = vital(
         "report", "--preset", "iccv2025", "--out", tmp_path / "r", "--shards", tmp_path / "train",
-        "--held-out", tmp_path / "val", "--model", "resnet18", "--weights", "random", "--input-size", 64,
+        "--held-out", tmp_path / "val", "--model", "shufflenet_v2_x0_5", "--weights", "random", "--input-size", 64,
         "--side", 64, "--steps", 1, "--seeds", 1, "--classes", "0:4", "--references", 2,
         "--judge", "tests.flows.tiny:thousand_classes", "--threads", 1,
     )  # fmt: skip

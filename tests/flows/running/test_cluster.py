@@ -30,7 +30,7 @@ from stores.arrays.opening import open_store
 from stores.errors import StoreError
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
 from tests.flows.forks import forked_workers
-from tests.flows.processes import Gate, environment, goes_on, killed, vital_run
+from tests.flows.processes import Gate, environment, goes_on, killed, program, vital_run
 from tests.flows.recipes.test_pipeline import digests
 from vital.settings import StatisticsSettings
 
@@ -240,13 +240,21 @@ print(flows.references(sys.argv[1], sys.argv[2], model="tests.flows.tiny:network
 @pytest.mark.parametrize("where", ["file", "standard input"])
 def test_a_script_without_a_main_guard_runs_once(made: Made, tmp_path: Path, where: str) -> None:
     """Not once more in each worker, as with Python's own processes."""
-    script = tmp_path / "script.py"
-    script.write_text(UNGUARDED, "utf-8")
-    given = {"input": UNGUARDED} if where == "standard input" else {}
-    arguments = [sys.executable, "-" if given else str(script), str(made.shards), str(tmp_path / "s.zarr")]
-    ran = subprocess.run(arguments, env=environment(), cwd=tmp_path, capture_output=True, text=True, **given)  # type: ignore[call-overload]
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("statistics") == 1
+    arguments = [str(made.shards), str(tmp_path / "s.zarr")]
+    if where == "file":
+        script = tmp_path / "script.py"
+        script.write_text(UNGUARDED, "utf-8")
+        with killed(program(str(script), *arguments)) as run:
+            output, errors = run.communicate()
+        code = run.returncode
+    else:
+        words = [sys.executable, "-", *arguments]
+        ran = subprocess.run(
+            words, input=UNGUARDED, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        code, output, errors = ran.returncode, ran.stdout, ran.stderr
+    assert code == 0, errors
+    assert output.count("statistics") == 1
 
 
 def test_a_script_with_a_guard_is_known_to_its_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

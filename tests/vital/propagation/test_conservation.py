@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -167,10 +168,34 @@ def test_blocks_of_windows_and_grids_conserve() -> None:
     assert 0.5 < conserved.arrived["stem"] <= conserved.arrived["blocks.0"] <= 1 + 1e-4
 
 
-@pytest.mark.parametrize(("name", "side"), [("vit_b_32", 96), ("swin_t", 64), ("swin_v2_t", 64), ("inception_v3", 96)])
-def test_the_gradient_is_the_network_s_own(name: str, side: int) -> None:
+def vit(models: Any) -> nn.Module:
+    """Torchvision's, with less of everything."""
+    made: nn.Module = models.VisionTransformer(96, 32, num_layers=3, num_heads=4, hidden_dim=48, mlp_dim=96)
+    return made
+
+
+def swin(models: Any, block: str, merging: str) -> nn.Module:
+    """The same of windows, every other one shifted."""
+    here = models.swin_transformer
+    made: nn.Module = models.SwinTransformer(
+        [4, 4], 24, [2, 2], [3, 6], [7, 7], block=getattr(here, block), downsample_layer=getattr(here, merging)
+    )
+    return made
+
+
+BUILT: dict[str, tuple[int, Callable[[Any], nn.Module]]] = {
+    "vit": (96, vit),
+    "swin": (64, lambda models: swin(models, "SwinTransformerBlock", "PatchMerging")),
+    "swin_v2": (64, lambda models: swin(models, "SwinTransformerBlockV2", "PatchMergingV2")),
+    "inception_v3": (96, lambda models: models.inception_v3(weights=None, init_weights=False)),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_the_gradient_is_the_network_s_own(name: str) -> None:
+    side, built = BUILT[name]
     with uninitialised():
-        network = load_model(ModelSettings(name=name, weights="random", input_size=side)).network
+        network = built(torchvision_models())
     randomise(network, 1).double()  # or rounding would decide, which differs from one draw to the next
     stream = torch.Generator().manual_seed(2)
     images = torch.randn(1, 3, side, side, generator=stream, dtype=torch.float64)
