@@ -37,6 +37,8 @@ class Counted(LocalFileSystem):  # type: ignore[misc]
 
     protocol = "counted"
     seen: ClassVar[Counter[str]] = Counter()
+    files: ClassVar[Counter[str]] = Counter()
+    """How often each was read."""
     latency: ClassVar[float] = 0.0
     """Seconds that each request takes at least."""
     spans: ClassVar[list[tuple[float, float]]] = []
@@ -55,6 +57,7 @@ class Counted(LocalFileSystem):  # type: ignore[misc]
     def forget(cls) -> None:
         """Count from here."""
         cls.seen.clear()
+        cls.files.clear()
         cls.spans.clear()
 
     @contextmanager
@@ -67,10 +70,11 @@ class Counted(LocalFileSystem):  # type: ignore[misc]
         finally:
             Counted.spans.append((begun, time.perf_counter()))
 
-    def cat_file(self, *arguments: Any, **options: Any) -> Any:
+    def cat_file(self, path: str, *arguments: Any, **options: Any) -> Any:
         """Of a whole file or a range."""
+        Counted.files[path] += 1
         with self._asked("reads"):
-            return super().cat_file(*arguments, **options)
+            return super().cat_file(path, *arguments, **options)
 
     def pipe_file(self, *arguments: Any, **options: Any) -> Any:
         """Of a whole file."""

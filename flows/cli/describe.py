@@ -71,7 +71,7 @@ def rounding(store: str, layer: str, neurons: str) -> Iterator[str]:
     """Says so when the asked neurons are rounded out to whole blocks."""
     statistics = open_statistics(store)
     try:
-        count = len(statistics.references(layer).image)
+        count = len(statistics.reference(layer, "image"))
     except SchemaMismatch:
         load_stored(statistics, Running()).survey.layer(layer)  # a misspelt layer is told the nearest names
         raise

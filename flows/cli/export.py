@@ -140,8 +140,9 @@ def _table(pictures: AtlasLayer, chosen: Sequence[int], kind: Format) -> bytes:
     rows.writerow(("file", "layer", "neuron", *(["facet"] if several else []), "name", "seed", "loss"))
     neurons, numbers = zip(*facets, strict=True)
     seeds, losses = pictures.rows(neurons, ("seed", "loss"), numbers).values()
-    for (neuron, facet), seed, loss in zip(facets, seeds, losses, strict=True):
-        which = (layer, neuron, *([facet] if several else []), pictures.neuron_name(neuron))
+    names = pictures.neuron_names(neurons)
+    for (neuron, facet), name, seed, loss in zip(facets, names, seeds, losses, strict=True):
+        which = (layer, neuron, *([facet] if several else []), name)
         rows.writerow((_file_name(layer, neuron, kind, facet), *which, int(seed), f"{loss[-1]:.6g}"))
     return text.getvalue().encode("utf-8")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +161,7 @@ class _AtlasSource:
     def write(self, site: Site, number: int, pool: ThreadPoolExecutor) -> None:
         """Write every layer's wall and pages into ``site``, as the atlas of this ``number``; ``pool`` makes images."""
         for source in self.layers:
-            made = source.made()
+            made = source.made
             shown = self._shown(source)
             part = _LayerPages(source, shown, self._maps(source.layer), self._photographs)
             chunks: dict[int, list[int]] = {}
@@ -187,28 +188,33 @@ class _AtlasSource:
 
     def sheet(self, site: Site) -> bytes:
         """A contact sheet of pictures spread over all layers, as PNG, each beside its first photograph."""
-        everyone = [(source, neuron) for source in self.layers for neuron in source.made()]
+        everyone = [(source, neuron) for source in self.layers for neuron in source.made]
         chosen = everyone[:: max(1, -(-len(everyone) // ON_SHEET))]
-        photographs = {source.layer: self._shown(source) for source, _ in chosen}
-
-        def cells() -> Iterator[Cell]:
-            for source, neuron in chosen:
-                [pixels] = as_shown(source.pictures.pixels([neuron]), source.shown)
-                shown = photographs[source.layer]
-                photos = shown.of([neuron])[0][neuron].references if shown else []
-                name, number = source.pictures.neuron_name(neuron), f"{source.layer} {neuron}"
-                if not photos:
-                    yield Cell(name, number, pixels)
-                    continue
-                data = (site.folder.root / site.photo_name(photos[0].file)).read_bytes()
-                top, left, height, width = photos[0].box or (0.0, 0.0, 1.0, 1.0)
-                box = (left, top, left + width, top + height) if photos[0].box and not source.whole else None
-                yield Cell(name, number, pixels, decode(data), box)
-
+        cells = (
+            cell
+            for source, of_source in groupby(chosen, lambda one: one[0])
+            for cell in self._cells(site, source, [neuron for _, neuron in of_source])
+        )
         paired = self._photographs is not None
         return sheet_png(
-            contact_sheet(cells(), len(chosen), Grid(columns=6 if paired else 8, side=112, gap=24, paired=paired))
+            contact_sheet(cells, len(chosen), Grid(columns=6 if paired else 8, side=112, gap=24, paired=paired))
         )
+
+    def _cells(self, site: Site, source: LayerSource, neurons: Sequence[int]) -> Iterator[Cell]:
+        """The cells of some neurons of a layer, of which what is shown is read together."""
+        pictures, shown, whole = source.pictures, self._shown(source), source.whole
+        photographs = shown.of(neurons)[0] if shown else {}
+        seen = as_shown(pictures.pixels(neurons), source.shown)
+        for neuron, name, pixels in zip(neurons, pictures.neuron_names(neurons), seen, strict=True):
+            number = f"{source.layer} {neuron}"
+            photos = photographs[neuron].references if shown else []
+            if not photos:
+                yield Cell(name, number, pixels)
+                continue
+            data = (site.folder.root / site.photo_name(photos[0].file)).read_bytes()
+            top, left, height, width = photos[0].box or (0.0, 0.0, 1.0, 1.0)
+            box = (left, top, left + width, top + height) if photos[0].box and not whole else None
+            yield Cell(name, number, pixels, decode(data), box)
 
 
 @dataclass(frozen=True)

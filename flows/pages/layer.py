@@ -63,12 +63,12 @@ class LayerSource:
         """The layer's name, as the atlas has it."""
         return self.pictures.name
 
-    @property
+    @cached_property
     def variant(self) -> str:
         """The targets that the pictures were made for."""
         return self.pictures.variant
 
-    @property
+    @cached_property
     def targets(self) -> Targets | None:
         """The targets that the pictures were made for; None where the statistics cannot be reached."""
         return self.statistics.targets(self.layer, self.variant) if self.statistics is not None else None
@@ -78,8 +78,9 @@ class LayerSource:
         """What these targets were made of, where it is kept."""
         return origin_of(self.statistics, self.pictures)
 
+    @cached_property
     def made(self) -> list[int]:
-        """Numbers of the neurons that have a picture, in ascending order."""
+        """Numbers of the neurons that have a picture, in ascending order: for all of the layer's pages the same."""
         return [int(neuron) for neuron in np.flatnonzero(self.pictures.made())]
 
     def page(self) -> LayerPage:
@@ -107,7 +108,7 @@ class LayerSource:
     @property
     def whole(self) -> bool:
         """Whether pictures match whole images, and not the patch that excites the neuron most."""
-        return self.pictures.variant.startswith("image")
+        return self.variant.startswith("image")
 
     @property
     def _matched(self) -> Literal["", "references", "trend"]:
@@ -195,7 +196,7 @@ class LayerSource:
     def _measured(self) -> bool:
         """Whether another evaluation would add nothing: a judge was asked about every picture."""
         known = [np.isfinite(values) for values in self._metrics.values()]
-        return self._asked and bool(np.any(known, 0)[self.made()].all())
+        return self._asked and bool(np.any(known, 0)[self.made].all())
 
     def _trusted(self, neurons: Sequence[int]) -> list[TrustLine | None]:
         return [_line(one) for one in trust_of_layer(self._metrics, neurons, self._asked)]
@@ -241,7 +242,7 @@ class LayerSource:
 
     def _columns(self, count: int) -> list[Column]:
         columns = []
-        made = self.made()
+        made = self.made
         parts = [range(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
         lines = (
             line for start in range(0, len(made), AT_ONCE) for line in self._trusted(made[start : start + AT_ONCE])
@@ -276,7 +277,7 @@ class LayerSource:
     def _coordinates(self, count: int) -> Float[np.ndarray, "neuron 2"] | None:
         if self.origin is None or (isinstance(self.origin, Targets) and not self.origin.done().any()):
             return None
-        made = self.made()
+        made = self.made
         coordinates = coordinates_of(self.origin, made)
         if coordinates is None:
             return None

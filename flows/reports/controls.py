@@ -140,7 +140,7 @@ def photographs(comparison: Comparison) -> None:
         for metric, values in classification_metrics(seen[f"{name}/logits"], seen["labels"], name).items():
             for label in np.unique(seen["labels"]):
                 scores[str(label)][metric] = float(values[seen["labels"] == label].mean())
-    images = np.unique(statistics.references(CLASSES).image[pictured])
+    images = np.unique(statistics.reference(CLASSES, "image")[pictured])
     images, decoders = images[images != NOBODY], decoders_of(job.running, loaded.device)
     crops = load_images(statistics, images.tolist(), loaded.model.preprocessing, {}, decoders)
     references = _looked(((0, crop) for _, crop in crops), judges)

@@ -80,7 +80,7 @@ def _strip(comparison: Comparison, layer: str, method: MethodFigures) -> Strip:
     for rows in (order[start : start + SHOWN], order[-SHOWN:]):
         neurons = [method.neurons[row] for row in rows]
         pixels = as_shown(pictures.pixels(neurons), pictures.shown)
-        groups.append([(pictures.neuron_name(neuron), one) for neuron, one in zip(neurons, pixels, strict=True)])
+        groups.append(list(zip(pictures.neuron_names(neurons), pixels, strict=True)))
     return Strip(method.label, groups)
 
 

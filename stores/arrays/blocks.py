@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -52,6 +52,8 @@ class Blocks:
     path: str
     beside: ClassVar[tuple[str, ...]] = ()
     """How paths begin of what is along ``neuron``, too, but not written in blocks."""
+    _found: dict[str, zarr.Array[Any]] = field(default_factory=dict, init=False, repr=False)
+    """The arrays that were asked for, by relative path."""
 
     @property
     def group(self) -> zarr.Group:
@@ -69,13 +71,18 @@ class Blocks:
         return int(self.array(STATUS).shape[0])
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """One of its arrays by relative path; raises SchemaMismatch where there is none."""
-        return array_at(self.root, f"{self.path}/{name}")
+        """One of its arrays by relative path; raises SchemaMismatch where there is none. It is looked for until it is
+        found: what it holds changes, and is read anew each time, but not what was declared of it."""
+        if name not in self._found:
+            self._found[name] = array_at(self.root, f"{self.path}/{name}")
+        return self._found[name]
 
     @cached_property
     def _by_neuron(self) -> dict[str, zarr.Array[Any]]:
         # looked for once: what was declared before the tasks does not change, and each look costs requests
-        return _arrays_by_neuron(self.group, self.beside)
+        arrays = _arrays_by_neuron(self.group, self.beside)
+        self._found.update(arrays)
+        return arrays
 
     def done(self, blocks: Sequence[int] | None = None) -> Bool[np.ndarray, "block"]:
         """Which blocks are written, of all or of some, whose flags alone are then read; raises SchemaMismatch where
@@ -163,7 +170,7 @@ class Blocks:
         write_block(done, block, np.ones(1, np.uint8))
 
     def rows(
-        self, neurons: Sequence[int], names: Iterable[str] | None = None, facets: Sequence[int] | None = None
+        self, neurons: Sequence[int], names: Sequence[str] | None = None, facets: Sequence[int] | None = None
     ) -> dict[str, Shaped[np.ndarray, "neuron ..."]]:
         """The rows of ``neurons``, in that order, by relative path: of every array along ``neuron``, or of those that
         are named. Of what facets have of their own, that of one facet of each neuron, the first unless ``facets`` says
@@ -172,7 +179,7 @@ class Blocks:
         Raises:
             SchemaMismatch: such an array was not declared, or a neuron is out of range.
         """
-        arrays = self._by_neuron if names is None else {name: self.array(name) for name in names}
+        arrays = self._by_neuron if names is None else dict(zip(names, together(self.array, names), strict=True))
         read = together(lambda array: read_rows(array, self._within(array, neurons)), arrays.values())
         rows = dict(zip(arrays, read, strict=True))
         asked = np.zeros(len(neurons), np.int64) if facets is None else np.asarray(facets, np.int64)
@@ -184,7 +191,7 @@ class Blocks:
     @cached_property  # looked for once, as they are
     def most_facets(self) -> int:
         """How many facets a neuron has at most: 1 where its references were not grouped."""
-        count = self.group.get(COUNT)
+        count = self.root.get(f"{self.path}/{COUNT}")
         return int(count.shape[1]) if isinstance(count, zarr.Array) and by_facet(count) else 1
 
     def facets(self, neurons: Sequence[int] | None = None) -> Int64[np.ndarray, "neuron"]:
@@ -248,17 +255,17 @@ def neurons_of_block(block: int, length: int, count: int) -> range:
 
 
 def read_rows(array: zarr.Array[Any], wanted: Int64[np.ndarray, "row"]) -> Shaped[np.ndarray, "row ..."]:
-    """Rows of an array in the given order; a run of neighbours is read as one slice. Of blocks of which most rows are
-    wanted all are read: a block is one request, and each row by itself is one, too."""
+    """Rows of an array in the given order. Of blocks of which most rows are wanted all are read: a block is one
+    request, and each row by itself is one, too. Elsewhere a run of neighbours is read as one slice."""
     if wanted.size == 0:
         return np.empty((0, *array.shape[1:]), array.dtype)
-    if np.array_equal(wanted, np.arange(wanted[0], wanted[0] + wanted.size)):
-        return np.asarray(array[int(wanted[0]) : int(wanted[0]) + wanted.size])
     unique, inverse = np.unique(wanted, return_inverse=True)
     block = block_length(array)
     first, last = int(unique[0]) // block * block, (int(unique[-1]) // block + 1) * block
     if array.shards is not None and 2 * len(unique) >= last - first:
         return np.asarray(np.asarray(array[first : min(last, array.shape[0])])[wanted - first])
+    if np.array_equal(wanted, np.arange(wanted[0], wanted[0] + wanted.size)):
+        return np.asarray(array[int(wanted[0]) : int(wanted[0]) + wanted.size])
     return np.asarray(np.asarray(array.oindex[unique])[inverse])
 
 

@@ -18,10 +18,11 @@ from jaxtyping import Float, Shaped, UInt8
 from stores.arrays.blocks import COUNT, FACET, Blocks, block_specs
 from stores.arrays.names import placed, unplaced
 from stores.arrays.provenance import JSON, claim, claimed, fingerprint
-from stores.arrays.schema import ArraySpec, array_at, declare, group_at
-from stores.arrays.writing import write_whole
+from stores.arrays.schema import ArraySpec, declare, group_at
+from stores.arrays.writing import write_all
 from stores.atlas.naming import NAMES, Naming, read_naming, write_naming
 from stores.atlas.origin import ORIGIN, origin_specs
+from stores.together import together
 
 METRICS, BY_FACET, REACHED = "metrics", "metrics/by_facet", "reached"
 
@@ -159,12 +160,17 @@ class AtlasLayer(Blocks):
     def neuron_name(self, neuron: int) -> str:
         """The class's name; or the number of the channel, of a direction's or feature's neuron, and the word that was
         found for it."""
+        return self.neuron_names([neuron])[0]
+
+    def neuron_names(self, neurons: Sequence[int]) -> list[str]:
+        """The same of some neurons; what they are called is read once for all of them."""
         names, classes = self.names, self.name == "classes"
-        word = names[neuron] if neuron < len(names) else ""
-        if classes and word:
-            return word
         kind = "class" if classes else "neuron" if "~" in self.name else "channel"
-        return f"{kind} {neuron}{f', {word}' if word else ''}"
+        words = [names[neuron] if neuron < len(names) else "" for neuron in neurons]
+        return [
+            word if classes and word else f"{kind} {neuron}{f', {word}' if word else ''}"
+            for neuron, word in zip(neurons, words, strict=True)
+        ]
 
     # Pictures
 
@@ -215,7 +221,9 @@ class AtlasLayer(Blocks):
         parent = self.root.get(f"{self.path}/{path}")
         if not isinstance(parent, zarr.Group):
             return {}
-        return {name: np.asarray(array[:]) for name, array in parent.arrays()}
+        arrays = dict(parent.arrays())
+        self._found.update({f"{path}/{name}": array for name, array in arrays.items()})
+        return dict(zip(arrays, together(lambda array: np.asarray(array[:]), arrays.values()), strict=True))
 
     def metric_meaning(self, name: str) -> tuple[str, str]:
         """What a metric of the neurons means, and its unit."""
@@ -252,12 +260,13 @@ class AtlasLayer(Blocks):
         pictures were ``judged_by`` become attributes of ``metrics``.
         """
         several = (by_facet or {}) if self.most_facets > 1 else {}
+        specs, values = list[ArraySpec](), dict[str, np.ndarray]()
         for folder, axes, kind in ((METRICS, ("neuron",), metrics), (BY_FACET, ("neuron", FACET), several)):
             for name in sorted(kind):
-                values, (meaning, units) = kind[name].astype(np.float32), meanings.get(name, (name, ""))
-                path = f"{self.path}/{folder}/{name}"
-                declare(self.root, [ArraySpec(path, axes, values.shape, "float32", meaning, units, fill=np.nan)])
-                write_whole(array_at(self.root, path), values)
+                (meaning, units), path = meanings.get(name, (name, "")), f"{self.path}/{folder}/{name}"
+                specs.append(ArraySpec(path, axes, kind[name].shape, "float32", meaning, units, fill=np.nan))
+                values[path] = kind[name].astype(np.float32)
+        write_all(self.root, specs, values)
         # only now: its attributes are written together, and another evaluation may have written its own meanwhile
         parent = group_at(self.root, self.path).require_group(METRICS)
         known = self.layer_metrics()

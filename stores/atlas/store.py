@@ -22,6 +22,7 @@ from stores.atlas.picture import AtlasPicture
 from stores.dataset.store import Statistics, open_statistics
 from stores.errors import PICTURE_STATUS_MEANINGS, MissingStore, PictureStatus, SchemaMismatch, StoreError
 from stores.files import safe_url
+from stores.together import together
 
 if TYPE_CHECKING:
     import xarray
@@ -56,8 +57,9 @@ class Atlas:
         with warnings.catch_warnings():
             # what another process is just writing lies there under a name of its own
             warnings.filterwarnings("ignore", r"Object at \S+\.partial is not recognized", ZarrUserWarning)
-            parts = [AtlasLayer(self.root, name) for name, _ in self.root.groups()]
-        names = [part.name for part in parts if part.declared and part.settings]
+            parts = [AtlasLayer(self.root, name) for name, group in self.root.groups() if claimed(group, "atlas")]
+        declared = together(lambda part: part.declared, parts)
+        names = [part.name for part, there in zip(parts, declared, strict=True) if there]
         return sorted(names, key=lambda name: (name != "classes", _natural(name)))
 
     def layer(self, name: str) -> AtlasLayer:

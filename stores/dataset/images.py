@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 
 from stores.arrays.schema import ArraySpec, array_at
 from stores.arrays.writing import write_all
+from stores.together import together
 
 SPECTRUM, MEAN, COVARIANCE, SUMS = "spectrum", "colours/mean", "colours/covariance", "light/sums"
 _AXES = ("colour", "row_frequency", "column_frequency")
@@ -60,21 +61,26 @@ def write_image_sums(group: zarr.Group, sums: Mapping[str, Shaped[np.ndarray, ".
 
 def read_image_sums(group: zarr.Group) -> dict[str, Shaped[np.ndarray, "..."]]:
     """What `write_image_sums` kept, by name; raises SchemaMismatch where there is nothing."""
-    return {name: np.asarray(array_at(group, f"{SUMS}/{name}")[...]) for name in _SUMS}
+    return dict(zip(_SUMS, together(lambda name: _read(group, f"{SUMS}/{name}"), _SUMS), strict=True))
 
 
 def read_colour_rows(group: zarr.Group) -> Float[np.ndarray, "colour level"]:
     """The mean of the images' sorted colours, in bytes; raises SchemaMismatch where they were not written."""
-    coarse, rest = (np.asarray(array_at(group, f"{SUMS}/{name}")[:]) for name in ("rows", "rows_rest"))
-    mean: np.ndarray = (coarse + rest) / max(int(np.asarray(array_at(group, f"{SUMS}/count")[...])), 1)
+    coarse, rest, count = together(lambda name: _read(group, f"{SUMS}/{name}"), ("rows", "rows_rest", "count"))
+    mean: np.ndarray = (coarse + rest) / max(int(count), 1)
     return mean
 
 
 def read_colours(group: zarr.Group) -> tuple[Float[np.ndarray, "colour"], Float[np.ndarray, "colour colour"]]:
     """Mean and covariance of the colour logits; raises SchemaMismatch where they were not written."""
-    return np.asarray(array_at(group, MEAN)[:]), np.asarray(array_at(group, COVARIANCE)[:])
+    mean, covariance = together(lambda path: _read(group, path), (MEAN, COVARIANCE))
+    return mean, covariance
 
 
 def read_spectrum(group: zarr.Group) -> Float[np.ndarray, "colour row column"]:
     """The mean amplitude spectrum; raises SchemaMismatch where it was not written."""
-    return np.asarray(array_at(group, SPECTRUM)[:])
+    return _read(group, SPECTRUM)
+
+
+def _read(group: zarr.Group, path: str) -> Shaped[np.ndarray, "..."]:
+    return np.asarray(array_at(group, path)[...])

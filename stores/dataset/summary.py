@@ -14,7 +14,7 @@ from stores.arrays.names import unplaced
 from stores.arrays.provenance import dataset_fingerprint
 from stores.arrays.schema import group_at
 from stores.dataset.index import NO_LABEL
-from stores.dataset.kept.references import LOWEST
+from stores.dataset.kept.references import LOWEST, live_of
 from stores.dataset.targets import TARGETS
 from stores.errors import PICTURE_STATUS_MEANINGS, STATUS_MEANINGS, USED
 from stores.files import safe_url
@@ -38,8 +38,8 @@ def statistics_lines(statistics: Statistics) -> Iterator[str]:
         if layer not in ranked:
             yield f"  references/{layer}: not finished, run `vital references` again"
             continue
-        references = statistics.references(layer)
-        live, (neurons, ranks) = int(references.live().sum()), references.image.shape
+        image = statistics.reference(layer, "image")
+        live, (neurons, ranks) = int(live_of(image).sum()), image.shape
         none = ", as no image has one of these labels" if layer == "classes" and not live else ""
         if layer.partition("~")[2] in statistics.dictionaries() and live < neurons:
             none = ", the others are never active"

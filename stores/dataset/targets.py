@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from stores.arrays.schema import ArraySpec, declare
 from stores.arrays.writing import write_whole
 from stores.dataset.layers import LEVEL
 from stores.errors import SchemaMismatch
+from stores.together import together
 
 TARGETS, OWN = "targets", "own"
 IMPORTANCE_MEANS = (
@@ -151,18 +153,25 @@ class Targets(Blocks):
         nodes = {node: (channels[node], len(levels[node])) for node in channels}
         specs = target_specs(self.path, nodes, len(levels[OWN]), arrays)
         declare(self.root, specs)
-        written = self.levels()
+        written = self._read_levels()
         if any(not np.array_equal(written[node], positions) for node, positions in levels.items()):
             for node, positions in levels.items():
                 write_whole(self.array("level" if node == OWN else f"{placed(node)}/level"), positions)
 
-    def levels(self) -> dict[str, Shaped[np.ndarray, "level"]]:
-        """The positions of the levels by node, and of the neuron itself under ``own``."""
-        parts = [part for part, _ in self.group.groups() if f"{part}/level" in self.group]
-        return {
-            **{unplaced(part): np.asarray(self.array(f"{part}/level")[:]) for part in sorted(parts)},
-            OWN: np.asarray(self.array("level")[:]),
-        }
+    @cached_property
+    def levels(self) -> Mapping[str, Shaped[np.ndarray, "level"]]:
+        """The positions of the levels by node, and of the neuron itself under ``own``. Read once: they are written
+        before any task, and every batch of pictures asks for them."""
+        return self._read_levels()
+
+    def _read_levels(self) -> dict[str, Shaped[np.ndarray, "level"]]:
+        group = self.group
+        parts = sorted(part for part, _ in group.groups())
+        found = zip(parts, together(lambda part: group.get(f"{part}/level"), parts), strict=True)
+        arrays = {unplaced(part): array for part, array in found if isinstance(array, zarr.Array)}
+        arrays[OWN] = self.array("level")
+        read = together(lambda array: np.asarray(array[:]), arrays.values())
+        return dict(zip(arrays, read, strict=True))
 
 
 def target_specs(

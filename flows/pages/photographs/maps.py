@@ -73,7 +73,7 @@ class LayerMaps:
 
     def _ends(self, neurons: Sequence[int], lowest: bool) -> dict[int, tuple[float, float]]:
         """What is usual for each neuron, and what it is at the first of its references."""
-        first = self.statistics.references(self.layer + LOWEST * lowest, 1, neurons).score[:, 0]
+        first = self.statistics.reference(self.layer + LOWEST * lowest, "score", 1, neurons)[:, 0]
         usual = self.statistics.statistic(self.layer, "mean")
         return {neuron: (float(usual[neuron]), float(end)) for neuron, end in zip(neurons, first, strict=True)}
 

@@ -45,7 +45,7 @@ def check_evaluation(job: EvaluateJob) -> dict[str, int]:
     if not any(counts.values()):
         raise SchemaMismatch(f"{safe_url(job.atlas)} holds no finished picture yet: `vital info` says how far it is")
     for part in parts:
-        statistics.references(part.layer)
+        statistics.reference(part.layer, "image")
         if part.layer != CLASSES:
             for name in USUAL:
                 statistics.statistic(part.layer, name)

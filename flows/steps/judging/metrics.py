@@ -94,7 +94,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
                 standardised(judged.features(name)), questions.features[name], [questions.of[row] for row in part.rows]
             )
             of_pictures |= _known({metric_name("readability", name): each})
-    scores = part.statistics.references(layer).score[part.neurons]
+    scores = part.statistics.reference(layer, "score")[part.neurons]
     of_neurons |= _known(as_rare(of_neurons, part.counts, scores, photos, questions))
     if part.pictures.most_facets > 1:
         alone = of_pictures | {
@@ -161,7 +161,7 @@ def _distances(part: Measured) -> Float[np.ndarray, "picture"]:
 
 def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[str, np.ndarray]:
     """What the pictures do to their own neuron, against what natural images do."""
-    scores = part.statistics.references(part.layer).score[part.shown]
+    scores = part.statistics.reference(part.layer, "score")[part.shown]
     # As the statistics have it: pictures of another side are read at the same place.
     reads = loaded.survey.layer(part.layer).reads
     usual = [part.statistics.statistic(part.layer, name) for name in USUAL]

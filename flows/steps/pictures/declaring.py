@@ -70,7 +70,7 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
         statistics.spectrum()  # refuses statistics without one
     atlas = open_atlas(job.out, "a")
     atlas.claim(statistics)
-    levels, layer = targets.levels(), atlas.layer(job.layer)
+    levels, layer = targets.levels, atlas.layer(job.layer)
     version = ALGORITHMS[job.picture.method]
     precision = _precision(job, layer.settings.get("precision") if job.layer in atlas.layers else None)
     made_by = {**job.picture.model_dump(mode="json"), "precision": precision}

@@ -33,7 +33,7 @@ from vital.network.neurons import Readout
 from vital.pictures.device import FIXED, dearest
 from vital.pictures.optimise import Pictures, optimise
 from vital.pictures.step import Begun
-from vital.settings import PictureSettings
+from vital.settings import PictureSettings, RelevanceKind
 
 Facet = tuple[int, int]
 """A neuron and a facet of it, from 0."""
@@ -71,6 +71,11 @@ class _Work:
         return usual_of(self.statistics, self.targets)
 
     @cached_property
+    def relevance(self) -> RelevanceKind:
+        """How relevance was measured for the targets."""
+        return variant_of(self.targets).relevance
+
+    @cached_property
     def colours(self) -> ColourDistribution:
         """Mean and covariance of the data set's colours, which pictures begin with."""
         return ColourDistribution(*self.statistics.colours())
@@ -101,10 +106,10 @@ class _Work:
         settings = settings or self.settings
         neurons, numbers = zip(*facets, strict=True)
         target = read_targets(self.targets, neurons, self.usual, self.readout, numbers)
-        kind, layouts = variant_of(self.targets).relevance, self.loaded.survey.layouts()
+        layouts = self.loaded.survey.layouts()
         spectrum = self.statistics.spectrum() if settings.parametrisation == "phase" else None
         return target, optimise(
-            self.loaded.model, target, settings, layouts, kind,
+            self.loaded.model, target, settings, layouts, self.relevance,
             colours=self.colours, spectrum=spectrum, progress=progress, begun=begun,
         )  # fmt: skip
 

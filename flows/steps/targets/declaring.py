@@ -12,6 +12,7 @@ from flows.jobs import BLOCK, TargetsJob
 from flows.running.process import LoadedModel
 from flows.steps.targets.graded import learnt_from
 from stores import Statistics, Targets
+from stores.dataset.kept.references import live_of
 from stores.dataset.targets import TREND, TargetArrays
 from stores.errors import SchemaMismatch
 from vital.errors import UnsuitableInput
@@ -130,4 +131,4 @@ def live_neurons(statistics: Statistics, targets: Targets) -> Bool[np.ndarray, "
     """Neurons with enough references to be measured: what the blocks of a task depend on, for targets and pictures
     alike."""
     variant = variant_of(targets)
-    return statistics.references(targets.layer, variant.references).live(variant.fewest)
+    return live_of(statistics.reference(targets.layer, "image", variant.references), variant.fewest)

@@ -34,7 +34,7 @@ class Usual:
 
 def usual_of(statistics: Statistics, targets: Targets) -> dict[str, Usual]:
     """What is usual of each node that is matched, whatever the neuron: for all batches of a task."""
-    levels = targets.levels()
+    levels = targets.levels
     return {node: _usual_at(statistics, targets, node, levels[node]) for node in targets.nodes}
 
 
@@ -59,20 +59,20 @@ def read_targets(
     facets: Sequence[int] | None = None,
 ) -> Target:
     """Targets of some neurons, in full precision, of the first facet of each unless ``facets`` says which. ``usual`` is
-    that of every node, and ``readout`` says how the neurons read their layer."""
-    rows, levels = targets.rows(neurons, facets=facets), targets.levels()
+    that of every node, in their order, and ``readout`` says how the neurons read their layer."""
+    rows, levels = targets.rows(neurons, facets=facets), targets.levels
 
     def part(node: str, name: str) -> np.ndarray | None:
         values = rows.get(f"{placed(node)}/{name}")
         return None if values is None else np.asarray(values, np.float32)
 
     nodes = {}
-    for node in targets.nodes:
+    for node, known in usual.items():
         quantiles = part(node, "quantiles")
         assert quantiles is not None  # declared for every node
         nodes[node] = NodeTarget(
             levels[node], quantiles, part(node, "relevant"), part(node, "importance"),
-            usual[node].rows, usual[node].deviation, part(node, TREND),
+            known.rows, known.deviation, part(node, TREND),
         )  # fmt: skip
     own = np.asarray(rows["own"], np.float32)
     return Target(targets.layer, np.asarray(neurons, np.int64), nodes, levels["own"], own, rows["count"], readout)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import zarr
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, Shaped
 
 from stores.arrays.blocks import read_rows
 from stores.arrays.names import placed
@@ -21,6 +21,7 @@ from stores.dataset.kept.references import (
     QUERIES,
     REFERENCES,
     References,
+    read_reference,
     read_references,
     references_path,
     write_references,
@@ -71,6 +72,13 @@ class KeptOfNeurons:
         """
         count = self._ranks(layer, count)
         return read_references(self.root, layer, _ids(neurons)).best(count)
+
+    def reference(
+        self, layer: str, name: str, count: int | None = None, neurons: Sequence[int] | None = None
+    ) -> Shaped[np.ndarray, "neuron rank ..."]:
+        """One part of them, such as ``image``: the others, three quarters of the bytes, are not read."""
+        count = self._ranks(layer, count)
+        return read_reference(self.root, layer, name, _ids(neurons))[:, :count]
 
     def reference_places(self, layer: str, neurons: Sequence[int], count: int | None = None) -> Places:
         """Where the images of some neurons' references lie: what is read does not grow with the index.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import zarr
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64, Shaped
 
 from stores.arrays.blocks import read_rows
 from stores.arrays.names import placed
@@ -38,8 +38,7 @@ class References:
 
     def live(self, fewest: int = 1) -> Bool[np.ndarray, "neuron"]:
         """Neurons with at least so many references."""
-        enough: np.ndarray = (self.image != NOBODY).sum(1) >= fewest
-        return enough
+        return live_of(self.image, fewest)
 
     def best(self, count: int) -> References:
         """The first ``count`` of every neuron."""
@@ -53,6 +52,12 @@ class References:
         """These and, behind them, others of the same neurons."""
         both = (np.concatenate([getattr(self, name), getattr(others, name)], 1) for name in ROWS)
         return References(*both)
+
+
+def live_of(image: Int64[np.ndarray, "neuron rank"], fewest: int = 1) -> Bool[np.ndarray, "neuron"]:
+    """Neurons with at least so many references, by the image ids of these."""
+    enough: np.ndarray = (image != NOBODY).sum(1) >= fewest
+    return enough
 
 
 ROWS = tuple(part.name for part in fields(References))
@@ -111,10 +116,16 @@ def read_references(
     group: zarr.Group, layer: str, neurons: Int64[np.ndarray, "neuron"] | None = None, folder: str = REFERENCES
 ) -> References:
     """References of a layer, or of some of its neurons in that order; raises SchemaMismatch where there are none."""
-    path = references_path(layer, folder)
+    return References(*together(lambda name: read_reference(group, layer, name, neurons, folder), ROWS))
 
-    def read(name: str) -> np.ndarray:
-        array = array_at(group, f"{path}/{name}")
-        return read_rows(array, np.arange(array.shape[0]) if neurons is None else neurons)
 
-    return References(*together(read, ROWS))
+def read_reference(
+    group: zarr.Group,
+    layer: str,
+    name: str,
+    neurons: Int64[np.ndarray, "neuron"] | None = None,
+    folder: str = REFERENCES,
+) -> Shaped[np.ndarray, "neuron rank ..."]:
+    """One part of them, such as ``image``."""
+    array = array_at(group, f"{references_path(layer, folder)}/{name}")
+    return read_rows(array, np.arange(array.shape[0]) if neurons is None else neurons)

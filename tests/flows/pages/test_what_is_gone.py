@@ -8,23 +8,31 @@ from typing import Any
 
 import pytest
 
+from flows.recipes.atlas import build_atlas
+from flows.recipes.references import select_references
+from flows.recipes.targets import measure_targets
 from stores.arrays.opening import open_store
 from stores.pages.folder import SITE_FOLDER
-from tests.flows import walkable
+from tests.flows import tiny
 from tests.flows.command import vital
+from tests.flows.conftest import LAYER, Made, atlas_job, references_job, targets_job
 from tests.flows.pages.test_pages import data, refused
-from tests.flows.walkable import LATER, Walkable
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Walkable:
-    """Of these tests alone, which move its parts and put them back."""
-    return walkable.make(tmp_path_factory.mktemp("moved"))
+def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Of these tests alone, which move its parts and put them back: one layer."""
+    here = Made(tmp_path_factory.mktemp("moved"))
+    tiny.shards(here.shards)
+    select_references(references_job(here.shards, here.store, layers=(LAYER,)))
+    measure_targets(targets_job(here.store))
+    build_atlas(atlas_job(here.store, here.atlas))
+    return here
 
 
-def test_without_its_network_maps_are_refused_with_the_way_out(made: Walkable, tmp_path: Path) -> None:
+def test_without_its_network_maps_are_refused_with_the_way_out(made: Made, tmp_path: Path) -> None:
     store = open_store(str(made.store), "statistics", "r+")
     kept: Any = store.attrs["model"]
     store.attrs["model"] = {**kept, "name": "tests.flows.tiny:nothing_of_this_name"}
@@ -39,9 +47,10 @@ def test_without_its_network_maps_are_refused_with_the_way_out(made: Walkable, t
     assert not list((tmp_path / "a").rglob("*-maps.png"))
 
 
-def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walkable, tmp_path: Path) -> None:
+def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Made, tmp_path: Path) -> None:
     assert vital("pages", made.atlas, "--out", tmp_path / "a").exit_code == 0
     assert list((tmp_path / "a").rglob("*.jpg"))
+    assert list((tmp_path / "a").rglob("*-maps.png"))
     assert vital("pages", made.atlas, "--out", tmp_path / "a", "--no-references").exit_code == 0
     assert not list((tmp_path / "a").rglob("*.jpg"))
     store = made.store.rename(made.store.with_name("elsewhere.zarr"))
@@ -51,11 +60,11 @@ def test_no_references_leaves_photographs_out_and_needs_no_statistics(made: Walk
         assert vital("pages", made.atlas, "--out", tmp_path / "c", "--store", store).exit_code == 0
     finally:
         store.rename(made.store)
-    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LATER / "layer.js")["coordinates"] is False
-    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LATER / "layer.js")["coordinates"] is True
+    assert data(tmp_path / "b" / SITE_FOLDER / "0" / LAYER / "layer.js")["coordinates"] is False
+    assert data(tmp_path / "c" / SITE_FOLDER / "0" / LAYER / "layer.js")["coordinates"] is True
 
 
-def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:
+def test_shards_that_moved(made: Made, tmp_path: Path) -> None:
     shards = made.shards.rename(made.shards.with_name("elsewhere"))
     try:
         said = vital("pages", made.atlas, "--out", tmp_path / "a")
@@ -69,7 +78,7 @@ def test_shards_that_moved(made: Walkable, tmp_path: Path) -> None:
     assert list((tmp_path / "a").rglob("*.jpg"))
 
 
-def test_statistics_of_another_model_are_refused(made: Walkable, tmp_path: Path) -> None:
+def test_statistics_of_another_model_are_refused(made: Made, tmp_path: Path) -> None:
     from stores.arrays.provenance import claim
 
     claim(open_store(str(tmp_path / "s.zarr"), "statistics", "a"), "base", {"model": "another"})

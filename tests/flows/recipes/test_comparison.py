@@ -24,12 +24,13 @@ from stores.errors import StoreError
 from stores.shards.writing import hold_out, members
 from tests.flows import tiny
 from tests.flows.command import vital
-from tests.flows.conftest import LAYER, MODEL
+from tests.flows.conftest import MODEL
 from vital.errors import UnsuitableInput
 from vital.settings import ModelSettings, PictureSettings
 
 pytestmark = pytest.mark.slow
 
+LAYER = "1"
 JUDGE = "tests.flows.tiny:other_network"
 
 
@@ -37,7 +38,7 @@ def job(folder: Path, **changes: object) -> ReportJob:
     return ReportJob.model_validate(
         {
             "out": str(folder / "report"), "shards": (str(folder / "shards"),), "models": (MODEL,),
-            "layers": ("classes", LAYER), "neurons": "0:32", "seeds": 2, "steps": 2, "side": 24, "references": 3,
+            "layers": ("classes", LAYER), "neurons": "0:12", "seeds": 2, "steps": 2, "side": 24, "references": 3,
             "methods": ("vital", "maco"), "judges": (JUDGE,), "batch": 32,
             "running": Running(threads=1), **changes,
         }

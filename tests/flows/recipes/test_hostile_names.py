@@ -50,7 +50,7 @@ def test_every_layer_has_its_own_numbers_and_pictures(folder: Path) -> None:
     assert len(set(scores)) == len(scores)
     last = next(targets for targets in statistics.all_targets(LAYERS[-1]))
     assert set(last.nodes) == {"input", *tiny.HOSTILE[3:7], ".classes", ".input", ".own"}
-    assert set(last.levels()) == {*last.nodes, "own"}
+    assert set(last.levels) == {*last.nodes, "own"}
     for layer in LAYERS:
         assert atlas.require_layer(layer).made().all()
         assert len(np.unique(atlas[layer, 0].pixels)) > 10

@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from stores import AtlasLayer, open_atlas
 from stores.arrays import blocks
 from stores.arrays.blocks import FEW, read_rows
 from stores.arrays.opening import open_store
-from stores.arrays.schema import declare
-from stores.arrays.writing import write_whole
+from stores.arrays.schema import ArraySpec, declare
+from stores.arrays.writing import write_all
 from stores.atlas import layer as layers
 from stores.atlas.layer import PictureArrays, picture_specs
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch
@@ -59,6 +60,23 @@ def test_pictures_come_back_and_the_rest_is_not_made(group: zarr.Group, tmp_path
             ask(AtlasLayer(group, "layer4.2"), [10])
     stored = {path.name for path in (tmp_path / "atlas/layer4.2/pixels/c").iterdir()}
     assert stored == {"2"}
+
+
+def test_who_has_looked_sees_what_another_process_writes_later(group: zarr.Group, tmp_path: Path) -> None:
+    """Arrays are looked for once; what they hold is read each time."""
+    watching = AtlasLayer(open_store(str(tmp_path / "atlas"), "atlas", "r"), "layer4.2")
+    with pytest.raises(SchemaMismatch, match="later is not in this store"):
+        watching.array("later")
+    for block in range(3):
+        assert watching.done().tolist() == [one < block for one in range(3)]
+        assert watching.decided([block * BLOCK]).tolist() == [False]
+        AtlasLayer(group, "layer4.2").write(block, block_of(block))
+        np.testing.assert_array_equal(watching.pixels([block * BLOCK]), block_of(block)["pixels"][:1])
+        assert watching.status([block * BLOCK]).tolist() == [PictureStatus.MADE]
+    AtlasLayer(group, "layer4.2").forget([1])
+    assert watching.unwritten(range(3)) == [1]
+    declare(group, [ArraySpec("layer4.2/later", ("neuron",), (NEURONS,), "int64", "declared later")])
+    assert watching.array("later").shape == (NEURONS,)
 
 
 def test_flags_are_read_one_by_one_only_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +187,13 @@ def test_what_two_evaluations_say_of_a_layer_stays_side_by_side(
     one, two = AtlasLayer(group, "layer4.2"), AtlasLayer(group, "layer4.2")
     values = np.zeros(NEURONS)
 
-    def interrupted(array: zarr.Array[Any], rows: np.ndarray) -> None:
-        monkeypatch.setattr(layers, "write_whole", write_whole)
+    def interrupted(group: zarr.Group, specs: Sequence[ArraySpec], arrays: Mapping[str, np.ndarray]) -> None:
+        monkeypatch.setattr(layers, "write_all", write_all)
+        declare(group, specs)
         two.write_metrics({"b": values}, {}, {"b": 2.0}, {"two": "2"})
-        write_whole(array, rows)
+        write_all(group, specs, arrays)
 
-    monkeypatch.setattr(layers, "write_whole", interrupted)
+    monkeypatch.setattr(layers, "write_all", interrupted)
     one.write_metrics({"a": values}, {}, {"a": 1.0}, {"one": "1"})
     assert sorted(one.layer_metrics()) == ["a", "b"]
     judged_by: Any = group["layer4.2/metrics"].attrs["judged_by"]

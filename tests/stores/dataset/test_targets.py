@@ -136,7 +136,7 @@ def test_levels_stand_beside_their_nodes(group: zarr.Group) -> None:
     levels["own"] = np.array([0.5])
     targets, channels = Targets.of(group, "layer4.2", "patch-lrp"), {node: count for node, (count, _) in NODES.items()}
     targets.declare(levels, channels, TargetArrays(NEURONS, BLOCK, NODES, HALF))
-    found = targets.levels()
+    found = targets.levels
     assert found.keys() == levels.keys()
     assert all(np.array_equal(found[name], value) for name, value in levels.items())
 
@@ -226,7 +226,7 @@ class Asked(WrapperStore[MemoryStore]):
         return await super().get(key, *others, **named)
 
 
-@pytest.mark.parametrize(("wanted", "reads"), [([0, 2, 3, 4], 2), ([1, 6], 4)])
+@pytest.mark.parametrize(("wanted", "reads"), [([0, 2, 3, 4], 2), ([1, 2, 3, 4, 5], 2), ([1, 6], 4)])
 def test_of_blocks_that_are_wanted_in_the_main_all_is_read_at_once(wanted: list[int], reads: int) -> None:
     """Of few rows each is a request, and so is each block's index of where they lie."""
     store = Asked(MemoryStore())

@@ -48,6 +48,8 @@ def test_ranks_beyond_the_references_are_queries(statistics: stores.Statistics) 
     again = statistics.again()
     assert again.ranked() == {LAYER: 2}
     assert again.references(LAYER).image.tolist() == every.image[:, :2].tolist()
+    assert again.reference(LAYER, "score", 1, [2, 0]).tolist() == every.score[[2, 0], :1].tolist()
+    assert again.reference(LAYER, "box").tolist() == every.box[:, :2].tolist()
     queries = again.queries(LAYER, [2, 0])
     assert queries.image.tolist() == every.image[[2, 0], 2:].tolist()
     assert queries.score.tolist() == every.score[[2, 0], 2:].tolist()
