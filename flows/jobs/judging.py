@@ -22,7 +22,9 @@ class EvaluateJob(Settings):
     )
     download: bool = Field(False, description="fetch weights of judges that are not in the local cache")
     siblings: tuple[Location, ...] = Field(
-        (), description="atlases of the same neurons made with other seeds: adds how much the pictures differ"
+        (),
+        description="atlases of the same neurons made with other seeds: adds how much the pictures differ, and what "
+        "judges can tell from all of them together",
     )
     shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"

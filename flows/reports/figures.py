@@ -18,7 +18,7 @@ from vital.network.probe import CLASSES
 
 REAL = "photographs"
 """The label of held-out photographs, which are scored as if they were pictures."""
-TRANSFER = {"top1": 1.0, "top5": 1.0, "surprise": 0.0, "readability": 1.0}
+TRANSFER = {"top1": 1.0, "top5": 1.0, "surprise": 0.0, "readability": 1.0, "readability_together": 1.0}
 """Metrics of a judge that say whether pictures mean to it what they mean to the network, and their best value."""
 LIKENESS = {"processing_gap": 0.0, "clipped": 0.0}
 """Metrics that say whether pictures are like photographs, and their best value."""
@@ -28,7 +28,7 @@ YARDSTICKS = {
     "all references": "readability_references",
 }
 """Stand for a baseline where a neuron's own photographs are compared with its pictures, by their metric."""
-OVER_JUDGES = ("surprise", "readability", *YARDSTICKS.values())
+OVER_JUDGES = ("surprise", "readability", "readability_together", *YARDSTICKS.values())
 """Metrics of which the mean over the judges is given as well: what one network sees alone is partly its own."""
 Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
 
@@ -180,8 +180,10 @@ def leads(methods: Sequence[MethodFigures]) -> list[Lead]:
             ahead.append(_paired(name, ours, best, best_value))
     for name in sorted(ours.values):
         metric, judge = split_name(name)
-        for baseline, kind in YARDSTICKS.items() if metric == "readability" else ():
-            if (yardstick := metric_name(kind, judge)) in ours.values:
+        for baseline, kind in YARDSTICKS.items() if metric.startswith("readability") and metric in TRANSFER else ():
+            # as many as a neuron has pictures under one seed
+            as_many = kind == "readability_as_many" and metric == "readability_together"
+            if (yardstick := metric_name(kind, judge)) in ours.values and not as_many:
                 ahead.append(_lead(name, baseline, ours.values[name], ours.values[yardstick], TRANSFER[metric]))
     return ahead
 

@@ -12,7 +12,7 @@ from stores import open_atlas, open_statistics
 from stores.arrays.provenance import JSON, fingerprint
 
 MEASURED = "measured.json"
-MEASURES = 1
+MEASURES = 2
 """Version of what is measured of pictures: those that another version has measured are measured again."""
 
 

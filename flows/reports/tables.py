@@ -14,9 +14,9 @@ from vital.judging.names import OF_REFERENCES, OWN_NETWORK, meaning_of, split_na
 Figures = Mapping[str, Mapping[str, Interval]]
 """A mean with its interval by label of a method and name of a metric."""
 ORDER = (
-    "top1", "top5", "rank", "surprise", "readability", "readability_as_many", "readability_as_pictures",
-    "readability_references", "processing_gap", "most_activated", "peak", "peak_ratio", "mean_peak_ratio",
-    "references_reached", "frechet", "clipped",
+    "top1", "top5", "rank", "surprise", "readability", "readability_together", "readability_as_many",
+    "readability_as_pictures", "readability_references", "processing_gap", "most_activated", "peak", "peak_ratio",
+    "mean_peak_ratio", "references_reached", "frechet", "clipped",
 )  # fmt: skip
 """Metrics from left to right; others follow by name."""
 UNKNOWN = "–"

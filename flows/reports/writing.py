@@ -112,13 +112,14 @@ def _verdict(name: str, layer: str, lead: Lead, figures: Figures) -> list[str]:
             f"{name}, {judged_by}: surprise at vital's pictures less that at {lead.baseline}'s, the best "
             f"baseline: {one.mean:+.2f} nats (95 % interval {one.low:+.2f} to {one.high:+.2f}, {basis})."
         ]
-    if metric in ("readability", "processing_gap") and one.neurons:
+    if metric in ("readability", "readability_together", "processing_gap") and one.neurons:
         # what it is called in a sentence, and by whom it is said
         what, who = ("processing gap", "") if not judge else ("readability", f", {judged_by}")
+        seeds = " of all seeds together" if metric == "readability_together" else ""
         photographs = f"that of {lead.baseline} of the neurons"
         than = photographs if lead.baseline in YARDSTICKS else f"that of {lead.baseline}'s, the best baseline"
         return [
-            f"{name}{who}: {what} of vital's pictures less {than}: {one.mean:+.3f} "
+            f"{name}{who}: {what} of vital's pictures{seeds} less {than}: {one.mean:+.3f} "
             f"(95 % interval {one.low:+.3f} to {one.high:+.3f}, {basis})."
         ]
     return []

@@ -41,7 +41,8 @@ def evaluate(
         layers: the layers to measure; all by default.
         judges: other networks that look at the pictures, by name.
         store: its statistics, when they moved.
-        siblings: atlases of the same neurons made with other seeds: adds how much pictures differ.
+        siblings: atlases of the same neurons made with other seeds: adds how much pictures differ, and what judges can
+            tell from all of them together.
         shards: where the shards are now, when they moved.
         download: fetch judges' weights that are not in the local cache.
         model: the network again, where it is a model of another program.

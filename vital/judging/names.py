@@ -53,6 +53,12 @@ _OF_JUDGE = {
         "",
         "high",
     ),
+    "readability_together": Meaning(
+        "the same question as readability, of the pictures of all seeds together: of the mean of what {judge} sees in "
+        "them",
+        "",
+        "high",
+    ),
     "readability": Meaning(
         "how well {judge} tells photographs that excite the neuron from others by their likeness to its pictures, of "
         "several facets to their mean: area under the curve, 0.5 is chance",

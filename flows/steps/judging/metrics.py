@@ -79,17 +79,21 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     asked = Asked(part.statistics.url, made_of, layer, part.pictures.variant, tuple(part.neurons), part.divided)
     photos = references_of(unnamed, asked, part.side)
     of_pictures |= _beside_references(part, judged.features(OWN_NETWORK), joined(way), photos)
-    if job.siblings:
-        seen = [judged.features(OWN_NETWORK), *_siblings(job, part, mine, at_side)]
-        of_pictures["diversity"] = diversity(np.stack(seen))
-    of_neurons = {name: part.means(values) for name, values in of_pictures.items()}
     questions = questions_of(unnamed, asked)
+    looking = {OWN_NETWORK: mine, **(judges if questions is not None else {})}
+    siblings = _siblings(job, part, looking, at_side)
+    if job.siblings:
+        of_pictures["diversity"] = diversity(np.stack([judged.features(OWN_NETWORK), *siblings[OWN_NETWORK]]))
+    of_neurons = {name: part.means(values) for name, values in of_pictures.items()}
     if judges and (why := why_unasked(layer, questions)):
         logger.warning("%s", why)
     if questions is not None and judges:
         of_neurons |= _counted(questions)
         for name in judges:
             of_neurons |= _readable(name, judged.features(name), part.together(), photos, questions)
+            if job.siblings:
+                seen = [judged.features(name), *siblings[name]]
+                of_neurons |= _readable_together(name, seen, part.together(), questions)
             each = readability(
                 standardised(judged.features(name)), questions.features[name], [questions.of[row] for row in part.rows]
             )
@@ -258,12 +262,33 @@ def _known(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: values for name, values in columns.items() if np.isfinite(values).any()}
 
 
-def _siblings(job: EvaluateJob, part: Measured, mine: Judge, loaded: LoadedModel) -> list[np.ndarray]:
-    """The features of the same neurons' pictures in atlases of other seeds."""
-    features = []
+def _siblings(
+    job: EvaluateJob, part: Measured, judges: Mapping[str, Judge], loaded: LoadedModel
+) -> dict[str, list[Float[np.ndarray, "picture feature"]]]:
+    """Every judge's features of the same neurons' pictures in each atlas of another seed; NaN where it has none."""
+    features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     for url in job.siblings:
         other = Measured.of(open_atlas(url), part.statistics, part.layer)
-        looked = [mine.features(_tensor(pixels, loaded)) for pixels in part.pixels(other.pictures)]
         there = np.isin(part.shown, other.neurons)
-        features.append(np.where(there[:, None], np.concatenate(looked), np.nan))
+        looked: dict[str, list[np.ndarray]] = {name: [] for name in judges}
+        for pixels in part.pixels(other.pictures):
+            shown = _tensor(pixels, loaded)
+            for name, judge in judges.items():
+                looked[name].append(judge.features(shown))
+        for name, seen in looked.items():
+            features[name].append(np.where(there[:, None], np.concatenate(seen), np.nan))
     return features
+
+
+def _readable_together(
+    judge: str,
+    seen: Sequence[Float[np.ndarray, "picture feature"]],
+    together: Sequence[Int[np.ndarray, "_picture"]],
+    questions: Questions,
+) -> dict[str, np.ndarray]:
+    """What a judge can tell from the pictures of each neuron in all of several atlases: each atlas's features are
+    standardised among its own pictures, and their mean is the explanation. NaN for a neuron that one of them lacks."""
+    mean = np.mean([standardised(each, each[np.isfinite(each).all(1)]) for each in seen], axis=0)
+    whole = [rows if np.isfinite(mean[rows]).all() else rows[:0] for rows in together]
+    told = readability(mean_explanations(mean, whole), questions.features[judge], questions.of)
+    return _known({metric_name("readability_together", judge): told})

@@ -179,12 +179,22 @@ def test_of_a_small_sample_a_figure_is_known_or_it_is_said_why_not(
     assert told_of <= {AS_UNREADABLE, *(name for name in found if name.startswith("readability"))}
 
 
-def test_siblings_add_diversity(made: Made, copied: Path, tmp_path: Path) -> None:
+def test_siblings_add_diversity_and_what_all_of_them_tell(made: Made, copied: Path, tmp_path: Path) -> None:
     same, other = tmp_path / "same.zarr", tmp_path / "other.zarr"
     shutil.copytree(made.atlas, same)
     build_atlas(atlas_job(made.store, other, picture=PICTURE.model_copy(update={"seed": 1})))
+    alone, together = f"readability_{JUDGE_NAME}", f"readability_together_{JUDGE_NAME}"
     found = AtlasLayer(evaluated(copied, layers=(LAYER,), siblings=(str(other),)), LAYER).metrics()
     assert np.nanmin(found["diversity"]) > 0
+    assert np.isfinite(found[together]).any()
+    assert not np.allclose(found[together], found[alone], equal_nan=True)
+    turned = AtlasLayer(evaluated(other, layers=(LAYER,), siblings=(str(copied),)), LAYER).metrics()
+    np.testing.assert_allclose(turned[together], found[together])  # whichever is asked for, and whichever beside
+    there = AtlasLayer(open_store(str(copied), "atlas", "r"), LAYER)
+    array_at(open_store(str(other), "atlas", "a"), f"{LAYER}/pixels")[:] = there.array("pixels")[:]
+    twice = AtlasLayer(evaluated(copied, layers=(LAYER,), siblings=(str(other),)), LAYER).metrics()
+    np.testing.assert_allclose(twice["diversity"], np.where(there.made(), 0, np.nan), atol=1e-6)
+    np.testing.assert_allclose(twice[together], found[alone])  # the same pictures twice tell what they tell once
     with pytest.raises(SchemaMismatch, match="differs from the atlas in nothing"):
         evaluated(copied, layers=(LAYER,), siblings=(str(same),))
 

@@ -93,6 +93,21 @@ def test_likeness_to_photographs_is_compared_and_readability_with_the_neurons_ow
     ]  # fmt: skip
 
 
+def test_pictures_of_all_seeds_are_not_compared_with_as_many_photographs_as_one_seed_has() -> None:
+    rising = np.linspace(0.6, 0.8, NEURONS)
+    yardsticks = {"readability_as_many_judge": rising - 0.1, "readability_references_judge": rising}
+    ours = method("vital", readability_judge=rising - 0.05, readability_together_judge=rising - 0.02, **yardsticks)
+    other = method("maco", readability_judge=rising - 0.2, readability_together_judge=rising - 0.1)
+    found = {(one.metric, one.baseline): round(one.difference.mean, 6) for one in leads([ours, other])}
+    assert found == {
+        ("readability_judge", "maco"): 0.15,
+        ("readability_judge", "as many photographs"): 0.05,
+        ("readability_judge", "all references"): -0.05,
+        ("readability_together_judge", "maco"): 0.08,
+        ("readability_together_judge", "all references"): -0.02,
+    }
+
+
 def test_how_a_judge_names_pictures() -> None:
     """By the formula of cross-entropy; a network that says nothing names nothing."""
     logits = np.random.default_rng(0).normal(size=(6, 10)) * 5
