@@ -28,6 +28,11 @@ YARDSTICKS = {
     "all references": "readability_references",
 }
 """Stand for a baseline where a neuron's own photographs are compared with its pictures, by their metric."""
+HELD_AGAINST = {
+    "readability": tuple(YARDSTICKS),
+    "readability_together": ("all references as pictures", "all references"),  # as many are of one seed's pictures
+}
+"""The photographs that pictures are compared with, by metric."""
 OVER_JUDGES = ("surprise", "readability", "readability_together", *YARDSTICKS.values())
 """Metrics of which the mean over the judges is given as well: what one network sees alone is partly its own."""
 Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
@@ -180,11 +185,11 @@ def leads(methods: Sequence[MethodFigures]) -> list[Lead]:
             ahead.append(_paired(name, ours, best, best_value))
     for name in sorted(ours.values):
         metric, judge = split_name(name)
-        for baseline, kind in YARDSTICKS.items() if metric.startswith("readability") and metric in TRANSFER else ():
-            # as many as a neuron has pictures under one seed
-            as_many = kind == "readability_as_many" and metric == "readability_together"
-            if (yardstick := metric_name(kind, judge)) in ours.values and not as_many:
-                ahead.append(_lead(name, baseline, ours.values[name], ours.values[yardstick], TRANSFER[metric]))
+        ahead.extend(
+            _lead(name, baseline, ours.values[name], ours.values[yardstick], TRANSFER[metric])
+            for baseline in HELD_AGAINST.get(metric, ())
+            if (yardstick := metric_name(YARDSTICKS[baseline], judge)) in ours.values
+        )
     return ahead
 
 

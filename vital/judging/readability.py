@@ -54,9 +54,12 @@ def standardised(
 ) -> Float[np.ndarray, "image feature"]:
     """Each feature less its mean and over its deviation ``among`` some, or all of them; one that never varies is 0.
 
-    Among a method's own pictures this takes out what they all share, a style, which says nothing of a neuron.
+    Among a method's own pictures this takes out what they all share, a style, which says nothing of a neuron. NaN among
+    none, whose mean nobody knows.
     """
     among = features if among is None else among
+    if not len(among):
+        return np.full(features.shape, np.nan, np.float32)
     mean, deviation = among.mean(0, dtype=np.float64), among.std(0, dtype=np.float64)
     varies = deviation > 1e-12 * np.abs(among).max(0, initial=0.0)
     scaled: np.ndarray = np.where(varies, (features - mean) / np.where(varies, deviation, 1), 0).astype(np.float32)
@@ -96,7 +99,7 @@ def mean_explanations(
     """
     if among is None:
         among = features[np.concatenate([np.empty(0, np.int64), *rows])]
-    plain = standardised(features, among) if len(among) else features
+    plain = standardised(features, among)
     none = np.full(features.shape[1], np.nan, np.float32)
     return np.stack([plain[own].mean(0) if len(own) else none for own in rows])
 

@@ -52,6 +52,12 @@ class Measured:
         facets: np.ndarray = np.arange(len(self.rows)) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
         return facets
 
+    @cached_property
+    def scores(self) -> Float[np.ndarray, "neuron rank"]:
+        """The peaks of each neuron on its references."""
+        scores: np.ndarray = self.statistics.reference(self.layer, "score")[self.neurons]
+        return scores
+
     def together(self) -> list[Int[np.ndarray, "_picture"]]:
         """The pictures of each neuron."""
         return np.split(np.arange(len(self.rows)), np.cumsum(self.counts)[:-1])

@@ -98,13 +98,12 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
                 standardised(judged.features(name)), questions.features[name], [questions.of[row] for row in part.rows]
             )
             of_pictures |= _known({metric_name("readability", name): each})
-    scores = part.statistics.reference(layer, "score")[part.neurons]
-    of_neurons |= _known(as_rare(of_neurons, part.counts, scores, photos, questions))
+    of_neurons |= _known(as_rare(of_neurons, part.counts, part.scores, photos, questions))
     if part.pictures.most_facets > 1:
         alone = of_pictures | {
             name: values[part.rows] for name, values in of_neurons.items() if is_of_photographs(name)
         }
-        of_pictures |= _known(as_rare(alone, np.ones_like(part.counts), scores, photos, questions, part.rows))
+        of_pictures |= _known(as_rare(alone, np.ones_like(part.counts), part.scores, photos, questions, part.rows))
     for name in judges:
         meant, meant_by_facet = _meant(name, photos, part.pictures.most_facets > 1)
         of_neurons |= meant
@@ -165,7 +164,7 @@ def _distances(part: Measured) -> Float[np.ndarray, "picture"]:
 
 def _activated(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[str, np.ndarray]:
     """What the pictures do to their own neuron, against what natural images do."""
-    scores = part.statistics.reference(part.layer, "score")[part.shown]
+    scores = part.scores[part.rows]
     # As the statistics have it: pictures of another side are read at the same place.
     reads = loaded.survey.layer(part.layer).reads
     usual = [part.statistics.statistic(part.layer, name) for name in USUAL]
@@ -269,14 +268,11 @@ def _siblings(
     features: dict[str, list[np.ndarray]] = {name: [] for name in judges}
     for url in job.siblings:
         other = Measured.of(open_atlas(url), part.statistics, part.layer)
-        there = np.isin(part.shown, other.neurons)
-        looked: dict[str, list[np.ndarray]] = {name: [] for name in judges}
+        there, judged = np.isin(part.shown, other.neurons), _Judged(False, part.shown)
         for pixels in part.pixels(other.pictures):
-            shown = _tensor(pixels, loaded)
-            for name, judge in judges.items():
-                looked[name].append(judge.features(shown))
-        for name, seen in looked.items():
-            features[name].append(np.where(there[:, None], np.concatenate(seen), np.nan))
+            judged.add(judges, _tensor(pixels, loaded))
+        for name, seen in features.items():
+            seen.append(np.where(there[:, None], judged.features(name), np.nan))
     return features
 
 

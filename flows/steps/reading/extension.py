@@ -19,7 +19,7 @@ from flows.steps.reading.merging import Tree, index_rows, joined_partials, remov
 from flows.steps.reading.turns import await_tasks
 from stores import Statistics
 from stores.arrays.provenance import ShardIdentity, check_extension
-from stores.dataset.kept.references import read_references
+from stores.dataset.kept.references import read_reference
 from stores.errors import ForeignStore, SchemaMismatch
 from stores.files import list_runs, read_arrays, remove_arrays, write_arrays
 from stores.shards.finding import ShardFile
@@ -157,7 +157,7 @@ def _forget_targets(statistics: Statistics, layer: str, ranking: Ranking) -> Non
     every = list(statistics.all_targets(layer))
     if not every:
         return
-    before = read_references(statistics.root, layer).image
+    before = read_reference(statistics.root, layer, "image")
     changed = before != ranking.images[:, : before.shape[1]]
     for targets in every:
         used = targets.settings.get("references") or changed.shape[1]

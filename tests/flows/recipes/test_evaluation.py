@@ -195,6 +195,9 @@ def test_siblings_add_diversity_and_what_all_of_them_tell(made: Made, copied: Pa
     twice = AtlasLayer(evaluated(copied, layers=(LAYER,), siblings=(str(other),)), LAYER).metrics()
     np.testing.assert_allclose(twice["diversity"], np.where(there.made(), 0, np.nan), atol=1e-6)
     np.testing.assert_allclose(twice[together], found[alone])  # the same pictures twice tell what they tell once
+    AtlasLayer(open_store(str(other), "atlas", "a"), LAYER).forget([0, 1])  # it has none of the same neurons then
+    none = AtlasLayer(evaluated(copied, layers=(LAYER,), siblings=(str(other),)), LAYER).metrics()
+    assert np.isnan(none["diversity"]).all()
     with pytest.raises(SchemaMismatch, match="differs from the atlas in nothing"):
         evaluated(copied, layers=(LAYER,), siblings=(str(same),))
 

@@ -63,6 +63,12 @@ def world() -> World:
     return World()
 
 
+def test_among_none_nothing_is_known() -> None:
+    """Such as the pictures of a sibling that has none of the same neurons."""
+    assert np.isnan(standardised(np.ones((3, 2)), np.empty((0, 2)))).all()
+    assert standardised(np.empty((0, 2)), np.empty((0, 2))).shape == (0, 2)
+
+
 def test_photographs_as_pictures_score_as_the_yardstick_and_more_of_them_no_worse(world: World) -> None:
     references = world.seen(world.images(4))
     flat = references.reshape(-1, FEATURES)
