@@ -105,8 +105,8 @@ _UNCOMPILED = pytest.StashKey[bool]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Processes of `pytest -n auto`: one for each core, and two more for slow tests, which wait for other processes."""
-    return len(os.sched_getaffinity(0)) + 2 * ("not slow" not in config.option.markexpr)
+    """Processes of `pytest -n auto`: one for each core, and another for slow tests, which wait for other processes."""
+    return len(os.sched_getaffinity(0)) + ("not slow" not in config.option.markexpr)
 
 
 @pytest.hookimpl(optionalhook=True)

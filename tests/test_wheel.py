@@ -31,14 +31,28 @@ print(json.dumps({"files": files, "version": metadata.version("vital-atlas")}))
 """
 
 
+FOUND = """
+import importlib.util, json, site, sys
+site.addsitedir(sys.argv[1])
+sys.path.insert(0, "")
+print(json.dumps([importlib.util.find_spec(package).origin for package in sys.argv[2:]]))
+"""
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that no folder of an earlier build gets in, and nothing is left in the checkout."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, so that no folder of an earlier build gets in, and nothing is left in the checkout."""
+    source = tmp_path_factory.mktemp("source")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
     build = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(out), str(source)]
     ran = subprocess.run(build, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -105,3 +119,17 @@ def test_the_wheel_has_nothing_but_the_three_packages(wheel: Path) -> None:
 
 def test_the_command_of_the_wheel_says_its_version(installed: Path, tmp_path: Path) -> None:
     assert stated_version() in run(installed, tmp_path, str(installed / "bin" / "vital"), "--version")
+
+
+def test_folders_named_like_a_package_hide_nothing_of_an_editable_install(source: Path, tmp_path: Path) -> None:
+    """Someone keeps stores in a folder `stores` and starts Python beside it."""
+    build = "import sys; from setuptools.build_meta import build_editable; build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=source, capture_output=True, check=True)
+    [built] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(tmp_path / "site")
+    for package in PACKAGES:
+        (tmp_path / "work" / package).mkdir(parents=True)
+    words = [sys.executable, "-I", "-S", "-c", FOUND, str(tmp_path / "site"), *PACKAGES]
+    found = subprocess.run(words, cwd=tmp_path / "work", capture_output=True, check=True)
+    assert json.loads(found.stdout) == [str(source / package / "__init__.py") for package in PACKAGES]
