@@ -25,6 +25,8 @@ os.environ.setdefault("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED", "fals
 os.environ.setdefault("PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED", "false")
 # Nor are its blocks, which a new database is given one by one.
 os.environ.setdefault("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
+# And each flow asks first for a token against other pages of a browser, which the server does not have.
+os.environ.setdefault("PREFECT_CLIENT_CSRF_SUPPORT_ENABLED", "false")
 
 import jaxtyping
 import pytest

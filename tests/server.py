@@ -46,6 +46,9 @@ class Server:
             **({} if lasting else {"PREFECT__SERVER_EPHEMERAL": "1"}), **more,
         }  # fmt: skip
         with socket.create_server(("127.0.0.1", 0), backlog=128) as waiting:
+            # Its connections inherit it. asyncio sets it itself, but not where uvicorn is given a socket, which it
+            # takes for a Unix one: then the second packet of an answer waits 40 ms for the first to be acknowledged.
+            waiting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.url = f"http://127.0.0.1:{waiting.getsockname()[1]}/api"
             self._process = subprocess.Popen(
                 [

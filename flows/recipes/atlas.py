@@ -26,7 +26,7 @@ from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
 
 
-@flow(name="build-atlas", task_runner=in_process())
+@flow(name="build-atlas", task_runner=in_process(), persist_result=False)
 def build_atlas(job: AtlasJob) -> str:
     """Pictures of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     atlas's URL."""

@@ -16,7 +16,7 @@ from flows.running.cluster import in_process
 from flows.running.workers.workplaces import kept_workers
 
 
-@flow(name="compare-methods", task_runner=in_process())
+@flow(name="compare-methods", task_runner=in_process(), persist_result=False)
 def compare_methods(job: ReportJob) -> str:
     """What is made already is left alone, so a stopped comparison goes on; returns the path of the report's page."""
     comparisons = checked(job)

@@ -13,7 +13,7 @@ from flows.steps.judging.checking import check_evaluation
 from flows.steps.judging.metrics import evaluate
 
 
-@flow(name="evaluate-atlas", task_runner=in_process())
+@flow(name="evaluate-atlas", task_runner=in_process(), persist_result=False)
 def evaluate_atlas(job: EvaluateJob) -> str:
     """Measure every finished picture of the asked layers; returns the atlas's URL."""
     job = settled(job)

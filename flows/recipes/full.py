@@ -18,7 +18,7 @@ from stores import open_atlas
 from stores.pages.folder import SiteFolder
 
 
-@flow(name="full-run", task_runner=in_process())
+@flow(name="full-run", task_runner=in_process(), persist_result=False)
 def full_run(job: FullJob) -> str:
     """What is done already is left alone, so the same job may run on a schedule; returns the atlas's URL."""
     if job.pages is not None:

@@ -12,7 +12,7 @@ from flows.running.progress import bar
 from flows.steps.naming import check_names, find_names
 
 
-@flow(name="name-atlas", task_runner=in_process())
+@flow(name="name-atlas", task_runner=in_process(), persist_result=False)
 def name_atlas(job: NamesJob) -> str:
     """Find words for the neurons of the asked layers, in place of earlier ones; returns the atlas's URL."""
     job = settled(job)

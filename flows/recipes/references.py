@@ -54,7 +54,7 @@ from stores.shards.finding import ShardFile, expand
 from vital.measuring.gathering import Plan
 
 
-@flow(name="select-references", task_runner=in_process())
+@flow(name="select-references", task_runner=in_process(), persist_result=False)
 def select_references(job: ReferencesJob) -> str:
     """Stream every shard through the model and keep, per neuron, its best images; returns the store.
 

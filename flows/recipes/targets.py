@@ -18,7 +18,7 @@ from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
 
 
-@flow(name="measure-targets", task_runner=in_process())
+@flow(name="measure-targets", task_runner=in_process(), persist_result=False)
 def measure_targets(job: TargetsJob) -> str:
     """Targets of the asked neurons, whole blocks at a time; blocks that are there are left alone. Returns the
     variant's name."""
