@@ -15,8 +15,9 @@ from flows.jobs import BLOCK, EvaluateJob, Running
 from flows.recipes import comparison
 from flows.recipes.comparison import compare_methods
 from flows.recipes.evaluation import evaluate_atlas
+from flows.reports import plan
 from flows.reports.kept import MEASURED
-from flows.reports.plan import ABLATIONS, METHODS, Case, Comparison, ReportJob
+from flows.reports.plan import METHODS, Case, Comparison, ReportJob
 from flows.running.neurons import blocks_of, parse_neurons
 from stores import AtlasLayer
 from stores.arrays.opening import open_store
@@ -32,6 +33,8 @@ pytestmark = pytest.mark.slow
 
 LAYER = "1"
 JUDGE = "tests.flows.tiny:other_network"
+ABLATIONS = ("vital, with relevance", "vital, no own activation", "vital, as published")
+"""What classes do not have, a weight, and a preset; what each changes, tests of pictures try."""
 
 
 def job(folder: Path, **changes: object) -> ReportJob:
@@ -49,7 +52,9 @@ def job(folder: Path, **changes: object) -> ReportJob:
 def report(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     tiny.shards(folder / "shards")
-    assert compare_methods(job(folder)) == str(folder / "report" / "index.html")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "ABLATIONS", {name: plan.ABLATIONS[name] for name in ABLATIONS})
+        assert compare_methods(job(folder)) == str(folder / "report" / "index.html")
     return folder / "report"
 
 
@@ -218,6 +223,14 @@ def test_the_preset_has_the_papers_networks() -> None:
     assert {case.picture.precision for case in cases} == {"float32"}  # methods are compared in one arithmetic
     assert {case.picture.method for case in cases} == set(asked.methods)
     assert Case("vital, with relevance", "classes", 1, PictureSettings()).name == "vital-with-relevance-seed1"
+
+
+def test_under_the_first_seed_the_method_is_made_without_each_of_its_parts() -> None:
+    asked = ReportJob(out="r", shards=("a.tar",), layers=("classes", LAYER), seeds=2)
+    cases = Comparison(asked, asked.models[0], ("a.tar",), ("b.tar",), Path("f"), {}).cases()
+    assert {case.label for case in cases if (case.seed, case.layer) == (0, LAYER)} == {*METHODS, *plan.ABLATIONS}
+    whole = next(case for case in cases if case.label == "vital").picture
+    assert all((case.picture == whole) == (case.label == "vital") for case in cases if case.seed == 0)
 
 
 def test_what_a_pass_may_be_asked_a_report_may_be_asked() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stores.dataset.index import read_index
 from stores.dataset.kept.references import read_references
 from stores.shards.reading import GAP
 from tests.flows import tiny
-from tests.flows.command import vital
+from tests.flows.command import Result, vital
 from tests.flows.steps.test_inputs import done, refused
 from tests.object_storage import bucket
 
@@ -55,14 +56,30 @@ def put(folder: Path, prefix: str, *names: str) -> None:
         client.put_object(Bucket="atlas", Key=f"{prefix}/{name}", Body=(folder / name).read_bytes())
 
 
+@dataclass(frozen=True)
+class Grown:
+    """A store in the bucket that was made of one shard, and what it is given then: another without ``--extend``, and
+    with it."""
+
+    url: str
+    alone: Result
+    extended: Result
+
+
+@pytest.fixture(scope="module")
+def grown(here: Path, s3: str) -> Grown:
+    store, one, both = f"{s3}/stats.zarr", f"{s3}/shards/*.tar", f"{s3}/shards/tiny-{{000000..000001}}.tar"
+    rest = ("--store", store, "--layer", LAYER, "--layer", "classes", *MODEL)
+    put(here / "shards", "shards", NAMES[0])
+    done(vital("references", one, *rest))
+    put(here / "shards", "shards", NAMES[1])
+    return Grown(store, vital("references", both, *rest), vital("references", both, *rest, "--extend"))
+
+
 def test_the_commands_work_in_a_bucket_and_give_what_they_give_on_a_disk(
-    here: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+    here: Path, s3: str, grown: Grown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(here / "shards", "shards", *NAMES)
-    store, atlas = f"{s3}/stats.zarr", f"{s3}/atlas.zarr"
-    layers = ("--layer", LAYER, "--layer", "classes")
-    said = done(vital("references", f"{s3}/shards/tiny-{{000000..000001}}.tar", "--store", store, *layers, *MODEL))
-    assert "shards: 2, images: 20, 20 read and used" in said
+    store, atlas = grown.url, f"{s3}/atlas.zarr"
     local, remote = (open_store(str(url), "statistics", "r") for url in (here / "stats.zarr", store))
     near, there = read_references(local, LAYER), read_references(remote, LAYER)
     for part in ("image", "score", "site", "box"):
@@ -113,19 +130,14 @@ def _span(index: Any, image: int) -> tuple[int, int]:
     return int(index.offset[image]), int(index.offset[image] + index.size[image])
 
 
-def test_a_store_in_a_bucket_grows(here: Path, s3: str) -> None:
-    store = f"{s3}/grown.zarr"
-    put(here / "shards", "growing", NAMES[0])
-    command = ("references", f"{s3}/growing/*.tar", "--store", store, "--layer", LAYER, *MODEL)
-    done(vital(*command))
-    put(here / "shards", "growing", NAMES[1])
-    refused(vital(*command), "made from 1 shards and 2 are given", "--extend", "tiny-000001.tar")
-    done(vital(*command, "--extend"))
+def test_a_store_in_a_bucket_grows(here: Path, grown: Grown) -> None:
+    refused(grown.alone, "made from 1 shards and 2 are given", "--extend", "tiny-000001.tar")
+    assert "shards: 2, images: 20, 20 read and used" in done(grown.extended)
     near, there = (
-        read_references(open_store(str(url), "statistics", "r"), LAYER) for url in (here / "stats.zarr", store)
+        read_references(open_store(str(url), "statistics", "r"), LAYER) for url in (here / "stats.zarr", grown.url)
     )
-    np.testing.assert_array_equal(there.image, near.image)
-    np.testing.assert_array_equal(there.score, near.score)
+    for part in ("image", "score", "site", "box"):
+        np.testing.assert_array_equal(getattr(there, part), getattr(near, part))
 
 
 def test_shards_and_stores_that_are_not_in_the_bucket_are_refused(s3: str, tmp_path: Path) -> None:

@@ -150,6 +150,8 @@ def _chance(model: Surveyed, network: nn.Module, side: int, known: _Trace) -> tu
     """The layers that give something else when ``network`` is shown one image again, and what is to be said of it. Of
     that image what was ``known`` is taken, unless the network did not take it."""
     colours, device = model.preprocessing.colours, anchor(model.network).device
+    if device.type == "meta":  # there are no values to be compared
+        return {}, ()
     first = known if known.failure is None else _trace(network, side, 1, colours)
     before = streams(device)
     beside = _changing(first, _trace(network, side, IMAGES, colours))  # another image
