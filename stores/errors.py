@@ -8,6 +8,7 @@
     ├── ForeignStore       made from other weights, images or settings; names the field and both values
     ├── MisalignedBlock    a task would write a part of a Zarr shard
     ├── UnreachableStore   the disk is full, or the service answers errors
+    ├── UnreadableStore    a file of it was cut off or damaged
     ├── MissingShard       no tar at this path or URL
     ├── UnreadableShard    compressed, garbage, or other bytes than when it was read first
     ├── UnreadableImage    the bytes are no image, or one that is too large
@@ -121,6 +122,10 @@ class MisalignedBlock(StoreError):
 
 class UnreachableStore(StoreError):
     """The store cannot be read or written at the moment: the disk is full, or the service behind the URL fails."""
+
+
+class UnreadableStore(StoreError):
+    """A file of the store, an array's metadata or a chunk of it, was cut off or changed since it was written."""
 
 
 class MissingShard(StoreError):
