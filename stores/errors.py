@@ -8,6 +8,7 @@
     ├── ForeignStore       made from other weights, images or settings; names the field and both values
     ├── MisalignedBlock    a task would write a part of a Zarr shard
     ├── UnreachableStore   the disk is full, or the service answers errors
+    ├── UnreadableStore    a file of it was cut off or damaged
     ├── MissingShard       no tar at this path or URL
     ├── UnreadableShard    compressed, garbage, or other bytes than when it was read first
     ├── UnreadableImage    the bytes are no image, or one that is too large
@@ -38,24 +39,24 @@ class Status(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """Why an image has this status, in one line for reports."""
+        """What images of this status are, to be read behind their number."""
         return STATUS_MEANINGS[self]
 
 
 STATUS_MEANINGS: dict[Status, str] = {
     Status.OK: "read and used",
-    Status.UNDECODABLE: "its bytes are no image that can be decoded",
-    Status.TOO_LARGE: "more pixels or bytes than the limit",
-    Status.DUPLICATE_KEY: "an earlier sample of its shard has the same key",
-    Status.NO_IMAGE: "the sample holds no file with an image extension",
-    Status.WRONG_LABEL: "its .cls file is no class number",
+    Status.UNDECODABLE: "cannot be decoded as an image",
+    Status.TOO_LARGE: "of more pixels or bytes than the limit",
+    Status.DUPLICATE_KEY: "with the key of an earlier sample of the shard",
+    Status.NO_IMAGE: "without a file with an image extension",
+    Status.WRONG_LABEL: "with a .cls file that is no class number",
     Status.UNSEEN: "known by its place, not read yet",
-    Status.FOREIGN_LABEL: "read and used, but its label is no class of the network",
-    Status.LINK: "a link or a sparse file in its tar, whose bytes are not there",
-    Status.APART: "files that lie apart from the image of the same key",
-    Status.SEVERAL_IMAGES: "the sample holds several images, none of them called input",
-    Status.OTHER_CHANNELS: "other channels than the network takes",
-    Status.BEYOND_RANGE: "values of no known range, which --black and --white would say",
+    Status.FOREIGN_LABEL: "read and used, but labelled with no class of the network",
+    Status.LINK: "linked or sparse in the tar, so that the bytes are not there",
+    Status.APART: "in files that lie apart from the image of the same key",
+    Status.SEVERAL_IMAGES: "with several images, none of them called input",
+    Status.OTHER_CHANNELS: "with other channels than the network takes",
+    Status.BEYOND_RANGE: "with values of no known range, which --black and --white would say",
 }
 
 USED = (Status.OK, Status.FOREIGN_LABEL)
@@ -121,6 +122,10 @@ class MisalignedBlock(StoreError):
 
 class UnreachableStore(StoreError):
     """The store cannot be read or written at the moment: the disk is full, or the service behind the URL fails."""
+
+
+class UnreadableStore(StoreError):
+    """A file of the store, an array's metadata or a chunk of it, was cut off or changed since it was written."""
 
 
 class MissingShard(StoreError):

@@ -21,8 +21,8 @@ from flows.cli import KEPT
 from flows.jobs import AtlasJob, EvaluateJob, NamesJob, ReferencesJob, Running, TargetsJob
 from flows.reports.plan import ReportJob
 from flows.session.given import RENAMED
-from stores.errors import StoreError
-from stores.files import safe_url
+from stores.errors import StoreError, of_disk_or_service
+from stores.files import first_line, safe_url
 from vital.errors import VitalError
 from vital.settings import ModelSettings, PictureSettings, StatisticsSettings, VariantSettings
 
@@ -101,6 +101,9 @@ def refusal(error: BaseException) -> tuple[str, int]:
         return f"the disk is full, or your share of it{where}: make room; {KEPT}", 1
     if isinstance(error, VitalError | StoreError | OSError):
         return _of_system(error) if isinstance(error, OSError) and error.filename else str(error), 1
+    if of_disk_or_service(error):
+        said = f"{type(error).__name__}: {first_line(error)}"
+        return f"a service failed ({said}): check the address, the network and the credentials; {KEPT}", 1
     first = (str(error).splitlines() or [""])[0]  # a bug, or an input that nobody foresaw
     return f"unexpected {type(error).__name__}: {first}; `vital --verbose …` shows where it came from", 1
 

@@ -1,17 +1,28 @@
 """Stores of a kind at a URL: opened to read, to write, or made where they are missing."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import zarr
 from zarr.abc.store import Store
+from zarr.core.codec_pipeline import BatchedCodecPipeline
 from zarr.errors import ContainsArrayError, GroupNotFoundError
-from zarr.storage import FsspecStore, LocalStore, MemoryStore
+from zarr.registry import register_pipeline
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
-from stores.errors import MissingStore, SchemaMismatch
-from stores.files import MEMORY, local_path, safe_url
+from stores.errors import (
+    MissingStore,
+    SchemaMismatch,
+    StoreError,
+    UnreachableStore,
+    UnreadableStore,
+    of_disk_or_service,
+)
+from stores.files import MEMORY, first_line, local_path, safe_url
 
 StoreKind = Literal["statistics", "atlas"]
 SCHEMA_VERSIONS: Mapping[StoreKind, int] = {"statistics": 4, "atlas": 2}
@@ -23,6 +34,53 @@ ROWS_TOGETHER = 64
 
 if zarr.config.get("codec_pipeline.batch_size") == 1:  # what the user has set stays
     zarr.config.set({"codec_pipeline.batch_size": ROWS_TOGETHER})
+
+WAY_OUT = "it was cut off or changed after it was written: copy it again from where it is whole, or make the store anew"
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Where the bytes of a chunk, or of a Zarr shard, lie."""
+
+    place: StorePath
+
+    async def get(self, prototype: Any, byte_range: Any = None) -> Any:
+        """Bytes of it, none where it was never written. Zarr takes an empty file for that, too; but none is written
+        so: a machine that goes down leaves them."""
+        data = await self.place.get(prototype, byte_range)
+        if data is not None and len(data) == 0:
+            raise ValueError("it is empty")
+        return data
+
+
+class NamingPipeline(BatchedCodecPipeline):
+    """What Zarr reads chunks with, which tells where one lies that cannot be decoded."""
+
+    async def read(self, batch_info: Any, out: Any, drop_axes: tuple[int, ...] = ()) -> Any:
+        """The chunks of ``batch_info``, decoded into ``out``; raises UnreadableStore for one that is damaged."""
+        chunks = [(_Chunk(place) if isinstance(place, StorePath) else place, *more) for place, *more in batch_info]
+        try:
+            return await super().read(chunks, out, drop_axes)
+        except Exception as error:  # whatever the damage leads to
+            if isinstance(error, StoreError | MemoryError) or of_disk_or_service(error):
+                raise
+            for chunk, spec, *_ in chunks:
+                if isinstance(chunk, _Chunk) and await self._is_damaged(chunk, spec):  # else a part of a Zarr shard
+                    file = _shown(str(chunk.place))
+                    raise UnreadableStore(f"{file} cannot be read ({first_line(error)}): {WAY_OUT}") from error
+            raise
+
+    async def _is_damaged(self, chunk: _Chunk, spec: Any) -> bool:
+        try:
+            list(await self.decode([(await chunk.get(spec.prototype), spec)]))
+        except Exception:
+            return True
+        return False
+
+
+if zarr.config.get("codec_pipeline.path") == f"{BatchedCodecPipeline.__module__}.{BatchedCodecPipeline.__name__}":
+    register_pipeline(NamingPipeline)
+    zarr.config.set({"codec_pipeline.path": f"{NamingPipeline.__module__}.{NamingPipeline.__name__}"})
 
 _memory_stores: dict[str, MemoryStore] = {}
 _memory_lock = threading.Lock()
@@ -37,6 +95,8 @@ def open_store(url: str, kind: StoreKind, mode: Mode) -> zarr.Group:
     Raises:
         MissingStore: nothing is there, and mode is not "a".
         SchemaMismatch: another kind of store, another schema version, or no store of ours.
+        UnreachableStore: the service at this URL answers errors, or there are no credentials for it.
+        UnreadableStore: what Zarr knows of the store is damaged.
     """
     missing = MissingStore(f"there is no {kind} store at {safe_url(url)}; check the URL, or make the store first")
     path = local_path(url)
@@ -51,7 +111,8 @@ def open_store(url: str, kind: StoreKind, mode: Mode) -> zarr.Group:
         )
     store = _backend(url, read_only=mode == "r")
     try:
-        root = zarr.open_group(store, mode="r" if mode == "r" else "r+", zarr_format=3, use_consolidated=False)
+        with undamaged(url), _answering(url):
+            root = zarr.open_group(store, mode="r" if mode == "r" else "r+", zarr_format=3, use_consolidated=False)
     except (FileNotFoundError, GroupNotFoundError, ContainsArrayError):
         if mode != "a":
             raise missing from None
@@ -71,11 +132,48 @@ def open_store(url: str, kind: StoreKind, mode: Mode) -> zarr.Group:
 def stored_kind(url: str) -> str | None:
     """Which kind of store lies at ``url``, as it says itself; None where there is none of ours."""
     try:
-        root = zarr.open_group(_backend(url, read_only=True), mode="r", zarr_format=3, use_consolidated=False)
+        with undamaged(url), _answering(url):
+            root = zarr.open_group(_backend(url, read_only=True), mode="r", zarr_format=3, use_consolidated=False)
     except (FileNotFoundError, GroupNotFoundError, ContainsArrayError):
         return None
     kind = root.attrs.get("kind")
     return kind if isinstance(kind, str) else None
+
+
+@contextmanager
+def undamaged(url: str) -> Iterator[None]:
+    """What Zarr knows of a group or an array is read while the block lasts; raises UnreadableStore where it makes no
+    sense."""
+    try:
+        yield
+    except ContainsArrayError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if of_disk_or_service(error):
+            raise
+        file = _shown(url).rstrip("/") + "/zarr.json"
+        raise UnreadableStore(f"{file} cannot be read ({first_line(error)}): {WAY_OUT}") from error
+
+
+@contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """A service is asked while the block lasts."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if local_path(url) is not None or not of_disk_or_service(error):
+            raise
+        raise UnreachableStore(
+            f"{safe_url(url)} cannot be opened ({type(error).__name__}: {first_line(error)}): check the "
+            "address and the network, and give credentials in the environment"
+        ) from error
+
+
+def _shown(url: str) -> str:
+    path = local_path(url)
+    return safe_url(url) if path is None else str(path)
 
 
 def store_around(path: Path) -> Path | None:

@@ -4,18 +4,18 @@ An ``ArraySpec`` says everything that stands in an array's metadata. Metadata is
 before any task runs; afterwards tasks write whole blocks only (`stores.arrays.writing`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from stores.arrays.opening import memory_group
+from stores.arrays.opening import memory_group, undamaged
 from stores.errors import SchemaMismatch
 from stores.together import together
 
@@ -64,10 +64,10 @@ def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> dict[str, zarr.Arr
     """
     every = {spec.path: spec for spec in specs}
     parents = sorted({parent for path in every if (parent := str(PurePosixPath(path).parent)) != "."})
-    there = {parent for parent, made in zip(parents, together(group.get, parents), strict=True) if made is not None}
+    there = _members(group, parents)
     _create_all(group, {parent: memory_group().metadata for parent in parents if parent not in there})
     asked = [path for path in every if str(PurePosixPath(path).parent) in {*there, "."}]
-    made = {path: one for path, one in zip(asked, together(group.get, asked), strict=True) if one is not None}
+    made = _members(group, asked)
     missing = {path: _metadata(spec) for path, spec in every.items() if path not in made}
     for part in (list(missing)[:-1], list(missing)[-1:]):
         made |= _create_all(group, {path: missing[path] for path in part})
@@ -75,19 +75,30 @@ def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> dict[str, zarr.Arr
 
 
 def array_at(group: zarr.Group, path: str) -> zarr.Array[Any]:
-    """The array at ``path``; raises SchemaMismatch where there is none."""
-    member = group.get(path)
+    """The array at ``path``; raises SchemaMismatch where there is none, UnreadableStore where it is damaged."""
+    member = _member(group, path)
     if not isinstance(member, zarr.Array):
         raise SchemaMismatch(f"{_path_in(group, path)} is not in this store; run the step that writes it first")
     return member
 
 
 def group_at(group: zarr.Group, path: str) -> zarr.Group:
-    """The group at ``path``; raises SchemaMismatch where there is none."""
-    member = group.get(path)
+    """The group at ``path``; raises SchemaMismatch where there is none, UnreadableStore where it is damaged."""
+    member = _member(group, path)
     if not isinstance(member, zarr.Group):
         raise SchemaMismatch(f"{_path_in(group, path)} is not in this store; run the step that writes it first")
     return member
+
+
+def _member(group: zarr.Group, path: str) -> zarr.Array[Any] | zarr.Group | None:
+    with undamaged(f"{group.store_path}/{path}"):
+        return group.get(path)
+
+
+def _members(group: zarr.Group, paths: Sequence[str]) -> dict[str, zarr.Array[Any] | zarr.Group]:
+    """Those of ``paths`` that are there, asked for together."""
+    found = zip(paths, together(partial(_member, group), paths), strict=True)
+    return {path: member for path, member in found if member is not None}
 
 
 def _create_all(group: zarr.Group, nodes: Mapping[str, Any]) -> dict[str, zarr.Array[Any] | zarr.Group]:
@@ -129,10 +140,11 @@ def _kept_metadata(spec: ArraySpec, chunks: tuple[int, ...], shards: tuple[int, 
         chunks=chunks,
         shards=shards,
         fill_value="" if spec.dtype == "str" and spec.fill == 0 else spec.fill,
-        # shuffled bytes of sorted rows compress well; everything else is integers, pixels or text
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+        # shuffled bytes of sorted rows compress well; everything else is integers, pixels or text. Either way what a
+        # disk has changed is found when it is read
+        compressors=(BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
         if spec.dtype.startswith("float")
-        else ZstdCodec(level=3),
+        else ZstdCodec(level=3, checksum=True),
         dimension_names=spec.axes,
         attributes=attributes,
     )

@@ -195,7 +195,8 @@ class Atlas:
             width = max((len(metric) for metric, _ in (*of_neurons, *of_layer)), default=0)
             for metric, values in of_neurons:
                 known = values[np.isfinite(values)]
-                mean = f"mean {known.mean():.4g} of {len(known)} neurons" if len(known) else "not measured"
+                unit = " %" if layer.metric_meaning(metric)[1] == "percent" else ""
+                mean = f"mean {known.mean():.4g}{unit} over {len(known)} neurons" if len(known) else "not measured"
                 yield f"  {name}  {metric:<{width}}  {mean}"
             for metric, entry in of_layer:
                 value = entry["value"]

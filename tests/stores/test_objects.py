@@ -184,6 +184,18 @@ def test_a_layer_s_dataset_masks_what_was_not_made(atlas: stores.Atlas) -> None:
     assert data.attrs["made_from"] == atlas.provenance
 
 
+def test_metrics_are_told_as_means_with_their_unit(atlas: stores.Atlas) -> None:
+    of_neurons = {"peak": np.arange(5.0), "reached": np.array([0, 50, 85, np.nan, np.nan]), "seen": np.full(5, np.nan)}
+    meanings = {"reached": ("share of the references", "percent"), "distance": ("of all pictures", "")}
+    atlas.layer("layer4").write_metrics(of_neurons, meanings, {"distance": 12.345678})
+    assert list(atlas.again().metric_lines())[1:] == [
+        "  layer4  peak      mean 2 over 5 neurons",
+        "  layer4  reached   mean 45 % over 3 neurons",
+        "  layer4  seen      not measured",
+        "  layer4  distance  12.35 of the layer",
+    ]
+
+
 def test_an_atlas_finds_its_statistics_and_refuses_others(
     atlas: stores.Atlas, statistics: stores.Statistics, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import shlex
 from typing import Any
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 
 from flows.cli.main import main
 from flows.cli.options import HEADINGS, refusal
@@ -170,9 +171,13 @@ def test_a_wrong_line_is_one_sentence_that_names_the_option(line: str, words: st
         (NotADirectoryError(20, "Not a directory", "a.tar/s"), "a.tar/s is a file, or lies below one"),
         (PermissionError(13, "Permission denied", "/s"), "/s cannot be read or written (Permission denied): check the"),
         (OSError("a sentence of its own"), "a sentence of its own"),
+        (
+            NoCredentialsError(),
+            "a service failed (NoCredentialsError: Unable to locate credentials): check the",
+        ),
     ],
 )
-def test_what_the_system_refuses_is_a_sentence_without_its_number(error: OSError, told: str) -> None:
+def test_what_the_system_refuses_is_a_sentence_without_its_number(error: Exception, told: str) -> None:
     sentence, code = refusal(error)
     assert sentence.startswith(told)
     assert code == 1

@@ -191,7 +191,9 @@ def test_images_of_other_channels_are_counted_and_refused(tmp_path: Path) -> Non
     (tmp_path / "photos").mkdir()
     for number in range(3):
         np.save(tmp_path / "photos" / f"{number}.npy", np.zeros((4, 20, 20), np.uint16))
-    with pytest.raises(UnreadableShard, match="0 of 3 images could be used: 3 other channels than the network takes"):
+    with pytest.raises(
+        UnreadableShard, match="0 of 3 images could be used: 3 with other channels than the network takes"
+    ):
         select_references(job(tmp_path / "photos", tmp_path / "stats.zarr"))
     with pytest.raises(UnsuitableInput, match=r"banded:network takes images of 5 channels, and 4 were asked for"):
         select_references(job(tmp_path / "photos", tmp_path / "b.zarr", MODEL.model_copy(update={"channels": 4})))

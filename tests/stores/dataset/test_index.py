@@ -181,7 +181,7 @@ def test_every_status_has_a_meaning_and_xarray_shows_it(tmp_path: Path) -> None:
     append_index(group, *rows(0, [3]))
     with xarray.open_zarr(tmp_path / "s", group="index", consolidated=False) as found:
         assert dict(found.sizes) == {"image": 3}
-        assert "1 its bytes are no image" in found["status"].attrs["long_name"]
+        assert "1 cannot be decoded" in found["status"].attrs["long_name"]
         assert found["offset"].attrs["units"] == "byte"
     with xarray.open_zarr(tmp_path / "s", group="shards", consolidated=False) as found:
         assert found["digest"].values.tolist() == ["d0"]

@@ -80,11 +80,11 @@ def ordered(content: dict[str, bytes]) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("harm", "status", "used", "words"),
     [
-        (undecodable, Status.UNDECODABLE, 5, "1 its bytes are no image that can be decoded"),
-        (too_large, Status.TOO_LARGE, 5, "1 more pixels or bytes than the limit"),
-        (no_image, Status.NO_IMAGE, 5, "1 the sample holds no file with an image extension"),
-        (wrong_label, Status.WRONG_LABEL, 5, "1 its .cls file is no class number"),
-        (foreign_label, Status.FOREIGN_LABEL, 5, "1 read and used, but its label is no class of the network"),
+        (undecodable, Status.UNDECODABLE, 5, "1 cannot be decoded as an image"),
+        (too_large, Status.TOO_LARGE, 5, "1 of more pixels or bytes than the limit"),
+        (no_image, Status.NO_IMAGE, 5, "1 without a file with an image extension"),
+        (wrong_label, Status.WRONG_LABEL, 5, "1 with a .cls file that is no class number"),
+        (foreign_label, Status.FOREIGN_LABEL, 5, "1 read and used, but labelled with no class of the network"),
     ],
     ids=["undecodable", "too large", "no image", "wrong label", "foreign label"],
 )
@@ -111,7 +111,7 @@ def test_a_duplicate_key_is_counted_once_more_and_not_used(tmp_path: Path) -> No
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     said = done(references(tmp_path))
-    assert "images: 4, 3 read and used, 1 an earlier sample of its shard has the same key" in said
+    assert "images: 4, 3 read and used, 1 with the key of an earlier sample of the shard" in said
 
 
 def cut(path: Path, where: str) -> None:
