@@ -58,6 +58,8 @@ def read_job(file: Path) -> JobFile:
         content = yaml.safe_load(file.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is no YAML file: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise UsageError(f"{file} is no job file: it is nested too deep") from None
     keys = list(content) if isinstance(content, dict) else []
     _refuse_old(file, "", keys)
     if len(keys) != 1 or keys[0] not in JOBS:

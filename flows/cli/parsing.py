@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from shutil import get_terminal_size
 
@@ -103,7 +104,16 @@ NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?(,.*)?"
 
 
 def joined(words: Sequence[str]) -> list[str]:
-    """A command line whose numbers after an option of `LISTS` are one word each: ``--mean 0.5,0.4,0.4``."""
+    """A command line whose numbers after an option of `LISTS` are one word each: ``--mean 0.5,0.4,0.4``.
+
+    Raises UsageError: an option is given nothing, as by a shell whose variable is not set; all neurons would be meant.
+    """
+    for before, word in pairwise(("", *words)):
+        flag = word.removesuffix("=") if word.endswith("=") else before if not word else ""
+        if re.fullmatch(r"--[a-z][a-z-]*", flag):
+            from flows.cli.options import UsageError
+
+            raise UsageError(f"{flag} is given nothing: give it a value, or leave it out")
     flags, made, within = {f"--{name}" for name in LISTS}, list[str](), 0
     for word in words:
         within = 1 if word in flags else within + 1 if within and re.fullmatch(NUMBER, word) else 0

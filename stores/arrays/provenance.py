@@ -23,7 +23,7 @@ Which: TypeAlias = Literal["base", "variant", "atlas", "statistics", "references
 DIGITS = 16
 COMPLETE = ("variant", "atlas")
 """What each version of the program claims with every field that it has."""
-RULES = ("algorithm", "facet_rule", "row_steps", "trend")
+RULES = ("algorithm", "facet_rule", "row_steps", "trend", "unit")
 """Fields that the program sets and nobody can repeat: by which version of its rules something was made."""
 OTHERWISE: Mapping[Which, str] = {
     "variant": "give another number of --references (the number that is kept will do), which makes another variant, or "

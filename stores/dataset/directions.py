@@ -33,12 +33,13 @@ def read_matrix(location: str) -> tuple[str, Float32[np.ndarray, "direction chan
     path = local_path(location)
     try:
         if location.endswith(".npy") and path is not None:
-            values = np.load(path, allow_pickle=False)
+            with path.open("rb") as file:
+                values = np.lib.format.read_array(file, allow_pickle=False)
         else:
             values = np.asarray(zarr.open_array(location if path is None else str(path), mode="r")[:])
     except (FileNotFoundError, zarr.errors.ArrayNotFoundError):
         raise MissingStore(f"no directions at {location}: a .npy file or a Zarr array was expected") from None
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise SchemaMismatch(f"{location} cannot be read as a matrix of numbers: {error}") from None
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size or not np.isfinite(values).all():
         raise SchemaMismatch(

@@ -25,6 +25,12 @@ USUAL = 256 / 224
 LUMINANCE = (0.299, 0.587, 0.114)
 """What red, green and blue add to the luminance (ITU-R BT.601, as Pillow's mode L)."""
 
+USUAL_DEVIATION = (0.229, 0.224, 0.225)
+"""Of ImageNet's colours: what published methods count pixels in, so that natural images have a deviation of about 1."""
+FAR = 4
+"""From so many times the usual deviation on a network's images are not normalised."""
+
+Images = Float[Tensor, "image colour row column"]
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 
@@ -73,6 +79,24 @@ class Preprocessing:
     def shorter(self) -> int:
         """The shorter side of the resized image in pixels."""
         return self.resize or round(self.side * USUAL)
+
+    @property
+    def published_unit(self) -> tuple[float, ...]:
+        """How many of the network's units make one that published methods count pixels in. It is 1 where images are
+        normalised to a deviation of about 1, and more where values reach further, as those to 255 do. There a step of
+        the published length, or noise of the published strength, would change nothing that anybody sees."""
+        usual = USUAL_DEVIATION if len(self.std) == 3 else (sum(USUAL_DEVIATION) / 3,) * len(self.std)
+        return tuple(one / own if one > FAR * own else 1.0 for one, own in zip(usual, self.std, strict=True))
+
+    def to_published(self, images: Images) -> Images:
+        """Images in the published unit instead of the network's; the same images where these are one."""
+        unit = self.published_unit
+        return images if set(unit) == {1.0} else images / _on_device(unit, images.device).to(images.dtype)
+
+    def from_published(self, images: Images) -> Images:
+        """The other way round."""
+        unit = self.published_unit
+        return images if set(unit) == {1.0} else images * _on_device(unit, images.device).to(images.dtype)
 
     def at(self, side: int) -> Preprocessing:
         """The same for another side of the input, which sees as much of an image."""

@@ -111,7 +111,10 @@ def optimise(
                 return activated(activations)
 
         kinds = [StepKind(bool(cropped)) for cropped in random_crop_steps(settings, target.classes)]
-        state = Step(lambda shown: run(shown.to(weight.dtype)), judge, pictures, draws, settings, priors)
+        state = Step(
+            lambda shown: run(shown.to(weight.dtype)), judge, pictures, draws, settings, priors,
+            preprocessing=model.preprocessing,
+        )  # fmt: skip
         if begun is not None:
             state.go_on(begun)
             losses += [loss.to(weight.device) for loss in begun.losses]

@@ -33,16 +33,18 @@ class Parametrisation(Protocol):
 
 
 class PixelPictures:
-    """Pixels in normalised units, begun as N(0, 1), clamped to valid colours after every step (preset ``paper``)."""
+    """Pixels in normalised units, begun as N(0, 1), clamped to valid colours after every step (preset ``paper``). For a
+    network whose values reach further, in units as large as those of ImageNet's (`Preprocessing.published_unit`)."""
 
     def __init__(self, noise: Float[Tensor, "picture colour side side"], preprocessing: Preprocessing) -> None:
         mean, std = _statistics(preprocessing, noise)
-        self._low, self._high = (0 - mean) / std, (1 - mean) / std
+        self._preprocessing = preprocessing
+        self._low, self._high = (preprocessing.to_published(((end - mean) / std)[None])[0] for end in (0, 1))
         self.parameters = noise.clone().requires_grad_()
 
     def pictures(self) -> Float[Tensor, "picture colour side side"]:
         """The parameters, as a tensor of its own: both gradients can be asked for."""
-        return self.parameters.view_as(self.parameters)
+        return self._preprocessing.from_published(self.parameters.view_as(self.parameters))
 
     def settle(self) -> None:
         """Clamp the parameters to colours that a file can hold."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from vital.memory import RanOut, first_line, out_of_memory
+from vital.network.preprocessing import Preprocessing
 from vital.network.probe import Activations
 from vital.pictures.losses import frobenius, total_variation
 from vital.pictures.pixels import Parametrisation
@@ -102,9 +103,12 @@ class Step:
         draws: Draws,
         settings: PictureSettings,
         priors: Priors,
+        *,
+        preprocessing: Preprocessing,
     ) -> None:
         """``run`` is the network, whatever its precision."""
         self._run, self._judge, self._pictures, self._priors = run, judge, pictures, priors
+        self._preprocessing = preprocessing
         parameters, steps = pictures.parameters, settings.steps
         device = parameters.device
 
@@ -171,9 +175,9 @@ class Step:
         shown = self._pictures.pictures()
         loss = self._judge(self._run(self._moved(shown, kind)), kind.random_crop)
         if self._priors.variation:
-            loss = loss + self._priors.variation * total_variation(shown)
+            loss = loss + self._priors.variation * total_variation(self._preprocessing.to_published(shown))
         if self._priors.norm:
-            loss = loss + self._priors.norm * frobenius(shown)
+            loss = loss + self._priors.norm * frobenius(self._preprocessing.to_published(shown))
         if not kind.random_crop:
             self.loss.copy_(loss.detach())
         gradient, of_picture = torch.autograd.grad(loss.sum(), [parameters, shown])
@@ -195,7 +199,8 @@ class Step:
         if self._warps is not None:
             moved = warp(moved, self._now(self._warps))
         if self._noise_shifts is not None and (self._always_noisy or kind.random_crop):
-            moved = moved + self._now(self._deviations) * shift(self._noise, self._now(self._noise_shifts))
+            noise = shift(self._noise, self._now(self._noise_shifts))
+            moved = moved + self._now(self._deviations) * self._preprocessing.from_published(noise)
         return moved
 
 

@@ -89,6 +89,7 @@ def test_the_example_is_a_job() -> None:
     ("content", "words"),
     [
         ("full-run: [", "is no YAML file"),
+        (f"full-run: {'[' * 20_000}{']' * 20_000}", "is nested too deep"),
         ("", "one key was expected, full-run, references, targets, atlas"),
         ({"pages": {}}, "holds pages at its top: one key was expected"),
         ({"atlas": {}, "targets": {}}, "holds atlas, targets at its top"),

@@ -82,14 +82,18 @@ def test_one_site_goes_through_all_flows_and_its_patch_lies_there(made: Made, tm
         (np.zeros(7), f"{LAYER}~wrong", SchemaMismatch, r"holds float64 of shape \(7,\): directions are a matrix"),
         (np.full((2, tiny.CHANNELS), np.nan), f"{LAYER}~wrong", SchemaMismatch, "a matrix of finite numbers"),
         (np.array([{}]), f"{LAYER}~wrong", SchemaMismatch, "cannot be read as a matrix of numbers"),
+        (b"", f"{LAYER}~wrong", SchemaMismatch, "cannot be read as a matrix of numbers"),
+        (b"PK\3\4 and no more", f"{LAYER}~wrong", SchemaMismatch, "cannot be read as a matrix of numbers"),
         (MATRIX, f"{LAYER}~other", UnknownLayer, r"no directions 'other' .*\(known: wrong\)"),
     ],
 )
 def test_wrong_directions_stop_before_anything_is_written(
-    made: Made, tmp_path: Path, values: np.ndarray | None, layer: str, error: type[Exception], words: str
+    made: Made, tmp_path: Path, values: np.ndarray | bytes | None, layer: str, error: type[Exception], words: str
 ) -> None:
     file = tmp_path / "wrong.npy"
-    if values is not None:
+    if isinstance(values, bytes):
+        file.write_bytes(values)
+    elif values is not None:
         np.save(file, values)
     job = references_job(made.shards, tmp_path / "stats.zarr", layers=(layer,), directions=(str(file),))
     with pytest.raises(error, match=words):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import vital
 from tests.reference.networks import SIDE
 from tests.vital.pictures.test_optimise import LAYER, LAYERS, NEURONS, double, target_of
 from vital.errors import UnsuitableInput
@@ -17,6 +18,7 @@ from vital.measuring.image_sums import grey
 from vital.network.models import Model
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import probe
+from vital.network.sources import IMAGENET_MEAN, IMAGENET_STD
 from vital.pictures.baselines import FIRST_NORM, ascent, check_method
 from vital.pictures.optimise import Pictures, optimise
 from vital.pictures.pixels import PhasePictures, resized
@@ -43,6 +45,13 @@ class Normed(nn.Sequential):
         )
 
 
+class FarReaching(Normed):
+    """The same for inputs whose values reach 64 times as far."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images / 64)  # type: ignore[no-untyped-call, no-any-return]
+
+
 @pytest.fixture
 def normed(tiny: Callable[..., Model]) -> Model:
     return tiny(network=Normed())
@@ -54,6 +63,25 @@ def settings(method: str, steps: int = 8, **others: object) -> PictureSettings:
 
 def made(model: Model, layer: str, neurons: tuple[int, ...], wanted: PictureSettings) -> Pictures:
     return optimise(model, target_of(model, layer, neurons), wanted, spectrum=SPECTRUM)
+
+
+@pytest.mark.parametrize("method", ["pixel", "fourier", "maco", "deepinversion", "vital"])
+def test_a_method_does_not_ask_in_which_units_a_network_takes_its_colours(method: str) -> None:
+    """As networks do that were trained on values to 255, of which a published step is nothing that anybody sees."""
+    more = {"preset": "paper"} if method == "vital" else {"total_variation": 1e-3, "norm": 1e-3}
+    wanted = settings(method, 12, **more)
+    torch.manual_seed(0)
+    usual = Normed()
+    far = FarReaching()
+    far.load_state_dict(usual.state_dict())
+    one = vital.wrap(usual, side=SIDE, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    other = vital.wrap(far, side=SIDE, mean=IMAGENET_MEAN, std=[part / 64 for part in IMAGENET_STD])
+    target = target_of(one, "2", (1, 5))
+    pictures, alike = (optimise(model, target, wanted, spectrum=SPECTRUM) for model in (one, other))
+    np.testing.assert_allclose(alike.loss, pictures.loss, rtol=1e-4, atol=1e-5)
+    for name in ("pixels", "alpha"):
+        np.testing.assert_allclose(getattr(alike, name), getattr(pictures, name).astype(int), atol=2, err_msg=name)
+    assert np.ptp(pictures.pixels.astype(int), axis=(1, 2, 3)).min() > 20  # they are seen
 
 
 @METHODS

@@ -165,7 +165,10 @@ def test_a_picture_stops_where_its_loss_is_not_finite_and_its_neighbour_goes_on(
         loss = activations["input"].sum((1, 2))
         return loss * torch.tensor([1.0 if len(taken) < 3 else torch.nan, 1.0])
 
-    running = Step(lambda shown: {"input": shown.flatten(2)}, judge, pictures, draws, settings, Priors())
+    running = Step(
+        lambda shown: {"input": shown.flatten(2)}, judge, pictures, draws, settings, Priors(),
+        preprocessing=preprocessing,
+    )  # fmt: skip
     for _ in range(5):
         running(StepKind())
     assert running.alive.tolist() == [False, True]
