@@ -25,10 +25,10 @@ USUAL = 256 / 224
 LUMINANCE = (0.299, 0.587, 0.114)
 """What red, green and blue add to the luminance (ITU-R BT.601, as Pillow's mode L)."""
 
-USUAL_DEVIATION = (0.229, 0.224, 0.225)
-"""Of ImageNet's colours: what published methods count pixels in, so that natural images have a deviation of about 1."""
-FAR = 4
-"""From so many times the usual deviation on a network's images are not normalised."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""The deviation is what published methods count pixels in, so that photographs have a deviation of about 1."""
+FAR = 16
+"""A deviation that is smaller by more than this is no data set's: values are not normalised by it, but reach to 255."""
 
 Images = Float[Tensor, "image colour row column"]
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
@@ -83,10 +83,11 @@ class Preprocessing:
     @property
     def published_unit(self) -> tuple[float, ...]:
         """How many of the network's units make one that published methods count pixels in. It is 1 where images are
-        normalised to a deviation of about 1, and more where values reach further, as those to 255 do. There a step of
+        normalised to a deviation of about 1, and more where colours reach further, as those to 255 do. There a step of
         the published length, or noise of the published strength, would change nothing that anybody sees."""
-        usual = USUAL_DEVIATION if len(self.std) == 3 else (sum(USUAL_DEVIATION) / 3,) * len(self.std)
-        return tuple(one / own if one > FAR * own else 1.0 for one, own in zip(usual, self.std, strict=True))
+        if len(self.std) != len(IMAGENET_STD):  # nobody published what is usual of other channels
+            return (1.0,) * len(self.std)
+        return tuple(one / own if one > FAR * own else 1.0 for one, own in zip(IMAGENET_STD, self.std, strict=True))
 
     def to_published(self, images: Images) -> Images:
         """Images in the published unit instead of the network's; the same images where these are one."""

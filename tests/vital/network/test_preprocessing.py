@@ -184,3 +184,24 @@ def test_what_is_finer_than_bytes_is_resized_without_rounding(interpolation: Int
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
     assert np.abs(expected - expected.round()).max() > 0.4
+
+
+@pytest.mark.parametrize(
+    ("std", "unit"),
+    [
+        ((0.229, 0.224, 0.225), 1.0),
+        ((0.5,) * 3, 1.0),
+        ((1.0,) * 3, 1.0),
+        ((0.02,) * 3, 1.0),  # of narrow images, which it normalises
+        ((0.004,) * 5, 1.0),  # of other channels than colours nobody says what is usual
+        ((1 / 255,) * 3, 57.6),
+    ],
+)
+def test_published_methods_count_in_units_of_their_own_where_colours_reach_to_255(
+    std: tuple[float, ...], unit: float
+) -> None:
+    prepared = Preprocessing(8, (0.4,) * len(std), std, channels=len(std))
+    assert prepared.published_unit == pytest.approx((unit,) * len(std), rel=0.02)
+    images = torch.rand(2, len(std), 8, 8, generator=torch.Generator().manual_seed(0))
+    assert (prepared.to_published(images) is images) == (unit == 1)
+    torch.testing.assert_close(prepared.from_published(prepared.to_published(images)), images)

@@ -3,8 +3,9 @@ collections, packages that carry weights, and a factory of the user's own."""
 
 from __future__ import annotations
 
+from vital.network.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from vital.network.sources import collected, factories, packages, torchvision_networks
-from vital.network.sources.loaded import IMAGENET_MEAN, IMAGENET_STD, RANDOM, Colour, Loaded
+from vital.network.sources.loaded import RANDOM, Colour, Loaded
 from vital.network.sources.torchvision_networks import jpeg_decoder, torchvision_models
 from vital.settings import ModelSettings
 

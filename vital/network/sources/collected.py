@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from vital.errors import UnknownModel, VitalError, nearest
-from vital.network.preprocessing import Preprocessing
+from vital.network.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vital.network.sources.cached import cached_file
-from vital.network.sources.loaded import IMAGENET_MEAN, IMAGENET_STD, RANDOM, Loaded
+from vital.network.sources.loaded import RANDOM, Loaded
 from vital.network.sources.torchvision_networks import torchvision_models
 from vital.network.sources.weight_files import fill
 from vital.settings import ModelSettings

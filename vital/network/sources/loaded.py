@@ -8,10 +8,9 @@ from typing import TypeAlias
 
 from torch import nn
 
-from vital.network.preprocessing import Preprocessing
+from vital.network.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vital.settings import ModelSettings
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RANDOM = "random"
 """Instead of weights: those that a network is made with, the same every time."""
 Colour: TypeAlias = tuple[float, ...]
