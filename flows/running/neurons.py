@@ -27,7 +27,7 @@ def parse_neurons(text: str, count: int, layer: str) -> list[int]:
     for part in text.split(","):
         start, colon, stop = part.strip().partition(":")
         try:
-            first = int(start or 0)
+            first = int(start or 0) if colon else int(start)
             last = (int(stop) if stop else count) if colon else first + 1
         except ValueError:
             raise UnknownNeuron(
