@@ -21,9 +21,9 @@ from stores.arrays.opening import open_store
 from stores.arrays.schema import array_at
 from stores.dataset.index import read_index, read_shards
 from stores.dataset.kept.references import read_references
-from stores.errors import PictureStatus, SchemaMismatch, Status
+from stores.errors import ForeignStore, PictureStatus, SchemaMismatch, Status
 from tests.flows import tiny
-from tests.flows.conftest import LAYER, Made, atlas_job, make, references_job, targets_job
+from tests.flows.conftest import LAYER, MODEL, Made, atlas_job, make, references_job, targets_job
 from vital.measuring.kept.sampling import unit_hash
 
 
@@ -166,6 +166,23 @@ def test_neurons_are_rounded_out_and_the_rest_stays_unmade(made: Made, tmp_path:
     there = AtlasLayer(open_store(str(out), "atlas", "r"), LAYER).made()
     assert not there[:32].any()
     assert there[32:].any()
+
+
+def test_pictures_in_the_published_unit_are_not_added_to_those_in_the_network_s(made: Made, tmp_path: Path) -> None:
+    """Of a network whose colours reach to 255; those of another have no such field."""
+    far = MODEL.model_copy(update={"mean": (0.4,) * 3, "std": (1 / 255,) * 3})
+    store, url = tmp_path / "stats.zarr", tmp_path / "atlas.zarr"
+    select_references(references_job(made.shards, store, model=far, layers=(LAYER,)))
+    measure_targets(targets_job(store, neurons="0"))
+    build_atlas(atlas_job(store, url, neurons="0"))
+    layer = open_store(str(url), "atlas", "r+")[LAYER]
+    record = dict(layer.attrs["atlas"])
+    assert record["fields"].pop("unit") == "published"
+    layer.attrs["atlas"] = record
+    with pytest.raises(ForeignStore, match=r"an earlier version .* atlas field unit is nothing, and 'published'"):
+        build_atlas(atlas_job(store, url, neurons="0"))
+    usual = open_store(str(made.atlas), "atlas", "r")[LAYER].attrs["atlas"]
+    assert "unit" not in usual["fields"]
 
 
 def test_a_corrupt_image_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:

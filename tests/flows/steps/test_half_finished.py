@@ -60,4 +60,4 @@ def test_pages_show_the_finished_part(half: Path, made: Made, tmp_path: Path) ->
 
 def test_metrics_are_of_the_finished_part_alone(half: Path) -> None:
     said = done(vital("evaluate", "--atlas", half))
-    assert "of 8 neurons" in said or "of 7 neurons" in said or "of 6 neurons" in said
+    assert "over 8 neurons" in said or "over 7 neurons" in said or "over 6 neurons" in said
