@@ -18,7 +18,8 @@ from flows.recipes.references import select_references
 from flows.recipes.targets import measure_targets
 from stores import AtlasLayer
 from stores.arrays.opening import open_store
-from stores.arrays.schema import array_at
+from stores.arrays.provenance import claimed, fingerprint
+from stores.arrays.schema import array_at, group_at
 from stores.dataset.index import read_index, read_shards
 from stores.dataset.kept.references import read_references
 from stores.errors import ForeignStore, PictureStatus, SchemaMismatch, Status
@@ -175,14 +176,13 @@ def test_pictures_in_the_published_unit_are_not_added_to_those_in_the_network_s(
     select_references(references_job(made.shards, store, model=far, layers=(LAYER,)))
     measure_targets(targets_job(store, neurons="0"))
     build_atlas(atlas_job(store, url, neurons="0"))
-    layer = open_store(str(url), "atlas", "r+")[LAYER]
-    record = dict(layer.attrs["atlas"])
-    assert record["fields"].pop("unit") == "published"
-    layer.attrs["atlas"] = record
-    with pytest.raises(ForeignStore, match=r"an earlier version .* atlas field unit is nothing, and 'published'"):
+    layer = group_at(open_store(str(url), "atlas", "r+"), LAYER)
+    fields = claimed(layer, "atlas") or {}
+    assert fields.pop("unit") == "published"
+    layer.attrs["atlas"] = {"fingerprint": fingerprint(fields), "fields": fields}
+    with pytest.raises(ForeignStore, match=r"an earlier version .* atlas field unit is nothing, and published"):
         build_atlas(atlas_job(store, url, neurons="0"))
-    usual = open_store(str(made.atlas), "atlas", "r")[LAYER].attrs["atlas"]
-    assert "unit" not in usual["fields"]
+    assert "unit" not in AtlasLayer(open_store(str(made.atlas), "atlas", "r"), LAYER).settings
 
 
 def test_a_corrupt_image_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:
