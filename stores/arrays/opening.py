@@ -62,7 +62,7 @@ class NamingPipeline(BatchedCodecPipeline):
         try:
             return await super().read(chunks, out, drop_axes)
         except Exception as error:  # whatever the damage leads to
-            if isinstance(error, StoreError | MemoryError) or of_disk_or_service(error):
+            if not _of_damage(error):
                 raise
             for chunk, spec, *_ in chunks:
                 if isinstance(chunk, _Chunk) and await self._is_damaged(chunk, spec):  # else a part of a Zarr shard
@@ -73,9 +73,16 @@ class NamingPipeline(BatchedCodecPipeline):
     async def _is_damaged(self, chunk: _Chunk, spec: Any) -> bool:
         try:
             list(await self.decode([(await chunk.get(spec.prototype), spec)]))
-        except Exception:
+        except Exception as error:  # a service that fails now says nothing of the chunk
+            if not _of_damage(error):
+                raise
             return True
         return False
+
+
+def _of_damage(error: Exception) -> bool:
+    """Whether it comes of a chunk's bytes, and not of what they are read from or into."""
+    return not (isinstance(error, StoreError | MemoryError) or of_disk_or_service(error))
 
 
 if zarr.config.get("codec_pipeline.path") == f"{BatchedCodecPipeline.__module__}.{BatchedCodecPipeline.__name__}":
