@@ -6,7 +6,7 @@ written; the rest takes no space and reads as not made.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -209,13 +209,16 @@ class AtlasLayer(Blocks):
 
     def metric_names(self) -> list[str]:
         """The names of the metrics of neurons, in order, without reading their values."""
-        parent = self.root.get(f"{self.path}/{METRICS}")
-        return sorted(parent.array_keys()) if isinstance(parent, zarr.Group) else []
+        return self._names_in(METRICS)
 
     def facet_metrics(self) -> dict[str, Float[np.ndarray, "neuron facet"]]:
         """All metrics of each picture of every neuron by name, NaN where it has fewer facets; empty where neurons have
         one picture, of which `metrics` says all."""
         return self._metrics(BY_FACET)
+
+    def _names_in(self, path: str) -> list[str]:
+        parent = self.root.get(f"{self.path}/{path}")
+        return sorted(parent.array_keys()) if isinstance(parent, zarr.Group) else []
 
     def _metrics(self, path: str) -> dict[str, np.ndarray]:
         parent = self.root.get(f"{self.path}/{path}")
@@ -251,10 +254,13 @@ class AtlasLayer(Blocks):
         of_layer: Mapping[str, float] | None = None,
         judged_by: Mapping[str, str] | None = None,
         by_facet: Mapping[str, Shaped[np.ndarray, "neuron facet"]] | None = None,
+        *,
+        anew: Callable[[str], bool] = lambda name: False,
     ) -> None:
         """Declare and write ``metrics/NAME`` (neuron) as float32, NaN where unknown; and those of pictures ``by_facet``
         as ``metrics/by_facet/NAME`` (neuron, facet) where neurons have several. A single writer. What other evaluations
-        wrote under other names stays.
+        wrote under other names stays, but for names that are ``anew`` and are not given now: they go before anything is
+        written, since of pictures that have changed meanwhile they would say what was.
 
         ``meanings`` gives each metric's meaning and unit. Metrics ``of_layer`` and the digests of the networks that the
         pictures were ``judged_by`` become attributes of ``metrics``.
@@ -262,6 +268,10 @@ class AtlasLayer(Blocks):
         several = (by_facet or {}) if self.most_facets > 1 else {}
         specs, values = list[ArraySpec](), dict[str, np.ndarray]()
         for folder, axes, kind in ((METRICS, ("neuron",), metrics), (BY_FACET, ("neuron", FACET), several)):
+            for name in self._names_in(folder):
+                if name not in kind and anew(name):
+                    del self.root[f"{self.path}/{folder}/{name}"]
+                    self._found.pop(f"{folder}/{name}", None)
             for name in sorted(kind):
                 (meaning, units), path = meanings.get(name, (name, "")), f"{self.path}/{folder}/{name}"
                 specs.append(ArraySpec(path, axes, kind[name].shape, "float32", meaning, units, fill=np.nan))

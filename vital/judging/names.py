@@ -103,6 +103,8 @@ _OF_JUDGE = {
 }
 OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart", "queries_asked", "others_asked")
 """Metrics of neurons, which say nothing of their pictures: they are the same for every method."""
+_OF_JUDGES = ("as_unreadable", "queries_asked", "others_asked")
+"""Metrics that are there only where judges were asked, and bear the name of none."""
 _OF_PICTURE = {
     "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
     "peak_ratio": Meaning("the picture's peak over the neuron's peak on its best natural reference", "", "high"),
@@ -201,6 +203,21 @@ def split_name(name: str, judges: Sequence[str] = ()) -> tuple[str, str]:
             known = {metric_name(metric, judge): judge for judge in judges}
             return metric, known.get(name, name.removeprefix(f"{metric}_"))
     return name, ""
+
+
+def is_anew(name: str, judges: Sequence[str]) -> bool:
+    """Whether an evaluation that asks these ``judges`` finds out anew what a metric of this name says, or that it is
+    not known any more. What other judges said of the pictures stays as it was, and so do metrics that are none of ours.
+
+    >>> [is_anew(name, ["a"]) for name in ("diversity", "top1_own", "readability_together_a", "clarity_b", "mine")]
+    [True, True, True, False, False]
+    >>> [is_anew(name, []) for name in ("diversity", "readability_a", "queries_asked")]
+    [True, False, False]
+    """
+    metric, judge = split_name(name)
+    if judge:
+        return name in (metric_name(metric, asked) for asked in (OWN_NETWORK, *judges))
+    return metric in _OF_PICTURE and (bool(judges) or metric not in _OF_JUDGES)
 
 
 def meaning_of(name: str, judges: Sequence[str] = ()) -> Meaning:

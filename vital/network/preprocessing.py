@@ -89,15 +89,22 @@ class Preprocessing:
             return (1.0,) * len(self.std)
         return tuple(one / own if one > FAR * own else 1.0 for one, own in zip(IMAGENET_STD, self.std, strict=True))
 
+    @property
+    def counts_as_published(self) -> bool:
+        """Whether the network's own units are those that published methods count pixels in."""
+        return set(self.published_unit) == {1.0}
+
     def to_published(self, images: Images) -> Images:
         """Images in the published unit instead of the network's; the same images where these are one."""
-        unit = self.published_unit
-        return images if set(unit) == {1.0} else images / _on_device(unit, images.device).to(images.dtype)
+        if self.counts_as_published:
+            return images
+        return images / _on_device(self.published_unit, images.device).to(images.dtype)
 
     def from_published(self, images: Images) -> Images:
         """The other way round."""
-        unit = self.published_unit
-        return images if set(unit) == {1.0} else images * _on_device(unit, images.device).to(images.dtype)
+        if self.counts_as_published:
+            return images
+        return images * _on_device(self.published_unit, images.device).to(images.dtype)
 
     def at(self, side: int) -> Preprocessing:
         """The same for another side of the input, which sees as much of an image."""

@@ -37,7 +37,7 @@ from vital.judging.metrics import (
     peak_ranks,
     variation,
 )
-from vital.judging.names import OWN_NETWORK, classification_metrics, meaning_of, metric_name
+from vital.judging.names import OWN_NETWORK, classification_metrics, is_anew, meaning_of, metric_name
 from vital.judging.processing import joined, passed, processing_gap
 from vital.judging.readability import FEW, mean_explanations, readability, standardised
 from vital.judging.trust import OTHERS_ASKED, QUERIES_ASKED, is_of_photographs
@@ -119,6 +119,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
         apart,
         {name: str(judge.identity.get("weights", "")) for name, judge in judges.items()},
         {name: part.by_facet(values) for name, values in of_pictures.items()},
+        anew=lambda name: is_anew(name, tuple(judges)),
     )
 
 

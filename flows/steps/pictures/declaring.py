@@ -75,7 +75,7 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     precision = _precision(job, layer.settings.get("precision") if job.layer in atlas.layers else None)
     made_by = {**job.picture.model_dump(mode="json"), "precision": precision}
     # those of before lack it: they were made in the network's units
-    far = {"unit": "published"} if set(loaded.model.preprocessing.published_unit) != {1.0} else {}
+    far = {} if loaded.model.preprocessing.counts_as_published else {"unit": "published"}
     layer.claim({"variant": targets.variant, "algorithm": version, **made_by, **far})
     nodes = {node: len(levels[node]) for node in targets.nodes}
     colours = loaded.model.preprocessing.colours

@@ -195,6 +195,10 @@ def test_siblings_add_diversity_and_what_all_of_them_tell(made: Made, copied: Pa
     twice = AtlasLayer(evaluated(copied, layers=(LAYER,), siblings=(str(other),)), LAYER).metrics()
     np.testing.assert_allclose(twice["diversity"], np.where(there.made(), 0, np.nan), atol=1e-6)
     np.testing.assert_allclose(twice[together], found[alone])  # the same pictures twice tell what they tell once
+    without = AtlasLayer(evaluated(copied, layers=(LAYER,), judges=()), LAYER).metrics()
+    assert twice.keys() - without.keys() == {"diversity"}  # which nobody asked for again, while the judge was not asked
+    lone = AtlasLayer(evaluated(copied, layers=(LAYER,)), LAYER).metrics()
+    assert without.keys() - lone.keys() == {together}
     AtlasLayer(open_store(str(other), "atlas", "a"), LAYER).forget([0, 1])  # it has none of the same neurons then
     none = AtlasLayer(evaluated(copied, layers=(LAYER,), siblings=(str(other),)), LAYER).metrics()
     assert np.isnan(none["diversity"]).all()

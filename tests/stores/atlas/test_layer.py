@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,30 @@ def test_metrics_do_not_belong_to_the_blocks(group: zarr.Group) -> None:
     assert not any("score" in name for name in AtlasLayer(group, "layer4.2").rows([0]))
     with pytest.raises(SchemaMismatch, match="exists with shape"):
         AtlasLayer(group, "layer4.2").write_metrics({"score": np.zeros(3)}, {})
+
+
+def test_of_metrics_that_are_anew_those_that_are_not_found_again_go(tmp_path: Path) -> None:
+    root = open_store(str(tmp_path / "faceted"), "atlas", "a")
+    layer = AtlasLayer.of(root, "layer4.2")
+    layer.claim({"side": SIDE})
+    layer.declare(PictureArrays(NEURONS, BLOCK, RECORDS, facets=2))
+    of_neurons = {name: np.full(NEURONS, number) for number, name in enumerate(("found", "gone", "theirs"))}
+    of_facets = {name: np.repeat(values[:, None], 2, 1) for name, values in of_neurons.items()}
+    layer.write_metrics(of_neurons, {}, by_facet=of_facets)
+    assert layer.metric_meaning("gone") == ("gone", "")  # it is known to who has looked
+    again = {"found": np.full(NEURONS, 7)}
+    kept: list[tuple[Callable[[str], bool], set[str]]] = [
+        (lambda name: False, {"found", "gone", "theirs"}),
+        (lambda name: name != "theirs", {"found", "theirs"}),
+    ]
+    for anew, left in kept:
+        layer.write_metrics(again, {}, by_facet={"found": np.full((NEURONS, 2), 8)}, anew=anew)
+        assert set(layer.metric_names()) == layer.metrics().keys() == layer.facet_metrics().keys() == left
+    assert (layer.metrics()["found"] == 7).all()
+    assert (layer.facet_metrics()["found"] == 8).all()
+    assert (layer.metrics()["theirs"] == 2).all()
+    with pytest.raises(SchemaMismatch, match="gone is not in this store"):
+        layer.metric_meaning("gone")
 
 
 def test_what_two_evaluations_say_of_a_layer_stays_side_by_side(

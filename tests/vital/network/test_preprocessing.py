@@ -203,5 +203,5 @@ def test_published_methods_count_in_units_of_their_own_where_colours_reach_to_25
     prepared = Preprocessing(8, (0.4,) * len(std), std, channels=len(std))
     assert prepared.published_unit == pytest.approx((unit,) * len(std), rel=0.02)
     images = torch.rand(2, len(std), 8, 8, generator=torch.Generator().manual_seed(0))
-    assert (prepared.to_published(images) is images) == (unit == 1)
+    assert prepared.counts_as_published == (prepared.to_published(images) is images) == (unit == 1)
     torch.testing.assert_close(prepared.from_published(prepared.to_published(images)), images)
