@@ -8,7 +8,7 @@
     ├── ForeignStore       made from other weights, images or settings; names the field and both values
     ├── MisalignedBlock    a task would write a part of a Zarr shard
     ├── UnreachableStore   the disk is full, or the service answers errors
-    ├── UnreadableStore    a file of it was cut off or damaged
+    ├── UnreadableStore    a file of it was cut off, damaged or removed
     ├── MissingShard       no tar at this path or URL
     ├── UnreadableShard    compressed, garbage, or other bytes than when it was read first
     ├── UnreadableImage    the bytes are no image, or one that is too large
@@ -125,7 +125,8 @@ class UnreachableStore(StoreError):
 
 
 class UnreadableStore(StoreError):
-    """A file of the store, an array's metadata or a chunk of it, was cut off or changed since it was written."""
+    """A file of the store, an array's metadata or a chunk of it, was cut off, changed or removed since it was
+    written."""
 
 
 class MissingShard(StoreError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -18,7 +18,6 @@ from flows.steps.targets import origin_of
 from stores import Atlas, AtlasLayer, Statistics, Targets
 from stores.arrays.blocks import COUNT
 from stores.arrays.display import as_shown, shown_in_words
-from stores.arrays.names import placed, unplaced
 from stores.atlas.origin import Origin
 from stores.dataset.targets import TREND
 from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
@@ -133,8 +132,10 @@ class LayerSource:
     ) -> list[NeuronPage]:
         """Pages of some neurons that have pictures; ``maps_of`` says what the maps of photographs are made of."""
         none = NeuronPhotographs((), (), (), (), {})
-        rows = self.pictures.rows(neurons)
-        nodes = self._nodes(rows)
+        several = [COUNT] if self.pictures.most_facets > 1 else []
+        rows = self.pictures.rows(neurons, ("pixels", "alpha", "loss", "seed", *several))
+        reached = self.pictures.reached(neurons)
+        nodes = self._in_order(reached)
         sources, trusted = self._sources(neurons), self._trusted(neurons)
         facets = self._facets(neurons, photos)
         return [
@@ -145,8 +146,8 @@ class LayerSource:
                 loss=rows["loss"][position],
                 seed=int(rows["seed"][position]),
                 curves=[
-                    Curve(node, *(rows[f"reached/{placed(node)}/{end}"][position] for end in ("target", "picture")))
-                    for node in nodes
+                    Curve(node, target[position], picture[position])
+                    for node, (picture, target) in ((node, reached[node]) for node in nodes)
                 ],
                 sources=sources.get(neuron, []),
                 photos=(seen := photos.get(neuron, none)).references,
@@ -211,11 +212,10 @@ class LayerSource:
     def _facet_metrics(self) -> Mapping[str, np.ndarray]:
         return self.pictures.facet_metrics()
 
-    def _nodes(self, rows: Mapping[str, np.ndarray]) -> list[str]:
-        """Nodes with rows, in the order in which they run where the statistics tell."""
-        kept = {unplaced(name.split("/")[1]) for name in sorted(rows) if name.startswith("reached/")}
+    def _in_order(self, nodes: Collection[str]) -> list[str]:
+        """Nodes in the order in which they run where the statistics tell."""
         known = list(self.targets.nodes) if self.targets is not None else []
-        return sorted(kept, key=lambda node: (known.index(node) if node in known else len(known), node))
+        return sorted(nodes, key=lambda node: (known.index(node) if node in known else len(known), node))
 
     def _sources(self, neurons: Sequence[int]) -> dict[int, list[Sources]]:
         if self.origin is None:

@@ -129,8 +129,8 @@ def missing_of(statistics: Statistics, plan: Plan, shards: Sequence[ShardFile]) 
     complete, measured = statistics.ranked(), set(statistics.measured())
     return replace(
         plan,
-        ranked=tuple(name for name in plan.ranked if name not in complete),
-        measured=tuple(name for name in plan.measured if name not in measured),
+        ranked=tuple(name for name in plan.ranked if name not in complete or statistics.lacks_references(name)),
+        measured=tuple(name for name in plan.measured if name not in measured or statistics.lacks_layer(name)),
     )
 
 

@@ -61,6 +61,12 @@ class Blocks:
         return group_at(self.root, self.path)
 
     @property
+    def always(self) -> tuple[str, ...]:
+        """What such a group has along ``neuron`` for certain, by relative path. The first has a row for every facet,
+        where neurons have several."""
+        return (STATUS,)
+
+    @property
     def declared(self) -> bool:
         """Whether the arrays are there: a run that is killed early leaves a group without ``done``."""
         return f"{self.path}/{DONE}" in self.root
@@ -82,6 +88,8 @@ class Blocks:
         # looked for once: what was declared before the tasks does not change, and each look costs requests
         arrays = _arrays_by_neuron(self.group, self.beside)
         self._found.update(arrays)
+        for name in self.always:
+            self.array(name)  # says so where one was removed
         return arrays
 
     def done(self, blocks: Sequence[int] | None = None) -> Bool[np.ndarray, "block"]:
@@ -191,8 +199,7 @@ class Blocks:
     @cached_property  # looked for once, as they are
     def most_facets(self) -> int:
         """How many facets a neuron has at most: 1 where its references were not grouped."""
-        count = self.root.get(f"{self.path}/{COUNT}")
-        return int(count.shape[1]) if isinstance(count, zarr.Array) and by_facet(count) else 1
+        return int(self.array(COUNT).shape[1]) if by_facet(self.array(self.always[0])) else 1
 
     def facets(self, neurons: Sequence[int] | None = None) -> Int64[np.ndarray, "neuron"]:
         """How many facets each neuron has; of all, or of some. One that is not made has one, too."""

@@ -35,7 +35,8 @@ ROWS_TOGETHER = 64
 if zarr.config.get("codec_pipeline.batch_size") == 1:  # what the user has set stays
     zarr.config.set({"codec_pipeline.batch_size": ROWS_TOGETHER})
 
-WAY_OUT = "it was cut off or changed after it was written: copy it again from where it is whole, or make the store anew"
+COPY = "copy it again from where it is whole, or make the store anew"
+WAY_OUT = f"it was cut off or changed after it was written: {COPY}"
 
 
 @dataclass(frozen=True)

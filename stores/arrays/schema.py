@@ -15,8 +15,8 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from stores.arrays.opening import memory_group, undamaged
-from stores.errors import SchemaMismatch
+from stores.arrays.opening import COPY, memory_group, undamaged
+from stores.errors import SchemaMismatch, UnreadableStore
 from stores.together import together
 
 GROWING_CHUNK = 65536
@@ -55,18 +55,27 @@ class ArraySpec:
             )
 
 
-def declare(group: zarr.Group, specs: Iterable[ArraySpec]) -> dict[str, zarr.Array[Any]]:
+def declare(group: zarr.Group, specs: Iterable[ArraySpec], *, sealed: bool = False) -> dict[str, zarr.Array[Any]]:
     """Create the arrays and the groups above them, and give the arrays by path; what exists already and agrees is left
     alone. The groups come first, then the arrays together, then the last of them: who finds it finds the others, too.
+    Where these are always declared together, ``sealed``, one that lacks beside the last was removed: made anew it would
+    be empty, and taken for what was written.
 
     Raises:
         SchemaMismatch: an array exists with another shape, type, block or other axes.
+        UnreadableStore: one was removed.
     """
     every = {spec.path: spec for spec in specs}
+    if sealed and _member(group, list(every)[-1]) is not None:  # asked first: another run may just be creating them
+        there = _members(group, list(every))
+        agreeing = {path: _agreeing(group, one, every[path]) for path, one in there.items()}
+        if gone := [path for path in every if path not in there]:
+            raise UnreadableStore(f"{_path_in(group, gone[0])} is gone from the store: {COPY}")
+        return agreeing
     parents = sorted({parent for path in every if (parent := str(PurePosixPath(path).parent)) != "."})
-    there = _members(group, parents)
-    _create_all(group, {parent: memory_group().metadata for parent in parents if parent not in there})
-    asked = [path for path in every if str(PurePosixPath(path).parent) in {*there, "."}]
+    above = _members(group, parents)
+    _create_all(group, {parent: memory_group().metadata for parent in parents if parent not in above})
+    asked = [path for path in every if str(PurePosixPath(path).parent) in {*above, "."}]
     made = _members(group, asked)
     missing = {path: _metadata(spec) for path, spec in every.items() if path not in made}
     for part in (list(missing)[:-1], list(missing)[-1:]):
@@ -78,7 +87,7 @@ def array_at(group: zarr.Group, path: str) -> zarr.Array[Any]:
     """The array at ``path``; raises SchemaMismatch where there is none, UnreadableStore where it is damaged."""
     member = _member(group, path)
     if not isinstance(member, zarr.Array):
-        raise SchemaMismatch(f"{_path_in(group, path)} is not in this store; run the step that writes it first")
+        raise _lacking(group, path)
     return member
 
 
@@ -86,8 +95,15 @@ def group_at(group: zarr.Group, path: str) -> zarr.Group:
     """The group at ``path``; raises SchemaMismatch where there is none, UnreadableStore where it is damaged."""
     member = _member(group, path)
     if not isinstance(member, zarr.Group):
-        raise SchemaMismatch(f"{_path_in(group, path)} is not in this store; run the step that writes it first")
+        raise _lacking(group, path)
     return member
+
+
+def _lacking(group: zarr.Group, path: str) -> SchemaMismatch:
+    where = _path_in(group, path)
+    return SchemaMismatch(
+        f"{where} is not in this store; run the step that writes it first, or if that has run, {COPY}"
+    )
 
 
 def _member(group: zarr.Group, path: str) -> zarr.Array[Any] | zarr.Group | None:

@@ -58,6 +58,11 @@ class AtlasLayer(Blocks):
         """What the layer is called in the network, or ``classes``."""
         return unplaced(self.path)
 
+    @property
+    def always(self) -> tuple[str, ...]:
+        """What every layer has."""
+        return ("pixels", "alpha", "loss", "seed", *super().always)
+
     # What the pictures were made with
 
     @property
@@ -88,7 +93,7 @@ class AtlasLayer(Blocks):
 
     def declare(self, arrays: PictureArrays) -> None:
         """Create the arrays once, before any task."""
-        declare(self.root, picture_specs(self.path, self.side, arrays))
+        declare(self.root, picture_specs(self.path, self.side, arrays), sealed=True)
 
     def declare_origin(
         self,
@@ -189,13 +194,10 @@ class AtlasLayer(Blocks):
         parent = self.root.get(f"{self.path}/{REACHED}")
         if not isinstance(parent, zarr.Group):
             return {}
-        nodes = [
-            unplaced(name.removesuffix("/target"))
-            for name, array in parent.members(max_depth=1)
-            if isinstance(array, zarr.Array) and name.endswith("/target")
-        ]
+        # of either: where one was removed, it is asked for, and said to be
+        nodes = {name.partition("/")[0] for name, one in parent.members(max_depth=1) if isinstance(one, zarr.Array)}
         curves, asked = {}, range(self.count) if neurons is None else neurons
-        for node in nodes:
+        for node in map(unplaced, sorted(nodes)):
             names = [f"{REACHED}/{placed(node)}/{name}" for name in ("picture", "target")]
             picture, target = self.rows(asked, names, facets).values()
             curves[node] = (picture, target)

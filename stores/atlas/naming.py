@@ -72,8 +72,9 @@ def read_naming(group: zarr.Group, layer: str) -> Naming | None:
     if made_from is None:
         return None
     paths = {name: f"{layer}/{NAMES}/{name}" for name in _MEANINGS}
-    arrays = {name: np.asarray(array_at(group, path)[:]) for name, path in paths.items() if path in group}
-    # names of a version that asked for the score alone
+    later = ("precise", "named")  # names of a version that asked for the score alone lack them
+    read = {name: path for name, path in paths.items() if name not in later or path in group}
+    arrays = {name: np.asarray(array_at(group, path)[:]) for name, path in read.items()}
     arrays.setdefault("precise", np.full(len(arrays["bound"]), np.nan, np.float32))
     arrays.setdefault("named", arrays["score"][:, 0] > arrays["bound"])
     return Naming(**arrays, made_from=made_from)

@@ -43,7 +43,9 @@ class Origin:
         self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
     ) -> Float[np.ndarray, "neuron channel"] | None:
         """How much each channel of a node matters to some neurons, 0 to 1; None where the node has none."""
-        return self._rows(f"{ORIGIN}/{placed(node)}/{IMPORTANCE}", neurons, facets)
+        name = f"{ORIGIN}/{placed(node)}/{IMPORTANCE}"
+        there = isinstance(self.pictures.root.get(f"{self.pictures.path}/{name}"), zarr.Array)
+        return self.pictures.rows(neurons, [name], facets)[name] if there else None
 
     def mean_rows(
         self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
@@ -55,11 +57,10 @@ class Origin:
     def reference_facets(self, neurons: Sequence[int]) -> Int8[np.ndarray, "neuron rank"] | None:
         """The facet of each reference of some neurons, the best first, −1 where there is none; None where references
         were not grouped."""
-        return self._rows(f"{ORIGIN}/{REFERENCE_FACET}", neurons)
-
-    def _rows(self, name: str, neurons: Sequence[int], facets: Sequence[int] | None = None) -> np.ndarray | None:
-        there = isinstance(self.pictures.root.get(f"{self.pictures.path}/{name}"), zarr.Array)
-        return self.pictures.rows(neurons, [name], facets)[name] if there else None
+        if self.pictures.most_facets == 1:
+            return None
+        name = f"{ORIGIN}/{REFERENCE_FACET}"
+        return self.pictures.rows(neurons, [name])[name]
 
 
 def origin_specs(

@@ -165,7 +165,7 @@ def append_parts(group: zarr.Group, parts: Iterable[tuple[SampleRows, ShardRows]
     Raises:
         SchemaMismatch: the rows do not belong to these shards, in order.
     """
-    arrays = declare(group, index_specs())
+    arrays = declare(group, index_specs(), sealed=True)
     row, first = image_count(group), shard_count(group)
     tables: list[ShardRows] = []
     for rows, shards in _chunkfuls(parts):

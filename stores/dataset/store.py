@@ -113,7 +113,7 @@ class Statistics(KeptOfNeurons):
         claim(self.root, "base", base)
         if "model" not in self.root.attrs:
             self.root.attrs["model"] = dict(model)
-        declare(self.root, index_specs())
+        declare(self.root, index_specs(), sealed=True)
 
     def check(self, identity: Mapping[str, JSON]) -> None:
         """Refuse a network whose weights or preprocessing are no longer those of the statistics."""
@@ -181,6 +181,10 @@ class Statistics(KeptOfNeurons):
         """Layers with statistics over all shards that were read."""
         now = self.dataset_fingerprint
         return [name for name, mark in self._marks(LAYERS).items() if mark == now]
+
+    def lacks_layer(self, name: str) -> bool:
+        """Whether there are none of a layer, as where they were removed after they were marked as complete."""
+        return f"{LAYERS}/{placed(name)}" not in self.root
 
     def layer(self, name: str) -> dict[str, Shaped[np.ndarray, "..."]]:
         """All statistics of a layer by name, such as ``mean`` (channel) or ``quantiles`` (channel, level); raises

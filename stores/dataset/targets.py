@@ -61,6 +61,14 @@ class Targets(Blocks):
         """Those of a store, whether they are there or not."""
         return cls(root, f"{TARGETS}/{placed(layer)}/{placed(variant)}", layer, variant)
 
+    @property
+    def always(self) -> tuple[str, ...]:
+        """What all targets have, and those that are measured as these are."""
+        measured = self.claimed or {}
+        parts = ("quantiles", TREND) if TREND in measured else ("quantiles",)
+        of_nodes = (f"{placed(str(node))}/{part}" for node in measured.get("nodes", ()) for part in parts)
+        return ("own", COUNT, *of_nodes, *super().always)
+
     def in_memory(self) -> Targets:
         """The same variant with the same settings in a store of this process's memory, which nobody else sees; its
         arrays are not declared yet."""
@@ -152,7 +160,7 @@ class Targets(Blocks):
         """
         nodes = {node: (channels[node], len(levels[node])) for node in channels}
         specs = target_specs(self.path, nodes, len(levels[OWN]), arrays)
-        declare(self.root, specs)
+        declare(self.root, specs, sealed=True)
         written = self._read_levels()
         if any(not np.array_equal(written[node], positions) for node, positions in levels.items()):
             for node, positions in levels.items():
@@ -165,11 +173,10 @@ class Targets(Blocks):
         return self._read_levels()
 
     def _read_levels(self) -> dict[str, Shaped[np.ndarray, "level"]]:
-        group = self.group
-        parts = sorted(part for part, _ in group.groups())
-        found = zip(parts, together(lambda part: group.get(f"{part}/level"), parts), strict=True)
-        arrays = {unplaced(part): array for part, array in found if isinstance(array, zarr.Array)}
-        arrays[OWN] = self.array("level")
+        nodes = map(placed, map(str, (self.claimed or {}).get("nodes", ())))  # of each, where one was removed, too
+        parts = sorted({*nodes, *(part for part, _ in self.group.groups())})
+        found = together(lambda part: self.array(f"{part}/level"), parts)
+        arrays = dict(zip(map(unplaced, parts), found, strict=True)) | {OWN: self.array("level")}
         read = together(lambda array: np.asarray(array[:]), arrays.values())
         return dict(zip(arrays, read, strict=True))
 

@@ -14,7 +14,6 @@ from flows.pages.photographs.thumbnails import Thumbnails
 from flows.steps.targets import origin_of, variant_of
 from stores import AtlasLayer, References, Sample
 from stores.dataset.kept.references import LOWEST
-from stores.errors import SchemaMismatch
 from stores.pages.content import Photo
 from vital.measuring.kept.ranking import NOBODY
 from vital.network.probe import CLASSES
@@ -84,10 +83,9 @@ class LayerPhotographs:
         return of_neurons, images
 
     def _sample(self, neurons: Sequence[int]) -> Sample:
-        try:
-            return self._all.statistics.sample(self._layer, neurons)
-        except SchemaMismatch:  # the store was made without one: then only the ends are known
+        if not self._all.statistics.keeps_sample(self._layer):  # then only the ends are known
             return Sample(np.zeros(0, np.int64), np.zeros((0, len(neurons)), np.float32))
+        return self._all.statistics.sample(self._layer, neurons)
 
     def seen_by(self, neurons: Sequence[int]) -> list[tuple[Photo, list[int]]]:
         """The photographs that were asked for, each with neurons that it excites: first those that have it among their

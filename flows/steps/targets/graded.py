@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from stores import Statistics
-from stores.errors import SchemaMismatch
 from vital.measuring.kept.sampling import unit_hash
 from vital.measuring.targets import GradedImages, first_drawn
 
@@ -49,10 +48,9 @@ def learnt_from(statistics: Statistics, layer: str) -> Int64[np.ndarray, "image"
 
 
 def _drawn(statistics: Statistics, layer: str) -> tuple[Int64[np.ndarray, "image"], Float[np.ndarray, "image"]]:
-    try:
-        images = statistics.sample(layer, ()).image
-    except SchemaMismatch:
+    if not statistics.keeps_sample(layer):
         return np.empty(0, np.int64), np.empty(0)
+    images = statistics.sample(layer, ()).image
     draws = draws_of(statistics.keys(images.tolist()))
     return images[draws < SHARE], draws[draws < SHARE]
 

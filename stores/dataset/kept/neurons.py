@@ -58,6 +58,10 @@ class KeptOfNeurons:
         marks = {name: str(mark) for name, mark in self.root.attrs.items() if name.startswith(f"{REFERENCES}/")}
         return {name.removeprefix(f"{REFERENCES}/"): int(mark.rpartition("/")[2]) for name, mark in marks.items()}
 
+    def lacks_references(self, layer: str) -> bool:
+        """Whether there are none, as where they were removed after they were marked as complete."""
+        return references_path(layer) not in self.root
+
     def claimed_kept(self, layer: str) -> dict[str, int] | None:
         """How many ``references``, ``queries`` and images of a ``sample`` were asked for of a layer, also where they
         are not finished; None where none were."""
@@ -103,6 +107,10 @@ class KeptOfNeurons:
         kept = self._require(layer, "queries", "queries")
         return read_reference_places(self.root, layer, np.asarray(neurons, np.int64), kept, QUERIES)
 
+    def keeps_sample(self, layer: str) -> bool:
+        """Whether the store was made with a sample of images for a layer."""
+        return layer in self.ranked() and bool((self.claimed_kept(layer) or {}).get("sample"))
+
     def sample(self, layer: str, neurons: Sequence[int] | None = None) -> Sample:
         """Images drawn by lot, the same for every layer that keeps as many, and every neuron's peak on each, or those
         of some neurons in that order.
@@ -143,9 +151,10 @@ class KeptOfNeurons:
 
     def _ranks(self, layer: str, count: int | None) -> int:
         ranks = self.ranked()
-        if layer not in ranks or references_path(layer) not in self.root:  # marked last: a killed run leaves no mark
+        if layer not in ranks or self.lacks_references(layer):  # marked last: a killed run leaves no mark
+            others = ", ".join(name for name in ranks if name != layer) or "none"
             raise SchemaMismatch(
-                f"the store has no references of layer {layer!r}, it has those of {', '.join(ranks) or 'none'}: "
+                f"the store has no references of layer {layer!r}, it has those of {others}: "
                 f"run `vital references … --layer {layer}` on the same shards first"
             )
         if count is not None and count > ranks[layer]:

@@ -234,6 +234,9 @@ def test_facets_of_targets_on_the_fly_are_known_beside_their_pictures(store: Pat
     node = targets.nodes[-1]
     np.testing.assert_array_equal(middles(origin, node, 1, 2), middles(targets, node, 1, 2))
     assert middles(origin, node, 1, 2).any(1).all()
+    shutil.rmtree(out / LAYER / "origin" / "reference_facet")  # not taken for references that were not grouped
+    with pytest.raises(SchemaMismatch, match=r"origin/reference_facet is not in this store"):
+        Origin(open_atlas(str(out)).layer(LAYER)).reference_facets([0, 1])
 
 
 def test_blocks_that_were_lost_are_made_again_with_the_same_bytes(store: Path, atlas: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ import xarray
 import zarr
 
 from stores.arrays.opening import memory_group, open_store
-from stores.arrays.schema import ArraySpec, array_at, declare
+from stores.arrays.schema import ArraySpec, array_at, declare, group_at
 from stores.arrays.writing import grow, write_block
-from stores.errors import SchemaMismatch
+from stores.errors import SchemaMismatch, UnreadableStore
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,30 @@ def test_a_spec_that_contradicts_itself_is_refused(spec: dict[str, object]) -> N
 
 def test_missing_arrays_and_groups_say_the_way_out(tmp_path: Path) -> None:
     group = open_store(str(tmp_path / "s"), "atlas", "a")
-    with pytest.raises(SchemaMismatch, match="run the step that writes it first"):
-        array_at(group, "layer4.2/pixels")
+    for ask in (array_at, group_at):
+        with pytest.raises(
+            SchemaMismatch, match="run the step that writes it first, or if that has run, copy it again"
+        ):
+            ask(group, "layer4.2/pixels")
+
+
+def test_what_was_removed_beside_the_last_array_is_not_made_anew(tmp_path: Path) -> None:
+    """It would be empty, and the last array says that it is written."""
+    group = open_store(str(tmp_path / "s"), "atlas", "a")
+    specs = [ArraySpec(f"layer/{name}", ("neuron",), (3,), "int64", "a number") for name in ("a", "b/c", "done")]
+    assert declare(group, specs, sealed=True).keys() == {spec.path for spec in specs}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("zarr.json")}
+    assert declare(group, specs, sealed=True).keys() == {spec.path for spec in specs}
+    for removed, named in (("a", "a"), ("b", "b/c"), ("b/c", "b/c")):
+        (tmp_path / "s/layer" / removed).rename(tmp_path / "away")
+        with pytest.raises(UnreadableStore, match=f"^layer/{named} is gone from the store: copy it again"):
+            declare(group, specs, sealed=True)
+        (tmp_path / "away").rename(tmp_path / "s/layer" / removed)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("zarr.json")} == before
+    shutil.rmtree(tmp_path / "s/layer/done")  # as a run leaves it that was killed before the last
+    shutil.rmtree(tmp_path / "s/layer/a")
+    declare(group, specs, sealed=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("zarr.json")} == before
 
 
 def test_the_last_array_is_made_when_all_others_and_their_groups_are_there(

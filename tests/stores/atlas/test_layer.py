@@ -15,7 +15,7 @@ from stores.arrays.schema import ArraySpec, declare
 from stores.arrays.writing import write_all
 from stores.atlas import layer as layers
 from stores.atlas.layer import PictureArrays, picture_specs
-from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch
+from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus, SchemaMismatch, UnreadableStore
 
 NEURONS, SIDE, RECORDS, BLOCK = 10, 6, 3, 4
 
@@ -131,6 +131,25 @@ def test_pictures_of_facets_come_back_and_those_that_a_neuron_lacks_are_absent(t
     data = atlas.dataset("layer4.2")
     assert data["pixels"].dims == ("neuron", "facet", "row", "column", "colour")
     assert np.isfinite(data["loss"].values).all(2).sum(1).tolist() == [0, 0, 0, 0, 1, 2, 3, 0, 0, 0]
+
+
+@pytest.mark.parametrize("facets", [1, 2])
+def test_an_array_that_was_removed_is_named_whoever_reads_or_goes_on(tmp_path: Path, facets: int) -> None:
+    root = open_store(str(tmp_path / "atlas"), "atlas", "a")
+    declared = PictureArrays(NEURONS, BLOCK, RECORDS, {"layer4.2": 5}, facets=facets)
+    AtlasLayer.of(root, "2").claim({"side": SIDE})
+    AtlasLayer.of(root, "2").declare(declared)
+    names = [spec.path for spec in picture_specs("2", SIDE, declared) if not spec.path.endswith("/done")]
+    assert len(names) == 7 + (facets > 1)
+    for name in names:
+        (tmp_path / "atlas" / name).rename(tmp_path / "away")
+        layer = AtlasLayer.of(root, "2")
+        with pytest.raises(UnreadableStore, match=f"^{name} is gone from the store: copy it again"):
+            layer.declare(declared)
+        with pytest.raises(SchemaMismatch, match=f"^{name} is not in this store; .* or if that has run, copy it"):
+            layer.reached() if "reached" in name else layer.facets() if name == "2/count" else layer.rows([0])
+        (tmp_path / "away").rename(tmp_path / "atlas" / name)
+    AtlasLayer.of(root, "2").declare(declared)
 
 
 def test_an_atlas_in_an_object_store(s3: str, tmp_path: Path) -> None:
