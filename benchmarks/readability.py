@@ -5,9 +5,9 @@
 Every ``--try`` is a JSON object of picture settings; ``references``, ``crop`` and ``nodes`` in it are settings of the
 targets. Each is measured by `vital evaluate` with two judges that the pictures were not made for, and one line of JSON
 is printed: the mean over channels of both judges' readability with its standard error, that of all references, as they
-are and compared as pictures are, and of as many as there are pictures, the difference to the first try, channel by
-channel, and what the pictures cost. Of class pictures (``--layer classes --neurons 0:1000``) it is the judges' surprise
-instead, with how many they recognise.
+are and compared as pictures are, of the four strongest, and of as many as there are pictures, the difference to the
+first try, channel by channel, and what the pictures cost. Of class pictures (``--layer classes --neurons 0:1000``) it
+is the judges' surprise instead, with how many they recognise.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ JUDGES = {
 }
 REFERENCES = 12
 MEANS = ("processing_gap", "clipped", "variation", "mean_peak_ratio")
-KINDS = ("readability", "readability_references", "readability_as_pictures", "readability_as_many")
+KINDS = ("readability", "readability_references", "readability_as_pictures", "readability_as_many", "readability_four")
 OF_CLASSES = ("surprise", "top1")
 """Of every judge and, as the first of either, the one by which tries are compared."""
 

@@ -34,6 +34,8 @@ from stores.pages.content import (
     Words,
 )
 from vital.judging.metrics import curve_distance
+from vital.judging.names import split_name
+from vital.judging.readability import FEW
 from vital.judging.trust import LOOKED_AT, Trust, is_of_photographs, trust, trust_of_layer
 from vital.network.probe import CLASSES
 
@@ -270,6 +272,10 @@ class LayerSource:
                 if kept.shape == (count,):
                     columns.append(Column(name, self.statistics.meaning(self.layer, key), kept.astype(np.float64)))
         for name, values in self._metrics.items():
+            if (
+                split_name(name)[0] in FEW
+            ):  # of one neuron so few photographs are mostly chance: a report has their mean
+                continue
             meaning, units = self.pictures.metric_meaning(name)
             columns.append(Column(name, meaning, values, units))
         return [*columns, *self.words.columns()]

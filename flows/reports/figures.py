@@ -14,6 +14,7 @@ from stores import open_atlas
 from stores.errors import PICTURE_STATUS_MEANINGS, PictureStatus
 from vital.judging.intervals import Interval, interval, paired
 from vital.judging.names import EVERY_JUDGE, OWN_NETWORK, meaning_of, metric_name, split_name
+from vital.judging.readability import FEW
 from vital.network.probe import CLASSES
 
 REAL = "photographs"
@@ -24,16 +25,20 @@ LIKENESS = {"processing_gap": 0.0, "clipped": 0.0}
 """Metrics that say whether pictures are like photographs, and their best value."""
 YARDSTICKS = {
     "as many photographs": "readability_as_many",
+    "four references": "readability_four",
     "all references as pictures": "readability_as_pictures",
     "all references": "readability_references",
 }
 """Stand for a baseline where a neuron's own photographs are compared with its pictures, by their metric."""
+OF_PHOTOGRAPHS = tuple(dict.fromkeys([*FEW, *YARDSTICKS.values()]))
+"""What photographs tell: the same for every method."""
 HELD_AGAINST = {
     "readability": tuple(YARDSTICKS),
-    "readability_together": ("all references as pictures", "all references"),  # as many are of one seed's pictures
+    # as many are of one seed's pictures
+    "readability_together": ("four references", "all references as pictures", "all references"),
 }
 """The photographs that pictures are compared with, by metric."""
-OVER_JUDGES = ("surprise", "readability", "readability_together", *YARDSTICKS.values())
+OVER_JUDGES = ("surprise", "readability", "readability_together", *OF_PHOTOGRAPHS)
 """Metrics of which the mean over the judges is given as well: what one network sees alone is partly its own."""
 Values = Mapping[str, Float[np.ndarray, "neuron seed"]]
 

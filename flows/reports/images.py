@@ -11,14 +11,15 @@ import numpy as np
 from PIL import Image
 
 from flows.reports.figures import MethodFigures, badness
-from flows.reports.plan import VITAL, Comparison
+from flows.reports.plan import ABLATIONS, VITAL, Comparison
 from flows.reports.tables import Figures
 from stores import open_atlas
 from stores.arrays.display import as_shown
-from stores.pages.plots import MeanBar, bars_png
+from stores.pages.plots import Levels, MeanBar, bars_png, levels_png
 from stores.pages.report import PageImage
 from stores.pages.sheets import Strip, sheet_png, strips_sheet
-from vital.judging.names import OWN_NETWORK, meaning_of, metric_name
+from vital.judging.intervals import Interval
+from vital.judging.names import EVERY_JUDGE, OWN_NETWORK, meaning_of, metric_name
 from vital.network.probe import CLASSES
 
 SHOWN = 5
@@ -28,6 +29,8 @@ PLOTTED = {
     "": ("peak_ratio", "readability", "processing_gap", "references_reached", "rank", "frechet"),
 }
 """Metrics that are plotted, by layer; "" stands for every layer of channels."""
+PHOTOGRAPHS = {"1": "readability_one", "2": "readability_two", "4": "readability_four", "all": "readability_references"}
+"""What photographs of a neuron tell, by how many they are."""
 
 
 def images(
@@ -42,6 +45,11 @@ def images(
         plot = bars_png(title, panels, VITAL)
         text = f"{name}: metrics of every method with 95 % intervals"
         written.append(_written(out / f"{stem}-metrics.png", plot, text))
+    curves = _told_by_photographs(comparison.job.judges, figures)
+    if curves:
+        plot = levels_png(f"{title}: what photographs tell, and pictures", curves, VITAL, "photographs")
+        text = f"{name}: what one, two, four and all photographs of a neuron tell a judge, and pictures of every method"
+        written.append(_written(out / f"{stem}-photographs.png", plot, text))
     strips = [_strip(comparison, layer, method) for method in methods if method.neurons]
     text = f"{name}: of each method its median and its worst pictures, under the first seed"
     sheet = sheet_png(strips_sheet(strips, ("median", "worst")))
@@ -54,13 +62,44 @@ def _panels(layer: str, judges: Sequence[str], figures: Figures) -> dict[str, li
     for plotted in PLOTTED.get(layer, PLOTTED[""]):
         for metric in _names(plotted, (OWN_NETWORK, *judges)):
             bars = [
-                MeanBar(label, one.mean, one.low if one.bounded else math.nan, one.high if one.bounded else math.nan)
+                _bar(label, one)
                 for label, metrics in figures.items()
                 if (one := metrics.get(metric)) is not None and math.isfinite(one.mean)
             ]
             if bars:
                 panels[metric.replace("_", " ")] = bars
     return panels
+
+
+def _told_by_photographs(judges: Sequence[str], figures: Figures) -> dict[str, Levels]:
+    """By judge, first of their mean: readability of ever more photographs, which is the same for every method, and of
+    each method's pictures."""
+    told = {}
+    for judge in (EVERY_JUDGE, *judges):
+        steps = [
+            _bar(label, one)
+            for label, metric in PHOTOGRAPHS.items()
+            if (one := _first(figures, metric_name(metric, judge))) is not None
+        ]
+        named = metric_name("readability", judge)
+        levels = [
+            _bar(label, one)
+            for label, metrics in figures.items()
+            if label not in ABLATIONS and (one := metrics.get(named)) is not None and math.isfinite(one.mean)
+        ]
+        if steps and levels:
+            told["mean of all judges" if judge == EVERY_JUDGE else judge] = Levels(steps, levels)
+    return told
+
+
+def _first(figures: Figures, metric: str) -> Interval | None:
+    """The first method's that has it."""
+    found = (metrics[metric] for metrics in figures.values() if metric in metrics)
+    return next((one for one in found if math.isfinite(one.mean)), None)
+
+
+def _bar(label: str, one: Interval) -> MeanBar:
+    return MeanBar(label, one.mean, one.low if one.bounded else math.nan, one.high if one.bounded else math.nan)
 
 
 def _names(plotted: str, judges: Sequence[str]) -> list[str]:

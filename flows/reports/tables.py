@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from flows.reports.figures import REAL, YARDSTICKS, Lead, better_sign
+from flows.reports.figures import OF_PHOTOGRAPHS, REAL, YARDSTICKS, Lead, better_sign
 from flows.reports.plan import ABLATIONS, VITAL
 from stores.pages.report import Table, TableCell, TableColumn
 from vital.judging.intervals import Interval
@@ -15,8 +15,9 @@ Figures = Mapping[str, Mapping[str, Interval]]
 """A mean with its interval by label of a method and name of a metric."""
 ORDER = (
     "top1", "top5", "rank", "surprise", "readability", "readability_together", "readability_as_many",
-    "readability_as_pictures", "readability_references", "processing_gap", "most_activated", "peak", "peak_ratio",
-    "mean_peak_ratio", "references_reached", "frechet", "clipped",
+    "readability_as_pictures", "readability_one", "readability_two", "readability_four", "readability_references",
+    "processing_gap", "most_activated", "peak", "peak_ratio", "mean_peak_ratio", "references_reached", "frechet",
+    "clipped",
 )  # fmt: skip
 """Metrics from left to right; others follow by name."""
 UNKNOWN = "–"
@@ -98,7 +99,7 @@ def _best(metric: str, figures: Figures) -> set[str]:
         for label, metrics in figures.items()
         if label != REAL and metric in metrics and math.isfinite(metrics[metric].mean)
     }
-    of_photographs = metric.startswith(tuple(f"{kind}_" for kind in YARDSTICKS.values()))
+    of_photographs = metric.startswith(tuple(f"{kind}_" for kind in OF_PHOTOGRAPHS))
     if better_sign(metric) == 0 or len(means) < 2 or of_photographs:
         return set()
     return {label for label, mean in means.items() if mean == max(means.values())}

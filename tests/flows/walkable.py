@@ -62,7 +62,8 @@ def make(folder: Path) -> Walkable:
                     picture=picture, batch=16,
                 )
             )  # fmt: skip
-    metrics = {"rise": np.linspace(0, 1, tiny.CHANNELS, dtype=np.float32), **trusted()}
+    rising = np.linspace(0, 1, tiny.CHANNELS, dtype=np.float32)
+    metrics = {"rise": rising, "readability_four_eye": rising, **trusted()}
     AtlasLayer(open_store(str(made.atlas), "atlas", "a"), LATER).write_metrics(
         metrics, dict.fromkeys(metrics, ("from 0 to 1", ""))
     )

@@ -41,6 +41,19 @@ _OF_JUDGE = {
         "",
         "high",
     ),
+    **{
+        f"readability_{few}": Meaning(
+            f"the same question as readability, of the neuron's {strongest} as photographs, instead of its pictures: "
+            "what so few tell {judge}",
+            "",
+            "high",
+        )
+        for few, strongest in (
+            ("one", "strongest reference"),
+            ("two", "two strongest references"),
+            ("four", "four strongest references"),
+        )
+    },
     "readability_as_many": Meaning(
         "the same question as readability, of as many of the neuron's references as it has pictures, the strongest of "
         "each facet: what {judge} tells from no more photographs, compared as pictures are",

@@ -22,6 +22,9 @@ FEWEST_ASKED = 3
 """Images of either kind that a neuron's question needs."""
 ASKED = 10
 """Queries of a neuron that are asked about: the best first, right beyond the references that were used."""
+FEW = {"readability_one": 1, "readability_two": 2, "readability_four": 4}
+"""How many of a neuron's references, the strongest, the metrics of these names ask as photographs: with those of all
+they say how many photographs tell a judge what a picture does."""
 
 
 @dataclass(frozen=True)

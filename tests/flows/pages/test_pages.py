@@ -109,6 +109,14 @@ def test_how_far_a_picture_can_be_trusted_is_said_in_a_line_and_a_column(walked:
     assert data(site / SITE_FOLDER / "0" / EARLIER / "neurons-0.js")["3"]["trust"] is None
 
 
+def test_what_few_photographs_tell_is_no_column_of_neurons(walked: Walkable, site: Path) -> None:
+    """Of one neuron it is mostly chance; a report compares its mean."""
+    assert "readability_four_eye" in open_atlas(str(walked.atlas)).layer(LATER).metrics()
+    columns = [column["name"] for column in data(site / SITE_FOLDER / "0" / LATER / "layer.js")["columns"]]
+    assert "readability_references_eye" in columns
+    assert "readability_four_eye" not in columns
+
+
 def test_class_names_come_from_the_shards_folder(site: Path) -> None:
     said = data(site / SITE_FOLDER / "0" / "classes" / "layer.js")
     assert said["names"] is True

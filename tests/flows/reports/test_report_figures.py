@@ -71,6 +71,7 @@ def test_likeness_to_photographs_is_compared_and_readability_with_the_neurons_ow
     some = np.where(np.arange(NEURONS) == 0, np.nan, rising)
     yardsticks = {
         "readability_as_many_judge": rising - 0.02,
+        "readability_four_judge": rising - 0.015,
         "readability_as_pictures_judge": rising - 0.01,
         "readability_references_judge": rising + 0.05,
     }
@@ -85,9 +86,9 @@ def test_likeness_to_photographs_is_compared_and_readability_with_the_neurons_ow
     ]  # fmt: skip
     against = [one for one in leads([ours, other, unread]) if one.metric == "readability_judge"]
     assert [one.baseline for one in against] == ["maco", *YARDSTICKS]
-    assert [one.standing for one in against] == ["ahead, clear of zero"] * 3 + ["behind, clear of zero"]
-    assert [one.difference.mean for one in against] == pytest.approx([0.1, 0.02, 0.01, -0.05])
-    assert [one.difference.neurons for one in against] == [NEURONS - 1] * 4
+    assert [one.standing for one in against] == ["ahead, clear of zero"] * 4 + ["behind, clear of zero"]
+    assert [one.difference.mean for one in against] == pytest.approx([0.1, 0.02, 0.015, 0.01, -0.05])
+    assert [one.difference.neurons for one in against] == [NEURONS - 1] * 5
     assert [one.metric for one in leads([ours, method("maco", processing_gap=rising)])] == [
         "processing_gap", *["readability_judge"] * len(YARDSTICKS),
     ]  # fmt: skip

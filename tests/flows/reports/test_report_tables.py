@@ -56,6 +56,7 @@ def test_a_metric_against_a_method_and_against_photographs_has_a_row_for_each() 
     *_, paired = tables(["judge"], FIGURES, {}, ahead)
     assert list(paired.rows) == [
         "readability_judge", "readability_judge, against as many photographs",
+        "readability_judge, against four references",
         "readability_judge, against all references as pictures", "readability_judge, against all references",
     ]  # fmt: skip
 

@@ -25,7 +25,7 @@ from stores import References, Sample, Statistics, open_statistics
 from stores.atlas.layer import AtlasLayer
 from stores.dataset.index import SampleRows, ShardRows
 from stores.errors import Status
-from vital.judging.readability import Question
+from vital.judging.readability import FEW, Question
 
 IMAGES, NEURONS, LAYER, JUDGE = 30, 3, "l", "judge"
 JOB = EvaluateJob(atlas="a.zarr", judges=(JUDGE,), running=Running(threads=1))
@@ -130,6 +130,32 @@ def test_photographs_shown_as_pictures_are_read_as_the_yardsticks_are() -> None:
     np.testing.assert_array_equal(as_pictures["readability_judge"], found["readability_as_pictures_judge"])
     assert np.isfinite(found["readability_references_judge"]).all()
     assert not np.array_equal(found["readability_judge"], found["readability_references_judge"])
+
+
+def test_a_few_photographs_are_the_strongest_and_are_none_of_a_neuron_with_fewer() -> None:
+    """The known answer is that of a store whose neurons have no more references than those few."""
+    stream, neurons, each = np.random.default_rng(1), 9, 5
+    features = stream.normal(size=(neurons * each, 12)).astype(np.float32)
+    images = stream.normal(size=(60, 12)).astype(np.float32)
+    questions = [Question(np.arange(5) + neuron, np.arange(20, 60)) for neuron in range(neurons)]
+    rows = [each * neuron + np.arange(each if neuron else 3) for neuron in range(neurons)]
+    nothing = np.zeros(len(features), np.float32)
+
+    def found(kept: int) -> dict[str, np.ndarray]:
+        mine = [own[:kept] for own in rows]
+        photos = JudgedReferences(mine, [0 * own for own in mine], mine, {JUDGE: features}, {}, nothing, nothing)
+        together = measured([1] * neurons).together()
+        asked = Questions(questions, {JUDGE: images}, {JUDGE: images[:30]})
+        return _readable(JUDGE, features[:neurons], together, photos, asked)
+
+    of_all = found(each)
+    for name, count in FEW.items():
+        expected = found(count)["readability_references_judge"]
+        if count == 4:
+            expected[0] = np.nan
+        np.testing.assert_array_equal(of_all[f"{name}_judge"], expected)
+    # one of fewer than all the others is none of its own
+    assert np.isfinite(of_all["readability_two_judge"]).all()
 
 
 def test_who_cannot_be_asked_about_is_told_with_the_way_out() -> None:
