@@ -17,6 +17,7 @@ from stores.arrays.schema import ArraySpec, array_at
 from stores.arrays.writing import write_all
 from stores.dataset.kept.places import Places, read_reference_places, write_reference_places
 from stores.dataset.kept.references import (
+    LOWEST,
     NOBODY,
     QUERIES,
     REFERENCES,
@@ -152,10 +153,11 @@ class KeptOfNeurons:
     def _ranks(self, layer: str, count: int | None) -> int:
         ranks = self.ranked()
         if layer not in ranks or self.lacks_references(layer):  # marked last: a killed run leaves no mark
+            asked = f"{layer.removesuffix(LOWEST)} --lowest" if layer.endswith(LOWEST) else layer
             others = ", ".join(name for name in ranks if name != layer) or "none"
             raise SchemaMismatch(
                 f"the store has no references of layer {layer!r}, it has those of {others}: "
-                f"run `vital references … --layer {layer}` on the same shards first"
+                f"run `vital references … --layer {asked}` on the same shards first"
             )
         if count is not None and count > ranks[layer]:
             raise SchemaMismatch(

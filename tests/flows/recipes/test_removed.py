@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stores import open_statistics
+from stores.errors import SchemaMismatch
 from tests.flows.command import vital
 from tests.flows.conftest import LAYER, MODEL, PICTURE, VARIANT, Made
 
@@ -86,6 +88,8 @@ def test_a_column_of_the_index_or_the_sample_that_was_removed_is_named(
         shutil.rmtree(copied.store / folder)
         assert vital(*again).exit_code == 0
         assert {file: file.read_bytes() for file in (copied.store / folder).rglob("*") if file.is_file()} == before
+    with pytest.raises(SchemaMismatch, match=f"run `vital references … --layer {LAYER} --lowest` on the same"):
+        open_statistics(str(copied.store)).references(f"{LAYER}/lowest")
     others = ("targets", copied.store, "--layer", LAYER, *NODES, "--references", 2)
     for name in ("image", "peak"):
         with without(copied.store / "samples" / LAYER / name, tmp_path / "away"):
