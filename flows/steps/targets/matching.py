@@ -83,10 +83,9 @@ def read_targets(
 
 def _known(statistics: Statistics, node: str, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
     """A statistic of a node over the data set, where the pass over the shards measured it."""
-    try:
-        values = statistics.statistic(node, name)
-    except SchemaMismatch:
+    if not statistics.has_rows(node):
         return None
+    values = statistics.statistic(node, name)
     return values if values.shape == shape else None
 
 

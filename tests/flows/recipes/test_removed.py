@@ -70,6 +70,10 @@ def test_an_array_of_targets_that_was_removed_is_named_by_pictures_and_by_a_run_
             for words in (again, pictures):
                 assert refused(*words).startswith(f"{variant}/{name}")
             shutil.rmtree(tmp_path / "new.zarr", ignore_errors=True)
+    for name in ("quantiles", "mean_deviation"):  # without them pictures would match something else
+        with without(copied.store / "layers" / "1" / name, tmp_path / "away"):
+            assert refused(*pictures) == f"layers/1/{name}"
+        shutil.rmtree(tmp_path / "new.zarr")
     assert vital(*again).exit_code == 0
 
 
