@@ -136,8 +136,8 @@ class LayerSource:
         none = NeuronPhotographs((), (), (), (), {})
         several = [COUNT] if self.pictures.most_facets > 1 else []
         rows = self.pictures.rows(neurons, ("pixels", "alpha", "loss", "seed", *several))
-        reached = self.pictures.reached(neurons)
-        nodes = self._in_order(reached)
+        kept = self.pictures.reached(neurons)
+        reached = [(node, *kept[node]) for node in self._in_order(kept)]
         sources, trusted = self._sources(neurons), self._trusted(neurons)
         facets = self._facets(neurons, photos)
         return [
@@ -147,10 +147,7 @@ class LayerSource:
                 alpha=None if (rows["alpha"][position] == 255).all() else rows["alpha"][position],
                 loss=rows["loss"][position],
                 seed=int(rows["seed"][position]),
-                curves=[
-                    Curve(node, target[position], picture[position])
-                    for node, (picture, target) in ((node, reached[node]) for node in nodes)
-                ],
+                curves=[Curve(node, target[position], picture[position]) for node, picture, target in reached],
                 sources=sources.get(neuron, []),
                 photos=(seen := photos.get(neuron, none)).references,
                 trust=trusted[position],
@@ -272,9 +269,7 @@ class LayerSource:
                 if kept.shape == (count,):
                     columns.append(Column(name, self.statistics.meaning(self.layer, key), kept.astype(np.float64)))
         for name, values in self._metrics.items():
-            if (
-                split_name(name)[0] in FEW
-            ):  # of one neuron so few photographs are mostly chance: a report has their mean
+            if split_name(name)[0] in FEW:  # of one neuron mostly chance: a report has their mean
                 continue
             meaning, units = self.pictures.metric_meaning(name)
             columns.append(Column(name, meaning, values, units))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from stores.arrays.display import as_shown
 from stores.pages.plots import Levels, MeanBar, bars_png, levels_png
 from stores.pages.report import PageImage
 from stores.pages.sheets import Strip, sheet_png, strips_sheet
-from vital.judging.intervals import Interval
 from vital.judging.names import EVERY_JUDGE, OWN_NETWORK, meaning_of, metric_name
+from vital.judging.readability import FEW
 from vital.network.probe import CLASSES
 
 SHOWN = 5
@@ -29,7 +30,7 @@ PLOTTED = {
     "": ("peak_ratio", "readability", "processing_gap", "references_reached", "rank", "frechet"),
 }
 """Metrics that are plotted, by layer; "" stands for every layer of channels."""
-PHOTOGRAPHS = {"1": "readability_one", "2": "readability_two", "4": "readability_four", "all": "readability_references"}
+PHOTOGRAPHS = {**{str(count): metric for metric, count in FEW.items()}, "all": "readability_references"}
 """What photographs of a neuron tell, by how many they are."""
 
 
@@ -61,12 +62,7 @@ def _panels(layer: str, judges: Sequence[str], figures: Figures) -> dict[str, li
     panels: dict[str, list[MeanBar]] = {}
     for plotted in PLOTTED.get(layer, PLOTTED[""]):
         for metric in _names(plotted, (OWN_NETWORK, *judges)):
-            bars = [
-                _bar(label, one)
-                for label, metrics in figures.items()
-                if (one := metrics.get(metric)) is not None and math.isfinite(one.mean)
-            ]
-            if bars:
+            if bars := _bars(figures, metric):
                 panels[metric.replace("_", " ")] = bars
     return panels
 
@@ -77,29 +73,24 @@ def _told_by_photographs(judges: Sequence[str], figures: Figures) -> dict[str, L
     told = {}
     for judge in (EVERY_JUDGE, *judges):
         steps = [
-            _bar(label, one)
+            replace(bars[0], label=label)
             for label, metric in PHOTOGRAPHS.items()
-            if (one := _first(figures, metric_name(metric, judge))) is not None
+            if (bars := _bars(figures, metric_name(metric, judge)))
         ]
-        named = metric_name("readability", judge)
-        levels = [
-            _bar(label, one)
-            for label, metrics in figures.items()
-            if label not in ABLATIONS and (one := metrics.get(named)) is not None and math.isfinite(one.mean)
-        ]
+        pictures = _bars(figures, metric_name("readability", judge))
+        levels = [bar for bar in pictures if bar.label not in ABLATIONS]
         if steps and levels:
             told["mean of all judges" if judge == EVERY_JUDGE else judge] = Levels(steps, levels)
     return told
 
 
-def _first(figures: Figures, metric: str) -> Interval | None:
-    """The first method's that has it."""
-    found = (metrics[metric] for metrics in figures.values() if metric in metrics)
-    return next((one for one in found if math.isfinite(one.mean)), None)
-
-
-def _bar(label: str, one: Interval) -> MeanBar:
-    return MeanBar(label, one.mean, one.low if one.bounded else math.nan, one.high if one.bounded else math.nan)
+def _bars(figures: Figures, metric: str) -> list[MeanBar]:
+    """Of every method that has the metric."""
+    return [
+        MeanBar(label, one.mean, one.low if one.bounded else math.nan, one.high if one.bounded else math.nan)
+        for label, metrics in figures.items()
+        if (one := metrics.get(metric)) is not None and math.isfinite(one.mean)
+    ]
 
 
 def _names(plotted: str, judges: Sequence[str]) -> list[str]:

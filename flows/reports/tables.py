@@ -99,7 +99,7 @@ def _best(metric: str, figures: Figures) -> set[str]:
         for label, metrics in figures.items()
         if label != REAL and metric in metrics and math.isfinite(metrics[metric].mean)
     }
-    of_photographs = metric.startswith(tuple(f"{kind}_" for kind in OF_PHOTOGRAPHS))
+    of_photographs = split_name(metric)[0] in OF_PHOTOGRAPHS
     if better_sign(metric) == 0 or len(means) < 2 or of_photographs:
         return set()
     return {label for label, mean in means.items() if mean == max(means.values())}

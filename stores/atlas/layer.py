@@ -196,12 +196,10 @@ class AtlasLayer(Blocks):
             return {}
         # of either: where one was removed, it is asked for, and said to be
         nodes = {name.partition("/")[0] for name, one in parent.members(max_depth=1) if isinstance(one, zarr.Array)}
-        curves, asked = {}, range(self.count) if neurons is None else neurons
-        for node in map(unplaced, sorted(nodes)):
-            names = [f"{REACHED}/{placed(node)}/{name}" for name in ("picture", "target")]
-            picture, target = self.rows(asked, names, facets).values()
-            curves[node] = (picture, target)
-        return curves
+        names = {node: (f"{REACHED}/{node}/picture", f"{REACHED}/{node}/target") for node in sorted(nodes)}
+        asked = range(self.count) if neurons is None else neurons
+        rows = self.rows(asked, [name for both in names.values() for name in both], facets)
+        return {unplaced(node): (rows[picture], rows[target]) for node, (picture, target) in names.items()}
 
     # Metrics
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from vital.judging.metrics import ranks, surprise
+from vital.judging.readability import FEW
 
 OWN_NETWORK = "own"
 """Stands for the network that the pictures were made for, where others stand as judges."""
@@ -42,16 +43,14 @@ _OF_JUDGE = {
         "high",
     ),
     **{
-        f"readability_{few}": Meaning(
+        few: Meaning(
             f"the same question as readability, of the neuron's {strongest} as photographs, instead of its pictures: "
             "what so few tell {judge}",
             "",
             "high",
         )
-        for few, strongest in (
-            ("one", "strongest reference"),
-            ("two", "two strongest references"),
-            ("four", "four strongest references"),
+        for few, strongest in zip(
+            FEW, ("strongest reference", "two strongest references", "four strongest references"), strict=True
         )
     },
     "readability_as_many": Meaning(
@@ -103,7 +102,7 @@ _OF_JUDGE = {
 }
 OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart", "queries_asked", "others_asked")
 """Metrics of neurons, which say nothing of their pictures: they are the same for every method."""
-_OF_JUDGES = ("as_unreadable", "queries_asked", "others_asked")
+_WHERE_ASKED = ("as_unreadable", "queries_asked", "others_asked")
 """Metrics that are there only where judges were asked, and bear the name of none."""
 _OF_PICTURE = {
     "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
@@ -217,7 +216,7 @@ def is_anew(name: str, judges: Sequence[str]) -> bool:
     metric, judge = split_name(name)
     if judge:
         return name in (metric_name(metric, asked) for asked in (OWN_NETWORK, *judges))
-    return metric in _OF_PICTURE and (bool(judges) or metric not in _OF_JUDGES)
+    return metric in _OF_PICTURE and (bool(judges) or metric not in _WHERE_ASKED)
 
 
 def meaning_of(name: str, judges: Sequence[str] = ()) -> Meaning:

@@ -102,9 +102,15 @@ def mean_explanations(
     """
     if among is None:
         among = features[np.concatenate([np.empty(0, np.int64), *rows])]
-    plain = standardised(features, among)
+    return means_of(standardised(features, among), rows)
+
+
+def means_of(
+    features: Float[np.ndarray, "image feature"], rows: Sequence[Int[np.ndarray, "_reference"]]
+) -> Float[np.ndarray, "neuron feature"]:
+    """The mean of each neuron's rows, NaN for a neuron without any: explanations, of features that are standardised."""
     none = np.full(features.shape[1], np.nan, np.float32)
-    return np.stack([plain[own].mean(0) if len(own) else none for own in rows])
+    return np.stack([features[own].mean(0) if len(own) else none for own in rows])
 
 
 def held_out_readability(

@@ -39,7 +39,7 @@ from vital.judging.metrics import (
 )
 from vital.judging.names import OWN_NETWORK, classification_metrics, is_anew, meaning_of, metric_name
 from vital.judging.processing import joined, passed, processing_gap
-from vital.judging.readability import FEW, mean_explanations, readability, standardised
+from vital.judging.readability import FEW, mean_explanations, means_of, readability, standardised
 from vital.judging.trust import OTHERS_ASKED, QUERIES_ASKED, is_of_photographs
 from vital.network.arithmetic import rounding
 from vital.network.probe import CLASSES
@@ -236,13 +236,14 @@ def _readable(
     """What a judge can tell from the pictures of each neuron, from as many photographs, from a few, and from all
     references. Of a few there are none of a neuron with fewer references."""
     features = photos.features[judge]
+    as_photographs = standardised(features, questions.sample[judge])
     few = {name: [own[:count] if len(own) >= count else own[:0] for own in photos.rows] for name, count in FEW.items()}
     explanations = {
         "readability": mean_explanations(pictures, together),
         "readability_as_many": mean_explanations(features, photos.leading),
         "readability_as_pictures": mean_explanations(features, photos.rows),
-        "readability_references": mean_explanations(features, photos.rows, questions.sample[judge]),
-        **{name: mean_explanations(features, rows, questions.sample[judge]) for name, rows in few.items()},
+        "readability_references": means_of(as_photographs, photos.rows),
+        **{name: means_of(as_photographs, rows) for name, rows in few.items()},
     }
     return _known(
         {
