@@ -22,6 +22,7 @@ from flows.steps.targets import (
 )
 from stores import AtlasLayer, Statistics, Targets, open_atlas
 from stores.atlas.layer import PictureArrays
+from stores.atlas.origin import Origin
 from stores.errors import MissingStore, SchemaMismatch
 from vital.network.arithmetic import ON_GPU, resolved
 from vital.network.layers import Layer, Survey
@@ -95,8 +96,11 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     layer.claim({"variant": targets.variant, "algorithm": version, **made_by, **far})
     nodes = {node: len(levels[node]) for node in targets.nodes}
     colours = loaded.model.preprocessing.colours
-    if job.targets == "fly" and not layer.declared:  # what is there already of other targets stays as it is
+    origin = Origin.of(layer)
+    if not layer.declared and (job.targets == "fly" or origin):  # what is there of other targets stays as it is
         declare_origin(layer, targets, BLOCK)
+    elif origin is not None:
+        origin.require()
     records = records_of(job.picture.steps)
     layer.declare(PictureArrays(targets.count, BLOCK, records, nodes, targets.most_facets, colours))
     layer.write_shown(loaded.model.preprocessing.shown_channels if colours != 3 else ())

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from stores import Statistics, Targets
 from stores.arrays.names import placed
-from stores.dataset.targets import IMPORTANCE, TREND
+from stores.dataset.targets import IMPORTANCE, RELEVANT, TREND
 from stores.errors import SchemaMismatch
 from vital.measuring.image_sums import LEVELS
 from vital.measuring.rows import resample, stored_levels
@@ -109,11 +109,8 @@ def read_targets(
     for node, known in usual.items():
         quantiles = part(node, "quantiles")
         assert quantiles is not None  # declared for every node
-        relevant, importance = part(node, "relevant"), part(node, IMPORTANCE)
-        if (relevant is None) != (importance is None):
-            targets.array(f"{placed(node)}/{'relevant' if relevant is None else IMPORTANCE}")  # says that it is gone
         nodes[node] = NodeTarget(
-            levels[node], quantiles, relevant, importance,
+            levels[node], quantiles, part(node, RELEVANT), part(node, IMPORTANCE),
             known.rows, known.deviation, part(node, TREND),
         )  # fmt: skip
     own = np.asarray(rows["own"], np.float32)
