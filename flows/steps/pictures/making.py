@@ -19,14 +19,14 @@ from flows.steps.targets import (
     origin_rows,
     pushed,
     read_targets,
-    require_usual,
+    unmeasured,
     usual_of,
     variant_of,
 )
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
 from stores.arrays.blocks import COUNT, STATUS
 from stores.arrays.names import placed
-from stores.errors import PictureStatus
+from stores.errors import PictureStatus, SchemaMismatch
 from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
@@ -70,10 +70,12 @@ class _Work:
     @cached_property
     def usual(self) -> dict[str, Usual]:
         """What the data set gives at each node, where pictures are pushed from it."""
-        if not pushed(self.targets, self.settings):
-            return dict.fromkeys(self.targets.nodes, Usual())
-        require_usual(self.statistics, self.targets, self.settings)
-        return usual_of(self.statistics, self.targets)
+        targets = self.targets
+        if not pushed(targets.layer, targets.variant, self.settings):
+            return dict.fromkeys(targets.nodes, Usual())
+        if todo := unmeasured(self.statistics, targets.variant, targets.nodes):  # removed since the run began
+            raise SchemaMismatch(todo)
+        return usual_of(self.statistics, targets)
 
     @cached_property
     def relevance(self) -> RelevanceKind:
