@@ -19,14 +19,13 @@ from flows.steps.targets import (
     origin_rows,
     pushed,
     read_targets,
-    unmeasured,
     usual_of,
     variant_of,
 )
 from stores import AtlasLayer, Statistics, Targets, open_atlas, open_statistics
 from stores.arrays.blocks import COUNT, STATUS
 from stores.arrays.names import placed
-from stores.errors import PictureStatus, SchemaMismatch
+from stores.errors import PictureStatus
 from vital.judging.metrics import MatchedCurve, matched_curves
 from vital.measuring.image_sums import ColourDistribution
 from vital.measuring.targets import Target
@@ -73,8 +72,6 @@ class _Work:
         targets = self.targets
         if not pushed(targets.layer, targets.variant, self.settings):
             return dict.fromkeys(targets.nodes, Usual())
-        if todo := unmeasured(self.statistics, targets.variant, targets.nodes):  # removed since the run began
-            raise SchemaMismatch(todo)
         return usual_of(self.statistics, targets)
 
     @cached_property

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from stores import Statistics, Targets
 from stores.arrays.names import placed
 from stores.dataset.targets import IMPORTANCE, RELEVANT, TREND
+from stores.errors import SchemaMismatch
 from vital.measuring.image_sums import LEVELS
 from vital.measuring.rows import resample, stored_levels
 from vital.measuring.targets import NodeTarget, Target
@@ -48,9 +49,14 @@ def pushed(layer: str, variant: str, settings: PictureSettings) -> bool:
 def unmeasured(statistics: Statistics, variant: str, nodes: Sequence[str]) -> str:
     """What is to be done where a pass over the shards has measured not all ``nodes`` of targets of whole images, in one
     sentence; empty where nothing is."""
-    measured, others = statistics.measured(), [node for node in nodes if node != INPUT]
-    missing = [node for node in others if node not in measured or statistics.lacks_layer(node)]
-    if not missing or not variant.startswith(WHOLE):
+    if not variant.startswith(WHOLE):
+        return ""
+    asked = [node for node in nodes if node != INPUT]
+    return _to_measure([one for one in asked if not statistics.was_measured(one) or statistics.lacks_layer(one)])
+
+
+def _to_measure(missing: Sequence[str]) -> str:
+    if not missing:
         return ""
     named = f"node{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}"
     words = shlex.join(word for node in missing for word in ("--node", node))
@@ -61,14 +67,18 @@ def unmeasured(statistics: Statistics, variant: str, nodes: Sequence[str]) -> st
 
 
 def usual_of(statistics: Statistics, targets: Targets) -> dict[str, Usual]:
-    """What is usual of each node that is matched, whatever the neuron: for all batches of a task. Of nodes that no pass
-    has measured it is not known."""
+    """What is usual of each node that is matched, whatever the neuron: for all batches of a task.
+
+    Raises:
+        SchemaMismatch: no pass has measured a node, or what it has measured was removed.
+    """
+    nodes = targets.nodes
     if not targets.variant.startswith(WHOLE):
-        return dict.fromkeys(targets.nodes, Usual())
-    known, levels = {INPUT, *statistics.measured()}, targets.levels
-    return {
-        node: _usual_at(statistics, targets, node, levels[node]) if node in known else Usual() for node in targets.nodes
-    }
+        return dict.fromkeys(nodes, Usual())
+    if todo := _to_measure([node for node in nodes if node != INPUT and not statistics.was_measured(node)]):
+        raise SchemaMismatch(todo)
+    levels = targets.levels
+    return {node: _usual_at(statistics, targets, node, levels[node]) for node in nodes}
 
 
 def _usual_at(statistics: Statistics, targets: Targets, node: str, levels: np.ndarray) -> Usual:
