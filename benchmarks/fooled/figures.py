@@ -15,7 +15,6 @@ from benchmarks.fooled.network import DEVIATION, LAYER, MEAN, SIDE
 from benchmarks.fooled.pictures import NODES, REFERENCES, Subject, likeness, luminance
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import peak_ranks
-from vital.judging.processing import held_out_gaps, passed, processing_gap
 from vital.judging.readability import (
     ASKED,
     Question,
@@ -25,7 +24,7 @@ from vital.judging.readability import (
     readability,
     standardised,
 )
-from vital.judging.trust import (
+from vital.judging.trust.findings import (
     ALARMS,
     AS_UNLIKE,
     AS_UNREADABLE,
@@ -36,6 +35,7 @@ from vital.judging.trust import (
     shares,
     trust,
 )
+from vital.judging.trust.processing import held_out_gaps, passed, processing_gap
 
 RIDGE = 0.1
 """Penalty of a regression, as a share of the number of images."""
