@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from vital.judging.readability import FEWEST
 from vital.judging.trust.findings import (
     AS_UNREADABLE,
     COMPETENT,
+    LED,
     LOOKED_AT,
     NOT_STEERED,
     OTHERS_ASKED,
@@ -39,6 +41,7 @@ from vital.judging.trust.findings import (
     STEERED,
     trust_of_layer,
 )
+from vital.network.models import Model
 from vital.settings import PictureSettings, StatisticsSettings
 
 pytestmark = pytest.mark.slow
@@ -236,6 +239,26 @@ def test_whether_the_network_leads_to_one_picture_is_found_out_where_it_is_asked
     few = AtlasLayer(evaluated(copied, layers=("classes",), steering=True), "classes")
     assert few.made().sum() < FEWEST
     assert STEERED not in few.metrics()
+
+
+def test_neurons_that_lead_to_one_picture_are_named(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = np.flatnonzero(open_atlas(str(copied)).layer(LAYER).made())
+    manipulated = [int(made[2]), int(made[-1])]
+
+    def ends(model: Model, layer: object, neurons: Sequence[int], *others: object, **more: object) -> np.ndarray:
+        """Noise, of a manipulated neuron the same from every beginning."""
+        pixels = np.random.default_rng(list(neurons)).integers(0, 256, (len(neurons), 3, 24, 24, 3), np.uint8)
+        same = np.isin(neurons, manipulated)
+        pixels[same] = pixels[same, :1]
+        return pixels
+
+    monkeypatch.setattr("flows.steps.judging.steering.ascended", ends)
+    found = AtlasLayer(evaluated(copied, layers=(LAYER,), steering=True), LAYER).metrics()[STEERED]
+    assert np.flatnonzero(found >= LED).tolist() == manipulated
+    said = f"2 of {len(made)} neurons of layer '{LAYER}' ({manipulated[0]}, {manipulated[1]}) lead to one picture each"
+    assert said in caplog.text
 
 
 def test_what_cannot_be_measured_is_said_before_work(made: Made, copied: Path, tmp_path: Path) -> None:
