@@ -59,6 +59,7 @@ def main() -> None:
             shards=(str(resources.files("flows.demo")),),
             store=store,
             layers=(CLASSES, layer),
+            nodes=tuple(node for one in options.tries for node in one.get("nodes", ())),
             statistics=StatisticsSettings(references=RANKS),
         )
     )

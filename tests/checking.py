@@ -119,12 +119,14 @@ def _counted(stub: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _layers(module: str, qualname: str) -> Iterator[Any]:
-    """A function by its name, and what its decorators have wrapped."""
+    """What the decorators of a function have wrapped, by its name: jaxtyping asks what it has wrapped, too. The
+    function itself is not marked, since `typing.get_type_hints` then gives none: the command would be read as if its
+    parameters had no types."""
     found: Any = sys.modules[module]
     for part in qualname.split("."):
         found = inspect.getattr_static(found, part, None)
     for name in ("__func__", "fget", "func"):  # static and class methods, properties, and those that are kept
         found = getattr(found, name, found)
     while hasattr(found, "__wrapped__"):
-        yield found
         found = found.__wrapped__
+        yield found

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
+from flows.cli.parsing import command_line
 from flows.running.neurons import joined_blocks
 from stores.pages.content import NeuronPage
 from tests import checking
@@ -103,3 +104,14 @@ def test_where_checks_are_spared_a_function_s_first_calls_are_checked_in_every_t
         resample(torch.ones(2, 3), site_levels(3), site_levels(4))
     with pytest.raises(TypeCheckError, match="rows"):
         wrong()
+
+
+def test_where_checks_are_spared_a_command_is_read_as_ever() -> None:
+    """The parameters of one that was asked 25 times in a test were texts: "'str' object is not callable"."""
+    try:
+        checking.spare(True)
+        for number in range(checking.SEVERAL):
+            lines = command_line("info")(["info", "a.zarr", "--watch"] if number % 2 else ["info", "b.zarr", "c.zarr"])
+            assert lines is not None
+    finally:
+        checking.spare(False)

@@ -82,6 +82,9 @@ class ReferencesJob(_Pass):
         description="layers whose neurons get references: a module such as layer4.2, 'classes' for the network's "
         "output, layer4.2@3,3 for one site of each channel, layer4.2~NAME for directions or features",
     )
+    nodes: tuple[str, ...] = Field(
+        (), description="layers that targets are to match beside the default ones: their statistics are kept, too"
+    )
     batch: Batch = Field("auto", description=IMAGES)
 
 
@@ -177,7 +180,8 @@ class FullJob(_Pass):
         """The pass over the shards."""
         shared = {name: getattr(self, name) for name in _Pass.model_fields}
         layers = tuple(dict.fromkeys(part.layer for part in self.layers))
-        return ReferencesJob(**shared, layers=layers, batch=self.pass_batch)
+        nodes = tuple(dict.fromkeys(node for part in self.layers for node in part.variant.nodes))
+        return ReferencesJob(**shared, layers=layers, nodes=nodes, batch=self.pass_batch)
 
     def targets(self, part: LayerJob) -> TargetsJob:
         """The targets of one layer."""

@@ -32,18 +32,20 @@ def commands(atlas_url: str, pictures: AtlasLayer, store: str, statistics: Stati
     live = statistics is not None and stored_model(statistics).name.startswith(LIVE)
     if live or set(pictures.settings) - set(PictureSettings.model_fields) - {"variant", "algorithm"}:
         return []
-    chosen = _variant_options(statistics, layer, str(pictures.settings.get("variant", "")))
+    variant = str(pictures.settings.get("variant", ""))
+    chosen = _variant_options(statistics, layer, variant)
+    nodes = _nodes(statistics, layer, variant)
     lines = []
     if statistics is not None:
-        lines.append(_references(statistics, layer, store))
+        lines.append(_references(statistics, layer, store, nodes))
     picture = _picture(pictures.settings)
     if statistics is not None and not statistics.targets(layer, pictures.variant).declared:
-        named = [*chosen, "--targets", "fly"]
+        named = [*chosen, *nodes, "--targets", "fly"]
     else:
         if statistics is not None:
-            lines.append(_line("targets", store, "--layer", layer, "--neurons", NEURON, *chosen))
+            lines.append(_line("targets", store, "--layer", layer, "--neurons", NEURON, *chosen, *nodes))
         # the atlas finds its targets by crop, relevance and number of references; nodes are recorded with them
-        named = _without(chosen, "--node", "--fewest")
+        named = _without(chosen, "--fewest")
     lines.append(
         _line(
             "atlas", store, "--layer", layer, "--neurons", NEURON, "--out", atlas_url, *named,
@@ -93,7 +95,7 @@ def options(settings: Settings, usual: Settings, always: tuple[str, ...] = ()) -
     return words
 
 
-def _references(statistics: Statistics, layer: str, store: str) -> str:
+def _references(statistics: Statistics, layer: str, store: str, nodes: list[str]) -> str:
     model = stored_model(statistics)
     base, shards = statistics.base, statistics.shards()
     folders = sorted({str(url).rpartition("/")[0] or "." for url in shards.url})
@@ -111,7 +113,7 @@ def _references(statistics: Statistics, layer: str, store: str) -> str:
         more += ["--dictionary", join(store, DICTIONARIES, placed(name))]
     elif name:
         more += ["--directions", join(store, DIRECTIONS, name)]
-    return _line("references", *folders, "--store", store, *named, "--layer", layer, *more)
+    return _line("references", *folders, "--store", store, *named, "--layer", layer, *nodes, *more)
 
 
 def _variant_options(statistics: Statistics | None, layer: str, variant: str) -> list[str]:
@@ -127,9 +129,13 @@ def _variant_options(statistics: Statistics | None, layer: str, variant: str) ->
     targets = statistics.targets(layer, variant)
     fewest = variant_of(targets).fewest
     words += ["--fewest", str(fewest)] if fewest != 1 else []
-    for node in targets.nodes:
-        words += ["--node", node] if node != INPUT else []
     return words
+
+
+def _nodes(statistics: Statistics | None, layer: str, variant: str) -> list[str]:
+    """Options that name what a variant matches, for the pass that measures it and for targets."""
+    nodes = statistics.targets(layer, variant).nodes if statistics is not None else ()
+    return [word for node in nodes if node != INPUT for word in ("--node", node)]
 
 
 def _without(words: list[str], *flags: str) -> list[str]:

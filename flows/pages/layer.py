@@ -20,7 +20,7 @@ from stores.arrays.blocks import COUNT
 from stores.arrays.display import as_shown, shown_in_words
 from stores.atlas.origin import Origin
 from stores.dataset.targets import TREND
-from stores.errors import PICTURE_STATUS_MEANINGS, SchemaMismatch
+from stores.errors import PICTURE_STATUS_MEANINGS
 from stores.files import safe_url
 from stores.pages.content import (
     TRUST,
@@ -266,12 +266,9 @@ class LayerSource:
         if known and len(known) == len(parts):
             meaning = "how far the picture's rows are from the target's, of the target's length"
             columns.append(Column("distance", meaning, np.concatenate(known)))
-        if self.statistics is not None:
+        if self.statistics is not None and self.layer in self.statistics.measured():
             for key, name in (("active", "activation frequency"), ("peak_mean", "mean peak")):
-                try:
-                    kept = self.statistics.statistic(self.layer, key)
-                except SchemaMismatch:
-                    continue
+                kept = self.statistics.statistic(self.layer, key)
                 if kept.shape == (count,):
                     columns.append(Column(name, self.statistics.meaning(self.layer, key), kept.astype(np.float64)))
         for name, values in self._metrics.items():

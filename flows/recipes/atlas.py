@@ -17,6 +17,7 @@ from flows.steps.pictures import (
     declare_pictures,
     made_blocks,
     planned_tasks,
+    refuse_unmeasured,
     targets_of,
     task_pictures,
 )
@@ -37,6 +38,7 @@ def build_atlas(job: AtlasJob) -> str:
     targets = targets_of(statistics, job, loaded)
     larger = load_at_side(stored_model(statistics), job.running.of_flow, job.picture.side)
     check_side(larger.survey, loaded.survey.layer(job.layer), targets.nodes)
+    refuse_unmeasured(job, statistics, targets, neurons)
     pictures = declare_pictures(job, statistics, targets, loaded)
     live = live_neurons(statistics, targets)
     tasks = tasks_of(pictures, neurons, live, task_pictures(job, pictures, neurons, live))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from flows.running.blocks import TURNS_OF_TARGETS, BlockWork, made_in_turn, run_
 from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
 from flows.running.process import load_stored
-from flows.steps.targets import crops_of, declare_targets, images_learnt, measured_blocks, moved_of_tasks
+from flows.steps.targets import crops_of, declare_targets, images_learnt, measured_blocks, moved_of_tasks, unmeasured
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -28,6 +29,8 @@ def measure_targets(job: TargetsJob) -> str:
     references = statistics.references(job.layer, job.variant.references)
     neurons = parse_neurons(job.neurons, loaded.survey.layer(job.layer).channels, job.layer)
     targets = declare_targets(statistics, job, loaded)
+    if todo := unmeasured(statistics, targets):  # no matter to targets, but pictures would be refused
+        sys.stderr.write(f"{todo}\n")
     live = references.live(job.variant.fewest)
     counted = {blocks: crops_of(references, live, blocks) for blocks in tasks_of(targets, neurons, live)}
     moved = moved_of_tasks(

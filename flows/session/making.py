@@ -25,6 +25,7 @@ def references(
     *,
     model: str | ModelSettings | Model,
     layers: Sequence[str],
+    nodes: Paths = (),
     directions: Paths = (),
     dictionaries: Paths = (),
     manifest: str | Path | None = None,
@@ -43,6 +44,7 @@ def references(
         store: the statistics store to write: a path or URL. What it has already is not computed again.
         model: a network's name or settings; or a model of this program (`vital.wrap`), where tasks run in this process.
         layers: the layers whose neurons get references, such as ``layer4.2``, or ``classes``.
+        nodes: layers that targets are to match beside the default ones: their statistics are kept, too.
         directions: files of matrices of directions × channels; ``LAYER~NAME`` has a neuron for each row.
         dictionaries: files of dictionaries, or SAELens's folders; ``LAYER~NAME`` has a neuron for each feature.
         manifest: a JSON file with the number of samples that each shard should hold.
@@ -71,6 +73,7 @@ def references(
             store=str(store),
             model=model_settings(model),
             layers=many(layers),
+            nodes=many(nodes),
             directions=many(directions),
             dictionaries=many(dictionaries),
             manifest=None if manifest is None else str(manifest),

@@ -25,7 +25,7 @@ from vital.measuring.kept.ranking import NOBODY, Ranking
 from vital.measuring.sums import LayerSums
 from vital.network.layers import Survey
 from vital.network.neurons import Dictionary
-from vital.network.nodes import default_nodes
+from vital.network.nodes import asked_nodes, default_nodes
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES
 from vital.network.sources.dictionaries.files import read_dictionary
@@ -80,8 +80,9 @@ def _given_dictionary(location: str) -> tuple[str, Dictionary]:
 
 
 def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
-    """Everything the asked layers need: their rankings, and sums of themselves and of their nodes. Directions or a
-    dictionary that none of them reads are refused: whoever gave them would look for neurons that are not there."""
+    """Everything the asked layers need: their rankings, and sums of themselves, of their default nodes and of those
+    that are asked for. Directions or a dictionary that none of them reads are refused: whoever gave them would look for
+    neurons that are not there."""
     measured: list[str] = []
     ranked: list[str] = []
     for layer in job.layers:
@@ -92,6 +93,7 @@ def plan_for(job: ReferencesJob, survey: Survey, model: str) -> Plan:
             )
         ranked += [layer, f"{layer}{LOWEST}"] if job.statistics.lowest and layer != CLASSES else [layer]
         measured += [*default_nodes(survey, layer, model), survey.layer(layer).reads.layer, layer]
+    measured += asked_nodes(survey, job.layers, job.nodes)
     for name in survey.directions:
         if not any(layer.endswith(f"~{name}") for layer in job.layers):
             raise SchemaMismatch(

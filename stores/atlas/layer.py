@@ -94,6 +94,13 @@ class AtlasLayer(Blocks):
     def declare(self, arrays: PictureArrays) -> None:
         """Create the arrays once, before any task."""
         declare(self.root, picture_specs(self.path, self.side, arrays), sealed=True)
+        self._keep(REACHED, list(arrays.nodes))
+
+    def _keep(self, name: str, value: JSON) -> None:
+        """Note something in an attribute; a single writer."""
+        group = self.group
+        if group.attrs.get(name) != value:
+            group.attrs[name] = value
 
     def declare_origin(
         self,
@@ -106,7 +113,7 @@ class AtlasLayer(Blocks):
         """Have the origin of the targets kept, too, as `stores.atlas.origin.origin_specs` has it: once, before any
         task."""
         declare(self.root, origin_specs(self.path, neurons, block, channels, relevant, facets))
-        self.group.require_group(ORIGIN).attrs["nodes"] = list(channels)
+        self._keep(ORIGIN, {"nodes": list(channels), "relevant": list(relevant)})
 
     @property
     def per_task(self) -> int | None:
@@ -131,8 +138,8 @@ class AtlasLayer(Blocks):
 
     def write_shown(self, shown: Sequence[int]) -> None:
         """Keep which channels people are shown; a single writer."""
-        if list(self.shown) != list(shown):
-            self.group.attrs["shown"] = list(shown)
+        if self.shown or shown:
+            self._keep("shown", list(shown))
 
     # Names of the neurons
 
@@ -191,15 +198,20 @@ class AtlasLayer(Blocks):
     ) -> dict[str, tuple[Float[np.ndarray, "neuron level"], Float[np.ndarray, "neuron level"]]]:
         """By node, the pictures' own rows and their targets', both averaged over channels, of all neurons or of some,
         of their first facets or of those given; empty where none are kept."""
-        parent = self.root.get(f"{self.path}/{REACHED}")
-        if not isinstance(parent, zarr.Group):
-            return {}
-        # of either: where one was removed, it is asked for, and said to be
-        nodes = {name.partition("/")[0] for name, one in parent.members(max_depth=1) if isinstance(one, zarr.Array)}
+        kept: Any = self.group.attrs.get(REACHED)
+        nodes = self._nodes_there() if kept is None else set(map(placed, kept))
         names = {node: (f"{REACHED}/{node}/picture", f"{REACHED}/{node}/target") for node in sorted(nodes)}
         asked = range(self.count) if neurons is None else neurons
         rows = self.rows(asked, [name for both in names.values() for name in both], facets)
         return {unplaced(node): (rows[picture], rows[target]) for node, (picture, target) in names.items()}
+
+    def _nodes_there(self) -> set[str]:
+        """As the groups of nodes are called, of a layer that was made before it noted its nodes."""
+        parent = self.root.get(f"{self.path}/{REACHED}")
+        if not isinstance(parent, zarr.Group):
+            return set()
+        # of either: where one was removed, it is asked for, and said to be
+        return {name.partition("/")[0] for name, one in parent.members(max_depth=1) if isinstance(one, zarr.Array)}
 
     # Metrics
 

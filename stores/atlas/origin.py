@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
 from jaxtyping import Float, Int8
 
 from stores.arrays.blocks import FACET, Blocks
 from stores.arrays.names import placed
-from stores.arrays.schema import ArraySpec
+from stores.arrays.schema import ArraySpec, group_at
 from stores.dataset.targets import IMPORTANCE, IMPORTANCE_MEANS, REFERENCE_FACET, reference_facet_spec
+from stores.together import together
 
 ORIGIN, MEAN = "origin", "mean"
 
@@ -31,21 +31,42 @@ class Origin:
     @classmethod
     def of(cls, pictures: Blocks) -> Origin | None:
         """What is kept beside some pictures; None where nothing is."""
-        return cls(pictures) if f"{pictures.path}/{ORIGIN}" in pictures.root else None
+        group = pictures.group
+        return cls(pictures) if ORIGIN in group.attrs or ORIGIN in group else None
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """The nodes that it is known of, in the order in which they run."""
-        kept: Any = self.pictures.root[f"{self.pictures.path}/{ORIGIN}"].attrs.get("nodes", ())
-        return tuple(map(str, kept))
+        return self._known("nodes")
+
+    @property
+    def _relevant(self) -> tuple[str, ...]:
+        return self._known("relevant")
+
+    def _known(self, what: str) -> tuple[str, ...]:
+        """As the layer has it, also where the group of the origin was removed. Those made before have the nodes in that
+        group alone."""
+        group = self.pictures.group
+        kept: Any = group.attrs[ORIGIN] if ORIGIN in group.attrs else group_at(group, ORIGIN).attrs
+        return tuple(map(str, kept.get(what, ())))
+
+    def require(self) -> None:
+        """Refuse to go on where an array of it was removed: blocks would be written without.
+
+        Raises:
+            SchemaMismatch: it names the array and the way out.
+        """
+        parts = [(node, MEAN) for node in self.nodes] + [(node, IMPORTANCE) for node in self._relevant]
+        names = [f"{ORIGIN}/{placed(node)}/{part}" for node, part in parts]
+        together(self.pictures.array, [*names, *[f"{ORIGIN}/{REFERENCE_FACET}"] * (self.pictures.most_facets > 1)])
 
     def importance(
         self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None
     ) -> Float[np.ndarray, "neuron channel"] | None:
         """How much each channel of a node matters to some neurons, 0 to 1; None where the node has none."""
         name = f"{ORIGIN}/{placed(node)}/{IMPORTANCE}"
-        there = isinstance(self.pictures.root.get(f"{self.pictures.path}/{name}"), zarr.Array)
-        return self.pictures.rows(neurons, [name], facets)[name] if there else None
+        known = node in self._relevant or f"{self.pictures.path}/{name}" in self.pictures.root
+        return self.pictures.rows(neurons, [name], facets)[name] if known else None
 
     def mean_rows(
         self, node: str, neurons: Sequence[int], facets: Sequence[int] | None = None

@@ -186,10 +186,6 @@ class Statistics(KeptOfNeurons):
         """Whether there are none of a layer, as where they were removed after they were marked as complete."""
         return f"{LAYERS}/{placed(name)}" not in self.root
 
-    def has_rows(self, name: str) -> bool:
-        """Whether a layer was measured with its sorted rows."""
-        return f"{LAYERS}/{placed(name)}/level" in self.root
-
     def layer(self, name: str) -> dict[str, Shaped[np.ndarray, "..."]]:
         """All statistics of a layer by name, such as ``mean`` (channel); raises SchemaMismatch where there are none."""
         return read_layer(self.root, name)

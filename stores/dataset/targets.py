@@ -30,6 +30,7 @@ TREND_MEANS = (
     "regression over images of every strength"
 )
 IMPORTANCE, REFERENCE_FACET, P_VALUE, TREND = "importance", "reference_facet", "p_value", "trend"
+RELEVANT = "relevant"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,15 @@ class Targets(Blocks):
         measured = self.claimed or {}
         parts = ("quantiles", TREND) if TREND in measured else ("quantiles",)
         of_nodes = (f"{placed(str(node))}/{part}" for node in measured.get("nodes", ()) for part in parts)
-        return ("own", COUNT, *of_nodes, *super().always)
+        weighed = (f"{placed(node)}/{part}" for node in self._relevant for part in (RELEVANT, IMPORTANCE))
+        return ("own", COUNT, *of_nodes, *weighed, *super().always)
+
+    @property
+    def _relevant(self) -> tuple[str, ...]:
+        """The nodes that relevance was measured of, by what they were measured with: all but the colours of the
+        picture, which come first."""
+        measured = self.claimed or {}
+        return tuple(map(str, measured.get("nodes", ())))[1:] if "relevance" in measured else ()
 
     def in_memory(self) -> Targets:
         """The same variant with the same settings in a store of this process's memory, which nobody else sees; its
@@ -122,7 +131,7 @@ class Targets(Blocks):
         """How much each channel of a node matters to some neurons, 0 to 1, of their first facets or of those given;
         None where the node has none."""
         name = f"{placed(node)}/{IMPORTANCE}"
-        if f"{self.path}/{name}" not in self.root:
+        if node not in self._relevant and f"{self.path}/{name}" not in self.root:
             return None
         return self.rows(neurons, [name], facets)[name]
 
@@ -135,8 +144,9 @@ class Targets(Blocks):
 
     def matched(self, node: str) -> str:
         """The array of the rows that a node is matched by: relevant ones, where there are any."""
-        relevant = f"{placed(node)}/relevant"
-        return relevant if f"{self.path}/{relevant}" in self.root else f"{placed(node)}/quantiles"
+        relevant = f"{placed(node)}/{RELEVANT}"
+        known = node in self._relevant or f"{self.path}/{relevant}" in self.root
+        return relevant if known else f"{placed(node)}/quantiles"
 
     def reference_facets(self, neurons: Sequence[int]) -> Int8[np.ndarray, "neuron rank"] | None:
         """The facet of each reference of some neurons, the best first, −1 where there is none; None where references
@@ -187,7 +197,7 @@ def target_specs(
     """Arrays of the targets at ``path``: of every node that is matched, given by (channels, levels), and of the neuron
     itself, of so many levels."""
     neurons, block, facets = arrays.neurons, arrays.block, arrays.facets
-    types = {"quantiles": "float32", TREND: "float32", "relevant": "float32", IMPORTANCE: "float32", "own": "float32"}
+    types = {"quantiles": "float32", TREND: "float32", RELEVANT: "float32", IMPORTANCE: "float32", "own": "float32"}
     if unknown := arrays.dtypes.keys() - types.keys():
         raise SchemaMismatch(f"types were given for {', '.join(sorted(unknown))}; targets have {', '.join(types)}")
     types |= arrays.dtypes
@@ -201,7 +211,7 @@ def target_specs(
         if arrays.trend:
             meanings[TREND] = TREND_MEANS
         if relevance:
-            meanings["relevant"] = "mean of the references' sorted rows of relevance times activation"
+            meanings[RELEVANT] = "mean of the references' sorted rows of relevance times activation"
         specs += [
             ArraySpec(f"{path}/{node}/{part}", axes, shape, types[part], meaning, block=block)
             for part, meaning in meanings.items()

@@ -157,6 +157,14 @@ class LayerSums:
         return cls(**sums, count=int(arrays["sums/count"]))
 
     @classmethod
+    def read_from(cls, rows: bool) -> list[str]:
+        """The paths that `from_stored` reads: those of rows only of a layer that has ``rows``."""
+        parts = {
+            name: [f"{part}/{name}" for part in PARTS] if one.adds else [name] for name, one in cls.statistics().items()
+        }
+        return [path for name, paths in parts.items() if rows or name != ROWS for path in paths] + ["sums/count"]
+
+    @classmethod
     def meanings(cls) -> dict[str, str]:
         """What each array of `stored` means, save the count."""
         return {name: mean.meaning for name, mean in MEANS.items()} | {

@@ -63,6 +63,22 @@ def check_nodes(survey: Survey, name: str, nodes: Sequence[str]) -> None:
             )
 
 
+def asked_nodes(survey: Survey, layers: Sequence[str], nodes: Sequence[str]) -> list[str]:
+    """Those of ``nodes`` that a pass over the data set measures for neurons of several ``layers``: all but the colours
+    of the picture, of which it knows more.
+
+    Raises `UnknownLayer` for a node that is not there or comes before none of the layers.
+    """
+    earlier = {other.name for layer in layers for other in survey.before(survey.layer(layer))}
+    for node in nodes:
+        if node != INPUT and survey.layer(node).name not in earlier:
+            raise UnknownLayer(
+                f"node {node!r} does not come before {' or '.join(map(repr, layers))}, so no neuron there can depend "
+                "on it: leave it out, or name an earlier layer"
+            )
+    return [node for node in nodes if node != INPUT]
+
+
 def matched_nodes(survey: Survey, name: str, nodes: Sequence[str] = (), model_name: str = "") -> tuple[str, ...]:
     """What is matched for neurons of layer ``name``: the colours of the picture, then ``nodes``, or the default ones
     where none are given, each once and in the order in which they run, since weights depend on the position.

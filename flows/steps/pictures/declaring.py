@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import cast, get_args
 
 import torch
 
 from flows.jobs import BLOCK, AtlasJob, Running
 from flows.running.cluster import workers_have_gpus
+from flows.running.neurons import blocks_of
 from flows.running.process import LoadedModel
 from flows.running.workers.devices import device_name
 from flows.steps.reading.labels import network_names
 from flows.steps.targets import (
     declare_origin,
     declare_targets,
+    require_usual,
     variant_of,
 )
 from stores import AtlasLayer, Statistics, Targets, open_atlas
 from stores.atlas.layer import PictureArrays
-from stores.errors import SchemaMismatch
+from stores.atlas.origin import Origin
+from stores.errors import MissingStore, SchemaMismatch
 from vital.network.arithmetic import ON_GPU, resolved
 from vital.network.layers import Layer, Survey
 from vital.network.probe import CLASSES, INPUT
@@ -63,6 +67,19 @@ def check_side(larger: Survey, layer: Layer, nodes: Iterable[str]) -> None:
             larger.layer(name)
 
 
+def refuse_unmeasured(job: AtlasJob, statistics: Statistics, targets: Targets, neurons: Sequence[int]) -> None:
+    """Refuse to make pictures of ``neurons`` where `require_usual` does, before anything is written. Those that are
+    made already need nothing more."""
+    try:
+        require_usual(statistics, targets, job.picture)
+    except SchemaMismatch:
+        with suppress(MissingStore):
+            layer = open_atlas(job.out).layer(job.layer)
+            if layer.declared and not layer.unwritten(blocks_of(neurons, BLOCK)):
+                return
+        raise
+
+
 def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, loaded: LoadedModel) -> AtlasLayer:
     """Claim the atlas for these statistics and settings, and create the layer's arrays."""
     check_method(loaded.model, job.picture)
@@ -79,8 +96,11 @@ def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, lo
     layer.claim({"variant": targets.variant, "algorithm": version, **made_by, **far})
     nodes = {node: len(levels[node]) for node in targets.nodes}
     colours = loaded.model.preprocessing.colours
-    if job.targets == "fly" and not layer.declared:  # what is there already of other targets stays as it is
+    origin = Origin.of(layer)
+    if not layer.declared and (job.targets == "fly" or origin):  # what is there of other targets stays as it is
         declare_origin(layer, targets, BLOCK)
+    elif origin is not None:
+        origin.require()
     records = records_of(job.picture.steps)
     layer.declare(PictureArrays(targets.count, BLOCK, records, nodes, targets.most_facets, colours))
     layer.write_shown(loaded.model.preprocessing.shown_channels if colours != 3 else ())

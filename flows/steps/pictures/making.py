@@ -17,7 +17,9 @@ from flows.steps.targets import (
     Usual,
     measured_targets,
     origin_rows,
+    pushed,
     read_targets,
+    require_usual,
     usual_of,
     variant_of,
 )
@@ -67,7 +69,10 @@ class _Work:
 
     @cached_property
     def usual(self) -> dict[str, Usual]:
-        """What the data set gives at each node."""
+        """What the data set gives at each node, where pictures are pushed from it."""
+        if not pushed(self.targets, self.settings):
+            return dict.fromkeys(self.targets.nodes, Usual())
+        require_usual(self.statistics, self.targets, self.settings)
         return usual_of(self.statistics, self.targets)
 
     @cached_property

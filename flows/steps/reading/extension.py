@@ -27,7 +27,7 @@ from vital.measuring.gathering import LOWEST, Gathered, Plan
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.kept.ranking import NOBODY, Ranking
 from vital.measuring.kept.sampling import Sample, sample_size, unit_hash
-from vital.measuring.sums import LayerSums
+from vital.measuring.sums import ROWS, LayerSums
 from vital.network.probe import CLASSES
 
 PENDING = "extension"
@@ -70,10 +70,19 @@ def kept_plan(statistics: Statistics) -> Plan:
 
 def kept_sums(statistics: Statistics, plan: Plan) -> Gathered:
     """What the store has gathered, with every sum as exact as when it was written."""
-    sums = {name: LayerSums.from_stored(statistics.layer(name)) for name in plan.measured}
+    sums = {name: _kept_layer(statistics, name) for name in plan.measured}
     rankings = {name: _kept_ranking(statistics, name) for name in plan.ranked}
     samples = {name: drawn for name in plan.sampled if (drawn := _kept_sample(statistics, name)) is not None}
     return Gathered(rankings, sums, ImageSums.from_stored(statistics.image_sums()), samples)
+
+
+def _kept_layer(statistics: Statistics, name: str) -> LayerSums:
+    arrays = {} if statistics.lacks_layer(name) else statistics.layer(name)
+    rows = any(path.rpartition("/")[2] in (ROWS, "level") for path in arrays)
+    for path in LayerSums.read_from(rows):
+        if path not in arrays:
+            statistics.statistic(name, path)  # says that it is gone
+    return LayerSums.from_stored(arrays)
 
 
 def _kept_sample(statistics: Statistics, name: str) -> Sample | None:

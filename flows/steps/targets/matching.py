@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 
 from stores import Statistics, Targets
 from stores.arrays.names import placed
-from stores.dataset.targets import IMPORTANCE, TREND
+from stores.dataset.targets import IMPORTANCE, RELEVANT, TREND
 from stores.errors import SchemaMismatch
 from vital.measuring.image_sums import LEVELS
 from vital.measuring.rows import resample, stored_levels
@@ -19,6 +20,10 @@ from vital.measuring.targets import NodeTarget, Target
 from vital.network.neurons import Readout
 from vital.network.preprocessing import Preprocessing
 from vital.network.probe import CLASSES, INPUT
+from vital.settings import PictureSettings
+
+WHOLE = "image"
+"""How variants begin whose targets are of whole images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,23 +37,57 @@ class Usual:
     """Standard deviation of each channel's mean."""
 
 
+def pushed(targets: Targets, settings: PictureSettings) -> bool:
+    """Whether pictures match activations that are pushed from what is usual: those of method vital with emphasis, of
+    whole images. Patches are enlarged: they differ from whole images in much that is not particular to the neuron."""
+    weight = settings.plain_weight
+    if targets.layer == CLASSES:  # their whole activations are the relevant ones
+        weight = max(weight, settings.relevant_weight)
+    return targets.variant.startswith(WHOLE) and settings.method == "vital" and settings.emphasis > 0 and weight > 0
+
+
+def unmeasured(statistics: Statistics, targets: Targets) -> str:
+    """What is to be done where a pass over the shards has measured not all nodes of targets of whole images, in one
+    sentence; empty where nothing is."""
+    measured, others = statistics.measured(), [node for node in targets.nodes if node != INPUT]
+    nodes = [node for node in others if node not in measured or statistics.lacks_layer(node)]
+    if not nodes or not targets.variant.startswith(WHOLE):
+        return ""
+    named = f"node{'s' * (len(nodes) > 1)} {', '.join(map(repr, nodes))}"
+    words = shlex.join(word for node in nodes for word in ("--node", node))
+    return (
+        f"the store has no statistics of {named}, from which pictures with emphasis push what they match: run "
+        f"`vital references … {words}` on the same shards before `vital atlas`, or give that --emphasis 0"
+    )
+
+
+def require_usual(statistics: Statistics, targets: Targets, settings: PictureSettings) -> None:
+    """Refuse pictures that are to be pushed from what is usual of a node where nobody has measured this.
+
+    Raises:
+        SchemaMismatch: such a node has no statistics over the data set.
+    """
+    if pushed(targets, settings) and (todo := unmeasured(statistics, targets)):
+        raise SchemaMismatch(todo)
+
+
 def usual_of(statistics: Statistics, targets: Targets) -> dict[str, Usual]:
-    """What is usual of each node that is matched, whatever the neuron: for all batches of a task."""
-    levels = targets.levels
-    return {node: _usual_at(statistics, targets, node, levels[node]) for node in targets.nodes}
+    """What is usual of each node that is matched, whatever the neuron: for all batches of a task. Of nodes that no pass
+    has measured it is not known."""
+    if not targets.variant.startswith(WHOLE):
+        return dict.fromkeys(targets.nodes, Usual())
+    known, levels = {INPUT, *statistics.measured()}, targets.levels
+    return {
+        node: _usual_at(statistics, targets, node, levels[node]) if node in known else Usual() for node in targets.nodes
+    }
 
 
 def _usual_at(statistics: Statistics, targets: Targets, node: str, levels: np.ndarray) -> Usual:
-    if not targets.variant.startswith("image"):
-        # Patches are enlarged: they differ from whole images in much that is not particular to the neuron.
-        return Usual()
-    classes, shape = targets.layer == CLASSES, targets.array(f"{placed(node)}/quantiles").shape[-2:]
+    classes = targets.layer == CLASSES
     if node == INPUT:
-        return Usual() if classes else Usual(_usual_colours(statistics, levels, shape))
-    rows = _known(statistics, node, "quantiles", shape)
-    if rows is None or classes:
-        return Usual(rows)
-    return Usual(rows, _known(statistics, node, "mean_deviation", shape[:1]))
+        return Usual() if classes else Usual(_usual_colours(statistics, levels))
+    rows = statistics.statistic(node, "quantiles")
+    return Usual(rows) if classes else Usual(rows, statistics.statistic(node, "mean_deviation"))
 
 
 def read_targets(
@@ -70,33 +109,18 @@ def read_targets(
     for node, known in usual.items():
         quantiles = part(node, "quantiles")
         assert quantiles is not None  # declared for every node
-        relevant, importance = part(node, "relevant"), part(node, IMPORTANCE)
-        if (relevant is None) != (importance is None):
-            targets.array(f"{placed(node)}/{'relevant' if relevant is None else IMPORTANCE}")  # says that it is gone
         nodes[node] = NodeTarget(
-            levels[node], quantiles, relevant, importance,
+            levels[node], quantiles, part(node, RELEVANT), part(node, IMPORTANCE),
             known.rows, known.deviation, part(node, TREND),
         )  # fmt: skip
     own = np.asarray(rows["own"], np.float32)
     return Target(targets.layer, np.asarray(neurons, np.int64), nodes, levels["own"], own, rows["count"], readout)
 
 
-def _known(statistics: Statistics, node: str, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A statistic of a node over the data set, where the pass over the shards measured it."""
-    if not statistics.has_rows(node):
-        return None
-    values = statistics.statistic(node, name)
-    return values if values.shape == shape else None
-
-
-def _usual_colours(statistics: Statistics, levels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+def _usual_colours(statistics: Statistics, levels: np.ndarray) -> np.ndarray:
     """The data set's mean sorted colours, as the network sees them."""
     shown = Preprocessing.of(statistics.base)
-    try:
-        rows = statistics.colour_rows()
-    except SchemaMismatch:
-        return None
+    rows = statistics.colour_rows()
     mean, std = (np.asarray(part)[:, None] for part in (shown.mean, shown.std))
     seen = torch.from_numpy((rows / 255 - mean) / std)
-    usual = resample(seen, stored_levels(shown.side**2, LEVELS), levels).numpy().astype(np.float32)
-    return usual if usual.shape == shape else None
+    return resample(seen, stored_levels(shown.side**2, LEVELS), levels).numpy().astype(np.float32)

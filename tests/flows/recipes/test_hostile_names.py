@@ -31,9 +31,9 @@ def folder(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store, atlas = made / "s [x].zarr", made / "a {0..1}.zarr"
     layers = [word for layer in LAYERS for word in ("--layer", layer)]
     kept = ("--references", 2, "--levels", 8)
-    done(vital("references", made / "photos #1 %20", "--store", store, *MODEL, *layers, *kept))
     every = [word for name in tiny.HOSTILE[3:7] for word in ("--node", name)]
     own = [word for name in ("classes", "input", "own") for word in ("--node", f".{name}")]
+    done(vital("references", made / "photos #1 %20", "--store", store, *MODEL, *layers, *every, *own, *kept))
     for layer in LAYERS:
         nodes = [*every, *own] if layer == LAYERS[-1] else ["--node", ".classes"]
         asked = ("--store", store, "--layer", layer, "--references", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -39,7 +40,11 @@ def fly(job: AtlasJob, **changes: object) -> AtlasJob:
 
 
 def of_layer(atlas: Path) -> dict[str, str]:
+    """All but the origin, and that there is one."""
     every = {path: digest for path, digest in digests(atlas).items() if path.startswith(f"{LAYER}/")}
+    of_layer = json.loads((atlas / LAYER / "zarr.json").read_text("utf-8"))
+    of_layer["attributes"].pop("origin", None)
+    every[f"{LAYER}/zarr.json"] = json.dumps(of_layer)
     return {path: digest for path, digest in every.items() if not path.startswith(f"{LAYER}/origin/")}
 
 

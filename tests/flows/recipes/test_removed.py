@@ -55,6 +55,10 @@ def test_an_array_of_pictures_that_was_removed_is_named_by_pages_and_by_a_run_th
         with without(copied.atlas / LAYER / name, tmp_path / "away"):
             for words in (pages, again):
                 assert refused(*words) == f"{LAYER}/{name}"
+    for name in ("reached/1", "reached"):  # pages would show other nodes' curves alone, or none
+        with without(copied.atlas / LAYER / name, tmp_path / "away"):
+            for words in (pages, again):
+                assert refused(*words).startswith(f"{LAYER}/{name}/")
     for words in (pages, again):
         assert vital(*words).exit_code == 0
 
@@ -70,11 +74,67 @@ def test_an_array_of_targets_that_was_removed_is_named_by_pictures_and_by_a_run_
             for words in (again, pictures):
                 assert refused(*words).startswith(f"{variant}/{name}")
             shutil.rmtree(tmp_path / "new.zarr", ignore_errors=True)
-    for name in ("quantiles", "mean_deviation"):  # without them pictures would match something else
-        with without(copied.store / "layers" / "1" / name, tmp_path / "away"):
-            assert refused(*pictures) == f"layers/1/{name}"
+    node = copied.store / variant / "1"
+    with without(node / "relevant", tmp_path / "away"), without(node / "importance", tmp_path / "too"):
+        assert refused(*pictures) == f"{variant}/1/relevant"  # whole activations alone would be matched
+    shutil.rmtree(tmp_path / "new.zarr", ignore_errors=True)
+    for name in ("layers/1/quantiles", "layers/1/mean_deviation", "light/sums/rows"):  # they would match something else
+        with without(copied.store / name, tmp_path / "away"):
+            assert refused(*pictures) == name
         shutil.rmtree(tmp_path / "new.zarr")
     assert vital(*again).exit_code == 0
+
+
+def test_what_pages_say_of_targets_and_of_the_data_set_is_named_where_it_was_removed(
+    copied: Made, tmp_path: Path
+) -> None:
+    pages = (
+        "pages",
+        copied.atlas,
+        "--out",
+        tmp_path / "pages",
+        "--no-references",
+        "--no-maps",
+        "--store",
+        copied.store,
+    )
+    node = f"targets/{LAYER}/{VARIANT.label(False)}/1"
+    for name in (f"{node}/relevant", f"{node}/importance", f"layers/{LAYER}/peak_mean"):
+        with without(copied.store / name, tmp_path / "away"):
+            assert refused(*pages) == name
+    assert vital(*pages).exit_code == 0
+
+
+def test_what_targets_on_the_fly_were_made_of_is_named_by_pages_and_by_a_run_that_goes_on(
+    copied: Made, tmp_path: Path
+) -> None:
+    """Pages would say nothing of it, or less, and new pictures would be written without."""
+    out, fly = tmp_path / "fly.zarr", ("--references", 2, "--targets", "fly")
+    again = ("atlas", copied.store, "--layer", LAYER, "--out", out, *NODES, *PICTURES, *fly, "--neurons")
+    pages = ("pages", out, "--out", tmp_path / "pages", "--no-references", "--no-maps")
+    assert vital(*again, 0).exit_code == 0
+    for name in ("origin", "origin/1", "origin/1/mean", "origin/1/importance"):
+        with without(out / LAYER / name, tmp_path / "away"):
+            for words in (pages, (*again, 32)):
+                assert refused(*words).startswith(f"{LAYER}/{name}")
+    for words in (pages, (*again, 32)):
+        assert vital(*words).exit_code == 0
+
+
+def test_a_sum_that_was_removed_is_named_by_a_run_that_adds_shards(made: Made, tmp_path: Path) -> None:
+    first, *_ = sorted(made.shards.iterdir())
+    network = ("--model", MODEL.name, "--input-size", MODEL.input_size, "--layer", LAYER)
+    store = ("--store", tmp_path / "s.zarr", *network, "--references", 3, "--levels", 16)
+    assert vital("references", first, *store).exit_code == 0
+    more = ("references", made.shards, *store, "--extend")
+    for name in ("quantiles", "total"):
+        sums, rests = (tmp_path / "s.zarr" / "layers" / "1" / part / name for part in ("sums", "rests"))
+        with without(sums, tmp_path / "away"), without(rests, tmp_path / "too"):
+            assert refused(*more) == f"layers/1/sums/{name}"
+    for name in ("layers/1/minimum", "light/sums/rows"):
+        with without(tmp_path / "s.zarr" / name, tmp_path / "away"):
+            assert refused(*more) == name
+    assert vital(*more).exit_code == 0
 
 
 def test_a_column_of_the_index_or_the_sample_that_was_removed_is_named(
