@@ -29,6 +29,8 @@ BEGINNINGS = (101, 102, 103)
 """Seeds of what pictures begin as: others than those that an atlas is usually made with."""
 STEPS = 60
 """By then they are as alike as they become: 120 tell as much (docs/fooling.md)."""
+LEAST = 1.0
+"""Least deviation of a picture's luminance, of 255: below that nothing is seen in it but how it was rounded."""
 AWAY = 4
 """A picture is also compared with another one that is moved by at least so many parts of its side."""
 
@@ -66,16 +68,18 @@ def ascended(
 def sameness(pixels: UInt8[np.ndarray, "neuron beginning side side colour"]) -> Float[np.ndarray, "neuron"]:
     """How alike those two of a neuron's pictures are that are the most alike: √(r² − s²), where r is the correlation of
     their pixels, and s the greatest where one of them is moved, around its edges, by a quarter of its side or more. 1:
-    they are the same. A pattern that repeats itself, as early neurons have, is as alike where it is moved: 0.
+    they are the same. A pattern that repeats itself, as early neurons have, is as alike where it is moved: 0. So has a
+    neuron that nothing excites from any beginning, whose pictures stay flat.
 
     >>> one = np.random.default_rng(0).integers(0, 256, (1, 1, 32, 32, 3), np.uint8)
     >>> sameness(np.concatenate([one, one], 1)).round(1), sameness(np.concatenate([one, 255 - one], 1)).round(1)
     (array([1.]), array([0.]))
     """
-    waves = np.fft.fft2(pixels.mean(-1, dtype=np.float64))
-    waves[..., 0, 0] = 0  # the mean luminance says nothing
-    length = np.sqrt(np.square(np.abs(waves)).sum((-2, -1), keepdims=True))
-    waves = waves / np.where(length > 0, length, 1)
+    luminance = pixels.mean(-1, dtype=np.float64)
+    luminance = luminance - luminance.mean((-2, -1), keepdims=True)
+    deviation = luminance.std((-2, -1), keepdims=True)
+    seen = deviation >= LEAST
+    waves = np.fft.fft2(np.where(seen, luminance, 0) / np.where(seen, deviation * luminance[0, 0].size, 1))
     rows, columns = (np.minimum(np.arange(size), size - np.arange(size)) for size in waves.shape[-2:])
     moved = np.maximum(rows[:, None], columns) * AWAY >= waves.shape[-2]
     greatest = np.zeros(len(waves))

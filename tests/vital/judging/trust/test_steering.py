@@ -86,6 +86,14 @@ def test_a_pattern_that_repeats_itself_is_no_chosen_picture() -> None:
     np.testing.assert_allclose(found, 0, atol=1e-3)
 
 
+def test_a_neuron_that_nothing_excites_has_flat_pictures_and_is_not_led() -> None:
+    """Rounding in the transform of a flat picture is the same whatever it begins as."""
+    flat = np.tile(np.array([123, 117, 104], np.uint8), (1, 3, 227, 227, 1))
+    assert sameness(flat).tolist() == [0]
+    faint = flat + np.random.default_rng(0).integers(0, 2, (1, 1, 227, 227, 1), np.uint8)
+    assert sameness(faint.astype(np.uint8)).tolist() == [0]
+
+
 def test_the_layer_is_the_measure_and_too_few_neurons_are_none() -> None:
     same = np.linspace(0.5, 0.7, FEWEST)
     found = steered(np.append(same, 0.95))
