@@ -164,8 +164,8 @@ def requests(folder: Path, neurons: int, channels: int | None = None) -> dict[st
     Counted.forget()
     select_references(
         ReferencesJob(
-            shards=(shards,), store=f"counted://{store}", model=model, layers=(layer,), dictionaries=dictionaries,
-            statistics=StatisticsSettings(references=4, levels=8),
+            shards=(shards,), store=f"counted://{store}", model=model, layers=(layer,), nodes=("0",),
+            dictionaries=dictionaries, statistics=StatisticsSettings(references=4, levels=8),
         )
     )  # fmt: skip
     seen = {PASS: dict(Counted.seen)}

@@ -266,7 +266,7 @@ class LayerSource:
         if known and len(known) == len(parts):
             meaning = "how far the picture's rows are from the target's, of the target's length"
             columns.append(Column("distance", meaning, np.concatenate(known)))
-        if self.statistics is not None and self.layer in self.statistics.measured():
+        if self.statistics is not None and self.statistics.was_measured(self.layer):
             for key, name in (("active", "activation frequency"), ("peak_mean", "mean peak")):
                 kept = self.statistics.statistic(self.layer, key)
                 if kept.shape == (count,):

@@ -21,7 +21,7 @@ from flows.steps.pictures import (
     targets_of,
     task_pictures,
 )
-from flows.steps.targets import live_neurons
+from flows.steps.targets import live_neurons, planned_nodes
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -35,10 +35,12 @@ def build_atlas(job: AtlasJob) -> str:
     statistics = open_statistics(job.store, "r+" if job.targets == "fly" else "r")
     loaded = load_stored(statistics, job.running.of_flow)
     neurons = parse_neurons(job.neurons, loaded.survey.layer(job.layer).channels, job.layer)
+    if job.targets == "fly":  # of which the store keeps how they are measured, from when they are declared
+        refuse_unmeasured(job, statistics, planned_nodes(statistics, job.measuring(), loaded), neurons)
     targets = targets_of(statistics, job, loaded)
+    refuse_unmeasured(job, statistics, targets.nodes, neurons)
     larger = load_at_side(stored_model(statistics), job.running.of_flow, job.picture.side)
     check_side(larger.survey, loaded.survey.layer(job.layer), targets.nodes)
-    refuse_unmeasured(job, statistics, targets, neurons)
     pictures = declare_pictures(job, statistics, targets, loaded)
     live = live_neurons(statistics, targets)
     tasks = tasks_of(pictures, neurons, live, task_pictures(job, pictures, neurons, live))

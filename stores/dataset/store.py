@@ -182,6 +182,10 @@ class Statistics(KeptOfNeurons):
         now = self.dataset_fingerprint
         return [name for name, mark in self._marks(LAYERS).items() if mark == now]
 
+    def was_measured(self, name: str) -> bool:
+        """Whether a layer is marked as complete, by what is known since the store was opened: it costs no request."""
+        return f"{LAYERS}/{name}" in self.root.attrs
+
     def lacks_layer(self, name: str) -> bool:
         """Whether there are none of a layer, as where they were removed after they were marked as complete."""
         return f"{LAYERS}/{placed(name)}" not in self.root

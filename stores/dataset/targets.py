@@ -68,15 +68,8 @@ class Targets(Blocks):
         measured = self.claimed or {}
         parts = ("quantiles", TREND) if TREND in measured else ("quantiles",)
         of_nodes = (f"{placed(str(node))}/{part}" for node in measured.get("nodes", ()) for part in parts)
-        weighed = (f"{placed(node)}/{part}" for node in self._relevant for part in (RELEVANT, IMPORTANCE))
+        weighed = (f"{placed(node)}/{part}" for node in _relevant(measured) for part in (RELEVANT, IMPORTANCE))
         return ("own", COUNT, *of_nodes, *weighed, *super().always)
-
-    @property
-    def _relevant(self) -> tuple[str, ...]:
-        """The nodes that relevance was measured of, by what they were measured with: all but the colours of the
-        picture, which come first."""
-        measured = self.claimed or {}
-        return tuple(map(str, measured.get("nodes", ())))[1:] if "relevance" in measured else ()
 
     def in_memory(self) -> Targets:
         """The same variant with the same settings in a store of this process's memory, which nobody else sees; its
@@ -131,7 +124,7 @@ class Targets(Blocks):
         """How much each channel of a node matters to some neurons, 0 to 1, of their first facets or of those given;
         None where the node has none."""
         name = f"{placed(node)}/{IMPORTANCE}"
-        if node not in self._relevant and f"{self.path}/{name}" not in self.root:
+        if not self._has(node, name):
             return None
         return self.rows(neurons, [name], facets)[name]
 
@@ -145,8 +138,11 @@ class Targets(Blocks):
     def matched(self, node: str) -> str:
         """The array of the rows that a node is matched by: relevant ones, where there are any."""
         relevant = f"{placed(node)}/{RELEVANT}"
-        known = node in self._relevant or f"{self.path}/{relevant}" in self.root
-        return relevant if known else f"{placed(node)}/quantiles"
+        return relevant if self._has(node, relevant) else f"{placed(node)}/quantiles"
+
+    def _has(self, node: str, name: str) -> bool:
+        """Whether relevance was measured of a node: an array of it, of this ``name``, is there or was removed."""
+        return f"{self.path}/{name}" in self.root or node in _relevant(self.claimed or {})
 
     def reference_facets(self, neurons: Sequence[int]) -> Int8[np.ndarray, "neuron rank"] | None:
         """The facet of each reference of some neurons, the best first, −1 where there is none; None where references
@@ -189,6 +185,12 @@ class Targets(Blocks):
         arrays = dict(zip(map(unplaced, parts), found, strict=True)) | {OWN: self.array("level")}
         read = together(lambda array: np.asarray(array[:]), arrays.values())
         return dict(zip(arrays, read, strict=True))
+
+
+def _relevant(measured: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes that relevance was measured of, by what targets were ``measured`` with: all but the colours of the
+    picture, which come first."""
+    return tuple(map(str, measured["nodes"]))[1:] if "relevance" in measured else ()
 
 
 def target_specs(

@@ -17,7 +17,8 @@ from flows.steps.reading.labels import network_names
 from flows.steps.targets import (
     declare_origin,
     declare_targets,
-    require_usual,
+    pushed,
+    unmeasured,
     variant_of,
 )
 from stores import AtlasLayer, Statistics, Targets, open_atlas
@@ -67,17 +68,22 @@ def check_side(larger: Survey, layer: Layer, nodes: Iterable[str]) -> None:
             larger.layer(name)
 
 
-def refuse_unmeasured(job: AtlasJob, statistics: Statistics, targets: Targets, neurons: Sequence[int]) -> None:
-    """Refuse to make pictures of ``neurons`` where `require_usual` does, before anything is written. Those that are
-    made already need nothing more."""
-    try:
-        require_usual(statistics, targets, job.picture)
-    except SchemaMismatch:
-        with suppress(MissingStore):
-            layer = open_atlas(job.out).layer(job.layer)
-            if layer.declared and not layer.unwritten(blocks_of(neurons, BLOCK)):
-                return
-        raise
+def refuse_unmeasured(job: AtlasJob, statistics: Statistics, nodes: Sequence[str], neurons: Sequence[int]) -> None:
+    """Refuse pictures of ``neurons`` that are to be pushed from what is usual of ``nodes`` where no pass has measured
+    this, before anything is written. Those that are made already need nothing more.
+
+    Raises:
+        SchemaMismatch: such a node has no statistics over the data set.
+    """
+    variant = job.variant.label(job.layer == CLASSES)
+    todo = unmeasured(statistics, variant, nodes) if pushed(job.layer, variant, job.picture) else ""
+    if not todo:
+        return
+    with suppress(MissingStore):
+        layer = open_atlas(job.out).layer(job.layer)
+        if layer.declared and not layer.unwritten(blocks_of(neurons, BLOCK)):
+            return
+    raise SchemaMismatch(todo)
 
 
 def declare_pictures(job: AtlasJob, statistics: Statistics, targets: Targets, loaded: LoadedModel) -> AtlasLayer:

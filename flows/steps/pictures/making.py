@@ -19,7 +19,6 @@ from flows.steps.targets import (
     origin_rows,
     pushed,
     read_targets,
-    require_usual,
     usual_of,
     variant_of,
 )
@@ -70,10 +69,10 @@ class _Work:
     @cached_property
     def usual(self) -> dict[str, Usual]:
         """What the data set gives at each node, where pictures are pushed from it."""
-        if not pushed(self.targets, self.settings):
-            return dict.fromkeys(self.targets.nodes, Usual())
-        require_usual(self.statistics, self.targets, self.settings)
-        return usual_of(self.statistics, self.targets)
+        targets = self.targets
+        if not pushed(targets.layer, targets.variant, self.settings):
+            return dict.fromkeys(targets.nodes, Usual())
+        return usual_of(self.statistics, targets)
 
     @cached_property
     def relevance(self) -> RelevanceKind:

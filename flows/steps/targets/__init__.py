@@ -9,11 +9,11 @@ from flows.steps.targets.blocks import (
     moved_of_tasks,
 )
 from flows.steps.targets.declaring import ROW_STEPS, declare_targets, live_neurons, planned_nodes, variant_of
-from flows.steps.targets.matching import Usual, pushed, read_targets, require_usual, unmeasured, usual_of
+from flows.steps.targets.matching import Usual, pushed, read_targets, unmeasured, usual_of
 from flows.steps.targets.origin import declare_origin, origin_of, origin_rows
 
 __all__ = [
     "ROW_STEPS", "OnTheFly", "Usual", "crops_of", "declare_origin", "declare_targets", "images_learnt", "live_neurons",
     "measured_blocks", "measured_targets", "moved_of_tasks", "origin_of", "origin_rows", "planned_nodes", "pushed",
-    "read_targets", "require_usual", "unmeasured", "usual_of", "variant_of",
+    "read_targets", "unmeasured", "usual_of", "variant_of",
 ]  # fmt: skip

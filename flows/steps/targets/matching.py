@@ -37,49 +37,48 @@ class Usual:
     """Standard deviation of each channel's mean."""
 
 
-def pushed(targets: Targets, settings: PictureSettings) -> bool:
+def pushed(layer: str, variant: str, settings: PictureSettings) -> bool:
     """Whether pictures match activations that are pushed from what is usual: those of method vital with emphasis, of
     whole images. Patches are enlarged: they differ from whole images in much that is not particular to the neuron."""
     weight = settings.plain_weight
-    if targets.layer == CLASSES:  # their whole activations are the relevant ones
+    if layer == CLASSES:  # their whole activations are the relevant ones
         weight = max(weight, settings.relevant_weight)
-    return targets.variant.startswith(WHOLE) and settings.method == "vital" and settings.emphasis > 0 and weight > 0
+    return variant.startswith(WHOLE) and settings.method == "vital" and settings.emphasis > 0 and weight > 0
 
 
-def unmeasured(statistics: Statistics, targets: Targets) -> str:
-    """What is to be done where a pass over the shards has measured not all nodes of targets of whole images, in one
+def unmeasured(statistics: Statistics, variant: str, nodes: Sequence[str]) -> str:
+    """What is to be done where a pass over the shards has measured not all ``nodes`` of targets of whole images, in one
     sentence; empty where nothing is."""
-    measured, others = statistics.measured(), [node for node in targets.nodes if node != INPUT]
-    nodes = [node for node in others if node not in measured or statistics.lacks_layer(node)]
-    if not nodes or not targets.variant.startswith(WHOLE):
+    if not variant.startswith(WHOLE):
         return ""
-    named = f"node{'s' * (len(nodes) > 1)} {', '.join(map(repr, nodes))}"
-    words = shlex.join(word for node in nodes for word in ("--node", node))
+    asked = [node for node in nodes if node != INPUT]
+    return _to_measure([one for one in asked if not statistics.was_measured(one) or statistics.lacks_layer(one)])
+
+
+def _to_measure(missing: Sequence[str]) -> str:
+    if not missing:
+        return ""
+    named = f"node{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}"
+    words = shlex.join(word for node in missing for word in ("--node", node))
     return (
         f"the store has no statistics of {named}, from which pictures with emphasis push what they match: run "
         f"`vital references … {words}` on the same shards before `vital atlas`, or give that --emphasis 0"
     )
 
 
-def require_usual(statistics: Statistics, targets: Targets, settings: PictureSettings) -> None:
-    """Refuse pictures that are to be pushed from what is usual of a node where nobody has measured this.
+def usual_of(statistics: Statistics, targets: Targets) -> dict[str, Usual]:
+    """What is usual of each node that is matched, whatever the neuron: for all batches of a task.
 
     Raises:
-        SchemaMismatch: such a node has no statistics over the data set.
+        SchemaMismatch: no pass has measured a node, or what it has measured was removed.
     """
-    if pushed(targets, settings) and (todo := unmeasured(statistics, targets)):
-        raise SchemaMismatch(todo)
-
-
-def usual_of(statistics: Statistics, targets: Targets) -> dict[str, Usual]:
-    """What is usual of each node that is matched, whatever the neuron: for all batches of a task. Of nodes that no pass
-    has measured it is not known."""
+    nodes = targets.nodes
     if not targets.variant.startswith(WHOLE):
-        return dict.fromkeys(targets.nodes, Usual())
-    known, levels = {INPUT, *statistics.measured()}, targets.levels
-    return {
-        node: _usual_at(statistics, targets, node, levels[node]) if node in known else Usual() for node in targets.nodes
-    }
+        return dict.fromkeys(nodes, Usual())
+    if todo := _to_measure([node for node in nodes if node != INPUT and not statistics.was_measured(node)]):
+        raise SchemaMismatch(todo)
+    levels = targets.levels
+    return {node: _usual_at(statistics, targets, node, levels[node]) for node in nodes}
 
 
 def _usual_at(statistics: Statistics, targets: Targets, node: str, levels: np.ndarray) -> Usual:

@@ -61,6 +61,10 @@ def test_it_is_said_before_targets_and_refused_before_pictures_until_the_node_is
         ran = atlas(copied, tmp_path / "a.zarr", layer=layer)
         assert (ran.exit_code, ran.output.splitlines()[-1]) == (1, f"Error: {SENTENCE}")
         assert not (tmp_path / "a.zarr").exists()
+    before = digests(copied.store)
+    ran = atlas(copied, tmp_path / "a.zarr", "--references", 2, "--targets", "fly")
+    assert (ran.exit_code, ran.output.splitlines()[-1]) == (1, f"Error: {SENTENCE}")
+    assert digests(copied.store) == before  # others may be measured instead
     for number, words in enumerate([("--emphasis", 0), ("--preset", "paper"), ("--method", "pixel")]):
         assert atlas(copied, tmp_path / f"{number}.zarr", *words, "--steps", 3).exit_code == 0
     done("references", made.shards, "--store", copied.store, *NETWORK, "--layer", LAYER, "--node", OTHER)
