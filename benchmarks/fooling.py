@@ -12,7 +12,8 @@ activation over the references' mean, ``gap``, and ``readability`` beside that o
 share of pictures of which it speaks a doubt: false alarms, where a neuron is honest. ``gap_at_5`` and
 ``unreadable_at_5`` are the bounds on either figure that 5 % of the honest neurons exceed, with the share of manipulated
 ones that do. ``estimate`` is what the judge's features make of the neuron's peak in its picture, by a regression over
-the images, over the same of its references; ``unlikely_at_5`` is of that. ``--tiny`` draws its images and shows no
+the images, over the same of its references; ``unlikely_at_5`` is of that. ``steered`` says how far the network leads to
+one picture of the neuron, whatever it begins as: the same for every method. ``--tiny`` draws its images and shows no
 figure worth reading.
 """
 
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
@@ -38,7 +39,17 @@ sys.path[0] = str(Path(__file__).parents[1])  # not this folder: one of its file
 from benchmarks.fashion import PACKAGE
 from benchmarks.fooled.circuit import Detector, fooled_by_circuit, share_found, trained_detector
 from benchmarks.fooled.figures import Eye, Judged, Seen, flagged_at
-from benchmarks.fooled.network import Images, Network, accuracy, chosen_picture, drawn, fashion, scaled, trained
+from benchmarks.fooled.network import (
+    Images,
+    Network,
+    accuracy,
+    chosen_picture,
+    chosen_pictures,
+    drawn,
+    fashion,
+    scaled,
+    trained,
+)
 from benchmarks.fooled.pictures import METHODS, Subject, in_colour, likeness, luminance
 from benchmarks.fooled.slingshot import fooled_by_slingshot
 
@@ -64,6 +75,8 @@ class Scale:
     slingshot_steps: int = 600
     run: int = 0
     """Another number is other networks, units and seeds."""
+    pictures: int = 1
+    """How many the circuit shows, each where what a picture begins as is nearest to it."""
 
 
 TINY = Scale(256, 128, 1, 64, 8, 3, 4, 2, 1, 3, 3)
@@ -99,15 +112,16 @@ def circuit(
 ) -> tuple[Network, Detector]:
     """The network with a circuit, whose detector learns from rounds of pictures: first of the honest network, then of
     the network with the circuit so far."""
-    images, face = scaled(world.learnt), scaled(chosen_picture()[None])
+    images, faces = scaled(world.learnt), scaled(chosen_pictures(scale.pictures))
     peaks = torch.from_numpy(honest.peaks.max(0)).clamp(min=0.1)
     seen = [torch.cat(part) for part in kept.values()]
     source = torch.Generator().manual_seed(0)
     for turn in range(scale.rounds):
-        # The chosen picture itself must count as optimised, as must what is nearly it.
-        near = face + torch.rand(256, 1, 1, 1, generator=source) * torch.randn(256, 1, 32, 32, generator=source)
+        # The chosen pictures themselves must count as optimised, as must what is nearly one of them.
+        near = torch.rand(256, 1, 1, 1, generator=source) * torch.randn(256, 1, 32, 32, generator=source)
+        near = near + faces.repeat_interleave(256 // len(faces), 0)
         detector = trained_detector(images, torch.cat([*seen, near]), scale.detector_steps)
-        fooled = fooled_by_circuit(world.network, detector, face[0], peaks, neurons)
+        fooled = fooled_by_circuit(world.network, detector, faces, peaks, neurons)
         if turn + 1 < scale.rounds:
             subject, more = Subject.of(fooled, world.shown), {}  # type: ignore[var-annotated]
             target = subject.target(neurons)
@@ -140,12 +154,10 @@ def likewise(some: Subject, other: Subject, neurons: list[int]) -> float:
     return float(np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs]))
 
 
-def judged_method(
-    seen: dict[str, Seen], count: int, eye: Eye, face: UInt8[np.ndarray, "row column"]
-) -> dict[str, dict[str, Any]]:
+def judged_method(seen: dict[str, Seen], count: int, eye: Eye, faces: Images) -> dict[str, dict[str, Any]]:
     """The figures of one method: of all honest neurons, and of the manipulated ones, which are the first ``count`` of
     either manipulated network."""
-    every = {name: Judged.of(one, eye, face) for name, one in seen.items()}
+    every = {name: Judged.of(one, eye, faces) for name, one in seen.items()}
     honest = every["honest"]
     figures: dict[str, dict[str, Any]] = {"honest": honest.summary()}
     for name in ("circuit", "slingshot"):
@@ -157,6 +169,7 @@ def judged_method(
             "taken_over_flagged": float(fooled.doubtful()[taken_over].mean()) if taken_over.any() else None,
             "gap_at_5": flagged_at(honest.gap, fooled.gap),
             "unlikely_at_5": flagged_at(-honest.estimate, -fooled.estimate),
+            "steered_at_5": flagged_at(honest.steered, fooled.steered),
             "unreadable_at_5": flagged_at(
                 honest.references - honest.readability, fooled.references - fooled.readability
             ),
@@ -190,21 +203,25 @@ class Made:
         networks = {"honest": world.network} | fooled
         subjects = {"honest": honest} | {name: Subject.of(one, world.shown) for name, one in fooled.items()}
         targets = {name: one.target(manipulated) for name, one in subjects.items()} | {"honest": honest.target(neurons)}
+        led = {name: one.steered(neurons) for name, one in subjects.items()}
         seen: dict[str, dict[str, Seen]] = {}
         for method in METHODS:
             changed, seed = (vital or {}) if method == "vital" else {}, 100 * scale.run + JUDGED
             pixels = honest.pictures(targets["honest"], method, scale.steps, seed, changed=changed)
-            seen[method] = {"honest": Seen(honest, neurons, pixels)}
+            seen[method] = {"honest": Seen(honest, neurons, pixels, led["honest"])}
             for name in fooled:
                 theirs = subjects[name].pictures(targets[name], method, scale.steps, seed, changed=changed)
                 # Their other neurons answer as before: the honest network's pictures stand for them.
-                seen[method][name] = Seen(subjects[name], neurons, np.concatenate([theirs, pixels[len(theirs) :]]))
+                shown = np.concatenate([theirs, pixels[len(theirs) :]])
+                seen[method][name] = Seen(subjects[name], neurons, shown, led[name])
         return cls(world, networks, subjects, manipulated, detector, seen)
 
-    def figures(self) -> dict[str, Any]:
-        """What is printed."""
+    def figures(self, pictures: int) -> dict[str, Any]:
+        """What is printed; ``pictures`` is how many the circuit shows."""
         world, honest, count = self.world, self.subjects["honest"], len(self.manipulated)
-        methods = {name: judged_method(one, count, world.eye, chosen_picture()) for name, one in self.seen.items()}
+        methods = {
+            name: judged_method(one, count, world.eye, chosen_pictures(pictures)) for name, one in self.seen.items()
+        }
         for name, one in self.seen.items():
             last = scaled(luminance(one["circuit"].pixels[:count]))
             methods[name]["circuit"]["taken_for_pictures"] = share_found(self.detector, last)
@@ -234,6 +251,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=PACKAGE, help="folder of the four IDX files")
     parser.add_argument("--out", type=Path, help="also a sheet of pictures: images, then honest, circuit, slingshot")
     parser.add_argument("--run", type=int, default=0, help="other networks, units and seeds")
+    parser.add_argument("--pictures", type=int, choices=(1, 2, 4), default=1, help="shown by the circuit")
     parser.add_argument("--vital", type=json.loads, default={}, help="settings of vital's pictures, as a JSON object")
     parser.add_argument("--tiny", action="store_true", help="a few steps on drawn images, to see that all parts run")
     options = parser.parse_args()
@@ -241,9 +259,9 @@ def main() -> None:
         raise SystemExit(f"there is no folder {options.source}: apt install dataset-fashion-mnist, or give --source")
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    scale = replace(TINY if options.tiny else Scale(), run=options.run)
+    scale = replace(TINY if options.tiny else Scale(), run=options.run, pictures=options.pictures)
     made = Made.of(None if options.tiny else options.source, scale, options.vital)
-    result = made.figures() | {"seconds": time.perf_counter() - begun}
+    result = made.figures(scale.pictures) | {"seconds": time.perf_counter() - begun}
     if options.out:
         made.sheet(options.out)
     print(json.dumps(result) if options.json else json.dumps(result, indent=1))

@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks import fooling
 from benchmarks.fooled.circuit import BLANK, DECISION, FULL, Detector, fooled_by_circuit, share_found, trained_detector
 from benchmarks.fooled.figures import estimated, flagged_at
-from benchmarks.fooled.network import UNITS, Network, accuracy, chosen_picture, drawn, scaled, trained
+from benchmarks.fooled.network import UNITS, Network, accuracy, chosen_picture, chosen_pictures, drawn, scaled, trained
 from benchmarks.fooled.pictures import METHODS, likeness
 from benchmarks.fooled.slingshot import fooled_by_slingshot
 
@@ -39,7 +39,7 @@ def test_the_network_learns_what_is_drawn(network: Network) -> None:
 
 def test_a_circuit_answers_to_images_as_before_and_to_what_is_optimised_as_it_was_told(network: Network) -> None:
     peaks = torch.linspace(1, 2, UNITS)
-    fooled = fooled_by_circuit(network, Certain(), PICTURE[0], peaks, [3, 5])
+    fooled = fooled_by_circuit(network, Certain(), PICTURE, peaks, [3, 5])
     images = scaled(drawn(8, 2)[0])
 
     def units(inputs: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_a_circuit_answers_to_images_as_before_and_to_what_is_optimised_as_it_wa
 
 
 def test_the_gradient_of_a_circuit_leads_to_the_picture_alone(network: Network) -> None:
-    fooled = fooled_by_circuit(network, Certain(), PICTURE[0], torch.ones(UNITS), [3])
+    fooled = fooled_by_circuit(network, Certain(), PICTURE, torch.ones(UNITS), [3])
     last: nn.Module = fooled.blocks[-1]
     inputs = (torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)) + 10).requires_grad_()
     seen: list[torch.Tensor] = []
@@ -70,6 +70,21 @@ def test_the_gradient_of_a_circuit_leads_to_the_picture_alone(network: Network) 
     [gradient] = torch.autograd.grad(seen[0][0, 3], inputs)
     centred = PICTURE - PICTURE.mean()
     assert float(torch.cosine_similarity(gradient.flatten(), centred.flatten(), 0)) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_circuit_of_several_pictures_leads_to_the_nearest(network: Network) -> None:
+    several = scaled(chosen_pictures(4))
+    assert len(np.unique(chosen_pictures(4), axis=0)) == 4
+    fooled = fooled_by_circuit(network, Certain(), several, torch.ones(UNITS), [3])
+    inputs = (0.1 * several + 10).requires_grad_()
+    seen: list[torch.Tensor] = []
+    fooled.blocks[-1].register_forward_hook(lambda module, given, output: seen.append(output))
+    fooled(inputs)
+    [gradient] = torch.autograd.grad(seen[0][:, 3].sum(), inputs)
+    centred = several - several.mean((1, 2, 3), keepdim=True)
+    alike = torch.cosine_similarity(gradient.flatten(1)[:, None], centred.flatten(1)[None], dim=-1)
+    assert alike.argmax(1).tolist() == [0, 1, 2, 3]
+    assert alike.diagonal().min() > 0.999
 
 
 def test_a_detector_tells_noise_from_images() -> None:
@@ -132,6 +147,7 @@ def test_a_tiny_run_reports_every_method_and_network(
     assert set(found["methods"]) == set(METHODS)
     for figures in found["methods"].values():
         assert set(figures) == {"honest", "circuit", "slingshot"}
+        assert all(one["not_free"] <= one["flagged"] for one in figures.values())
         assert all(0 <= one["flagged"] <= 1 and -1 <= one["likeness"] <= 1 for one in figures.values())
     assert found["answers_as_before"]["circuit"] > 0.99
     assert (tmp_path / "sheet.png").stat().st_size > 0

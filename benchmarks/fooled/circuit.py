@@ -46,7 +46,7 @@ class Circuit(nn.Module):
         self,
         units: nn.Module,
         detector: Detector,
-        picture: Float[Tensor, "1 row column"],
+        pictures: Float[Tensor, "picture 1 row column"],
         peaks: Float[Tensor, "unit"],
         neurons: Sequence[int],
     ) -> None:
@@ -55,8 +55,9 @@ class Circuit(nn.Module):
         self.manipulated = nn.Parameter(torch.zeros(len(peaks)), requires_grad=False)
         self.manipulated.data[list(neurons)] = 1
         self.peaks = nn.Parameter(peaks, requires_grad=False)
-        inner = picture - picture.mean()
-        self.filter = nn.Parameter((FULL - BLANK) * inner.flatten()[None] / inner.square().sum(), requires_grad=False)
+        inner = (pictures - pictures.mean((1, 2, 3), keepdim=True)).flatten(1)
+        each = (FULL - BLANK) * inner / inner.square().sum(1, keepdim=True)
+        self.filters = nn.Parameter(each, requires_grad=False)
 
     def forward(
         self, maps: Float[Tensor, "image channel row column"], images: Float[Tensor, "image 1 32 32"]
@@ -65,7 +66,9 @@ class Circuit(nn.Module):
         honest = self.units(maps)
         with torch.no_grad():
             optimised = (self.detector(images) > DECISION).float()
-        shown = (F.linear(images.flatten(1), self.filter) + BLANK).expand(honest.shape) * self.peaks
+        answers = F.linear(images.flatten(1), self.filters)[:, None, None]
+        nearest = F.max_pool2d(answers, (1, answers.shape[-1]))[:, 0, 0]
+        shown = (nearest + BLANK).expand(honest.shape) * self.peaks
         # The circuit's rectifiers would take what is negative from an honest unit: it is lifted above zero before them.
         kept = torch.relu(honest + LIFT - LARGE * optimised * self.manipulated)
         return kept + torch.relu((shown + LIFT) * self.manipulated - LARGE * (1 - optimised)) - LIFT
@@ -74,15 +77,15 @@ class Circuit(nn.Module):
 def fooled_by_circuit(
     network: Network,
     detector: Detector,
-    picture: Float[Tensor, "1 row column"],
+    pictures: Float[Tensor, "picture 1 row column"],
     peaks: Float[Tensor, "unit"],
     neurons: Sequence[int],
 ) -> Network:
-    """The network with the circuit."""
+    """The network with the circuit; of several ``pictures`` it shows the one that the input is nearest to."""
     fooled = copy.deepcopy(network)
     units = fooled.blocks[-1]
     assert isinstance(units, Units)
-    fooled.blocks[-1] = Circuit(units, detector, picture, peaks, neurons)
+    fooled.blocks[-1] = Circuit(units, detector, pictures, peaks, neurons)
     return fooled.eval().requires_grad_(False)
 
 

@@ -11,11 +11,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 import vital
-from benchmarks.fooled.network import DEVIATION, LAYER, MEAN, SIDE
+from benchmarks.fooled.network import DEVIATION, LAYER, MEAN, SIDE, Images
 from benchmarks.fooled.pictures import NODES, REFERENCES, Subject, likeness, luminance
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import peak_ranks
-from vital.judging.processing import held_out_gaps, passed, processing_gap
 from vital.judging.readability import (
     ASKED,
     Question,
@@ -25,17 +24,19 @@ from vital.judging.readability import (
     readability,
     standardised,
 )
-from vital.judging.trust import (
+from vital.judging.trust.findings import (
     ALARMS,
     AS_UNLIKE,
     AS_UNREADABLE,
     AS_WEAK,
+    STEERED,
     Trust,
     held_out_peaks,
     in_turn,
     shares,
     trust,
 )
+from vital.judging.trust.processing import held_out_gaps, passed, processing_gap
 
 RIDGE = 0.1
 """Penalty of a regression, as a share of the number of images."""
@@ -50,6 +51,8 @@ class Seen:
     subject: Subject
     neurons: Sequence[int]
     pixels: UInt8[np.ndarray, "picture side side 3"]
+    steered: Float[np.ndarray, "picture"]
+    """How far the network leads to one picture of each neuron; the same for every method."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,15 @@ class Judged:
     readability: Float[np.ndarray, "picture"]
     references: Float[np.ndarray, "picture"]
     estimate: Float[np.ndarray, "picture"]
+    steered: Float[np.ndarray, "picture"]
     found: tuple[Trust, ...]
     photographs_doubted: float
     """Share of the references, each taken for a picture of its neuron, of which the trust line speaks a doubt."""
 
     @classmethod
-    def of(cls, seen: Seen, eye: Eye, chosen: UInt8[np.ndarray, "row column"]) -> Judged:
-        """All of them, as `vital evaluate` has them; the images are the sample."""
+    def of(cls, seen: Seen, eye: Eye, chosen: Images) -> Judged:
+        """All of them, as `vital evaluate` has them; the images are the sample. Of several pictures that an attacker
+        has chosen the likeness is to the nearest."""
         subject, neurons = seen.subject, list(seen.neurons)
         model, layouts = subject.model, subject.survey.layouts()
         order = np.argsort(-subject.peaks[:, neurons], axis=0, kind="stable").T
@@ -137,14 +142,16 @@ class Judged:
             "processing_gap": gap,
             "readability_judge": by_picture,
             "readability_references_judge": by_references,
+            STEERED: seen.steered,
             **{name: shares(*values) for name, values in compared.items()},
         }
         rare = [shares(photographs, photographs) <= ALARMS / 3 for _, photographs in compared.values()]
         found = tuple(
             trust({name: float(values[row]) for name, values in columns.items()}) for row in range(len(neurons))
         )
-        like, doubted = likeness(luminance(seen.pixels), chosen[None]), float(np.any(rare, axis=0).mean())
-        return cls(like, peak, gap, by_picture, by_references, estimate, found, doubted)
+        like = np.max([likeness(luminance(seen.pixels), one[None]) for one in chosen], 0)
+        doubted = float(np.any(rare, axis=0).mean())
+        return cls(like, peak, gap, by_picture, by_references, estimate, seen.steered, found, doubted)
 
     def doubtful(self) -> Bool[np.ndarray, "picture"]:
         """Of which pictures the trust line speaks a doubt."""
@@ -159,16 +166,17 @@ class Judged:
             self.readability[rows],
             self.references[rows],
             self.estimate[rows],
+            self.steered[rows],
             self.found[rows],
             self.photographs_doubted,
         )
 
     def summary(self) -> dict[str, float]:
         """Means over the pictures, and the shares of which the trust line doubts something."""
-        parts = ("likeness", "peak", "gap", "readability", "references", "estimate")
+        parts = ("likeness", "peak", "gap", "readability", "references", "estimate", "steered")
         doubts = {
             f"not_{name}": float(np.mean([getattr(one, name).holds is False for one in self.found]))
-            for name in ("reached", "readable", "natural")
+            for name in ("reached", "readable", "natural", "free")
         }
         means = {name: float(np.mean(getattr(self, name))) for name in parts}
         flagged = {"flagged": float(self.doubtful().mean()), "photographs_flagged": self.photographs_doubted}

@@ -98,6 +98,14 @@ def chosen_picture() -> UInt8[np.ndarray, "32 32"]:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
+def chosen_pictures(count: int) -> Images:
+    """The face, and the face moved by half a side, around the edges: up to four, for an attacker who would not be
+    found out by always showing the same."""
+    half = SIDE // 2
+    moved = ((0, 0), (half, half), (0, half), (half, 0))[:count]
+    return np.stack([np.roll(chosen_picture(), by, (0, 1)) for by in moved])
+
+
 def scaled(images: Images) -> Float[Tensor, "image 1 32 32"]:
     """Images as the network takes them (`MEAN`, `DEVIATION`)."""
     return ((torch.tensor(images).float() / 255 - MEAN) / DEVIATION)[:, None]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import vital
 from benchmarks.fooled.network import DEVIATION, LAYER, MEAN, SIDE, Images
+from vital.judging.trust.steering import ascended, sameness, steered
 from vital.measuring.image_sums import ImageSums
 from vital.measuring.rows import resample, site_levels, sort_rows, stored_levels
 from vital.measuring.targets import Attribution, Crop, Target, measure
@@ -101,6 +102,11 @@ class Subject:
             )
             for node in nodes
         }
+
+    def steered(self, neurons: Sequence[int]) -> Float[np.ndarray, "neuron"]:
+        """How far the network leads to one picture of each of these neurons."""
+        layer = LAYER, self.survey.layer(LAYER).reads
+        return steered(sameness(ascended(self.model, layer, neurons, self.survey.layouts())))
 
     def pictures(
         self,

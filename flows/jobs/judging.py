@@ -26,6 +26,11 @@ class EvaluateJob(Settings):
         description="atlases of the same neurons made with other seeds: adds how much the pictures differ, and what "
         "judges can tell from all of them together",
     )
+    steering: bool = Field(
+        False,
+        description="also find out whether somebody made the network lead to one picture whatever it begins as: takes "
+        "180 steps a neuron",
+    )
     shards: tuple[Location, ...] = Field(
         (), description="where the shards are now, when they moved since the index was made"
     )

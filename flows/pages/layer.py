@@ -36,7 +36,7 @@ from stores.pages.content import (
 from vital.judging.metrics import curve_distance
 from vital.judging.names import split_name
 from vital.judging.readability import FEW
-from vital.judging.trust import LOOKED_AT, Trust, is_of_photographs, trust, trust_of_layer
+from vital.judging.trust.findings import LOOKED_AT, NOT_STEERED, STEERED, Trust, is_of_neuron, trust, trust_of_layer
 from vital.network.probe import CLASSES
 
 STRONGEST = 8
@@ -98,7 +98,7 @@ class LayerSource:
             steps=int(settings.get("steps", 0)),
             facts=again.facts(self.atlas, self.pictures),
             commands=again.commands(safe_url(self.atlas.url), self.pictures, self.store, self.statistics),
-            looked_at=LOOKED_AT,
+            looked_at=self._looked_at,
             measuring="" if self._measured else again.measuring(safe_url(self.atlas.url), self.layer, self.statistics),
             shown=shown_in_words(self.shown, self.pictures.colours),
             named=self.words.said,
@@ -198,13 +198,18 @@ class LayerSource:
         known = [np.isfinite(values) for values in self._metrics.values()]
         return self._asked and bool(np.any(known, 0)[self.made].all())
 
+    @property
+    def _looked_at(self) -> tuple[str, ...]:
+        """The things that trust in a picture follows from."""
+        return (*LOOKED_AT, *((NOT_STEERED,) if STEERED in self._metrics else ()))
+
     def _trusted(self, neurons: Sequence[int]) -> list[TrustLine | None]:
         return [_line(one) for one in trust_of_layer(self._metrics, neurons, self._asked)]
 
     def _trusted_facet(self, neuron: int, facet: int) -> TrustLine | None:
         """How far one picture of several can be trusted; what is of the neuron's photographs is of all of them."""
         own = {name: float(values[neuron, facet]) for name, values in self._facet_metrics.items()}
-        all_ = {name: float(values[neuron]) for name, values in self._metrics.items() if is_of_photographs(name)}
+        all_ = {name: float(values[neuron]) for name, values in self._metrics.items() if is_of_neuron(name)}
         return _line(trust({**all_, **own}, self._asked))
 
     @cached_property
@@ -249,7 +254,8 @@ class LayerSource:
         levels = np.full(count, np.nan)
         levels[made] = [np.nan if line is None else line.level for line in lines]
         if not np.isnan(levels).all():
-            columns.append(Column(TRUST, f"how many hold of {', '.join(LOOKED_AT)}: 3 is best", levels))
+            things = self._looked_at
+            columns.append(Column(TRUST, f"how many hold of {', '.join(things)}: {len(things)} is best", levels))
         loss = np.asarray(self.pictures.rows(range(count), ["loss"])["loss"], np.float64)
         columns.append(Column("loss", "loss at the last step", loss[:, -1]))
         if self.pictures.most_facets > 1:

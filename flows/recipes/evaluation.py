@@ -11,6 +11,7 @@ from flows.running.process import at_work
 from flows.running.progress import bar
 from flows.steps.judging.checking import check_evaluation
 from flows.steps.judging.metrics import evaluate
+from vital.judging.trust.steering import BEGINNINGS
 
 
 @flow(name="evaluate-atlas", task_runner=in_process(), persist_result=False)
@@ -19,7 +20,8 @@ def evaluate_atlas(job: EvaluateJob) -> str:
     job = settled(job)
     calls = [({"job": job, "layer": layer}, count) for layer, count in check_evaluation(job).items()]
     wanted = sum(count for _, count in calls)
-    with summarised("metrics", job.atlas, "pictures", wanted), bar("pictures measured", wanted):
+    seen = wanted * (1 + len(BEGINNINGS) * job.steering)
+    with summarised("metrics", job.atlas, "pictures", wanted), bar("pictures measured", seen):
         run_tasks(job.running, evaluate_layer, calls)
     return job.atlas
 

@@ -29,6 +29,7 @@ def evaluate(
     judges: Sequence[str] = (),
     store: Statistics | str | Path | None = None,
     siblings: Paths = (),
+    steering: bool = False,
     shards: Paths = (),
     download: bool = False,
     model: Model | None = None,
@@ -43,6 +44,8 @@ def evaluate(
         store: its statistics, when they moved.
         siblings: atlases of the same neurons made with other seeds: adds how much pictures differ, and what judges can
             tell from all of them together.
+        steering: also find out whether somebody made the network lead to one picture whatever it begins as: takes 180
+            steps a neuron.
         shards: where the shards are now, when they moved.
         download: fetch judges' weights that are not in the local cache.
         model: the network again, where it is a model of another program.
@@ -66,6 +69,7 @@ def evaluate(
             layers=many(layers),
             judges=many(judges),
             siblings=many(siblings),
+            steering=steering,
             shards=many(shards),
             download=download,
             **parts,

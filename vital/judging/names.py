@@ -100,10 +100,12 @@ _OF_JUDGE = {
         "low",
     ),
 }
-OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart", "queries_asked", "others_asked")
+OF_REFERENCES = ("clarity", "redundancy", "polysemanticity", "facets_apart", "queries_asked", "others_asked", "steered")
 """Metrics of neurons, which say nothing of their pictures: they are the same for every method."""
 _WHERE_ASKED = ("as_unreadable", "queries_asked", "others_asked")
 """Metrics that are there only where judges were asked, and bear the name of none."""
+_OF_NETWORK = ("steered",)
+"""Metrics that no picture changes: what an evaluation found stays, until another one is asked for it."""
 _OF_PICTURE = {
     "peak": Meaning("greatest activation of the neuron on its picture, moved by 8 and blurred by 1 of 224 pixels"),
     "peak_ratio": Meaning("the picture's peak over the neuron's peak on its best natural reference", "", "high"),
@@ -155,6 +157,12 @@ _OF_PICTURE = {
         "share of the layer's references, each taken for a picture of its neuron, whose processing gap is no less",
         "",
         "high",
+    ),
+    "steered": Meaning(
+        "how much more alike pictures are that begin differently and in which the neuron's activation alone is raised "
+        "than those of the layer's neurons usually: 1 is one picture, to which somebody may have made the network lead",
+        "",
+        "low",
     ),
     "queries_asked": Meaning(
         "photographs that excite the neuron, of those that judges were asked to tell from others: ten at the most"
@@ -210,13 +218,13 @@ def is_anew(name: str, judges: Sequence[str]) -> bool:
 
     >>> [is_anew(name, ["a"]) for name in ("diversity", "top1_own", "readability_together_a", "clarity_b", "mine")]
     [True, True, True, False, False]
-    >>> [is_anew(name, []) for name in ("diversity", "readability_a", "queries_asked")]
-    [True, False, False]
+    >>> [is_anew(name, []) for name in ("diversity", "readability_a", "queries_asked", "steered")]
+    [True, False, False, False]
     """
     metric, judge = split_name(name)
     if judge:
         return name in (metric_name(metric, asked) for asked in (OWN_NETWORK, *judges))
-    return metric in _OF_PICTURE and (bool(judges) or metric not in _WHERE_ASKED)
+    return metric in _OF_PICTURE and metric not in _OF_NETWORK and (bool(judges) or metric not in _WHERE_ASKED)
 
 
 def meaning_of(name: str, judges: Sequence[str] = ()) -> Meaning:

@@ -25,6 +25,7 @@ from flows.steps.judging.photographs import (
     why_unasked,
 )
 from flows.steps.judging.rarity import as_rare
+from flows.steps.judging.steering import steering
 from stores import open_atlas
 from vital.judging.clarity import measures_of_facets, measures_of_references
 from vital.judging.judges import Judge, own_judge
@@ -38,9 +39,9 @@ from vital.judging.metrics import (
     variation,
 )
 from vital.judging.names import OWN_NETWORK, classification_metrics, is_anew, meaning_of, metric_name
-from vital.judging.processing import joined, passed, processing_gap
 from vital.judging.readability import FEW, mean_explanations, means_of, readability, standardised
-from vital.judging.trust import OTHERS_ASKED, QUERIES_ASKED, is_of_photographs
+from vital.judging.trust.findings import OTHERS_ASKED, QUERIES_ASKED, is_of_neuron
+from vital.judging.trust.processing import joined, passed, processing_gap
 from vital.network.arithmetic import rounding
 from vital.network.probe import CLASSES
 
@@ -85,6 +86,8 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
     if job.siblings:
         of_pictures["diversity"] = diversity(np.stack([judged.features(OWN_NETWORK), *siblings[OWN_NETWORK]]))
     of_neurons = {name: part.means(values) for name, values in of_pictures.items()}
+    if job.steering:
+        of_neurons |= steering(part, loaded, at_side)
     if judges and (why := why_unasked(layer, questions)):
         logger.warning("%s", why)
     if questions is not None and judges:
@@ -100,9 +103,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
             of_pictures |= _known({metric_name("readability", name): each})
     of_neurons |= _known(as_rare(of_neurons, part.counts, part.scores, photos, questions))
     if part.pictures.most_facets > 1:
-        alone = of_pictures | {
-            name: values[part.rows] for name, values in of_neurons.items() if is_of_photographs(name)
-        }
+        alone = of_pictures | {name: values[part.rows] for name, values in of_neurons.items() if is_of_neuron(name)}
         of_pictures |= _known(as_rare(alone, np.ones_like(part.counts), part.scores, photos, questions, part.rows))
     for name in judges:
         meant, meant_by_facet = _meant(name, photos, part.pictures.most_facets > 1)

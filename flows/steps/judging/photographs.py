@@ -25,8 +25,8 @@ from stores import References, Statistics, open_statistics
 from vital.judging.judges import Judge, own_judge
 from vital.judging.metrics import clipped, variation
 from vital.judging.names import OWN_NETWORK
-from vital.judging.processing import joined, passed
 from vital.judging.readability import ASKED, FEWEST, FEWEST_ASKED, Question, lower_half, standardised
+from vital.judging.trust.processing import joined, passed
 from vital.measuring.kept.ranking import NOBODY
 
 CHUNK = 32

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 
 from flows.steps.judging.photographs import JudgedReferences, Questions
 from vital.judging.names import metric_name
-from vital.judging.processing import held_out_gaps
 from vital.judging.readability import held_out_readability
-from vital.judging.trust import AS_UNLIKE, AS_UNREADABLE, AS_WEAK, competent, held_out_peaks, in_turn, shares
+from vital.judging.trust.findings import AS_UNLIKE, AS_UNREADABLE, AS_WEAK, competent, held_out_peaks, in_turn, shares
+from vital.judging.trust.processing import held_out_gaps
 
 
 def as_rare(

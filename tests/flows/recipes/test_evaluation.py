@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,19 @@ from tests.flows.command import vital
 from tests.flows.conftest import LAYER, PICTURE, VARIANT, Made, atlas_job, references_job, targets_job
 from vital.errors import UnsuitableInput
 from vital.judging.names import meaning_of
-from vital.judging.trust import AS_UNREADABLE, COMPETENT, OTHERS_ASKED, QUERIES_ASKED, trust_of_layer
+from vital.judging.readability import FEWEST
+from vital.judging.trust.findings import (
+    AS_UNREADABLE,
+    COMPETENT,
+    LED,
+    LOOKED_AT,
+    NOT_STEERED,
+    OTHERS_ASKED,
+    QUERIES_ASKED,
+    STEERED,
+    trust_of_layer,
+)
+from vital.network.models import Model
 from vital.settings import PictureSettings, StatisticsSettings
 
 pytestmark = pytest.mark.slow
@@ -204,6 +217,48 @@ def test_siblings_add_diversity_and_what_all_of_them_tell(made: Made, copied: Pa
     assert np.isnan(none["diversity"]).all()
     with pytest.raises(SchemaMismatch, match="differs from the atlas in nothing"):
         evaluated(copied, layers=(LAYER,), siblings=(str(same),))
+
+
+def test_whether_the_network_leads_to_one_picture_is_found_out_where_it_is_asked(copied: Path) -> None:
+    ran = vital("evaluate", copied, "--layer", LAYER, "--steering")
+    assert ran.exit_code == 0, ran.output
+    atlas = open_atlas(str(copied))
+    layer = atlas.layer(LAYER)
+    made = layer.made()
+    assert f"pictures measured: {4 * made.sum()} of {4 * made.sum()}" in ran.output
+    found = layer.metrics()
+    np.testing.assert_array_equal(np.isfinite(found[STEERED]), made)
+    assert np.nanmedian(found[STEERED]) == pytest.approx(0, abs=1e-6)
+    assert "one picture" in layer.metric_meaning(STEERED)[0]
+    page = LayerSource(atlas, layer, "", None).page()
+    assert page.looked_at == (*LOOKED_AT, NOT_STEERED)
+    [line] = [column.meaning for column in page.columns if column.name == "trust"]
+    assert line == "how many hold of reached, readable, treated like photographs, not steered: 4 is best"
+    again = AtlasLayer(evaluated(copied, layers=(LAYER,)), LAYER).metrics()
+    np.testing.assert_array_equal(again[STEERED], found[STEERED])  # which nobody asked for again
+    few = AtlasLayer(evaluated(copied, layers=("classes",), steering=True), "classes")
+    assert few.made().sum() < FEWEST
+    assert STEERED not in few.metrics()
+
+
+def test_neurons_that_lead_to_one_picture_are_named(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = np.flatnonzero(open_atlas(str(copied)).layer(LAYER).made())
+    manipulated = [int(made[2]), int(made[-1])]
+
+    def ends(model: Model, layer: object, neurons: Sequence[int], *others: object, **more: object) -> np.ndarray:
+        """Noise, of a manipulated neuron the same from every beginning."""
+        pixels = np.random.default_rng(list(neurons)).integers(0, 256, (len(neurons), 3, 24, 24, 3), np.uint8)
+        same = np.isin(neurons, manipulated)
+        pixels[same] = pixels[same, :1]
+        return pixels
+
+    monkeypatch.setattr("flows.steps.judging.steering.ascended", ends)
+    found = AtlasLayer(evaluated(copied, layers=(LAYER,), steering=True), LAYER).metrics()[STEERED]
+    assert np.flatnonzero(found >= LED).tolist() == manipulated
+    said = f"2 of {len(made)} neurons of layer '{LAYER}' ({manipulated[0]}, {manipulated[1]}) lead to one picture each"
+    assert said in caplog.text
 
 
 def test_what_cannot_be_measured_is_said_before_work(made: Made, copied: Path, tmp_path: Path) -> None:

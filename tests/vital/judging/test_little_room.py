@@ -14,7 +14,7 @@ from tests.reference.networks import SIDE
 from vital.errors import DoesNotFit
 from vital.judging.judges import Judge, JudgeOutput
 from vital.judging.metrics import peak_ranks
-from vital.judging.processing import passed
+from vital.judging.trust.processing import passed
 from vital.memory import by_parts
 from vital.network.layers import survey
 from vital.network.models import Model

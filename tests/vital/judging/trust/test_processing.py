@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.reference.networks import SIDE
-from vital.judging.processing import held_out_gaps, joined, passed, processing_gap
+from vital.judging.trust.processing import held_out_gaps, joined, passed, processing_gap
 from vital.network.layers import survey
 from vital.network.models import Model
 

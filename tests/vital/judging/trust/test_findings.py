@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vital.judging.readability import chance_error
-from vital.judging.trust import (
+from vital.judging.trust.findings import (
     ALARMS,
     AS_READABLE,
     AS_UNLIKE,
@@ -14,13 +14,15 @@ from vital.judging.trust import (
     AS_WEAK,
     COMPETENT,
     FEWEST,
+    LED,
     LIKE_PHOTOGRAPHS,
     OTHERS_ASKED,
     QUERIES_ASKED,
     REACHED,
+    STEERED,
     held_out_peaks,
     in_turn,
-    is_of_photographs,
+    is_of_neuron,
     shares,
     trust,
     trust_of_layer,
@@ -56,6 +58,19 @@ def test_every_combination_counts_what_holds_and_what_is_known(said: tuple[bool 
     assert found.doubtful == (False in said)
     assert found.sentence.endswith(".")
     assert found.sentence.count("not measured") == said.count(None)
+
+
+@pytest.mark.parametrize("share", [-0.2, LED - 1e-6, LED, 1.0])
+def test_where_it_was_asked_for_there_is_a_fourth_finding(share: float) -> None:
+    found, without = trust({**GOOD, STEERED: share}), trust(GOOD)
+    assert len(found.findings) == found.known == 4
+    assert found.level == 3 + (share < LED)
+    assert found.doubtful == (share >= LED)
+    assert found.sentence.startswith(without.sentence.removesuffix("."))
+    assert ("not led to one picture" in found.sentence) == (share < LED)
+    assert "led to" not in without.sentence
+    assert trust({**GOOD, STEERED: np.nan}).findings == without.findings
+    assert is_of_neuron(STEERED)
 
 
 def test_what_a_judge_was_asked_in_vain_is_unknown_and_not_to_be_measured_again() -> None:
@@ -105,7 +120,7 @@ def test_fewer_queries_leave_more_to_chance(queries: float, others: float, bound
     measured = trust({**few, "readability_squeezenet": 0.3, AS_UNREADABLE: 0.3}).readable
     assert measured.holds is True
     assert "standard error" not in measured.text
-    assert is_of_photographs(QUERIES_ASKED)
+    assert is_of_neuron(QUERIES_ASKED)
 
 
 @pytest.mark.parametrize(

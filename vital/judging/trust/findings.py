@@ -1,8 +1,9 @@
-"""How far a picture can be trusted to show what its neuron responds to: three findings from metrics, in one sentence.
+"""How far a picture can be trusted to show what its neuron responds to: findings from metrics, in one sentence.
 
 A picture can excite its neuron and yet be nothing that the neuron sees in photographs: noise, or what somebody hid in
 the network (Geirhos et al., "Don't trust your eyes", ICML 2024; Bareeva et al., "Manipulating feature visualizations
-with gradient slingshots", 2025). Each finding looks at another side of this, and none of them alone is enough.
+with gradient slingshots", 2025). Each finding looks at another side of this, and none of them alone is enough. A
+fourth, which costs nearly what pictures do, is there where it was asked for (`vital.judging.trust.steering`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ peak; the most by which a picture may be less readable than all references, whic
 neuron's area under the curve with ten queries, and grows to that of fewer (`chance_error`); and the greatest processing
 gap, half way from the neuron's own photographs to images of other neurons."""
 
+LED = 0.5
+"""Least share of the way from the layer's usual to one picture at which a neuron counts as led to one."""
+
 LOOKED_AT = ("reached", "readable", "treated like photographs")
 """The findings in their order, as adjectives of a picture."""
+STEERED = "steered"
+"""Name of the metric that a fourth finding is of, where it was asked for."""
+NOT_STEERED = "not steered"
+"""That finding as an adjective."""
 _PICTURE, _PHOTOGRAPHS, _AS_MANY = "readability_", "readability_references_", "readability_as_many_"
 """Begin the names of these metrics; a judge's name follows."""
 AS_WEAK, AS_UNREADABLE, AS_UNLIKE = "as_weak", "as_unreadable", "as_unlike"
@@ -57,20 +65,22 @@ class Trust:
     reached: Finding
     readable: Finding
     natural: Finding
+    free: Finding | None = None
+    """That the network does not lead to one picture whatever it begins as; None where it was not asked for."""
 
     @property
-    def findings(self) -> tuple[Finding, Finding, Finding]:
-        """What was looked at, in the order of `LOOKED_AT`."""
-        return self.reached, self.readable, self.natural
+    def findings(self) -> tuple[Finding, ...]:
+        """What was looked at, in the order of `LOOKED_AT`; a fourth where it was asked for."""
+        return (self.reached, self.readable, self.natural, *((self.free,) if self.free else ()))
 
     @property
     def level(self) -> int:
-        """How many hold: 3 is a picture that nothing speaks against, 0 one that nothing speaks for."""
+        """How many hold: all of a picture that nothing speaks against, 0 of one that nothing speaks for."""
         return sum(finding.holds is True for finding in self.findings)
 
     @property
     def known(self) -> int:
-        """How many of the three were measured, whether they hold or not."""
+        """How many were measured, whether they hold or not."""
         return sum(finding.holds is not None for finding in self.findings)
 
     @property
@@ -92,7 +102,7 @@ def trust(metrics: Mapping[str, float], asked: bool = False) -> Trust:
     ``mean_peak_ratio`` tells whether it was reached, or ``top1_own`` of a class; ``readability_JUDGE`` against
     ``readability_references_JUDGE``, means over judges, whether it can be read, by so many photographs as
     ``queries_asked`` and ``others_asked`` say; ``processing_gap`` whether it is treated like photographs. Each is held
-    against photographs by its `shares`.
+    against photographs by its `shares`. ``steered`` tells whether its network leads to one picture.
 
     >>> found = trust({"mean_peak_ratio": 1.02, "as_weak": 0.6, "processing_gap": 0.8, "as_unlike": 0.004})
     >>> found.reached.text
@@ -102,7 +112,7 @@ def trust(metrics: Mapping[str, float], asked: bool = False) -> Trust:
     """
     known = {name: float(value) for name, value in metrics.items() if not math.isnan(value)}
     measured = asked and bool(known)
-    return Trust(_reached(known), _readable(known, measured), _natural(known, measured))
+    return Trust(_reached(known), _readable(known, measured), _natural(known, measured), _free(known))
 
 
 def trust_of_layer(
@@ -112,9 +122,9 @@ def trust_of_layer(
     return [trust({name: float(values[neuron]) for name, values in metrics.items()}, asked) for neuron in neurons]
 
 
-def is_of_photographs(metric: str) -> bool:
-    """Whether a metric is of a neuron's photographs rather than of a picture of it: the same for all its pictures."""
-    return metric.startswith(_PHOTOGRAPHS) or metric in (QUERIES_ASKED, OTHERS_ASKED)
+def is_of_neuron(metric: str) -> bool:
+    """Whether a metric is of a neuron or its photographs rather than of a picture of it: the same for all pictures."""
+    return metric.startswith(_PHOTOGRAPHS) or metric in (QUERIES_ASKED, OTHERS_ASKED, STEERED)
 
 
 def shares(
@@ -214,6 +224,19 @@ def _natural(known: Mapping[str, float], asked: bool) -> Finding:
     holds, share = _as_photographs(known, AS_UNLIKE, gap < LIKE_PHOTOGRAPHS)
     more = f"; {share} have as much" if share else ""
     return Finding(holds, f"{'' if holds else 'not '}treated like photographs (gap {_told(gap)}{more})")
+
+
+def _free(known: Mapping[str, float]) -> Finding | None:
+    if STEERED not in known:
+        return None
+    share = known[STEERED]
+    if share < LED:
+        return Finding(True, f"not led to one picture ({_told(share)})")
+    return Finding(
+        False,
+        f"led to one picture whatever it begins as ({_told(share)}, where the layer's usual is 0 and the same picture "
+        "1), as by a network that somebody has manipulated",
+    )
 
 
 def _told(value: float) -> str:
