@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from stores import AtlasLayer, Statistics, Targets
+from stores.arrays.blocks import DONE, STATUS
 from stores.arrays.names import placed
 from stores.atlas.origin import MEAN, ORIGIN, Origin
 from stores.dataset.targets import IMPORTANCE, REFERENCE_FACET
@@ -21,6 +22,8 @@ def origin_of(statistics: Statistics | None, pictures: AtlasLayer) -> Targets | 
     if kept is not None or statistics is None:
         return kept
     targets = statistics.targets(pictures.name, pictures.variant)
+    if not targets.declared and f"{targets.path}/{STATUS}" in targets.root:  # they were: pictures were made for them
+        targets.array(DONE)  # says that it is gone
     return targets if targets.declared else None
 
 

@@ -99,7 +99,8 @@ def test_what_pages_say_of_targets_and_of_the_data_set_is_named_where_it_was_rem
         copied.store,
     )
     node = f"targets/{LAYER}/{VARIANT.label(False)}/1"
-    for name in (f"{node}/relevant", f"{node}/importance", f"layers/{LAYER}/peak_mean"):
+    flags = node.removesuffix("1") + "done"
+    for name in (flags, f"{node}/relevant", f"{node}/importance", f"layers/{LAYER}/peak_mean"):
         with without(copied.store / name, tmp_path / "away"):
             assert refused(*pages) == name
     assert vital(*pages).exit_code == 0
