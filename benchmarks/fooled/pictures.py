@@ -105,8 +105,8 @@ class Subject:
 
     def steered(self, neurons: Sequence[int]) -> Float[np.ndarray, "neuron"]:
         """How far the network leads to one picture of each of these neurons."""
-        layer = LAYER, self.survey.layer(LAYER).reads
-        return steered(sameness(ascended(self.model, layer, neurons, self.survey.layouts())))
+        layer, layouts = self.survey.layer(LAYER), self.survey.layouts()
+        return steered(sameness(ascended(self.model, layer, neurons, layouts)))
 
     def pictures(
         self,

@@ -13,15 +13,14 @@ from flows.running.cluster import in_process
 from flows.running.neurons import parse_neurons
 from flows.running.process import load_at_side, load_stored, stored_model
 from flows.steps.pictures import (
+    asked_targets,
     check_side,
     declare_pictures,
     made_blocks,
     planned_tasks,
-    refuse_unmeasured,
-    targets_of,
     task_pictures,
 )
-from flows.steps.targets import live_neurons, planned_nodes
+from flows.steps.targets import live_neurons
 from stores import open_statistics
 from stores.arrays.blocks import BlocksAt
 from stores.arrays.leases import Holder
@@ -35,10 +34,7 @@ def build_atlas(job: AtlasJob) -> str:
     statistics = open_statistics(job.store, "r+" if job.targets == "fly" else "r")
     loaded = load_stored(statistics, job.running.of_flow)
     neurons = parse_neurons(job.neurons, loaded.survey.layer(job.layer).channels, job.layer)
-    if job.targets == "fly":  # of which the store keeps how they are measured, from when they are declared
-        refuse_unmeasured(job, statistics, planned_nodes(statistics, job.measuring(), loaded), neurons)
-    targets = targets_of(statistics, job, loaded)
-    refuse_unmeasured(job, statistics, targets.nodes, neurons)
+    targets = asked_targets(job, statistics, loaded, neurons)
     larger = load_at_side(stored_model(statistics), job.running.of_flow, job.picture.side)
     check_side(larger.survey, loaded.survey.layer(job.layer), targets.nodes)
     pictures = declare_pictures(job, statistics, targets, loaded)

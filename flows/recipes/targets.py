@@ -29,9 +29,8 @@ def measure_targets(job: TargetsJob) -> str:
     references = statistics.references(job.layer, job.variant.references)
     neurons = parse_neurons(job.neurons, loaded.survey.layer(job.layer).channels, job.layer)
     targets = declare_targets(statistics, job, loaded)
-    if todo := unmeasured(
-        statistics, targets.variant, targets.nodes
-    ):  # no matter to targets, but pictures would be refused
+    # No matter to targets, but pictures would be refused.
+    if todo := unmeasured(statistics, targets.variant, targets.nodes):
         sys.stderr.write(f"{todo}\n")
     live = references.live(job.variant.fewest)
     counted = {blocks: crops_of(references, live, blocks) for blocks in tasks_of(targets, neurons, live)}

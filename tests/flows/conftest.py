@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -89,3 +90,12 @@ def make(folder: Path) -> Made:
 def made(_server: None, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Made once for all tests; none may change it."""
     return Made(made_once(tmp_path_factory, "made", make))
+
+
+@pytest.fixture
+def bare(made: Made, tmp_path: Path) -> Made:
+    """A copy of the store without targets, to which others may be added."""
+    copy = Made(tmp_path)
+    shutil.copytree(made.store, copy.store)
+    shutil.rmtree(copy.store / "targets")
+    return copy

@@ -87,7 +87,7 @@ def evaluate(job: EvaluateJob, layer: str) -> None:
         of_pictures["diversity"] = diversity(np.stack([judged.features(OWN_NETWORK), *siblings[OWN_NETWORK]]))
     of_neurons = {name: part.means(values) for name, values in of_pictures.items()}
     if job.steering:
-        of_neurons |= steering(part, loaded, at_side)
+        of_neurons |= _known(steering(part, loaded, at_side))
     if judges and (why := why_unasked(layer, questions)):
         logger.warning("%s", why)
     if questions is not None and judges:

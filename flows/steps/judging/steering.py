@@ -21,14 +21,14 @@ NAMED = 20
 
 
 def steering(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[str, Float[np.ndarray, "neuron"]]:
-    """The metric of every neuron with a picture; nothing where they are too few to tell. They are measured in the
-    arithmetic that the layer's pictures were made in. A warning names those that are led."""
-    reads, layouts = loaded.survey.layer(part.layer).reads, loaded.survey.layouts()
+    """The metric of every neuron with a picture. They are measured in the arithmetic that the layer's pictures were
+    made in. A warning names those that are led."""
+    layer, layouts = loaded.survey.layer(part.layer), loaded.survey.layouts()
     precision, together = part.pictures.settings["precision"], FIXED[at_side.device.type]
     same = []
     for start in range(0, len(part.neurons), together):
         some = slice(start, start + together)
-        pixels = ascended(at_side.model, (part.layer, reads), part.neurons[some], layouts, precision=precision)
+        pixels = ascended(at_side.model, layer, part.neurons[some], layouts, precision=precision)
         same.append(sameness(pixels))
         tick(len(BEGINNINGS) * int(part.counts[some].sum()))
     found = steered(np.concatenate(same))
@@ -40,4 +40,4 @@ def steering(part: Measured, loaded: LoadedModel, at_side: LoadedModel) -> dict[
             "manipulated the network: compare them with their references, and with another copy of the weights",
             len(led), len(found), part.layer, named,
         )  # fmt: skip
-    return {STEERED: found} if np.isfinite(found).any() else {}
+    return {STEERED: found}

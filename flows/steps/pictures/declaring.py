@@ -17,6 +17,7 @@ from flows.steps.reading.labels import network_names
 from flows.steps.targets import (
     declare_origin,
     declare_targets,
+    planned_nodes,
     pushed,
     unmeasured,
     variant_of,
@@ -68,7 +69,22 @@ def check_side(larger: Survey, layer: Layer, nodes: Iterable[str]) -> None:
             larger.layer(name)
 
 
-def refuse_unmeasured(job: AtlasJob, statistics: Statistics, nodes: Sequence[str], neurons: Sequence[int]) -> None:
+def asked_targets(job: AtlasJob, statistics: Statistics, loaded: LoadedModel, neurons: Sequence[int]) -> Targets:
+    """The targets of a run's pictures of ``neurons``: `targets_of`, where what they are pushed from was measured. On
+    the fly that is asked before they are declared, since from then on the store keeps how they are measured.
+
+    Raises:
+        SchemaMismatch: as `targets_of` does; or a node has no statistics over the data set.
+    """
+    if job.targets == "fly":
+        _refuse_unmeasured(job, statistics, planned_nodes(statistics, job.measuring(), loaded), neurons)
+        return targets_of(statistics, job, loaded)
+    targets = targets_of(statistics, job, loaded)
+    _refuse_unmeasured(job, statistics, targets.nodes, neurons)
+    return targets
+
+
+def _refuse_unmeasured(job: AtlasJob, statistics: Statistics, nodes: Sequence[str], neurons: Sequence[int]) -> None:
     """Refuse pictures of ``neurons`` that are to be pushed from what is usual of ``nodes`` where no pass has measured
     this, before anything is written. Those that are made already need nothing more.
 

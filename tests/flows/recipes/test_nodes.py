@@ -30,15 +30,6 @@ SENTENCE = (
 )
 
 
-@pytest.fixture
-def copied(made: Made, tmp_path: Path) -> Made:
-    """A store without targets, to which others may be added."""
-    copy = Made(tmp_path)
-    shutil.copytree(made.store, copy.store)
-    shutil.rmtree(copy.store / "targets")
-    return copy
-
-
 def done(*words: object) -> str:
     ran = vital(*words)
     assert ran.exit_code == 0, ran.output
@@ -54,53 +45,51 @@ def pixels(out: Path) -> np.ndarray:
 
 
 def test_it_is_said_before_targets_and_refused_before_pictures_until_the_node_is_measured(
-    made: Made, copied: Made, tmp_path: Path
+    made: Made, bare: Made, tmp_path: Path
 ) -> None:
     for layer in (LAYER, "classes"):
-        assert SENTENCE in done("targets", copied.store, "--layer", layer, *NODES).splitlines()
-        ran = atlas(copied, tmp_path / "a.zarr", layer=layer)
+        assert SENTENCE in done("targets", bare.store, "--layer", layer, *NODES).splitlines()
+        ran = atlas(bare, tmp_path / "a.zarr", layer=layer)
         assert (ran.exit_code, ran.output.splitlines()[-1]) == (1, f"Error: {SENTENCE}")
         assert not (tmp_path / "a.zarr").exists()
-    before = digests(copied.store)
-    ran = atlas(copied, tmp_path / "a.zarr", "--references", 2, "--targets", "fly")
+    before = digests(bare.store)
+    ran = atlas(bare, tmp_path / "a.zarr", "--references", 2, "--targets", "fly")
     assert (ran.exit_code, ran.output.splitlines()[-1]) == (1, f"Error: {SENTENCE}")
-    assert digests(copied.store) == before  # others may be measured instead
+    assert digests(bare.store) == before  # others may be measured instead
     for number, words in enumerate([("--emphasis", 0), ("--preset", "paper"), ("--method", "pixel")]):
-        assert atlas(copied, tmp_path / f"{number}.zarr", *words, "--steps", 3).exit_code == 0
-    done("references", made.shards, "--store", copied.store, *NETWORK, "--layer", LAYER, "--node", OTHER)
-    statistics = open_statistics(str(copied.store))
+        assert atlas(bare, tmp_path / f"{number}.zarr", *words, "--steps", 3).exit_code == 0
+    done("references", made.shards, "--store", bare.store, *NETWORK, "--layer", LAYER, "--node", OTHER)
+    statistics = open_statistics(str(bare.store))
     assert OTHER in statistics.measured()
     assert OTHER not in statistics.ranked()
-    assert "no statistics" not in done("targets", copied.store, "--layer", LAYER, *NODES)
+    assert "no statistics" not in done("targets", bare.store, "--layer", LAYER, *NODES)
     for layer in (LAYER, "classes"):
-        assert atlas(copied, tmp_path / "a.zarr", layer=layer).exit_code == 0
+        assert atlas(bare, tmp_path / "a.zarr", layer=layer).exit_code == 0
     assert not np.array_equal(pixels(tmp_path / "a.zarr"), pixels(tmp_path / "0.zarr"))
 
 
-def test_patches_and_default_nodes_need_nothing(copied: Made, tmp_path: Path) -> None:
+def test_patches_and_default_nodes_need_nothing(bare: Made, tmp_path: Path) -> None:
     for words in ((*NODES, "--crop", "patch"), ("--node", "0", "--node", "1")):
-        said = done("targets", copied.store, "--layer", LAYER, *words)
+        said = done("targets", bare.store, "--layer", LAYER, *words)
         assert "no statistics" not in said
-    assert atlas(copied, tmp_path / "a.zarr", "--crop", "patch").exit_code == 0
+    assert atlas(bare, tmp_path / "a.zarr", "--crop", "patch").exit_code == 0
 
 
-def test_pictures_that_are_made_stay_when_what_was_measured_is_removed(
-    made: Made, copied: Made, tmp_path: Path
-) -> None:
-    again = ("references", made.shards, "--store", copied.store, *NETWORK, "--layer", LAYER, *NODES)
+def test_pictures_that_are_made_stay_when_what_was_measured_is_removed(made: Made, bare: Made, tmp_path: Path) -> None:
+    again = ("references", made.shards, "--store", bare.store, *NETWORK, "--layer", LAYER, *NODES)
     done(*again)
-    measured, out = digests(copied.store), tmp_path / "a.zarr"
+    measured, out = digests(bare.store), tmp_path / "a.zarr"
     for words in ((tmp_path / "b.zarr", "--targets", "fly"), (out,)):
         if words == (out,):
-            done("targets", copied.store, "--layer", LAYER, *NODES)
-        assert atlas(copied, *words).exit_code == 0
-        shutil.rmtree(copied.store / "layers" / OTHER)
-        assert atlas(copied, *words).exit_code == 0  # nothing is left to do
-        for ran in (atlas(copied, *words, neuron=32), atlas(copied, tmp_path / "c.zarr", *words[1:])):
+            done("targets", bare.store, "--layer", LAYER, *NODES)
+        assert atlas(bare, *words).exit_code == 0
+        shutil.rmtree(bare.store / "layers" / OTHER)
+        assert atlas(bare, *words).exit_code == 0  # nothing is left to do
+        for ran in (atlas(bare, *words, neuron=32), atlas(bare, tmp_path / "c.zarr", *words[1:])):
             assert (ran.exit_code, ran.output.splitlines()[-1]) == (1, f"Error: {SENTENCE}")
         done(*again)
-        shutil.rmtree(copied.store / "targets")
-        assert digests(copied.store) == measured
+        shutil.rmtree(bare.store / "targets")
+        assert digests(bare.store) == measured
     assert np.array_equal(pixels(out), pixels(tmp_path / "b.zarr"))
 
 
@@ -142,12 +131,12 @@ def test_a_node_of_no_use_is_refused_before_the_pass(made: Made, tmp_path: Path,
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_a_program_is_told_the_same(made: Made, copied: Made, tmp_path: Path) -> None:
+def test_a_program_is_told_the_same(made: Made, bare: Made, tmp_path: Path) -> None:
     def pictures() -> Atlas:
-        return flows.atlas(copied.store, LAYER, tmp_path / "a.zarr", neurons=0, nodes=["0", OTHER], side=24, steps=3)
+        return flows.atlas(bare.store, LAYER, tmp_path / "a.zarr", neurons=0, nodes=["0", OTHER], side=24, steps=3)
 
-    flows.targets(copied.store, LAYER, neurons=0, nodes=["0", OTHER])
+    flows.targets(bare.store, LAYER, neurons=0, nodes=["0", OTHER])
     with pytest.raises(SchemaMismatch, match=SENTENCE):
         pictures()
-    flows.references(made.shards, copied.store, model=MODEL, layers=[LAYER], nodes=[OTHER], references=3, levels=16)
+    flows.references(made.shards, bare.store, model=MODEL, layers=[LAYER], nodes=[OTHER], references=3, levels=16)
     assert pictures().layer(LAYER).made()[:32].any()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,6 @@ from stores.atlas.origin import Origin
 from stores.errors import ForeignStore, MissingShard, SchemaMismatch
 from tests.flows.conftest import LAYER, VARIANT, Made, atlas_job
 from tests.flows.recipes.test_pipeline import digests
-
-
-@pytest.fixture
-def bare(made: Made, tmp_path: Path) -> Made:
-    """A store without targets."""
-    copy = Made(tmp_path)
-    shutil.copytree(made.store, copy.store)
-    shutil.rmtree(copy.store / "targets")
-    return copy
 
 
 def fly(job: AtlasJob, **changes: object) -> AtlasJob:

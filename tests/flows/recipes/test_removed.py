@@ -88,16 +88,8 @@ def test_an_array_of_targets_that_was_removed_is_named_by_pictures_and_by_a_run_
 def test_what_pages_say_of_targets_and_of_the_data_set_is_named_where_it_was_removed(
     copied: Made, tmp_path: Path
 ) -> None:
-    pages = (
-        "pages",
-        copied.atlas,
-        "--out",
-        tmp_path / "pages",
-        "--no-references",
-        "--no-maps",
-        "--store",
-        copied.store,
-    )
+    out = ("--out", tmp_path / "pages", "--no-references", "--no-maps")
+    pages = ("pages", copied.atlas, *out, "--store", copied.store)
     node = f"targets/{LAYER}/{VARIANT.label(False)}/1"
     flags = node.removesuffix("1") + "done"
     for name in (flags, f"{node}/relevant", f"{node}/importance", f"layers/{LAYER}/peak_mean"):

@@ -137,9 +137,8 @@ def test_without_credentials_a_bucket_cannot_be_opened(tmp_path: Path, monkeypat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(
-        s3fs.S3FileSystem, "_cache", {}
-    )  # what is there has the credentials, and sessions, of other tests
+    # What is kept there has the credentials, and sessions, of other tests.
+    monkeypatch.setattr(s3fs.S3FileSystem, "_cache", {})
     with pytest.raises(UnreachableStore, match=r"^s3://bucket cannot be opened .*NoCredentialsError"):
         open_store("s3://bucket", "atlas", "r")
 

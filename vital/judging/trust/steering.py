@@ -19,8 +19,8 @@ from jaxtyping import Float, UInt8
 from vital.judging.readability import FEWEST
 from vital.measuring.targets import Target
 from vital.memory import by_parts
+from vital.network.layers import Layer
 from vital.network.models import Model
-from vital.network.neurons import Readout
 from vital.network.probe import Layout
 from vital.pictures.optimise import optimise
 from vital.settings import PictureSettings, Precision
@@ -37,26 +37,25 @@ AWAY = 4
 
 def ascended(
     model: Model,
-    layer: tuple[str, Readout],
+    layer: Layer,
     neurons: Sequence[int],
     layouts: Mapping[str, Layout],
     *,
     steps: int = STEPS,
     precision: Precision = "float32",
 ) -> UInt8[np.ndarray, "neuron beginning side side colour"]:
-    """Pictures of some neurons of a ``layer``, given with how these read it, which nothing but the neuron's activation
-    made, from each of the `BEGINNINGS`. All neurons together, or as many as fit into memory; of the model's side.
+    """Pictures of some neurons of a ``layer`` that nothing but the neuron's activation made, from each of the
+    `BEGINNINGS`. All neurons together, or as many as fit into memory; of the model's side.
 
     Raises:
         DoesNotFit: one picture alone does not fit into memory.
     """
-    name, reads = layer
     numbers = np.asarray(neurons, np.int64)
 
     def ends(seed: int, part: slice) -> UInt8[np.ndarray, "_neuron side side colour"]:
         own = numbers[part]
         nothing = np.zeros((len(own), 1), np.float32)  # is matched
-        target = Target(name, own, {}, np.zeros(1), nothing, np.ones(len(own), np.int64), reads)
+        target = Target(layer.name, own, {}, np.zeros(1), nothing, np.ones(len(own), np.int64), layer.reads)
         settings = PictureSettings(
             method="pixel", steps=steps, side=model.preprocessing.side, seed=seed, precision=precision
         )

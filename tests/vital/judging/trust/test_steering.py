@@ -45,7 +45,7 @@ def wrapped(hold: float) -> Model:
 
 def ends(model: Model, steps: int = 30) -> np.ndarray:
     found = survey(model)
-    return ascended(model, ("classes", found.layer("classes").reads), range(UNITS), found.layouts(), steps=steps)
+    return ascended(model, found.layer("classes"), range(UNITS), found.layouts(), steps=steps)
 
 
 def test_a_neuron_that_leads_to_one_picture_stands_out_of_its_layer() -> None:
@@ -61,7 +61,7 @@ def test_a_neuron_that_leads_to_one_picture_stands_out_of_its_layer() -> None:
 def test_pictures_do_not_depend_on_which_others_are_made_with_them() -> None:
     model = wrapped(hold=0.0)
     found = survey(model)
-    layer = "classes", found.layer("classes").reads
+    layer = found.layer("classes")
     alone = ascended(model, layer, [5], found.layouts(), steps=2)
     together = ascended(model, layer, range(UNITS), found.layouts(), steps=2)
     assert np.abs(alone[0].astype(int) - together[5]).max() <= 1
